@@ -1,0 +1,122 @@
+/**
+ * AdamW with global gradient-norm clipping, over all parameters of a model. The norm, the clipping factor and the
+ * decision to skip a non-finite step stay on the device.
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile } from "../core/kernel.ts";
+import { linearGrid, type Recorder } from "../core/recorder.ts";
+import { rows, slicesOf, type Tensor } from "../core/tensor.ts";
+import { createUniform } from "../core/uniform.ts";
+import adamwSource from "./adamw.wgsl" with { type: "text" };
+import clipSource from "./clip.wgsl" with { type: "text" };
+import squaresSource from "./squares.wgsl" with { type: "text" };
+
+/** A parameter and all that is kept beside it; four tensors of one shape. */
+export interface OptimisedParameter {
+  weight: Tensor;
+  gradient: Tensor;
+  /** Moving average of the gradient. */
+  first: Tensor;
+  /** Moving average of its square. */
+  second: Tensor;
+  /** First column (of the last axis) that weight decay applies to; Infinity or the column count for none. */
+  decayFrom: number;
+}
+
+/** Values of one step. */
+export interface AdamWSettings {
+  learningRate: number;
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  weightDecay: number;
+  /** Steps taken, this one included, for the bias correction; from 1. */
+  step: number;
+  /** Largest global gradient norm that is not scaled down. */
+  clip: number;
+}
+
+/** A compiled optimiser. */
+export interface AdamW {
+  configure(settings: AdamWSettings): void;
+  /**
+   * Updates weights and moments from the gradients. Overwrites `update` [4]: the gradient norm before clipping, the
+   * clipping factor, 1 if the norm was not finite and nothing was changed, 0.
+   */
+  record(recorder: Recorder, tensors: { update: Tensor }): void;
+}
+
+const GROUPS = 64;
+
+/** Compiles the optimiser for these parameters. */
+export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): Promise<AdamW> {
+  const pieces = parameters.flatMap((parameter) => {
+    const matrix = parameter.weight.shape.length > 1 ? parameter.weight.shape : [parameter.weight.length, 1];
+    const columns = parameter.weight.shape.at(-1)!;
+    const rowLength = parameter.weight.length / matrix[0];
+    return slicesOf(matrix[0], rowLength, gpu.maxBindingBytes).map(({ start, count }) => {
+      const slice = (tensor: Tensor) => rows({ ...tensor, shape: matrix }, start, count);
+      return {
+        columns,
+        decayFrom: Math.min(parameter.decayFrom, columns),
+        weight: slice(parameter.weight),
+        gradient: slice(parameter.gradient),
+        first: slice(parameter.first),
+        second: slice(parameter.second),
+      };
+    });
+  });
+  const partials = gpu.tensor("squared gradient sums", [pieces.length * GROUPS]);
+  const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }, index) => ({
+    squares: await compile(gpu, {
+      label: "gradient squares",
+      source: squaresSource,
+      constants: { N: weight.length, FIRST: index * GROUPS, GROUPS },
+    }),
+    adamw: await compile(gpu, {
+      label: "adamw",
+      source: adamwSource,
+      constants: { N: weight.length, COLUMNS: columns, DECAY_FROM: decayFrom },
+    }),
+  })));
+  const clipKernel = await compile(gpu, {
+    label: "gradient clip",
+    source: clipSource,
+    constants: { COUNT: pieces.length * GROUPS },
+  });
+  const clip = createUniform(gpu, "gradient clip", [["limit", "f32"]]);
+  const optimiser = createUniform(gpu, "adamw", [
+    ["learningRate", "f32"],
+    ["beta1", "f32"],
+    ["beta2", "f32"],
+    ["epsilon", "f32"],
+    ["weightDecay", "f32"],
+    ["correction1", "f32"],
+    ["correction2", "f32"],
+  ]);
+  return {
+    configure({ step, clip: limit, ...settings }) {
+      clip.set({ limit });
+      optimiser.set({
+        ...settings,
+        correction1: 1 - settings.beta1 ** step,
+        correction2: 1 - settings.beta2 ** step,
+      });
+    },
+    record(recorder, { update }) {
+      pieces.forEach(({ gradient }, index) => {
+        recorder.dispatch(kernels[index].squares, { gradient, partials }, [GROUPS]);
+      });
+      recorder.dispatch(clipKernel, { clip: clip.tensor, partials, update }, [1]);
+      pieces.forEach(({ weight, gradient, first, second }, index) => {
+        recorder.dispatch(
+          kernels[index].adamw,
+          { optimiser: optimiser.tensor, update, gradient, weight, first, second },
+          linearGrid(weight.length, 64),
+        );
+      });
+    },
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * The device: opened once, with every limit it needs asked for by name, and with every asynchronous failure turned
+ * into an exception that names the operation under way.
+ *
+ * @module
+ */
+import { Recorder } from "./recorder.ts";
+import { createTensor, type ElementType, type Tensor } from "./tensor.ts";
+
+/** No adapter could be had, or it lacks something we cannot do without. */
+export class AdapterError extends Error {
+  override name = "AdapterError";
+}
+
+/** The device failed: lost, out of memory, or an operation it refused. The message names the operation. */
+export class DeviceError extends Error {
+  override name = "DeviceError";
+}
+
+/** Which adapter the numbers come from; goes into every run's config.json. */
+export interface AdapterDescription {
+  /** For people, for example `llvmpipe (LLVM 15.0.6, 256 bits)`. */
+  name: string;
+  vendor: string;
+  architecture: string;
+  /** True for a CPU driver such as llvmpipe. */
+  software: boolean;
+}
+
+const WANTED_LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+
+const NO_ADAPTER = "Cannot open a GPU as WebGPU requires: no adapter was found. " +
+  "Install your GPU's Vulkan driver, or the software driver (Debian: apt-get install mesa-vulkan-drivers libvulkan1).";
+
+/** An open device with its limits, its pipelines (cached by source) and its way to submit work and read results. */
+export class Gpu {
+  readonly device: GPUDevice;
+  readonly adapter: AdapterDescription;
+  /** Largest number of bytes one storage binding may hold; larger tensors are bound in slices. */
+  readonly maxBindingBytes: number;
+  /** Pipelines by label and source; filled by `compile` in kernel.ts. */
+  readonly pipelines: Map<string, Promise<unknown>> = new Map();
+  /** Bytes of every buffer created through {@link Gpu.tensor} and not destroyed. */
+  allocatedBytes = 0;
+  #failure: DeviceError | undefined;
+  #operation = "opening the device";
+  #closed = false;
+
+  private constructor(device: GPUDevice, adapter: AdapterDescription, maxBindingBytes: number) {
+    this.device = device;
+    this.adapter = adapter;
+    this.maxBindingBytes = maxBindingBytes;
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      const error = (event as GPUUncapturedErrorEvent).error;
+      const what = error instanceof GPUOutOfMemoryError ? "out of device memory" : error.message.trim();
+      this.#fail(what);
+    });
+    device.lost.then((info) => {
+      if (!this.#closed) this.#fail(`device lost (${info.reason || "unknown"}): ${info.message}`);
+    });
+  }
+
+  /**
+   * Opens the machine's high-performance adapter.
+   *
+   * @param options `maxBindingBytes` lowers the binding size below the adapter's own, to test slicing.
+   * @throws {AdapterError} when there is no adapter or it refuses a device; the message says what to install.
+   */
+  static async open(options: { maxBindingBytes?: number } = {}): Promise<Gpu> {
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+    if (!adapter) throw new AdapterError(NO_ADAPTER);
+    const requiredLimits: Record<string, number> = {};
+    for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
+    const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query") ? ["timestamp-query"] : [];
+    let device: GPUDevice;
+    try {
+      device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    } catch (error) {
+      throw new AdapterError(`Cannot open a device on ${adapter.info.description}: ${(error as Error).message}`);
+    }
+    const { description, vendor, architecture } = adapter.info;
+    const name = description || vendor || "unknown adapter";
+    const software = /llvmpipe|lavapipe|swiftshader|basic render/i.test(name);
+    const portable = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
+    const maxBindingBytes = Math.min(options.maxBindingBytes ?? portable, portable);
+    return new Gpu(device, { name, vendor, architecture, software }, maxBindingBytes);
+  }
+
+  #fail(what: string): void {
+    this.#failure ??= new DeviceError(`Cannot complete ${this.#operation} on ${this.adapter.name}: ${what}`);
+  }
+
+  /** Throws what went wrong on the device since it was opened, if anything did. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /**
+   * A new tensor of zeros.
+   *
+   * @param label name in error messages
+   * @param shape axes from slowest to fastest
+   * @throws {DeviceError} when it is larger than a buffer can be
+   */
+  tensor(label: string, shape: readonly number[], type: ElementType = "f32"): Tensor {
+    this.#operation = `allocating ${label}`;
+    return createTensor(this, label, shape, type);
+  }
+
+  /** Writes `data` to the tensor's elements from `start` on, in order with later submissions. */
+  write(tensor: Tensor, data: Float32Array | Uint32Array, start = 0): void {
+    if (start + data.length > tensor.length) {
+      throw new RangeError(
+        `Cannot write ${tensor.label} as its length is ${tensor.length}: ${start} + ${data.length} elements`,
+      );
+    }
+    this.device.queue.writeBuffer(
+      tensor.buffer,
+      tensor.offset + 4 * start,
+      data.buffer as ArrayBuffer,
+      data.byteOffset,
+      data.byteLength,
+    );
+  }
+
+  /** Records with `record` and submits what it recorded. `operation` names the work in any error it causes. */
+  submit(operation: string, record: (recorder: Recorder) => void): void {
+    this.check();
+    this.#operation = operation;
+    const recorder = new Recorder(this.device, operation);
+    record(recorder);
+    this.device.queue.submit([recorder.finish()]);
+  }
+
+  /** Waits until everything submitted so far is done. */
+  async sync(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  /** The tensor's elements, after all submitted work. Waits for the device: not for use inside a step. */
+  async read(tensor: Tensor): Promise<Float32Array> {
+    return new Float32Array(await this.#readBytes(tensor));
+  }
+
+  /** As {@link Gpu.read}, for a tensor of unsigned integers. */
+  async readUint32(tensor: Tensor): Promise<Uint32Array> {
+    return new Uint32Array(await this.#readBytes(tensor));
+  }
+
+  async #readBytes(tensor: Tensor): Promise<ArrayBuffer> {
+    this.check();
+    const result = new Uint8Array(tensor.byteLength);
+    const pieceBytes = Math.min(tensor.byteLength, 64 << 20);
+    const staging = this.device.createBuffer({
+      label: `staging for ${tensor.label}`,
+      size: pieceBytes,
+      usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
+    });
+    try {
+      for (let start = 0; start < tensor.byteLength; start += pieceBytes) {
+        const bytes = Math.min(pieceBytes, tensor.byteLength - start);
+        const encoder = this.device.createCommandEncoder();
+        encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + start, staging, 0, bytes);
+        this.#operation = `reading ${tensor.label}`;
+        this.device.queue.submit([encoder.finish()]);
+        try {
+          await staging.mapAsync(GPUMapMode.READ, 0, bytes);
+        } catch (error) {
+          this.check();
+          throw new DeviceError(`Cannot read ${tensor.label}: ${(error as Error).message}`);
+        }
+        result.set(new Uint8Array(staging.getMappedRange(0, bytes)), start);
+        staging.unmap();
+      }
+    } finally {
+      staging.destroy();
+    }
+    this.check();
+    return result.buffer;
+  }
+
+  /** Destroys the device and everything on it. */
+  close(): void {
+    this.#closed = true;
+    this.device.destroy();
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * Kernels: WGSL source and constants in, a cached pipeline with bindings by name out.
+ *
+ * @module
+ */
+import { DeviceError, type Gpu } from "./gpu.ts";
+import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
+import { unroll } from "./unroll.ts";
+
+/** What a kernel is made from. */
+export interface KernelSource {
+  /** Name in error messages and captures, for example `matmul nn`. */
+  label: string;
+  /** WGSL with one entry point `main`, explicit `@group(0) @binding(n)` declarations, and `$for` lines (unroll.ts). */
+  source: string;
+  /** Values the source uses: integers become `u32`, numbers given as `{ f32 }` become `f32` constants. */
+  constants?: Record<string, number | { f32: number }>;
+  /** Names that are declared as `bool` constants. */
+  flags?: Record<string, boolean>;
+}
+
+/** Tensors by the name of the WGSL variable they are bound to. */
+export type Bindings = Record<string, Tensor>;
+
+interface Declaration {
+  name: string;
+  binding: number;
+  access: "uniform" | "read" | "read_write";
+}
+
+let bufferIds = 0;
+const bufferId = new WeakMap<GPUBuffer, number>();
+function idOf(buffer: GPUBuffer): number {
+  let id = bufferId.get(buffer);
+  if (id === undefined) bufferId.set(buffer, id = bufferIds++);
+  return id;
+}
+
+/** A compiled kernel. Record it with {@link Recorder.dispatch}. */
+export class Kernel {
+  readonly #groups = new Map<string, GPUBindGroup>();
+
+  constructor(
+    private readonly gpu: Gpu,
+    readonly label: string,
+    readonly pipeline: GPUComputePipeline,
+    private readonly layout: GPUBindGroupLayout,
+    private readonly declarations: Declaration[],
+  ) {}
+
+  /**
+   * The bind group for these tensors, made once for each set of buffers.
+   *
+   * @throws {RangeError} when a name is missing or unknown, or a tensor is larger than a binding
+   */
+  bind(bindings: Bindings): GPUBindGroup {
+    let key = "";
+    for (const { name } of this.declarations) {
+      const tensor = bindings[name];
+      if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
+      key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength};`;
+    }
+    const known = this.#groups.get(key);
+    if (known) return known;
+    const names = Object.keys(bindings);
+    if (names.length !== this.declarations.length) {
+      const surplus = names.filter((name) => !this.declarations.some((d) => d.name === name));
+      throw new RangeError(`Cannot bind ${this.label} as it declares no ${surplus.join(", ")}`);
+    }
+    const entries = this.declarations.map(({ name, binding }) => {
+      const { buffer, offset, byteLength, label } = bindings[name];
+      if (byteLength > this.gpu.maxBindingBytes || offset % BINDING_ALIGNMENT !== 0) {
+        throw new RangeError(
+          `Cannot bind ${label} to ${this.label} as a binding holds ${this.gpu.maxBindingBytes} bytes at a ` +
+            `multiple of ${BINDING_ALIGNMENT}: ${byteLength} bytes at ${offset}`,
+        );
+      }
+      // Rounded up so that a vec4 view of a tensor whose length is no multiple of 4 stays inside the buffer.
+      const size = Math.min(Math.ceil(byteLength / 16) * 16, buffer.size - offset);
+      return { binding, resource: { buffer, offset, size } };
+    });
+    const group = this.gpu.device.createBindGroup({ label: this.label, layout: this.layout, entries });
+    this.#groups.set(key, group);
+    return group;
+  }
+}
+
+function declarationsOf(source: string): Declaration[] {
+  const pattern = /@group\(0\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>\s*(\w+)/g;
+  return [...source.matchAll(pattern)].map(([, binding, space, access, name]) => ({
+    name,
+    binding: Number(binding),
+    access: space === "uniform" ? "uniform" : (access ?? "read") as "read" | "read_write",
+  }));
+}
+
+function constantLines(source: KernelSource): string {
+  const lines: string[] = [];
+  for (const [name, value] of Object.entries(source.constants ?? {})) {
+    if (typeof value === "number") lines.push(`const ${name}: u32 = ${value}u;`);
+    else {
+      const text = String(value.f32);
+      lines.push(`const ${name}: f32 = ${/[.e]/.test(text) ? text : text + ".0"}f;`);
+    }
+  }
+  for (const [name, value] of Object.entries(source.flags ?? {})) lines.push(`const ${name}: bool = ${value};`);
+  return lines.join("\n") + "\n";
+}
+
+/**
+ * Compiles a kernel, or returns the one already compiled from the same source and constants.
+ *
+ * @throws {DeviceError} when the shader is refused: its label, the compiler's message and the numbered source
+ */
+export function compile(gpu: Gpu, source: KernelSource): Promise<Kernel> {
+  const code = constantLines(source) + unroll(source.source, source.constants ?? {});
+  const key = `${source.label}\n${code}`;
+  let kernel = gpu.pipelines.get(key) as Promise<Kernel> | undefined;
+  if (!kernel) {
+    kernel = build(gpu, source.label, code);
+    gpu.pipelines.set(key, kernel);
+  }
+  return kernel;
+}
+
+async function build(gpu: Gpu, label: string, code: string): Promise<Kernel> {
+  const { device } = gpu;
+  const declarations = declarationsOf(code);
+  // The scope is popped before anything is awaited: a scope held across an await would catch others' errors.
+  device.pushErrorScope("validation");
+  const module = device.createShaderModule({ label, code });
+  const layout = device.createBindGroupLayout({
+    label,
+    entries: declarations.map(({ binding, access }) => ({
+      binding,
+      visibility: GPUShaderStage.COMPUTE,
+      buffer: { type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage" },
+    })),
+  });
+  const pipeline = device.createComputePipeline({
+    label,
+    layout: device.createPipelineLayout({ label, bindGroupLayouts: [layout] }),
+    compute: { module, entryPoint: "main" },
+  });
+  const error = await device.popErrorScope();
+  if (error) {
+    const numbered = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} | ${line}`).join("\n");
+    throw new DeviceError(`Cannot compile the shader ${label}: ${error.message.trim()}\n${numbered}`);
+  }
+  return new Kernel(gpu, label, pipeline, layout, declarations);
+}

@@ -1,0 +1,113 @@
+/**
+ * Tensors: a typed region of a device buffer with a name and a shape. They hold no logic of their own; operations
+ * take them as named inputs and outputs.
+ *
+ * @module
+ */
+import type { Gpu } from "./gpu.ts";
+
+/** The element types that kernels use. Both take four bytes. */
+export type ElementType = "f32" | "u32";
+
+/** A region of a device buffer. The last axis is the fastest. */
+export interface Tensor {
+  readonly label: string;
+  readonly shape: readonly number[];
+  readonly type: ElementType;
+  /** Number of elements. */
+  readonly length: number;
+  readonly byteLength: number;
+  readonly buffer: GPUBuffer;
+  /** Bytes from the start of the buffer. */
+  readonly offset: number;
+}
+
+/** Every binding's offset must be a multiple of this many bytes (WebGPU's portable limit). */
+export const BINDING_ALIGNMENT = 256;
+
+/** Creates the buffer behind `gpu.tensor`. */
+export function createTensor(gpu: Gpu, label: string, shape: readonly number[], type: ElementType): Tensor {
+  const length = shape.reduce((product, axis) => product * axis, 1);
+  if (!Number.isSafeInteger(length) || length < 1) {
+    throw new RangeError(`Cannot create tensor ${label} as its axes must be positive integers: [${shape.join(", ")}]`);
+  }
+  const byteLength = 4 * length;
+  if (byteLength > gpu.device.limits.maxBufferSize) {
+    throw new RangeError(
+      `Cannot create tensor ${label} as the adapter's buffers hold ${gpu.device.limits.maxBufferSize} bytes: ${byteLength}`,
+    );
+  }
+  const buffer = gpu.device.createBuffer({
+    label,
+    size: Math.ceil(byteLength / 16) * 16,
+    usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+  });
+  gpu.allocatedBytes += byteLength;
+  return { label, shape, type, length, byteLength, buffer, offset: 0 };
+}
+
+/** Frees the tensor's buffer. */
+export function destroyTensor(gpu: Gpu, tensor: Tensor): void {
+  gpu.allocatedBytes -= tensor.byteLength;
+  tensor.buffer.destroy();
+}
+
+/**
+ * Rows `start` to `start + count` of a tensor's first axis, on the same buffer.
+ *
+ * @throws {RangeError} when the first byte is not aligned as bindings must be, or the rows are not there
+ */
+export function rows(tensor: Tensor, start: number, count: number): Tensor {
+  const [total, ...rest] = tensor.shape;
+  const rowLength = tensor.length / total;
+  const offset = tensor.offset + 4 * start * rowLength;
+  if (start < 0 || count < 1 || start + count > total) {
+    throw new RangeError(`Cannot slice ${tensor.label} as it has ${total} rows: ${start} to ${start + count}`);
+  }
+  if (offset % BINDING_ALIGNMENT !== 0) {
+    throw new RangeError(
+      `Cannot slice ${tensor.label} as bindings start at multiples of ${BINDING_ALIGNMENT} bytes: ${offset}`,
+    );
+  }
+  const length = count * rowLength;
+  const label = `${tensor.label}[${start}:${start + count}]`;
+  return { ...tensor, label, shape: [count, ...rest], length, byteLength: 4 * length, offset };
+}
+
+/** The tensor under another shape of the same length. */
+export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
+  const length = shape.reduce((product, axis) => product * axis, 1);
+  if (length !== tensor.length) {
+    throw new RangeError(`Cannot reshape ${tensor.label} of [${tensor.shape.join(", ")}] to [${shape.join(", ")}]`);
+  }
+  return { ...tensor, shape };
+}
+
+/** A run of consecutive rows that fits one binding. */
+export interface Slice {
+  start: number;
+  count: number;
+}
+
+/**
+ * Cuts the rows of a matrix into as few runs as fit `maxBindingBytes` each, every run starting at an aligned byte and
+ * at a multiple of four rows, so that the rows may be columns of a product read four at a time.
+ *
+ * @param rowCount rows of the matrix
+ * @param rowLength elements (of four bytes) in a row
+ */
+export function slicesOf(rowCount: number, rowLength: number, maxBindingBytes: number): Slice[] {
+  const rowBytes = 4 * rowLength;
+  let step = 4;
+  while ((step * rowBytes) % BINDING_ALIGNMENT !== 0) step += 4;
+  let count = Math.floor(maxBindingBytes / rowBytes);
+  if (count < rowCount) count = Math.floor(count / step) * step;
+  if (count < 1) {
+    throw new RangeError(`Cannot slice rows of ${rowBytes} bytes into bindings of ${maxBindingBytes} bytes`);
+  }
+  const slices: Slice[] = [];
+  for (let start = 0; start < rowCount; start += count) {
+    slices.push({ start, count: Math.min(count, rowCount - start) });
+  }
+  return slices;
+}

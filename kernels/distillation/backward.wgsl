@@ -1,0 +1,20 @@
+// teacher -> d(KL)/d(student logits) in place: weight * scale * (softmax(student) - softmax(teacher)), 0 for a position
+// that does not count and in the padding columns.
+struct Loss { weight: f32 }
+@group(0) @binding(0) var<uniform> loss: Loss;
+@group(0) @binding(1) var<storage, read> student: array<f32>;
+@group(0) @binding(2) var<storage, read> rows: array<vec4f>;
+@group(0) @binding(3) var<storage, read> scale: array<f32>;
+@group(0) @binding(4) var<storage, read_write> teacher: array<f32>;
+
+@compute @workgroup_size(LANES)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let at = group.x * STRIDE;
+  let row = rows[FIRST + group.x];
+  let weight = loss.weight * scale[0] * row.w;
+  for (var v = lane; v < STRIDE; v += LANES) {
+    var gradient = 0.0;
+    if (v < V) { gradient = weight * (exp(student[at + v] - row.z) - exp(teacher[at + v] - row.y)); }
+    teacher[at + v] = gradient;
+  }
+}

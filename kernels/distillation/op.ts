@@ -1,0 +1,64 @@
+/**
+ * Distillation: KL(softmax(teacher logits) ‖ softmax(student logits)), a block of positions at a time as the
+ * cross-entropy.
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile } from "../core/kernel.ts";
+import type { Recorder } from "../core/recorder.ts";
+import type { Tensor } from "../core/tensor.ts";
+import { createUniform } from "../core/uniform.ts";
+import backwardSource from "./backward.wgsl" with { type: "text" };
+import forwardSource from "./forward.wgsl" with { type: "text" };
+
+/** Shapes; compiled in. Blocks as the cross-entropy's. */
+export interface DistillationConfig {
+  vocabularySize: number;
+  stride: number;
+  blocks: { first: number; count: number }[];
+}
+
+/** A compiled distillation loss. */
+export interface Distillation {
+  /** Sets the weight of each counted position in the gradient: w / (counted positions of the whole batch). */
+  configure(settings: { weight: number }): void;
+  /**
+   * Overwrites the block's part of `rows` (position, 4): KL, the teacher's log-sum-exp, the student's, 1 if the
+   * position counts. `teacher` and `student` are (block row, stride).
+   */
+  forward(
+    recorder: Recorder,
+    block: number,
+    tensors: Record<"teacher" | "student" | "targets" | "rows", Tensor>,
+  ): void;
+  /** Turns the `teacher` logits into the gradient with respect to the student's, times `scale` [1]. */
+  backward(
+    recorder: Recorder,
+    block: number,
+    tensors: Record<"teacher" | "student" | "rows" | "scale", Tensor>,
+  ): void;
+}
+
+/** Compiles the distillation loss for one shape. */
+export async function prepareDistillation(gpu: Gpu, config: DistillationConfig): Promise<Distillation> {
+  const { vocabularySize, stride, blocks } = config;
+  const kernels = await Promise.all(blocks.map(async ({ first }) => {
+    const constants = { FIRST: first, V: vocabularySize, STRIDE: stride, LANES: 64 };
+    return {
+      forward: await compile(gpu, { label: "distillation forward", source: forwardSource, constants }),
+      backward: await compile(gpu, { label: "distillation backward", source: backwardSource, constants }),
+    };
+  }));
+  const loss = createUniform(gpu, "distillation", [["weight", "f32"]]);
+  return {
+    configure: (settings) => loss.set(settings),
+    forward(recorder, block, { teacher, student, targets, rows }) {
+      recorder.dispatch(kernels[block].forward, { teacher, student, targets, rows }, [blocks[block].count]);
+    },
+    backward(recorder, block, { teacher, student, rows, scale }) {
+      const bindings = { loss: loss.tensor, student, rows, scale, teacher };
+      recorder.dispatch(kernels[block].backward, bindings, [blocks[block].count]);
+    },
+  };
+}

@@ -1,0 +1,107 @@
+/**
+ * Token plus position embedding, and its gradient as a deterministic scatter. The token embedding may be larger than a
+ * binding: it is read and added to in slices of the vocabulary.
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile } from "../core/kernel.ts";
+import { linearGrid, MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
+import { rows as rowsOf, slicesOf, type Tensor } from "../core/tensor.ts";
+import backwardPositionSource from "./backward_position.wgsl" with { type: "text" };
+import backwardTokenSource from "./backward_token.wgsl" with { type: "text" };
+import forwardSource from "./forward.wgsl" with { type: "text" };
+
+/** Shapes; compiled in. */
+export interface EmbeddingConfig {
+  batch: number;
+  /** Positions T of each row. */
+  positions: number;
+  vocabularySize: number;
+  width: number;
+}
+
+/** A compiled embedding. */
+export interface Embedding {
+  /**
+   * Uploads one micro-batch's tokens (batch × positions) and the order in which their gradients are summed.
+   *
+   * @throws {RangeError} when a token is not in the vocabulary, or there are too many or too few
+   */
+  upload(tokens: Uint32Array): void;
+  /** Overwrites `x` (batch, position, width). */
+  forward(recorder: Recorder, tensors: Record<"tokenEmbedding" | "positionEmbedding" | "x", Tensor>): void;
+  /** Adds to `dtokenEmbedding` (vocabulary, width) and `dpositionEmbedding` (≥ positions, width). */
+  backward(recorder: Recorder, tensors: Record<"dx" | "dtokenEmbedding" | "dpositionEmbedding", Tensor>): void;
+}
+
+/** Positions sorted by token, and the runs of equal tokens as (token, first, end, number of runs in the first). */
+export function sortByToken(tokens: Uint32Array): { order: Uint32Array; runs: Uint32Array } {
+  const order = Uint32Array.from(tokens.keys()).sort((a, b) => tokens[a] - tokens[b] || a - b);
+  const runs = new Uint32Array(4 * tokens.length);
+  let count = 0;
+  for (let at = 0; at < order.length; at++) {
+    const token = tokens[order[at]];
+    if (at === 0 || token !== tokens[order[at - 1]]) runs.set([token, at, at], 4 * count++);
+    runs[4 * count - 2] = at + 1;
+  }
+  runs[3] = count;
+  return { order, runs };
+}
+
+/** Compiles the embedding for one shape. */
+export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promise<Embedding> {
+  const { batch, positions, vocabularySize, width } = config;
+  const rows = batch * positions;
+  const tokens = gpu.tensor("tokens", [rows], "u32");
+  const order = gpu.tensor("token order", [rows], "u32");
+  const runs = gpu.tensor("token runs", [rows, 4], "u32");
+  const shape = { ROWS: rows, T: positions, N: width };
+  const slices = await Promise.all(
+    slicesOf(vocabularySize, width, gpu.maxBindingBytes).map(async ({ start, count }) => {
+      const constants = { ...shape, START: start, COUNT: count };
+      return {
+        start,
+        count,
+        forward: await compile(gpu, { label: "embedding forward", source: forwardSource, constants }),
+        backward: await compile(gpu, { label: "embedding backward token", source: backwardTokenSource, constants }),
+      };
+    }),
+  );
+  const backwardPosition = await compile(gpu, {
+    label: "embedding backward position",
+    source: backwardPositionSource,
+    constants: shape,
+  });
+  return {
+    upload(values) {
+      if (values.length !== rows) {
+        throw new RangeError(`Cannot upload tokens as the batch holds ${rows}: ${values.length}`);
+      }
+      const outside = values.find((token) => token >= vocabularySize);
+      if (outside !== undefined) {
+        throw new RangeError(`Cannot upload tokens as the vocabulary has ${vocabularySize} entries: token ${outside}`);
+      }
+      const sorted = sortByToken(values);
+      gpu.write(tokens, values);
+      gpu.write(order, sorted.order);
+      gpu.write(runs, sorted.runs);
+    },
+    forward(recorder, { tokenEmbedding, positionEmbedding, x }) {
+      for (const { start, count, forward } of slices) {
+        const slice = rowsOf(tokenEmbedding, start, count);
+        const bindings = { tokens, token_embedding: slice, position_embedding: positionEmbedding, x };
+        recorder.dispatch(forward, bindings, linearGrid(rows * width, 64));
+      }
+    },
+    backward(recorder, { dx, dtokenEmbedding, dpositionEmbedding }) {
+      for (const { start, count, backward } of slices) {
+        const slice = rowsOf(dtokenEmbedding, start, count);
+        const bindings = { order, runs, dx, dtoken_embedding: slice };
+        recorder.dispatch(backward, bindings, [Math.min(rows, MAX_WORKGROUPS)]);
+      }
+      const bindings = { dx, dposition_embedding: dpositionEmbedding };
+      recorder.dispatch(backwardPosition, bindings, linearGrid(positions * width, 64));
+    },
+  };
+}

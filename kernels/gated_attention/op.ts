@@ -1,0 +1,187 @@
+/**
+ * Causal self-attention with a binary gate on every edge (arXiv 2512.05865), forward and backward. Nothing of size
+ * T × T is ever stored: backward recomputes scores, noise and masks from q, k and the log-sum-exp of each row.
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile } from "../core/kernel.ts";
+import randomSource from "../core/random.wgsl" with { type: "text" };
+import type { Recorder } from "../core/recorder.ts";
+import type { Tensor } from "../core/tensor.ts";
+import { createUniform } from "../core/uniform.ts";
+import backwardKeyValueSource from "./backward_key_value.wgsl" with { type: "text" };
+import backwardQuerySource from "./backward_query.wgsl" with { type: "text" };
+import forwardSource from "./forward.wgsl" with { type: "text" };
+import gateSource from "./gate.wgsl" with { type: "text" };
+import headSumsSource from "./head_sums.wgsl" with { type: "text" };
+
+/**
+ * How edges are gated: `dense` not at all, `deterministic` open where g > 0 (evaluation), `sampled` open where
+ * g + logistic noise > 0 (training).
+ */
+export type GateMode = "dense" | "deterministic" | "sampled";
+
+/** The shape of one layer's attention; compiled in. */
+export interface GatedAttentionConfig {
+  batch: number;
+  heads: number;
+  /** Positions T. */
+  positions: number;
+  /** Head size D. */
+  headSize: number;
+  /** Index of the layer: keys the noise and places its heads in `headSums`. */
+  layer: number;
+}
+
+/** What may change from call to call. */
+export interface GateSettings {
+  seed: number;
+  step: number;
+  /** First row of the batch times heads, where a batch is cut in micro-batches. */
+  firstRow: number;
+  /** b in g = l + b. */
+  bias: number;
+  /** τg of the straight-through relaxation. */
+  temperature: number;
+  /** One edge's share of the mean over layers, rows and causal pairs. */
+  edgeWeight: number;
+  /** ρ of the pull on saturated gates, mean of relu(|g| − bound)². */
+  saturationWeight: number;
+  saturationBound: number;
+}
+
+/** A compiled layer of attention. */
+export interface GatedAttention {
+  /** Sets what the next submissions see. */
+  configure(settings: GateSettings): void;
+  /**
+   * Overwrites `y` (batch, position, head, D), `logSumExp` (batch, head, query) and `rowSums` (batch, head, query, 4)
+   * from `qkv` (batch, position, 3, head, D).
+   */
+  forward(
+    recorder: Recorder,
+    mode: GateMode,
+    tensors: { qkv: Tensor; y: Tensor; logSumExp: Tensor; rowSums: Tensor },
+  ): void;
+  /**
+   * Overwrites `dqkv` (as qkv) from `dy` (as y). `edgeScale` [1] multiplies the edge objective's gradient;
+   * `delta` (batch, head, query) is scratch.
+   */
+  backward(
+    recorder: Recorder,
+    mode: GateMode,
+    tensors: Record<"qkv" | "y" | "dy" | "logSumExp" | "edgeScale" | "delta" | "dqkv", Tensor>,
+  ): void;
+  /**
+   * Adds the row sums of the first `configureRows` batch rows to `headSums` (layer, head, 8): open probability, open
+   * gates as used, saturation, open gates without noise, queries with no open gate as used and without noise, 0, 0.
+   */
+  sumHeads(recorder: Recorder, tensors: { rowSums: Tensor; headSums: Tensor }): void;
+  /** How many of the batch's rows `sumHeads` counts; all until told otherwise. */
+  configureRows(batch: number): void;
+}
+
+/** Values in `headSums` for each head, in order. */
+export const HEAD_SUMS = [
+  "openProbability",
+  "openUsed",
+  "saturation",
+  "open",
+  "deadUsed",
+  "dead",
+  "unused0",
+  "unused1",
+] as const;
+
+/**
+ * Compiles the three modes for one shape. Pipelines are shared between layers of the same shape.
+ *
+ * @throws {RangeError} when an extent is not a positive integer
+ */
+export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
+  const { batch, heads, positions, headSize, layer } = config;
+  for (const [name, value] of Object.entries({ batch, heads, positions, headSize })) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new RangeError(`Cannot prepare gated attention as ${name} must be a positive integer: ${value}`);
+    }
+  }
+  const vector = headSize % 4 === 0;
+  const lanes = gpu.adapter.software ? 8 : 64;
+  const constants = {
+    HEADS: heads,
+    T: positions,
+    CHUNKS: vector ? headSize / 4 : headSize,
+    WIDTH: heads * (vector ? headSize / 4 : headSize),
+    LANES: lanes,
+    SCALE: { f32: 1 / Math.sqrt(headSize) },
+  };
+  const element = vector
+    ? "alias ELEMENT = vec4f;\nfn dot_element(a: vec4f, b: vec4f) -> f32 { return dot(a, b); }\n"
+    : "alias ELEMENT = f32;\nfn dot_element(a: f32, b: f32) -> f32 { return a * b; }\n";
+  const build = async (mode: GateMode) => {
+    const kernel = (name: string, source: string) =>
+      compile(gpu, {
+        label: `gated attention ${name}, ${mode}`,
+        source: element + randomSource + gateSource + source,
+        constants,
+        flags: { GATED: mode !== "dense", NOISE: mode === "sampled" },
+      });
+    const [forward, backwardQuery, backwardKeyValue] = await Promise.all([
+      kernel("forward", forwardSource),
+      kernel("backward query", backwardQuerySource),
+      kernel("backward key value", backwardKeyValueSource),
+    ]);
+    return { forward, backwardQuery, backwardKeyValue };
+  };
+  const [dense, deterministic, sampled] = await Promise.all([
+    build("dense"),
+    build("deterministic"),
+    build("sampled"),
+  ]);
+  const kernels = { dense, deterministic, sampled };
+  const headSumsKernel = await compile(gpu, {
+    label: "gated attention head sums",
+    source: headSumsSource,
+    constants: { HEADS: heads, T: positions },
+  });
+  const gate = createUniform(gpu, `gate of layer ${layer}`, [
+    ["seed", "u32"],
+    ["step", "u32"],
+    ["layer", "u32"],
+    ["firstRow", "u32"],
+    ["bias", "f32"],
+    ["inverseTemperature", "f32"],
+    ["edgeWeight", "f32"],
+    ["saturationWeight", "f32"],
+    ["saturationBound", "f32"],
+  ]);
+  const rows = createUniform(gpu, `rows of layer ${layer}`, [["layer", "u32"], ["batch", "u32"]]);
+  rows.set({ layer, batch });
+  const grid = [Math.ceil(positions / lanes), heads, batch] as const;
+  return {
+    configure({ temperature, ...settings }) {
+      gate.set({ ...settings, layer, inverseTemperature: 1 / temperature });
+    },
+    forward(recorder, mode, { qkv, y, logSumExp, rowSums }) {
+      recorder.dispatch(kernels[mode].forward, {
+        gate: gate.tensor,
+        qkv,
+        y,
+        log_sum_exp: logSumExp,
+        row_sums: rowSums,
+      }, grid);
+    },
+    backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale, delta, dqkv }) {
+      const shared = { gate: gate.tensor, qkv, dy, log_sum_exp: logSumExp, edge_scale: edgeScale, delta, dqkv };
+      recorder.dispatch(kernels[mode].backwardQuery, { ...shared, y }, grid);
+      recorder.dispatch(kernels[mode].backwardKeyValue, shared, grid);
+    },
+    sumHeads(recorder, { rowSums, headSums }) {
+      recorder.dispatch(headSumsKernel, { rows: rows.tensor, row_sums: rowSums, head_sums: headSums }, [heads]);
+    },
+    configureRows(count) {
+      rows.set({ layer, batch: count });
+    },
+  };
+}

@@ -1,0 +1,15 @@
+// With y = x sigmoid(u):  dx = dy (sigmoid(u) + x sigmoid(u) (1 - sigmoid(u)) du/dx), du/dx = c (1 + 3 * 0.044715 x^2)
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<f32>;
+@group(0) @binding(2) var<storage, read_write> dx: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  for (var n = id.x; n < N; n += groups.x * 64u) {
+    let value = x[n];
+    let u = 1.5957691216 * (value + 0.044715 * value * value * value);
+    let s = 1.0 / (1.0 + exp(-clamp(u, -80.0, 80.0)));
+    let slope = 1.5957691216 * (1.0 + 0.134145 * value * value);
+    dx[n] = dy[n] * (s + value * s * (1.0 - s) * slope);
+  }
+}

@@ -1,0 +1,30 @@
+/**
+ * GELU in GPT-2's tanh form (`gelu_new`; Hendrycks and Gimpel, arXiv 1606.08415), forward and backward.
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile } from "../core/kernel.ts";
+import { linearGrid, type Recorder } from "../core/recorder.ts";
+import type { Tensor } from "../core/tensor.ts";
+import backwardSource from "./backward.wgsl" with { type: "text" };
+import forwardSource from "./forward.wgsl" with { type: "text" };
+
+/** A compiled GELU. Both directions overwrite their output. */
+export interface Gelu {
+  forward(recorder: Recorder, tensors: Record<"x" | "y", Tensor>): void;
+  /** `dx` may not be `dy`. */
+  backward(recorder: Recorder, tensors: Record<"x" | "dy" | "dx", Tensor>): void;
+}
+
+/** Compiles GELU over `length` elements. */
+export async function prepareGelu(gpu: Gpu, { length }: { length: number }): Promise<Gelu> {
+  const constants = { N: length };
+  const forward = await compile(gpu, { label: "gelu forward", source: forwardSource, constants });
+  const backward = await compile(gpu, { label: "gelu backward", source: backwardSource, constants });
+  const grid = linearGrid(length, 64);
+  return {
+    forward: (recorder, { x, y }) => recorder.dispatch(forward, { x, y }, grid),
+    backward: (recorder, { x, dy, dx }) => recorder.dispatch(backward, { x, dy, dx }, grid),
+  };
+}

@@ -1,0 +1,62 @@
+/**
+ * Layer norm over the last axis (Ba, Kiros, Hinton 2016, arXiv 1607.06450), forward and backward.
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile } from "../core/kernel.ts";
+import { MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
+import type { Tensor } from "../core/tensor.ts";
+import backwardSource from "./backward.wgsl" with { type: "text" };
+import forwardSource from "./forward.wgsl" with { type: "text" };
+import parameterGradientSource from "./parameter_gradient.wgsl" with { type: "text" };
+
+/** The shape of x (rows, width); compiled in. */
+export interface LayerNormConfig {
+  rows: number;
+  width: number;
+  epsilon: number;
+}
+
+/** A compiled layer norm. */
+export interface LayerNorm {
+  /** Overwrites `y` (row, width) and `statistics` (row, 2: mean, 1 / standard deviation). */
+  forward(recorder: Recorder, tensors: Record<"x" | "weight" | "bias" | "y" | "statistics", Tensor>): void;
+  /**
+   * Overwrites `dx`, with `dresidual` added where given (it may not be `dx` itself), and adds to `dweight` and
+   * `dbias`.
+   */
+  backward(
+    recorder: Recorder,
+    tensors: Record<"x" | "weight" | "statistics" | "dy" | "dx" | "dweight" | "dbias", Tensor> & {
+      dresidual?: Tensor;
+    },
+  ): void;
+}
+
+/** Compiles layer norm for one shape. */
+export async function prepareLayerNorm(gpu: Gpu, { rows, width, epsilon }: LayerNormConfig): Promise<LayerNorm> {
+  const constants = { ROWS: rows, N: width, LANES: 64, EPSILON: { f32: epsilon } };
+  const kernel = (label: string, source: string, residual = false) =>
+    compile(gpu, { label: `layer norm ${label}`, source, constants, flags: { RESIDUAL: residual } });
+  const [forward, backward, backwardResidual, parameterGradient] = await Promise.all([
+    kernel("forward", forwardSource),
+    kernel("backward", backwardSource),
+    kernel("backward with residual", backwardSource, true),
+    kernel("parameter gradient", parameterGradientSource),
+  ]);
+  const grid = [Math.min(rows, MAX_WORKGROUPS)] as const;
+  return {
+    forward(recorder, { x, weight, bias, y, statistics }) {
+      recorder.dispatch(forward, { x, weight, bias, y, statistics }, grid);
+    },
+    backward(recorder, { x, weight, statistics, dy, dx, dweight, dbias, dresidual }) {
+      recorder.dispatch(
+        dresidual ? backwardResidual : backward,
+        { x, weight, statistics, dy, dresidual: dresidual ?? dy, dx },
+        grid,
+      );
+      recorder.dispatch(parameterGradient, { x, statistics, dy, dweight, dbias }, [width]);
+    },
+  };
+}

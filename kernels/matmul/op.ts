@@ -1,0 +1,149 @@
+/**
+ * Matrix products in the three orientations that a linear layer and its gradients need.
+ *
+ * | layout | product | use, for y = x W + b with W [in, out] |
+ * | --- | --- | --- |
+ * | `nn` | C[m,n] = Σ_k A[m,k] B[k,n] | y = x W |
+ * | `nt` | C[m,n] = Σ_k A[m,k] B[n,k] | dx = dy Wᵀ; logits = x wteᵀ |
+ * | `tn` | C[m,n] = Σ_k A[k,m] B[k,n] | dW = xᵀ dy |
+ *
+ * @module
+ */
+import type { Gpu } from "../core/gpu.ts";
+import { compile, type Kernel } from "../core/kernel.ts";
+import type { Recorder } from "../core/recorder.ts";
+import type { Tensor } from "../core/tensor.ts";
+import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
+import nnSource from "./nn.wgsl" with { type: "text" };
+import ntSource from "./nt.wgsl" with { type: "text" };
+import tnSource from "./tn.wgsl" with { type: "text" };
+import unalignedSource from "./unaligned.wgsl" with { type: "text" };
+
+/** Which operand is read transposed: none, B, or A. */
+export type MatmulLayout = "nn" | "nt" | "tn";
+
+/** The shape of one product; compiled in. */
+export interface MatmulConfig {
+  layout: MatmulLayout;
+  /** Rows of C. */
+  m: number;
+  /** Columns of C. */
+  n: number;
+  /** Terms of each sum. */
+  k: number;
+  /** Adds bias[n] to every row. */
+  bias?: boolean;
+  /** Adds to C rather than overwriting it. */
+  accumulate?: boolean;
+  /** Elements from one row of A to the next; its columns when left out. Columns past k must then hold zeros. */
+  aStride?: number;
+  /** First column of A that is read. */
+  aColumn?: number;
+  /** Elements from one row of C to the next; n when left out. Columns n to the next multiple of 4 are overwritten. */
+  cStride?: number;
+  /** First column of C that is written. */
+  cColumn?: number;
+}
+
+/** A compiled product. `record` overwrites C, or adds to it where the config says accumulate. */
+export interface Matmul {
+  /** `bias` is [n]; needed where the config has one. */
+  record(recorder: Recorder, tensors: { a: Tensor; b: Tensor; bias?: Tensor; c: Tensor }): void;
+}
+
+const SOURCES = { nn: nnSource, nt: ntSource, tn: tnSource };
+
+/**
+ * Compiles one product for one shape.
+ *
+ * @throws {RangeError} when an extent is not a positive integer
+ */
+export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Matmul> {
+  const { layout, m, n, k, bias = false, accumulate = false, aColumn = 0, cColumn = 0 } = config;
+  for (const [name, value] of Object.entries({ m, n, k })) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new RangeError(`Cannot prepare matmul ${layout} as ${name} must be a positive integer: ${value}`);
+    }
+  }
+  const aStride = config.aStride ?? (layout === "tn" ? m : k);
+  const bStride = layout === "nt" ? k : n;
+  const cStride = config.cStride ?? n;
+  const aligned = [aStride, bStride, cStride, aColumn, cColumn].every((x) => x % 4 === 0) &&
+    (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0);
+  const flags = { BIAS: bias, ACCUMULATE: accumulate };
+  let kernel: Kernel;
+  let grid: [number, number];
+  if (aligned) {
+    // Eight lanes are llvmpipe's vector; a real GPU wants at least a full subgroup, square for cache reuse.
+    const [lanesX, lanesY] = gpu.adapter.software ? [8, 1] : [8, 8];
+    kernel = await compile(gpu, {
+      label: `matmul ${layout}`,
+      source: SOURCES[layout],
+      constants: {
+        M: m,
+        N: n,
+        K: k,
+        M4: Math.ceil(m / 4),
+        N4: Math.ceil(n / 4),
+        K4: Math.ceil(k / 4),
+        A_STRIDE4: aStride / 4,
+        B_STRIDE4: bStride / 4,
+        C_STRIDE4: cStride / 4,
+        A_COLUMN4: aColumn / 4,
+        C_COLUMN4: cColumn / 4,
+        LANES_X: lanesX,
+        LANES_Y: lanesY,
+      },
+      flags,
+    });
+    grid = [Math.ceil(n / (8 * lanesX)), Math.ceil(m / (8 * lanesY))];
+  } else {
+    kernel = await compile(gpu, {
+      label: `matmul ${layout} unaligned`,
+      source: unalignedSource,
+      constants: {
+        M: m,
+        N: n,
+        K: k,
+        A_STRIDE: aStride,
+        B_STRIDE: bStride,
+        C_STRIDE: cStride,
+        A_COLUMN: aColumn,
+        C_COLUMN: cColumn,
+      },
+      flags: { ...flags, TRANSPOSE_A: layout === "tn", TRANSPOSE_B: layout === "nt" },
+    });
+    grid = [Math.ceil(n / 8), Math.ceil(m / 8)];
+  }
+  return {
+    record(recorder, { a, b, bias: biasTensor, c }) {
+      // A binding cannot be left empty: without a bias B stands in, and is never read as one.
+      recorder.dispatch(kernel, { a, b, bias: bias ? biasTensor! : b, c }, grid);
+    },
+  };
+}
+
+/** A compiled bias gradient. */
+export interface BiasGradient {
+  /** `dc` is [m, n], `dbias` is [n]. */
+  record(recorder: Recorder, tensors: { dc: Tensor; dbias: Tensor }): void;
+}
+
+/** Compiles dbias[n] = Σ_m dc[m,n], overwritten or, with `accumulate`, added to. */
+export async function prepareBiasGradient(
+  gpu: Gpu,
+  config: { m: number; n: number; accumulate?: boolean },
+): Promise<BiasGradient> {
+  const { m, n, accumulate = false } = config;
+  const kernel = await compile(gpu, {
+    label: "bias gradient",
+    source: biasGradientSource,
+    constants: { M: m, N: n },
+    flags: { ACCUMULATE: accumulate },
+  });
+  return {
+    record(recorder, { dc, dbias }) {
+      recorder.dispatch(kernel, { dc, dbias }, [n]);
+    },
+  };
+}

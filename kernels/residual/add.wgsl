@@ -1,0 +1,9 @@
+// sum = a + b
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> sum: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  for (var n = id.x; n < N; n += groups.x * 64u) { sum[n] = a[n] + b[n]; }
+}

@@ -1,0 +1,515 @@
+/**
+ * GPT-2 as a graph of kernels for one shape of batch: forward, head and backward over parameters that the caller
+ * names. The same network runs the model being trained, its frozen teacher and its dense control; they differ in their
+ * parameters and in how gates are used.
+ *
+ * Shapes: B batch, T positions, d width, H heads, D head size, F MLP width, V vocabulary, L layers.
+ *
+ * @module
+ */
+import type { Gpu } from "../kernels/core/gpu.ts";
+import type { Recorder } from "../kernels/core/recorder.ts";
+import { rows as rowsOf, slicesOf, type Tensor } from "../kernels/core/tensor.ts";
+import { prepareCrossEntropy } from "../kernels/cross_entropy/op.ts";
+import { prepareDistillation } from "../kernels/distillation/op.ts";
+import { prepareEmbedding } from "../kernels/embedding/op.ts";
+import { type GateMode, type GateSettings, prepareGatedAttention } from "../kernels/gated_attention/op.ts";
+import { prepareGelu } from "../kernels/gelu/op.ts";
+import { prepareLayerNorm } from "../kernels/layer_norm/op.ts";
+import { type MatmulLayout, prepareBiasGradient, prepareMatmul } from "../kernels/matmul/op.ts";
+import { prepareResidual } from "../kernels/residual/op.ts";
+import type { ModelConfig } from "./model_config.ts";
+import type { Parameters } from "./parameters.ts";
+
+/** What a network is compiled for. */
+export interface NetworkShape {
+  /** Rows of a micro-batch. */
+  batch: number;
+  /** Positions T of each row. */
+  context: number;
+  /** Whether backward will be called. */
+  training: boolean;
+  /** Whether a teacher's logits will be compared. */
+  distill?: boolean;
+  /** Bytes that one block of logits may take; all it can at most is one binding. */
+  logitsBytes?: number;
+}
+
+/** Called after each activation is computed; may record a copy out of it, or into it to replace it. */
+export type ActivationHook = (name: string, tensor: Tensor, recorder: Recorder) => void;
+
+/** How the loss of one micro-batch is weighed. */
+export interface LossSettings {
+  /** Weight of each counted position: 1 / (counted positions of the whole batch). */
+  weight: number;
+  /** Weight w of the distillation term. */
+  distill?: number;
+}
+
+/** Where the head's gradients go, and what they are multiplied by. */
+export interface HeadBackward {
+  gradients: Parameters;
+  /** [1], multiplies the loss's gradient. */
+  lossScale: Tensor;
+}
+
+/** A compiled network with its activations. */
+export interface Network {
+  readonly shape: NetworkShape;
+  readonly config: ModelConfig;
+  /**
+   * Activations by TransformerLens's names, with `(batch · position)` as the first axis: `blocks.N.hook_resid_pre`
+   * [BT, d], `blocks.N.ln1.hook_normalized` [BT, d], `blocks.N.attn.hook_qkv` [BT, 3, H, D], `blocks.N.attn.hook_z`
+   * [BT, H, D], `blocks.N.hook_attn_out` [BT, d], `blocks.N.hook_resid_mid`, `blocks.N.ln2.hook_normalized`,
+   * `blocks.N.mlp.hook_pre` [BT, F], `blocks.N.mlp.hook_post`, `blocks.N.hook_mlp_out`, `blocks.N.hook_resid_post`,
+   * `ln_final.hook_normalized`. The two `_out` names share one tensor over all layers: use them in a hook.
+   */
+  readonly activations: ReadonlyMap<string, Tensor>;
+  /** Loss of each position [BT, 4]: cross-entropy, 1 if no logit exceeds the target's, log-sum-exp, 1 if counted. */
+  readonly lossRows: Tensor;
+  /** KL of each position [BT, 4], where there is a teacher. */
+  readonly distillationRows: Tensor | undefined;
+  /** Sums of (cross-entropy, correct, 0, counted) [4]; added to by {@link Network.head}. */
+  readonly totals: Tensor;
+  /** Sums of (KL, ., 0, counted) [4]. */
+  readonly distillationTotals: Tensor;
+  /** Sums over each head [L, H, 8], see HEAD_SUMS; added to by {@link Network.forward}. */
+  readonly headSums: Tensor;
+  /** Uploads inputs and targets, each [B · T]; a target of 0xffffffff does not count. */
+  upload(inputs: Uint32Array, targets: Uint32Array): void;
+  /** Sets what the gates see in the next submissions. `edgeWeight` is worked out here from `batchRows`. */
+  configureGates(settings: Omit<GateSettings, "edgeWeight"> & { batchRows: number }): void;
+  /** Counts only the first `rows` of the batch in `headSums`. */
+  configureRows(rows: number): void;
+  configureLoss(settings: LossSettings): void;
+  /** Everything up to the final layer norm. */
+  forward(recorder: Recorder, parameters: Parameters, mode: GateMode, hook?: ActivationHook): void;
+  /** Keeps the final layer norm's output as the teacher's, for the next {@link Network.head}. */
+  keepAsTeacher(recorder: Recorder): void;
+  /** Loss from the final layer norm; with `backward` also its gradient into the head and the final layer norm. */
+  head(
+    recorder: Recorder,
+    parameters: Parameters,
+    options?: { backward?: HeadBackward; teacher?: Parameters },
+  ): void;
+  /** Adds every parameter's gradient to `gradients`, after {@link Network.head} with `backward`. */
+  backward(
+    recorder: Recorder,
+    parameters: Parameters,
+    gradients: Parameters,
+    mode: GateMode,
+    edgeScale: Tensor,
+  ): void;
+  /** Logits [BT, V] of one row at a time would not fit: overwrites `logits` (count, stride) for positions from `first`. */
+  logits(recorder: Recorder, parameters: Parameters, block: number): Tensor;
+  /** The blocks of positions whose logits are held at once. */
+  readonly blocks: readonly { first: number; count: number }[];
+  /** Elements from one row of a block's logits to the next. */
+  readonly logitsStride: number;
+}
+
+const DEFAULT_LOGITS_BYTES = 64 << 20;
+
+/** Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned. */
+function blocksOf(positions: number, stride: number, bytes: number): { first: number; count: number }[] {
+  const fitting = Math.floor(bytes / (4 * stride));
+  if (fitting >= positions) return [{ first: 0, count: positions }];
+  const count = Math.max(64, Math.floor(fitting / 64) * 64);
+  const blocks = [];
+  for (let first = 0; first < positions; first += count) {
+    blocks.push({ first, count: Math.min(count, positions - first) });
+  }
+  return blocks;
+}
+
+/** A linear layer y = x W + b with W [in, out], and its gradients. */
+async function prepareLinear(gpu: Gpu, rows: number, inputs: number, outputs: number, training: boolean) {
+  const product = (layout: MatmulLayout, m: number, n: number, k: number, options = {}) =>
+    prepareMatmul(gpu, { layout, m, n, k, ...options });
+  const forward = await product("nn", rows, outputs, inputs, { bias: true });
+  if (!training) return { forward };
+  const [dx, dweight, dbias] = await Promise.all([
+    product("nt", rows, inputs, outputs),
+    product("tn", inputs, outputs, rows, { accumulate: true }),
+    prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }),
+  ]);
+  return { forward, dx, dweight, dbias };
+}
+
+/** Compiles a network and allocates its activations. */
+export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
+  const { width, heads, layers, mlpWidth, vocabularySize, layerNormEpsilon } = config;
+  const { batch, context, training, distill = false } = shape;
+  if (context > config.contextLength) {
+    throw new RangeError(
+      `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
+    );
+  }
+  const headSize = width / heads;
+  const rows = batch * context;
+  const stride = 4 * Math.ceil(vocabularySize / 4);
+  const blocks = blocksOf(
+    rows,
+    stride,
+    Math.min(shape.logitsBytes ?? DEFAULT_LOGITS_BYTES, gpu.maxBindingBytes),
+  );
+  const blockRows = blocks[0].count;
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes);
+
+  const embedding = await prepareEmbedding(gpu, { batch, positions: context, vocabularySize, width });
+  const layerNorm = await prepareLayerNorm(gpu, { rows, width, epsilon: layerNormEpsilon });
+  const qkvLinear = await prepareLinear(gpu, rows, width, 3 * width, training);
+  const attentionLinear = await prepareLinear(gpu, rows, width, width, training);
+  const mlpIn = await prepareLinear(gpu, rows, width, mlpWidth, training);
+  const mlpOut = await prepareLinear(gpu, rows, mlpWidth, width, training);
+  const gelu = await prepareGelu(gpu, { length: rows * mlpWidth });
+  const residual = await prepareResidual(gpu, { length: rows * width });
+  const attention = await Promise.all(
+    Array.from({ length: layers }, (_, layer) =>
+      prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer })),
+  );
+  const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride, blocks });
+  const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride, blocks }) : undefined;
+  const head = await Promise.all(blocks.map(({ count }) =>
+    Promise.all(slices.map(async (slice, index) => ({
+      ...slice,
+      logits: await prepareMatmul(gpu, {
+        layout: "nt",
+        m: count,
+        n: slice.count,
+        k: width,
+        cStride: stride,
+        cColumn: slice.start,
+      }),
+      dx: await prepareMatmul(gpu, {
+        layout: "nn",
+        m: count,
+        n: width,
+        k: slice.count,
+        aStride: stride,
+        aColumn: slice.start,
+        accumulate: index > 0,
+      }),
+      dweight: await prepareMatmul(gpu, {
+        layout: "tn",
+        m: slice.count,
+        n: width,
+        k: count,
+        aStride: stride,
+        aColumn: slice.start,
+        accumulate: true,
+      }),
+    })))
+  ));
+
+  const activations = new Map<string, Tensor>();
+  const activation = (name: string, ...axes: number[]): Tensor => {
+    const tensor = gpu.tensor(name, axes);
+    activations.set(name, tensor);
+    return tensor;
+  };
+  const branch = gpu.tensor("branch output", [rows, width]);
+  const blocksOfModel = Array.from({ length: layers }, (_, layer) => {
+    const name = `blocks.${layer}`;
+    activations.set(`${name}.hook_attn_out`, branch).set(`${name}.hook_mlp_out`, branch);
+    return {
+      name,
+      residualPre: activation(`${name}.hook_resid_pre`, rows, width),
+      norm1: activation(`${name}.ln1.hook_normalized`, rows, width),
+      statistics1: gpu.tensor(`${name}.ln1.statistics`, [rows, 2]),
+      qkv: activation(`${name}.attn.hook_qkv`, rows, 3, heads, headSize),
+      z: activation(`${name}.attn.hook_z`, rows, heads, headSize),
+      logSumExp: activation(`${name}.attn.log_sum_exp`, batch, heads, context),
+      rowSums: activation(`${name}.attn.row_sums`, batch, heads, context, 4),
+      residualMid: activation(`${name}.hook_resid_mid`, rows, width),
+      norm2: activation(`${name}.ln2.hook_normalized`, rows, width),
+      statistics2: gpu.tensor(`${name}.ln2.statistics`, [rows, 2]),
+      mlpPre: activation(`${name}.mlp.hook_pre`, rows, mlpWidth),
+      mlpPost: activation(`${name}.mlp.hook_post`, rows, mlpWidth),
+    };
+  });
+  const residualFinal = activation(`blocks.${layers - 1}.hook_resid_post`, rows, width);
+  for (let layer = 0; layer + 1 < layers; layer++) {
+    activations.set(`blocks.${layer}.hook_resid_post`, blocksOfModel[layer + 1].residualPre);
+  }
+  const normFinal = activation("ln_final.hook_normalized", rows, width);
+  const statisticsFinal = gpu.tensor("ln_final.statistics", [rows, 2]);
+  const logits = gpu.tensor("logits", [blockRows, stride]);
+  const targets = gpu.tensor("targets", [rows], "u32");
+  const lossRows = gpu.tensor("loss rows", [rows, 4]);
+  const totals = gpu.tensor("loss totals", [4]);
+  const distillationTotals = gpu.tensor("distillation totals", [4]);
+  const headSums = gpu.tensor("head sums", [layers, heads, 8]);
+  const teacher = distill
+    ? {
+      norm: gpu.tensor("teacher's final layer norm", [rows, width]),
+      logits: gpu.tensor("teacher's logits", [blockRows, stride]),
+      rows: gpu.tensor("distillation rows", [rows, 4]),
+    }
+    : undefined;
+  const scratch = training
+    ? {
+      dresidual: gpu.tensor("dresidual", [rows, width]),
+      dresidualMid: gpu.tensor("dresidual mid", [rows, width]),
+      dnorm: gpu.tensor("dnorm", [rows, width]),
+      dz: gpu.tensor("dz", [rows, width]),
+      dqkv: gpu.tensor("dqkv", [rows, 3 * width]),
+      dmlpPost: gpu.tensor("dmlp post", [rows, mlpWidth]),
+      dmlpPre: gpu.tensor("dmlp pre", [rows, mlpWidth]),
+      delta: gpu.tensor("delta", [batch, heads, context]),
+    }
+    : undefined;
+
+  /** Gradients of y = x W + b, and dx where the input has a gradient to receive. */
+  function linearBackward(
+    recorder: Recorder,
+    linear: Awaited<ReturnType<typeof prepareLinear>>,
+    parameters: Parameters,
+    gradients: Parameters,
+    name: string,
+    { x, dy, dx }: { x: Tensor; dy: Tensor; dx: Tensor },
+  ): void {
+    linear.dx!.record(recorder, { a: dy, b: parameters.get(`${name}.weight`)!, c: dx });
+    linear.dweight!.record(recorder, { a: x, b: dy, c: gradients.get(`${name}.weight`)! });
+    linear.dbias!.record(recorder, { dc: dy, dbias: gradients.get(`${name}.bias`)! });
+  }
+
+  /** Logits of one block for the final layer norm's output `x`, written to `into`. */
+  function recordLogits(recorder: Recorder, parameters: Parameters, block: number, x: Tensor, into: Tensor): void {
+    const { first, count } = blocks[block];
+    const embeddingTensor = parameters.get("wte.weight")!;
+    for (const { start, count: tokens, logits: product } of head[block]) {
+      product.record(recorder, { a: rowsOf(x, first, count), b: rowsOf(embeddingTensor, start, tokens), c: into });
+    }
+  }
+
+  return {
+    shape,
+    config,
+    activations,
+    lossRows,
+    distillationRows: teacher?.rows,
+    totals,
+    distillationTotals,
+    headSums,
+    blocks,
+    logitsStride: stride,
+
+    upload(inputs, targetValues) {
+      embedding.upload(inputs);
+      gpu.write(targets, targetValues);
+    },
+
+    configureGates({ batchRows, ...settings }) {
+      const pairs = context * (context + 1) / 2;
+      const edgeWeight = 1 / (layers * heads * batchRows * pairs);
+      for (const layer of attention) layer.configure({ ...settings, edgeWeight });
+    },
+
+    configureRows(count) {
+      for (const layer of attention) layer.configureRows(count);
+    },
+
+    configureLoss({ weight, distill: distillWeight = 0 }) {
+      crossEntropy.configure({ weight });
+      distillation?.configure({ weight: weight * distillWeight });
+    },
+
+    forward(recorder, parameters, mode, hook) {
+      const get = (name: string): Tensor => parameters.get(name)!;
+      const done = (name: string): void => hook?.(name, activations.get(name)!, recorder);
+      const [firstBlock] = blocksOfModel;
+      embedding.forward(recorder, {
+        tokenEmbedding: get("wte.weight"),
+        positionEmbedding: get("wpe.weight"),
+        x: firstBlock.residualPre,
+      });
+      blocksOfModel.forEach((block, layer) => {
+        const { name } = block;
+        const h = `h.${layer}`;
+        done(`${name}.hook_resid_pre`);
+        layerNorm.forward(recorder, {
+          x: block.residualPre,
+          weight: get(`${h}.ln_1.weight`),
+          bias: get(`${h}.ln_1.bias`),
+          y: block.norm1,
+          statistics: block.statistics1,
+        });
+        done(`${name}.ln1.hook_normalized`);
+        qkvLinear.forward.record(recorder, {
+          a: block.norm1,
+          b: get(`${h}.attn.c_attn.weight`),
+          bias: get(`${h}.attn.c_attn.bias`),
+          c: block.qkv,
+        });
+        done(`${name}.attn.hook_qkv`);
+        attention[layer].forward(recorder, mode, {
+          qkv: block.qkv,
+          y: block.z,
+          logSumExp: block.logSumExp,
+          rowSums: block.rowSums,
+        });
+        attention[layer].sumHeads(recorder, { rowSums: block.rowSums, headSums });
+        done(`${name}.attn.hook_z`);
+        attentionLinear.forward.record(recorder, {
+          a: block.z,
+          b: get(`${h}.attn.c_proj.weight`),
+          bias: get(`${h}.attn.c_proj.bias`),
+          c: branch,
+        });
+        done(`${name}.hook_attn_out`);
+        residual.forward(recorder, { a: block.residualPre, b: branch, sum: block.residualMid });
+        done(`${name}.hook_resid_mid`);
+        layerNorm.forward(recorder, {
+          x: block.residualMid,
+          weight: get(`${h}.ln_2.weight`),
+          bias: get(`${h}.ln_2.bias`),
+          y: block.norm2,
+          statistics: block.statistics2,
+        });
+        done(`${name}.ln2.hook_normalized`);
+        mlpIn.forward.record(recorder, {
+          a: block.norm2,
+          b: get(`${h}.mlp.c_fc.weight`),
+          bias: get(`${h}.mlp.c_fc.bias`),
+          c: block.mlpPre,
+        });
+        done(`${name}.mlp.hook_pre`);
+        gelu.forward(recorder, { x: block.mlpPre, y: block.mlpPost });
+        done(`${name}.mlp.hook_post`);
+        mlpOut.forward.record(recorder, {
+          a: block.mlpPost,
+          b: get(`${h}.mlp.c_proj.weight`),
+          bias: get(`${h}.mlp.c_proj.bias`),
+          c: branch,
+        });
+        done(`${name}.hook_mlp_out`);
+        const sum = blocksOfModel[layer + 1]?.residualPre ?? residualFinal;
+        residual.forward(recorder, { a: block.residualMid, b: branch, sum });
+      });
+      done(`blocks.${layers - 1}.hook_resid_post`);
+      layerNorm.forward(recorder, {
+        x: residualFinal,
+        weight: get("ln_f.weight"),
+        bias: get("ln_f.bias"),
+        y: normFinal,
+        statistics: statisticsFinal,
+      });
+      done("ln_final.hook_normalized");
+    },
+
+    keepAsTeacher(recorder) {
+      recorder.copy(normFinal, teacher!.norm);
+    },
+
+    head(recorder, parameters, { backward, teacher: teacherParameters } = {}) {
+      const embeddingTensor = parameters.get("wte.weight")!;
+      for (let block = 0; block < blocks.length; block++) {
+        const { first, count } = blocks[block];
+        recordLogits(recorder, parameters, block, normFinal, logits);
+        crossEntropy.forward(recorder, block, { logits, targets, rows: lossRows });
+        let extra: Tensor | undefined;
+        if (teacherParameters) {
+          const tensors = { teacher: teacher!.logits, student: logits, targets, rows: teacher!.rows };
+          recordLogits(recorder, teacherParameters, block, teacher!.norm, teacher!.logits);
+          distillation!.forward(recorder, block, tensors);
+          if (backward) {
+            distillation!.backward(recorder, block, { ...tensors, scale: backward.lossScale });
+            extra = teacher!.logits;
+          }
+        }
+        if (!backward) continue;
+        crossEntropy.backward(recorder, block, {
+          logits,
+          targets,
+          rows: lossRows,
+          scale: backward.lossScale,
+          extra,
+        });
+        const dembedding = backward.gradients.get("wte.weight")!;
+        for (const { start, count: tokens, dx, dweight } of head[block]) {
+          dx.record(recorder, {
+            a: logits,
+            b: rowsOf(embeddingTensor, start, tokens),
+            c: rowsOf(scratch!.dnorm, first, count),
+          });
+          dweight.record(recorder, {
+            a: logits,
+            b: rowsOf(normFinal, first, count),
+            c: rowsOf(dembedding, start, tokens),
+          });
+        }
+      }
+      crossEntropy.total(recorder, { rows: lossRows, totals });
+      if (teacherParameters) crossEntropy.total(recorder, { rows: teacher!.rows, totals: distillationTotals });
+    },
+
+    logits(recorder, parameters, block) {
+      recordLogits(recorder, parameters, block, normFinal, logits);
+      return rowsOf(logits, 0, blocks[block].count);
+    },
+
+    backward(recorder, parameters, gradients, mode, edgeScale) {
+      const get = (name: string): Tensor => parameters.get(name)!;
+      const gradient = (name: string): Tensor => gradients.get(name)!;
+      const { dresidual, dresidualMid, dnorm, dz, dqkv, dmlpPost, dmlpPre, delta } = scratch!;
+      layerNorm.backward(recorder, {
+        x: residualFinal,
+        weight: get("ln_f.weight"),
+        statistics: statisticsFinal,
+        dy: dnorm,
+        dx: dresidual,
+        dweight: gradient("ln_f.weight"),
+        dbias: gradient("ln_f.bias"),
+      });
+      for (let layer = layers - 1; layer >= 0; layer--) {
+        const block = blocksOfModel[layer];
+        const h = `h.${layer}`;
+        const linear = (
+          product: Awaited<ReturnType<typeof prepareLinear>>,
+          name: string,
+          tensors: { x: Tensor; dy: Tensor; dx: Tensor },
+        ) => linearBackward(recorder, product, parameters, gradients, `${h}.${name}`, tensors);
+        linear(mlpOut, "mlp.c_proj", { x: block.mlpPost, dy: dresidual, dx: dmlpPost });
+        gelu.backward(recorder, { x: block.mlpPre, dy: dmlpPost, dx: dmlpPre });
+        linear(mlpIn, "mlp.c_fc", { x: block.norm2, dy: dmlpPre, dx: dnorm });
+        layerNorm.backward(recorder, {
+          x: block.residualMid,
+          weight: get(`${h}.ln_2.weight`),
+          statistics: block.statistics2,
+          dy: dnorm,
+          dresidual,
+          dx: dresidualMid,
+          dweight: gradient(`${h}.ln_2.weight`),
+          dbias: gradient(`${h}.ln_2.bias`),
+        });
+        linear(attentionLinear, "attn.c_proj", { x: block.z, dy: dresidualMid, dx: dz });
+        attention[layer].backward(recorder, mode, {
+          qkv: block.qkv,
+          y: block.z,
+          dy: dz,
+          logSumExp: block.logSumExp,
+          edgeScale,
+          delta,
+          dqkv,
+        });
+        linear(qkvLinear, "attn.c_attn", { x: block.norm1, dy: dqkv, dx: dnorm });
+        layerNorm.backward(recorder, {
+          x: block.residualPre,
+          weight: get(`${h}.ln_1.weight`),
+          statistics: block.statistics1,
+          dy: dnorm,
+          dresidual: dresidualMid,
+          dx: dresidual,
+          dweight: gradient(`${h}.ln_1.weight`),
+          dbias: gradient(`${h}.ln_1.bias`),
+        });
+      }
+      embedding.backward(recorder, {
+        dx: dresidual,
+        dtokenEmbedding: gradient("wte.weight"),
+        dpositionEmbedding: gradient("wpe.weight"),
+      });
+    },
+  };
+}

@@ -1,0 +1,56 @@
+/**
+ * A model's parameters on the device, by their Hugging Face names.
+ *
+ * @module
+ */
+import type { Gpu } from "../kernels/core/gpu.ts";
+import { destroyTensor, type Tensor } from "../kernels/core/tensor.ts";
+
+/** Tensors by parameter name, for example `h.0.attn.c_attn.weight` [d, 3d]. */
+export type Parameters = ReadonlyMap<string, Tensor>;
+
+/** Name and shape of one parameter. */
+export interface ParameterShape {
+  name: string;
+  shape: readonly number[];
+}
+
+/** Tensors of zeros for every shape; `prefix` goes before the name in error messages. */
+export function createParameters(gpu: Gpu, shapes: readonly ParameterShape[], prefix = ""): Parameters {
+  return new Map(shapes.map(({ name, shape }) => [name, gpu.tensor(prefix + name, shape)]));
+}
+
+/** Fills the parameters from `read`, one tensor in memory at a time. */
+export async function uploadParameters(
+  gpu: Gpu,
+  parameters: Parameters,
+  read: (name: string) => Promise<Float32Array>,
+): Promise<void> {
+  for (const [name, tensor] of parameters) gpu.write(tensor, await read(name));
+  await gpu.sync();
+}
+
+/** Copies every tensor of `source` over the one of the same name in `target`. */
+export function copyParameters(gpu: Gpu, source: Parameters, target: Parameters): void {
+  gpu.submit("copying parameters", (recorder) => {
+    for (const [name, tensor] of source) recorder.copy(tensor, target.get(name)!);
+  });
+}
+
+/** Frees every tensor. */
+export function destroyParameters(gpu: Gpu, parameters: Parameters): void {
+  for (const tensor of parameters.values()) destroyTensor(gpu, tensor);
+}
+
+/** What can be written to a file: name, shape, and a way to read the values when their turn comes. */
+export function readableParameters(
+  gpu: Gpu,
+  parameters: Parameters,
+  prefix = "",
+): { name: string; shape: number[]; read: () => Promise<Float32Array> }[] {
+  return [...parameters].map(([name, tensor]) => ({
+    name: prefix + name,
+    shape: [...tensor.shape],
+    read: () => gpu.read(tensor),
+  }));
+}
