@@ -82,8 +82,16 @@ export interface Network {
   /** Counts only the first `rows` of the batch in `headSums`. */
   configureRows(rows: number): void;
   configureLoss(settings: LossSettings): void;
-  /** Everything up to the final layer norm. */
-  forward(recorder: Recorder, parameters: Parameters, mode: GateMode, hook?: ActivationHook): void;
+  /**
+   * Everything up to the final layer norm. `hook` sees each activation as it is computed; `countEdges: false` leaves
+   * `headSums` alone.
+   */
+  forward(
+    recorder: Recorder,
+    parameters: Parameters,
+    mode: GateMode,
+    options?: { hook?: ActivationHook; countEdges?: boolean },
+  ): void;
   /** Keeps the final layer norm's output as the teacher's, for the next {@link Network.head}. */
   keepAsTeacher(recorder: Recorder): void;
   /** Loss from the final layer norm; with `backward` also its gradient into the head and the final layer norm. */
@@ -100,7 +108,7 @@ export interface Network {
     mode: GateMode,
     edgeScale: Tensor,
   ): void;
-  /** Logits [BT, V] of one row at a time would not fit: overwrites `logits` (count, stride) for positions from `first`. */
+  /** The logits (count, stride) of one of {@link Network.blocks}, valid until the next block's. */
   logits(recorder: Recorder, parameters: Parameters, block: number): Tensor;
   /** The blocks of positions whose logits are held at once. */
   readonly blocks: readonly { first: number; count: number }[];
@@ -315,7 +323,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       distillation?.configure({ weight: weight * distillWeight });
     },
 
-    forward(recorder, parameters, mode, hook) {
+    forward(recorder, parameters, mode, { hook, countEdges = true } = {}) {
       const get = (name: string): Tensor => parameters.get(name)!;
       const done = (name: string): void => hook?.(name, activations.get(name)!, recorder);
       const [firstBlock] = blocksOfModel;
@@ -349,7 +357,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
           logSumExp: block.logSumExp,
           rowSums: block.rowSums,
         });
-        attention[layer].sumHeads(recorder, { rowSums: block.rowSums, headSums });
+        if (countEdges) attention[layer].sumHeads(recorder, { rowSums: block.rowSums, headSums });
         done(`${name}.attn.hook_z`);
         attentionLinear.forward.record(recorder, {
           a: block.z,

@@ -10,6 +10,7 @@ import { compile } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
+import measureSource from "./measure.wgsl" with { type: "text" };
 import updateSource from "./update.wgsl" with { type: "text" };
 
 /** The controller's settings. */
@@ -26,19 +27,22 @@ export interface GecoSettings {
   highest: number;
 }
 
-/** A compiled controller. */
+/** A compiled controller. Its state [4] is λ, the moving average, CE − τ as last measured, and 1 once measured. */
 export interface Geco {
   configure(settings: GecoSettings): void;
+  /** Takes CE − τ from `totals` [4] (sum of losses, correct, 0, counted) into `state`; a CE not finite is not taken. */
+  measure(recorder: Recorder, tensors: Record<"totals" | "state", Tensor>): void;
   /**
-   * One update from `totals` [4] (sum of losses, correct, 0, counted). Changes `state` [4] (λ, average, CE − τ as last
-   * measured, 0) and overwrites `lossScale` [1] = λ/(1+λ) and `edgeScale` [1] = 1/(1+λ).
+   * One step of λ by the latest measurement. Changes `state` and overwrites `lossScale` [1] = λ/(1+λ) and `edgeScale`
+   * [1] = 1/(1+λ); does nothing before the first measurement.
    */
-  record(recorder: Recorder, tensors: Record<"totals" | "state" | "lossScale" | "edgeScale", Tensor>): void;
+  update(recorder: Recorder, tensors: Record<"state" | "lossScale" | "edgeScale", Tensor>): void;
 }
 
 /** Compiles the controller. */
 export async function prepareGeco(gpu: Gpu): Promise<Geco> {
-  const kernel = await compile(gpu, { label: "geco", source: updateSource });
+  const measure = await compile(gpu, { label: "geco measure", source: measureSource });
+  const update = await compile(gpu, { label: "geco update", source: updateSource });
   const controller = createUniform(gpu, "geco", [
     ["targetLoss", "f32"],
     ["scale", "f32"],
@@ -49,12 +53,12 @@ export async function prepareGeco(gpu: Gpu): Promise<Geco> {
   ]);
   return {
     configure: (settings) => controller.set(settings),
-    record(recorder, { totals, state, lossScale, edgeScale }) {
-      recorder.dispatch(
-        kernel,
-        { controller: controller.tensor, totals, state, loss_scale: lossScale, edge_scale: edgeScale },
-        [1],
-      );
+    measure(recorder, { totals, state }) {
+      recorder.dispatch(measure, { controller: controller.tensor, totals, state }, [1]);
+    },
+    update(recorder, { state, lossScale, edgeScale }) {
+      const bindings = { controller: controller.tensor, state, loss_scale: lossScale, edge_scale: edgeScale };
+      recorder.dispatch(update, bindings, [1]);
     },
   };
 }

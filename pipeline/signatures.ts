@@ -1,0 +1,89 @@
+/**
+ * Names the ways in which a run fails, while it runs (docs/method.md): each is reported once when it sets in, and again
+ * only after it has passed.
+ *
+ * @module
+ */
+
+/** What is looked at after each step. */
+export interface HealthSample {
+  step: number;
+  /** CE − τ as last measured, nats; undefined before the first measurement and in dense training. */
+  violation?: number;
+  lambda?: number;
+  /** Mean open probability. */
+  expectedOpen?: number;
+  /** Share of queries without an open edge, at evaluations. */
+  deadQueries?: number;
+}
+
+/** Bounds that the signatures are told by. */
+export interface HealthBounds {
+  steps: number;
+  lambdaMin: number;
+  lambdaMax: number;
+  /** A violation above this many nats is a spike. */
+  spike?: number;
+  /** Share of queries with no open edge above which the run is reported. */
+  deadQueries?: number;
+  /** Open fraction at which a plateau is no failure. */
+  goal?: number;
+}
+
+/** A failure signature by name, with what was seen and what usually mends it. */
+export interface Signature {
+  name: "loss spike" | "plateau" | "wind-up" | "dead queries";
+  step: number;
+  message: string;
+}
+
+/** Watches a run: give it every step's sample, get the signatures that set in with it. */
+export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
+  const { steps, lambdaMin, lambdaMax, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } = bounds;
+  const window = Math.max(100, Math.floor(steps / 10));
+  const active = new Set<Signature["name"]>();
+  const recent: { step: number; expectedOpen: number; violation: number }[] = [];
+  let atBoundSince: number | undefined;
+
+  return function watch(sample) {
+    const { step, violation, lambda, expectedOpen, deadQueries } = sample;
+    const found: Signature[] = [];
+    const report = (name: Signature["name"], present: boolean, message: () => string): void => {
+      if (!present) active.delete(name);
+      else if (!active.has(name)) {
+        active.add(name);
+        found.push({ name, step, message: `${name} at step ${step}: ${message()}` });
+      }
+    };
+    const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+
+    if (violation !== undefined) {
+      report("loss spike", violation > spike, () =>
+        `CE stands ${violation.toFixed(2)} above its target; edges fell faster than the weights could follow ` +
+        `(raise --lambda-min or lower --lr)`);
+    }
+    if (lambda !== undefined) {
+      // The floor is where a healthy run may rest while the constraint holds easily; the ceiling is not.
+      const bound = lambda >= lambdaMax ? lambdaMax : lambda <= lambdaMin && (violation ?? 0) > 0 ? lambdaMin : undefined;
+      atBoundSince = bound === undefined ? undefined : atBoundSince ?? step;
+      report("wind-up", atBoundSince !== undefined && step - atBoundSince >= window, () =>
+        `λ has stood at its bound ${bound} for ${step - atBoundSince!} steps (raise --slack or lower --lr)`);
+    }
+    if (expectedOpen !== undefined && violation !== undefined) {
+      recent.push({ step, expectedOpen, violation });
+      while (recent[0].step < step - window) recent.shift();
+      const { step: since, expectedOpen: before } = recent[0];
+      const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before;
+      report("plateau", still, () => {
+        const cause = lambda === lambdaMax
+          ? "λ is at its ceiling: raise --slack"
+          : "CE is below its target: a larger --lr usually helps";
+        return `open edges stand at ${percent(expectedOpen)} for ${step - since} steps (${cause})`;
+      });
+    }
+    if (deadQueries !== undefined) {
+      report("dead queries", deadQueries > deadBound, () => `${percent(deadQueries)} of queries have no open edge`);
+    }
+    return found;
+  };
+}

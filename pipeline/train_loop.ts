@@ -1,0 +1,150 @@
+/**
+ * One phase of a run, step by step: batches in, metric rows out, with measurements of the constraint, evaluations and
+ * checkpoints on their schedules. Sparse training, its dense control and pre-training are all this loop.
+ *
+ * @module
+ */
+import { HEAD_SUMS } from "../kernels/gated_attention/op.ts";
+import { UserError } from "./errors.ts";
+import type { Evaluation } from "./evaluate.ts";
+import type { MetricRow } from "./metrics.ts";
+import type { LogRow } from "./device_log.ts";
+import { learningRate, type Schedule } from "./schedule.ts";
+import { createHealthWatch, type HealthBounds, type Signature } from "./signatures.ts";
+import type { MicroBatch, StepLog, Trainer } from "./trainer.ts";
+
+/** Steps with a non-finite gradient, in a row, after which a run stops. */
+const SKIPPED_STEPS_ALLOWED = 5;
+
+/** What one phase is made of. */
+export interface PhaseOptions {
+  phase: MetricRow["phase"];
+  trainer: Trainer;
+  /** Steps done before, by an earlier process. */
+  startStep: number;
+  schedule: Schedule;
+  /** Micro-batches of each step, in order of position. */
+  accumulate: number;
+  /** Tokens of one micro-batch. */
+  microBatchTokens: number;
+  batchAt(position: number): MicroBatch | Promise<MicroBatch>;
+  /** Layers × heads × causal pairs × batch rows of one step: what head sums are divided by. */
+  edges: number;
+  /** Whether gates are trained. */
+  gated: boolean;
+  /** The constraint's measurements: `probeAt(n)` is the n-th probe with its own target. */
+  constraint?: { every: number; probeAt(n: number): { batch: MicroBatch; targetLoss: number } };
+  /** Evaluates on validation tokens every so many steps and after the last. */
+  evaluation: { every: number; run(): Promise<Evaluation> };
+  checkpoint: { every: number; save(step: number): Promise<void> };
+  health: HealthBounds;
+  /** Called with the rows of finished steps, in order. */
+  onRows(rows: MetricRow[]): void | Promise<void>;
+  onEvaluation(step: number, evaluation: Evaluation): void | Promise<void>;
+  onSignature(signature: Signature): void;
+  /** Aborted to end the phase after the step under way, with a checkpoint. */
+  signal: AbortSignal;
+}
+
+/**
+ * Runs the phase from `startStep` to the schedule's end.
+ *
+ * @returns whether it came to the end rather than being stopped
+ * @throws {UserError} after several steps in a row whose gradient was not finite
+ */
+export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
+  const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, signal } = options;
+  const { log } = trainer;
+  const watch = createHealthWatch(options.health);
+  const evaluations = new Map<number, Evaluation>();
+  const started = performance.now();
+  let skippedInARow = 0;
+
+  async function take(logged: Awaited<ReturnType<StepLog["poll"]>>): Promise<void> {
+    if (logged.length === 0) return;
+    const rows = logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
+    await options.onRows(rows);
+    for (const row of rows) {
+      skippedInARow = row.skipped ? skippedInARow + 1 : 0;
+      if (skippedInARow >= SKIPPED_STEPS_ALLOWED) {
+        throw new UserError(
+          1,
+          `Cannot go on at step ${row.step} of the ${options.phase} phase as the last ${skippedInARow} gradients ` +
+            `were not finite: lower --lr or --clip and resume from the last checkpoint`,
+        );
+      }
+      const sample = {
+        step: row.step,
+        violation: row.constraint ?? undefined,
+        lambda: options.gated ? row.lambda ?? undefined : undefined,
+        expectedOpen: options.gated ? row.expected_open ?? undefined : undefined,
+        deadQueries: row.dead_queries ?? undefined,
+      };
+      for (const signature of watch(sample)) options.onSignature(signature);
+    }
+  }
+
+  for (let step = options.startStep; step < schedule.steps; step++) {
+    if (constraint && step % constraint.every === 0) {
+      const { batch, targetLoss } = constraint.probeAt(step / constraint.every);
+      trainer.measureConstraint(batch, targetLoss);
+    }
+    const microBatches: MicroBatch[] = [];
+    for (let n = 0; n < accumulate; n++) microBatches.push(await options.batchAt(step * accumulate + n));
+    trainer.step(step, learningRate(schedule, step), microBatches);
+    const done = step + 1;
+    const last = done === schedule.steps;
+    const stopping = signal.aborted && !last;
+    const evaluating = last || done % evaluation.every === 0;
+    if (evaluating) {
+      const result = await evaluation.run();
+      evaluations.set(done, result);
+      await take(await log.drain());
+      await options.onEvaluation(done, result);
+    } else if (log.waiting === log.capacity) {
+      await take(await log.poll());
+    }
+    if (last || stopping || done % checkpoint.every === 0) {
+      await take(await log.drain());
+      await checkpoint.save(done);
+    }
+    if (stopping) return { finished: false };
+  }
+  return { finished: true };
+}
+
+function metricRow(
+  options: PhaseOptions,
+  entry: LogRow<"totals" | "distillationTotals" | "headSums" | "update" | "multiplier">,
+  evaluation: Evaluation | undefined,
+  started: number,
+): MetricRow {
+  const { schedule, accumulate, microBatchTokens, gated, edges } = options;
+  const { totals, distillationTotals, headSums, update, multiplier } = entry;
+  const headTotal = (name: typeof HEAD_SUMS[number]): number => {
+    let sum = 0;
+    for (let at = HEAD_SUMS.indexOf(name); at < headSums.length; at += HEAD_SUMS.length) sum += headSums[at];
+    return sum;
+  };
+  const done = entry.step + 1;
+  return {
+    phase: options.phase,
+    step: done,
+    tokens: done * accumulate * microBatchTokens,
+    ce: totals[0] / totals[3],
+    constraint: gated && multiplier[3] === 1 ? multiplier[2] : null,
+    constraint_average: gated ? multiplier[1] : null,
+    lambda: gated ? multiplier[0] : null,
+    expected_open: gated ? headTotal("openProbability") / edges : null,
+    open_fraction: evaluation?.openFraction ?? null,
+    learning_rate: learningRate(schedule, entry.step),
+    grad_norm: update[0],
+    saturation: gated ? headTotal("saturation") / edges : null,
+    kl: distillationTotals[3] > 0 ? distillationTotals[0] / distillationTotals[3] : null,
+    validation_ce: evaluation?.ce ?? null,
+    dead_queries: evaluation?.deadQueries ?? null,
+    skipped: update[2],
+    open_by_head: evaluation && gated ? evaluation.openByHead.flat() : null,
+    seconds: (performance.now() - started) / 1000,
+  };
+}
