@@ -108,8 +108,10 @@ export interface Network {
     mode: GateMode,
     edgeScale: Tensor,
   ): void;
-  /** The logits (count, stride) of one of {@link Network.blocks}, valid until the next block's. */
-  logits(recorder: Recorder, parameters: Parameters, block: number): Tensor;
+  /** Computes the logits of one of {@link Network.blocks} into {@link Network.logitsTensor}. */
+  logits(recorder: Recorder, parameters: Parameters, block: number): void;
+  /** Logits of one block [rows of the block, stride]; the loss's backward turns them into gradients in place. */
+  readonly logitsTensor: Tensor;
   /** The blocks of positions whose logits are held at once. */
   readonly blocks: readonly { first: number; count: number }[];
   /** Elements from one row of a block's logits to the next. */
@@ -302,6 +304,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     headSums,
     blocks,
     logitsStride: stride,
+    logitsTensor: logits,
 
     upload(inputs, targetValues) {
       embedding.upload(inputs);
@@ -454,7 +457,6 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
 
     logits(recorder, parameters, block) {
       recordLogits(recorder, parameters, block, normFinal, logits);
-      return rowsOf(logits, 0, blocks[block].count);
     },
 
     backward(recorder, parameters, gradients, mode, edgeScale) {

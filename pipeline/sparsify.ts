@@ -1,21 +1,189 @@
 /**
- * Sparse post-training from end to end: tokenise, load the weights, measure the dense model, train it under the
- * constraint, choose the sparsest model that meets it, train the dense control, measure all three on tokens that were
- * used for nothing else, and save.
+ * Sparse post-training from end to end: load the weights, measure the dense model, train it under the constraint,
+ * choose the sparsest model that meets it, train the dense control, measure all three on tokens that were used for
+ * nothing else, and save.
  *
  * The data is cut in three by document: the model learns from `train`; the constraint is measured and the best step is
  * chosen on `validation`; what is reported comes from `test`.
  *
+ * The constraint is measured batch by batch against the dense model's loss on the same batch, so that what one batch
+ * is harder than another by (ten times the slack) does not drown it.
+ *
  * @module
  */
-import { dirname, join } from "node:path";
-import type { Gpu } from "../kernels/core/gpu.ts";
-import { pruneRunCheckpoints, readPhaseCheckpoint, savePhaseCheckpoint } from "./run_checkpoints.ts";
-import { listCheckpoints, readCheckpoint, saveCheckpoint } from "./checkpoint.ts";
-import { inputError } from "./errors.ts";
+import { EXIT, UserError } from "./errors.ts";
 import { type Evaluation, evaluate, type EvaluationBatch } from "./evaluate.ts";
-import { openWeights } from "./load_weights.ts";
-import type { MetricsFile } from "./metrics.ts";
-import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
-import { type Network, prepareNetwork } from "./network.ts";
+import { prepareNetwork } from "./network.ts";
 import { createParameters, destroyParameters, type Parameters, uploadParameters } from "./parameters.ts";
+import { saveModel } from "./save_weights.ts";
+import type { SparsifySettings } from "./settings.ts";
+import { collect, OPTIMISER, type PreparedRun, type Reporter, runTrainedPhase } from "./training_run.ts";
+import { type GateObjective } from "./trainer.ts";
+
+/** The result of a run, as it stands in summary.json. */
+export interface SparsifySummary {
+  dense: { ce: number; perplexity: number; accuracy: number; exact_rows: number };
+  control: { ce: number; perplexity: number; accuracy: number; exact_rows: number } | null;
+  sparse: {
+    ce: number;
+    perplexity: number;
+    accuracy: number;
+    exact_rows: number;
+    open_fraction: number;
+    edges_per_query: number;
+    dead_queries: number;
+    live_heads: number;
+    open_by_head: number[][];
+    /** Step whose weights were chosen. */
+    step: number;
+    /** Whether the constraint held on the validation tokens at that step. */
+    feasible: boolean;
+  };
+  heads: number;
+  /** τ on the validation tokens, nats. */
+  target_loss: number;
+  dense_validation_ce: number;
+  validation_tokens: number;
+  test_tokens: number;
+  steps: number;
+  /** Training tokens of the sparse phase. */
+  tokens: number;
+  /** Wall time of this process, seconds. */
+  seconds: number;
+  adapter: string;
+  seed: number;
+  model: string;
+  /** Failure signatures that were named. */
+  signatures: string[];
+}
+
+/**
+ * Runs, or goes on with, sparse post-training.
+ *
+ * @returns the summary, or undefined when the run was stopped with a checkpoint
+ * @throws {UserError} on bad input or after repeated non-finite gradients
+ */
+export async function sparsify(
+  settings: SparsifySettings,
+  run: PreparedRun,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<SparsifySummary | undefined> {
+  const { gpu, config, weights, tokens } = run;
+  const started = performance.now();
+  const { batch, context } = settings;
+  const gates: GateObjective = {
+    bias: settings.gateBias,
+    temperature: settings.temperature,
+    saturationWeight: settings.saturationWeight,
+    saturationBound: settings.saturationBound,
+    lambdaStart: settings.lambdaStart,
+    geco: {
+      scale: settings.constraintScale,
+      alpha: settings.average,
+      rate: settings.lambdaRate,
+      lowest: settings.lambdaMin,
+      highest: settings.lambdaMax,
+    },
+  };
+  reporter.message("compiling kernels");
+  const network = await prepareNetwork(gpu, config, { batch, context, training: true, distill: settings.distill > 0 });
+  const parameters = createParameters(gpu, weights.parameters);
+  const loadDense = (target: Parameters): Promise<void> => uploadParameters(gpu, target, (name) => weights.read(name));
+  await loadDense(parameters);
+
+  const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
+  const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
+  const measure = (mode: "dense" | "deterministic", batches: EvaluationBatch[]): Promise<Evaluation> =>
+    evaluate(gpu, network, parameters, { mode, gateBias: gates.bias, batches });
+  reporter.message("measuring the dense model");
+  const denseValidation = await measure("dense", validation);
+  const dense = await measure("dense", test);
+  const target = settings.targetLoss === "auto" ? denseValidation.ce + settings.slack : settings.targetLoss;
+  const offset = target - denseValidation.ce;
+  reporter.message(
+    `dense loss ${dense.ce.toFixed(4)} on ${dense.tokens} test tokens, ${denseValidation.ce.toFixed(4)} on ` +
+      `${denseValidation.tokens} validation tokens; target ${target.toFixed(4)}`,
+  );
+
+  const teacher = settings.distill > 0 ? createParameters(gpu, weights.parameters, "teacher's ") : undefined;
+  if (teacher) await loadDense(teacher);
+  const signatures: string[] = [];
+  const shared = { run, settings, network, parameters, reporter, signal, signatures };
+  const outcome = await runTrainedPhase({
+    ...shared,
+    phase: "sparse",
+    gates,
+    distill: teacher && { teacher, weight: settings.distill },
+    constraint: {
+      every: settings.constraintEvery,
+      probeAt: (n) => {
+        const index = n % validation.length;
+        return { batch: validation[index], targetLoss: denseValidation.batchCe[index] + offset };
+      },
+    },
+    target,
+    evaluate: () => measure("deterministic", validation),
+  });
+  if (teacher) destroyParameters(gpu, teacher);
+  if (!outcome) return undefined;
+
+  // The test tokens are first looked at here, after the step has been chosen.
+  const sparse = await measure("deterministic", test);
+  await saveModel(run.folder.model, {
+    config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
+    tensors: [...parameters].map(([name, tensor]) => ({
+      name,
+      shape: [...tensor.shape],
+      read: () => gpu.read(tensor),
+    })),
+    type: settings.saveType,
+    tokenizer: run.tokenizerPath,
+    sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
+  });
+
+  let control: Evaluation | undefined;
+  if (settings.control) {
+    await loadDense(parameters);
+    const finished = await runTrainedPhase({
+      ...shared,
+      phase: "control",
+      evaluate: () => measure("dense", validation),
+    });
+    if (!finished) return undefined;
+    control = await measure("dense", test);
+  }
+
+  const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
+    ce,
+    perplexity,
+    accuracy,
+    exact_rows: exactRows,
+  });
+  return {
+    dense: losses(dense),
+    control: control ? losses(control) : null,
+    sparse: {
+      ...losses(sparse),
+      open_fraction: sparse.openFraction,
+      edges_per_query: sparse.edgesPerQuery,
+      dead_queries: sparse.deadQueries,
+      live_heads: sparse.liveHeads,
+      open_by_head: sparse.openByHead,
+      step: outcome.step,
+      feasible: outcome.feasible,
+    },
+    heads: config.layers * config.heads,
+    target_loss: target,
+    dense_validation_ce: denseValidation.ce,
+    validation_tokens: denseValidation.tokens,
+    test_tokens: dense.tokens,
+    steps: settings.steps,
+    tokens: settings.steps * settings.accumulate * batch * context,
+    seconds: (performance.now() - started) / 1000,
+    adapter: gpu.adapter.name,
+    seed: settings.seed,
+    model: settings.model,
+    signatures,
+  };
+}

@@ -60,6 +60,8 @@ export type StepLog = DeviceLog<"totals" | "distillationTotals" | "headSums" | "
 /** A model in training. */
 export interface Trainer {
   readonly parameters: Parameters;
+  /** Of the last step's objective, before clipping. */
+  readonly gradients: Parameters;
   readonly firstMoments: Parameters;
   readonly secondMoments: Parameters;
   /** λ, its moving average, CE − τ as last measured, 1 once measured [4]. */
@@ -146,6 +148,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
 
   return {
     parameters,
+    gradients,
     firstMoments,
     secondMoments,
     multiplier,

@@ -1,0 +1,86 @@
+/**
+ * The weights of a model folder, checked against its config before any work on the device.
+ *
+ * @module
+ */
+import { inputError } from "./errors.ts";
+import { hashFile } from "./files.ts";
+import { type ModelConfig, parameterShapes } from "./model_config.ts";
+import type { ParameterShape } from "./parameters.ts";
+import { openSafetensorsFolder, type TensorEntry } from "./safetensors.ts";
+
+/** The weights of one model, read one tensor at a time. */
+export interface WeightSource {
+  readonly parameters: readonly ParameterShape[];
+  /** Values of a parameter by its bare name, as float32. */
+  read(name: string): Promise<Float32Array>;
+  /**
+   * Reads every tensor once.
+   *
+   * @throws {UserError} naming the first tensor and element that is not finite
+   */
+  verify(): Promise<void>;
+  /** SHA-256 over the hashes of the weight files. */
+  hash(): Promise<string>;
+}
+
+/** Causal masks that old GPT-2 files carry as tensors. */
+const MASK_BUFFER = /^h\.\d+\.attn\.(masked_)?bias$/;
+
+/**
+ * Opens a folder's weights; names may or may not begin with `transformer.`.
+ *
+ * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or an untied head
+ */
+export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
+  const file = await openSafetensorsFolder(folder);
+  const parameters = parameterShapes(config);
+  const found = new Map<string, TensorEntry>();
+  for (const [name, entry] of file.entries) {
+    const bare = name.replace(/^transformer\./, "");
+    const twin = found.get(bare);
+    if (twin) throw inputError(`Cannot load ${entry.file} as tensors ${twin.name} and ${name} are the same parameter`);
+    found.set(bare, entry);
+  }
+  for (const { name, shape } of parameters) {
+    const entry = found.get(name);
+    if (!entry) throw inputError(`Cannot load ${file.path} as tensor ${name} is missing`);
+    checkShape(entry, shape);
+  }
+  const known = new Set(parameters.map(({ name }) => name));
+  for (const [name, entry] of found) {
+    if (known.has(name) || MASK_BUFFER.test(name)) continue;
+    if (name !== "lm_head.weight") throw inputError(`Cannot load ${entry.file} as the model has no tensor ${entry.name}`);
+    checkShape(entry, [config.vocabularySize, config.width]);
+  }
+  const read = (name: string): Promise<Float32Array> => file.read(found.get(name)!.name);
+  return {
+    parameters,
+    read,
+    async verify() {
+      for (const { name } of parameters) {
+        const values = await read(name);
+        const at = values.findIndex((value) => !Number.isFinite(value));
+        const { file: path, name: stored } = found.get(name)!;
+        if (at >= 0) throw inputError(`Cannot load ${path} as tensor ${stored} must be finite: element ${at} is ${values[at]}`);
+      }
+      const head = found.get("lm_head.weight");
+      if (!head) return;
+      const [untied, tied] = [await file.read(head.name), await read("wte.weight")];
+      if (untied.some((value, n) => value !== tied[n])) {
+        throw inputError(`Cannot load ${head.file} as tensor ${head.name} differs from wte.weight: the head must be tied`);
+      }
+    },
+    async hash() {
+      const hashes = await Promise.all(file.files.map(hashFile));
+      if (hashes.length === 1) return hashes[0];
+      const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(hashes.join("\n")));
+      return new Uint8Array(digest).toHex();
+    },
+  };
+}
+
+function checkShape({ file, name, shape }: TensorEntry, wanted: readonly number[]): void {
+  if (shape.length === wanted.length && shape.every((axis, n) => axis === wanted[n])) return;
+  throw inputError(`Cannot load ${file} as tensor ${name} must be of shape [${wanted.join(", ")}]: [${shape.join(", ")}]`);
+}

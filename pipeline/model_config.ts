@@ -1,0 +1,145 @@
+/**
+ * GPT-2's config.json, as Hugging Face writes it, and the parameters that follow from it.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { inputError } from "./errors.ts";
+import type { ParameterShape } from "./parameters.ts";
+
+/** The sizes of a GPT-2-type model. */
+export interface ModelConfig {
+  /** V. */
+  vocabularySize: number;
+  /** Positions that have an embedding. */
+  contextLength: number;
+  /** d, a multiple of the heads. */
+  width: number;
+  layers: number;
+  heads: number;
+  /** F, the width inside the MLP. */
+  mlpWidth: number;
+  layerNormEpsilon: number;
+  /** How the gates of a sparse model are computed. */
+  gate?: { bias: number; temperature: number };
+}
+
+/** Reads a required positive integer, or fails naming the field. */
+type Fail = (field: string, required: string) => never;
+
+/**
+ * Reads `config.json` of a model folder.
+ *
+ * @throws {UserError} naming the file, the field and its value, for anything that is not a GPT-2 we can run
+ */
+export async function readModelConfig(folder: string): Promise<ModelConfig> {
+  const path = join(folder, "config.json");
+  let json: Record<string, unknown>;
+  try {
+    json = JSON.parse(await Deno.readTextFile(path));
+  } catch (error) {
+    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
+    throw inputError(`Cannot read ${path}: ${what}`);
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw inputError(`Cannot load ${path} as it must be a JSON object`);
+  }
+  return parseModelConfig(json, path);
+}
+
+/** Checks the fields of a config.json; `path` is for error messages. */
+export function parseModelConfig(json: Record<string, unknown>, path: string): ModelConfig {
+  const fail: Fail = (field, required) => {
+    throw inputError(`Cannot load ${path} as ${field} must be ${required}: ${JSON.stringify(json[field])}`);
+  };
+  const positive = (field: string, fallback?: number): number => {
+    const value = json[field] ?? fallback;
+    if (!Number.isInteger(value) || (value as number) < 1) fail(field, "a positive integer");
+    return value as number;
+  };
+  if (json.model_type !== "gpt2") fail("model_type", `"gpt2"`);
+  if (!["gelu_new", "gelu_pytorch_tanh"].includes((json.activation_function ?? "gelu_new") as string)) {
+    fail("activation_function", `"gelu_new"`);
+  }
+  if ((json.tie_word_embeddings ?? true) !== true) fail("tie_word_embeddings", "true");
+  if ((json.scale_attn_weights ?? true) !== true) fail("scale_attn_weights", "true");
+  if ((json.scale_attn_by_inverse_layer_idx ?? false) !== false) fail("scale_attn_by_inverse_layer_idx", "false");
+  const width = positive("n_embd");
+  const heads = positive("n_head");
+  if (width % heads !== 0) fail("n_embd", `a multiple of n_head, ${heads}`);
+  const epsilon = json.layer_norm_epsilon ?? 1e-5;
+  if (typeof epsilon !== "number" || !(epsilon > 0)) fail("layer_norm_epsilon", "a positive number");
+  return {
+    vocabularySize: positive("vocab_size"),
+    contextLength: positive("n_positions", json.n_ctx as number | undefined),
+    width,
+    layers: positive("n_layer"),
+    heads,
+    mlpWidth: positive("n_inner", 4 * width),
+    layerNormEpsilon: epsilon as number,
+    gate: gateOf(json.sparse_attention, fail),
+  };
+}
+
+function gateOf(block: unknown, fail: Fail): ModelConfig["gate"] {
+  if (block === undefined) return undefined;
+  const gate = (block as { gate?: { bias?: unknown; temperature?: unknown } } | null)?.gate;
+  if (typeof gate?.bias !== "number" || typeof gate.temperature !== "number" || !(gate.temperature > 0)) {
+    return fail("sparse_attention", "an object whose gate has a bias and a positive temperature");
+  }
+  return { bias: gate.bias, temperature: gate.temperature };
+}
+
+/** The config.json of a model, with `sparseAttention` merged into its `sparse_attention` block. */
+export function modelConfigToJson(
+  config: ModelConfig,
+  sparseAttention: Record<string, unknown> = {},
+): Record<string, unknown> {
+  const { vocabularySize, contextLength, width, layers, heads, mlpWidth, layerNormEpsilon, gate } = config;
+  return {
+    architectures: ["GPT2LMHeadModel"],
+    model_type: "gpt2",
+    activation_function: "gelu_new",
+    vocab_size: vocabularySize,
+    n_positions: contextLength,
+    n_embd: width,
+    n_layer: layers,
+    n_head: heads,
+    n_inner: mlpWidth === 4 * width ? null : mlpWidth,
+    layer_norm_epsilon: layerNormEpsilon,
+    attn_pdrop: 0,
+    embd_pdrop: 0,
+    resid_pdrop: 0,
+    scale_attn_weights: true,
+    tie_word_embeddings: true,
+    bos_token_id: vocabularySize - 1,
+    eos_token_id: vocabularySize - 1,
+    ...(gate ? { sparse_attention: { gate, ...sparseAttention } } : {}),
+  };
+}
+
+/** Every parameter by its Hugging Face name, without the `transformer.` prefix. Linear weights are [in, out] (Conv1D). */
+export function parameterShapes(config: ModelConfig): ParameterShape[] {
+  const { vocabularySize, contextLength, width, layers, mlpWidth } = config;
+  const shapes: ParameterShape[] = [
+    { name: "wte.weight", shape: [vocabularySize, width] },
+    { name: "wpe.weight", shape: [contextLength, width] },
+  ];
+  const linear = (name: string, inputs: number, outputs: number): void => {
+    shapes.push({ name: `${name}.weight`, shape: [inputs, outputs] }, { name: `${name}.bias`, shape: [outputs] });
+  };
+  const layerNorm = (name: string): void => {
+    shapes.push({ name: `${name}.weight`, shape: [width] }, { name: `${name}.bias`, shape: [width] });
+  };
+  for (let layer = 0; layer < layers; layer++) {
+    const h = `h.${layer}`;
+    layerNorm(`${h}.ln_1`);
+    linear(`${h}.attn.c_attn`, width, 3 * width);
+    linear(`${h}.attn.c_proj`, width, width);
+    layerNorm(`${h}.ln_2`);
+    linear(`${h}.mlp.c_fc`, width, mlpWidth);
+    linear(`${h}.mlp.c_proj`, mlpWidth, width);
+  }
+  layerNorm("ln_f");
+  return shapes;
+}

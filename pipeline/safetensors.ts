@@ -1,0 +1,253 @@
+/**
+ * The safetensors format: an eight-byte length, a JSON header with each tensor's type, shape and byte range, then the
+ * bytes. Everything a header can get wrong is found before any tensor is read.
+ *
+ * Source: https://github.com/huggingface/safetensors (format)
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { inputError } from "./errors.ts";
+import { exists, readAt, writeAll, writeAtomically } from "./files.ts";
+
+/** Element types that are read and written. */
+export type TensorType = "F32" | "F16" | "BF16";
+
+const BYTES: Record<TensorType, number> = { F32: 4, F16: 2, BF16: 2 };
+const MAX_HEADER_BYTES = 100_000_000;
+
+/** Where one tensor stands. */
+export interface TensorEntry {
+  name: string;
+  type: TensorType;
+  shape: number[];
+  /** Path of the file that holds it. */
+  file: string;
+  /** First byte in the file, and one past the last. */
+  begin: number;
+  end: number;
+}
+
+/** An open set of tensors. */
+export interface Safetensors {
+  /** What error messages call it: a file or a folder. */
+  readonly path: string;
+  /** The files it is made of. */
+  readonly files: readonly string[];
+  readonly entries: ReadonlyMap<string, TensorEntry>;
+  readonly metadata: Readonly<Record<string, string>>;
+  /**
+   * One tensor's values as float32.
+   *
+   * @throws {UserError} when there is no such tensor, or the file has been cut short since it was opened
+   */
+  read(name: string): Promise<Float32Array>;
+}
+
+/**
+ * Opens one file and checks its header.
+ *
+ * @throws {UserError} naming the file, and the tensor where one is at fault
+ */
+export async function openSafetensors(path: string): Promise<Safetensors> {
+  const { entries, metadata } = await readHeader(path);
+  return opened(path, [path], entries, metadata);
+}
+
+/**
+ * Opens a folder's `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+ *
+ * @throws {UserError} naming the file, and the tensor where one is at fault
+ */
+export async function openSafetensorsFolder(folder: string): Promise<Safetensors> {
+  const single = join(folder, "model.safetensors");
+  const indexPath = join(folder, "model.safetensors.index.json");
+  if (await exists(single)) return await openSafetensors(single);
+  if (!await exists(indexPath)) {
+    throw inputError(`Cannot load ${folder} as it needs model.safetensors or model.safetensors.index.json: neither is there`);
+  }
+  const index = parseJson(await Deno.readTextFile(indexPath), indexPath) as { weight_map?: Record<string, string> };
+  const map = index.weight_map;
+  if (typeof map !== "object" || map === null) throw inputError(`Cannot load ${indexPath} as it has no weight_map`);
+  const entries = new Map<string, TensorEntry>();
+  const files: string[] = [];
+  for (const shard of new Set(Object.values(map))) {
+    if (typeof shard !== "string" || !/^[\w.-]+$/.test(shard)) {
+      throw inputError(`Cannot load ${indexPath} as shards are file names: ${JSON.stringify(shard)}`);
+    }
+    const path = join(folder, shard);
+    if (!await exists(path)) throw inputError(`Cannot load ${indexPath} as its shard ${shard} is not there`);
+    files.push(path);
+    for (const [name, entry] of (await readHeader(path)).entries) {
+      if (map[name] !== shard) {
+        throw inputError(`Cannot load ${path} as the index has tensor ${name} in ${map[name] ?? "no shard"}`);
+      }
+      entries.set(name, entry);
+    }
+  }
+  for (const [name, shard] of Object.entries(map)) {
+    if (!entries.has(name)) throw inputError(`Cannot load ${join(folder, shard)} as its tensor ${name} is missing`);
+  }
+  return opened(folder, files, entries, {});
+}
+
+function opened(
+  path: string,
+  files: string[],
+  entries: Map<string, TensorEntry>,
+  metadata: Record<string, string>,
+): Safetensors {
+  return {
+    path,
+    files,
+    entries,
+    metadata,
+    async read(name) {
+      const entry = entries.get(name);
+      if (!entry) throw inputError(`Cannot read ${path} as it has no tensor ${name}`);
+      using file = await Deno.open(entry.file);
+      const bytes = await readAt(file, entry.begin, entry.end - entry.begin);
+      if (!bytes) throw inputError(`Cannot read tensor ${name} of ${entry.file} as the file has been cut short`);
+      return decode(bytes, entry.type);
+    },
+  };
+}
+
+function parseJson(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw inputError(`Cannot load ${path} as it is no JSON: ${(error as Error).message}`);
+  }
+}
+
+async function readHeader(path: string): Promise<{ entries: Map<string, TensorEntry>; metadata: Record<string, string> }> {
+  let file: Deno.FsFile;
+  try {
+    file = await Deno.open(path);
+  } catch (error) {
+    throw inputError(`Cannot open ${path}: ${(error as Error).message}`);
+  }
+  using _ = file;
+  const { size } = await file.stat();
+  const prefix = size >= 8 ? await readAt(file, 0, 8) : undefined;
+  if (!prefix) throw inputError(`Cannot load ${path} as a safetensors file has at least 8 bytes: ${size}`);
+  const headerLength = Number(new DataView(prefix.buffer).getBigUint64(0, true));
+  if (headerLength > MAX_HEADER_BYTES || headerLength > size - 8) {
+    throw inputError(`Cannot load ${path} as its header cannot be ${headerLength} bytes long in a file of ${size}`);
+  }
+  const text = new TextDecoder().decode(await readAt(file, 8, headerLength));
+  const header = parseJson(text, path);
+  if (typeof header !== "object" || header === null || Array.isArray(header)) {
+    throw inputError(`Cannot load ${path} as its header is no JSON object`);
+  }
+  const entries = new Map<string, TensorEntry>();
+  const data = 8 + headerLength;
+  let metadata: Record<string, string> = {};
+  for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
+    if (name === "__metadata__") metadata = value as Record<string, string>;
+    else entries.set(name, tensorEntry(path, name, value, data, size));
+  }
+  const sorted = [...entries.values()].sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let end = data;
+  for (const entry of sorted) {
+    if (entry.begin < end) throw inputError(`Cannot load ${path} as tensor ${entry.name} overlaps the one before it`);
+    if (entry.begin > end) {
+      throw inputError(`Cannot load ${path} as ${entry.begin - end} bytes before tensor ${entry.name} belong to none`);
+    }
+    end = entry.end;
+  }
+  if (end !== size) throw inputError(`Cannot load ${path} as its tensors end at byte ${end} of ${size}`);
+  return { entries, metadata };
+}
+
+function tensorEntry(path: string, name: string, value: unknown, data: number, size: number): TensorEntry {
+  const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
+  const fail = (why: string): never => {
+    throw inputError(`Cannot load ${path} as tensor ${name} ${why}`);
+  };
+  if (typeof dtype !== "string" || !(dtype in BYTES)) {
+    fail(`must be of type ${Object.keys(BYTES).join(", ")}: ${JSON.stringify(dtype)}`);
+  }
+  const isSize = (axis: unknown): axis is number => Number.isSafeInteger(axis) && (axis as number) >= 0;
+  if (!Array.isArray(shape) || !shape.every(isSize)) fail(`has no valid shape: ${JSON.stringify(shape)}`);
+  if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
+    fail(`has no valid data_offsets: ${JSON.stringify(offsets)}`);
+  }
+  const type = dtype as TensorType;
+  const [first, last] = offsets as [number, number];
+  if (data + last > size) fail(`ends at byte ${data + last} of a file of ${size}: the file is cut short`);
+  const wanted = BYTES[type] * (shape as number[]).reduce((product, axis) => product * axis, 1);
+  if (last - first !== wanted) fail(`of shape [${(shape as number[]).join(", ")}] needs ${wanted} bytes: ${last - first}`);
+  return { name, type, shape: shape as number[], file: path, begin: data + first, end: data + last };
+}
+
+function decode(bytes: Uint8Array<ArrayBuffer>, type: TensorType): Float32Array {
+  if (type === "F32") return new Float32Array(bytes.buffer);
+  if (type === "F16") return Float32Array.from(new Float16Array(bytes.buffer));
+  const halves = new Uint16Array(bytes.buffer);
+  const words = new Uint32Array(halves.length);
+  for (let n = 0; n < halves.length; n++) words[n] = halves[n] << 16;
+  return new Float32Array(words.buffer);
+}
+
+function encode(values: Float32Array, type: TensorType, name: string): Uint8Array {
+  if (type === "F32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  if (type === "F16") {
+    const halves = Float16Array.from(values);
+    const overflow = halves.findIndex((half, n) => !Number.isFinite(half) && Number.isFinite(values[n]));
+    if (overflow >= 0) throw inputError(`Cannot save tensor ${name} as F16, which ends at 65504: ${values[overflow]}`);
+    return new Uint8Array(halves.buffer);
+  }
+  const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  const halves = new Uint16Array(values.length);
+  // Round to nearest, ties to even: half of the last kept bit, less one where that bit is 0.
+  for (let n = 0; n < halves.length; n++) halves[n] = (words[n] + 0x7fff + ((words[n] >>> 16) & 1)) >>> 16;
+  return new Uint8Array(halves.buffer);
+}
+
+/** A tensor to be written; its values are asked for when their turn comes. */
+export interface WritableTensor {
+  name: string;
+  shape: readonly number[];
+  /** F32 when left out. */
+  type?: TensorType;
+  read(): Promise<Float32Array>;
+}
+
+/**
+ * Writes a file, one tensor in memory at a time, under a temporary name until it is whole.
+ *
+ * @throws {UserError} when a value does not fit the type
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: readonly WritableTensor[],
+  metadata?: Record<string, string>,
+): Promise<void> {
+  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {};
+  let offset = 0;
+  for (const { name, shape, type = "F32" } of tensors) {
+    const end = offset + BYTES[type] * shape.reduce((product, axis) => product * axis, 1);
+    header[name] = { dtype: type, shape, data_offsets: [offset, end] };
+    offset = end;
+  }
+  // Spaces bring the data to a multiple of eight bytes, as the reference implementation does.
+  const json = new TextEncoder().encode(JSON.stringify(header));
+  const padded = new Uint8Array(Math.ceil(json.length / 8) * 8).fill(0x20);
+  padded.set(json);
+  const prefix = new Uint8Array(8);
+  new DataView(prefix.buffer).setBigUint64(0, BigInt(padded.length), true);
+  await writeAtomically(path, async (file) => {
+    await writeAll(file, prefix);
+    await writeAll(file, padded);
+    for (const { name, shape, type = "F32", read } of tensors) {
+      const values = await read();
+      const wanted = shape.reduce((product, axis) => product * axis, 1);
+      if (values.length !== wanted) {
+        throw new RangeError(`Cannot write tensor ${name} as its shape has ${wanted} elements: ${values.length}`);
+      }
+      await writeAll(file, encode(values, type, name));
+    }
+  });
+}

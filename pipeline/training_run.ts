@@ -1,0 +1,224 @@
+/**
+ * What every kind of training run shares: the optimiser's constants, a phase that can be killed and resumed to the same
+ * bits, and the choice of the best step.
+ *
+ * @module
+ */
+import type { Gpu } from "../kernels/core/gpu.ts";
+import type { Batch, TokenSource } from "./batches.ts";
+import { createBatches, sequentialBatches } from "./batches.ts";
+import { type Checkpoint, listCheckpoints, pruneCheckpoints, readCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import type { Evaluation } from "./evaluate.ts";
+import type { MetricRow, MetricsFile } from "./metrics.ts";
+import type { ModelConfig } from "./model_config.ts";
+import type { Network } from "./network.ts";
+import { type Parameters, type ParameterShape, readableParameters } from "./parameters.ts";
+import type { RunFolder } from "./run_folder.ts";
+import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
+import { type PhaseOptions, runPhase } from "./train_loop.ts";
+
+/** AdamW's constants (recipe: β 0.9 and 0.99). */
+const BETAS = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
+
+/** Where weights come from: a model folder, or a seed. */
+export interface WeightsSource {
+  readonly parameters: readonly ParameterShape[];
+  read(name: string): Promise<Float32Array>;
+}
+
+/** A run with its inputs open. */
+export interface PreparedRun {
+  gpu: Gpu;
+  folder: RunFolder;
+  config: ModelConfig;
+  weights: WeightsSource;
+  tokens: Record<"train" | "validation" | "test", TokenSource>;
+  /** Path of the tokenizer.json that a saved model gets. */
+  tokenizerPath: string;
+  metrics: MetricsFile;
+}
+
+/** Where a run says what it is doing. */
+export interface Reporter {
+  message(text: string): void;
+  /** A failure signature or another thing to look at. */
+  warning(text: string): void;
+  row(row: MetricRow, of: { steps: number; target?: number }): void;
+}
+
+/** The settings that every training command has. */
+export interface TrainingSettings {
+  steps: number;
+  batch: number;
+  accumulate: number;
+  context: number;
+  lr: number;
+  warmup: number;
+  decay: number;
+  weightDecay: number;
+  clip: number;
+  seed: number;
+  evalEvery: number;
+  checkpointEvery: number;
+  keepCheckpoints: number;
+}
+
+/** The step that a run ends with. */
+export interface Best {
+  step: number;
+  ce: number;
+  openFraction: number;
+}
+
+/** One phase of a run. */
+export interface TrainedPhase {
+  run: PreparedRun;
+  settings: TrainingSettings;
+  phase: MetricRow["phase"];
+  network: Network;
+  /** The weights to start from; holds the chosen weights afterwards. */
+  parameters: Parameters;
+  reporter: Reporter;
+  signal: AbortSignal;
+  /** Names of failure signatures are added here. */
+  signatures: string[];
+  evaluate(): Promise<Evaluation>;
+  gates?: GateObjective;
+  distill?: TrainerOptions["distill"];
+  constraint?: PhaseOptions["constraint"];
+  /** τ: with it, the step with the fewest open edges among those at or below it is chosen, else the last. */
+  target?: number;
+}
+
+/** The evaluation batches of a split, held in memory. */
+export async function collect(
+  tokens: TokenSource,
+  options: { batch: number; context: number; limit: number },
+): Promise<Batch[]> {
+  return await Array.fromAsync(sequentialBatches({ tokens, ...options }));
+}
+
+/**
+ * Trains from the phase's last checkpoint, or from the beginning.
+ *
+ * @returns the chosen step and whether it meets the target, or undefined when the run was stopped
+ */
+export async function runTrainedPhase(
+  options: TrainedPhase,
+): Promise<{ step: number; feasible: boolean } | undefined> {
+  const { run, settings, phase, network, parameters, reporter, target } = options;
+  const { gpu, folder, metrics } = run;
+  const { batch, context, accumulate, steps } = settings;
+  const trainer = await createTrainer(gpu, {
+    network,
+    parameters,
+    seed: settings.seed,
+    accumulate,
+    gates: options.gates,
+    distill: options.distill,
+    optimiser: { ...BETAS, weightDecay: settings.weightDecay, clip: settings.clip },
+  });
+  try {
+    let best: Best | undefined;
+    let startStep = 0;
+    const latest = await latestCheckpoint(folder.checkpoints, phase);
+    if (latest) {
+      await restore(gpu, trainer, latest);
+      startStep = latest.step;
+      best = (latest.state.best as Best | null) ?? undefined;
+      reporter.message(`resuming the ${phase} phase after step ${startStep}`);
+    }
+    const batches = createBatches({ tokens: run.tokens.train, batch, context, seed: settings.seed });
+    const { layers, heads } = network.config;
+    const { finished } = await runPhase({
+      phase,
+      trainer,
+      startStep,
+      schedule: { peak: settings.lr, warmup: settings.warmup, decay: settings.decay, steps },
+      accumulate,
+      microBatchTokens: batch * context,
+      batchAt: (position) => batches.at(position),
+      edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
+      gated: options.gates !== undefined,
+      constraint: options.constraint,
+      health: {
+        steps,
+        lambdaMin: options.gates?.geco.lowest ?? 0,
+        lambdaMax: options.gates?.geco.highest ?? Infinity,
+      },
+      signal: options.signal,
+      async onRows(rows) {
+        await metrics.append(rows);
+        for (const row of rows) reporter.row(row, { steps, target });
+      },
+      onSignature(signature) {
+        options.signatures.push(signature.message);
+        reporter.warning(signature.message);
+      },
+      evaluation: { every: settings.evalEvery, run: options.evaluate },
+      async onEvaluation(step, { ce, openFraction }) {
+        if (target === undefined || ce > target || (best && openFraction >= best.openFraction)) return;
+        await saveCheckpoint(
+          folder.checkpoints,
+          { step, phase: `${phase}-best`, state: {} },
+          readableParameters(gpu, parameters, "weight."),
+        );
+        best = { step, ce, openFraction };
+      },
+      checkpoint: {
+        every: settings.checkpointEvery,
+        async save(step) {
+          await saveCheckpoint(folder.checkpoints, { step, phase, state: { best: best ?? null } }, [
+            ...readableParameters(gpu, parameters, "weight."),
+            ...readableParameters(gpu, trainer.firstMoments, "first."),
+            ...readableParameters(gpu, trainer.secondMoments, "second."),
+            { name: "multiplier", shape: [4], read: () => gpu.read(trainer.multiplier) },
+          ]);
+          await prune(folder.checkpoints, phase, settings.keepCheckpoints);
+        },
+      },
+    });
+    if (!finished) return undefined;
+    if (!best) return { step: steps, feasible: target === undefined };
+    const chosen = await latestCheckpoint(folder.checkpoints, `${phase}-best`, best.step);
+    if (!chosen) throw new Error(`Cannot find the checkpoint of the best step ${best.step}`);
+    for (const [name, tensor] of parameters) gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
+    return { step: best.step, feasible: true };
+  } finally {
+    trainer.destroy();
+  }
+}
+
+/** The newest whole checkpoint of a phase, or the one of `step`. */
+async function latestCheckpoint(folder: string, phase: string, step?: number): Promise<Checkpoint | undefined> {
+  const { checkpoints } = await listCheckpoints(folder);
+  const found = checkpoints.filter((entry) => entry.phase === phase && (step === undefined || entry.step === step));
+  return found.length > 0 ? await readCheckpoint(found.at(-1)!.path) : undefined;
+}
+
+async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
+  const sets = { weight: trainer.parameters, first: trainer.firstMoments, second: trainer.secondMoments };
+  for (const [prefix, set] of Object.entries(sets)) {
+    for (const [name, tensor] of set) gpu.write(tensor, await checkpoint.read(`${prefix}.${name}`, tensor.shape));
+  }
+  trainer.restoreMultiplier(await checkpoint.read("multiplier", [4]));
+}
+
+/**
+ * Keeps the phase's last checkpoints, the best steps that they name, and other phases' last ones.
+ */
+async function prune(folder: string, phase: string, keepLast: number): Promise<void> {
+  const { checkpoints } = await listCheckpoints(folder);
+  const kept = checkpoints.filter((entry) => entry.phase === phase).slice(-keepLast);
+  const keep = new Set(kept.map((entry) => entry.path));
+  const bestSteps = new Set<number>();
+  for (const { path } of kept) {
+    const best = (await readCheckpoint(path)).state.best as Best | null;
+    if (best) bestSteps.add(best.step);
+  }
+  for (const entry of checkpoints) {
+    const ofThisPhase = entry.phase === phase || entry.phase === `${phase}-best`;
+    if (!ofThisPhase || (entry.phase === `${phase}-best` && bestSteps.has(entry.step))) keep.add(entry.path);
+  }
+  await pruneCheckpoints(folder, keep);
+}
