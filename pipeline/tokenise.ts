@@ -1,0 +1,219 @@
+/**
+ * From documents to token files: `train.arrow`, `validation.arrow` and `test.arrow` in one folder.
+ *
+ * Which split a document belongs to follows from its index alone, not from a seed or from the other documents, so that
+ * a model post-trained with another seed is still measured on what it was not pre-trained on.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { type Example, expandSources, readDocuments, STANDARD_INPUT } from "./documents.ts";
+import { inputError } from "./errors.ts";
+import { exists, hashFile, readAt, TEMPORARY, writeAll } from "./files.ts";
+import { hashWords } from "./random.ts";
+import { openTokenFile, type TokenArray, type TokenChunk, type TokenFile, writeTokenFile } from "./token_file.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** The three splits. */
+export const SPLITS = ["train", "validation", "test"] as const;
+
+/** One of the three splits. */
+export type Split = typeof SPLITS[number];
+
+/** Share of the documents in each held-out split. */
+const HELD_OUT = { validation: 0.05, test: 0.05 };
+const FORMAT = "1";
+
+/** The split that a document belongs to, by its index among all documents. */
+export function splitOf(index: number): Split {
+  const place = hashWords(index) / 2 ** 32;
+  if (place < HELD_OUT.validation) return "validation";
+  return place < HELD_OUT.validation + HELD_OUT.test ? "test" : "train";
+}
+
+/** A range of tokens, end excluded. */
+interface Range {
+  start: number;
+  end: number;
+}
+
+/**
+ * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
+ *
+ * @throws {UserError} on unreadable data, on examples of unequal length, and where there is too little to split
+ */
+export async function tokenise(
+  { sources, tokenizer, folder, onProgress }: {
+    sources: readonly string[];
+    tokenizer: Tokenizer;
+    folder: string;
+    /** Called with the tokens so far. */
+    onProgress?: (tokens: number) => void;
+  },
+): Promise<Record<Split, TokenFile>> {
+  const identity = await identityOf(sources, tokenizer);
+  const known = await openSplits(folder, identity);
+  if (known) return known;
+  await Deno.mkdir(folder, { recursive: true });
+  const spillPath = join(folder, "tokens" + TEMPORARY);
+  try {
+    using spill = await Deno.open(spillPath, { read: true, write: true, create: true, truncate: true });
+    const all = await spillTokens(spill, sources, tokenizer, onProgress);
+    const { ranges, rule } = splitDocuments(all.documents);
+    for (const split of SPLITS) {
+      const tokens = ranges[split].reduce((sum, { start, end }) => sum + end - start, 0);
+      const metadata = {
+        ...identity,
+        split,
+        split_rule: rule,
+        tokens: String(tokens),
+        documents: String(ranges[split].length),
+        all_documents: String(all.documents.length),
+        all_tokens: String(all.documents.at(-1)!.end),
+        ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
+      };
+      const columns = { wide: all.wide, counted: all.exampleTokens !== undefined };
+      await writeTokenFile(join(folder, `${split}.arrow`), columns, metadata, readRanges(spill, ranges[split], all));
+    }
+  } finally {
+    await Deno.remove(spillPath).catch(() => {});
+  }
+  return (await openSplits(folder, identity))!;
+}
+
+/** What a token file must have been made from to be used again. */
+async function identityOf(sources: readonly string[], tokenizer: Tokenizer): Promise<Record<string, string>> {
+  const files = await expandSources(sources);
+  const hashes = await Promise.all(files.map((file) => file === STANDARD_INPUT ? STANDARD_INPUT : hashFile(file)));
+  return {
+    format: FORMAT,
+    tokenizer: tokenizer.hash,
+    sources: JSON.stringify(sources),
+    source_hashes: JSON.stringify(hashes),
+  };
+}
+
+async function openSplits(
+  folder: string,
+  identity: Record<string, string>,
+): Promise<Record<Split, TokenFile> | undefined> {
+  const paths = SPLITS.map((split) => join(folder, `${split}.arrow`));
+  for (const path of paths) if (!await exists(path)) return undefined;
+  const files = await Promise.all(paths.map(openTokenFile));
+  const same = files.every(({ metadata }) =>
+    Object.entries(identity).every(([key, value]) => metadata.get(key) === value)
+  );
+  if (!same) {
+    await Promise.all(files.map((file) => file.close()));
+    return undefined;
+  }
+  return { train: files[0], validation: files[1], test: files[2] };
+}
+
+interface Spilled {
+  documents: Range[];
+  wide: boolean;
+  /** Tokens of each example; undefined for running text. */
+  exampleTokens: number | undefined;
+  /** Of an example, the tokens of the prompt, by example. */
+  promptTokens: number[];
+}
+
+/** Writes every document's tokens one behind the other, and says where each begins and ends. */
+async function spillTokens(
+  spill: Deno.FsFile,
+  sources: readonly string[],
+  tokenizer: Tokenizer,
+  onProgress: ((tokens: number) => void) | undefined,
+): Promise<Spilled> {
+  const wide = tokenizer.vocabularySize > 65536;
+  const documents: Range[] = [];
+  const promptTokens: number[] = [];
+  let exampleTokens: number | undefined;
+  let kind: "text" | "example" | undefined;
+  let length = 0;
+  let start = 0;
+  const write = async (tokens: ArrayLike<number>): Promise<void> => {
+    const stored = wide ? Uint32Array.from(tokens) : Uint16Array.from(tokens);
+    await writeAll(spill, new Uint8Array(stored.buffer));
+    length += stored.length;
+    onProgress?.(length);
+  };
+  for await (const document of readDocuments(sources)) {
+    kind ??= document.kind;
+    if (document.kind !== kind) {
+      throw inputError(`Cannot use ${sources.join(", ")} as running text and examples cannot be mixed`);
+    }
+    if (document.kind === "text") {
+      await write(tokenizer.encode(document.text));
+      if (!document.last) continue;
+      await write([tokenizer.endOfText]);
+    } else {
+      const { prompt, tokens } = encodeExample(document, tokenizer);
+      exampleTokens ??= tokens.length;
+      if (tokens.length !== exampleTokens) {
+        throw inputError(
+          `Cannot use ${document.where} as every example must have as many tokens as the first, ${exampleTokens}: ` +
+            `${tokens.length}`,
+        );
+      }
+      promptTokens.push(prompt);
+      await write(tokens);
+    }
+    documents.push({ start, end: length });
+    start = length;
+  }
+  if (documents.length === 0) throw inputError(`Cannot use ${sources.join(", ")} as there is no document`);
+  return { documents, wide, exampleTokens, promptTokens };
+}
+
+function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
+  const prompt = [...Array.from(tokenizer.encode(example.prompt))];
+  const completion = [...Array.from(tokenizer.encode(example.completion))];
+  if (prompt.length === 0 || completion.length === 0) {
+    throw inputError(`Cannot use ${example.where} as prompt and completion must have at least one token each`);
+  }
+  return { prompt: prompt.length, tokens: [...prompt, ...completion] };
+}
+
+/** Documents to splits by their index; by position where that leaves a split empty. */
+function splitDocuments(documents: readonly Range[]): { ranges: Record<Split, Range[]>; rule: string } {
+  const ranges: Record<Split, Range[]> = { train: [], validation: [], test: [] };
+  documents.forEach((range, index) => ranges[splitOf(index)].push(range));
+  if (SPLITS.every((split) => ranges[split].length > 0)) {
+    return { ranges, rule: "by document: a hash of its index, 5 % validation, 5 % test" };
+  }
+  const end = documents.at(-1)!.end;
+  const validation = Math.floor(end * (1 - HELD_OUT.validation - HELD_OUT.test));
+  const test = Math.floor(end * (1 - HELD_OUT.test));
+  return {
+    ranges: {
+      train: [{ start: 0, end: validation }],
+      validation: [{ start: validation, end: test }],
+      test: [{ start: test, end }],
+    },
+    rule: "by position, for want of documents: the first 90 % train, then 5 % validation, 5 % test",
+  };
+}
+
+const READ_TOKENS = 1 << 18;
+
+async function* readRanges(spill: Deno.FsFile, ranges: Range[], all: Spilled): AsyncGenerator<TokenChunk> {
+  const bytesEach = all.wide ? 4 : 2;
+  for (const { start, end } of ranges) {
+    for (let at = start; at < end; at += READ_TOKENS) {
+      const count = Math.min(READ_TOKENS, end - at);
+      const bytes = (await readAt(spill, at * bytesEach, count * bytesEach))!;
+      const tokens: TokenArray = all.wide ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
+      const { exampleTokens, promptTokens } = all;
+      if (!exampleTokens) yield { tokens };
+      else {
+        const counted = Uint8Array.from(tokens, (_, n) => {
+          const place = at + n;
+          return place % exampleTokens >= promptTokens[Math.floor(place / exampleTokens)] ? 1 : 0;
+        });
+        yield { tokens, counted };
+      }
+    }
+  }
+}
