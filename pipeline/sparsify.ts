@@ -11,14 +11,12 @@
  *
  * @module
  */
-import { EXIT, UserError } from "./errors.ts";
 import { type Evaluation, evaluate, type EvaluationBatch } from "./evaluate.ts";
 import { prepareNetwork } from "./network.ts";
-import { createParameters, destroyParameters, type Parameters, uploadParameters } from "./parameters.ts";
+import { createParameters, destroyParameters, type Parameters, readableParameters, uploadParameters } from "./parameters.ts";
 import { saveModel } from "./save_weights.ts";
 import type { SparsifySettings } from "./settings.ts";
-import { collect, OPTIMISER, type PreparedRun, type Reporter, runTrainedPhase } from "./training_run.ts";
-import { type GateObjective } from "./trainer.ts";
+import { collect, gateObjective, type PreparedRun, type Reporter, runTrainedPhase } from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
 export interface SparsifySummary {
@@ -72,20 +70,7 @@ export async function sparsify(
   const { gpu, config, weights, tokens } = run;
   const started = performance.now();
   const { batch, context } = settings;
-  const gates: GateObjective = {
-    bias: settings.gateBias,
-    temperature: settings.temperature,
-    saturationWeight: settings.saturationWeight,
-    saturationBound: settings.saturationBound,
-    lambdaStart: settings.lambdaStart,
-    geco: {
-      scale: settings.constraintScale,
-      alpha: settings.average,
-      rate: settings.lambdaRate,
-      lowest: settings.lambdaMin,
-      highest: settings.lambdaMax,
-    },
-  };
+  const gates = gateObjective(settings);
   reporter.message("compiling kernels");
   const network = await prepareNetwork(gpu, config, { batch, context, training: true, distill: settings.distill > 0 });
   const parameters = createParameters(gpu, weights.parameters);
@@ -132,11 +117,7 @@ export async function sparsify(
   const sparse = await measure("deterministic", test);
   await saveModel(run.folder.model, {
     config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
-    tensors: [...parameters].map(([name, tensor]) => ({
-      name,
-      shape: [...tensor.shape],
-      read: () => gpu.read(tensor),
-    })),
+    tensors: readableParameters(gpu, parameters),
     type: settings.saveType,
     tokenizer: run.tokenizerPath,
     sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },

@@ -63,6 +63,38 @@ export interface TrainingSettings {
   keepCheckpoints: number;
 }
 
+/** The settings of gates, as flags give them. */
+export interface GateSettings {
+  gateBias: number;
+  temperature: number;
+  saturationWeight: number;
+  saturationBound: number;
+  lambdaStart: number;
+  constraintScale: number;
+  average: number;
+  lambdaRate: number;
+  lambdaMin: number;
+  lambdaMax: number;
+}
+
+/** The objective that the settings describe. */
+export function gateObjective(settings: GateSettings): GateObjective {
+  return {
+    bias: settings.gateBias,
+    temperature: settings.temperature,
+    saturationWeight: settings.saturationWeight,
+    saturationBound: settings.saturationBound,
+    lambdaStart: settings.lambdaStart,
+    geco: {
+      scale: settings.constraintScale,
+      alpha: settings.average,
+      rate: settings.lambdaRate,
+      lowest: settings.lambdaMin,
+      highest: settings.lambdaMax,
+    },
+  };
+}
+
 /** The step that a run ends with. */
 export interface Best {
   step: number;

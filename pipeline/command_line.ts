@@ -1,0 +1,47 @@
+/**
+ * The edge between a command and the shell: errors to one line and an exit code, Ctrl-C to an orderly stop.
+ *
+ * @module
+ */
+import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
+import { EXIT, UserError } from "./errors.ts";
+
+/** Exit code and message for anything that was thrown. */
+export function describeError(error: unknown): { exitCode: number; message: string } {
+  if (error instanceof UserError) return { exitCode: error.exitCode, message: error.message };
+  if (error instanceof AdapterError) return { exitCode: EXIT.adapter, message: error.message };
+  if (error instanceof DeviceError) return { exitCode: EXIT.device, message: error.message };
+  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  return { exitCode: 1, message: `${message} (this is a bug; --debug shows where)` };
+}
+
+/**
+ * Runs a command to its end and leaves the process: 0, or the code that belongs to what was thrown, whose message goes
+ * to standard error on one line. With `debug` the stack follows.
+ */
+export async function runCommand(command: () => Promise<void>, { debug }: { debug: boolean }): Promise<never> {
+  try {
+    await command();
+    Deno.exit(0);
+  } catch (error) {
+    // The reader of a pipe may leave when it has seen enough.
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
+    const { exitCode, message } = describeError(error);
+    console.error(`error: ${debug ? message : message.split("\n")[0]}`);
+    if (debug) console.error(error);
+    Deno.exit(exitCode);
+  }
+}
+
+/** Aborts on the first Ctrl-C or termination; a second one ends the process at once. */
+export function stopSignal(onStop: () => void): AbortSignal {
+  const controller = new AbortController();
+  const stop = (): void => {
+    if (controller.signal.aborted) Deno.exit(130);
+    controller.abort();
+    onStop();
+  };
+  Deno.addSignalListener("SIGINT", stop);
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", stop);
+  return controller.signal;
+}

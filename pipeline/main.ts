@@ -1,0 +1,267 @@
+/**
+ * The command line: `sparsify`, `pretrain`, `evaluate` and `train-tokenizer`. The tasks in deno.json call it.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { sequentialBatches } from "./batches.ts";
+import { trainBpe } from "./bpe_trainer.ts";
+import { runCommand, stopSignal } from "./command_line.ts";
+import { readDocuments } from "./documents.ts";
+import { inputError, usageError } from "./errors.ts";
+import { evaluate } from "./evaluate.ts";
+import { exists, writeJson } from "./files.ts";
+import { initialWeights } from "./initial_weights.ts";
+import { openWeights } from "./load_weights.ts";
+import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
+import { prepareNetwork } from "./network.ts";
+import { createParameters, uploadParameters } from "./parameters.ts";
+import { openCheckedGpu, openResumed, prepareRun, type RunModel } from "./prepare_run.ts";
+import { pretrain } from "./pretrain.ts";
+import { createProgress, formatShare } from "./progress.ts";
+import type { RunFolder } from "./run_folder.ts";
+import {
+  checkContext,
+  EVALUATE,
+  helpText,
+  parseCommand,
+  type ParsedCommand,
+  PRETRAIN,
+  requireData,
+  resolveSettings,
+  type SettingsOf,
+  type SettingsTable,
+  SPARSIFY,
+  TRAIN_TOKENIZER,
+} from "./settings.ts";
+import { sparsify, type SparsifySummary } from "./sparsify.ts";
+import { formatTable, summaryTable } from "./table.ts";
+import { tokenise } from "./tokenise.ts";
+import { loadTokenizer } from "./tokenizer.ts";
+import type { PreparedRun, Reporter } from "./training_run.ts";
+
+type Progress = Reporter & { finish(): void };
+
+const PURPOSES = {
+  sparsify: "Makes a pretrained GPT-2-type model's attention sparse at the dense model's loss.",
+  pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
+  evaluate: "Measures a model's held-out loss and its open attention edges.",
+  "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",
+};
+
+function progressOf(settings: { quiet: boolean }): Progress {
+  const interactive = Deno.stderr.isTerminal();
+  return createProgress({
+    interactive,
+    quiet: settings.quiet,
+    columns: () => interactive ? Deno.consoleSize().columns : 100,
+    write: (text) => Deno.stderr.writeSync(new TextEncoder().encode(text)),
+  });
+}
+
+/** Settings and, for a resumed run, its locked folder. */
+async function runSettings<const Table extends SettingsTable>(
+  command: string,
+  table: Table,
+  parsed: ParsedCommand<Table>,
+): Promise<{ settings: SettingsOf<Table>; folder?: RunFolder }> {
+  if (parsed.resume === undefined) return { settings: await resolveSettings(table, parsed) };
+  const runs = (parsed.given as { runs?: string }).runs ?? (table.runs.value as string);
+  if (parsed.config) throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
+  return await openResumed<Table>(command, runs, parsed.resume, parsed.given);
+}
+
+/** Runs a training command to its end or to an orderly stop, and writes its summary. */
+async function train<Summary extends object>(
+  command: "sparsify" | "pretrain",
+  { settings, model, folder, body, show }: {
+    settings: { data: string[]; context: number; runs: string; name?: string; json: boolean; quiet: boolean };
+    model: RunModel;
+    folder?: RunFolder;
+    body(run: PreparedRun, reporter: Progress, signal: AbortSignal): Promise<Summary | undefined>;
+    show(summary: Summary, run: PreparedRun): string;
+  },
+): Promise<void> {
+  const progress = progressOf(settings);
+  const signal = stopSignal(() => progress.message("stopping after this step; once more to stop at once"));
+  const run = await prepareRun(command, { ...settings, name: settings.name }, model, progress, folder);
+  let summary: Summary | undefined;
+  try {
+    summary = await body(run, progress, signal);
+  } catch (error) {
+    progress.finish();
+    if (error instanceof Error) error.message += `; go on by deno task ${command} --resume ${run.folder.name}`;
+    throw error;
+  } finally {
+    run.metrics.close();
+  }
+  progress.finish();
+  if (!summary) {
+    progress.message(`stopped; go on by: deno task ${command} --resume ${run.folder.name}`);
+    run.folder.release();
+    Deno.exit(130);
+  }
+  await writeJson(run.folder.summary, summary);
+  run.folder.release();
+  console.log(settings.json ? JSON.stringify(summary) : show(summary, run));
+}
+
+async function sparsifyCommand(args: string[]): Promise<void> {
+  const parsed = parseCommand(SPARSIFY, args);
+  if (parsed.help) return console.log(helpText("sparsify", PURPOSES.sparsify, SPARSIFY, { runs: true }));
+  const { settings, folder } = await runSettings("sparsify", SPARSIFY, parsed);
+  const config = await readModelConfig(settings.model);
+  const weights = await openWeights(settings.model, config);
+  await weights.verify();
+  const model = {
+    config,
+    weights,
+    hash: await weights.hash(),
+    label: settings.model,
+    tokenizer: settings.tokenizer ?? settings.model,
+  };
+  await train<SparsifySummary>("sparsify", {
+    settings,
+    model,
+    folder,
+    body: (run, reporter, signal) => sparsify(settings, run, reporter, signal),
+    show(summary, run) {
+      const lines = [summaryTable(summary), ""];
+      if (!summary.sparse.feasible) {
+        lines.push(`The constraint held at no evaluation: these are the last step's weights. Try more --steps or --slack.`);
+      }
+      lines.push(`${summary.test_tokens} held-out tokens; target loss ${summary.target_loss.toFixed(4)} on validation.`);
+      lines.push(`Model: ${run.folder.model}   Results: ${run.folder.summary}`);
+      return lines.join("\n");
+    },
+  });
+}
+
+async function pretrainCommand(args: string[]): Promise<void> {
+  const parsed = parseCommand(PRETRAIN, args);
+  if (parsed.help) return console.log(helpText("pretrain", PURPOSES.pretrain, PRETRAIN, { runs: true }));
+  const { settings, folder } = await runSettings("pretrain", PRETRAIN, parsed);
+  const { width, heads, layers, context, seed, tokenizer } = settings;
+  if (tokenizer === undefined) throw usageError("Cannot pre-train without --tokenizer");
+  if (width % heads !== 0) throw usageError(`Cannot use --width ${width} as it must be a multiple of --heads ${heads}`);
+  const { vocabularySize } = await loadTokenizer(tokenizer);
+  const config: ModelConfig = {
+    vocabularySize,
+    contextLength: context,
+    width,
+    layers,
+    heads,
+    mlpWidth: 4 * width,
+    layerNormEpsilon: 1e-5,
+  };
+  const shapes = parameterShapes(config);
+  const read = (name: string): Promise<Float32Array> => {
+    const index = shapes.findIndex((shape) => shape.name === name);
+    return Promise.resolve(initialWeights(shapes[index], { layers, seed, index }));
+  };
+  const model = {
+    config,
+    weights: { parameters: shapes, read },
+    hash: `seed ${seed}`,
+    label: "the new model",
+    tokenizer,
+  };
+  await train("pretrain", {
+    settings,
+    model,
+    folder,
+    body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
+    show: ({ test, validation, parameters }, run) =>
+      `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
+      `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${formatShare(test.exact_rows)}; ` +
+      `open edges ${formatShare(test.open_fraction)}\nModel: ${run.folder.model}`,
+  });
+}
+
+async function evaluateCommand(args: string[]): Promise<void> {
+  const parsed = parseCommand(EVALUATE, args);
+  if (parsed.help) return console.log(helpText("evaluate", PURPOSES.evaluate, EVALUATE, { runs: false }));
+  const settings = await resolveSettings(EVALUATE, parsed);
+  const { batch, model } = settings;
+  const config = await readModelConfig(model);
+  const weights = await openWeights(model, config);
+  await weights.verify();
+  requireData(settings.data);
+  const context = settings.context || config.contextLength;
+  checkContext(context, config.contextLength, model);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? model);
+  const progress = progressOf(settings);
+  const folder = await Deno.makeTempDir();
+  try {
+    const tokens = await tokenise({ sources: settings.data, tokenizer, folder });
+    const gpu = await openCheckedGpu(progress);
+    const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+    const parameters = createParameters(gpu, weights.parameters);
+    await uploadParameters(gpu, parameters, (name) => weights.read(name));
+    const gated = config.gate !== undefined && !settings.dense;
+    const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
+      mode: gated ? "deterministic" : "dense",
+      gateBias: config.gate?.bias,
+      batches: sequentialBatches({ tokens: tokens.test, batch, context, limit: settings.evalTokens }),
+    });
+    progress.finish();
+    if (settings.json) return console.log(JSON.stringify({ model, mode: gated ? "gated" : "dense", ...result }));
+    console.log(formatTable([
+      ["", gated ? "with its gates" : "dense"],
+      ["loss (nats)", result.ce.toFixed(4)],
+      ["perplexity", result.perplexity.toFixed(2)],
+      ["held-out tokens", String(result.tokens)],
+      ["next token right", formatShare(result.accuracy)],
+      ["open edges", formatShare(result.openFraction)],
+      ["edges per query", result.edgesPerQuery.toFixed(2)],
+      ["queries without an edge", formatShare(result.deadQueries)],
+      ["live heads", `${result.liveHeads} of ${config.layers * config.heads}`],
+    ]));
+    const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
+    const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);
+    console.log(`\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function trainTokenizerCommand(args: string[]): Promise<void> {
+  const parsed = parseCommand(TRAIN_TOKENIZER, args);
+  if (parsed.help) {
+    return console.log(helpText("train-tokenizer", PURPOSES["train-tokenizer"], TRAIN_TOKENIZER, { runs: false }));
+  }
+  const { data, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
+  requireData(data);
+  async function* texts(): AsyncGenerator<string> {
+    for await (const document of readDocuments(data)) {
+      yield document.kind === "text" ? document.text : document.prompt + document.completion;
+    }
+  }
+  const path = await exists(output) && (await Deno.stat(output)).isDirectory ? join(output, "tokenizer.json") : output;
+  const tokenizer = await trainBpe(texts(), { vocabularySize: vocabulary }) as {
+    model: { vocab: Record<string, number> };
+  };
+  const entries = Object.keys(tokenizer.model.vocab).length;
+  if (entries < vocabulary) {
+    throw inputError(`Cannot train ${vocabulary} entries as the text has no more pairs that occur twice: ${entries}`);
+  }
+  await Deno.writeTextFile(path, JSON.stringify(tokenizer) + "\n");
+  console.log(`${entries} entries: ${path}`);
+}
+
+const COMMANDS: Record<string, (args: string[]) => Promise<void>> = {
+  sparsify: sparsifyCommand,
+  pretrain: pretrainCommand,
+  evaluate: evaluateCommand,
+  "train-tokenizer": trainTokenizerCommand,
+};
+
+if (import.meta.main) {
+  const [name, ...args] = Deno.args;
+  const debug = args.includes("--debug");
+  await runCommand(async () => {
+    const command = COMMANDS[name];
+    if (!command) throw usageError(`Unknown command ${name ?? ""}: ${Object.keys(COMMANDS).join(", ")}`);
+    await command(args);
+  }, { debug });
+}

@@ -1,0 +1,202 @@
+/**
+ * A run's metrics: an Arrow IPC stream to which record batches are appended. Any Arrow reader takes it, also while the
+ * run goes on, and after a crash it is whole up to its last whole batch.
+ *
+ * @module
+ */
+import {
+  type DataType,
+  Field,
+  Float32,
+  Float64,
+  List,
+  makeData,
+  Message,
+  RecordBatch,
+  RecordBatchReader,
+  RecordBatchStreamWriter,
+  Schema,
+  Struct,
+  Uint32,
+  Uint8,
+  Utf8,
+  vectorFromArray,
+} from "apache-arrow";
+import { inputError } from "./errors.ts";
+import { exists, syncFolder, writeAll } from "./files.ts";
+import { dirname } from "node:path";
+
+/** The phases of a run in the order in which they come. */
+export const PHASES = ["pretrain", "sparse", "control"] as const;
+
+/** One step of one phase. Losses in nats; null where a value was not measured. */
+export interface MetricRow {
+  phase: typeof PHASES[number];
+  /** Steps done, from 1. */
+  step: number;
+  /** Training tokens seen so far in this phase. */
+  tokens: number;
+  /** Training loss of the step, with the gates as sampled. */
+  ce: number;
+  /** CE − τ as last measured on a validation batch with deterministic gates. */
+  constraint: number | null;
+  /** C̄, the moving average of the scaled and clipped constraint. */
+  constraint_average: number | null;
+  /** λ. */
+  lambda: number | null;
+  /** E, mean open probability. */
+  expected_open: number | null;
+  /** Open edges over causal pairs with hard gates on the validation tokens, at evaluations. */
+  open_fraction: number | null;
+  learning_rate: number;
+  /** Global gradient norm before clipping. */
+  grad_norm: number;
+  /** R, mean of relu(|g| − bound)². */
+  saturation: number | null;
+  /** Mean KL(teacher ‖ student) where there is distillation. */
+  kl: number | null;
+  /** Loss on the validation tokens with hard gates, at evaluations. */
+  validation_ce: number | null;
+  /** Share of validation queries with no open edge, at evaluations. */
+  dead_queries: number | null;
+  /** 1 where the gradient was not finite and the step changed nothing. */
+  skipped: number;
+  /** Open fraction of each head (layer · heads + head), at evaluations. */
+  open_by_head: number[] | null;
+  /** Wall time of the process in this phase; alone not the same in a resumed run. */
+  seconds: number;
+}
+
+const COLUMNS: Record<keyof MetricRow, DataType> = {
+  phase: new Utf8(),
+  step: new Uint32(),
+  tokens: new Float64(),
+  ce: new Float32(),
+  constraint: new Float32(),
+  constraint_average: new Float32(),
+  lambda: new Float32(),
+  expected_open: new Float32(),
+  open_fraction: new Float32(),
+  learning_rate: new Float32(),
+  grad_norm: new Float32(),
+  saturation: new Float32(),
+  kl: new Float32(),
+  validation_ce: new Float32(),
+  dead_queries: new Float32(),
+  skipped: new Uint8(),
+  open_by_head: new List(new Field("item", new Float32(), true)),
+  seconds: new Float64(),
+};
+const NAMES = Object.keys(COLUMNS) as (keyof MetricRow)[];
+const SCHEMA = new Schema(NAMES.map((name) => new Field(name, COLUMNS[name], true)));
+/** What closes a stream: a continuation mark and a length of 0. An open one has none. */
+const END_OF_STREAM_BYTES = 8;
+
+function streamOf(batches: RecordBatch[]): Uint8Array {
+  const writer = new RecordBatchStreamWriter();
+  writer.reset(undefined, SCHEMA);
+  for (const batch of batches) writer.write(batch);
+  writer.close();
+  return writer.toUint8Array(true);
+}
+
+const HEADER = streamOf([]).slice(0, -END_OF_STREAM_BYTES);
+
+function batchBytes(rows: readonly MetricRow[]): Uint8Array {
+  const children = NAMES.map((name) => vectorFromArray(rows.map((row) => row[name]), COLUMNS[name]).data[0]);
+  const data = makeData({ type: new Struct(SCHEMA.fields), length: rows.length, children });
+  return streamOf([new RecordBatch(SCHEMA, data)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
+}
+
+/** An open metrics file. */
+export interface MetricsFile {
+  /** Appends the rows as one record batch. */
+  append(rows: readonly MetricRow[]): Promise<void>;
+  close(): void;
+}
+
+/**
+ * Opens a metrics file for appending, or creates it. What is torn at its end is cut off, and with `upTo` also every row
+ * of a later phase or step, so that a resumed run writes what the killed one would have.
+ *
+ * @throws {UserError} when the file is there but is no metrics file
+ */
+export async function openMetrics(
+  path: string,
+  upTo?: { phase: MetricRow["phase"]; step: number },
+): Promise<MetricsFile> {
+  let end = 0;
+  if (await exists(path)) {
+    const bytes = await Deno.readFile(path);
+    const { starts, end: whole } = wholeBatches(bytes, path);
+    end = whole;
+    if (upTo) {
+      const rank = (phase: string): number => PHASES.indexOf(phase as MetricRow["phase"]);
+      const late = ({ phase, step }: MetricRow): boolean =>
+        rank(phase) > rank(upTo.phase) || (phase === upTo.phase && step > upTo.step);
+      const first = starts.findIndex((start, n) => rowsOf(bytes.subarray(start, starts[n + 1] ?? whole)).some(late));
+      if (first >= 0) end = starts[first];
+    }
+  }
+  const file = await Deno.open(path, { read: true, write: true, create: true });
+  if (end === 0) {
+    await file.truncate(0);
+    await writeAll(file, HEADER);
+    await syncFolder(dirname(path));
+  } else {
+    await file.truncate(end);
+    await file.seek(end, Deno.SeekMode.Start);
+  }
+  return {
+    async append(rows) {
+      if (rows.length > 0) await writeAll(file, batchBytes(rows));
+    },
+    close: () => file.close(),
+  };
+}
+
+/**
+ * Every row of a metrics file up to its last whole batch.
+ *
+ * @throws {UserError} when it is no metrics file
+ */
+export async function readMetrics(path: string): Promise<MetricRow[]> {
+  const bytes = await Deno.readFile(path);
+  const { starts, end } = wholeBatches(bytes, path);
+  return starts.flatMap((start, n) => rowsOf(bytes.subarray(start, starts[n + 1] ?? end)));
+}
+
+/** Where each whole batch starts, and where the last one ends; 0 where not even the schema is whole. */
+function wholeBatches(bytes: Uint8Array, path: string): { starts: number[]; end: number } {
+  if (bytes.length < HEADER.length) return { starts: [], end: 0 };
+  if (HEADER.some((byte, n) => bytes[n] !== byte)) {
+    throw inputError(`Cannot use ${path} as it is no metrics file of this version`);
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const starts: number[] = [];
+  let at = HEADER.length;
+  while (at + 8 <= bytes.length && view.getUint32(at, true) === 0xffffffff) {
+    const metadata = view.getInt32(at + 4, true);
+    if (metadata === 0 || at + 8 + metadata > bytes.length) break;
+    const message = Message.decode(bytes.subarray(at + 8, at + 8 + metadata));
+    const next = at + 8 + metadata + Number(message.bodyLength);
+    if (next > bytes.length) break;
+    starts.push(at);
+    at = next;
+  }
+  return { starts, end: at };
+}
+
+function rowsOf(batch: Uint8Array): MetricRow[] {
+  const stream = new Uint8Array(HEADER.length + batch.length);
+  stream.set(HEADER);
+  stream.set(batch, HEADER.length);
+  const rows: MetricRow[] = [];
+  for (const recordBatch of RecordBatchReader.from(stream)) {
+    for (const value of recordBatch) {
+      const row = value!.toJSON() as unknown as MetricRow & { open_by_head: Iterable<number> | null };
+      rows.push({ ...row, open_by_head: row.open_by_head ? [...row.open_by_head] : null });
+    }
+  }
+  return rows;
+}

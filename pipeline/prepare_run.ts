@@ -1,0 +1,146 @@
+/**
+ * Opens everything a training run needs, new or resumed: inputs are checked before the device is opened, and the device
+ * is checked before anything is trained.
+ *
+ * @module
+ */
+import { Gpu } from "../kernels/core/gpu.ts";
+import project from "../deno.json" with { type: "json" };
+import { listCheckpoints } from "./checkpoint.ts";
+import { inputError, UserError } from "./errors.ts";
+import { hashFile, writeJson } from "./files.ts";
+import { type MetricRow, openMetrics, PHASES } from "./metrics.ts";
+import type { ModelConfig } from "./model_config.ts";
+import { createRun, openRun, type RunFolder } from "./run_folder.ts";
+import { assertSelfCheck } from "./self_check.ts";
+import { checkContext, requireData, resumedSettings, type SettingsOf, type SettingsTable } from "./settings.ts";
+import { tokenise } from "./tokenise.ts";
+import { loadTokenizer } from "./tokenizer.ts";
+import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
+
+/** A run's config.json. */
+interface RunConfig {
+  command: string;
+  settings: Record<string, unknown>;
+  adapter: string;
+  versions: { project: string; deno: string };
+  model: { config: ModelConfig; hash: string };
+  tokenizer: { hash: string };
+}
+
+/** The settings that preparing a run looks at. */
+interface PreparedSettings {
+  data: string[];
+  context: number;
+  runs: string;
+  name: string | undefined;
+}
+
+/** What a command knows of its model before the run is opened. */
+export interface RunModel {
+  config: ModelConfig;
+  weights: WeightsSource;
+  /** Tells the model from another. */
+  hash: string;
+  /** What error messages call it. */
+  label: string;
+  /** tokenizer.json or its folder. */
+  tokenizer: string;
+}
+
+/** Opens the device and checks its arithmetic against the float64 references. */
+export async function openCheckedGpu(reporter: Reporter): Promise<Gpu> {
+  const gpu = await Gpu.open();
+  await assertSelfCheck(gpu);
+  reporter.message(`adapter ${gpu.adapter.name}${gpu.adapter.software ? ", a CPU driver" : ""}; self-check passed`);
+  return gpu;
+}
+
+/** The settings of a run that is to be resumed, with its folder locked. */
+export async function openResumed<const Table extends SettingsTable>(
+  command: string,
+  runs: string,
+  name: string,
+  given: Partial<SettingsOf<Table>>,
+): Promise<{ folder: RunFolder; settings: SettingsOf<Table> }> {
+  const folder = await openRun(runs, name);
+  const saved = JSON.parse(await Deno.readTextFile(folder.config)) as RunConfig;
+  if (saved.command !== command) {
+    throw inputError(`Cannot resume ${name} by ${command} as it is a run of ${saved.command}`);
+  }
+  return { folder, settings: resumedSettings(saved.settings as SettingsOf<Table>, given, name) };
+}
+
+/**
+ * Prepares a run.
+ *
+ * @param folder the locked folder of a resumed run; left out for a new one
+ * @throws {UserError} on bad input, when nothing is left behind
+ */
+export async function prepareRun(
+  command: string,
+  settings: PreparedSettings,
+  model: RunModel,
+  reporter: Reporter,
+  folder?: RunFolder,
+): Promise<PreparedRun> {
+  requireData(settings.data);
+  checkContext(settings.context, model.config.contextLength, model.label);
+  const tokenizer = await loadTokenizer(model.tokenizer);
+  if (tokenizer.vocabularySize > model.config.vocabularySize) {
+    throw inputError(
+      `Cannot use ${tokenizer.path} with ${model.label} as the model's vocabulary has ${model.config.vocabularySize} ` +
+        `entries: ${tokenizer.vocabularySize}`,
+    );
+  }
+  const resumed = folder !== undefined;
+  const gpu = await openCheckedGpu(reporter);
+  folder ??= await createRun(settings.runs, command, settings.name);
+  try {
+    const config: RunConfig = {
+      command,
+      settings: { ...settings },
+      adapter: gpu.adapter.name,
+      versions: { project: project.version, deno: Deno.version.deno },
+      model: { config: model.config, hash: model.hash },
+      tokenizer: { hash: await hashFile(tokenizer.path) },
+    };
+    if (resumed) await checkUnchanged(folder, config, reporter);
+    else await writeJson(folder.config, config);
+    reporter.message(`run ${folder.path}`);
+    reporter.message("tokenising");
+    const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.tokens });
+    const { metadata } = tokens.train;
+    reporter.message(
+      `${metadata.get("all_tokens")} tokens in ${metadata.get("all_documents")} documents; held out ` +
+        `${metadata.get("split_rule")}: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
+    );
+    const metrics = await openMetrics(folder.metrics, await resumePoint(folder));
+    return { gpu, folder, config: model.config, weights: model.weights, tokens, tokenizerPath: tokenizer.path, metrics };
+  } catch (error) {
+    folder.release();
+    if (!resumed && error instanceof UserError) await Deno.remove(folder.path, { recursive: true });
+    throw error;
+  }
+}
+
+/** A resumed run must have the model and the tokenizer it began with; on another adapter its bits will differ. */
+async function checkUnchanged(folder: RunFolder, now: RunConfig, reporter: Reporter): Promise<void> {
+  const before = JSON.parse(await Deno.readTextFile(folder.config)) as RunConfig;
+  if (before.model.hash !== now.model.hash || before.tokenizer.hash !== now.tokenizer.hash) {
+    throw inputError(`Cannot resume ${folder.name} as its model or tokenizer has changed since it began`);
+  }
+  if (before.adapter !== now.adapter) {
+    reporter.warning(`the run began on ${before.adapter}: the same bits come only from the same adapter`);
+  }
+}
+
+/** The last step that a checkpoint holds. */
+async function resumePoint(folder: RunFolder): Promise<{ phase: MetricRow["phase"]; step: number }> {
+  const { checkpoints } = await listCheckpoints(folder.checkpoints);
+  for (const phase of PHASES.toReversed()) {
+    const last = checkpoints.findLast((entry) => entry.phase === phase);
+    if (last) return { phase, step: last.step };
+  }
+  return { phase: PHASES[0], step: 0 };
+}

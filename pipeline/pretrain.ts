@@ -1,0 +1,101 @@
+/**
+ * Training from scratch by the same loop, dense or under the constraint from the start.
+ *
+ * @module
+ */
+import { usageError } from "./errors.ts";
+import { evaluate, type EvaluationBatch } from "./evaluate.ts";
+import { prepareNetwork } from "./network.ts";
+import { createParameters, readableParameters, uploadParameters } from "./parameters.ts";
+import { saveModel } from "./save_weights.ts";
+import type { PretrainSettings } from "./settings.ts";
+import { collect, gateObjective, type PreparedRun, type Reporter, runTrainedPhase } from "./training_run.ts";
+
+/** The result of a run, as it stands in summary.json. */
+export interface PretrainSummary {
+  validation: { ce: number; tokens: number };
+  test: { ce: number; perplexity: number; accuracy: number; exact_rows: number; open_fraction: number; tokens: number };
+  parameters: number;
+  steps: number;
+  /** Training tokens. */
+  tokens: number;
+  /** Wall time of this process, seconds. */
+  seconds: number;
+  adapter: string;
+  seed: number;
+}
+
+/**
+ * Runs, or goes on with, pre-training. The model is saved in the run's folder.
+ *
+ * @returns the summary, or undefined when the run was stopped with a checkpoint
+ */
+export async function pretrain(
+  settings: PretrainSettings,
+  run: PreparedRun,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<PretrainSummary | undefined> {
+  const { gpu, config, weights, tokens } = run;
+  const { batch, context, sparse, targetLoss } = settings;
+  const started = performance.now();
+  if (sparse && targetLoss === "auto") {
+    throw usageError("Cannot train sparse from the start without a dense loss to stay at: give --target-loss");
+  }
+  const target = sparse ? targetLoss as number : undefined;
+  const gates = sparse ? gateObjective(settings) : undefined;
+  reporter.message("compiling kernels");
+  const network = await prepareNetwork(gpu, config, { batch, context, training: true });
+  const parameters = createParameters(gpu, weights.parameters);
+  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
+  const measure = (batches: EvaluationBatch[]) =>
+    evaluate(gpu, network, parameters, {
+      mode: sparse ? "deterministic" : "dense",
+      gateBias: settings.gateBias,
+      batches,
+    });
+  const outcome = await runTrainedPhase({
+    run,
+    settings,
+    phase: "pretrain",
+    network,
+    parameters,
+    reporter,
+    signal,
+    signatures: [],
+    gates,
+    constraint: target === undefined ? undefined : {
+      every: settings.constraintEvery,
+      probeAt: (n) => ({ batch: validation[n % validation.length], targetLoss: target }),
+    },
+    target,
+    evaluate: () => measure(validation),
+  });
+  if (!outcome) return undefined;
+  const held = await measure(validation);
+  const test = await measure(await collect(tokens.test, { batch, context, limit: settings.evalTokens }));
+  await saveModel(run.folder.model, {
+    config: sparse ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } } : config,
+    tensors: readableParameters(gpu, parameters),
+    type: settings.saveType,
+    tokenizer: run.tokenizerPath,
+  });
+  return {
+    validation: { ce: held.ce, tokens: held.tokens },
+    test: {
+      ce: test.ce,
+      perplexity: test.perplexity,
+      accuracy: test.accuracy,
+      exact_rows: test.exactRows,
+      open_fraction: test.openFraction,
+      tokens: test.tokens,
+    },
+    parameters: [...parameters.values()].reduce((sum, { length }) => sum + length, 0),
+    steps: settings.steps,
+    tokens: settings.steps * settings.accumulate * batch * context,
+    seconds: (performance.now() - started) / 1000,
+    adapter: gpu.adapter.name,
+    seed: settings.seed,
+  };
+}

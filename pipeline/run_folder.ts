@@ -1,0 +1,97 @@
+/**
+ * The folder of one run, and the lock that keeps two processes from writing it at once.
+ *
+ *     runs/<name>/
+ *       config.json      every setting, the adapter, versions, hashes of model and data
+ *       metrics.arrows   one row a step, an Arrow IPC stream
+ *       checkpoints/     to resume from
+ *       tokens/          the tokenised data
+ *       model/           the sparse model, a Hugging Face folder
+ *       summary.json     the results
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { inputError, usageError } from "./errors.ts";
+import { exists } from "./files.ts";
+
+/** Paths of a run. */
+export interface RunFolder {
+  readonly name: string;
+  readonly path: string;
+  readonly config: string;
+  readonly metrics: string;
+  readonly checkpoints: string;
+  readonly tokens: string;
+  readonly model: string;
+  readonly summary: string;
+  /** Lets other processes write the run again. */
+  release(): void;
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+
+function checkName(name: string): void {
+  if (!NAME.test(name)) {
+    throw usageError(`Cannot name a run ${name} as names consist of letters, digits, dots, dashes and underscores`);
+  }
+}
+
+/** `<command>-<date>-<time>`, which sorts by time. */
+function defaultName(command: string): string {
+  return `${command}-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}`;
+}
+
+/**
+ * Creates the folder of a new run.
+ *
+ * @throws {UserError} when the name is not allowed or taken
+ */
+export async function createRun(runs: string, command: string, name = defaultName(command)): Promise<RunFolder> {
+  checkName(name);
+  const path = join(runs, name);
+  if (await exists(path)) {
+    throw usageError(`Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`);
+  }
+  await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
+  return lock(name, path);
+}
+
+/**
+ * Opens a run to go on with it.
+ *
+ * @throws {UserError} when there is none, or another process is writing it
+ */
+export async function openRun(runs: string, name: string): Promise<RunFolder> {
+  checkName(name);
+  const path = join(runs, name);
+  if (!await exists(join(path, "config.json"))) throw usageError(`Cannot resume ${name} as ${path} is no run`);
+  await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
+  return lock(name, path);
+}
+
+/**
+ * An advisory lock that the operating system drops when the process ends, however it ends, so that a killed run can be
+ * resumed at once.
+ */
+function lock(name: string, path: string): RunFolder {
+  const file = Deno.openSync(join(path, ".lock"), { create: true, write: true });
+  if (!file.tryLockSync(true)) {
+    file.close();
+    throw inputError(`Cannot write run ${name} as another process is writing it`);
+  }
+  return {
+    name,
+    path,
+    config: join(path, "config.json"),
+    metrics: join(path, "metrics.arrows"),
+    checkpoints: join(path, "checkpoints"),
+    tokens: join(path, "tokens"),
+    model: join(path, "model"),
+    summary: join(path, "summary.json"),
+    release() {
+      file.unlockSync();
+      file.close();
+    },
+  };
+}

@@ -1,0 +1,428 @@
+/**
+ * Every setting of every command, in one table each, from which flags, `--help`, config files and types follow.
+ *
+ * A value comes from the flag, else from `--config FILE`, else from the model folder's `sparsify.json` (settings that a
+ * model recommends for itself), else from the table.
+ *
+ * @module
+ */
+import { dirname, isAbsolute, join } from "node:path";
+import { parseArgs } from "@std/cli/parse-args";
+import { inputError, usageError } from "./errors.ts";
+import { STANDARD_INPUT } from "./documents.ts";
+
+interface Common {
+  help: string;
+  group: string;
+}
+
+/** One setting: what kind of value it takes, its default and its line in `--help`. */
+export type Setting =
+  | (Common & { kind: "path" | "name"; value: string | undefined; placeholder: string })
+  | (Common & { kind: "paths"; value: readonly string[]; placeholder: string })
+  | (Common & { kind: "number"; value: number; lowest: number; highest?: number; above?: boolean; integer?: boolean })
+  | (Common & { kind: "numberOrAuto"; value: number | "auto" })
+  | (Common & { kind: "choice"; value: string; choices: readonly string[] })
+  | (Common & { kind: "flag"; value: boolean });
+
+/** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
+export type SettingsTable = Record<string, Setting>;
+
+type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V } ? V extends string ? string
+  : string | undefined
+  : S extends { kind: "paths" } ? string[]
+  : S extends { kind: "number" } ? number
+  : S extends { kind: "numberOrAuto" } ? number | "auto"
+  : S extends { kind: "choice"; choices: readonly (infer C)[] } ? C
+  : boolean;
+
+/** The values that a table describes. */
+export type SettingsOf<Table extends SettingsTable> = { -readonly [Name in keyof Table]: ValueOf<Table[Name]> };
+
+const integer = (value: number, lowest: number, help: string, group: string) =>
+  ({ kind: "number", value, lowest, integer: true, help, group }) as const;
+const positive = (value: number, help: string, group: string) =>
+  ({ kind: "number", value, lowest: 0, above: true, help, group }) as const;
+const share = (value: number, help: string, group: string) =>
+  ({ kind: "number", value, lowest: 0, highest: 1, help, group }) as const;
+const atLeastZero = (value: number, help: string, group: string) =>
+  ({ kind: "number", value, lowest: 0, help, group }) as const;
+const flag = (value: boolean, help: string, group: string) => ({ kind: "flag", value, help, group }) as const;
+
+const OUTPUT = {
+  json: flag(false, "end with the summary as one line of JSON on standard output", "Output"),
+  quiet: flag(false, "no progress", "Output"),
+  debug: flag(false, "stack traces for errors", "Output"),
+} as const;
+
+const DATA = {
+  data: {
+    kind: "paths",
+    value: [],
+    placeholder: "PATH",
+    help: "text, .jsonl, .parquet, a folder of these, or - for standard input; repeatable",
+    group: "Model and data",
+  },
+  tokenizer: {
+    kind: "path",
+    value: undefined,
+    placeholder: "PATH",
+    help: "tokenizer.json, or a folder with one (default: the model's)",
+    group: "Model and data",
+  },
+} as const;
+
+const TRAINING = {
+  steps: integer(300, 1, "optimiser steps", "Training"),
+  batch: integer(8, 1, "rows of a micro-batch", "Training"),
+  accumulate: integer(1, 1, "micro-batches to a step", "Training"),
+  context: integer(128, 1, "tokens of a row", "Training"),
+  lr: positive(1e-3, "peak learning rate", "Training"),
+  warmup: integer(20, 0, "steps over which the learning rate rises", "Training"),
+  decay: share(0.3, "share of the steps, at the end, over which it falls to 0", "Training"),
+  weightDecay: atLeastZero(0.01, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
+  clip: positive(1, "largest global gradient norm", "Training"),
+  seed: integer(1, 0, "keys the order of batches and the gates' noise", "Training"),
+} as const;
+
+const GATES = {
+  gateBias: { kind: "number", value: 3, lowest: -100, help: "b in gate logit = score + b", group: "Gates" },
+  temperature: positive(1, "of the straight-through relaxation", "Gates"),
+  targetLoss: {
+    kind: "numberOrAuto",
+    value: "auto",
+    help: "held-out loss to stay at, nats; auto: the dense model's plus --slack",
+    group: "Gates",
+  },
+  slack: { kind: "number", value: 0, lowest: -100, help: "nats above the dense loss, with auto", group: "Gates" },
+  constraintScale: positive(0.03, "violation in nats at which the controller reacts fully", "Gates"),
+  constraintEvery: integer(4, 1, "steps between measurements of the constraint", "Gates"),
+  average: share(0.9, "moving average of the violation", "Gates"),
+  lambdaStart: positive(0.3, "multiplier at the start", "Gates"),
+  lambdaMin: positive(0.02, "its floor", "Gates"),
+  lambdaMax: positive(5, "its ceiling", "Gates"),
+  lambdaRate: positive(0.03, "its growth a step at a full violation (log scale)", "Gates"),
+  saturationWeight: atLeastZero(0.01, "pull on saturated gates", "Gates"),
+  saturationBound: atLeastZero(6, "gate logit beyond which it pulls", "Gates"),
+} as const;
+
+const RUN = {
+  evalTokens: integer(65536, 1, "test tokens that the results come from, at most", "Run"),
+  validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most", "Run"),
+  evalEvery: integer(50, 1, "steps between evaluations", "Run"),
+  checkpointEvery: integer(100, 1, "steps between checkpoints", "Run"),
+  keepCheckpoints: integer(2, 1, "checkpoints kept of each phase", "Run"),
+  runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
+  name: { kind: "name", value: undefined, placeholder: "NAME", help: "the run's folder (default: from the time)", group: "Run" },
+  saveType: {
+    kind: "choice",
+    value: "F32",
+    choices: ["F32", "F16", "BF16"],
+    help: "type of the saved weights",
+    group: "Run",
+  },
+} as const;
+
+/** Settings of `sparsify`. */
+export const SPARSIFY = {
+  model: {
+    kind: "path",
+    value: "data/english",
+    placeholder: "DIR",
+    help: "Hugging Face folder of a GPT-2-type model",
+    group: "Model and data",
+  },
+  ...DATA,
+  ...TRAINING,
+  ...GATES,
+  distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
+  control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
+  ...RUN,
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
+/** Settings of `pretrain`. */
+export const PRETRAIN = {
+  ...DATA,
+  layers: integer(3, 1, "layers", "Model and data"),
+  heads: integer(4, 1, "heads of a layer", "Model and data"),
+  width: integer(128, 1, "width, a multiple of the heads", "Model and data"),
+  ...TRAINING,
+  lr: positive(2e-3, "peak learning rate", "Training"),
+  warmup: integer(100, 0, "steps over which the learning rate rises", "Training"),
+  weightDecay: atLeastZero(0.1, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
+  sparse: flag(false, "train under the constraint from the start; needs --target-loss", "Gates"),
+  ...GATES,
+  ...RUN,
+  evalEvery: integer(250, 1, "steps between evaluations", "Run"),
+  checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
+/** Settings of `evaluate`. */
+export const EVALUATE = {
+  model: SPARSIFY.model,
+  ...DATA,
+  batch: TRAINING.batch,
+  context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
+  dense: flag(false, "ignore the gates", "Evaluation"),
+  evalTokens: RUN.evalTokens,
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
+/** Settings of `train-tokenizer`. */
+export const TRAIN_TOKENIZER = {
+  data: DATA.data,
+  vocabulary: integer(4096, 257, "entries, the bytes and the end-of-text token included", "Tokenizer"),
+  output: { kind: "path", value: "tokenizer.json", placeholder: "FILE", help: "file to write", group: "Tokenizer" },
+  debug: OUTPUT.debug,
+} as const satisfies SettingsTable;
+
+/** Values of {@link SPARSIFY}. */
+export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
+/** Values of {@link PRETRAIN}. */
+export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
+/** Values of {@link EVALUATE}. */
+export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
+/** Values of {@link TRAIN_TOKENIZER}. */
+export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
+
+/** What was asked for on the command line. */
+export interface ParsedCommand<Table extends SettingsTable> {
+  /** `--help` was given. */
+  help: boolean;
+  /** Only what the flags say. */
+  given: Partial<SettingsOf<Table>>;
+  /** Value of `--config`. */
+  config: string | undefined;
+  /** Value of `--resume`. */
+  resume: string | undefined;
+}
+
+const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
+
+/** Flags that every command has beside its table; `resume` only where there are runs. */
+const SPECIAL = ["config", "resume"];
+
+/**
+ * Parses a command's arguments against its table.
+ *
+ * @throws {UserError} on an unknown flag, a missing or bad value: one line, naming the flag
+ */
+export function parseCommand<const Table extends SettingsTable>(table: Table, args: string[]): ParsedCommand<Table> {
+  const flags = new Map(Object.keys(table).map((name) => [kebab(name), name]));
+  const booleans = [...flags].filter(([, name]) => table[name].kind === "flag").map(([key]) => key);
+  const lists = [...flags].filter(([, name]) => table[name].kind === "paths").map(([key]) => key);
+  const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...SPECIAL];
+  const parsed = parseArgs(joinNegativeNumbers(args, strings), {
+    boolean: [...booleans, "help"],
+    string: strings,
+    collect: lists,
+    negatable: booleans,
+    alias: { h: "help" },
+    unknown(arg, key) {
+      if (key === undefined) throw usageError(`Unknown argument ${arg}`);
+      throw usageError(`Unknown flag ${arg}${suggestion(key, [...flags.keys(), ...SPECIAL], "--")}`);
+    },
+  });
+  const given: Record<string, unknown> = {};
+  for (const [key, name] of flags) {
+    if (parsed[key] !== undefined) given[name] = parseValue(`--${key}`, table[name], parsed[key]);
+  }
+  for (const key of SPECIAL) if (parsed[key] === "") throw usageError(`Cannot use --${key} as it needs a value`);
+  return {
+    help: parsed.help === true,
+    given: given as Partial<SettingsOf<Table>>,
+    config: parsed.config as string | undefined,
+    resume: parsed.resume as string | undefined,
+  };
+}
+
+/** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */
+function joinNegativeNumbers(args: string[], strings: string[]): string[] {
+  const joined: string[] = [];
+  for (const arg of args) {
+    const last = joined.at(-1);
+    const takesValue = last?.startsWith("--") && strings.includes(last.slice(2));
+    if (takesValue && (/^-[\d.]/.test(arg) || arg === STANDARD_INPUT)) joined[joined.length - 1] += `=${arg}`;
+    else joined.push(arg);
+  }
+  return joined;
+}
+
+function parseValue(label: string, setting: Setting, value: unknown): unknown {
+  const fail = (required: string): never => {
+    throw usageError(`Cannot use ${label} as it must be ${required}: ${value === "" ? "nothing given" : String(value)}`);
+  };
+  const isText = typeof value === "string" && value !== "";
+  switch (setting.kind) {
+    case "flag":
+      return typeof value === "boolean" ? value : fail("true or false");
+    case "path":
+    case "name":
+      return isText ? value : fail("a " + setting.kind);
+    case "paths": {
+      const list = Array.isArray(value) ? value : [value];
+      return list.length > 0 && list.every((item) => typeof item === "string" && item) ? list : fail("a path");
+    }
+    case "choice":
+      return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
+    case "numberOrAuto":
+    case "number": {
+      if (setting.kind === "numberOrAuto" && value === "auto") return value;
+      const number = isText ? Number(value) : value;
+      if (typeof number !== "number" || !Number.isFinite(number)) {
+        return fail(setting.kind === "number" ? "a number" : "a number or auto");
+      }
+      if (setting.kind === "numberOrAuto") return number;
+      const { lowest, highest = Infinity, above } = setting;
+      if (setting.integer && !Number.isSafeInteger(number)) return fail("a whole number");
+      if (above ? number <= lowest : number < lowest) return fail(`${above ? "above" : "at least"} ${lowest}`);
+      return number <= highest ? number : fail(`at most ${highest}`);
+    }
+  }
+}
+
+/** The nearest known name, as a question, where one is near. */
+function suggestion(name: string, known: string[], prefix = ""): string {
+  const near = known.map((other) => ({ other, distance: editDistance(name, other) })).sort((a, b) =>
+    a.distance - b.distance
+  )[0];
+  return near && near.distance <= Math.max(2, name.length / 3) ? ` (did you mean ${prefix}${near.other}?)` : "";
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, n) => n);
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i];
+    for (let j = 1; j <= b.length; j++) {
+      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+    row = next;
+  }
+  return row[b.length];
+}
+
+/**
+ * Reads settings from a JSON file, with the names of the table as keys.
+ *
+ * @param relativeTo folder that relative paths in the file are taken from; left out: the working folder
+ * @throws {UserError} on a file that is no JSON object, an unknown key or a bad value
+ */
+export async function readSettingsFile<const Table extends SettingsTable>(
+  table: Table,
+  path: string,
+  relativeTo?: string,
+): Promise<Partial<SettingsOf<Table>>> {
+  let json: unknown;
+  try {
+    json = JSON.parse(await Deno.readTextFile(path));
+  } catch (error) {
+    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
+    throw usageError(`Cannot read settings from ${path}: ${what}`);
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
+  }
+  const settings: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(json)) {
+    const setting = table[name];
+    if (!setting) throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
+    const checked = parseValue(`${name} in ${path}`, setting, value);
+    const resolve = (item: string): string =>
+      relativeTo === undefined || isAbsolute(item) || item === STANDARD_INPUT ? item : join(relativeTo, item);
+    if (setting.kind === "path") settings[name] = resolve(checked as string);
+    else if (setting.kind === "paths") settings[name] = (checked as string[]).map(resolve);
+    else settings[name] = checked;
+  }
+  return settings as Partial<SettingsOf<Table>>;
+}
+
+/**
+ * All settings of a command, in the order of precedence.
+ *
+ * @throws {UserError} as {@link readSettingsFile}
+ */
+export async function resolveSettings<const Table extends SettingsTable>(
+  table: Table,
+  { given, config }: Pick<ParsedCommand<Table>, "given" | "config">,
+): Promise<SettingsOf<Table>> {
+  const defaults = Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
+  const file = config ? await readSettingsFile(table, config) : {};
+  const chosen = { ...defaults, ...file, ...given } as SettingsOf<Table> & { model?: string };
+  return { ...defaults, ...await recommended(table, chosen.model), ...file, ...given } as SettingsOf<Table>;
+}
+
+/** What a model folder's sparsify.json recommends, as far as the command has such settings. */
+async function recommended(table: SettingsTable, model: string | undefined): Promise<Record<string, unknown>> {
+  if (model === undefined) return {};
+  const path = join(model, "sparsify.json");
+  try {
+    await Deno.stat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return {};
+    throw error;
+  }
+  const settings = await readSettingsFile(SPARSIFY, path, dirname(path));
+  return Object.fromEntries(Object.entries(settings).filter(([name]) => name in table));
+}
+
+/**
+ * The settings of a run that is resumed: the run's own, with the few that do not change its course taken from flags.
+ *
+ * @throws {UserError} when another flag differs from the run's setting
+ */
+export function resumedSettings<const Table extends SettingsTable>(
+  own: SettingsOf<Table>,
+  given: Partial<SettingsOf<Table>>,
+  name: string,
+): SettingsOf<Table> {
+  const free = ["json", "quiet", "debug", "runs", "checkpointEvery", "keepCheckpoints"];
+  for (const [key, value] of Object.entries(given)) {
+    const before = (own as Record<string, unknown>)[key];
+    if (!free.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
+      throw usageError(`Cannot resume ${name} with --${kebab(key)} ${value}, as the run began with ${before}`);
+    }
+  }
+  return { ...own, ...given };
+}
+
+/** The `--help` text of a command. */
+export function helpText(command: string, purpose: string, table: SettingsTable, options: { runs: boolean }): string {
+  const groups = new Map<string, [string, string][]>();
+  const line = (group: string, left: string, right: string): void => {
+    if (!groups.has(group)) groups.set(group, []);
+    groups.get(group)!.push([left, right]);
+  };
+  for (const [name, setting] of Object.entries(table)) {
+    const key = kebab(name);
+    if (setting.kind === "flag") {
+      const left = setting.value ? `--[no-]${key}` : `--${key}`;
+      line(setting.group, left, setting.help + (setting.value ? " (on)" : ""));
+      continue;
+    }
+    const placeholder = "placeholder" in setting ? setting.placeholder : setting.kind === "choice" ? "TYPE" : "N";
+    const shown = setting.kind === "paths" ? undefined : setting.value;
+    line(setting.group, `--${key} ${placeholder}`, setting.help + (shown === undefined ? "" : ` (${shown})`));
+  }
+  line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");
+  if (options.runs) line("Settings", "--resume NAME", "go on with a stopped run");
+  line("Settings", "--help", "this text");
+  const width = Math.max(...[...groups.values()].flat().map(([left]) => left.length));
+  const body = [...groups].map(([group, lines]) =>
+    `${group}:\n${lines.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`).join("\n")}`
+  );
+  return `${purpose}\n\nUsage: deno task ${command} [flags]\n\n${body.join("\n\n")}\n`;
+}
+
+/** The data a command needs, or the error that none was given. */
+export function requireData(data: readonly string[]): void {
+  if (data.length === 0) throw usageError("Cannot go on without text: give --data PATH");
+}
+
+/** A context or the error that the model is shorter. */
+export function checkContext(context: number, contextLength: number, model: string): void {
+  if (context > contextLength) {
+    throw inputError(`Cannot use a context of ${context} as the positions of ${model} end at ${contextLength}`);
+  }
+}
