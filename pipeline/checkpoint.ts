@@ -1,6 +1,7 @@
 /**
  * Checkpoints: one safetensors file each, with the run's state as JSON in its metadata. A file appears under its name
- * only when it is whole and flushed, and its header states its length, so a torn one is told without a digest.
+ * only when it is whole and flushed, and its header states its length, so a torn one is told without a digest. (A digest
+ * could stand only behind the tensors, which are streamed, and there the format allows nothing.)
  *
  * @module
  */
@@ -29,37 +30,49 @@ export interface Checkpoint extends CheckpointEntry {
   read(name: string, shape: readonly number[]): Promise<Float32Array>;
 }
 
-const NAME = /^([a-z-]+)-(\d{7,})\.safetensors$/;
+const NAME = /^[a-z-]+-\d{7,}\.safetensors$/;
 
-/** Writes `<phase>-<step>.safetensors` into the folder, all tensors as F32. Returns its path. */
+/**
+ * Writes `<phase>-<step>.safetensors` into the folder, one tensor in memory at a time, all as F32.
+ *
+ * @param tensors whose values are asked for one after the other
+ * @returns the file's path
+ * @throws {RangeError} when the phase has other characters than lower-case letters and dashes, or the step is no count
+ */
 export async function saveCheckpoint(
   folder: string,
   { phase, step, state }: { phase: string; step: number; state: Record<string, unknown> },
   tensors: readonly WritableTensor[],
 ): Promise<string> {
-  const path = join(folder, `${phase}-${String(step).padStart(7, "0")}.safetensors`);
-  await writeSafetensors(path, tensors, { phase, step: String(step), state: JSON.stringify(state) });
+  const name = `${phase}-${String(step).padStart(7, "0")}.safetensors`;
+  if (!NAME.test(name)) {
+    throw new RangeError(`Cannot save a checkpoint as ${name}: its name must match ${NAME}`);
+  }
+  const path = join(folder, name);
+  const exact = tensors.map((tensor): WritableTensor => ({ ...tensor, type: "F32" }));
+  await writeSafetensors(path, exact, { phase, step: String(step), state: JSON.stringify(state) });
   return path;
 }
 
-/** Checkpoints of a folder by step, the newest last; files that are torn are listed apart. */
-export async function listCheckpoints(folder: string): Promise<{ checkpoints: CheckpointEntry[]; torn: string[] }> {
+/** Checkpoints of a folder by step, the newest last; files that are torn or are none of ours are listed apart. */
+export async function listCheckpoints(
+  folder: string,
+): Promise<{ checkpoints: CheckpointEntry[]; torn: string[] }> {
   const checkpoints: CheckpointEntry[] = [];
   const torn: string[] = [];
   if (!await exists(folder)) return { checkpoints, torn };
   for await (const { name } of Deno.readDir(folder)) {
-    const match = NAME.exec(name);
-    if (!match) continue;
+    if (!NAME.test(name)) continue;
     const path = join(folder, name);
     try {
-      await openSafetensors(path);
-      checkpoints.push({ path, phase: match[1], step: Number(match[2]) });
+      const { phase, step } = await readCheckpoint(path);
+      checkpoints.push({ path, phase, step });
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
       torn.push(path);
     }
   }
-  checkpoints.sort((a, b) => a.step - b.step);
+  checkpoints.sort((a, b) => a.step - b.step || (a.path < b.path ? -1 : 1));
   return { checkpoints, torn };
 }
 
@@ -71,23 +84,37 @@ export async function listCheckpoints(folder: string): Promise<{ checkpoints: Ch
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await openSafetensors(path);
   const { phase, step, state } = file.metadata;
-  if (!phase || !step || !state) throw inputError(`Cannot resume from ${path} as it is no checkpoint`);
+  if (!phase || !/^\d+$/.test(step) || !state) {
+    throw inputError(`Cannot resume from ${path} as it is no checkpoint`);
+  }
   return {
     path,
     phase,
     step: Number(step),
-    state: JSON.parse(state),
+    state: parseState(state, path),
     async read(name, shape) {
       const entry = file.entries.get(name);
       if (!entry) throw inputError(`Cannot resume from ${path} as tensor ${name} is missing`);
       if (entry.shape.join() !== shape.join()) {
         throw inputError(
-          `Cannot resume from ${path} as tensor ${name} must be of shape [${shape.join(", ")}]: [${entry.shape.join(", ")}]`,
+          `Cannot resume from ${path} as tensor ${name} must be of shape [${shape.join(", ")}]: [${
+            entry.shape.join(", ")
+          }]`,
         );
       }
       return await file.read(name);
     },
   };
+}
+
+function parseState(json: string, path: string): Record<string, unknown> {
+  try {
+    return JSON.parse(json);
+  } catch (error) {
+    throw inputError(`Cannot resume from ${path} as its state is no JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
+  }
 }
 
 /** Deletes every checkpoint that is not in `keep`, and what was left half-written. */

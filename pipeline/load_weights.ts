@@ -7,7 +7,7 @@ import { inputError } from "./errors.ts";
 import { hashFile } from "./files.ts";
 import { type ModelConfig, parameterShapes } from "./model_config.ts";
 import type { ParameterShape } from "./parameters.ts";
-import { openSafetensorsFolder, type TensorEntry } from "./safetensors.ts";
+import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./safetensors.ts";
 
 /** The weights of one model, read one tensor at a time. */
 export interface WeightSource {
@@ -28,7 +28,8 @@ export interface WeightSource {
 const MASK_BUFFER = /^h\.\d+\.attn\.(masked_)?bias$/;
 
 /**
- * Opens a folder's weights; names may or may not begin with `transformer.`.
+ * Opens a folder's weights; names may or may not begin with `transformer.`. Only headers are read, and a head if there
+ * is one.
  *
  * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or an untied head
  */
@@ -39,7 +40,11 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   for (const [name, entry] of file.entries) {
     const bare = name.replace(/^transformer\./, "");
     const twin = found.get(bare);
-    if (twin) throw inputError(`Cannot load ${entry.file} as tensors ${twin.name} and ${name} are the same parameter`);
+    if (twin) {
+      throw inputError(
+        `Cannot load ${entry.file} as tensors ${twin.name} and ${name} are the same parameter`,
+      );
+    }
     found.set(bare, entry);
   }
   for (const { name, shape } of parameters) {
@@ -50,10 +55,13 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   const known = new Set(parameters.map(({ name }) => name));
   for (const [name, entry] of found) {
     if (known.has(name) || MASK_BUFFER.test(name)) continue;
-    if (name !== "lm_head.weight") throw inputError(`Cannot load ${entry.file} as the model has no tensor ${entry.name}`);
+    if (name !== "lm_head.weight") {
+      throw inputError(`Cannot load ${entry.file} as the model has no tensor ${entry.name}`);
+    }
     checkShape(entry, [config.vocabularySize, config.width]);
+    await checkTied(file, entry, found.get("wte.weight")!);
   }
-  const read = (name: string): Promise<Float32Array> => file.read(found.get(name)!.name);
+  const read = (name: string): Promise<Float32Array> => file.read(found.get(name)?.name ?? name);
   return {
     parameters,
     read,
@@ -62,13 +70,11 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
         const values = await read(name);
         const at = values.findIndex((value) => !Number.isFinite(value));
         const { file: path, name: stored } = found.get(name)!;
-        if (at >= 0) throw inputError(`Cannot load ${path} as tensor ${stored} must be finite: element ${at} is ${values[at]}`);
-      }
-      const head = found.get("lm_head.weight");
-      if (!head) return;
-      const [untied, tied] = [await file.read(head.name), await read("wte.weight")];
-      if (untied.some((value, n) => value !== tied[n])) {
-        throw inputError(`Cannot load ${head.file} as tensor ${head.name} differs from wte.weight: the head must be tied`);
+        if (at >= 0) {
+          throw inputError(
+            `Cannot load ${path} as tensor ${stored} must be finite: element ${at} is ${values[at]}`,
+          );
+        }
       }
     },
     async hash() {
@@ -82,5 +88,16 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
 
 function checkShape({ file, name, shape }: TensorEntry, wanted: readonly number[]): void {
   if (shape.length === wanted.length && shape.every((axis, n) => axis === wanted[n])) return;
-  throw inputError(`Cannot load ${file} as tensor ${name} must be of shape [${wanted.join(", ")}]: [${shape.join(", ")}]`);
+  throw inputError(
+    `Cannot load ${file} as tensor ${name} must be of shape [${wanted.join(", ")}]: [${shape.join(", ")}]`,
+  );
+}
+
+/** GPT-2 computes its logits with the token embedding; some files hold the same matrix a second time as the head. */
+async function checkTied(file: Safetensors, head: TensorEntry, embedding: TensorEntry): Promise<void> {
+  const [values, tied] = [await file.read(head.name), await file.read(embedding.name)];
+  if (values.every((value, n) => Object.is(value, tied[n]))) return;
+  throw inputError(
+    `Cannot load ${head.file} as tensor ${head.name} must equal ${embedding.name}: the head is not tied`,
+  );
 }

@@ -24,7 +24,7 @@ export interface ModelConfig {
   gate?: { bias: number; temperature: number };
 }
 
-/** Reads a required positive integer, or fails naming the field. */
+/** Throws the error that says what `field` must be, and its value. */
 type Fail = (field: string, required: string) => never;
 
 /**
@@ -59,16 +59,18 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
   };
   if (json.model_type !== "gpt2") fail("model_type", `"gpt2"`);
   if (!["gelu_new", "gelu_pytorch_tanh"].includes((json.activation_function ?? "gelu_new") as string)) {
-    fail("activation_function", `"gelu_new"`);
+    fail("activation_function", `"gelu_new" or "gelu_pytorch_tanh"`);
   }
   if ((json.tie_word_embeddings ?? true) !== true) fail("tie_word_embeddings", "true");
   if ((json.scale_attn_weights ?? true) !== true) fail("scale_attn_weights", "true");
-  if ((json.scale_attn_by_inverse_layer_idx ?? false) !== false) fail("scale_attn_by_inverse_layer_idx", "false");
+  if ((json.scale_attn_by_inverse_layer_idx ?? false) !== false) {
+    fail("scale_attn_by_inverse_layer_idx", "false");
+  }
   const width = positive("n_embd");
   const heads = positive("n_head");
   if (width % heads !== 0) fail("n_embd", `a multiple of n_head, ${heads}`);
   const epsilon = json.layer_norm_epsilon ?? 1e-5;
-  if (typeof epsilon !== "number" || !(epsilon > 0)) fail("layer_norm_epsilon", "a positive number");
+  if (!isFiniteNumber(epsilon) || epsilon <= 0) return fail("layer_norm_epsilon", "a positive number");
   return {
     vocabularySize: positive("vocab_size"),
     contextLength: positive("n_positions", json.n_ctx as number | undefined),
@@ -76,21 +78,30 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     layers: positive("n_layer"),
     heads,
     mlpWidth: positive("n_inner", 4 * width),
-    layerNormEpsilon: epsilon as number,
+    layerNormEpsilon: epsilon,
     gate: gateOf(json.sparse_attention, fail),
   };
+}
+
+/** Whether it is a number that arithmetic can use: JSON's 1e999 is none. */
+function isFiniteNumber(value: unknown): value is number {
+  return Number.isFinite(value);
 }
 
 function gateOf(block: unknown, fail: Fail): ModelConfig["gate"] {
   if (block === undefined) return undefined;
   const gate = (block as { gate?: { bias?: unknown; temperature?: unknown } } | null)?.gate;
-  if (typeof gate?.bias !== "number" || typeof gate.temperature !== "number" || !(gate.temperature > 0)) {
+  if (!isFiniteNumber(gate?.bias) || !isFiniteNumber(gate?.temperature) || gate.temperature <= 0) {
     return fail("sparse_attention", "an object whose gate has a bias and a positive temperature");
   }
   return { bias: gate.bias, temperature: gate.temperature };
 }
 
-/** The config.json of a model, with `sparseAttention` merged into its `sparse_attention` block. */
+/**
+ * The config.json of a model, as Hugging Face's GPT2LMHeadModel reads it.
+ *
+ * @param sparseAttention further fields of the `sparse_attention` block, which only a model with gates has
+ */
 export function modelConfigToJson(
   config: ModelConfig,
   sparseAttention: Record<string, unknown> = {},
@@ -114,7 +125,7 @@ export function modelConfigToJson(
     tie_word_embeddings: true,
     bos_token_id: vocabularySize - 1,
     eos_token_id: vocabularySize - 1,
-    ...(gate ? { sparse_attention: { gate, ...sparseAttention } } : {}),
+    ...(gate ? { sparse_attention: { ...sparseAttention, gate } } : {}),
   };
 }
 
@@ -126,7 +137,10 @@ export function parameterShapes(config: ModelConfig): ParameterShape[] {
     { name: "wpe.weight", shape: [contextLength, width] },
   ];
   const linear = (name: string, inputs: number, outputs: number): void => {
-    shapes.push({ name: `${name}.weight`, shape: [inputs, outputs] }, { name: `${name}.bias`, shape: [outputs] });
+    shapes.push({ name: `${name}.weight`, shape: [inputs, outputs] }, {
+      name: `${name}.bias`,
+      shape: [outputs],
+    });
   };
   const layerNorm = (name: string): void => {
     shapes.push({ name: `${name}.weight`, shape: [width] }, { name: `${name}.bias`, shape: [width] });

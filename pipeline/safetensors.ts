@@ -64,29 +64,44 @@ export async function openSafetensorsFolder(folder: string): Promise<Safetensors
   const indexPath = join(folder, "model.safetensors.index.json");
   if (await exists(single)) return await openSafetensors(single);
   if (!await exists(indexPath)) {
-    throw inputError(`Cannot load ${folder} as it needs model.safetensors or model.safetensors.index.json: neither is there`);
+    throw inputError(
+      `Cannot load ${folder} as it needs model.safetensors or model.safetensors.index.json: neither is there`,
+    );
   }
-  const index = parseJson(await Deno.readTextFile(indexPath), indexPath) as { weight_map?: Record<string, string> };
-  const map = index.weight_map;
-  if (typeof map !== "object" || map === null) throw inputError(`Cannot load ${indexPath} as it has no weight_map`);
+  const index = parseJson(await Deno.readFile(indexPath), indexPath);
+  if (!isObject(index) || !isObject(index.weight_map)) {
+    throw inputError(`Cannot load ${indexPath} as it has no weight_map`);
+  }
+  const shardOf = new Map(
+    Object.entries(index.weight_map).map(([name, shard]) => {
+      if (typeof shard !== "string" || !/^[\w.-]+$/.test(shard)) {
+        throw inputError(
+          `Cannot load ${indexPath} as the shard of tensor ${name} must be a file name: ${
+            JSON.stringify(shard)
+          }`,
+        );
+      }
+      return [name, shard];
+    }),
+  );
   const entries = new Map<string, TensorEntry>();
   const files: string[] = [];
-  for (const shard of new Set(Object.values(map))) {
-    if (typeof shard !== "string" || !/^[\w.-]+$/.test(shard)) {
-      throw inputError(`Cannot load ${indexPath} as shards are file names: ${JSON.stringify(shard)}`);
-    }
+  for (const shard of new Set(shardOf.values())) {
     const path = join(folder, shard);
     if (!await exists(path)) throw inputError(`Cannot load ${indexPath} as its shard ${shard} is not there`);
     files.push(path);
     for (const [name, entry] of (await readHeader(path)).entries) {
-      if (map[name] !== shard) {
-        throw inputError(`Cannot load ${path} as the index has tensor ${name} in ${map[name] ?? "no shard"}`);
+      const listed = shardOf.get(name);
+      if (listed !== shard) {
+        throw inputError(`Cannot load ${path} as the index has tensor ${name} in ${listed ?? "no shard"}`);
       }
       entries.set(name, entry);
     }
   }
-  for (const [name, shard] of Object.entries(map)) {
-    if (!entries.has(name)) throw inputError(`Cannot load ${join(folder, shard)} as its tensor ${name} is missing`);
+  for (const [name, shard] of shardOf) {
+    if (!entries.has(name)) {
+      throw inputError(`Cannot load ${join(folder, shard)} as its tensor ${name} is missing`);
+    }
   }
   return opened(folder, files, entries, {});
 }
@@ -105,68 +120,115 @@ function opened(
     async read(name) {
       const entry = entries.get(name);
       if (!entry) throw inputError(`Cannot read ${path} as it has no tensor ${name}`);
-      using file = await Deno.open(entry.file);
+      using file = await openFile(entry.file);
       const bytes = await readAt(file, entry.begin, entry.end - entry.begin);
-      if (!bytes) throw inputError(`Cannot read tensor ${name} of ${entry.file} as the file has been cut short`);
+      if (!bytes) {
+        throw inputError(`Cannot read tensor ${name} of ${entry.file} as the file has been cut short`);
+      }
       return decode(bytes, entry.type);
     },
   };
 }
 
-function parseJson(text: string, path: string): unknown {
+async function openFile(path: string): Promise<Deno.FsFile> {
   try {
-    return JSON.parse(text);
+    return await Deno.open(path);
   } catch (error) {
-    throw inputError(`Cannot load ${path} as it is no JSON: ${(error as Error).message}`);
+    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
+    throw inputError(`Cannot open ${path}: ${what}`, { cause: error });
   }
 }
 
-async function readHeader(path: string): Promise<{ entries: Map<string, TensorEntry>; metadata: Record<string, string> }> {
-  let file: Deno.FsFile;
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function parseJson(bytes: Uint8Array, path: string): unknown {
+  let text: string;
+  let value: unknown;
   try {
-    file = await Deno.open(path);
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    value = JSON.parse(text);
   } catch (error) {
-    throw inputError(`Cannot open ${path}: ${(error as Error).message}`);
+    throw inputError(`Cannot load ${path} as it is no JSON: ${(error as Error).message}`, { cause: error });
   }
-  using _ = file;
-  const { size } = await file.stat();
+  const name = repeatedName(text);
+  if (name !== undefined) throw inputError(`Cannot load ${path} as it has the name ${name} twice`);
+  return value;
+}
+
+/** The first name that an object in valid JSON has twice; JSON.parse keeps the last of them and says nothing. */
+function repeatedName(json: string): string | undefined {
+  const colon = /\s*:/y;
+  const objects: Set<string>[] = [];
+  for (let at = 0; at < json.length; at++) {
+    if (json[at] === "{") objects.push(new Set());
+    else if (json[at] === "}") objects.pop();
+    else if (json[at] === '"') {
+      const begin = at++;
+      for (; json[at] !== '"'; at++) if (json[at] === "\\") at++;
+      colon.lastIndex = at + 1;
+      if (!colon.test(json)) continue;
+      const name: string = JSON.parse(json.slice(begin, at + 1));
+      const names = objects.at(-1)!;
+      if (names.has(name)) return name;
+      names.add(name);
+    }
+  }
+  return undefined;
+}
+
+async function readHeader(
+  path: string,
+): Promise<{ entries: Map<string, TensorEntry>; metadata: Record<string, string> }> {
+  using file = await openFile(path);
+  const { size, isFile } = await file.stat();
+  if (!isFile) throw inputError(`Cannot load ${path} as it must be a file`);
   const prefix = size >= 8 ? await readAt(file, 0, 8) : undefined;
   if (!prefix) throw inputError(`Cannot load ${path} as a safetensors file has at least 8 bytes: ${size}`);
   const headerLength = Number(new DataView(prefix.buffer).getBigUint64(0, true));
-  if (headerLength > MAX_HEADER_BYTES || headerLength > size - 8) {
-    throw inputError(`Cannot load ${path} as its header cannot be ${headerLength} bytes long in a file of ${size}`);
+  const bytes = headerLength <= Math.min(MAX_HEADER_BYTES, size - 8)
+    ? await readAt(file, 8, headerLength)
+    : undefined;
+  if (!bytes) {
+    throw inputError(
+      `Cannot load ${path} as its header cannot be ${headerLength} bytes long in a file of ${size}`,
+    );
   }
-  const text = new TextDecoder().decode(await readAt(file, 8, headerLength));
-  const header = parseJson(text, path);
-  if (typeof header !== "object" || header === null || Array.isArray(header)) {
-    throw inputError(`Cannot load ${path} as its header is no JSON object`);
-  }
+  const header = parseJson(bytes, path);
+  if (!isObject(header)) throw inputError(`Cannot load ${path} as its header is no JSON object`);
   const entries = new Map<string, TensorEntry>();
   const data = 8 + headerLength;
-  let metadata: Record<string, string> = {};
-  for (const [name, value] of Object.entries(header as Record<string, unknown>)) {
-    if (name === "__metadata__") metadata = value as Record<string, string>;
-    else entries.set(name, tensorEntry(path, name, value, data, size));
+  const { __metadata__: metadata = {}, ...tensors } = header;
+  if (!isObject(metadata) || !Object.values(metadata).every((value) => typeof value === "string")) {
+    throw inputError(`Cannot load ${path} as its __metadata__ must be an object of strings`);
+  }
+  for (const [name, value] of Object.entries(tensors)) {
+    entries.set(name, tensorEntry(path, name, value, data, size));
   }
   const sorted = [...entries.values()].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let end = data;
   for (const entry of sorted) {
-    if (entry.begin < end) throw inputError(`Cannot load ${path} as tensor ${entry.name} overlaps the one before it`);
+    if (entry.begin < end) {
+      throw inputError(`Cannot load ${path} as tensor ${entry.name} overlaps the one before it`);
+    }
     if (entry.begin > end) {
-      throw inputError(`Cannot load ${path} as ${entry.begin - end} bytes before tensor ${entry.name} belong to none`);
+      throw inputError(
+        `Cannot load ${path} as ${entry.begin - end} bytes before tensor ${entry.name} belong to none`,
+      );
     }
     end = entry.end;
   }
   if (end !== size) throw inputError(`Cannot load ${path} as its tensors end at byte ${end} of ${size}`);
-  return { entries, metadata };
+  return { entries, metadata: metadata as Record<string, string> };
 }
 
 function tensorEntry(path: string, name: string, value: unknown, data: number, size: number): TensorEntry {
-  const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
+  const { dtype, shape, data_offsets: offsets } = isObject(value) ? value : {};
   const fail = (why: string): never => {
     throw inputError(`Cannot load ${path} as tensor ${name} ${why}`);
   };
-  if (typeof dtype !== "string" || !(dtype in BYTES)) {
+  if (typeof dtype !== "string" || !Object.hasOwn(BYTES, dtype)) {
     fail(`must be of type ${Object.keys(BYTES).join(", ")}: ${JSON.stringify(dtype)}`);
   }
   const isSize = (axis: unknown): axis is number => Number.isSafeInteger(axis) && (axis as number) >= 0;
@@ -177,14 +239,20 @@ function tensorEntry(path: string, name: string, value: unknown, data: number, s
   const type = dtype as TensorType;
   const [first, last] = offsets as [number, number];
   if (data + last > size) fail(`ends at byte ${data + last} of a file of ${size}: the file is cut short`);
-  const wanted = BYTES[type] * (shape as number[]).reduce((product, axis) => product * axis, 1);
-  if (last - first !== wanted) fail(`of shape [${(shape as number[]).join(", ")}] needs ${wanted} bytes: ${last - first}`);
+  const wanted = BYTES[type] * elements(shape as number[]);
+  if (last - first !== wanted) {
+    fail(`of shape [${(shape as number[]).join(", ")}] needs ${wanted} bytes: ${last - first}`);
+  }
   return { name, type, shape: shape as number[], file: path, begin: data + first, end: data + last };
+}
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((product, axis) => product * axis, 1);
 }
 
 function decode(bytes: Uint8Array<ArrayBuffer>, type: TensorType): Float32Array {
   if (type === "F32") return new Float32Array(bytes.buffer);
-  if (type === "F16") return Float32Array.from(new Float16Array(bytes.buffer));
+  if (type === "F16") return new Float32Array(new Float16Array(bytes.buffer));
   const halves = new Uint16Array(bytes.buffer);
   const words = new Uint32Array(halves.length);
   for (let n = 0; n < halves.length; n++) words[n] = halves[n] << 16;
@@ -193,17 +261,31 @@ function decode(bytes: Uint8Array<ArrayBuffer>, type: TensorType): Float32Array 
 
 function encode(values: Float32Array, type: TensorType, name: string): Uint8Array {
   if (type === "F32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  if (type === "F16") {
-    const halves = Float16Array.from(values);
-    const overflow = halves.findIndex((half, n) => !Number.isFinite(half) && Number.isFinite(values[n]));
-    if (overflow >= 0) throw inputError(`Cannot save tensor ${name} as F16, which ends at 65504: ${values[overflow]}`);
-    return new Uint8Array(halves.buffer);
+  const { halves, infinity, largest } = type === "F16"
+    ? { halves: new Uint16Array(new Float16Array(values).buffer), infinity: 0x7c00, largest: "65504" }
+    : { halves: bfloat16(values), infinity: 0x7f80, largest: "3.39e38" };
+  for (let n = 0; n < halves.length; n++) {
+    if ((halves[n] & 0x7fff) === infinity && Number.isFinite(values[n])) {
+      throw inputError(
+        `Cannot save tensor ${name} as ${type}, which ends at ${largest}: element ${n} is ${values[n]}`,
+      );
+    }
   }
+  return new Uint8Array(halves.buffer);
+}
+
+/** The upper halves of the values' bits, rounded to the nearest, ties to even. */
+function bfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
   const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
   const halves = new Uint16Array(values.length);
-  // Round to nearest, ties to even: half of the last kept bit, less one where that bit is 0.
-  for (let n = 0; n < halves.length; n++) halves[n] = (words[n] + 0x7fff + ((words[n] >>> 16) & 1)) >>> 16;
-  return new Uint8Array(halves.buffer);
+  for (let n = 0; n < halves.length; n++) {
+    const word = words[n];
+    const isNaN = (word & 0x7fffffff) > 0x7f800000;
+    // Half of the last kept bit, less one where that bit is 0. It could carry a NaN over into infinity or zero, so a
+    // NaN is cut off and made quiet instead.
+    halves[n] = isNaN ? word >>> 16 | 0x40 : (word + 0x7fff + (word >>> 16 & 1)) >>> 16;
+  }
+  return halves;
 }
 
 /** A tensor to be written; its values are asked for when their turn comes. */
@@ -218,22 +300,33 @@ export interface WritableTensor {
 /**
  * Writes a file, one tensor in memory at a time, under a temporary name until it is whole.
  *
- * @throws {UserError} when a value does not fit the type
+ * @throws {UserError} naming the tensor, when a value is too large for its type
+ * @throws {RangeError} when two tensors have the same name, or one has not as many values as its shape says
+ *
+ * @example
+ * ```ts
+ * const path = await Deno.makeTempFile();
+ * const read = () => Promise.resolve(new Float32Array([1, 2, 3, 4, 5, 6]));
+ * await writeSafetensors(path, [{ name: "weight", shape: [2, 3], type: "BF16", read }]);
+ * const file = await openSafetensors(path);
+ * console.log(file.entries.get("weight")?.shape, await file.read("weight"));
+ * ```
  */
 export async function writeSafetensors(
   path: string,
   tensors: readonly WritableTensor[],
   metadata?: Record<string, string>,
 ): Promise<void> {
-  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {};
+  const header = new Map<string, unknown>([["__metadata__", metadata]]);
   let offset = 0;
   for (const { name, shape, type = "F32" } of tensors) {
-    const end = offset + BYTES[type] * shape.reduce((product, axis) => product * axis, 1);
-    header[name] = { dtype: type, shape, data_offsets: [offset, end] };
+    if (header.has(name)) throw new RangeError(`Cannot write ${path} as the name ${name} is taken`);
+    const end = offset + BYTES[type] * elements(shape);
+    header.set(name, { dtype: type, shape, data_offsets: [offset, end] });
     offset = end;
   }
   // Spaces bring the data to a multiple of eight bytes, as the reference implementation does.
-  const json = new TextEncoder().encode(JSON.stringify(header));
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
   const padded = new Uint8Array(Math.ceil(json.length / 8) * 8).fill(0x20);
   padded.set(json);
   const prefix = new Uint8Array(8);
@@ -243,9 +336,11 @@ export async function writeSafetensors(
     await writeAll(file, padded);
     for (const { name, shape, type = "F32", read } of tensors) {
       const values = await read();
-      const wanted = shape.reduce((product, axis) => product * axis, 1);
+      const wanted = elements(shape);
       if (values.length !== wanted) {
-        throw new RangeError(`Cannot write tensor ${name} as its shape has ${wanted} elements: ${values.length}`);
+        throw new RangeError(
+          `Cannot write tensor ${name} as its shape has ${wanted} elements: ${values.length}`,
+        );
       }
       await writeAll(file, encode(values, type, name));
     }

@@ -4,7 +4,8 @@
  * @module
  */
 import { basename, dirname, join } from "node:path";
-import { exists, syncFolder, TEMPORARY, writeJson } from "./files.ts";
+import { inputError } from "./errors.ts";
+import { exists, syncFolder, TEMPORARY, writeAll, writeAtomically, writeJson } from "./files.ts";
 import { type ModelConfig, modelConfigToJson } from "./model_config.ts";
 import { type TensorType, writeSafetensors } from "./safetensors.ts";
 
@@ -26,24 +27,51 @@ export interface SavedModel {
 /**
  * Writes config.json, model.safetensors and tokenizer.json beside `folder` and moves them into its place when they are
  * whole; an older folder of that name is replaced.
+ *
+ * @throws {UserError} when the tokenizer cannot be read, or a weight is too large for the type
  */
 export async function saveModel(folder: string, model: SavedModel): Promise<void> {
   const partial = join(dirname(folder), basename(folder) + TEMPORARY);
   const old = join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
-  for (const leftover of [partial, old]) {
-    if (await exists(leftover)) await Deno.remove(leftover, { recursive: true });
-  }
+  // A crash between the two renames below leaves the older model under its other name.
+  if (!await exists(folder) && await exists(old)) await Deno.rename(old, folder);
+  await removeFolder(partial);
+  await removeFolder(old);
   await Deno.mkdir(partial, { recursive: true });
-  await writeJson(join(partial, "config.json"), modelConfigToJson(model.config, model.sparseAttention));
-  await writeSafetensors(
-    join(partial, "model.safetensors"),
-    model.tensors.map((tensor) => ({ ...tensor, name: `transformer.${tensor.name}`, type: model.type })),
-    { format: "pt" },
-  );
-  await Deno.copyFile(model.tokenizer, join(partial, "tokenizer.json"));
-  if (model.recommended) await writeJson(join(partial, "sparsify.json"), model.recommended);
+  try {
+    await writeFiles(partial, model);
+  } catch (error) {
+    await removeFolder(partial);
+    throw error;
+  }
+  await syncFolder(partial);
   if (await exists(folder)) await Deno.rename(folder, old);
   await Deno.rename(partial, folder);
   await syncFolder(dirname(folder));
-  if (await exists(old)) await Deno.remove(old, { recursive: true });
+  await removeFolder(old);
+}
+
+async function removeFolder(folder: string): Promise<void> {
+  if (await exists(folder)) await Deno.remove(folder, { recursive: true });
+}
+
+async function writeFiles(folder: string, model: SavedModel): Promise<void> {
+  const tokenizer = await readTokenizer(model.tokenizer);
+  await writeAtomically(join(folder, "tokenizer.json"), (file) => writeAll(file, tokenizer));
+  await writeJson(join(folder, "config.json"), modelConfigToJson(model.config, model.sparseAttention));
+  if (model.recommended) await writeJson(join(folder, "sparsify.json"), model.recommended);
+  await writeSafetensors(
+    join(folder, "model.safetensors"),
+    model.tensors.map((tensor) => ({ ...tensor, name: `transformer.${tensor.name}`, type: model.type })),
+    { format: "pt" },
+  );
+}
+
+async function readTokenizer(path: string): Promise<Uint8Array> {
+  try {
+    return await Deno.readFile(path);
+  } catch (error) {
+    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
+    throw inputError(`Cannot copy ${path}: ${what}`, { cause: error });
+  }
 }

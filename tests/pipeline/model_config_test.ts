@@ -1,0 +1,167 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { UserError } from "../../pipeline/errors.ts";
+import {
+  type ModelConfig,
+  modelConfigToJson,
+  parameterShapes,
+  parseModelConfig,
+  readModelConfig,
+} from "../../pipeline/model_config.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+
+/** config.json of the gpt2 repository on Hugging Face, without the fields that say nothing about the weights. */
+const GPT2 = {
+  activation_function: "gelu_new",
+  architectures: ["GPT2LMHeadModel"],
+  attn_pdrop: 0.1,
+  bos_token_id: 50256,
+  embd_pdrop: 0.1,
+  eos_token_id: 50256,
+  initializer_range: 0.02,
+  layer_norm_epsilon: 1e-5,
+  model_type: "gpt2",
+  n_ctx: 1024,
+  n_embd: 768,
+  n_head: 12,
+  n_layer: 12,
+  n_positions: 1024,
+  resid_pdrop: 0.1,
+  vocab_size: 50257,
+};
+
+const parse = (changes: Record<string, unknown> = {}) =>
+  parseModelConfig({ ...GPT2, ...changes }, "config.json");
+
+const TINY: ModelConfig = {
+  vocabularySize: 7,
+  contextLength: 5,
+  width: 4,
+  layers: 2,
+  heads: 2,
+  mlpWidth: 6,
+  layerNormEpsilon: 1e-6,
+  gate: { bias: 3, temperature: 0.5 },
+};
+
+Deno.test("GPT-2's own config.json is read", () => {
+  assertEquals(parse(), {
+    vocabularySize: 50257,
+    contextLength: 1024,
+    width: 768,
+    layers: 12,
+    heads: 12,
+    mlpWidth: 3072,
+    layerNormEpsilon: 1e-5,
+    gate: undefined,
+  });
+});
+
+Deno.test("GPT-2's parameters are 124,439,808 numbers", () => {
+  const counts = parameterShapes(parse()).map(({ shape }) =>
+    shape.reduce((product, axis) => product * axis, 1)
+  );
+  assertEquals(counts.reduce((sum, count) => sum + count), 124_439_808);
+});
+
+Deno.test("parameters stand in Hugging Face's order, linear weights as [in, out]", () => {
+  const block = (h: string) => [
+    [`${h}.ln_1.weight`, [4]],
+    [`${h}.ln_1.bias`, [4]],
+    [`${h}.attn.c_attn.weight`, [4, 12]],
+    [`${h}.attn.c_attn.bias`, [12]],
+    [`${h}.attn.c_proj.weight`, [4, 4]],
+    [`${h}.attn.c_proj.bias`, [4]],
+    [`${h}.ln_2.weight`, [4]],
+    [`${h}.ln_2.bias`, [4]],
+    [`${h}.mlp.c_fc.weight`, [4, 6]],
+    [`${h}.mlp.c_fc.bias`, [6]],
+    [`${h}.mlp.c_proj.weight`, [6, 4]],
+    [`${h}.mlp.c_proj.bias`, [4]],
+  ];
+  assertEquals(parameterShapes(TINY).map(({ name, shape }) => [name, shape]), [
+    ["wte.weight", [7, 4]],
+    ["wpe.weight", [5, 4]],
+    ...block("h.0"),
+    ...block("h.1"),
+    ["ln_f.weight", [4]],
+    ["ln_f.bias", [4]],
+  ]);
+});
+
+Deno.test("what may be left out, null or of another spelling is understood", () => {
+  const { activation_function: _, layer_norm_epsilon: __, n_positions: ___, ...rest } = GPT2;
+  assertEquals(parseModelConfig(rest, "config.json"), parse());
+  assertEquals(parse({ n_inner: null, activation_function: "gelu_pytorch_tanh" }), parse());
+  assertEquals(parse({ reorder_and_upcast_attn: true, tie_word_embeddings: true }), parse());
+  assertEquals(parse({ n_inner: 100 }).mlpWidth, 100);
+});
+
+Deno.test("a sparse model's gate is read", () => {
+  const sparse_attention = { gate: { bias: -1.5, temperature: 0.5 }, open_fraction: 0.01 };
+  assertEquals(parse({ sparse_attention }).gate, { bias: -1.5, temperature: 0.5 });
+});
+
+Deno.test("what is written as JSON is read back", () => {
+  const { gate: _, ...dense } = TINY;
+  for (const config of [TINY, { ...TINY, mlpWidth: 16 }, { ...dense, gate: undefined }]) {
+    const json = JSON.parse(JSON.stringify(modelConfigToJson(config)));
+    assertEquals(parseModelConfig(json, "config.json"), config);
+  }
+});
+
+Deno.test("further fields of sparse_attention stand beside the gate and cannot replace it", () => {
+  const json = modelConfigToJson(TINY, { open_fraction: 0.01, gate: "none" });
+  assertEquals(json.sparse_attention, { open_fraction: 0.01, gate: TINY.gate });
+  assertEquals("sparse_attention" in modelConfigToJson({ ...TINY, gate: undefined }), false);
+});
+
+const gate = "sparse_attention must be an object whose gate has a bias and a positive temperature";
+const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
+  [{ model_type: "llama" }, `model_type must be "gpt2": "llama"`],
+  [{ model_type: undefined }, `model_type must be "gpt2": undefined`],
+  [
+    { activation_function: "relu" },
+    `activation_function must be "gelu_new" or "gelu_pytorch_tanh": "relu"`,
+  ],
+  [{ tie_word_embeddings: false }, "tie_word_embeddings must be true: false"],
+  [{ scale_attn_weights: false }, "scale_attn_weights must be true: false"],
+  [{ scale_attn_by_inverse_layer_idx: true }, "scale_attn_by_inverse_layer_idx must be false: true"],
+  [{ n_embd: 770 }, "n_embd must be a multiple of n_head, 12: 770"],
+  [{ n_embd: undefined }, "n_embd must be a positive integer: undefined"],
+  [{ n_head: 0 }, "n_head must be a positive integer: 0"],
+  [{ n_layer: 1.5 }, "n_layer must be a positive integer: 1.5"],
+  [{ n_positions: "1024" }, `n_positions must be a positive integer: "1024"`],
+  [{ vocab_size: -1 }, "vocab_size must be a positive integer: -1"],
+  [{ n_inner: 0 }, "n_inner must be a positive integer: 0"],
+  [{ layer_norm_epsilon: 0 }, "layer_norm_epsilon must be a positive number: 0"],
+  [{ layer_norm_epsilon: Infinity }, "layer_norm_epsilon must be a positive number: null"],
+  [{ sparse_attention: null }, `${gate}: null`],
+  [{ sparse_attention: {} }, `${gate}: {}`],
+  [
+    { sparse_attention: { gate: { bias: "3", temperature: 1 } } },
+    `${gate}: {"gate":{"bias":"3","temperature":1}}`,
+  ],
+  [
+    { sparse_attention: { gate: { bias: 3, temperature: 0 } } },
+    `${gate}: {"gate":{"bias":3,"temperature":0}}`,
+  ],
+];
+
+for (const [changes, message] of UNSUPPORTED) {
+  Deno.test(`a config.json is refused: ${message}`, () => {
+    const error = assertThrows(() => parse(changes), UserError);
+    assertEquals(error.message, `Cannot load config.json as ${message}`);
+    assertEquals(error.exitCode, 3);
+  });
+}
+
+Deno.test("a config.json that is missing, no JSON or no object is refused", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/config.json`;
+  const refused = (message: string) => assertRejects(() => readModelConfig(folder.path), UserError, message);
+  await refused(`Cannot read ${path}: no such file`);
+  await Deno.writeTextFile(path, "{");
+  await refused(`Cannot read ${path}: `);
+  await Deno.writeTextFile(path, "[]");
+  await refused(`Cannot load ${path} as it must be a JSON object`);
+});
