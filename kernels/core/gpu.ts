@@ -49,7 +49,6 @@ export class Gpu {
   /** Bytes of every buffer created through {@link Gpu.tensor} and not destroyed. */
   allocatedBytes = 0;
   #failure: DeviceError | undefined;
-  #operation = "opening the device";
   #closed = false;
 
   private constructor(device: GPUDevice, adapter: AdapterDescription, maxBindingBytes: number) {
@@ -58,12 +57,11 @@ export class Gpu {
     this.maxBindingBytes = maxBindingBytes;
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
-      const error = (event as GPUUncapturedErrorEvent).error;
-      const what = error instanceof GPUOutOfMemoryError ? "out of device memory" : error.message.trim();
-      this.#fail(what);
+      this.#fail("an operation", (event as GPUUncapturedErrorEvent).error);
     });
     device.lost.then((info) => {
-      if (!this.#closed) this.#fail(`device lost (${info.reason || "unknown"}): ${info.message}`);
+      const message = `device lost (${info.reason || "unknown"}): ${info.message}`;
+      if (!this.#closed) this.#fail("the run", { message });
     });
   }
 
@@ -93,8 +91,25 @@ export class Gpu {
     return new Gpu(device, { name, vendor, architecture, software }, maxBindingBytes);
   }
 
-  #fail(what: string): void {
-    this.#failure ??= new DeviceError(`Cannot complete ${this.#operation} on ${this.adapter.name}: ${what}`);
+  #fail(operation: string, error: { message: string }): void {
+    const what = error instanceof GPUOutOfMemoryError ? "out of device memory" : error.message.trim();
+    this.#failure ??= new DeviceError(`Cannot complete ${operation} on ${this.adapter.name}: ${what}`);
+  }
+
+  /**
+   * Runs `work`, which may not wait, and keeps what the device says against it under the operation's name, for the next
+   * {@link Gpu.check} after a wait.
+   */
+  #scoped<Result>(operation: string, work: () => Result): Result {
+    const filters = ["validation", "out-of-memory", "internal"] as const;
+    for (const filter of filters) this.device.pushErrorScope(filter);
+    try {
+      return work();
+    } finally {
+      for (const _ of filters) {
+        this.device.popErrorScope().then((error) => error && this.#fail(operation, error), () => {});
+      }
+    }
   }
 
   /** Throws what went wrong on the device since it was opened, if anything did. */
@@ -110,8 +125,7 @@ export class Gpu {
    * @throws {DeviceError} when it is larger than a buffer can be
    */
   tensor(label: string, shape: readonly number[], type: ElementType = "f32"): Tensor {
-    this.#operation = `allocating ${label}`;
-    return createTensor(this, label, shape, type);
+    return this.#scoped(`allocating ${label}`, () => createTensor(this, label, shape, type));
   }
 
   /** Writes `data` to the tensor's elements from `start` on, in order with later submissions. */
@@ -133,10 +147,11 @@ export class Gpu {
   /** Records with `record` and submits what it recorded. `operation` names the work in any error it causes. */
   submit(operation: string, record: (recorder: Recorder) => void): void {
     this.check();
-    this.#operation = operation;
-    const recorder = new Recorder(this.device, operation);
-    record(recorder);
-    this.device.queue.submit([recorder.finish()]);
+    this.#scoped(operation, () => {
+      const recorder = new Recorder(this.device, operation);
+      record(recorder);
+      this.device.queue.submit([recorder.finish()]);
+    });
   }
 
   /** Waits until everything submitted so far is done. */
@@ -167,10 +182,11 @@ export class Gpu {
     try {
       for (let start = 0; start < tensor.byteLength; start += pieceBytes) {
         const bytes = Math.min(pieceBytes, tensor.byteLength - start);
-        const encoder = this.device.createCommandEncoder();
-        encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + start, staging, 0, bytes);
-        this.#operation = `reading ${tensor.label}`;
-        this.device.queue.submit([encoder.finish()]);
+        this.#scoped(`reading ${tensor.label}`, () => {
+          const encoder = this.device.createCommandEncoder();
+          encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + start, staging, 0, bytes);
+          this.device.queue.submit([encoder.finish()]);
+        });
         try {
           await staging.mapAsync(GPUMapMode.READ, 0, bytes);
         } catch (error) {

@@ -35,8 +35,17 @@ export class Recorder {
     this.#pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
   }
 
-  /** Copies `source` over `target` from its element `start` on. */
+  /**
+   * Copies `source` over `target` from its element `start` on.
+   *
+   * @throws {RangeError} when it would end past the target
+   */
   copy(source: Tensor, target: Tensor, start = 0): void {
+    if (start + source.length > target.length) {
+      throw new RangeError(
+        `Cannot copy ${source.label} to ${target.label} as its length is ${target.length}: ${start} + ${source.length}`,
+      );
+    }
     this.#endPass();
     this.#encoder.copyBufferToBuffer(
       source.buffer,
