@@ -50,7 +50,8 @@ function defaultName(command: string): string {
 export async function createRun(runs: string, command: string, name = defaultName(command)): Promise<RunFolder> {
   checkName(name);
   const path = join(runs, name);
-  if (await exists(path)) {
+  // A folder without config.json is what a process killed at its very start leaves behind.
+  if (await exists(join(path, "config.json"))) {
     throw usageError(`Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`);
   }
   await Deno.mkdir(join(path, "checkpoints"), { recursive: true });

@@ -310,6 +310,7 @@ export interface WritableTensor {
  * await writeSafetensors(path, [{ name: "weight", shape: [2, 3], type: "BF16", read }]);
  * const file = await openSafetensors(path);
  * console.log(file.entries.get("weight")?.shape, await file.read("weight"));
+ * await Deno.remove(path);
  * ```
  */
 export async function writeSafetensors(

@@ -184,7 +184,11 @@ const HOSTILE: [what: string, bytes: Uint8Array, message: string][] = [
     fileOf("{}", 0, 2 ** 63),
     "as its header cannot be 9223372036854776000 bytes long in a file of 10",
   ],
-  ["has a header that is no UTF-8", Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0, 0xff), "as it is no JSON: "],
+  [
+    "has a header that is no UTF-8",
+    fileOf(`{"__metadata__":{"a":"?"}}`, 0).map((byte) => byte === 0x3f ? 0xff : byte),
+    "as it is no JSON: ",
+  ],
   ["has a header that is no JSON", fileOf("{a}", 0), "as it is no JSON: "],
   ["has an array for a header", fileOf("[]", 0), "as its header is no JSON object"],
   ["has null for a header", fileOf("null", 0), "as its header is no JSON object"],

@@ -116,11 +116,15 @@ Deno.test("a save that is broken off leaves no half model, and an older one as i
 Deno.test("what a crash left in the middle of a save is cleared away by the next one", async () => {
   await using temporary = await temporaryFolder();
   const folder = `${temporary.path}/model`;
-  await Deno.mkdir(`${folder}.partial`);
-  await Deno.writeTextFile(`${folder}.partial/model.safetensors`, "half");
   await saveModel(folder, await modelOf(1, temporary.path));
+  for (const leftover of [`${folder}.partial`, `${folder}.old.partial`]) {
+    await Deno.mkdir(leftover);
+    await Deno.writeTextFile(`${leftover}/stale.json`, "half");
+  }
+  await saveModel(folder, await modelOf(2, temporary.path));
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
-  assertEquals(await firstWeight(folder), 1);
+  assertEquals(await namesIn(folder), ["config.json", "model.safetensors", "tokenizer.json"]);
+  assertEquals(await firstWeight(folder), 2);
 });
 
 Deno.test("an older model that a crash left under its other name comes back before anything is written", async () => {
