@@ -40,7 +40,7 @@
  *
  * @module
  */
-export { AdapterError, type AdapterDescription, DeviceError, Gpu } from "./kernels/core/gpu.ts";
+export { type AdapterDescription, AdapterError, DeviceError, Gpu } from "./kernels/core/gpu.ts";
 export { compile, Kernel, type KernelSource } from "./kernels/core/kernel.ts";
 export { Recorder } from "./kernels/core/recorder.ts";
 export { destroyTensor, reshape, rows, type Tensor } from "./kernels/core/tensor.ts";
@@ -50,7 +50,13 @@ export {
   HEAD_SUMS,
   prepareGatedAttention,
 } from "./kernels/gated_attention/op.ts";
-export { type Batch, createBatches, IGNORED, sequentialBatches, type TokenSource } from "./pipeline/batches.ts";
+export {
+  type Batch,
+  createBatches,
+  IGNORED,
+  sequentialBatches,
+  type TokenSource,
+} from "./pipeline/batches.ts";
 export { trainBpe } from "./pipeline/bpe_trainer.ts";
 export { listCheckpoints, readCheckpoint, saveCheckpoint } from "./pipeline/checkpoint.ts";
 export { readDocuments } from "./pipeline/documents.ts";
@@ -60,7 +66,12 @@ export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
 export { type MetricRow, openMetrics, readMetrics } from "./pipeline/metrics.ts";
 export { type ModelConfig, parameterShapes, readModelConfig } from "./pipeline/model_config.ts";
 export { type ActivationHook, type Network, prepareNetwork } from "./pipeline/network.ts";
-export { createParameters, type Parameters, readableParameters, uploadParameters } from "./pipeline/parameters.ts";
+export {
+  createParameters,
+  type Parameters,
+  readableParameters,
+  uploadParameters,
+} from "./pipeline/parameters.ts";
 export { openSafetensors, writeSafetensors } from "./pipeline/safetensors.ts";
 export { saveModel } from "./pipeline/save_weights.ts";
 export { createHealthWatch, type Signature } from "./pipeline/signatures.ts";

@@ -53,14 +53,23 @@ function windowCount({ tokens, context }: BatchShape, offset: number): number {
   }
   const windows = Math.floor((length - 1 - offset) / context);
   if (windows < 1) {
-    throw inputError(`Cannot cut ${name} into windows as a context of ${context} needs ${context + 1} tokens: ${length}`);
+    throw inputError(
+      `Cannot cut ${name} into windows as a context of ${context} needs ${context + 1} tokens: ${length}`,
+    );
   }
   return windows;
 }
 
-async function fillRow({ tokens, context }: BatchShape, batch: Batch, row: number, start: number): Promise<void> {
+async function fillRow(
+  { tokens, context }: BatchShape,
+  batch: Batch,
+  row: number,
+  start: number,
+): Promise<void> {
   const window = await tokens.window(start, context + 1);
-  const counted = tokens.exampleTokens === undefined ? undefined : await tokens.countedWindow!(start, context + 1);
+  const counted = tokens.exampleTokens === undefined
+    ? undefined
+    : await tokens.countedWindow!(start, context + 1);
   for (let t = 0; t < context; t++) {
     batch.inputs[row * context + t] = window[t];
     batch.targets[row * context + t] = counted && counted[t + 1] === 0 ? IGNORED : window[t + 1];
@@ -78,7 +87,9 @@ function emptyBatch({ batch, context }: BatchShape, rows: number): Batch {
  *
  * @throws {UserError} when the tokens do not fill one window
  */
-export function createBatches(options: BatchShape & { seed: number }): { at(position: number): Promise<Batch> } {
+export function createBatches(
+  options: BatchShape & { seed: number },
+): { at(position: number): Promise<Batch> } {
   const { tokens, batch, context, seed } = options;
   const slack = tokens.exampleTokens === undefined ? Math.min(context, tokens.length - context) : 1;
   // Every epoch has as many windows as fit behind the largest offset, so that positions map to epochs directly.

@@ -19,7 +19,10 @@ export function describeError(error: unknown): { exitCode: number; message: stri
  * Runs a command to its end and leaves the process: 0, or the code that belongs to what was thrown, whose message goes
  * to standard error on one line. With `debug` the stack follows.
  */
-export async function runCommand(command: () => Promise<void>, { debug }: { debug: boolean }): Promise<never> {
+export async function runCommand(
+  command: () => Promise<void>,
+  { debug }: { debug: boolean },
+): Promise<never> {
   try {
     await command();
     Deno.exit(0);

@@ -86,8 +86,12 @@ export function createDeviceLog<Name extends string>(
       return steps.length;
     },
     record(recorder, step) {
-      if (steps.length === capacity) throw new RangeError(`Cannot log step ${step} as ${capacity} rows wait: poll first`);
-      for (const name of names) recorder.copy(sources[name], rows, steps.length * rowLength + starts.get(name)!);
+      if (steps.length === capacity) {
+        throw new RangeError(`Cannot log step ${step} as ${capacity} rows wait: poll first`);
+      }
+      for (const name of names) {
+        recorder.copy(sources[name], rows, steps.length * rowLength + starts.get(name)!);
+      }
       steps.push(step);
     },
     async poll() {

@@ -61,7 +61,9 @@ export async function expandSources(sources: readonly string[]): Promise<string[
     try {
       info = await Deno.stat(source);
     } catch (error) {
-      const what = error instanceof Deno.errors.NotFound ? "no such file or folder" : (error as Error).message;
+      const what = error instanceof Deno.errors.NotFound
+        ? "no such file or folder"
+        : (error as Error).message;
       throw inputError(`Cannot read data ${source}: ${what}`);
     }
     if (!info.isDirectory) {
@@ -70,7 +72,9 @@ export async function expandSources(sources: readonly string[]): Promise<string[
     }
     const found = await Array.fromAsync(walk(source));
     if (found.length === 0) {
-      throw inputError(`Cannot read data ${source} as a folder must hold .txt, .md, .jsonl or .parquet files: none found`);
+      throw inputError(
+        `Cannot read data ${source} as a folder must hold .txt, .md, .jsonl or .parquet files: none found`,
+      );
     }
     files.push(...found.sort());
   }
@@ -149,8 +153,12 @@ async function* readJsonl(source: string): AsyncGenerator<TextPiece | Example> {
 function documentOf(value: Record<string, unknown> | null, where: string): TextPiece | Example {
   const { text, prompt, completion } = value ?? {};
   if (typeof text === "string") return { kind: "text", text, last: true };
-  if (typeof prompt === "string" && typeof completion === "string") return { kind: "example", prompt, completion, where };
-  throw inputError(`Cannot read ${where} as it needs a "text", or a "prompt" and a "completion", that are strings`);
+  if (typeof prompt === "string" && typeof completion === "string") {
+    return { kind: "example", prompt, completion, where };
+  }
+  throw inputError(
+    `Cannot read ${where} as it needs a "text", or a "prompt" and a "completion", that are strings`,
+  );
 }
 
 async function* readParquet(source: string): AsyncGenerator<TextPiece | Example> {

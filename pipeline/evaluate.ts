@@ -54,7 +54,11 @@ export async function evaluate(
   gpu: Gpu,
   network: Network,
   parameters: Parameters,
-  options: { mode: Extract<GateMode, "dense" | "deterministic">; gateBias?: number; batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch> },
+  options: {
+    mode: Extract<GateMode, "dense" | "deterministic">;
+    gateBias?: number;
+    batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>;
+  },
 ): Promise<Evaluation> {
   const { mode, gateBias = 0, batches } = options;
   const { layers, heads } = network.config;
@@ -136,8 +140,10 @@ export async function evaluate(
     edgesPerQuery: sum(open) / (layers * heads * queries),
     deadQueries: sum(dead) / (layers * heads * queries),
     liveHeads: open.filter((edges) => edges > 0).length,
-    openByHead: Array.from({ length: layers }, (_, layer) =>
-      Array.from(open.subarray(layer * heads, (layer + 1) * heads), (edges) => edges / pairs)),
+    openByHead: Array.from(
+      { length: layers },
+      (_, layer) => Array.from(open.subarray(layer * heads, (layer + 1) * heads), (edges) => edges / pairs),
+    ),
     batchCe,
   };
 }

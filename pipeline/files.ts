@@ -23,7 +23,10 @@ export async function syncFolder(folder: string): Promise<void> {
  *
  * @param write receives the open file; if it throws, nothing is left behind
  */
-export async function writeAtomically(path: string, write: (file: Deno.FsFile) => Promise<void>): Promise<void> {
+export async function writeAtomically(
+  path: string,
+  write: (file: Deno.FsFile) => Promise<void>,
+): Promise<void> {
   const temporary = path + TEMPORARY;
   try {
     using file = await Deno.open(temporary, { write: true, create: true, truncate: true });

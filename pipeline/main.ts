@@ -67,7 +67,9 @@ async function runSettings<const Table extends SettingsTable>(
 ): Promise<{ settings: SettingsOf<Table>; folder?: RunFolder }> {
   if (parsed.resume === undefined) return { settings: await resolveSettings(table, parsed) };
   const runs = (parsed.given as { runs?: string }).runs ?? (table.runs.value as string);
-  if (parsed.config) throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
+  if (parsed.config) {
+    throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
+  }
   return await openResumed<Table>(command, runs, parsed.resume, parsed.given);
 }
 
@@ -90,7 +92,9 @@ async function train<Summary extends object>(
     summary = await body(run, progress, signal);
   } catch (error) {
     progress.finish();
-    if (error instanceof Error) error.message += `; go on by deno task ${command} --resume ${run.folder.name}`;
+    if (error instanceof Error) {
+      error.message += `; go on by deno task ${command} --resume ${run.folder.name}`;
+    }
     throw error;
   } finally {
     run.metrics.close();
@@ -128,9 +132,15 @@ async function sparsifyCommand(args: string[]): Promise<void> {
     show(summary, run) {
       const lines = [summaryTable(summary), ""];
       if (!summary.sparse.feasible) {
-        lines.push(`The constraint held at no evaluation: these are the last step's weights. Try more --steps or --slack.`);
+        lines.push(
+          `The constraint held at no evaluation: these are the last step's weights. Try more --steps or --slack.`,
+        );
       }
-      lines.push(`${summary.test_tokens} held-out tokens; target loss ${summary.target_loss.toFixed(4)} on validation.`);
+      lines.push(
+        `${summary.test_tokens} held-out tokens; target loss ${
+          summary.target_loss.toFixed(4)
+        } on validation.`,
+      );
       lines.push(`Model: ${run.folder.model}   Results: ${run.folder.summary}`);
       return lines.join("\n");
     },
@@ -143,7 +153,9 @@ async function pretrainCommand(args: string[]): Promise<void> {
   const { settings, folder } = await runSettings("pretrain", PRETRAIN, parsed);
   const { width, heads, layers, context, seed, tokenizer } = settings;
   if (tokenizer === undefined) throw usageError("Cannot pre-train without --tokenizer");
-  if (width % heads !== 0) throw usageError(`Cannot use --width ${width} as it must be a multiple of --heads ${heads}`);
+  if (width % heads !== 0) {
+    throw usageError(`Cannot use --width ${width} as it must be a multiple of --heads ${heads}`);
+  }
   const { vocabularySize } = await loadTokenizer(tokenizer);
   const config: ModelConfig = {
     vocabularySize,
@@ -173,7 +185,9 @@ async function pretrainCommand(args: string[]): Promise<void> {
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
     show: ({ test, validation, parameters }, run) =>
       `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
-      `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${formatShare(test.exact_rows)}; ` +
+      `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${
+        formatShare(test.exact_rows)
+      }; ` +
       `open edges ${formatShare(test.open_fraction)}\nModel: ${run.folder.model}`,
   });
 }
@@ -205,7 +219,9 @@ async function evaluateCommand(args: string[]): Promise<void> {
       batches: sequentialBatches({ tokens: tokens.test, batch, context, limit: settings.evalTokens }),
     });
     progress.finish();
-    if (settings.json) return console.log(JSON.stringify({ model, mode: gated ? "gated" : "dense", ...result }));
+    if (settings.json) {
+      return console.log(JSON.stringify({ model, mode: gated ? "gated" : "dense", ...result }));
+    }
     console.log(formatTable([
       ["", gated ? "with its gates" : "dense"],
       ["loss (nats)", result.ce.toFixed(4)],
@@ -228,7 +244,9 @@ async function evaluateCommand(args: string[]): Promise<void> {
 async function trainTokenizerCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(TRAIN_TOKENIZER, args);
   if (parsed.help) {
-    return console.log(helpText("train-tokenizer", PURPOSES["train-tokenizer"], TRAIN_TOKENIZER, { runs: false }));
+    return console.log(
+      helpText("train-tokenizer", PURPOSES["train-tokenizer"], TRAIN_TOKENIZER, { runs: false }),
+    );
   }
   const { data, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
   requireData(data);
@@ -237,13 +255,17 @@ async function trainTokenizerCommand(args: string[]): Promise<void> {
       yield document.kind === "text" ? document.text : document.prompt + document.completion;
     }
   }
-  const path = await exists(output) && (await Deno.stat(output)).isDirectory ? join(output, "tokenizer.json") : output;
+  const path = await exists(output) && (await Deno.stat(output)).isDirectory
+    ? join(output, "tokenizer.json")
+    : output;
   const tokenizer = await trainBpe(texts(), { vocabularySize: vocabulary }) as {
     model: { vocab: Record<string, number> };
   };
   const entries = Object.keys(tokenizer.model.vocab).length;
   if (entries < vocabulary) {
-    throw inputError(`Cannot train ${vocabulary} entries as the text has no more pairs that occur twice: ${entries}`);
+    throw inputError(
+      `Cannot train ${vocabulary} entries as the text has no more pairs that occur twice: ${entries}`,
+    );
   }
   await Deno.writeTextFile(path, JSON.stringify(tokenizer) + "\n");
   console.log(`${entries} entries: ${path}`);

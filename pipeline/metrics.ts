@@ -134,7 +134,9 @@ export async function openMetrics(
       const rank = (phase: string): number => PHASES.indexOf(phase as MetricRow["phase"]);
       const late = ({ phase, step }: MetricRow): boolean =>
         rank(phase) > rank(upTo.phase) || (phase === upTo.phase && step > upTo.step);
-      const first = starts.findIndex((start, n) => rowsOf(bytes.subarray(start, starts[n + 1] ?? whole)).some(late));
+      const first = starts.findIndex((start, n) =>
+        rowsOf(bytes.subarray(start, starts[n + 1] ?? whole)).some(late)
+      );
       if (first >= 0) end = starts[first];
     }
   }

@@ -175,11 +175,15 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   const gelu = await prepareGelu(gpu, { length: rows * mlpWidth });
   const residual = await prepareResidual(gpu, { length: rows * width });
   const attention = await Promise.all(
-    Array.from({ length: layers }, (_, layer) =>
-      prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer })),
+    Array.from(
+      { length: layers },
+      (_, layer) => prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer }),
+    ),
   );
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride, blocks });
-  const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride, blocks }) : undefined;
+  const distillation = distill
+    ? await prepareDistillation(gpu, { vocabularySize, stride, blocks })
+    : undefined;
   const head = await Promise.all(blocks.map(({ count }) =>
     Promise.all(slices.map(async (slice, index) => ({
       ...slice,
@@ -285,11 +289,21 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   }
 
   /** Logits of one block for the final layer norm's output `x`, written to `into`. */
-  function recordLogits(recorder: Recorder, parameters: Parameters, block: number, x: Tensor, into: Tensor): void {
+  function recordLogits(
+    recorder: Recorder,
+    parameters: Parameters,
+    block: number,
+    x: Tensor,
+    into: Tensor,
+  ): void {
     const { first, count } = blocks[block];
     const embeddingTensor = parameters.get("wte.weight")!;
     for (const { start, count: tokens, logits: product } of head[block]) {
-      product.record(recorder, { a: rowsOf(x, first, count), b: rowsOf(embeddingTensor, start, tokens), c: into });
+      product.record(recorder, {
+        a: rowsOf(x, first, count),
+        b: rowsOf(embeddingTensor, start, tokens),
+        c: into,
+      });
     }
   }
 
@@ -452,7 +466,9 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         }
       }
       crossEntropy.total(recorder, { rows: lossRows, totals });
-      if (teacherParameters) crossEntropy.total(recorder, { rows: teacher!.rows, totals: distillationTotals });
+      if (teacherParameters) {
+        crossEntropy.total(recorder, { rows: teacher!.rows, totals: distillationTotals });
+      }
     },
 
     logits(recorder, parameters, block) {

@@ -13,7 +13,13 @@ import { type MetricRow, openMetrics, PHASES } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { createRun, openRun, type RunFolder } from "./run_folder.ts";
 import { assertSelfCheck } from "./self_check.ts";
-import { checkContext, requireData, resumedSettings, type SettingsOf, type SettingsTable } from "./settings.ts";
+import {
+  checkContext,
+  requireData,
+  resumedSettings,
+  type SettingsOf,
+  type SettingsTable,
+} from "./settings.ts";
 import { tokenise } from "./tokenise.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
@@ -52,7 +58,9 @@ export interface RunModel {
 export async function openCheckedGpu(reporter: Reporter): Promise<Gpu> {
   const gpu = await Gpu.open();
   await assertSelfCheck(gpu);
-  reporter.message(`adapter ${gpu.adapter.name}${gpu.adapter.software ? ", a CPU driver" : ""}; self-check passed`);
+  reporter.message(
+    `adapter ${gpu.adapter.name}${gpu.adapter.software ? ", a CPU driver" : ""}; self-check passed`,
+  );
   return gpu;
 }
 
@@ -113,10 +121,20 @@ export async function prepareRun(
     const { metadata } = tokens.train;
     reporter.message(
       `${metadata.get("all_tokens")} tokens in ${metadata.get("all_documents")} documents; held out ` +
-        `${metadata.get("split_rule")}: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
+        `${
+          metadata.get("split_rule")
+        }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
     );
     const metrics = await openMetrics(folder.metrics, await resumePoint(folder));
-    return { gpu, folder, config: model.config, weights: model.weights, tokens, tokenizerPath: tokenizer.path, metrics };
+    return {
+      gpu,
+      folder,
+      config: model.config,
+      weights: model.weights,
+      tokens,
+      tokenizerPath: tokenizer.path,
+      metrics,
+    };
   } catch (error) {
     folder.release();
     if (!resumed && error instanceof UserError) await Deno.remove(folder.path, { recursive: true });

@@ -14,7 +14,14 @@ import { collect, gateObjective, type PreparedRun, type Reporter, runTrainedPhas
 /** The result of a run, as it stands in summary.json. */
 export interface PretrainSummary {
   validation: { ce: number; tokens: number };
-  test: { ce: number; perplexity: number; accuracy: number; exact_rows: number; open_fraction: number; tokens: number };
+  test: {
+    ce: number;
+    perplexity: number;
+    accuracy: number;
+    exact_rows: number;
+    open_fraction: number;
+    tokens: number;
+  };
   parameters: number;
   steps: number;
   /** Training tokens. */
@@ -40,7 +47,9 @@ export async function pretrain(
   const { batch, context, sparse, targetLoss } = settings;
   const started = performance.now();
   if (sparse && targetLoss === "auto") {
-    throw usageError("Cannot train sparse from the start without a dense loss to stay at: give --target-loss");
+    throw usageError(
+      "Cannot train sparse from the start without a dense loss to stay at: give --target-loss",
+    );
   }
   const target = sparse ? targetLoss as number : undefined;
   const gates = sparse ? gateObjective(settings) : undefined;
@@ -63,7 +72,6 @@ export async function pretrain(
     parameters,
     reporter,
     signal,
-    signatures: [],
     gates,
     constraint: target === undefined ? undefined : {
       every: settings.constraintEvery,
@@ -76,7 +84,9 @@ export async function pretrain(
   const held = await measure(validation);
   const test = await measure(await collect(tokens.test, { batch, context, limit: settings.evalTokens }));
   await saveModel(run.folder.model, {
-    config: sparse ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } } : config,
+    config: sparse
+      ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
+      : config,
     tensors: readableParameters(gpu, parameters),
     type: settings.saveType,
     tokenizer: run.tokenizerPath,

@@ -49,9 +49,13 @@ export function formatRow(
 ): string {
   const parts = [`${row.phase} ${row.step}/${steps}`, `CE ${row.ce.toFixed(3)}`];
   if (target !== undefined) {
-    parts.push(`τ ${target.toFixed(3)}${row.constraint === null ? "" : ` (${row.constraint >= 0 ? "+" : "−"}${
-      Math.abs(row.constraint).toFixed(3)
-    })`}`);
+    parts.push(
+      `τ ${target.toFixed(3)}${
+        row.constraint === null
+          ? ""
+          : ` (${row.constraint >= 0 ? "+" : "−"}${Math.abs(row.constraint).toFixed(3)})`
+      }`,
+    );
   }
   if (row.lambda !== null) parts.push(`λ ${row.lambda.toPrecision(2)}`);
   if (row.open_fraction !== null) parts.push(`open ${formatShare(row.open_fraction)}`);

@@ -33,7 +33,9 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 function checkName(name: string): void {
   if (!NAME.test(name)) {
-    throw usageError(`Cannot name a run ${name} as names consist of letters, digits, dots, dashes and underscores`);
+    throw usageError(
+      `Cannot name a run ${name} as names consist of letters, digits, dots, dashes and underscores`,
+    );
   }
 }
 
@@ -47,12 +49,18 @@ function defaultName(command: string): string {
  *
  * @throws {UserError} when the name is not allowed or taken
  */
-export async function createRun(runs: string, command: string, name = defaultName(command)): Promise<RunFolder> {
+export async function createRun(
+  runs: string,
+  command: string,
+  name = defaultName(command),
+): Promise<RunFolder> {
   checkName(name);
   const path = join(runs, name);
   // A folder without config.json is what a process killed at its very start leaves behind.
   if (await exists(join(path, "config.json"))) {
-    throw usageError(`Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`);
+    throw usageError(
+      `Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`,
+    );
   }
   await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
   return lock(name, path);
@@ -66,7 +74,9 @@ export async function createRun(runs: string, command: string, name = defaultNam
 export async function openRun(runs: string, name: string): Promise<RunFolder> {
   checkName(name);
   const path = join(runs, name);
-  if (!await exists(join(path, "config.json"))) throw usageError(`Cannot resume ${name} as ${path} is no run`);
+  if (!await exists(join(path, "config.json"))) {
+    throw usageError(`Cannot resume ${name} as ${path} is no run`);
+  }
   await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
   return lock(name, path);
 }

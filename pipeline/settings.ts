@@ -20,7 +20,14 @@ interface Common {
 export type Setting =
   | (Common & { kind: "path" | "name"; value: string | undefined; placeholder: string })
   | (Common & { kind: "paths"; value: readonly string[]; placeholder: string })
-  | (Common & { kind: "number"; value: number; lowest: number; highest?: number; above?: boolean; integer?: boolean })
+  | (Common & {
+    kind: "number";
+    value: number;
+    lowest: number;
+    highest?: number;
+    above?: boolean;
+    integer?: boolean;
+  })
   | (Common & { kind: "numberOrAuto"; value: number | "auto" })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
@@ -28,7 +35,8 @@ export type Setting =
 /** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
 export type SettingsTable = Record<string, Setting>;
 
-type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V } ? V extends string ? string
+type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V }
+  ? V extends string ? string
   : string | undefined
   : S extends { kind: "paths" } ? string[]
   : S extends { kind: "number" } ? number
@@ -37,7 +45,9 @@ type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infe
   : boolean;
 
 /** The values that a table describes. */
-export type SettingsOf<Table extends SettingsTable> = { -readonly [Name in keyof Table]: ValueOf<Table[Name]> };
+export type SettingsOf<Table extends SettingsTable> = {
+  -readonly [Name in keyof Table]: ValueOf<Table[Name]>;
+};
 
 const integer = (value: number, lowest: number, help: string, group: string) =>
   ({ kind: "number", value, lowest, integer: true, help, group }) as const;
@@ -94,7 +104,13 @@ const GATES = {
     help: "held-out loss to stay at, nats; auto: the dense model's plus --slack",
     group: "Gates",
   },
-  slack: { kind: "number", value: 0, lowest: -100, help: "nats above the dense loss, with auto", group: "Gates" },
+  slack: {
+    kind: "number",
+    value: 0,
+    lowest: -100,
+    help: "nats above the dense loss, with auto",
+    group: "Gates",
+  },
   constraintScale: positive(0.03, "violation in nats at which the controller reacts fully", "Gates"),
   constraintEvery: integer(4, 1, "steps between measurements of the constraint", "Gates"),
   average: share(0.9, "moving average of the violation", "Gates"),
@@ -113,7 +129,13 @@ const RUN = {
   checkpointEvery: integer(100, 1, "steps between checkpoints", "Run"),
   keepCheckpoints: integer(2, 1, "checkpoints kept of each phase", "Run"),
   runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
-  name: { kind: "name", value: undefined, placeholder: "NAME", help: "the run's folder (default: from the time)", group: "Run" },
+  name: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME",
+    help: "the run's folder (default: from the time)",
+    group: "Run",
+  },
   saveType: {
     kind: "choice",
     value: "F32",
@@ -174,7 +196,13 @@ export const EVALUATE = {
 export const TRAIN_TOKENIZER = {
   data: DATA.data,
   vocabulary: integer(4096, 257, "entries, the bytes and the end-of-text token included", "Tokenizer"),
-  output: { kind: "path", value: "tokenizer.json", placeholder: "FILE", help: "file to write", group: "Tokenizer" },
+  output: {
+    kind: "path",
+    value: "tokenizer.json",
+    placeholder: "FILE",
+    help: "file to write",
+    group: "Tokenizer",
+  },
   debug: OUTPUT.debug,
 } as const satisfies SettingsTable;
 
@@ -209,7 +237,10 @@ const SPECIAL = ["config", "resume"];
  *
  * @throws {UserError} on an unknown flag, a missing or bad value: one line, naming the flag
  */
-export function parseCommand<const Table extends SettingsTable>(table: Table, args: string[]): ParsedCommand<Table> {
+export function parseCommand<const Table extends SettingsTable>(
+  table: Table,
+  args: string[],
+): ParsedCommand<Table> {
   const flags = new Map(Object.keys(table).map((name) => [kebab(name), name]));
   const booleans = [...flags].filter(([, name]) => table[name].kind === "flag").map(([key]) => key);
   const lists = [...flags].filter(([, name]) => table[name].kind === "paths").map(([key]) => key);
@@ -229,7 +260,9 @@ export function parseCommand<const Table extends SettingsTable>(table: Table, ar
   for (const [key, name] of flags) {
     if (parsed[key] !== undefined) given[name] = parseValue(`--${key}`, table[name], parsed[key]);
   }
-  for (const key of SPECIAL) if (parsed[key] === "") throw usageError(`Cannot use --${key} as it needs a value`);
+  for (const key of SPECIAL) {
+    if (parsed[key] === "") throw usageError(`Cannot use --${key} as it needs a value`);
+  }
   return {
     help: parsed.help === true,
     given: given as Partial<SettingsOf<Table>>,
@@ -252,7 +285,9 @@ function joinNegativeNumbers(args: string[], strings: string[]): string[] {
 
 function parseValue(label: string, setting: Setting, value: unknown): unknown {
   const fail = (required: string): never => {
-    throw usageError(`Cannot use ${label} as it must be ${required}: ${value === "" ? "nothing given" : String(value)}`);
+    throw usageError(
+      `Cannot use ${label} as it must be ${required}: ${value === "" ? "nothing given" : String(value)}`,
+    );
   };
   const isText = typeof value === "string" && value !== "";
   switch (setting.kind) {
@@ -263,7 +298,9 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
       return isText ? value : fail("a " + setting.kind);
     case "paths": {
       const list = Array.isArray(value) ? value : [value];
-      return list.length > 0 && list.every((item) => typeof item === "string" && item) ? list : fail("a path");
+      return list.length > 0 && list.every((item) => typeof item === "string" && item)
+        ? list
+        : fail("a path");
     }
     case "choice":
       return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
@@ -277,7 +314,9 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
       if (setting.kind === "numberOrAuto") return number;
       const { lowest, highest = Infinity, above } = setting;
       if (setting.integer && !Number.isSafeInteger(number)) return fail("a whole number");
-      if (above ? number <= lowest : number < lowest) return fail(`${above ? "above" : "at least"} ${lowest}`);
+      if (above ? number <= lowest : number < lowest) {
+        return fail(`${above ? "above" : "at least"} ${lowest}`);
+      }
       return number <= highest ? number : fail(`at most ${highest}`);
     }
   }
@@ -285,10 +324,13 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
 
 /** The nearest known name, as a question, where one is near. */
 function suggestion(name: string, known: string[], prefix = ""): string {
-  const near = known.map((other) => ({ other, distance: editDistance(name, other) })).sort((a, b) =>
-    a.distance - b.distance
-  )[0];
-  return near && near.distance <= Math.max(2, name.length / 3) ? ` (did you mean ${prefix}${near.other}?)` : "";
+  const near =
+    known.map((other) => ({ other, distance: editDistance(name, other) })).sort((a, b) =>
+      a.distance - b.distance
+    )[0];
+  return near && near.distance <= Math.max(2, name.length / 3)
+    ? ` (did you mean ${prefix}${near.other}?)`
+    : "";
 }
 
 function editDistance(a: string, b: string): number {
@@ -327,7 +369,9 @@ export async function readSettingsFile<const Table extends SettingsTable>(
   const settings: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(json)) {
     const setting = table[name];
-    if (!setting) throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
+    if (!setting) {
+      throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
+    }
     const checked = parseValue(`${name} in ${path}`, setting, value);
     const resolve = (item: string): string =>
       relativeTo === undefined || isAbsolute(item) || item === STANDARD_INPUT ? item : join(relativeTo, item);
@@ -354,7 +398,10 @@ export async function resolveSettings<const Table extends SettingsTable>(
 }
 
 /** What a model folder's sparsify.json recommends, as far as the command has such settings. */
-async function recommended(table: SettingsTable, model: string | undefined): Promise<Record<string, unknown>> {
+async function recommended(
+  table: SettingsTable,
+  model: string | undefined,
+): Promise<Record<string, unknown>> {
   if (model === undefined) return {};
   const path = join(model, "sparsify.json");
   try {
@@ -381,14 +428,21 @@ export function resumedSettings<const Table extends SettingsTable>(
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
     if (!free.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
-      throw usageError(`Cannot resume ${name} with --${kebab(key)} ${value}, as the run began with ${before}`);
+      throw usageError(
+        `Cannot resume ${name} with --${kebab(key)} ${value}, as the run began with ${before}`,
+      );
     }
   }
   return { ...own, ...given };
 }
 
 /** The `--help` text of a command. */
-export function helpText(command: string, purpose: string, table: SettingsTable, options: { runs: boolean }): string {
+export function helpText(
+  command: string,
+  purpose: string,
+  table: SettingsTable,
+  options: { runs: boolean },
+): string {
   const groups = new Map<string, [string, string][]>();
   const line = (group: string, left: string, right: string): void => {
     if (!groups.has(group)) groups.set(group, []);
@@ -401,7 +455,11 @@ export function helpText(command: string, purpose: string, table: SettingsTable,
       line(setting.group, left, setting.help + (setting.value ? " (on)" : ""));
       continue;
     }
-    const placeholder = "placeholder" in setting ? setting.placeholder : setting.kind === "choice" ? "TYPE" : "N";
+    const placeholder = "placeholder" in setting
+      ? setting.placeholder
+      : setting.kind === "choice"
+      ? "TYPE"
+      : "N";
     const shown = setting.kind === "paths" ? undefined : setting.value;
     line(setting.group, `--${key} ${placeholder}`, setting.help + (shown === undefined ? "" : ` (${shown})`));
   }
@@ -423,6 +481,8 @@ export function requireData(data: readonly string[]): void {
 /** A context or the error that the model is shorter. */
 export function checkContext(context: number, contextLength: number, model: string): void {
   if (context > contextLength) {
-    throw inputError(`Cannot use a context of ${context} as the positions of ${model} end at ${contextLength}`);
+    throw inputError(
+      `Cannot use a context of ${context} as the positions of ${model} end at ${contextLength}`,
+    );
   }
 }

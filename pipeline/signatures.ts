@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { MetricRow } from "./metrics.ts";
 
 /** What is looked at after each step. */
 export interface HealthSample {
@@ -15,6 +16,17 @@ export interface HealthSample {
   expectedOpen?: number;
   /** Share of queries without an open edge, at evaluations. */
   deadQueries?: number;
+}
+
+/** What a row of the metrics says about health. */
+export function healthSample(row: MetricRow): HealthSample {
+  return {
+    step: row.step,
+    violation: row.constraint ?? undefined,
+    lambda: row.lambda ?? undefined,
+    expectedOpen: row.expected_open ?? undefined,
+    deadQueries: row.dead_queries ?? undefined,
+  };
 }
 
 /** Bounds that the signatures are told by. */
@@ -58,16 +70,30 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
     const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 
     if (violation !== undefined) {
-      report("loss spike", violation > spike, () =>
-        `CE stands ${violation.toFixed(2)} above its target; edges fell faster than the weights could follow ` +
-        `(raise --lambda-min or lower --lr)`);
+      report(
+        "loss spike",
+        violation > spike,
+        () =>
+          `CE stands ${
+            violation.toFixed(2)
+          } above its target; edges fell faster than the weights could follow ` +
+          `(raise --lambda-min or lower --lr)`,
+      );
     }
     if (lambda !== undefined) {
       // The floor is where a healthy run may rest while the constraint holds easily; the ceiling is not.
-      const bound = lambda >= lambdaMax ? lambdaMax : lambda <= lambdaMin && (violation ?? 0) > 0 ? lambdaMin : undefined;
+      const bound = lambda >= lambdaMax
+        ? lambdaMax
+        : lambda <= lambdaMin && (violation ?? 0) > 0
+        ? lambdaMin
+        : undefined;
       atBoundSince = bound === undefined ? undefined : atBoundSince ?? step;
-      report("wind-up", atBoundSince !== undefined && step - atBoundSince >= window, () =>
-        `λ has stood at its bound ${bound} for ${step - atBoundSince!} steps (raise --slack or lower --lr)`);
+      report(
+        "wind-up",
+        atBoundSince !== undefined && step - atBoundSince >= window,
+        () =>
+          `λ has stood at its bound ${bound} for ${step - atBoundSince!} steps (raise --slack or lower --lr)`,
+      );
     }
     if (expectedOpen !== undefined && violation !== undefined) {
       recent.push({ step, expectedOpen, violation });
@@ -82,8 +108,18 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       });
     }
     if (deadQueries !== undefined) {
-      report("dead queries", deadQueries > deadBound, () => `${percent(deadQueries)} of queries have no open edge`);
+      report(
+        "dead queries",
+        deadQueries > deadBound,
+        () => `${percent(deadQueries)} of queries have no open edge`,
+      );
     }
     return found;
   };
+}
+
+/** Every signature of a phase, from its rows. */
+export function signaturesOf(rows: readonly MetricRow[], bounds: HealthBounds): Signature[] {
+  const watch = createHealthWatch(bounds);
+  return rows.flatMap((row) => watch(healthSample(row)));
 }

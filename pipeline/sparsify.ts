@@ -11,12 +11,27 @@
  *
  * @module
  */
-import { type Evaluation, evaluate, type EvaluationBatch } from "./evaluate.ts";
+import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
+import { readMetrics } from "./metrics.ts";
 import { prepareNetwork } from "./network.ts";
-import { createParameters, destroyParameters, type Parameters, readableParameters, uploadParameters } from "./parameters.ts";
+import {
+  createParameters,
+  destroyParameters,
+  type Parameters,
+  readableParameters,
+  uploadParameters,
+} from "./parameters.ts";
 import { saveModel } from "./save_weights.ts";
 import type { SparsifySettings } from "./settings.ts";
-import { collect, gateObjective, type PreparedRun, type Reporter, runTrainedPhase } from "./training_run.ts";
+import { signaturesOf } from "./signatures.ts";
+import {
+  collect,
+  gateObjective,
+  healthBounds,
+  type PreparedRun,
+  type Reporter,
+  runTrainedPhase,
+} from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
 export interface SparsifySummary {
@@ -72,9 +87,15 @@ export async function sparsify(
   const { batch, context } = settings;
   const gates = gateObjective(settings);
   reporter.message("compiling kernels");
-  const network = await prepareNetwork(gpu, config, { batch, context, training: true, distill: settings.distill > 0 });
+  const network = await prepareNetwork(gpu, config, {
+    batch,
+    context,
+    training: true,
+    distill: settings.distill > 0,
+  });
   const parameters = createParameters(gpu, weights.parameters);
-  const loadDense = (target: Parameters): Promise<void> => uploadParameters(gpu, target, (name) => weights.read(name));
+  const loadDense = (target: Parameters): Promise<void> =>
+    uploadParameters(gpu, target, (name) => weights.read(name));
   await loadDense(parameters);
 
   const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
@@ -93,8 +114,7 @@ export async function sparsify(
 
   const teacher = settings.distill > 0 ? createParameters(gpu, weights.parameters, "teacher's ") : undefined;
   if (teacher) await loadDense(teacher);
-  const signatures: string[] = [];
-  const shared = { run, settings, network, parameters, reporter, signal, signatures };
+  const shared = { run, settings, network, parameters, reporter, signal };
   const outcome = await runTrainedPhase({
     ...shared,
     phase: "sparse",
@@ -135,6 +155,10 @@ export async function sparsify(
     control = await measure("dense", test);
   }
 
+  const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
+  const signatures = signaturesOf(sparseRows, healthBounds(settings.steps, gates)).map(({ message }) =>
+    message
+  );
   const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
     ce,
     perplexity,

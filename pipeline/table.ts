@@ -10,7 +10,8 @@ import type { SparsifySummary } from "./sparsify.ts";
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => [...row[column]].length)));
   return rows.map((row) =>
-    row.map((cell, column) => column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column])).join("  ")
+    row.map((cell, column) => column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]))
+      .join("  ")
       .trimEnd()
   ).join("\n");
 }
@@ -27,7 +28,15 @@ export function summaryTable(summary: SparsifySummary): string {
   ];
   const all = [formatShare(1), "", `${heads}/${heads}`];
   const rows = [
-    ["", "loss", "perplexity", ...(exact ? ["exact answers"] : []), "open edges", "edges/query", "live heads"],
+    [
+      "",
+      "loss",
+      "perplexity",
+      ...(exact ? ["exact answers"] : []),
+      "open edges",
+      "edges/query",
+      "live heads",
+    ],
     ["dense", ...losses(dense), ...all],
     ...(control ? [["dense fine-tuned", ...losses(control), ...all]] : []),
     [

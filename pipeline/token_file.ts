@@ -82,7 +82,10 @@ export async function writeTokenFile(
       }
     }
     if (filled > 0) {
-      yield recordBatch({ tokens: batch.tokens.subarray(0, filled), counted: batch.counted.subarray(0, filled) });
+      yield recordBatch({
+        tokens: batch.tokens.subarray(0, filled),
+        counted: batch.counted.subarray(0, filled),
+      });
     }
   }
 
@@ -161,7 +164,9 @@ export async function openTokenFile(path: string): Promise<TokenFile> {
     const first = Math.floor(start / BATCH_TOKENS);
     const offset = start - first * BATCH_TOKENS;
     const values = (await batchAt(first))[column];
-    if (offset + count <= values.length) return values.subarray(offset, offset + count) as Required<TokenChunk>[Column];
+    if (offset + count <= values.length) {
+      return values.subarray(offset, offset + count) as Required<TokenChunk>[Column];
+    }
     const joined = values.slice(0, 0).constructor as new (length: number) => TokenArray;
     const result = new joined(count);
     result.set(values.subarray(offset));

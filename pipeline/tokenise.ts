@@ -11,7 +11,13 @@ import { type Example, expandSources, readDocuments, STANDARD_INPUT } from "./do
 import { inputError } from "./errors.ts";
 import { exists, hashFile, readAt, TEMPORARY, writeAll } from "./files.ts";
 import { hashWords } from "./random.ts";
-import { openTokenFile, type TokenArray, type TokenChunk, type TokenFile, writeTokenFile } from "./token_file.ts";
+import {
+  openTokenFile,
+  type TokenArray,
+  type TokenChunk,
+  type TokenFile,
+  writeTokenFile,
+} from "./token_file.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** The three splits. */
@@ -73,7 +79,12 @@ export async function tokenise(
         ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
       };
       const columns = { wide: all.wide, counted: all.exampleTokens !== undefined };
-      await writeTokenFile(join(folder, `${split}.arrow`), columns, metadata, readRanges(spill, ranges[split], all));
+      await writeTokenFile(
+        join(folder, `${split}.arrow`),
+        columns,
+        metadata,
+        readRanges(spill, ranges[split], all),
+      );
     }
   } finally {
     await Deno.remove(spillPath).catch(() => {});
@@ -84,7 +95,9 @@ export async function tokenise(
 /** What a token file must have been made from to be used again. */
 async function identityOf(sources: readonly string[], tokenizer: Tokenizer): Promise<Record<string, string>> {
   const files = await expandSources(sources);
-  const hashes = await Promise.all(files.map((file) => file === STANDARD_INPUT ? STANDARD_INPUT : hashFile(file)));
+  const hashes = await Promise.all(
+    files.map((file) => file === STANDARD_INPUT ? STANDARD_INPUT : hashFile(file)),
+  );
   return {
     format: FORMAT,
     tokenizer: tokenizer.hash,
@@ -171,7 +184,9 @@ function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number
   const prompt = [...Array.from(tokenizer.encode(example.prompt))];
   const completion = [...Array.from(tokenizer.encode(example.completion))];
   if (prompt.length === 0 || completion.length === 0) {
-    throw inputError(`Cannot use ${example.where} as prompt and completion must have at least one token each`);
+    throw inputError(
+      `Cannot use ${example.where} as prompt and completion must have at least one token each`,
+    );
   }
   return { prompt: prompt.length, tokens: [...prompt, ...completion] };
 }

@@ -42,7 +42,9 @@ const GPT2_ENTRIES = 50257;
  * @throws {UserError} when there is none, or it has no end-of-text token
  */
 export async function loadTokenizer(path: string): Promise<Tokenizer> {
-  const file = (await Deno.stat(path).catch(() => undefined))?.isDirectory ? join(path, "tokenizer.json") : path;
+  const file = (await Deno.stat(path).catch(() => undefined))?.isDirectory
+    ? join(path, "tokenizer.json")
+    : path;
   let json: TokenizerJson;
   try {
     json = JSON.parse(await Deno.readTextFile(file));
@@ -61,7 +63,9 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const vocabularySize = 1 + Object.values(entries).reduce((highest, id) => Math.max(highest, id), -1);
   const endOfText = entries[END_OF_TEXT] ?? entries["</s>"] ?? entries["<eos>"];
   if (endOfText === undefined) {
-    throw inputError(`Cannot use the tokenizer ${file} as it has no ${END_OF_TEXT}, </s> or <eos> to separate documents`);
+    throw inputError(
+      `Cannot use the tokenizer ${file} as it has no ${END_OF_TEXT}, </s> or <eos> to separate documents`,
+    );
   }
   const shared = {
     path: file,
@@ -71,7 +75,10 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     decode: (tokens: Iterable<number>) => tokenizer.decode([...tokens]),
   };
   if (isGpt2(entries)) return { ...shared, encode: await gpt2Encoder() };
-  return { ...shared, encode: encoderOf(json, tokenizer, (json.added_tokens ?? []).map(({ content }) => content)) };
+  return {
+    ...shared,
+    encode: encoderOf(json, tokenizer, (json.added_tokens ?? []).map(({ content }) => content)),
+  };
 }
 
 /** Whether the vocabulary is GPT-2's: its size, and entries from its beginning, its middle and its end. */
@@ -87,10 +94,15 @@ async function gpt2Encoder(): Promise<Tokenizer["encode"]> {
   return (text) => encode(text, asText);
 }
 
-function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer, special: string[]): Tokenizer["encode"] {
+function encoderOf(
+  json: TokenizerJson,
+  tokenizer: HuggingFaceTokenizer,
+  special: string[],
+): Tokenizer["encode"] {
   const plain = (text: string): number[] => tokenizer.encode(text, { add_special_tokens: false }).ids;
   const { pre_tokenizer: pre, normalizer } = json;
-  const byWords = pre?.type === "ByteLevel" && pre.use_regex !== false && !pre.add_prefix_space && !normalizer;
+  const byWords = pre?.type === "ByteLevel" && pre.use_regex !== false && !pre.add_prefix_space &&
+    !normalizer;
   // Words are encoded one by one and remembered: merges never cross them, and text repeats its words.
   const encodeWords = byWords ? cachedWords(plain) : plain;
   const spelled = special.filter((token) => token.length > 1);

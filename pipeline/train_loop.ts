@@ -10,7 +10,7 @@ import type { Evaluation } from "./evaluate.ts";
 import type { MetricRow } from "./metrics.ts";
 import type { LogRow } from "./device_log.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import { createHealthWatch, type HealthBounds, type Signature } from "./signatures.ts";
+import { createHealthWatch, type HealthBounds, healthSample, type Signature } from "./signatures.ts";
 import type { MicroBatch, StepLog, Trainer } from "./trainer.ts";
 
 /** Steps with a non-finite gradient, in a row, after which a run stops. */
@@ -38,6 +38,8 @@ export interface PhaseOptions {
   evaluation: { every: number; run(): Promise<Evaluation> };
   checkpoint: { every: number; save(step: number): Promise<void> };
   health: HealthBounds;
+  /** Rows of this phase that an earlier process wrote. */
+  earlierRows: readonly MetricRow[];
   /** Called with the rows of finished steps, in order. */
   onRows(rows: MetricRow[]): void | Promise<void>;
   onEvaluation(step: number, evaluation: Evaluation): void | Promise<void>;
@@ -56,6 +58,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, signal } = options;
   const { log } = trainer;
   const watch = createHealthWatch(options.health);
+  for (const row of options.earlierRows) watch(healthSample(row));
   const evaluations = new Map<number, Evaluation>();
   const started = performance.now();
   let skippedInARow = 0;
@@ -73,14 +76,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
             `were not finite: lower --lr or --clip and resume from the last checkpoint`,
         );
       }
-      const sample = {
-        step: row.step,
-        violation: row.constraint ?? undefined,
-        lambda: options.gated ? row.lambda ?? undefined : undefined,
-        expectedOpen: options.gated ? row.expected_open ?? undefined : undefined,
-        deadQueries: row.dead_queries ?? undefined,
-      };
-      for (const signature of watch(sample)) options.onSignature(signature);
+      for (const signature of watch(healthSample(row))) options.onSignature(signature);
     }
   }
 

@@ -168,14 +168,19 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
         gpu.submit(`step ${step + 1}`, (recorder) => {
           if (index === 0) {
             for (const gradient of gradients.values()) recorder.clear(gradient);
-            for (const sum of [network.totals, network.distillationTotals, network.headSums]) recorder.clear(sum);
+            for (const sum of [network.totals, network.distillationTotals, network.headSums]) {
+              recorder.clear(sum);
+            }
           }
           if (distill) {
             network.forward(recorder, distill.teacher, "dense", { countEdges: false });
             network.keepAsTeacher(recorder);
           }
           network.forward(recorder, parameters, mode);
-          network.head(recorder, parameters, { backward: { gradients, lossScale }, teacher: distill?.teacher });
+          network.head(recorder, parameters, {
+            backward: { gradients, lossScale },
+            teacher: distill?.teacher,
+          });
           network.backward(recorder, parameters, gradients, mode, edgeScale);
         });
       });

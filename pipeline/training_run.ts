@@ -7,13 +7,20 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import type { Batch, TokenSource } from "./batches.ts";
 import { createBatches, sequentialBatches } from "./batches.ts";
-import { type Checkpoint, listCheckpoints, pruneCheckpoints, readCheckpoint, saveCheckpoint } from "./checkpoint.ts";
+import {
+  type Checkpoint,
+  listCheckpoints,
+  pruneCheckpoints,
+  readCheckpoint,
+  saveCheckpoint,
+} from "./checkpoint.ts";
 import type { Evaluation } from "./evaluate.ts";
-import type { MetricRow, MetricsFile } from "./metrics.ts";
+import { type MetricRow, type MetricsFile, readMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Network } from "./network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "./parameters.ts";
 import type { RunFolder } from "./run_folder.ts";
+import type { HealthBounds } from "./signatures.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
 import { type PhaseOptions, runPhase } from "./train_loop.ts";
 
@@ -95,6 +102,11 @@ export function gateObjective(settings: GateSettings): GateObjective {
   };
 }
 
+/** What a phase's failure signatures are told by. */
+export function healthBounds(steps: number, gates: GateObjective | undefined): HealthBounds {
+  return { steps, lambdaMin: gates?.geco.lowest ?? 0, lambdaMax: gates?.geco.highest ?? Infinity };
+}
+
 /** The step that a run ends with. */
 export interface Best {
   step: number;
@@ -112,8 +124,6 @@ export interface TrainedPhase {
   parameters: Parameters;
   reporter: Reporter;
   signal: AbortSignal;
-  /** Names of failure signatures are added here. */
-  signatures: string[];
   evaluate(): Promise<Evaluation>;
   gates?: GateObjective;
   distill?: TrainerOptions["distill"];
@@ -173,18 +183,14 @@ export async function runTrainedPhase(
       edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
       gated: options.gates !== undefined,
       constraint: options.constraint,
-      health: {
-        steps,
-        lambdaMin: options.gates?.geco.lowest ?? 0,
-        lambdaMax: options.gates?.geco.highest ?? Infinity,
-      },
+      health: healthBounds(steps, options.gates),
+      earlierRows: (await readMetrics(folder.metrics)).filter((row) => row.phase === phase),
       signal: options.signal,
       async onRows(rows) {
         await metrics.append(rows);
         for (const row of rows) reporter.row(row, { steps, target });
       },
       onSignature(signature) {
-        options.signatures.push(signature.message);
         reporter.warning(signature.message);
       },
       evaluation: { every: settings.evalEvery, run: options.evaluate },
@@ -214,7 +220,9 @@ export async function runTrainedPhase(
     if (!best) return { step: steps, feasible: target === undefined };
     const chosen = await latestCheckpoint(folder.checkpoints, `${phase}-best`, best.step);
     if (!chosen) throw new Error(`Cannot find the checkpoint of the best step ${best.step}`);
-    for (const [name, tensor] of parameters) gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
+    for (const [name, tensor] of parameters) {
+      gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
+    }
     return { step: best.step, feasible: true };
   } finally {
     trainer.destroy();
@@ -222,16 +230,24 @@ export async function runTrainedPhase(
 }
 
 /** The newest whole checkpoint of a phase, or the one of `step`. */
-async function latestCheckpoint(folder: string, phase: string, step?: number): Promise<Checkpoint | undefined> {
+async function latestCheckpoint(
+  folder: string,
+  phase: string,
+  step?: number,
+): Promise<Checkpoint | undefined> {
   const { checkpoints } = await listCheckpoints(folder);
-  const found = checkpoints.filter((entry) => entry.phase === phase && (step === undefined || entry.step === step));
+  const found = checkpoints.filter((entry) =>
+    entry.phase === phase && (step === undefined || entry.step === step)
+  );
   return found.length > 0 ? await readCheckpoint(found.at(-1)!.path) : undefined;
 }
 
 async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
   const sets = { weight: trainer.parameters, first: trainer.firstMoments, second: trainer.secondMoments };
   for (const [prefix, set] of Object.entries(sets)) {
-    for (const [name, tensor] of set) gpu.write(tensor, await checkpoint.read(`${prefix}.${name}`, tensor.shape));
+    for (const [name, tensor] of set) {
+      gpu.write(tensor, await checkpoint.read(`${prefix}.${name}`, tensor.shape));
+    }
   }
   trainer.restoreMultiplier(await checkpoint.read("multiplier", [4]));
 }

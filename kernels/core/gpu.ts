@@ -76,12 +76,16 @@ export class Gpu {
     if (!adapter) throw new AdapterError(NO_ADAPTER);
     const requiredLimits: Record<string, number> = {};
     for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
-    const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query") ? ["timestamp-query"] : [];
+    const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
+      ? ["timestamp-query"]
+      : [];
     let device: GPUDevice;
     try {
       device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
     } catch (error) {
-      throw new AdapterError(`Cannot open a device on ${adapter.info.description}: ${(error as Error).message}`);
+      throw new AdapterError(
+        `Cannot open a device on ${adapter.info.description}: ${(error as Error).message}`,
+      );
     }
     const { description, vendor, architecture } = adapter.info;
     const name = description || vendor || "unknown adapter";

@@ -86,7 +86,8 @@ export class Kernel {
 }
 
 function declarationsOf(source: string): Declaration[] {
-  const pattern = /@group\(0\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>\s*(\w+)/g;
+  const pattern =
+    /@group\(0\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>\s*(\w+)/g;
   return [...source.matchAll(pattern)].map(([, binding, space, access, name]) => ({
     name,
     binding: Number(binding),
@@ -103,7 +104,9 @@ function constantLines(source: KernelSource): string {
       lines.push(`const ${name}: f32 = ${/[.e]/.test(text) ? text : text + ".0"}f;`);
     }
   }
-  for (const [name, value] of Object.entries(source.flags ?? {})) lines.push(`const ${name}: bool = ${value};`);
+  for (const [name, value] of Object.entries(source.flags ?? {})) {
+    lines.push(`const ${name}: bool = ${value};`);
+  }
   return lines.join("\n") + "\n";
 }
 
@@ -134,7 +137,9 @@ async function build(gpu: Gpu, label: string, code: string): Promise<Kernel> {
     entries: declarations.map(({ binding, access }) => ({
       binding,
       visibility: GPUShaderStage.COMPUTE,
-      buffer: { type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage" },
+      buffer: {
+        type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
+      },
     })),
   });
   const pipeline = device.createComputePipeline({
@@ -144,7 +149,9 @@ async function build(gpu: Gpu, label: string, code: string): Promise<Kernel> {
   });
   const error = await device.popErrorScope();
   if (error) {
-    const numbered = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} | ${line}`).join("\n");
+    const numbered = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} | ${line}`).join(
+      "\n",
+    );
     throw new DeviceError(`Cannot compile the shader ${label}: ${error.message.trim()}\n${numbered}`);
   }
   return new Kernel(gpu, label, pipeline, layout, declarations);

@@ -29,7 +29,9 @@ export const BINDING_ALIGNMENT = 256;
 export function createTensor(gpu: Gpu, label: string, shape: readonly number[], type: ElementType): Tensor {
   const length = shape.reduce((product, axis) => product * axis, 1);
   if (!Number.isSafeInteger(length) || length < 1) {
-    throw new RangeError(`Cannot create tensor ${label} as its axes must be positive integers: [${shape.join(", ")}]`);
+    throw new RangeError(
+      `Cannot create tensor ${label} as its axes must be positive integers: [${shape.join(", ")}]`,
+    );
   }
   const byteLength = 4 * length;
   if (byteLength > gpu.device.limits.maxBufferSize) {
@@ -62,7 +64,9 @@ export function rows(tensor: Tensor, start: number, count: number): Tensor {
   const rowLength = tensor.length / total;
   const offset = tensor.offset + 4 * start * rowLength;
   if (start < 0 || count < 1 || start + count > total) {
-    throw new RangeError(`Cannot slice ${tensor.label} as it has ${total} rows: ${start} to ${start + count}`);
+    throw new RangeError(
+      `Cannot slice ${tensor.label} as it has ${total} rows: ${start} to ${start + count}`,
+    );
   }
   if (offset % BINDING_ALIGNMENT !== 0) {
     throw new RangeError(
@@ -78,7 +82,9 @@ export function rows(tensor: Tensor, start: number, count: number): Tensor {
 export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
   const length = shape.reduce((product, axis) => product * axis, 1);
   if (length !== tensor.length) {
-    throw new RangeError(`Cannot reshape ${tensor.label} of [${tensor.shape.join(", ")}] to [${shape.join(", ")}]`);
+    throw new RangeError(
+      `Cannot reshape ${tensor.label} of [${tensor.shape.join(", ")}] to [${shape.join(", ")}]`,
+    );
   }
   return { ...tensor, shape };
 }

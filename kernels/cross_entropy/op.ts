@@ -59,7 +59,12 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
   const kernels = await Promise.all(blocks.map(async ({ first }) => {
     const constants = { FIRST: first, V: vocabularySize, STRIDE: stride, LANES: 64 };
     const backward = (extra: boolean) =>
-      compile(gpu, { label: "cross-entropy backward", source: backwardSource, constants, flags: { EXTRA: extra } });
+      compile(gpu, {
+        label: "cross-entropy backward",
+        source: backwardSource,
+        constants,
+        flags: { EXTRA: extra },
+      });
     return {
       forward: await compile(gpu, { label: "cross-entropy forward", source: forwardSource, constants }),
       backward: await backward(false),

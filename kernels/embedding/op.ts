@@ -32,7 +32,10 @@ export interface Embedding {
   /** Overwrites `x` (batch, position, width). */
   forward(recorder: Recorder, tensors: Record<"tokenEmbedding" | "positionEmbedding" | "x", Tensor>): void;
   /** Adds to `dtokenEmbedding` (vocabulary, width) and `dpositionEmbedding` (≥ positions, width). */
-  backward(recorder: Recorder, tensors: Record<"dx" | "dtokenEmbedding" | "dpositionEmbedding", Tensor>): void;
+  backward(
+    recorder: Recorder,
+    tensors: Record<"dx" | "dtokenEmbedding" | "dpositionEmbedding", Tensor>,
+  ): void;
 }
 
 /** Positions sorted by token, and the runs of equal tokens as (token, first, end, number of runs in the first). */
@@ -64,7 +67,11 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
         start,
         count,
         forward: await compile(gpu, { label: "embedding forward", source: forwardSource, constants }),
-        backward: await compile(gpu, { label: "embedding backward token", source: backwardTokenSource, constants }),
+        backward: await compile(gpu, {
+          label: "embedding backward token",
+          source: backwardTokenSource,
+          constants,
+        }),
       };
     }),
   );
@@ -80,7 +87,9 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       }
       const outside = values.find((token) => token >= vocabularySize);
       if (outside !== undefined) {
-        throw new RangeError(`Cannot upload tokens as the vocabulary has ${vocabularySize} entries: token ${outside}`);
+        throw new RangeError(
+          `Cannot upload tokens as the vocabulary has ${vocabularySize} entries: token ${outside}`,
+        );
       }
       const sorted = sortByToken(values);
       gpu.write(tokens, values);

@@ -15,7 +15,8 @@ export function embeddingReference(
   return Float64Array.from({ length: tokens.length * width }, (_, at) => {
     const position = Math.floor(at / width);
     const n = at % width;
-    return tokenEmbedding[tokens[position] * width + n] + positionEmbedding[(position % positions) * width + n];
+    return tokenEmbedding[tokens[position] * width + n] +
+      positionEmbedding[(position % positions) * width + n];
   });
 }
 

@@ -173,12 +173,22 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
       }, grid);
     },
     backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale, delta, dqkv }) {
-      const shared = { gate: gate.tensor, qkv, dy, log_sum_exp: logSumExp, edge_scale: edgeScale, delta, dqkv };
+      const shared = {
+        gate: gate.tensor,
+        qkv,
+        dy,
+        log_sum_exp: logSumExp,
+        edge_scale: edgeScale,
+        delta,
+        dqkv,
+      };
       recorder.dispatch(kernels[mode].backwardQuery, { ...shared, y }, grid);
       recorder.dispatch(kernels[mode].backwardKeyValue, shared, grid);
     },
     sumHeads(recorder, { rowSums, headSums }) {
-      recorder.dispatch(headSumsKernel, { rows: rows.tensor, row_sums: rowSums, head_sums: headSums }, [heads]);
+      recorder.dispatch(headSumsKernel, { rows: rows.tensor, row_sums: rowSums, head_sums: headSums }, [
+        heads,
+      ]);
     },
     configureRows(count) {
       rows.set({ layer, batch: count });

@@ -116,7 +116,10 @@ export function attentionReference(input: AttentionReferenceInput) {
  *
  *     dl = s [(m + p̃ (1 − p̃)/τg) (dy·v) − dy·y] + edgeGradient [p (1 − p) + 2 weight relu(|g| − bound) sign(g)]
  */
-export function attentionGradientReference(input: AttentionReferenceInput, dy: ArrayLike<number>): Float64Array {
+export function attentionGradientReference(
+  input: AttentionReferenceInput,
+  dy: ArrayLike<number>,
+): Float64Array {
   const { batch, heads, positions, headSize, qkv, gate } = input;
   const dqkv = new Float64Array(batch * positions * 3 * heads * headSize);
   const scale = 1 / Math.sqrt(headSize);

@@ -8,7 +8,10 @@ const SLOPE = Math.sqrt(2 / Math.PI);
 
 /** y = x/2 (1 + tanh(√(2/π) (x + 0.044715 x³))). */
 export function geluReference(x: ArrayLike<number>): Float64Array {
-  return Float64Array.from(x, (value) => 0.5 * value * (1 + Math.tanh(SLOPE * (value + 0.044715 * value ** 3))));
+  return Float64Array.from(
+    x,
+    (value) => 0.5 * value * (1 + Math.tanh(SLOPE * (value + 0.044715 * value ** 3))),
+  );
 }
 
 /** dx for a gradient dy into y. */

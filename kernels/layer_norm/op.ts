@@ -35,7 +35,10 @@ export interface LayerNorm {
 }
 
 /** Compiles layer norm for one shape. */
-export async function prepareLayerNorm(gpu: Gpu, { rows, width, epsilon }: LayerNormConfig): Promise<LayerNorm> {
+export async function prepareLayerNorm(
+  gpu: Gpu,
+  { rows, width, epsilon }: LayerNormConfig,
+): Promise<LayerNorm> {
   // A workgroup of llvmpipe's vector width has no barrier to pay for: 3 times faster there than 64 lanes.
   const lanes = gpu.adapter.software ? 8 : 64;
   const constants = { ROWS: rows, N: width, LANES: lanes, EPSILON: { f32: epsilon } };

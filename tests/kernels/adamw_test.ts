@@ -7,7 +7,10 @@ import { gpuTest, upload } from "../support/gpu.ts";
 import { normals } from "../support/seeded.ts";
 
 const SETTINGS = { learningRate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1 };
-const SHAPES = [{ shape: [5, 12], decayFrom: 8 }, { shape: [7], decayFrom: Infinity }, { shape: [33, 3], decayFrom: 0 }];
+const SHAPES = [{ shape: [5, 12], decayFrom: 8 }, { shape: [7], decayFrom: Infinity }, {
+  shape: [33, 3],
+  decayFrom: 0,
+}];
 
 async function setUp(gpu: Gpu, shapes = SHAPES) {
   const parameters = shapes.map(({ shape, decayFrom }, index) => {
@@ -33,7 +36,9 @@ async function setUp(gpu: Gpu, shapes = SHAPES) {
   });
   const op = await prepareAdamW(gpu, parameters.map(({ device }) => device));
   const update = gpu.tensor("update", [4]);
-  const norm = Math.sqrt(parameters.flatMap(({ host }) => [...host.gradient]).reduce((sum, g) => sum + g * g, 0));
+  const norm = Math.sqrt(
+    parameters.flatMap(({ host }) => [...host.gradient]).reduce((sum, g) => sum + g * g, 0),
+  );
   return { parameters, op, update, norm };
 }
 
@@ -56,8 +61,10 @@ async function check(gpu: Gpu, shapes = SHAPES) {
   }
 }
 
-gpuTest("AdamW equals float64 over several parameters, clipped and not, decaying only the columns it should", (gpu) =>
-  check(gpu));
+gpuTest(
+  "AdamW equals float64 over several parameters, clipped and not, decaying only the columns it should",
+  (gpu) => check(gpu),
+);
 
 Deno.test("a parameter larger than a binding is updated in slices", async () => {
   const gpu = await Gpu.open({ maxBindingBytes: 16 * 1024 });

@@ -75,7 +75,13 @@ gpuTest("rows are views at aligned bytes only", (gpu) => {
 });
 
 Deno.test("slices cover every row once, fit a binding and start aligned, at a multiple of four rows", () => {
-  for (const [count, length, bytes] of [[50257, 768, 128 << 20], [61, 24, 16384], [1000, 3, 4096], [7, 5, 1 << 20]]) {
+  for (
+    const [count, length, bytes] of [[50257, 768, 128 << 20], [61, 24, 16384], [1000, 3, 4096], [
+      7,
+      5,
+      1 << 20,
+    ]]
+  ) {
     const slices = slicesOf(count, length, bytes);
     let next = 0;
     for (const slice of slices) {

@@ -1,6 +1,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../kernels/cross_entropy/op.ts";
-import { crossEntropyGradientReference, crossEntropyReference } from "../../kernels/cross_entropy/reference.ts";
+import {
+  crossEntropyGradientReference,
+  crossEntropyReference,
+} from "../../kernels/cross_entropy/reference.ts";
 import { prepareDistillation } from "../../kernels/distillation/op.ts";
 import { distillationReference } from "../../kernels/distillation/reference.ts";
 import { assertClose, relativeError } from "../support/compare.ts";
@@ -42,50 +45,63 @@ Deno.test("the references' gradients agree with central differences", () => {
   assert(relativeError(distillationReference(teacher, logits, 11).dstudent, kl) < 1e-8);
 });
 
-gpuTest("cross-entropy in blocks equals float64: losses, gradients, ignored targets, huge logits", async (gpu) => {
-  const random = seeded(3);
-  const targets = Uint32Array.from({ length: ROWS }, () => random.integer(V));
-  targets[1] = IGNORED_TARGET;
-  const logits = normals(4, ROWS * V, 3).map((value, n) => value + (n % V === 7 ? 80 : 0) - (n % V === 9 ? 80 : 0));
-  targets[2] = 7;
-  const weight = 0.25;
-  const scale = 0.7;
-  const op = await prepareCrossEntropy(gpu, { rows: ROWS, vocabularySize: V, stride: STRIDE, blocks: BLOCKS });
-  op.configure({ weight });
-  const t = {
-    targets: upload(gpu, "targets", targets),
-    rows: poisoned(gpu, "rows", [ROWS, 4]),
-    totals: gpu.tensor("totals", [4]),
-    scale: upload(gpu, "scale", Float32Array.of(scale)),
-  };
-  const reference = crossEntropyReference(logits, targets, V);
-  const gradient = crossEntropyGradientReference(logits, targets, V, weight * scale);
-  for (const [index, { first, count }] of BLOCKS.entries()) {
-    const part = padded(logits.slice(first * V, (first + count) * V), V, STRIDE);
-    const block = upload(gpu, "logits", part, [count, STRIDE]);
-    gpu.submit("cross-entropy", (recorder) => {
-      op.forward(recorder, index, { logits: block, ...t });
-      op.backward(recorder, index, { logits: block, ...t });
+gpuTest(
+  "cross-entropy in blocks equals float64: losses, gradients, ignored targets, huge logits",
+  async (gpu) => {
+    const random = seeded(3);
+    const targets = Uint32Array.from({ length: ROWS }, () => random.integer(V));
+    targets[1] = IGNORED_TARGET;
+    const logits = normals(4, ROWS * V, 3).map((value, n) =>
+      value + (n % V === 7 ? 80 : 0) - (n % V === 9 ? 80 : 0)
+    );
+    targets[2] = 7;
+    const weight = 0.25;
+    const scale = 0.7;
+    const op = await prepareCrossEntropy(gpu, {
+      rows: ROWS,
+      vocabularySize: V,
+      stride: STRIDE,
+      blocks: BLOCKS,
     });
-    const dlogits = await gpu.read(block);
-    // Measured: 3e-7.
-    assertClose(unpadded(dlogits, V, STRIDE), gradient.subarray(first * V, (first + count) * V), {
-      tolerance: 2e-6,
-      name: `dlogits of block ${index}`,
+    op.configure({ weight });
+    const t = {
+      targets: upload(gpu, "targets", targets),
+      rows: poisoned(gpu, "rows", [ROWS, 4]),
+      totals: gpu.tensor("totals", [4]),
+      scale: upload(gpu, "scale", Float32Array.of(scale)),
+    };
+    const reference = crossEntropyReference(logits, targets, V);
+    const gradient = crossEntropyGradientReference(logits, targets, V, weight * scale);
+    for (const [index, { first, count }] of BLOCKS.entries()) {
+      const part = padded(logits.slice(first * V, (first + count) * V), V, STRIDE);
+      const block = upload(gpu, "logits", part, [count, STRIDE]);
+      gpu.submit("cross-entropy", (recorder) => {
+        op.forward(recorder, index, { logits: block, ...t });
+        op.backward(recorder, index, { logits: block, ...t });
+      });
+      const dlogits = await gpu.read(block);
+      // Measured: 3e-7.
+      assertClose(unpadded(dlogits, V, STRIDE), gradient.subarray(first * V, (first + count) * V), {
+        tolerance: 2e-6,
+        name: `dlogits of block ${index}`,
+      });
+      for (let row = 0; row < count; row++) assertEquals(dlogits[row * STRIDE + V], 0, "padding");
+    }
+    gpu.submit("totals", (recorder) => op.total(recorder, t));
+    const rows = await gpu.read(t.rows);
+    const column = (n: number) => Float32Array.from({ length: ROWS }, (_, row) => rows[4 * row + n]);
+    assertClose(column(0), reference.losses, { tolerance: 1e-6, name: "losses" });
+    assertClose(column(2), reference.logSumExp, { tolerance: 1e-6, name: "log-sum-exp" });
+    assertEquals([...column(1)], [...reference.correct].map((value, row) => row === 1 ? 0 : value));
+    assertEquals(reference.correct[2], 1);
+    const totals = await gpu.read(t.totals);
+    assertClose([totals[0]], [reference.losses.reduce((a, b) => a + b)], {
+      tolerance: 1e-6,
+      name: "sum of losses",
     });
-    for (let row = 0; row < count; row++) assertEquals(dlogits[row * STRIDE + V], 0, "padding");
-  }
-  gpu.submit("totals", (recorder) => op.total(recorder, t));
-  const rows = await gpu.read(t.rows);
-  const column = (n: number) => Float32Array.from({ length: ROWS }, (_, row) => rows[4 * row + n]);
-  assertClose(column(0), reference.losses, { tolerance: 1e-6, name: "losses" });
-  assertClose(column(2), reference.logSumExp, { tolerance: 1e-6, name: "log-sum-exp" });
-  assertEquals([...column(1)], [...reference.correct].map((value, row) => row === 1 ? 0 : value));
-  assertEquals(reference.correct[2], 1);
-  const totals = await gpu.read(t.totals);
-  assertClose([totals[0]], [reference.losses.reduce((a, b) => a + b)], { tolerance: 1e-6, name: "sum of losses" });
-  assertEquals([totals[1], totals[3]], [reference.correct.reduce((a, b) => a + b, 0), ROWS - 1]);
-});
+    assertEquals([totals[1], totals[3]], [reference.correct.reduce((a, b) => a + b, 0), ROWS - 1]);
+  },
+);
 
 gpuTest("distillation in blocks equals float64, and its gradient joins the cross-entropy's", async (gpu) => {
   const student = normals(5, ROWS * V, 2);

@@ -36,7 +36,10 @@ gpuTest("GELU forward and backward equal float64, in its tails too", async (gpu)
     });
     // Measured: 2e-7 forward, 3e-7 backward.
     assertClose(await gpu.read(t.y), geluReference(x), { tolerance: 1e-6, name: `y ${length}` });
-    assertClose(await gpu.read(t.dx), geluGradientReference(x, dy), { tolerance: 1e-6, name: `dx ${length}` });
+    assertClose(await gpu.read(t.dx), geluGradientReference(x, dy), {
+      tolerance: 1e-6,
+      name: `dx ${length}`,
+    });
   }
 });
 

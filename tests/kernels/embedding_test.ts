@@ -32,14 +32,25 @@ async function check(gpu: Gpu, [batch, positions, vocabularySize, width]: number
   // Measured: 1e-7, from the order of the sums.
   assertClose(await gpu.read(t.dtokenEmbedding), gradient.dtokenEmbedding, { tolerance: 1e-6, name: "dwte" });
   const dwpe = await gpu.read(t.dpositionEmbedding);
-  assertClose(dwpe.subarray(0, positions * width), gradient.dpositionEmbedding, { tolerance: 1e-6, name: "dwpe" });
+  assertClose(dwpe.subarray(0, positions * width), gradient.dpositionEmbedding, {
+    tolerance: 1e-6,
+    name: "dwpe",
+  });
   assert(dwpe.subarray(positions * width).every((value) => value === 0));
   return op;
 }
 
-gpuTest("embedding forward and its scatter backward equal the reference, with tokens that repeat", async (gpu) => {
-  for (const shape of [[1, 1, 1, 1], [2, 13, 5, 7], [3, 17, 300, 64], [2, 64, 11, 65]]) await check(gpu, shape);
-});
+gpuTest(
+  "embedding forward and its scatter backward equal the reference, with tokens that repeat",
+  async (gpu) => {
+    for (const shape of [[1, 1, 1, 1], [2, 13, 5, 7], [3, 17, 300, 64], [2, 64, 11, 65]]) {
+      await check(
+        gpu,
+        shape,
+      );
+    }
+  },
+);
 
 Deno.test("a token embedding larger than a binding is read and added to in slices", async () => {
   const gpu = await Gpu.open({ maxBindingBytes: 16 * 1024 });

@@ -32,7 +32,10 @@ const SATURATION_WEIGHT = 0.02;
 const SATURATION_BOUND = 1.5;
 const EDGE_SCALE = 0.6;
 
-function referenceInput({ mode, bias = 0.4, temperature = 1, ...shape }: Case, qkv: ArrayLike<number>): AttentionReferenceInput {
+function referenceInput(
+  { mode, bias = 0.4, temperature = 1, ...shape }: Case,
+  qkv: ArrayLike<number>,
+): AttentionReferenceInput {
   const edges = shape.batch * shape.heads * shape.positions * (shape.positions + 1) / 2;
   return {
     ...shape,
@@ -102,39 +105,51 @@ const CASES: Case[] = [
 
 for (const [index, test] of CASES.entries()) {
   const { batch, heads, positions, headSize, mode } = test;
-  gpuTest(`gated attention (${mode}) equals float64 at B ${batch}, H ${heads}, T ${positions}, D ${headSize}`, async (gpu) => {
-    const { qkv, dy } = inputs(test, 10 * index + 2);
-    const input = referenceInput(test, qkv);
-    const reference = attentionReference(input);
-    const device = await run(gpu, test, qkv, dy);
-    if (mode !== "dense" && positions > 10) {
-      const open = reference.masks.reduce((sum, mask) => sum + mask, 0) / reference.masks.length;
-      assert(open > 0.2 && open < 0.8, `the test must leave 20 to 80 % of gates open: ${open}`);
-    }
-    const nearZero = reference.noisyLogits.filter((logit) => mode !== "dense" && Math.abs(logit) < 1e-5).length;
-    assertEquals(nearZero, 0, "the inputs put no gate so near 0 that float32 may decide it otherwise");
-    // The sum of the mask over keys is exact in float32: equal sums and equal outputs leave no room for a flipped gate.
-    for (let row = 0; row < batch * heads * positions; row++) {
-      assertEquals(device.rowSums[4 * row + 1], reference.rowSums[4 * row + 1], `open gates of row ${row}`);
-      assertEquals(device.rowSums[4 * row + 3], reference.rowSums[4 * row + 3], `open gates without noise, row ${row}`);
-    }
-    assertClose(device.y, reference.y, { tolerance: 2e-6, name: "y" });
-    assertClose(device.rowSums, reference.rowSums, { tolerance: 2e-6, name: "row sums" });
-    assertClose(device.dqkv, attentionGradientReference(input, dy), { tolerance: 1e-5, name: "dqkv" });
-    for (let head = 0; head < heads; head++) {
-      const sums = new Array(6).fill(0);
-      for (let b = 0; b < batch; b++) {
-        for (let i = 0; i < positions; i++) {
-          const at = 4 * ((b * heads + head) * positions + i);
-          for (let n = 0; n < 4; n++) sums[n] += reference.rowSums[at + n];
-          if (reference.rowSums[at + 1] === 0) sums[4]++;
-          if (reference.rowSums[at + 3] === 0) sums[5]++;
-        }
+  gpuTest(
+    `gated attention (${mode}) equals float64 at B ${batch}, H ${heads}, T ${positions}, D ${headSize}`,
+    async (gpu) => {
+      const { qkv, dy } = inputs(test, 10 * index + 2);
+      const input = referenceInput(test, qkv);
+      const reference = attentionReference(input);
+      const device = await run(gpu, test, qkv, dy);
+      if (mode !== "dense" && positions > 10) {
+        const open = reference.masks.reduce((sum, mask) => sum + mask, 0) / reference.masks.length;
+        assert(open > 0.2 && open < 0.8, `the test must leave 20 to 80 % of gates open: ${open}`);
       }
-      const at = 8 * (LAYER * heads + head);
-      assertClose(device.headSums.subarray(at, at + 6), sums, { tolerance: 2e-6, name: `sums of head ${head}` });
-    }
-  });
+      const nearZero = reference.noisyLogits.filter((logit) =>
+        mode !== "dense" && Math.abs(logit) < 1e-5
+      ).length;
+      assertEquals(nearZero, 0, "the inputs put no gate so near 0 that float32 may decide it otherwise");
+      // The sum of the mask over keys is exact in float32: equal sums and equal outputs leave no room for a flipped gate.
+      for (let row = 0; row < batch * heads * positions; row++) {
+        assertEquals(device.rowSums[4 * row + 1], reference.rowSums[4 * row + 1], `open gates of row ${row}`);
+        assertEquals(
+          device.rowSums[4 * row + 3],
+          reference.rowSums[4 * row + 3],
+          `open gates without noise, row ${row}`,
+        );
+      }
+      assertClose(device.y, reference.y, { tolerance: 2e-6, name: "y" });
+      assertClose(device.rowSums, reference.rowSums, { tolerance: 2e-6, name: "row sums" });
+      assertClose(device.dqkv, attentionGradientReference(input, dy), { tolerance: 1e-5, name: "dqkv" });
+      for (let head = 0; head < heads; head++) {
+        const sums = new Array(6).fill(0);
+        for (let b = 0; b < batch; b++) {
+          for (let i = 0; i < positions; i++) {
+            const at = 4 * ((b * heads + head) * positions + i);
+            for (let n = 0; n < 4; n++) sums[n] += reference.rowSums[at + n];
+            if (reference.rowSums[at + 1] === 0) sums[4]++;
+            if (reference.rowSums[at + 3] === 0) sums[5]++;
+          }
+        }
+        const at = 8 * (LAYER * heads + head);
+        assertClose(device.headSums.subarray(at, at + 6), sums, {
+          tolerance: 2e-6,
+          name: `sums of head ${head}`,
+        });
+      }
+    },
+  );
 }
 
 gpuTest("every single mask bit equals the reference's", async (gpu) => {
@@ -174,7 +189,10 @@ Deno.test("the reference's gradient is that of the straight-through surrogate, b
       const test = { ...shape, mode, temperature };
       const at = attentionReference(referenceInput(test, qkv));
       const analytic = attentionGradientReference(referenceInput(test, qkv), dy);
-      const numeric = centralDifference((x) => surrogate(referenceInput(test, x), dy, at), Float64Array.from(qkv));
+      const numeric = centralDifference(
+        (x) => surrogate(referenceInput(test, x), dy, at),
+        Float64Array.from(qkv),
+      );
       assert(relativeError(analytic, numeric) < 1e-8, `${mode}, temperature ${temperature}`); // measured 2e-10
     }
   }
@@ -220,7 +238,9 @@ function surrogate(
 }
 
 Deno.test("the noise is the fixture's, bit for bit, and logistic", async () => {
-  const noise = JSON.parse(await Deno.readTextFile(new URL("../fixtures/tiny_gpt2/noise.json", import.meta.url)));
+  const noise = JSON.parse(
+    await Deno.readTextFile(new URL("../fixtures/tiny_gpt2/noise.json", import.meta.url)),
+  );
   const entries = Array.isArray(noise) ? noise : noise.noise;
   assert(entries.length > 20);
   for (const { r, epsilon, ...key } of entries) {
@@ -238,15 +258,24 @@ gpuTest("a query with no open edge outputs exactly 0", async (gpu) => {
   assertEquals(headSums[8 * LAYER + 5], 17, "dead queries");
 });
 
-gpuTest("the same inputs give the same bits, and a micro-batch the noise of its rows in the whole batch", async (gpu) => {
-  const whole: Case = { batch: 4, heads: 2, positions: 19, headSize: 8, mode: "sampled" };
-  const { qkv, dy } = inputs(whole, 9);
-  const first = await run(gpu, whole, qkv, dy);
-  assertEquals(await run(gpu, whole, qkv, dy), first);
-  const half = qkv.length / 2;
-  const second = await run(gpu, { ...whole, batch: 2 }, qkv.slice(half), dy.slice(dy.length / 2), 2 * whole.heads);
-  assertEquals(second.y, first.y.slice(first.y.length / 2));
-});
+gpuTest(
+  "the same inputs give the same bits, and a micro-batch the noise of its rows in the whole batch",
+  async (gpu) => {
+    const whole: Case = { batch: 4, heads: 2, positions: 19, headSize: 8, mode: "sampled" };
+    const { qkv, dy } = inputs(whole, 9);
+    const first = await run(gpu, whole, qkv, dy);
+    assertEquals(await run(gpu, whole, qkv, dy), first);
+    const half = qkv.length / 2;
+    const second = await run(
+      gpu,
+      { ...whole, batch: 2 },
+      qkv.slice(half),
+      dy.slice(dy.length / 2),
+      2 * whole.heads,
+    );
+    assertEquals(second.y, first.y.slice(first.y.length / 2));
+  },
+);
 
 gpuTest("memory grows as T: nothing of size T x T is allocated", async (gpu) => {
   const allocated: number[] = [];

@@ -15,9 +15,15 @@ Deno.test("the layer norm reference's gradients agree with central differences",
     layerNormReference(x, weight, bias, EPSILON).reduce((sum, y, n) => sum + y * dy[n], 0);
   const { dx, dweight, dbias } = layerNormGradientReference(x, weight, dy, EPSILON);
   // Measured: below 1e-9.
-  assert(relativeError(dx, centralDifference((v) => objective(v, weight, bias), Float64Array.from(x))) < 1e-7);
-  assert(relativeError(dweight, centralDifference((v) => objective(x, v, bias), Float64Array.from(weight))) < 1e-7);
-  assert(relativeError(dbias, centralDifference((v) => objective(x, weight, v), Float64Array.from(bias))) < 1e-7);
+  assert(
+    relativeError(dx, centralDifference((v) => objective(v, weight, bias), Float64Array.from(x))) < 1e-7,
+  );
+  assert(
+    relativeError(dweight, centralDifference((v) => objective(x, v, bias), Float64Array.from(weight))) < 1e-7,
+  );
+  assert(
+    relativeError(dbias, centralDifference((v) => objective(x, weight, v), Float64Array.from(bias))) < 1e-7,
+  );
 });
 
 gpuTest("layer norm forward and backward equal float64 at awkward shapes, far from zero too", async (gpu) => {
@@ -49,10 +55,15 @@ gpuTest("layer norm forward and backward equal float64 at awkward shapes, far fr
     // float32 holds x - mean only to 2^-24 |mean|: about 100 that is 4e-6 of a unit deviation. Measured 2.1e-6 there,
     // 2e-7 about 0.
     const tolerance = mean === 100 ? 1e-5 : 2e-6;
-    assertClose(await gpu.read(t.y), layerNormReference(x, weight, bias, EPSILON), { tolerance, name: `y ${name}` });
+    assertClose(await gpu.read(t.y), layerNormReference(x, weight, bias, EPSILON), {
+      tolerance,
+      name: `y ${name}`,
+    });
     const withResidual = reference.dx.map((value, n) => value + dresidual[n]);
     assertClose(await gpu.read(t.dx), withResidual, { tolerance, name: `dx ${name}` });
-    if (width > 1) assertClose(await gpu.read(t.dweight), reference.dweight, { tolerance, name: `dweight ${name}` });
+    if (width > 1) {
+      assertClose(await gpu.read(t.dweight), reference.dweight, { tolerance, name: `dweight ${name}` });
+    }
     assertClose(await gpu.read(t.dbias), reference.dbias, { tolerance, name: `dbias ${name}` });
   }
 });

@@ -32,7 +32,7 @@ Deno.test(`a run killed ${KILLS} times at random moments ends with the same bits
     assertEquals(whole.code, 0, whole.stderr);
     const random = seeded(7);
     let kills = 0;
-    for (let process = 0; ; process++) {
+    for (let process = 0;; process++) {
       const begun = await Deno.stat(join(folder, "killed", "config.json")).then(() => true, () => false);
       const args = begun ? ["--resume", "killed", "--runs", folder] : [...settings, "--name", "killed"];
       const killAfter = kills < KILLS ? 400 + random.integer(3000) : undefined;

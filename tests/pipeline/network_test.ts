@@ -84,12 +84,19 @@ for (const kind of ["dense", "gated"] as const) {
       }
       if (kind === "gated") {
         const column = (name: typeof HEAD_SUMS[number]) =>
-          Array.from({ length: 6 }, (_, head) => row.headSums[head * HEAD_SUMS.length + HEAD_SUMS.indexOf(name)]);
+          Array.from(
+            { length: 6 },
+            (_, head) => row.headSums[head * HEAD_SUMS.length + HEAD_SUMS.indexOf(name)],
+          );
         assertEquals(column("openUsed"), of.openCounts.flat());
-        assertClose(column("openProbability").map((sum) => sum / of.causalPairs), of.expectedOpenByHead.flat(), {
-          tolerance: 1e-6,
-          name: "open probability of each head",
-        });
+        assertClose(
+          column("openProbability").map((sum) => sum / of.causalPairs),
+          of.expectedOpenByHead.flat(),
+          {
+            tolerance: 1e-6,
+            name: "open probability of each head",
+          },
+        );
       }
       // Measured: 1.1e-6 dense (h.0.ln_1.weight), 7e-7 gated.
       for (const [name, gradient] of trainer.gradients) {
@@ -124,8 +131,14 @@ for (const kind of ["dense", "gated"] as const) {
       // Measured: 5e-7 absolute in the losses (about 4.4), 4e-7 relative in the norms.
       rows.forEach((row, step) => {
         const at = `step ${step}`;
-        assertClose([row.totals[0] / row.totals[3]], [training.ce[step]], { tolerance: 1e-6, name: `CE of ${at}` });
-        assertClose([row.update[0]], [training.gradientNorm[step]], { tolerance: 3e-6, name: `norm of ${at}` });
+        assertClose([row.totals[0] / row.totals[3]], [training.ce[step]], {
+          tolerance: 1e-6,
+          name: `CE of ${at}`,
+        });
+        assertClose([row.update[0]], [training.gradientNorm[step]], {
+          tolerance: 3e-6,
+          name: `norm of ${at}`,
+        });
       });
       for (const [name, tensor] of parameters) {
         // Dense attention is blind to key biases: their gradient is rounding noise, which Adam scales up.
@@ -150,8 +163,13 @@ Deno.test("vocabulary and logits in slices give the same gradients as in one pie
       assert(network.blocks.length >= 1);
       const trainer = await createTrainer(true);
       trainer.step(0, 0, [microBatch(batches)]);
-      gradients.push(new Map(await Promise.all([...trainer.gradients].map(async ([name, tensor]) =>
-        [name, await gpu.read(tensor)] as const))));
+      gradients.push(
+        new Map(
+          await Promise.all(
+            [...trainer.gradients].map(async ([name, tensor]) => [name, await gpu.read(tensor)] as const),
+          ),
+        ),
+      );
     } finally {
       gpu.close();
     }

@@ -36,7 +36,9 @@ export function assertAlmostEquals(actual: number, expected: number, tolerance?:
   const delta = Math.abs(expected - actual);
   if (delta <= within) return;
   strict.fail(
-    `${msg ? msg + ": " : ""}Expected actual: "${actual}" to be close to "${expected}": delta "${delta}" is greater than "${within}"`,
+    `${
+      msg ? msg + ": " : ""
+    }Expected actual: "${actual}" to be close to "${expected}": delta "${delta}" is greater than "${within}"`,
   );
 }
 

@@ -15,7 +15,12 @@ export function testGpu(): Promise<Gpu> {
 }
 
 /** A tensor with these values. */
-export function upload(gpu: Gpu, label: string, values: Float32Array | Uint32Array, shape?: number[]): Tensor {
+export function upload(
+  gpu: Gpu,
+  label: string,
+  values: Float32Array | Uint32Array,
+  shape?: number[],
+): Tensor {
   const tensor = gpu.tensor(label, shape ?? [values.length], values instanceof Uint32Array ? "u32" : "f32");
   gpu.write(tensor, values);
   return tensor;
@@ -29,12 +34,21 @@ export function poisoned(gpu: Gpu, label: string, shape: number[]): Tensor {
 }
 
 /** Submits what `record` records and reads one tensor. */
-export async function runAndRead(gpu: Gpu, output: Tensor, record: (recorder: Recorder) => void): Promise<Float32Array> {
+export async function runAndRead(
+  gpu: Gpu,
+  output: Tensor,
+  record: (recorder: Recorder) => void,
+): Promise<Float32Array> {
   gpu.submit("test", record);
   return await gpu.read(output);
 }
 
 /** A test on the shared device, which stays open between tests. */
 export function gpuTest(name: string, body: (gpu: Gpu) => Promise<void>): void {
-  Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: async () => await body(await testGpu()) });
+  Deno.test({
+    name,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    fn: async () => await body(await testGpu()),
+  });
 }

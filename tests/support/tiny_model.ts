@@ -10,7 +10,10 @@ import { saveModel } from "../../pipeline/save_weights.ts";
 const ROOT = new URL("../../", import.meta.url).pathname;
 
 /** Data and tokenizer of the addition task. */
-export const ADDITION = { data: `${ROOT}data/addition/examples.jsonl.gz`, tokenizer: `${ROOT}data/addition/tokenizer.json` };
+export const ADDITION = {
+  data: `${ROOT}data/addition/examples.jsonl.gz`,
+  tokenizer: `${ROOT}data/addition/tokenizer.json`,
+};
 
 /** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
 export async function writeTinyModel(folder: string): Promise<void> {
@@ -27,7 +30,8 @@ export async function writeTinyModel(folder: string): Promise<void> {
     config,
     tensors: parameterShapes(config).map((shape, index) => ({
       ...shape,
-      read: () => Promise.resolve(initialWeights(shape, { layers: 2, seed: 1, index }).map((value) => 5 * value)),
+      read: () =>
+        Promise.resolve(initialWeights(shape, { layers: 2, seed: 1, index }).map((value) => 5 * value)),
     })),
     type: "F32",
     tokenizer: ADDITION.tokenizer,
@@ -44,7 +48,15 @@ export interface CommandResult {
 /** Runs the command line as a process of its own; with `killAfter` it is killed after so many milliseconds. */
 export async function runMain(args: string[], options: { killAfter?: number } = {}): Promise<CommandResult> {
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-check", "--allow-read", "--allow-write", "--allow-env", `${ROOT}pipeline/main.ts`, ...args],
+    args: [
+      "run",
+      "--no-check",
+      "--allow-read",
+      "--allow-write",
+      "--allow-env",
+      `${ROOT}pipeline/main.ts`,
+      ...args,
+    ],
     cwd: ROOT,
     stdin: "null",
     stdout: "piped",

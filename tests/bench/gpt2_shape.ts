@@ -1,0 +1,64 @@
+/**
+ * GPT-2 124M's real shape with random weights: loads, trains three gated steps, evaluates and saves, through the same
+ * command as any model. Takes some minutes on a CPU driver and 4 GB of memory and of disk.
+ *
+ *     deno task gpt2-shape [--batch 8 --context 1024 …]
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { initialWeights } from "../../pipeline/initial_weights.ts";
+import { parameterShapes } from "../../pipeline/model_config.ts";
+import { saveModel } from "../../pipeline/save_weights.ts";
+
+const ROOT = new URL("../../", import.meta.url).pathname;
+const config = {
+  vocabularySize: 50257,
+  contextLength: 1024,
+  width: 768,
+  layers: 12,
+  heads: 12,
+  mlpWidth: 3072,
+  layerNormEpsilon: 1e-5,
+};
+
+if (import.meta.main) {
+  const folder = await Deno.makeTempDir({ prefix: "gpt2-shape-" });
+  try {
+    const model = join(folder, "gpt2");
+    await saveModel(model, {
+      config,
+      tensors: parameterShapes(config).map((shape, index) => ({
+        ...shape,
+        read: () => Promise.resolve(initialWeights(shape, { layers: 12, seed: 1, index })),
+      })),
+      type: "F32",
+      tokenizer: join(ROOT, "data/english/tokenizer.json"),
+    });
+    // deno-fmt-ignore
+    const flags = ["--model", model, "--data", join(ROOT, "data/english/text.jsonl.gz"), "--runs", folder, "--name",
+      "shape", "--steps", "3", "--warmup", "0", "--decay", "0", "--no-control", "--save-type", "F16",
+      ...(Deno.args.includes("--batch") ? [] : ["--batch", "1", "--context", "128"]),
+      "--eval-tokens", "1024", "--validation-tokens", "256", "--constraint-every", "2", "--json", ...Deno.args];
+    const { code } = await new Deno.Command(Deno.execPath(), {
+      args: [
+        "run",
+        "--no-check",
+        "--allow-read",
+        "--allow-write",
+        "--allow-env",
+        "pipeline/main.ts",
+        "sparsify",
+        ...flags,
+      ],
+      cwd: ROOT,
+    }).output().then((output) => {
+      Deno.stdout.writeSync(output.stdout);
+      Deno.stderr.writeSync(output.stderr);
+      return output;
+    });
+    if (code !== 0) Deno.exit(code);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}

@@ -1,0 +1,142 @@
+/** The commands as a user meets them: each error one line and its exit code, each result where it was promised. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
+
+async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** Lines of standard error that are ours: Vulkan's loader writes some too. */
+function errorLines(stderr: string): string[] {
+  return stderr.split("\n").filter((line) => line.startsWith("error: ") && !line.includes("XDG_RUNTIME_DIR"));
+}
+
+const USAGE: [string, string[], RegExp][] = [
+  ["an unknown command", ["sparsfy"], /Unknown command sparsfy/],
+  ["an unknown flag", ["sparsify", "--step", "3"], /Unknown flag --step \(did you mean --steps\?\)/],
+  ["a bad number", ["sparsify", "--steps", "many"], /--steps as it must be a number: many/],
+  ["a number out of range", ["sparsify", "--steps", "0"], /--steps as it must be at least 1: 0/],
+  ["a missing value", ["sparsify", "--lr"], /--lr as it must be/],
+  ["a missing settings file", ["sparsify", "--config", "nowhere.json"], /nowhere\.json: no such file/],
+  ["a run that is not there", ["sparsify", "--resume", "nowhere"], /Cannot resume nowhere/],
+  ["a name that leads elsewhere", ["sparsify", "--resume", "../up"], /Cannot name a run/],
+  ["pre-training without text", ["pretrain", "--tokenizer", ADDITION.tokenizer], /give --data/],
+];
+
+for (const [what, args, message] of USAGE) {
+  Deno.test(`${what}: one line and exit code 2`, async () => {
+    const { code, stdout, stderr } = await runMain(args);
+    assertEquals([code, stdout], [2, ""], stderr);
+    assertEquals(errorLines(stderr).length, 1, stderr);
+    assertMatch(errorLines(stderr)[0], message);
+    assert(!stderr.includes("    at "), "no stack trace");
+  });
+}
+
+Deno.test("a missing model, bad weights and unreadable data: one line and exit code 3, and no run is left", async () => {
+  await withFolder(async (folder) => {
+    const model = join(folder, "tiny");
+    await writeTinyModel(model);
+    const bad = join(folder, "bad");
+    await writeTinyModel(bad);
+    await Deno.truncate(join(bad, "model.safetensors"), 1000);
+    const empty = join(folder, "empty.txt");
+    await Deno.writeTextFile(empty, "");
+    const run = ["--context", "8", "--runs", folder, "--name", "run"];
+    for (
+      const [args, message] of [
+        [["--model", join(folder, "nowhere"), "--data", ADDITION.data], "config.json: no such file"],
+        [["--model", bad, "--data", ADDITION.data], "model.safetensors"],
+        [["--model", model, "--data", join(folder, "nowhere.txt")], "no such file"],
+        [["--model", model, "--data", empty], "empty"],
+        [["--model", model, "--data", ADDITION.data, "--context", "9"], "context of 9"],
+      ] as [string[], string][]
+    ) {
+      const { code, stderr } = await runMain(["sparsify", ...run, ...args]);
+      assertEquals(code, 3, stderr);
+      assertEquals(errorLines(stderr).length, 1, stderr);
+      assertStringIncludes(errorLines(stderr)[0], message);
+      assertEquals(await Deno.stat(join(folder, "run")).catch(() => "none"), "none");
+    }
+  });
+});
+
+Deno.test("every command has a help that names every flag", async () => {
+  for (const command of ["sparsify", "pretrain", "evaluate", "train-tokenizer"]) {
+    const { code, stdout } = await runMain([command, "--help"]);
+    assertEquals(code, 0);
+    assertStringIncludes(stdout, `Usage: deno task ${command}`);
+    assertStringIncludes(stdout, "--data PATH");
+    assert(stdout.split("\n").every((line) => line.length <= 120), "lines fit a terminal");
+  }
+});
+
+Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a finished run", async () => {
+  await withFolder(async (folder) => {
+    const model = join(folder, "tiny");
+    await writeTinyModel(model);
+    // deno-fmt-ignore
+    const { code, stdout, stderr } = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8",
+      "--batch", "64", "--steps", "20", "--lr", "0.01", "--slack", "1", "--eval-every", "5", "--checkpoint-every", "10",
+      "--validation-tokens", "512", "--runs", folder, "--name", "run", "--json"]);
+    assertEquals(code, 0, stderr);
+    const summary = JSON.parse(stdout);
+    for (
+      const key of [
+        "dense",
+        "control",
+        "sparse",
+        "target_loss",
+        "steps",
+        "tokens",
+        "seconds",
+        "adapter",
+        "seed",
+      ]
+    ) {
+      assert(key in summary, `summary.json has ${key}`);
+    }
+    assertEquals(summary, JSON.parse(await Deno.readTextFile(join(folder, "run", "summary.json"))));
+    assert(summary.sparse.open_fraction < 1, "edges were closed");
+    const evaluated = await runMain([
+      "evaluate",
+      "--model",
+      join(folder, "run", "model"),
+      "--data",
+      ADDITION.data,
+      "--json",
+      "--batch",
+      "64",
+    ]);
+    assertEquals(evaluated.code, 0, evaluated.stderr);
+    const result = JSON.parse(evaluated.stdout);
+    assertEquals(result.ce, summary.sparse.ce);
+    assertEquals(result.openFraction, summary.sparse.open_fraction);
+    const dense = await runMain([
+      "evaluate",
+      "--model",
+      join(folder, "run", "model"),
+      "--data",
+      ADDITION.data,
+      "--json",
+      "--dense",
+      "--batch",
+      "64",
+    ]);
+    assertEquals(JSON.parse(dense.stdout).openFraction, 1);
+    const again = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--json"]);
+    assertEquals(again.code, 0, again.stderr);
+    const { seconds: _, ...before } = summary;
+    const { seconds: __, ...after } = JSON.parse(again.stdout);
+    assertEquals(after, before);
+    const other = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--lr", "0.5"]);
+    assertEquals(other.code, 2);
+    assertStringIncludes(other.stderr, "--lr 0.5, as the run began with 0.01");
+  });
+});

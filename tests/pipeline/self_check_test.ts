@@ -1,0 +1,202 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { DeviceError, type Gpu } from "../../kernels/core/gpu.ts";
+import { assertSelfCheck, selfCheck } from "../../pipeline/self_check.ts";
+import { gpuTest } from "../support/gpu.ts";
+
+/** One mistake in the kernels whose label starts with `kernel`, and operations that must be found to be wrong by it. */
+interface Fault {
+  kernel: string;
+  from: string;
+  to: string;
+  found: string[];
+}
+
+const FAULTS: Fault[] = [
+  {
+    kernel: "matmul nn",
+    from: "min(4u * k + 3u, K - 1u)",
+    to: "min(4u * k + 2u, K - 1u)",
+    found: ["matmul nn of 9 x 12 x 8"],
+  },
+  { kernel: "matmul nt", from: "dot(a0, b3)", to: "dot(a0, b2)", found: ["matmul nt of 9 x 12 x 8"] },
+  { kernel: "matmul tn", from: "k < K;", to: "k < K - 1u;", found: ["matmul tn of 12 x 12 x 8"] },
+  { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
+  { kernel: "bias gradient", from: "m < M;", to: "m < M - 1u;", found: ["bias gradient"] },
+  { kernel: "layer norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["layer norm forward"] },
+  {
+    kernel: "layer norm backward",
+    from: "h * means.y",
+    to: "h * means.x",
+    found: ["layer norm backward", "layer norm backward with residual"],
+  },
+  {
+    kernel: "layer norm backward with residual",
+    from: "value += dresidual",
+    to: "value -= dresidual",
+    found: ["layer norm backward with residual"],
+  },
+  {
+    kernel: "layer norm parameter",
+    from: "row < ROWS",
+    to: "row < ROWS - 1u",
+    found: ["layer norm backward"],
+  },
+  { kernel: "embedding forward", from: "position % T", to: "position / T", found: ["embedding forward"] },
+  {
+    kernel: "embedding backward token",
+    from: "at < run.z",
+    to: "at <= run.y",
+    found: ["embedding backward"],
+  },
+  { kernel: "embedding backward position", from: "+= sum", to: "+= dx[at]", found: ["embedding backward"] },
+  { kernel: "gelu forward", from: "0.044715", to: "0.047715", found: ["GELU forward"] },
+  { kernel: "gelu backward", from: "0.134145", to: "0.044715", found: ["GELU backward"] },
+  { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
+  {
+    kernel: "gated attention forward",
+    from: "score * SCALE",
+    to: "score * 0.353",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
+  },
+  {
+    kernel: "gated attention forward",
+    from: "0x85ebca77u",
+    to: "0x85ebca6bu",
+    found: ["gated attention forward, sampled"],
+  },
+  {
+    kernel: "gated attention forward",
+    from: "if (open)",
+    to: "if (open || i == 4u)",
+    found: ["gated attention forward, deterministic", "gated attention forward, sampled"],
+  },
+  {
+    kernel: "gated attention backward query",
+    from: "dy_v - delta",
+    to: "dy_v",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
+  },
+  {
+    kernel: "gated attention backward key value",
+    from: "open * s;",
+    to: "s;",
+    found: ["gated attention backward, deterministic", "gated attention backward, sampled"],
+  },
+  {
+    kernel: "gated attention head sums",
+    from: "sums[0]",
+    to: "sums[1]",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention head sums, ${mode}`),
+  },
+  {
+    kernel: "gated attention head sums",
+    from: "row.y == 0.0",
+    to: "row.x == 0.0",
+    found: ["gated attention head sums, sampled"],
+  },
+  { kernel: "cross-entropy forward", from: "v < V;", to: "v < STRIDE;", found: ["cross-entropy forward"] },
+  {
+    kernel: "cross-entropy backward",
+    from: "target_token < V",
+    to: "true",
+    found: ["cross-entropy backward", "cross-entropy backward with distillation"],
+  },
+  { kernel: "cross-entropy totals", from: "row < ROWS", to: "row < 2u", found: ["cross-entropy forward"] },
+  {
+    kernel: "distillation forward",
+    from: "exp(log_p)",
+    to: "exp(log_p + 0.001)",
+    found: ["distillation forward"],
+  },
+  { kernel: "distillation backward", from: "* row.w", to: "", found: ["distillation backward"] },
+  {
+    kernel: "gradient squares",
+    from: "gradient[n] * gradient[n]",
+    to: "abs(gradient[n])",
+    found: ["gradient clip", "AdamW"],
+  },
+  { kernel: "gradient clip", from: "min(1.0", to: "max(1.0", found: ["gradient clip", "AdamW"] },
+  { kernel: "adamw", from: ">= DECAY_FROM", to: "> DECAY_FROM", found: ["AdamW"] },
+  { kernel: "geco measure", from: "- controller.target_loss", to: "", found: ["GECO"] },
+  { kernel: "geco update", from: "state[2] / controller.scale", to: "state[2]", found: ["GECO"] },
+];
+
+/** Runs `body` on a device that compiles the faulty kernel, and leaves the device as it was. */
+async function withFault<Result>(
+  gpu: Gpu,
+  { kernel, from, to }: Omit<Fault, "found">,
+  body: () => Promise<Result>,
+): Promise<Result> {
+  const forget = () => {
+    for (const key of gpu.pipelines.keys()) if (key.startsWith(kernel)) gpu.pipelines.delete(key);
+  };
+  const { device } = gpu;
+  const original = device.createShaderModule;
+  let planted = false;
+  device.createShaderModule = (descriptor) => {
+    const { label, code } = descriptor;
+    if (!label?.startsWith(kernel) || !code.includes(from)) return original.call(device, descriptor);
+    planted = true;
+    return original.call(device, { ...descriptor, code: code.replaceAll(from, to) });
+  };
+  forget();
+  try {
+    const result = await body();
+    assert(planted, `${kernel} holds no ${from} to plant a fault at`);
+    return result;
+  } finally {
+    device.createShaderModule = original;
+    forget();
+  }
+}
+
+const isWrong = ({ error, tolerance }: { error: number; tolerance: number }) => !(error <= tolerance);
+
+gpuTest("every operation passes on this adapter, each time with the same errors", async (gpu) => {
+  const results = await selfCheck(gpu);
+  assertEquals(results.filter(isWrong), []);
+  assertEquals(new Set(results.map(({ operation }) => operation)).size, results.length);
+  assertEquals(await selfCheck(gpu), results);
+  await assertSelfCheck(gpu);
+});
+
+gpuTest("a fault in any kernel is found, and every operation can be found to be wrong", async (gpu) => {
+  const found = new Set<string>();
+  for (const fault of FAULTS) {
+    const results = await withFault(gpu, fault, () => selfCheck(gpu));
+    const wrong = results.filter(isWrong).map(({ operation }) => operation);
+    for (const operation of fault.found) {
+      assert(
+        wrong.includes(operation),
+        `${fault.to} in ${fault.kernel} leaves ${operation} as it was: ${wrong}`,
+      );
+      found.add(operation);
+    }
+  }
+  const operations = (await selfCheck(gpu)).map(({ operation }) => operation);
+  assertEquals([...found].sort(), operations.sort());
+});
+
+gpuTest(
+  "an adapter with a wrong kernel is refused by name, with the operation, its error and tolerance",
+  async (gpu) => {
+    const fault = { kernel: "residual", from: "a[n] + b[n]", to: "a[n] + 1.01 * b[n]" };
+    const error = await withFault(gpu, fault, () => assertRejects(() => assertSelfCheck(gpu), DeviceError));
+    assertStringIncludes(error.message, `Cannot train on ${gpu.adapter.name} as every operation must agree`);
+    assert(/: residual is off by \d\.\de-3, tolerance 2e-6$/.test(error.message), error.message);
+  },
+);
+
+gpuTest("a result that is not a number is wrong", async (gpu) => {
+  const fault = { kernel: "residual", from: "a[n] + b[n]", to: "bitcast<f32>(0x7fc00000u | n)" };
+  const results = await withFault(gpu, fault, () => selfCheck(gpu));
+  assertEquals(results.filter(isWrong).map(({ operation, error }) => [operation, error]), [[
+    "residual",
+    Infinity,
+  ]]);
+});
+
+gpuTest("a kernel that the adapter refuses to compile is a DeviceError that names it", async (gpu) => {
+  const fault = { kernel: "residual", from: "a[n] + b[n]", to: "no_such_name" };
+  await withFault(gpu, fault, () => assertRejects(() => selfCheck(gpu), DeviceError, "shader residual"));
+});
