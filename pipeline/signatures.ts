@@ -106,6 +106,8 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
           : "CE is below its target: a larger --lr usually helps";
         return `open edges stand at ${percent(expectedOpen)} for ${step - since} steps (${cause})`;
       });
+      // The next report needs another whole window, so that a plateau with ripples is not reported at each of them.
+      if (still) recent.length = 0;
     }
     if (deadQueries !== undefined) {
       report(

@@ -193,12 +193,14 @@ export class Gpu {
         });
         try {
           await staging.mapAsync(GPUMapMode.READ, 0, bytes);
+          result.set(new Uint8Array(staging.getMappedRange(0, bytes)), start);
+          staging.unmap();
         } catch (error) {
+          // Why it failed, such as a lost device, is told by promises that settle after this one.
+          await new Promise((resolve) => setTimeout(resolve));
           this.check();
           throw new DeviceError(`Cannot read ${tensor.label}: ${(error as Error).message}`);
         }
-        result.set(new Uint8Array(staging.getMappedRange(0, bytes)), start);
-        staging.unmap();
       }
     } finally {
       staging.destroy();

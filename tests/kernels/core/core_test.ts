@@ -1,0 +1,155 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { AdapterError, DeviceError, Gpu } from "../../../kernels/core/gpu.ts";
+import { compile } from "../../../kernels/core/kernel.ts";
+import { linearGrid } from "../../../kernels/core/recorder.ts";
+import { BINDING_ALIGNMENT, reshape, rows, slicesOf } from "../../../kernels/core/tensor.ts";
+import { unroll } from "../../../kernels/core/unroll.ts";
+import { gpuTest } from "../../support/gpu.ts";
+
+const DOUBLE = `
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(1) fn main(@builtin(global_invocation_id) id: vec3u) { y[id.x] = 2.0 * x[id.x]; }`;
+
+gpuTest("a shader that does not compile throws its label, the line and the numbered source", async (gpu) => {
+  const source = DOUBLE.replace("2.0 * x[id.x]", "undefined_name");
+  const error = await assertRejects(() => compile(gpu, { label: "broken double", source }), DeviceError);
+  assertStringIncludes(error.message, "broken double");
+  assertStringIncludes(error.message, "undefined_name");
+  assert(/\n\s+\d+ \| .*undefined_name/.test(error.message), "the source stands there with line numbers");
+  gpu.check();
+});
+
+gpuTest("a kernel is compiled once for the same source and constants", async (gpu) => {
+  const constants = { N: 3 };
+  assertEquals(
+    compile(gpu, { label: "double", source: DOUBLE, constants }),
+    compile(gpu, { label: "double", source: DOUBLE, constants }),
+  );
+  const [a, b] = await Promise.all([
+    compile(gpu, { label: "double", source: DOUBLE, constants }),
+    compile(gpu, { label: "double", source: DOUBLE, constants: { N: 4 } }),
+  ]);
+  assert(a !== b);
+});
+
+gpuTest("bindings go by name: a missing, an unknown and a too large one are refused", async (gpu) => {
+  const kernel = await compile(gpu, { label: "double", source: DOUBLE });
+  const x = gpu.tensor("x", [4]);
+  assertThrows(() => kernel.bind({ x }), RangeError, "needs y");
+  assertThrows(() => kernel.bind({ x, y: gpu.tensor("y", [4]), z: x }), RangeError, "declares no z");
+  const small = await Gpu.open({ maxBindingBytes: 1024 });
+  try {
+    const smallKernel = await compile(small, { label: "double", source: DOUBLE });
+    const large = small.tensor("large", [512]);
+    assertThrows(() => smallKernel.bind({ x: large, y: small.tensor("y", [4]) }), RangeError, "large");
+  } finally {
+    small.close();
+  }
+});
+
+gpuTest("what is written is read, also in parts, and a write past the end is refused", async (gpu) => {
+  const tensor = gpu.tensor("t", [5]);
+  gpu.write(tensor, Float32Array.of(1, 2), 3);
+  assertEquals([...await gpu.read(tensor)], [0, 0, 0, 1, 2]);
+  assertThrows(() => gpu.write(tensor, Float32Array.of(1, 2), 4), RangeError, "its length is 5");
+  const words = gpu.tensor("w", [2], "u32");
+  gpu.write(words, Uint32Array.of(0xffffffff, 7));
+  assertEquals([...await gpu.readUint32(words)], [0xffffffff, 7]);
+});
+
+gpuTest("tensors of no or too many elements are refused", async (gpu) => {
+  assertThrows(() => gpu.tensor("t", [0, 4]), RangeError, "positive integers");
+  assertThrows(() => gpu.tensor("t", [2 ** 40]), RangeError, "the adapter's buffers hold");
+  await gpu.sync();
+});
+
+gpuTest("rows are views at aligned bytes only", (gpu) => {
+  const tensor = gpu.tensor("t", [8, 64]);
+  assertEquals(rows(tensor, 2, 3).offset, 2 * 64 * 4);
+  assertEquals(rows(tensor, 2, 3).shape, [3, 64]);
+  assertThrows(() => rows(tensor, 7, 2), RangeError, "it has 8 rows");
+  assertThrows(() => rows(gpu.tensor("u", [8, 3]), 1, 1), RangeError, "multiples of 256");
+  assertThrows(() => reshape(tensor, [3, 3]), RangeError, "Cannot reshape");
+  return Promise.resolve();
+});
+
+Deno.test("slices cover every row once, fit a binding and start aligned, at a multiple of four rows", () => {
+  for (
+    const [count, length, bytes] of [[50257, 768, 128 << 20], [61, 24, 16384], [1000, 3, 4096], [
+      7,
+      5,
+      1 << 20,
+    ]]
+  ) {
+    const slices = slicesOf(count, length, bytes);
+    let next = 0;
+    for (const slice of slices) {
+      assertEquals(slice.start, next);
+      assert(slice.count * length * 4 <= bytes);
+      assertEquals(slice.start * length * 4 % BINDING_ALIGNMENT, 0);
+      assertEquals(slice.start % 4, 0);
+      next += slice.count;
+    }
+    assertEquals(next, count);
+  }
+  assertEquals(slicesOf(50257, 768, 128 << 20).length, 2, "GPT-2's embedding takes two portable bindings");
+  assertThrows(() => slicesOf(10, 1 << 20, 4096), RangeError, "Cannot slice rows");
+});
+
+Deno.test("unrolling replaces the variable, nests, and takes bounds from constants", () => {
+  const source = "a\n$for i in 0..N {\nlet x$i = $i;\n  $for j in 1..3 {\n  f($i, $j);\n  $}\n$}\nb";
+  assertEquals(unroll(source, { N: 2 }).split("\n").map((line) => line.trim()), [
+    "a",
+    "let x0 = 0;",
+    "f(0, 1);",
+    "f(0, 2);",
+    "let x1 = 1;",
+    "f(1, 1);",
+    "f(1, 2);",
+    "b",
+  ]);
+  assertEquals(unroll("plain", {}), "plain");
+  assertEquals(unroll("$for i in 0..0 {\nx\n$}", {}), "");
+  assertThrows(() => unroll("$for i in 0..N {\n$}", {}), SyntaxError, "bound N");
+  assertThrows(() => unroll("$for i in 0..2 {\nx", {}), SyntaxError, "not closed");
+  assertThrows(() => unroll("$for i in 0..2 {\nx\n$}\n$}", {}), SyntaxError, "closes no block");
+});
+
+Deno.test("a grid never exceeds the portable number of workgroups", () => {
+  assertEquals(linearGrid(1, 64), [1]);
+  assertEquals(linearGrid(65, 64), [2]);
+  assertEquals(linearGrid(1e9, 64), [65535]);
+});
+
+Deno.test("an operation that the device refuses throws a DeviceError that names it", async () => {
+  const gpu = await Gpu.open();
+  try {
+    const [a, b] = [gpu.tensor("a", [8]), gpu.tensor("b", [4])];
+    assertThrows(() => gpu.submit("copy", (recorder) => recorder.copy(a, b)), RangeError, "its length is 4");
+    gpu.submit("copying too much", (recorder) => recorder.copyToBuffer(a, b.buffer));
+    const error = await assertRejects(() => gpu.sync(), DeviceError);
+    assertStringIncludes(error.message, "copying too much");
+    assertThrows(() => gpu.submit("anything after", () => {}), DeviceError, "copying too much");
+  } finally {
+    gpu.close();
+  }
+});
+
+Deno.test("a lost device throws a DeviceError", async () => {
+  const gpu = await Gpu.open();
+  gpu.device.destroy();
+  await gpu.device.lost;
+  await Promise.resolve();
+  assertThrows(() => gpu.check(), DeviceError, "device lost");
+});
+
+Deno.test("without an adapter the message says what to install", async () => {
+  const original = navigator.gpu.requestAdapter;
+  navigator.gpu.requestAdapter = () => Promise.resolve(null);
+  try {
+    await assertRejects(() => Gpu.open(), AdapterError, "mesa-vulkan-drivers");
+  } finally {
+    navigator.gpu.requestAdapter = original;
+  }
+});

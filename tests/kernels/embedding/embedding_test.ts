@@ -1,0 +1,74 @@
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { Gpu } from "../../../kernels/core/gpu.ts";
+import { prepareEmbedding, sortByToken } from "../../../kernels/embedding/op.ts";
+import { embeddingGradientReference, embeddingReference } from "../../../kernels/embedding/reference.ts";
+import { assertClose } from "../../support/compare.ts";
+import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { normals, seeded } from "../../support/seeded.ts";
+
+async function check(gpu: Gpu, [batch, positions, vocabularySize, width]: number[]) {
+  const random = seeded(positions);
+  const tokens = Uint32Array.from({ length: batch * positions }, () => random.integer(vocabularySize));
+  const tokenEmbedding = normals(1, vocabularySize * width);
+  const positionEmbedding = normals(2, (positions + 3) * width);
+  const dx = normals(3, tokens.length * width);
+  const op = await prepareEmbedding(gpu, { batch, positions, vocabularySize, width });
+  const t = {
+    tokenEmbedding: upload(gpu, "wte", tokenEmbedding, [vocabularySize, width]),
+    positionEmbedding: upload(gpu, "wpe", positionEmbedding, [positions + 3, width]),
+    x: poisoned(gpu, "x", [tokens.length, width]),
+    dx: upload(gpu, "dx", dx),
+    dtokenEmbedding: gpu.tensor("dwte", [vocabularySize, width]),
+    dpositionEmbedding: gpu.tensor("dwpe", [positions + 3, width]),
+  };
+  op.upload(tokens);
+  gpu.submit("embedding", (recorder) => {
+    op.forward(recorder, t);
+    op.backward(recorder, t);
+  });
+  const want = embeddingReference(tokens, positions, width, tokenEmbedding, positionEmbedding);
+  assertEquals(await gpu.read(t.x), Float32Array.from(want));
+  const gradient = embeddingGradientReference(tokens, positions, vocabularySize, dx);
+  // Measured: 1e-7, from the order of the sums.
+  assertClose(await gpu.read(t.dtokenEmbedding), gradient.dtokenEmbedding, { tolerance: 1e-6, name: "dwte" });
+  const dwpe = await gpu.read(t.dpositionEmbedding);
+  assertClose(dwpe.subarray(0, positions * width), gradient.dpositionEmbedding, {
+    tolerance: 1e-6,
+    name: "dwpe",
+  });
+  assert(dwpe.subarray(positions * width).every((value) => value === 0));
+  return op;
+}
+
+gpuTest(
+  "embedding forward and its scatter backward equal the reference, with tokens that repeat",
+  async (gpu) => {
+    for (const shape of [[1, 1, 1, 1], [2, 13, 5, 7], [3, 17, 300, 64], [2, 64, 11, 65]]) {
+      await check(
+        gpu,
+        shape,
+      );
+    }
+  },
+);
+
+Deno.test("a token embedding larger than a binding is read and added to in slices", async () => {
+  const gpu = await Gpu.open({ maxBindingBytes: 16 * 1024 });
+  try {
+    await check(gpu, [2, 13, 131, 64]);
+  } finally {
+    gpu.close();
+  }
+});
+
+gpuTest("a token outside the vocabulary is refused", async (gpu) => {
+  const op = await check(gpu, [1, 2, 5, 4]);
+  assertThrows(() => op.upload(Uint32Array.of(0, 5)), RangeError, "token 5");
+  assertThrows(() => op.upload(Uint32Array.of(0)), RangeError, "the batch holds 2");
+});
+
+Deno.test("positions are sorted by token and then by position, in one run for each token", () => {
+  const { order, runs } = sortByToken(Uint32Array.of(7, 3, 7, 3, 9));
+  assertEquals([...order], [1, 3, 0, 2, 4]);
+  assertEquals([...runs.subarray(0, 12)], [3, 0, 2, 3, 7, 2, 4, 0, 9, 4, 5, 0]);
+});

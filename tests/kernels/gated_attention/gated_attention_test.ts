@@ -1,0 +1,291 @@
+import { assert, assertEquals } from "@std/assert";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { type GateMode, prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
+import {
+  attentionGradientReference,
+  attentionReference,
+  type AttentionReferenceInput,
+  logisticNoise,
+  randomWord,
+} from "../../../kernels/gated_attention/reference.ts";
+import { assertClose, relativeError } from "../../support/compare.ts";
+import { centralDifference } from "../../support/gradient_check.ts";
+import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { normals } from "../../support/seeded.ts";
+
+interface Shape {
+  batch: number;
+  heads: number;
+  positions: number;
+  headSize: number;
+}
+interface Case extends Shape {
+  mode: GateMode;
+  bias?: number;
+  temperature?: number;
+}
+
+const SEED = 5;
+const STEP = 3;
+const LAYER = 1;
+const SATURATION_WEIGHT = 0.02;
+const SATURATION_BOUND = 1.5;
+const EDGE_SCALE = 0.6;
+
+function referenceInput(
+  { mode, bias = 0.4, temperature = 1, ...shape }: Case,
+  qkv: ArrayLike<number>,
+): AttentionReferenceInput {
+  const edges = shape.batch * shape.heads * shape.positions * (shape.positions + 1) / 2;
+  return {
+    ...shape,
+    qkv,
+    gate: mode === "dense" ? undefined : {
+      bias,
+      temperature,
+      noise: mode === "sampled" ? { seed: SEED, step: STEP, layer: LAYER, firstRow: 0 } : undefined,
+      saturationBound: SATURATION_BOUND,
+      saturationWeight: SATURATION_WEIGHT,
+      edgeGradient: EDGE_SCALE / edges,
+    },
+  };
+}
+
+/** Runs forward and backward on the device. */
+async function run(gpu: Gpu, test: Case, qkvValues: Float32Array, dyValues: Float32Array, firstRow = 0) {
+  const { batch, heads, positions, headSize, mode, bias = 0.4, temperature = 1 } = test;
+  const op = await prepareGatedAttention(gpu, { batch, heads, positions, headSize, layer: LAYER });
+  op.configure({
+    seed: SEED,
+    step: STEP,
+    firstRow,
+    bias,
+    temperature,
+    edgeWeight: 1 / (batch * heads * positions * (positions + 1) / 2),
+    saturationWeight: SATURATION_WEIGHT,
+    saturationBound: SATURATION_BOUND,
+  });
+  const qkv = upload(gpu, "qkv", qkvValues);
+  const dy = upload(gpu, "dy", dyValues);
+  const edgeScale = upload(gpu, "edge scale", new Float32Array([EDGE_SCALE]));
+  const y = poisoned(gpu, "y", [dyValues.length]);
+  const logSumExp = poisoned(gpu, "log sum exp", [batch * heads * positions]);
+  const delta = poisoned(gpu, "delta", [batch * heads * positions]);
+  const rowSums = poisoned(gpu, "row sums", [batch * heads * positions, 4]);
+  const dqkv = poisoned(gpu, "dqkv", [qkvValues.length]);
+  const headSums = gpu.tensor("head sums", [LAYER + 1, heads, 8]);
+  gpu.submit("attention", (recorder) => {
+    op.forward(recorder, mode, { qkv, y, logSumExp, rowSums });
+    op.sumHeads(recorder, { rowSums, headSums });
+    op.backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale, delta, dqkv });
+  });
+  return {
+    y: await gpu.read(y),
+    rowSums: await gpu.read(rowSums),
+    dqkv: await gpu.read(dqkv),
+    headSums: await gpu.read(headSums),
+  };
+}
+
+function inputs({ batch, heads, positions, headSize }: Shape, seed: number) {
+  const size = batch * positions * heads * headSize;
+  return { qkv: normals(seed, 3 * size), dy: normals(seed + 1, size) };
+}
+
+const CASES: Case[] = [
+  { batch: 2, heads: 3, positions: 128, headSize: 32, mode: "sampled" },
+  { batch: 1, heads: 2, positions: 128, headSize: 64, mode: "deterministic", bias: 0 },
+  { batch: 1, heads: 2, positions: 128, headSize: 64, mode: "dense" },
+  { batch: 2, heads: 1, positions: 61, headSize: 8, mode: "sampled", temperature: 0.5, bias: -0.8 },
+  { batch: 1, heads: 2, positions: 65, headSize: 16, mode: "sampled", temperature: 2, bias: 1 },
+  { batch: 1, heads: 1, positions: 9, headSize: 5, mode: "sampled" },
+  { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "sampled" },
+  { batch: 1, heads: 2, positions: 7, headSize: 1, mode: "deterministic" },
+];
+
+for (const [index, test] of CASES.entries()) {
+  const { batch, heads, positions, headSize, mode } = test;
+  gpuTest(
+    `gated attention (${mode}) equals float64 at B ${batch}, H ${heads}, T ${positions}, D ${headSize}`,
+    async (gpu) => {
+      const { qkv, dy } = inputs(test, 10 * index + 2);
+      const input = referenceInput(test, qkv);
+      const reference = attentionReference(input);
+      const device = await run(gpu, test, qkv, dy);
+      if (mode !== "dense" && positions > 10) {
+        const open = reference.masks.reduce((sum, mask) => sum + mask, 0) / reference.masks.length;
+        assert(open > 0.2 && open < 0.8, `the test must leave 20 to 80 % of gates open: ${open}`);
+      }
+      const nearZero = reference.noisyLogits.filter((logit) =>
+        mode !== "dense" && Math.abs(logit) < 1e-5
+      ).length;
+      assertEquals(nearZero, 0, "the inputs put no gate so near 0 that float32 may decide it otherwise");
+      // The sum of the mask over keys is exact in float32: equal sums and equal outputs leave no room for a flipped gate.
+      for (let row = 0; row < batch * heads * positions; row++) {
+        assertEquals(device.rowSums[4 * row + 1], reference.rowSums[4 * row + 1], `open gates of row ${row}`);
+        assertEquals(
+          device.rowSums[4 * row + 3],
+          reference.rowSums[4 * row + 3],
+          `open gates without noise, row ${row}`,
+        );
+      }
+      assertClose(device.y, reference.y, { tolerance: 2e-6, name: "y" });
+      assertClose(device.rowSums, reference.rowSums, { tolerance: 2e-6, name: "row sums" });
+      assertClose(device.dqkv, attentionGradientReference(input, dy), { tolerance: 1e-5, name: "dqkv" });
+      for (let head = 0; head < heads; head++) {
+        const sums = new Array(6).fill(0);
+        for (let b = 0; b < batch; b++) {
+          for (let i = 0; i < positions; i++) {
+            const at = 4 * ((b * heads + head) * positions + i);
+            for (let n = 0; n < 4; n++) sums[n] += reference.rowSums[at + n];
+            if (reference.rowSums[at + 1] === 0) sums[4]++;
+            if (reference.rowSums[at + 3] === 0) sums[5]++;
+          }
+        }
+        const at = 8 * (LAYER * heads + head);
+        assertClose(device.headSums.subarray(at, at + 6), sums, {
+          tolerance: 2e-6,
+          name: `sums of head ${head}`,
+        });
+      }
+    },
+  );
+}
+
+gpuTest("every single mask bit equals the reference's", async (gpu) => {
+  // With T one-hot value vectors y_i[j] = m_ij s_ij, so that each edge can be read out.
+  const shape = { batch: 1, heads: 2, positions: 32, headSize: 32 };
+  const { qkv, dy } = inputs(shape, 77);
+  for (let t = 0; t < 32; t++) {
+    for (let head = 0; head < 2; head++) {
+      for (let d = 0; d < 32; d++) qkv[((t * 3 + 2) * 2 + head) * 32 + d] = d === t ? 1 : 0;
+    }
+  }
+  for (const mode of ["sampled", "deterministic"] as const) {
+    const reference = attentionReference(referenceInput({ ...shape, mode }, qkv));
+    const { y } = await run(gpu, { ...shape, mode }, qkv, dy);
+    let edge = 0;
+    let open = 0;
+    for (let head = 0; head < 2; head++) {
+      for (let i = 0; i < 32; i++) {
+        for (let j = 0; j <= i; j++, edge++) {
+          const mask = y[(i * 2 + head) * 32 + j] !== 0 ? 1 : 0;
+          open += mask;
+          if (Math.abs(reference.noisyLogits[edge]) > 1e-4) {
+            assertEquals(mask, reference.masks[edge], `mask of head ${head}, query ${i}, key ${j}`);
+          }
+        }
+      }
+    }
+    assert(open > 0.2 * edge && open < 0.8 * edge);
+  }
+});
+
+Deno.test("the reference's gradient is that of the straight-through surrogate, by central differences", () => {
+  for (const mode of ["sampled", "deterministic", "dense"] as const) {
+    for (const temperature of [0.5, 1, 2]) {
+      const shape = { batch: 1, heads: 2, positions: 5, headSize: 3 };
+      const { qkv, dy } = inputs(shape, 31);
+      const test = { ...shape, mode, temperature };
+      const at = attentionReference(referenceInput(test, qkv));
+      const analytic = attentionGradientReference(referenceInput(test, qkv), dy);
+      const numeric = centralDifference(
+        (x) => surrogate(referenceInput(test, x), dy, at),
+        Float64Array.from(qkv),
+      );
+      assert(relativeError(analytic, numeric) < 1e-8, `${mode}, temperature ${temperature}`); // measured 2e-10
+    }
+  }
+});
+
+/** Σ y · dy with m counted as m₀ + σ((g+ε)/τg) − σ((g₀+ε)/τg), plus the edge objective. */
+function surrogate(
+  input: AttentionReferenceInput,
+  dy: ArrayLike<number>,
+  at: { masks: number[]; noisyLogits: number[] },
+): number {
+  const { heads, positions, headSize, qkv, gate } = input;
+  const sigmoid = (x: number) => 1 / (1 + Math.exp(-x));
+  let objective = 0;
+  let edge = 0;
+  for (let head = 0; head < heads; head++) {
+    for (let i = 0; i < positions; i++) {
+      const of = (t: number, part: number, d: number) => qkv[((t * 3 + part) * heads + head) * headSize + d];
+      const l = Array.from({ length: i + 1 }, (_, j) => {
+        let score = 0;
+        for (let d = 0; d < headSize; d++) score += of(i, 0, d) * of(j, 1, d);
+        return score / Math.sqrt(headSize);
+      });
+      const total = l.reduce((sum, score) => sum + Math.exp(score), 0);
+      for (let j = 0; j <= i; j++, edge++) {
+        let m: number = at.masks[edge];
+        if (gate) {
+          const g = l[j] + gate.bias;
+          const noise = gate.noise
+            ? logisticNoise(randomWord({ ...gate.noise, row: gate.noise.firstRow + head, i, j }))
+            : 0;
+          m += sigmoid((g + noise) / gate.temperature) - sigmoid(at.noisyLogits[edge] / gate.temperature);
+          const excess = Math.max(Math.abs(g) - gate.saturationBound, 0);
+          objective += gate.edgeGradient * (sigmoid(g) + gate.saturationWeight * excess ** 2);
+        }
+        for (let d = 0; d < headSize; d++) {
+          objective += m * Math.exp(l[j]) / total * of(j, 2, d) * dy[(i * heads + head) * headSize + d];
+        }
+      }
+    }
+  }
+  return objective;
+}
+
+Deno.test("the noise is the fixture's, bit for bit, and logistic", async () => {
+  const noise = JSON.parse(
+    await Deno.readTextFile(new URL("../../fixtures/tiny_gpt2/noise.json", import.meta.url)),
+  );
+  const entries = Array.isArray(noise) ? noise : noise.noise;
+  assert(entries.length > 20);
+  for (const { r, epsilon, ...key } of entries) {
+    assertEquals(randomWord(key), r);
+    assert(Math.abs(logisticNoise(r) - epsilon) < 1e-12);
+  }
+  assert(Number.isFinite(logisticNoise(0xffffffff)) && logisticNoise(0xffffffff) === -logisticNoise(0));
+});
+
+gpuTest("a query with no open edge outputs exactly 0", async (gpu) => {
+  const test: Case = { batch: 1, heads: 1, positions: 17, headSize: 8, mode: "deterministic", bias: -1000 };
+  const { qkv, dy } = inputs(test, 3);
+  const { y, headSums } = await run(gpu, test, qkv, dy);
+  assert(y.every((value) => value === 0));
+  assertEquals(headSums[8 * LAYER + 5], 17, "dead queries");
+});
+
+gpuTest(
+  "the same inputs give the same bits, and a micro-batch the noise of its rows in the whole batch",
+  async (gpu) => {
+    const whole: Case = { batch: 4, heads: 2, positions: 19, headSize: 8, mode: "sampled" };
+    const { qkv, dy } = inputs(whole, 9);
+    const first = await run(gpu, whole, qkv, dy);
+    assertEquals(await run(gpu, whole, qkv, dy), first);
+    const half = qkv.length / 2;
+    const second = await run(
+      gpu,
+      { ...whole, batch: 2 },
+      qkv.slice(half),
+      dy.slice(dy.length / 2),
+      2 * whole.heads,
+    );
+    assertEquals(second.y, first.y.slice(first.y.length / 2));
+  },
+);
+
+gpuTest("memory grows as T: nothing of size T x T is allocated", async (gpu) => {
+  const allocated: number[] = [];
+  for (const positions of [16, 32, 64]) {
+    const before = gpu.allocatedBytes;
+    const test: Case = { batch: 1, heads: 2, positions, headSize: 8, mode: "sampled" };
+    const { qkv, dy } = inputs(test, 1);
+    await run(gpu, test, qkv, dy);
+    allocated.push(gpu.allocatedBytes - before);
+  }
+  const perPosition = (allocated[1] - allocated[0]) / 16;
+  assertEquals(allocated[2] - allocated[1], 32 * perPosition);
+});
