@@ -91,7 +91,9 @@ export function createBatches(
   options: BatchShape & { seed: number },
 ): { at(position: number): Promise<Batch> } {
   const { tokens, batch, context, seed } = options;
-  const slack = tokens.exampleTokens === undefined ? Math.min(context, tokens.length - context) : 1;
+  const slack = tokens.exampleTokens === undefined
+    ? Math.max(1, Math.min(context, tokens.length - context))
+    : 1;
   // Every epoch has as many windows as fit behind the largest offset, so that positions map to epochs directly.
   const windows = windowCount(options, slack - 1);
   const stride = tokens.exampleTokens ?? context;

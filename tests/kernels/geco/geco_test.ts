@@ -5,57 +5,77 @@ import { assertClose } from "../../support/compare.ts";
 import { gpuTest, upload } from "../../support/gpu.ts";
 
 const SETTINGS = { scale: 0.03, alpha: 0.9, rate: 0.5, lowest: 0.02, highest: 5 };
+const STEPS = 100;
 
 gpuTest(
   "the multiplier follows the reference up to its ceiling, down to its floor, and keeps the scales",
   async (gpu) => {
     const geco = await prepareGeco(gpu);
     geco.configure({ ...SETTINGS, targetLoss: 2 });
-    const state = upload(gpu, "state", Float32Array.of(0.3, 0, 0, 0));
     const tensors = {
       totals: gpu.tensor("totals", [4]),
-      state,
-      lossScale: upload(gpu, "loss scale", Float32Array.of(-1)),
-      edgeScale: upload(gpu, "edge scale", Float32Array.of(-1)),
+      state: upload(gpu, "state", Float32Array.of(0.3, 0, 0, 0)),
+      lossScale: gpu.tensor("loss scale", [1]),
+      edgeScale: gpu.tensor("edge scale", [1]),
     };
-    gpu.submit("geco", (recorder) => geco.update(recorder, tensors));
-    assertEquals([...await gpu.read(tensors.lossScale)], [-1], "nothing moves before the first measurement");
-    let reference = { lambda: Math.fround(0.3), average: 0 };
-    const seen = new Set<number>();
-    for (let step = 0; step < 100; step++) {
-      const violation = step < 25 ? 0.5 : step % 3 === 0 ? 0.01 : -0.2;
+    const history = gpu.tensor("history", [STEPS, 6]);
+    const violations = Array.from({ length: STEPS }, (_, step) => step < 25 ? 0.5 : step % 3 ? -0.2 : 0.01);
+    for (const [step, violation] of violations.entries()) {
       gpu.write(tensors.totals, Float32Array.of(10 * (2 + violation), 0, 0, 10));
       gpu.submit("geco", (recorder) => {
         geco.measure(recorder, tensors);
         geco.update(recorder, tensors);
+        recorder.copy(tensors.state, history, 6 * step);
+        recorder.copy(tensors.lossScale, history, 6 * step + 4);
+        recorder.copy(tensors.edgeScale, history, 6 * step + 5);
       });
-      const measured = (await gpu.read(state))[2];
-      assertClose([measured], [violation], { tolerance: 1e-4, name: "violation" });
+    }
+    const rows = await gpu.read(history);
+    let reference = { lambda: Math.fround(0.3), average: 0 };
+    const seen = new Set<number>();
+    for (const [step, violation] of violations.entries()) {
+      const [lambda, average, measured, isMeasured, loss, edge] = rows.subarray(6 * step);
+      // CE near 2 is held to 2^-23: on a violation of 0.01 that is 1e-5. Measured 1.4e-5.
+      assertClose([measured], [violation], { tolerance: 1e-4, name: `violation of step ${step}` });
+      assertEquals(isMeasured, 1);
       reference = gecoReference(reference, measured, SETTINGS);
-      const [lambda, average] = await gpu.read(state);
+      // Measured: 1.2e-6, where the average passes through 0.
       assertClose([lambda, average], [reference.lambda, reference.average], {
         tolerance: 1e-5,
-        name: `step ${step}`,
+        name: `state of step ${step}`,
       });
-      seen.add(lambda);
-      const [loss] = await gpu.read(tensors.lossScale);
-      const [edge] = await gpu.read(tensors.edgeScale);
+      // Measured: 7e-8.
       assertClose([loss, edge], [lambda / (1 + lambda), 1 / (1 + lambda)], {
         tolerance: 1e-6,
-        name: "scales",
+        name: `scales of step ${step}`,
       });
+      seen.add(lambda);
     }
     assertEquals([seen.has(5), seen.has(Math.fround(0.02))], [true, true], "both bounds were reached");
   },
 );
 
+gpuTest("nothing moves before the first measurement", async (gpu) => {
+  const geco = await prepareGeco(gpu);
+  geco.configure({ ...SETTINGS, targetLoss: 2 });
+  const tensors = {
+    state: upload(gpu, "state", Float32Array.of(0.3, 0.1, 0.5, 0)),
+    lossScale: upload(gpu, "loss scale", Float32Array.of(-1)),
+    edgeScale: upload(gpu, "edge scale", Float32Array.of(-1)),
+  };
+  gpu.submit("geco", (recorder) => geco.update(recorder, tensors));
+  assertEquals(await gpu.read(tensors.state), Float32Array.of(0.3, 0.1, 0.5, 0));
+  assertEquals([...await gpu.read(tensors.lossScale), ...await gpu.read(tensors.edgeScale)], [-1, -1]);
+});
+
 gpuTest("a loss that is not a number is not taken", async (gpu) => {
   const geco = await prepareGeco(gpu);
   geco.configure({ ...SETTINGS, targetLoss: 2 });
   const state = upload(gpu, "state", Float32Array.of(0.3, 0.1, -0.5, 1));
-  for (const bad of [NaN, Infinity]) {
-    const totals = upload(gpu, "totals", Float32Array.of(bad, 0, 0, 10));
-    gpu.submit("geco", (recorder) => geco.measure(recorder, { totals, state }));
-    assertEquals(await gpu.read(state), Float32Array.of(0.3, 0.1, -0.5, 1));
+  // The last is 0 / 0: no position counted.
+  for (const totals of [[NaN, 0, 0, 10], [Infinity, 0, 0, 10], [-Infinity, 0, 0, 10], [0, 0, 0, 0]]) {
+    const tensors = { totals: upload(gpu, "totals", Float32Array.from(totals)), state };
+    gpu.submit("geco", (recorder) => geco.measure(recorder, tensors));
+    assertEquals(await gpu.read(state), Float32Array.of(0.3, 0.1, -0.5, 1), `totals ${totals}`);
   }
 });

@@ -1,0 +1,130 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { UserError } from "../../pipeline/errors.ts";
+import {
+  helpText,
+  parseCommand,
+  PRETRAIN,
+  resolveSettings,
+  resumedSettings,
+  SPARSIFY,
+} from "../../pipeline/settings.ts";
+import { parseArgs } from "../../pipeline/std/parse_args.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+
+Deno.test("flags take every form that std's parseArgs takes", () => {
+  const options = {
+    boolean: ["control", "help"],
+    string: ["steps", "data"],
+    collect: ["data"],
+    negatable: ["control"],
+  };
+  assertEquals(parseArgs(["--steps", "3", "--data=a", "--data", "b", "--no-control", "x"], options), {
+    _: ["x"],
+    steps: "3",
+    data: ["a", "b"],
+    control: false,
+  });
+  assertEquals(parseArgs(["-h"], { ...options, alias: { h: "help" } }), { _: [], help: true });
+  const unknown: string[] = [];
+  parseArgs(["--stepz=1", "y"], { ...options, unknown: (arg) => unknown.push(arg) });
+  assertEquals(unknown.length, 2);
+});
+
+Deno.test("a command's flags become typed values", () => {
+  const { given } = parseCommand(SPARSIFY, [
+    ..."--steps 7 --lr 2e-4 --no-control --json --data a --data - --target-loss 3.5 --slack -0.1".split(" "),
+  ]);
+  assertEquals(given, {
+    steps: 7,
+    lr: 2e-4,
+    control: false,
+    json: true,
+    data: ["a", "-"],
+    targetLoss: 3.5,
+    slack: -0.1,
+  });
+  assertEquals(parseCommand(SPARSIFY, ["--target-loss", "auto"]).given.targetLoss, "auto");
+});
+
+for (
+  const [args, message] of [
+    [["--stepz", "3"], "Unknown flag --stepz (did you mean --steps?)"],
+    [["extra"], "Unknown argument extra"],
+    [["--batch", "1.5"], "--batch as it must be a whole number: 1.5"],
+    [["--lr", "0"], "--lr as it must be above 0: 0"],
+    [["--lr", "NaN"], "--lr as it must be a number: NaN"],
+    [["--decay", "1.5"], "--decay as it must be at most 1: 1.5"],
+    [["--save-type", "F8"], "--save-type as it must be one of F32, F16, BF16: F8"],
+    [["--model"], "--model as it must be a path: nothing given"],
+    [["--config"], "--config as it needs a value"],
+    [["--target-loss", "low"], "--target-loss as it must be a number or auto: low"],
+  ] as [string[], string][]
+) {
+  Deno.test(`${args.join(" ")} is refused in one line`, () => {
+    const error = assertThrows(() => parseCommand(SPARSIFY, args), UserError);
+    assertStringIncludes(error.message, message);
+    assertEquals([error.exitCode, error.message.includes("\n")], [2, false]);
+  });
+}
+
+Deno.test("a flag wins over the settings file, that over the model's recommendation, that over the default", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "model");
+  await Deno.mkdir(model);
+  await Deno.writeTextFile(
+    join(model, "sparsify.json"),
+    JSON.stringify({ steps: 11, batch: 12, lr: 0.5, data: ["text.txt", "/absolute.txt"] }),
+  );
+  const config = join(folder.path, "config.json");
+  await Deno.writeTextFile(config, JSON.stringify({ batch: 13, lr: 0.25, model }));
+  const settings = await resolveSettings(SPARSIFY, { given: { lr: 0.125 }, config });
+  assertEquals([settings.steps, settings.batch, settings.lr, settings.seed], [11, 13, 0.125, 1]);
+  assertEquals(settings.data, [join(model, "text.txt"), "/absolute.txt"]);
+});
+
+for (
+  const [content, message] of [
+    ["{", "Cannot read settings"],
+    ["[]", "must be a JSON object"],
+    ['{"stepz":1}', "unknown key stepz (did you mean steps?)"],
+    ['{"steps":"ten"}', "steps in "],
+    ['{"control":"no"}', "must be true or false"],
+    ['{"data":"one"}', ""],
+  ]
+) {
+  Deno.test(`settings ${content} are ${message ? "refused" : "taken"}`, async () => {
+    await using folder = await temporaryFolder();
+    const config = join(folder.path, "config.json");
+    await Deno.writeTextFile(config, content);
+    const resolved = resolveSettings(SPARSIFY, { given: { model: folder.path }, config });
+    if (!message) assertEquals((await resolved).data, ["one"]);
+    else assertStringIncludes((await assertRejects(() => resolved, UserError)).message, message);
+  });
+}
+
+Deno.test("a resumed run keeps its settings but for the few that do not change its course", () => {
+  const own = Object.fromEntries(
+    Object.entries(SPARSIFY).map(([name, { value }]) => [name, value]),
+  ) as Awaited<
+    ReturnType<typeof resolveSettings<typeof SPARSIFY>>
+  >;
+  assertEquals(
+    resumedSettings<typeof SPARSIFY>(own, { json: true, checkpointEvery: 3 }, "run").checkpointEvery,
+    3,
+  );
+  assertThrows(
+    () => resumedSettings<typeof SPARSIFY>(own, { steps: 5 }, "run"),
+    UserError,
+    "--steps 5, as the run began with 300",
+  );
+});
+
+Deno.test("help names every flag with its default", () => {
+  const help = helpText("pretrain", "Trains.", PRETRAIN, { runs: true });
+  for (const flag of ["--weight-decay N", "--[no-]", "--sparse", "--resume NAME", "(0.002)"]) {
+    if (flag !== "--[no-]") assertStringIncludes(help, flag);
+  }
+  assertStringIncludes(helpText("sparsify", "", SPARSIFY, { runs: true }), "--[no-]control");
+  assert(help.split("\n").every((line) => line.length < 120));
+});

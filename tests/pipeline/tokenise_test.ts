@@ -1,0 +1,317 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { RecordBatchReader } from "apache-arrow";
+import { createBatches, IGNORED, sequentialBatches } from "../../pipeline/batches.ts";
+import { bpeTokenizerJson, byteCharacters, END_OF_TEXT, trainBpe } from "../../pipeline/bpe_trainer.ts";
+import { readDocuments } from "../../pipeline/documents.ts";
+import { UserError } from "../../pipeline/errors.ts";
+import { splitOf, SPLITS, tokenise } from "../../pipeline/tokenise.ts";
+import { openTokenFile, writeTokenFile } from "../../pipeline/token_file.ts";
+import { loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+import { ADDITION } from "../support/tiny_model.ts";
+
+const ENGLISH = new URL("../../data/english/tokenizer.json", import.meta.url).pathname;
+
+interface TokenizerJson {
+  model: { vocab: Record<string, number>; merges: [string, string][] };
+}
+
+Deno.test("the BPE trainer merges the most frequent pair first, and of equals the lower one", async () => {
+  const { model } = await trainBpe(["aab aab ab ba"], { vocabularySize: 259 }) as TokenizerJson;
+  // Pairs: "ab" 3 times in "aab", " aab", " ab"; then " a" ... the second follows from what is left.
+  assertEquals(model.merges[0], ["a", "b"]);
+  assertEquals(model.merges.length, 2);
+  assertEquals(model.vocab[END_OF_TEXT], 258);
+  const again = await trainBpe(["aab aab ab ba"], { vocabularySize: 259 });
+  assertEquals(again, await trainBpe(["aab aab ab ba"], { vocabularySize: 259 }));
+});
+
+Deno.test("the BPE trainer stops where no pair occurs twice, and refuses a vocabulary below the bytes", async () => {
+  const { model } = await trainBpe(["abc"], { vocabularySize: 400 }) as TokenizerJson;
+  assertEquals(Object.keys(model.vocab).length, 257);
+  await assertRejects(() => trainBpe(["abc"], { vocabularySize: 256 }), RangeError, "at least 257");
+});
+
+Deno.test("the byte alphabet has 256 distinct printable characters, a space among them as Ġ", () => {
+  const characters = byteCharacters();
+  assertEquals(new Set(characters).size, 256);
+  assertEquals([characters[32], characters[65], characters[10]], ["Ġ", "A", "Ċ"]);
+});
+
+Deno.test("what is encoded is decoded again, whatever the text", async () => {
+  const tokenizer = await loadTokenizer(ENGLISH);
+  assertEquals([tokenizer.vocabularySize, tokenizer.endOfText], [4096, 4095]);
+  for (
+    const text of [
+      "Fellow-Citizens of the Senate,  and\n\n  more",
+      "naïve — 𝛼β 漢字 👩‍🚀",
+      " ",
+      "\t\r\n",
+      "it's we'll I'D",
+    ]
+  ) {
+    assertEquals(tokenizer.decode(Array.from(tokenizer.encode(text))), text);
+  }
+});
+
+Deno.test("the text of a special token is text, at the start and inside", async () => {
+  for (const path of [ENGLISH]) {
+    const tokenizer = await loadTokenizer(path);
+    for (const text of [END_OF_TEXT, `a ${END_OF_TEXT} b`, `${END_OF_TEXT}${END_OF_TEXT}`]) {
+      const tokens = Array.from(tokenizer.encode(text));
+      assert(!tokens.includes(tokenizer.endOfText), text);
+      assertEquals(tokenizer.decode(tokens), text);
+    }
+  }
+});
+
+Deno.test("GPT-2's vocabulary goes through r50k, with special text as text", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "tokenizer.json");
+  // The entries that tell GPT-2 apart, the rest by number: what encodes is r50k itself.
+  const entries = Array.from({ length: 50256 }, (_, id) => `entry ${id}`);
+  entries[0] = "!";
+  entries[262] = "Ġthe";
+  entries[50255] = "Ġgazed";
+  await Deno.writeTextFile(path, JSON.stringify(bpeTokenizerJson(entries, [])));
+  const tokenizer = await loadTokenizer(path);
+  assertEquals(tokenizer.endOfText, 50256);
+  // GPT-2's published ids.
+  assertEquals(Array.from(tokenizer.encode("Hello world")), [15496, 995]);
+  for (const text of [END_OF_TEXT, `x ${END_OF_TEXT}`]) {
+    assert(!Array.from(tokenizer.encode(text)).includes(50256), text);
+  }
+});
+
+Deno.test("a tokenizer that is missing, broken or without an end of text is refused", async () => {
+  await using folder = await temporaryFolder();
+  await assertRejects(() => loadTokenizer(join(folder.path, "none.json")), UserError, "no such file");
+  const path = join(folder.path, "tokenizer.json");
+  await Deno.writeTextFile(path, "{");
+  await assertRejects(() => loadTokenizer(folder.path), UserError, path);
+  const json = bpeTokenizerJson(["a"], []) as { added_tokens: unknown[]; model: TokenizerJson["model"] };
+  json.added_tokens = [];
+  delete json.model.vocab[END_OF_TEXT];
+  await Deno.writeTextFile(path, JSON.stringify(json));
+  await assertRejects(() => loadTokenizer(path), UserError, "to separate documents");
+});
+
+Deno.test("documents come from text, gzip, JSONL, folders and Parquet, in order", async () => {
+  await using folder = await temporaryFolder();
+  const write = (name: string, text: string) => Deno.writeTextFile(join(folder.path, name), text);
+  await Deno.mkdir(join(folder.path, "b"));
+  await write("a.txt", "first");
+  await write("b/c.jsonl", '{"text":"second"}\n\n{"text":"third"}\n');
+  await write("ignored.bin", "no");
+  await Deno.writeFile(join(folder.path, "d.txt.gz"), gzipSync("fourth"));
+  const documents = await Array.fromAsync(readDocuments([folder.path]));
+  assertEquals(documents.map((document) => document.kind === "text" && document.text), [
+    "first",
+    "second",
+    "third",
+    "fourth",
+  ]);
+});
+
+Deno.test("a long text comes in pieces that add up and that cut no word", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "long.txt");
+  const text = Array.from({ length: 400_000 }, (_, n) => `word${n}`).join(" ");
+  await Deno.writeTextFile(path, text);
+  const pieces = await Array.fromAsync(readDocuments([path]));
+  assert(pieces.length > 3);
+  assertEquals(pieces.map((piece) => piece.kind === "text" && piece.last).indexOf(true), pieces.length - 1);
+  const texts = pieces.map((piece) => piece.kind === "text" ? piece.text : "");
+  assert(texts.join("") === text);
+  assert(texts.slice(1).every((piece) => piece.startsWith(" word")));
+});
+
+for (
+  const [what, name, content, message] of [
+    ["bytes that are no UTF-8", "bad.txt", Uint8Array.of(0xff, 0xfe, 0x41), "UTF-8"],
+    ["a line that is no JSON", "bad.jsonl", '{"text":"a"}\n{oops}\n', "line 2"],
+    ["a line without text", "bad.jsonl", '{"body":"a"}\n', 'needs a "text"'],
+    ["a text that is a number", "bad.jsonl", '{"text":3}\n', 'needs a "text"'],
+    ["a null", "bad.jsonl", "null\n", 'needs a "text"'],
+    ["an empty file", "bad.txt", "", "empty"],
+    ["JSONL without a document", "bad.jsonl", "\n\n", "no document"],
+    ["a file that is no Parquet", "bad.parquet", "PAR2", "Parquet"],
+    ["a gzip file that is none", "bad.txt.gz", "plain", "bad.txt.gz"],
+  ] as [string, string, string | Uint8Array, string][]
+) {
+  Deno.test(`${what} is refused, naming the file`, async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, name);
+    await Deno.writeFile(path, typeof content === "string" ? new TextEncoder().encode(content) : content);
+    const error = await assertRejects(() => Array.fromAsync(readDocuments([path])), UserError, message);
+    assert(error.message.includes(path) && !error.message.includes("\n"));
+  });
+}
+
+Deno.test("a folder without data files and a missing path are refused", async () => {
+  await using folder = await temporaryFolder();
+  await assertRejects(() => Array.fromAsync(readDocuments([folder.path])), UserError, "none found");
+  await assertRejects(() => Array.fromAsync(readDocuments([folder.path + "/no"])), UserError, "no such file");
+});
+
+Deno.test("tokenise splits by document, separates documents, and is reused until something changes", async () => {
+  await using folder = await temporaryFolder();
+  const source = join(folder.path, "data.jsonl");
+  const texts = Array.from({ length: 200 }, (_, n) => `document number ${n}`);
+  await Deno.writeTextFile(source, texts.map((text) => JSON.stringify({ text })).join("\n"));
+  const tokenizer = await loadTokenizer(ENGLISH);
+  const output = join(folder.path, "tokens");
+  const files = await tokenise({ sources: [source], tokenizer, folder: output });
+  for (const split of SPLITS) {
+    const file = files[split];
+    const tokens = Array.from(await file.window(0, file.length));
+    const documents = tokenizer.decode(tokens).split(END_OF_TEXT).slice(0, -1);
+    assertEquals(documents, texts.filter((_, index) => splitOf(index) === split));
+    assertEquals(file.metadata.get("tokens"), String(tokens.length));
+    assertEquals(file.metadata.get("tokenizer"), tokenizer.hash);
+  }
+  // Any Arrow reader sees the same tokens.
+  const [batch] = [...RecordBatchReader.from(await Deno.readFile(join(output, "test.arrow")))];
+  assertEquals(
+    Array.from(batch.getChild("token")!),
+    Array.from(await files.test.window(0, files.test.length)),
+  );
+  const before = (await Deno.stat(join(output, "train.arrow"))).mtime;
+  await tokenise({ sources: [source], tokenizer, folder: output });
+  assertEquals((await Deno.stat(join(output, "train.arrow"))).mtime, before, "reused");
+  await Deno.writeTextFile(source, JSON.stringify({ text: "one more, alone" }));
+  const changed = await tokenise({ sources: [source], tokenizer, folder: output });
+  assertEquals(changed.train.metadata.get("all_documents"), "1");
+  assert(changed.test.metadata.get("split_rule")!.startsWith("by position"));
+  for (const file of [...Object.values(files), ...Object.values(changed)]) await file.close();
+});
+
+Deno.test("examples keep their length, count only completions, and must be equally long", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const files = await tokenise({ sources: [ADDITION.data], tokenizer, folder: join(folder.path, "tokens") });
+  assertEquals([files.test.exampleTokens, files.test.length % 9], [9, 0]);
+  const [batch] = await Array.fromAsync(
+    sequentialBatches({ tokens: files.test, batch: 4, context: 8, limit: 32 }),
+  );
+  for (let row = 0; row < 4; row++) {
+    const targets = Array.from(batch.targets.subarray(8 * row, 8 * row + 8));
+    assertEquals(targets.slice(0, 5), new Array(5).fill(IGNORED));
+    assert(targets.slice(5).every((token) => token < 10));
+    const inputs = tokenizer.decode(batch.inputs.subarray(8 * row, 8 * row + 8));
+    const [, a, b] = /^(\d\d)\+(\d\d)=/.exec(inputs)!;
+    const answer = [...tokenizer.decode(targets.slice(5))].reverse().join("");
+    assertEquals(Number(answer), Number(a) + Number(b));
+  }
+  await assertRejects(
+    () => Array.fromAsync(sequentialBatches({ tokens: files.test, batch: 4, context: 7 })),
+    UserError,
+    "needs a context of 8",
+  );
+  for (const file of Object.values(files)) await file.close();
+  const uneven = join(folder.path, "uneven.jsonl");
+  await Deno.writeTextFile(
+    uneven,
+    '{"prompt":"1+1=","completion":"2"}\n{"prompt":"11+1=","completion":"21"}\n',
+  );
+  await assertRejects(
+    () => tokenise({ sources: [uneven], tokenizer, folder: join(folder.path, "u") }),
+    UserError,
+    "line 2",
+  );
+  const mixed = join(folder.path, "mixed.jsonl");
+  await Deno.writeTextFile(mixed, '{"prompt":"1+1=","completion":"2"}\n{"text":"11"}\n');
+  await assertRejects(
+    () => tokenise({ sources: [mixed], tokenizer, folder: join(folder.path, "m") }),
+    UserError,
+    "cannot be mixed",
+  );
+});
+
+Deno.test("windows of a token file are right across record batches, and views where they lie in one", async () => {
+  await using folder = await temporaryFolder();
+  for (const wide of [false, true]) {
+    const path = join(folder.path, `${wide}.arrow`);
+    const total = 600_000;
+    const all = wide ? new Uint32Array(total) : new Uint16Array(total);
+    for (let n = 0; n < total; n++) all[n] = (n * 2654435761) % 50000;
+    async function* chunks() {
+      for (let at = 0; at < total; at += 70_001) yield { tokens: all.subarray(at, at + 70_001) };
+    }
+    await writeTokenFile(path, { wide, counted: false }, { tokens: String(total) }, chunks());
+    const file = await openTokenFile(path);
+    for (const [start, length] of [[0, 10], [262_140, 10], [262_144, 5], [0, total], [599_999, 1]]) {
+      assertEquals(await file.window(start, length), all.slice(start, start + length));
+    }
+    const [first, second] = [await file.window(0, 10), await file.window(5, 10)];
+    assert(first.buffer === second.buffer, "zero-copy");
+    assertEquals(first.BYTES_PER_ELEMENT, wide ? 4 : 2);
+    await assertRejects(() => file.window(total, 1), RangeError, "holds 600000 tokens");
+    await file.close();
+  }
+  const text = join(folder.path, "no.arrow");
+  await Deno.writeTextFile(text, "not Arrow at all");
+  await assertRejects(() => openTokenFile(text), UserError, "no.arrow");
+});
+
+/** Tokens 0, 1, 2, … in memory. */
+function counting(length: number) {
+  const all = Uint32Array.from({ length }, (_, n) => n);
+  return {
+    name: "counting",
+    length,
+    window: (start: number, count: number) => all.subarray(start, start + count),
+  };
+}
+
+Deno.test("batches are a pure function of seed and position, and visit every window of an epoch once", async () => {
+  const tokens = counting(1000);
+  const options = { tokens, batch: 3, context: 8, seed: 4 };
+  const batches = createBatches(options);
+  const seen: number[] = [];
+  // 124 windows of 8 fit behind the largest offset: 41 whole batches of 3 and a part.
+  for (let position = 0; position < 41; position++) {
+    const { inputs, targets } = await batches.at(position);
+    for (let row = 0; row < 3; row++) {
+      seen.push(inputs[8 * row]);
+      for (let t = 0; t < 8; t++) {
+        assertEquals(inputs[8 * row + t], inputs[8 * row] + t);
+        assertEquals(targets[8 * row + t], inputs[8 * row + t] + 1);
+      }
+    }
+  }
+  assertEquals(new Set(seen).size, seen.length);
+  assertEquals(new Set(seen.map((start) => start % 8)).size, 1, "one grid in one epoch");
+  const later = await createBatches(options).at(40);
+  assertEquals(later, await batches.at(40));
+  assertEquals((await createBatches(options).at(100)).inputs, (await batches.at(100)).inputs);
+  assert((await createBatches({ ...options, seed: 5 }).at(0)).inputs[0] !== (await batches.at(0)).inputs[0]);
+});
+
+Deno.test("sequential batches cover the tokens once; the last is filled up with rows that do not count", async () => {
+  const batches = await Array.fromAsync(sequentialBatches({ tokens: counting(100), batch: 4, context: 9 }));
+  assertEquals(batches.map(({ rows }) => rows), [4, 4, 3]);
+  const counted = batches.flatMap(({ targets }) => Array.from(targets)).filter((target) =>
+    target !== IGNORED
+  );
+  assertEquals(counted, Array.from({ length: 99 }, (_, n) => n + 1));
+  const limited = await Array.fromAsync(
+    sequentialBatches({ tokens: counting(100), batch: 4, context: 9, limit: 40 }),
+  );
+  assertEquals(limited.map(({ rows }) => rows), [4]);
+});
+
+Deno.test("too few tokens for one window are refused", async () => {
+  assertThrows(
+    () => createBatches({ tokens: counting(8), batch: 1, context: 8, seed: 0 }),
+    UserError,
+    "needs 9 tokens",
+  );
+  await assertRejects(
+    () => Array.fromAsync(sequentialBatches({ tokens: counting(8), batch: 1, context: 8 })),
+    UserError,
+    "needs 9 tokens",
+  );
+});
