@@ -27,12 +27,17 @@ fn sigmoid(x: f32) -> f32 {
   return 1.0 / (1.0 + exp(-x));
 }
 
+// d(sigmoid)/dx = p (1 - p). Not written as that: where p is near 1, 1 - p has lost its digits.
+fn sigmoid_slope(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  return e / ((1.0 + e) * (1.0 + e));
+}
+
 // d(edge objective)/dl for one edge: mean open probability plus the pull on saturated gates,
 // E + weight * mean of relu(|g| - bound)^2.
 fn edge_gradient(g: f32) -> f32 {
-  let p = sigmoid(g);
   let excess = max(abs(g) - gate.saturation_bound, 0.0);
-  return p * (1.0 - p) + gate.saturation_weight * 2.0 * excess * sign(g);
+  return sigmoid_slope(g) + gate.saturation_weight * 2.0 * excess * sign(g);
 }
 
 // d(y . dy)/dl for one edge, given its softmax weight s, dy . v and delta = dy . y; the gate counts as the relaxed
@@ -40,8 +45,7 @@ fn edge_gradient(g: f32) -> f32 {
 fn score_gradient(s: f32, open: f32, noisy: f32, dy_v: f32, delta: f32) -> f32 {
   var slope = open;
   if (GATED) {
-    let relaxed = sigmoid(noisy * gate.inverse_temperature);
-    slope += relaxed * (1.0 - relaxed) * gate.inverse_temperature;
+    slope += sigmoid_slope(noisy * gate.inverse_temperature) * gate.inverse_temperature;
   }
   return s * (slope * dy_v - delta);
 }

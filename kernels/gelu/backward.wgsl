@@ -6,10 +6,13 @@
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   for (var n = id.x; n < N; n += groups.x * 64u) {
-    let value = x[n];
+    // Past 10 the slope is 0 or 1 to all digits; x^2 times the sigmoid's remainder would grow again.
+    let value = clamp(x[n], -10.0, 10.0);
     let u = 1.5957691216 * (value + 0.044715 * value * value * value);
-    let s = 1.0 / (1.0 + exp(-clamp(u, -80.0, 80.0)));
+    // s (1 - s) as e / (1 + e)^2: where s is near 1, 1 - s has lost its digits.
+    let e = exp(-abs(u));
+    let s = select(e, 1.0, u > 0.0) / (1.0 + e);
     let slope = 1.5957691216 * (1.0 + 0.134145 * value * value);
-    dx[n] = dy[n] * (s + value * s * (1.0 - s) * slope);
+    dx[n] = dy[n] * (s + value * e / ((1.0 + e) * (1.0 + e)) * slope);
   }
 }
