@@ -8,6 +8,7 @@ import {
   resolveSettings,
   resumedSettings,
   SPARSIFY,
+  type SparsifySettings,
 } from "../../pipeline/settings.ts";
 import { parseArgs } from "../../pipeline/std/parse_args.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -106,9 +107,7 @@ for (
 Deno.test("a resumed run keeps its settings but for the few that do not change its course", () => {
   const own = Object.fromEntries(
     Object.entries(SPARSIFY).map(([name, { value }]) => [name, value]),
-  ) as Awaited<
-    ReturnType<typeof resolveSettings<typeof SPARSIFY>>
-  >;
+  ) as unknown as SparsifySettings;
   assertEquals(
     resumedSettings<typeof SPARSIFY>(own, { json: true, checkpointEvery: 3 }, "run").checkpointEvery,
     3,

@@ -237,10 +237,10 @@ Deno.test("windows of a token file are right across record batches, and views wh
     const total = 600_000;
     const all = wide ? new Uint32Array(total) : new Uint16Array(total);
     for (let n = 0; n < total; n++) all[n] = (n * 2654435761) % 50000;
-    async function* chunks() {
+    const chunks = (async function* () {
       for (let at = 0; at < total; at += 70_001) yield { tokens: all.subarray(at, at + 70_001) };
-    }
-    await writeTokenFile(path, { wide, counted: false }, { tokens: String(total) }, chunks());
+    })();
+    await writeTokenFile(path, { wide, counted: false }, { tokens: String(total) }, chunks);
     const file = await openTokenFile(path);
     for (const [start, length] of [[0, 10], [262_140, 10], [262_144, 5], [0, total], [599_999, 1]]) {
       assertEquals(await file.window(start, length), all.slice(start, start + length));
