@@ -3,6 +3,7 @@ import { AdapterError, DeviceError, Gpu } from "../../../kernels/core/gpu.ts";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { linearGrid } from "../../../kernels/core/recorder.ts";
 import { BINDING_ALIGNMENT, reshape, rows, slicesOf } from "../../../kernels/core/tensor.ts";
+import { createUniform } from "../../../kernels/core/uniform.ts";
 import { unroll } from "../../../kernels/core/unroll.ts";
 import { gpuTest } from "../../support/gpu.ts";
 
@@ -136,12 +137,58 @@ Deno.test("an operation that the device refuses throws a DeviceError that names 
   }
 });
 
-Deno.test("a lost device throws a DeviceError", async () => {
+Deno.test("a lost device throws a DeviceError from whatever is done next", async () => {
   const gpu = await Gpu.open();
+  const tensor = gpu.tensor("t", [4]);
   gpu.device.destroy();
   await gpu.device.lost;
   await Promise.resolve();
   assertThrows(() => gpu.check(), DeviceError, "device lost");
+  assertThrows(() => gpu.submit("work", () => {}), DeviceError, "device lost");
+  await assertRejects(() => gpu.read(tensor), DeviceError, "device lost");
+  await assertRejects(() => gpu.sync(), DeviceError, "device lost");
+});
+
+Deno.test("a device lost before, or in the midst of, a read throws a DeviceError that says so", async () => {
+  for (const lostFirst of [true, false]) {
+    const gpu = await Gpu.open();
+    const tensor = gpu.tensor("t", [4]);
+    if (lostFirst) gpu.device.destroy();
+    const reading = gpu.read(tensor);
+    if (!lostFirst) gpu.device.destroy();
+    await assertRejects(() => reading, DeviceError, "device lost");
+  }
+});
+
+gpuTest("a uniform's fields stand in order, integers as integers and floats as floats", async (gpu) => {
+  const source = `
+struct Fields { a: u32, b: f32, c: u32, d: f32, e: f32 }
+@group(0) @binding(0) var<uniform> fields: Fields;
+@group(0) @binding(1) var<storage, read_write> out: array<f32>;
+@compute @workgroup_size(1) fn main() {
+  out[0] = f32(fields.a); out[1] = fields.b; out[2] = f32(fields.c); out[3] = fields.d; out[4] = fields.e;
+}`;
+  const kernel = await compile(gpu, { label: "fields", source });
+  const uniform = createUniform(gpu, "fields", [
+    ["a", "u32"],
+    ["b", "f32"],
+    ["c", "u32"],
+    ["d", "f32"],
+    ["e", "f32"],
+  ]);
+  const out = gpu.tensor("out", [5]);
+  const history = gpu.tensor("history", [2, 5]);
+  for (
+    const [call, values] of [{ a: 3, b: 0.5, c: 7, d: -2, e: 9 }, { a: 0, b: 1, c: 2, d: 3, e: 4 }].entries()
+  ) {
+    uniform.set(values);
+    gpu.submit("fields", (recorder) => {
+      recorder.dispatch(kernel, { fields: uniform.tensor, out }, [1]);
+      recorder.copy(out, history, 5 * call);
+    });
+  }
+  // A write takes effect for what is submitted after it, and for nothing before.
+  assertEquals([...await gpu.read(history)], [3, 0.5, 7, -2, 9, 0, 1, 2, 3, 4]);
 });
 
 Deno.test("without an adapter the message says what to install", async () => {
@@ -149,6 +196,20 @@ Deno.test("without an adapter the message says what to install", async () => {
   navigator.gpu.requestAdapter = () => Promise.resolve(null);
   try {
     await assertRejects(() => Gpu.open(), AdapterError, "mesa-vulkan-drivers");
+  } finally {
+    navigator.gpu.requestAdapter = original;
+  }
+});
+
+Deno.test("an adapter that refuses a device is named", async () => {
+  const original = navigator.gpu.requestAdapter;
+  navigator.gpu.requestAdapter = async (options) => {
+    const adapter = await original.call(navigator.gpu, options);
+    adapter!.requestDevice = () => Promise.reject(new Error("no device today"));
+    return adapter;
+  };
+  try {
+    await assertRejects(() => Gpu.open(), AdapterError, "no device today");
   } finally {
     navigator.gpu.requestAdapter = original;
   }
