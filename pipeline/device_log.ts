@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Gpu } from "../kernels/core/gpu.ts";
+import { DeviceError, type Gpu } from "../kernels/core/gpu.ts";
 import type { Recorder } from "../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../kernels/core/tensor.ts";
 
@@ -53,13 +53,16 @@ export function createDeviceLog<Name extends string>(
       usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
     });
     gpu.submit("reading the device log", (recorder) => recorder.copyToBuffer(rows, staging));
+    let values: Float32Array;
     try {
       await staging.mapAsync(GPUMapMode.READ);
+      values = new Float32Array(staging.getMappedRange().slice(0));
     } catch (error) {
+      // Why it failed, such as a lost device, is told by promises that settle after this one.
+      await new Promise((resolve) => setTimeout(resolve));
       gpu.check();
-      throw error;
+      throw new DeviceError(`Cannot read the device log: ${(error as Error).message}`);
     }
-    const values = new Float32Array(staging.getMappedRange().slice(0));
     staging.destroy();
     return recorded.map((step, row) => {
       const result = { step } as LogRow<Name>;

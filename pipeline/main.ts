@@ -281,7 +281,9 @@ const COMMANDS: Record<string, (args: string[]) => Promise<void>> = {
 
 if (import.meta.main) {
   // Mesa complains on standard error where a server has no session folder, though it needs none here.
-  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
+    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+  }
   const [name, ...args] = Deno.args;
   const debug = args.includes("--debug");
   await runCommand(async () => {

@@ -6,7 +6,7 @@
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   for (var n = id.x; n < N; n += groups.x * 64u) {
-    // Past 10 the slope is 0 or 1 to all digits; x^2 times the sigmoid's remainder would grow again.
+    // Past 10 the slope is 0 or 1 to all digits; x^2 must not overflow, as infinity times e = 0 is NaN.
     let value = clamp(x[n], -10.0, 10.0);
     let u = 1.5957691216 * (value + 0.044715 * value * value * value);
     // s (1 - s) as e / (1 + e)^2: where s is near 1, 1 - s has lost its digits.

@@ -54,7 +54,7 @@ async function check(gpu: Gpu, shapes = SHAPES) {
     assertEquals(skipped, 0);
     for (const { host, device } of parameters) {
       const want = adamwReference({ ...host, ...SETTINGS, step: 3, clipFactor: Math.min(1, clip / norm) });
-      // Measured: 3e-8 for weights, 5e-8 for moments.
+      // Measured: 3e-8 for weights, 6e-8 for moments.
       assertClose(await gpu.read(device.weight), want.weight, { tolerance: 1e-6, name: "weight" });
       assertClose(await gpu.read(device.first), want.first, { tolerance: 1e-6, name: "first moment" });
       assertClose(await gpu.read(device.second), want.second, { tolerance: 1e-6, name: "second moment" });
@@ -118,5 +118,5 @@ gpuTest("a gradient of 0 everywhere is no division by 0: moments shrink and weig
   gpu.submit("adamw", (recorder) => op.record(recorder, { update }));
   assertEquals([...await gpu.read(update)], [0, 1, 0, 0]);
   const want = host.map((weight) => weight * (1 - SETTINGS.learningRate * SETTINGS.weightDecay));
-  assertClose(await gpu.read(parameter.weight), want, { tolerance: 1e-6, name: "weight" }); // measured 4e-8
+  assertClose(await gpu.read(parameter.weight), want, { tolerance: 1e-6, name: "weight" }); // measured 0
 });

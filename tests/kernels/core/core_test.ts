@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows
 import { AdapterError, DeviceError, Gpu } from "../../../kernels/core/gpu.ts";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { linearGrid } from "../../../kernels/core/recorder.ts";
-import { BINDING_ALIGNMENT, reshape, rows, slicesOf } from "../../../kernels/core/tensor.ts";
+import { BINDING_ALIGNMENT, destroyTensor, reshape, rows, slicesOf } from "../../../kernels/core/tensor.ts";
 import { createUniform } from "../../../kernels/core/uniform.ts";
 import { unroll } from "../../../kernels/core/unroll.ts";
 import { gpuTest } from "../../support/gpu.ts";
@@ -57,6 +57,18 @@ gpuTest("what is written is read, also in parts, and a write past the end is ref
   const words = gpu.tensor("w", [2], "u32");
   gpu.write(words, Uint32Array.of(0xffffffff, 7));
   assertEquals([...await gpu.readUint32(words)], [0xffffffff, 7]);
+});
+
+gpuTest("a tensor larger than what is read at once is read whole", async (gpu) => {
+  const piece = (64 << 20) / 4;
+  const tensor = gpu.tensor("large", [piece + 3]);
+  gpu.write(tensor, Float32Array.of(1), 0);
+  gpu.write(tensor, Float32Array.of(2, 3), piece - 1);
+  gpu.write(tensor, Float32Array.of(4), piece + 2);
+  const values = await gpu.read(tensor);
+  destroyTensor(gpu, tensor);
+  assertEquals([values.length, values[0], values[1]], [piece + 3, 1, 0]);
+  assertEquals([...values.subarray(piece - 2)], [0, 2, 3, 0, 4]);
 });
 
 gpuTest("tensors of no or too many elements are refused", async (gpu) => {

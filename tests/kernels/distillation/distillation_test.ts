@@ -68,21 +68,21 @@ async function check(
     });
     const [from, to] = [first * V, (first + count) * V];
     const dkl = await gpu.read(logits.teacher);
-    // Measured: 2.6e-7.
+    // Measured: 2.4e-7.
     assertClose(unpadded(dkl, V, stride), kl.subarray(from, to), {
       tolerance: 2e-6,
       name: `gradient of block ${index}, V ${V}`,
     });
     assert(dkl.every((value, n) => n % stride < V || value === 0), "the padding's gradient is 0");
     const joined = kl.map((value, n) => value + ce[n]).subarray(from, to);
-    // Measured: 1.3e-7.
+    // Measured: 1.1e-7.
     assertClose(unpadded(await gpu.read(logits.student), V, stride), joined, {
       tolerance: 2e-6,
       name: `joint gradient of block ${index}, V ${V}`,
     });
   }
   const lossRows = await gpu.read(klRows);
-  // Measured: 3e-7.
+  // Measured: 4.5e-7.
   assertClose(column(lossRows, 0), reference.kl.map((value, row) => counted[row] * value), {
     tolerance: 2e-6,
     name: `KL, V ${V}`,

@@ -31,7 +31,7 @@ gpuTest("GELU forward and backward equal float64 at awkward lengths", async (gpu
       op.forward(recorder, t);
       op.backward(recorder, t);
     });
-    // Measured: 1.0e-7 forward, 4.7e-7 backward.
+    // Measured: 9.2e-8 forward, 7.0e-8 backward.
     assertClose(await gpu.read(t.y), geluReference(x), { tolerance: 1e-6, name: `y ${length}` });
     assertClose(await gpu.read(t.dx), geluGradientReference(x, dy), {
       tolerance: 1e-6,
@@ -41,7 +41,7 @@ gpuTest("GELU forward and backward equal float64 at awkward lengths", async (gpu
 });
 
 gpuTest("GELU is exact in its tails: 0 and the identity, with slopes 0 and 1", async (gpu) => {
-  const x = Float32Array.of(-1e10, -1e4, -60, 60, 1e4, 1e10);
+  const x = Float32Array.of(-1e20, -1e10, -60, 60, 1e10, 1e20);
   const op = await prepareGelu(gpu, { length: 6 });
   const t = {
     x: upload(gpu, "x", x),
@@ -49,9 +49,9 @@ gpuTest("GELU is exact in its tails: 0 and the identity, with slopes 0 and 1", a
     y: poisoned(gpu, "y", [6]),
     dx: poisoned(gpu, "dx", [6]),
   };
-  const negligibleAsZero = (values: Float32Array) => [...values].map((v) => Math.abs(v) < 1e-20 ? 0 : v);
+  const negligibleAsZero = (values: Float32Array) => [...values].map((v) => Math.abs(v) < 1e-12 ? 0 : v);
   const y = await runAndRead(gpu, t.y, (recorder) => op.forward(recorder, t));
-  assertEquals(negligibleAsZero(y), [0, 0, 0, 60, 1e4, 1e10]);
+  assertEquals(negligibleAsZero(y), [0, 0, 0, 60, 1e10, Math.fround(1e20)]);
   const dx = await runAndRead(gpu, t.dx, (recorder) => op.backward(recorder, t));
   assertEquals(negligibleAsZero(dx), [0, 0, 0, 1, 1, 1]);
 });
