@@ -228,8 +228,9 @@ Deno.test("a plateau above the goal is named once a window; one below the goal i
 });
 
 Deno.test("dead queries are named, and rows of the metrics say the same as samples", () => {
-  assertEquals(course([{ deadQueries: 0.5 }, { deadQueries: 0.95 }]), ["dead queries 2"]);
-  const rows = [row(1, { constraint: 0.7 }), row(2, { dead_queries: 0.99, constraint: 0 })];
+  assertEquals(course([{ deadQueries: 0.5 }, { deadQueries: 0.95, violation: 0.1 }]), ["dead queries 2"]);
+  assertEquals(course([{ deadQueries: 0.95, violation: -0.1 }]), [], "sparse, and the loss holds");
+  const rows = [row(1, { constraint: 0.7 }), row(2, { dead_queries: 0.99, constraint: 0.1 })];
   const bounds = { steps: 10, lambdaMin: 0, lambdaMax: 9 };
   assertEquals(signaturesOf(rows, bounds).map(({ name }) => name), ["loss spike", "dead queries"]);
 });
