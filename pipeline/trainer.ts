@@ -107,6 +107,8 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     })),
   );
   const geco = await prepareGeco(gpu);
+  // A resumed run moves λ before it measures: only the target is told with each measurement.
+  if (gates) geco.configure({ ...gates.geco, targetLoss: 0 });
   const multiplier = gpu.tensor("multiplier", [4]);
   const lossScale = gpu.tensor("loss scale", [1]);
   const edgeScale = gpu.tensor("edge scale", [1]);
