@@ -16,6 +16,7 @@ import type { Tensor } from "../core/tensor.ts";
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import nnSource from "./nn.wgsl" with { type: "text" };
 import ntSource from "./nt.wgsl" with { type: "text" };
+import tileSource from "./tile.wgsl" with { type: "text" };
 import tnSource from "./tn.wgsl" with { type: "text" };
 import unalignedSource from "./unaligned.wgsl" with { type: "text" };
 
@@ -51,7 +52,7 @@ export interface Matmul {
   record(recorder: Recorder, tensors: { a: Tensor; b: Tensor; bias?: Tensor; c: Tensor }): void;
 }
 
-const SOURCES = { nn: nnSource, nt: ntSource, tn: tnSource };
+const SOURCES = { nn: tileSource + nnSource, nt: tileSource + ntSource, tn: tileSource + tnSource };
 
 /**
  * Compiles one product for one shape.

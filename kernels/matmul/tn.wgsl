@@ -1,9 +1,5 @@
 // C[m,n] = sum over k of A[k,m] B[k,n] (+ bias[n])
 // As nn.wgsl; both operands are read along their columns, so K may be anything.
-@group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@group(0) @binding(2) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4f>;
 
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -33,15 +29,6 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     $}
   }
   $for i in 0..8 {
-  if (row + $iu < M) {
-    let at = (row + $iu) * C_STRIDE4 + C_COLUMN4 + column;
-    if (BIAS) { c0_$i += bias[column0]; c1_$i += bias[column1]; }
-    if (ACCUMULATE) { c0_$i += c[at]; }
-    c[at] = c0_$i;
-    if (column + 1u < N4) {
-      if (ACCUMULATE) { c1_$i += c[at + 1u]; }
-      c[at + 1u] = c1_$i;
-    }
-  }
+  store(row + $iu, column, c0_$i, c1_$i);
   $}
 }
