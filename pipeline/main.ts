@@ -18,7 +18,7 @@ import { type ModelConfig, parameterShapes, readModelConfig } from "./model_conf
 import { prepareNetwork } from "./network.ts";
 import { createParameters, uploadParameters } from "./parameters.ts";
 import { openCheckedGpu, openResumed, prepareRun, type RunModel } from "./prepare_run.ts";
-import { pretrain } from "./pretrain.ts";
+import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
 import type { RunFolder } from "./run_folder.ts";
 import {
@@ -37,7 +37,7 @@ import {
 } from "./settings.ts";
 import { sparsify, type SparsifySummary } from "./sparsify.ts";
 import { formatTable, summaryTable } from "./table.ts";
-import { tokenise } from "./tokenise.ts";
+import { type Split, SPLITS, tokenise } from "./tokenise.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
@@ -154,6 +154,7 @@ async function pretrainCommand(args: string[]): Promise<void> {
   const { settings, folder } = await runSettings("pretrain", PRETRAIN, parsed);
   const { width, heads, layers, context, seed, tokenizer } = settings;
   if (tokenizer === undefined) throw usageError("Cannot pre-train without --tokenizer");
+  sparseTarget(settings);
   if (width % heads !== 0) {
     throw usageError(`Cannot use --width ${width} as it must be a multiple of --heads ${heads}`);
   }
@@ -211,23 +212,30 @@ async function evaluateCommand(args: string[]): Promise<void> {
     const tokens = await tokenise({ sources: settings.data, tokenizer, folder });
     const gpu = await openCheckedGpu(progress);
     const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+    const batchesOf = async function* (splits: readonly Split[]) {
+      for (const split of splits) {
+        yield* sequentialBatches({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
+      }
+    };
     const parameters = createParameters(gpu, weights.parameters);
     await uploadParameters(gpu, parameters, (name) => weights.read(name));
     const gated = config.gate !== undefined && !settings.dense;
     const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
       mode: gated ? "deterministic" : "dense",
       gateBias: config.gate?.bias,
-      batches: sequentialBatches({ tokens: tokens.test, batch, context, limit: settings.evalTokens }),
+      batches: batchesOf(settings.split === "all" ? SPLITS : [settings.split]),
     });
     progress.finish();
     if (settings.json) {
-      return console.log(JSON.stringify({ model, mode: gated ? "gated" : "dense", ...result }));
+      return console.log(
+        JSON.stringify({ model, mode: gated ? "gated" : "dense", split: settings.split, ...result }),
+      );
     }
     console.log(formatTable([
       ["", gated ? "with its gates" : "dense"],
       ["loss (nats)", result.ce.toFixed(4)],
       ["perplexity", result.perplexity.toFixed(2)],
-      ["held-out tokens", String(result.tokens)],
+      [`tokens (${settings.split})`, String(result.tokens)],
       ["next token right", formatShare(result.accuracy)],
       ["open edges", formatShare(result.openFraction)],
       ["edges per query", result.edgesPerQuery.toFixed(2)],

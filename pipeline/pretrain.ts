@@ -33,6 +33,17 @@ export interface PretrainSummary {
 }
 
 /**
+ * The loss that sparse pre-training has to stay at; undefined for dense.
+ *
+ * @throws {UserError} when it is to be sparse and no loss is given
+ */
+export function sparseTarget({ sparse, targetLoss }: PretrainSettings): number | undefined {
+  if (!sparse) return undefined;
+  if (targetLoss !== "auto") return targetLoss;
+  throw usageError("Cannot train sparse from the start without a dense loss to stay at: give --target-loss");
+}
+
+/**
  * Runs, or goes on with, pre-training. The model is saved in the run's folder.
  *
  * @returns the summary, or undefined when the run was stopped with a checkpoint
@@ -44,14 +55,9 @@ export async function pretrain(
   signal: AbortSignal,
 ): Promise<PretrainSummary | undefined> {
   const { gpu, config, weights, tokens } = run;
-  const { batch, context, sparse, targetLoss } = settings;
+  const { batch, context, sparse } = settings;
   const started = performance.now();
-  if (sparse && targetLoss === "auto") {
-    throw usageError(
-      "Cannot train sparse from the start without a dense loss to stay at: give --target-loss",
-    );
-  }
-  const target = sparse ? targetLoss as number : undefined;
+  const target = sparseTarget(settings);
   const gates = sparse ? gateObjective(settings) : undefined;
   reporter.message("compiling kernels");
   const network = await prepareNetwork(gpu, config, { batch, context, training: true });

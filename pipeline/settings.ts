@@ -188,6 +188,13 @@ export const EVALUATE = {
   batch: TRAINING.batch,
   context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
   dense: flag(false, "ignore the gates", "Evaluation"),
+  split: {
+    kind: "choice",
+    value: "test",
+    choices: ["test", "validation", "train", "all"],
+    help: "documents of the data to measure on: test, validation, train, or all",
+    group: "Evaluation",
+  },
   evalTokens: RUN.evalTokens,
   ...OUTPUT,
 } as const satisfies SettingsTable;

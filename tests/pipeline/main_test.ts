@@ -140,3 +140,23 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     assertStringIncludes(other.stderr, "--lr 0.5, as the run began with 0.01");
   });
 });
+
+Deno.test("pretrain saves a model, and with --sparse one whose gates are closed", async () => {
+  await withFolder(async (folder) => {
+    // deno-fmt-ignore
+    const settings = ["pretrain", "--data", ADDITION.data, "--tokenizer", ADDITION.tokenizer, "--layers", "1", "--heads", "2",
+      "--width", "16", "--context", "8", "--batch", "32", "--steps", "12", "--eval-every", "6", "--checkpoint-every", "6",
+      "--lr", "0.02", "--warmup", "2", "--validation-tokens", "512", "--eval-tokens", "512", "--runs", folder, "--json"];
+    const dense = await runMain([...settings, "--name", "dense"]);
+    assertEquals(dense.code, 0, dense.stderr);
+    assertEquals(JSON.parse(dense.stdout).test.open_fraction, 1);
+    const sparse = await runMain([...settings, "--name", "sparse", "--sparse", "--target-loss", "5"]);
+    assertEquals(sparse.code, 0, sparse.stderr);
+    assert(JSON.parse(sparse.stdout).test.open_fraction < 1);
+    const config = JSON.parse(await Deno.readTextFile(join(folder, "sparse", "model", "config.json")));
+    assertEquals(config.sparse_attention.gate, { bias: 3, temperature: 1 });
+    const refused = await runMain([...settings, "--name", "auto", "--sparse"]);
+    assertEquals(refused.code, 2, refused.stderr);
+    assertStringIncludes(refused.stderr, "--target-loss");
+  });
+});
