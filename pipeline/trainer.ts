@@ -11,7 +11,7 @@
  */
 import { type AdamWSettings, prepareAdamW } from "../kernels/adamw/op.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
-import { destroyTensor, type Tensor } from "../kernels/core/tensor.ts";
+import { destroyTensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
 import { type GecoSettings, prepareGeco } from "../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
@@ -64,8 +64,11 @@ export interface Trainer {
   readonly gradients: Parameters;
   readonly firstMoments: Parameters;
   readonly secondMoments: Parameters;
-  /** λ, its moving average, CE − τ as last measured, 1 once measured [4]. */
-  readonly multiplier: Tensor;
+  /**
+   * `multiplier` [4] (λ, its moving average, CE − τ as last measured, 1 once measured) and what the device made of it,
+   * `loss_scale` [1] and `edge_scale` [1], which the host could not compute to the same bits.
+   */
+  readonly controller: Parameters;
   readonly log: StepLog;
   /** Submits step `step`, counted from 0. */
   step(step: number, learningRate: number, microBatches: readonly MicroBatch[]): void;
@@ -74,8 +77,6 @@ export interface Trainer {
    * `targetLoss`. The multiplier follows the latest measurement at every step after the first.
    */
   measureConstraint(probe: MicroBatch, targetLoss: number): void;
-  /** Writes λ and its average, as a checkpoint holds them. */
-  restoreMultiplier(values: Float32Array): void;
   destroy(): void;
 }
 
@@ -115,13 +116,10 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const update = gpu.tensor("update", [4]);
   const mode = gates ? "sampled" : "dense";
 
-  function restoreMultiplier(values: Float32Array): void {
-    gpu.write(multiplier, values);
-    const lambda = values[0];
-    gpu.write(lossScale, new Float32Array([gates ? lambda / (1 + lambda) : 1]));
-    gpu.write(edgeScale, new Float32Array([gates ? 1 / (1 + lambda) : 0]));
-  }
-  restoreMultiplier(new Float32Array([gates?.lambdaStart ?? 0, 0, 0, 0]));
+  const lambda = gates?.lambdaStart ?? 0;
+  gpu.write(multiplier, new Float32Array([lambda, 0, 0, 0]));
+  gpu.write(lossScale, new Float32Array([gates ? lambda / (1 + lambda) : 1]));
+  gpu.write(edgeScale, new Float32Array([gates ? 1 / (1 + lambda) : 0]));
 
   const log = createDeviceLog(
     gpu,
@@ -153,9 +151,8 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     gradients,
     firstMoments,
     secondMoments,
-    multiplier,
+    controller: new Map([["multiplier", multiplier], ["loss_scale", lossScale], ["edge_scale", edgeScale]]),
     log,
-    restoreMultiplier,
 
     step(step, learningRate, microBatches) {
       let counted = 0;

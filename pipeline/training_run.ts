@@ -210,7 +210,7 @@ export async function runTrainedPhase(
             ...readableParameters(gpu, parameters, "weight."),
             ...readableParameters(gpu, trainer.firstMoments, "first."),
             ...readableParameters(gpu, trainer.secondMoments, "second."),
-            { name: "multiplier", shape: [4], read: () => gpu.read(trainer.multiplier) },
+            ...readableParameters(gpu, trainer.controller, "controller."),
           ]);
           await prune(folder.checkpoints, phase, settings.keepCheckpoints);
         },
@@ -243,13 +243,17 @@ async function latestCheckpoint(
 }
 
 async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
-  const sets = { weight: trainer.parameters, first: trainer.firstMoments, second: trainer.secondMoments };
+  const sets = {
+    weight: trainer.parameters,
+    first: trainer.firstMoments,
+    second: trainer.secondMoments,
+    controller: trainer.controller,
+  };
   for (const [prefix, set] of Object.entries(sets)) {
     for (const [name, tensor] of set) {
       gpu.write(tensor, await checkpoint.read(`${prefix}.${name}`, tensor.shape));
     }
   }
-  trainer.restoreMultiplier(await checkpoint.read("multiplier", [4]));
 }
 
 /**
