@@ -52,11 +52,9 @@ if (import.meta.main) {
         ...flags,
       ],
       cwd: ROOT,
-    }).output().then((output) => {
-      Deno.stdout.writeSync(output.stdout);
-      Deno.stderr.writeSync(output.stderr);
-      return output;
-    });
+      stdout: "inherit",
+      stderr: "inherit",
+    }).output();
     if (code !== 0) Deno.exit(code);
   } finally {
     await Deno.remove(folder, { recursive: true });
