@@ -1,14 +1,5 @@
 // violation = CE - target, from the sums of a measured cross-entropy. A CE that is not finite, told by its bits since
 // WGSL leaves NaN comparisons open, is not taken.
-struct Controller {
-  target_loss: f32,
-  scale: f32,
-  alpha: f32,
-  rate: f32,
-  lowest: f32,
-  highest: f32,
-}
-@group(0) @binding(0) var<uniform> controller: Controller;
 // (sum of losses, correct, 0, counted positions)
 @group(0) @binding(1) var<storage, read> totals: array<f32>;
 @group(0) @binding(2) var<storage, read_write> state: array<f32>;

@@ -10,6 +10,7 @@ import { compile } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
+import controllerSource from "./controller.wgsl" with { type: "text" };
 import measureSource from "./measure.wgsl" with { type: "text" };
 import updateSource from "./update.wgsl" with { type: "text" };
 
@@ -41,8 +42,8 @@ export interface Geco {
 
 /** Compiles the controller. */
 export async function prepareGeco(gpu: Gpu): Promise<Geco> {
-  const measure = await compile(gpu, { label: "geco measure", source: measureSource });
-  const update = await compile(gpu, { label: "geco update", source: updateSource });
+  const measure = await compile(gpu, { label: "geco measure", source: controllerSource + measureSource });
+  const update = await compile(gpu, { label: "geco update", source: controllerSource + updateSource });
   const controller = createUniform(gpu, "geco", [
     ["targetLoss", "f32"],
     ["scale", "f32"],

@@ -3,15 +3,6 @@
 //   lambda <- clip(lambda exp(rate average), lowest, highest)
 // and the two factors that keep the gradient's scale steady: lambda / (1 + lambda) on the loss, 1 / (1 + lambda) on the
 // edges. Nothing changes before the first measurement.
-struct Controller {
-  target_loss: f32,
-  scale: f32,
-  alpha: f32,
-  rate: f32,
-  lowest: f32,
-  highest: f32,
-}
-@group(0) @binding(0) var<uniform> controller: Controller;
 // (lambda, average, violation as last measured, 1 once measured)
 @group(0) @binding(1) var<storage, read_write> state: array<f32>;
 @group(0) @binding(2) var<storage, read_write> loss_scale: array<f32>;
