@@ -99,6 +99,7 @@ async function train<Summary extends object>(
     throw error;
   } finally {
     run.metrics.close();
+    run.gpu.close();
   }
   progress.finish();
   if (!summary) {
@@ -225,6 +226,7 @@ async function evaluateCommand(args: string[]): Promise<void> {
       gateBias: config.gate?.bias,
       batches: batchesOf(settings.split === "all" ? SPLITS : [settings.split]),
     });
+    gpu.close();
     progress.finish();
     if (settings.json) {
       return console.log(
