@@ -1,6 +1,6 @@
 /**
  * A run killed at random moments, again and again, ends with the bits of one that was never killed. Three kills here;
- * `KILLS=100 deno task test tests/pipeline/kill_test.ts` for more.
+ * `KILLS=100 deno task test --filter killed` for more.
  */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";

@@ -208,7 +208,8 @@ Deno.test("a healthy run sets off nothing", () => {
 
 Deno.test("a loss spike is named when it sets in, and again only after it has passed", () => {
   const samples = [0, 0.6, 0.7, 0.1, 0.8].map((violation) => ({ violation }));
-  assertEquals(course(samples), ["loss spike 2", "loss spike 5"]);
+  assertEquals(course(samples, 10), ["loss spike 2", "loss spike 5"]);
+  assertEquals(course(samples, 1000), [], "closing the first gates is no failure");
 });
 
 Deno.test("wind-up is λ at its ceiling, or at its floor while CE is too high, for a tenth of the run", () => {
