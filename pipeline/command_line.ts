@@ -6,13 +6,22 @@
 import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
 import { EXIT, UserError } from "./errors.ts";
 
+/**
+ * 128 + SIGPIPE, as shells report a process that wrote to a closed pipe: 0 would call an unfinished run a finished one.
+ */
+const BROKEN_PIPE = 141;
+/** How Deno ends the message of an error that came from the operating system, such as a full disk. */
+const FROM_SYSTEM = /\(os error \d+\)/;
+
 /** Exit code and message for anything that was thrown. */
 export function describeError(error: unknown): { exitCode: number; message: string } {
   if (error instanceof UserError) return { exitCode: error.exitCode, message: error.message };
   if (error instanceof AdapterError) return { exitCode: EXIT.adapter, message: error.message };
   if (error instanceof DeviceError) return { exitCode: EXIT.device, message: error.message };
-  const message = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  return { exitCode: 1, message: `${message} (this is a bug; --debug shows where)` };
+  // Only one line is shown, and the hint belongs on it.
+  const [message] = (error instanceof Error ? `${error.name}: ${error.message}` : String(error)).split("\n");
+  const hint = FROM_SYSTEM.test(message) ? "--debug shows where" : "this is a bug; --debug shows where";
+  return { exitCode: 1, message: `${message} (${hint})` };
 }
 
 /**
@@ -28,7 +37,7 @@ export async function runCommand(
     Deno.exit(0);
   } catch (error) {
     // The reader of a pipe may leave when it has seen enough.
-    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(BROKEN_PIPE);
     const { exitCode, message } = describeError(error);
     console.error(`error: ${debug ? message : message.split("\n")[0]}`);
     if (debug) console.error(error);

@@ -23,7 +23,7 @@ import {
   vectorFromArray,
 } from "apache-arrow";
 import { inputError } from "./errors.ts";
-import { exists, syncFolder, writeAll } from "./files.ts";
+import { exists, syncFolder, writeAll, writeAtomically } from "./files.ts";
 import { dirname } from "node:path";
 
 /** The phases of a run in the order in which they come. */
@@ -131,13 +131,25 @@ export async function openMetrics(
     const { starts, end: whole } = wholeBatches(bytes, path);
     end = whole;
     if (upTo) {
-      const rank = (phase: string): number => PHASES.indexOf(phase as MetricRow["phase"]);
+      const rank = (phase: MetricRow["phase"]): number => PHASES.indexOf(phase);
       const late = ({ phase, step }: MetricRow): boolean =>
         rank(phase) > rank(upTo.phase) || (phase === upTo.phase && step > upTo.step);
-      const first = starts.findIndex((start, n) =>
-        rowsOf(bytes.subarray(start, starts[n + 1] ?? whole)).some(late)
-      );
-      if (first >= 0) end = starts[first];
+      const rowsAt = (n: number): MetricRow[] => rowsOf(bytes.subarray(starts[n], starts[n + 1] ?? whole));
+      const first = starts.findIndex((_, n) => rowsAt(n).some(late));
+      if (first >= 0) {
+        const before = bytes.subarray(0, starts[first]);
+        const kept = rowsAt(first).filter((row) => !late(row));
+        end = before.length;
+        if (kept.length > 0) {
+          const batch = batchBytes(kept);
+          end += batch.length;
+          // By a rename: a crash between cutting the batch and writing it anew would lose the rows to be kept.
+          await writeAtomically(path, async (file) => {
+            await writeAll(file, before);
+            await writeAll(file, batch);
+          });
+        }
+      }
     }
   }
   const file = await Deno.open(path, { read: true, write: true, create: true });
@@ -179,7 +191,7 @@ function wholeBatches(bytes: Uint8Array, path: string): { starts: number[]; end:
   let at = HEADER.length;
   while (at + 8 <= bytes.length && view.getUint32(at, true) === 0xffffffff) {
     const metadata = view.getInt32(at + 4, true);
-    if (metadata === 0 || at + 8 + metadata > bytes.length) break;
+    if (metadata <= 0 || at + 8 + metadata > bytes.length) break;
     const message = Message.decode(bytes.subarray(at + 8, at + 8 + metadata));
     const next = at + 8 + metadata + Number(message.bodyLength);
     if (next > bytes.length) break;

@@ -21,6 +21,8 @@ export interface ProgressOptions {
 /** Steps over which speed and time left are taken. */
 const WINDOW = 50;
 const PLAIN_INTERVAL_MS = 10_000;
+/** Width of a terminal that does not know its own, as under some pseudo-terminals. */
+const UNKNOWN_WIDTH = 80;
 
 /** Seconds as `12s`, `3m05s`, `2h07m`. */
 export function formatDuration(seconds: number): string {
@@ -108,7 +110,7 @@ export function createProgress(options: ProgressOptions): Reporter & { finish():
       if (interactive) {
         if (row.validation_ce !== null) return line(text);
         clear();
-        write([...text].slice(0, columns() - 1).join(""));
+        write([...text].slice(0, (columns() || UNKNOWN_WIDTH) - 1).join(""));
         shown = true;
       } else if (row.validation_ce !== null || now() - lastPlain >= PLAIN_INTERVAL_MS) {
         lastPlain = now();

@@ -12,7 +12,7 @@
  * @module
  */
 import { join } from "node:path";
-import { inputError, usageError } from "./errors.ts";
+import { inputError, usageError, UserError } from "./errors.ts";
 import { exists } from "./files.ts";
 
 /** Paths of a run. */
@@ -39,22 +39,46 @@ function checkName(name: string): void {
   }
 }
 
-/** `<command>-<date>-<time>`, which sorts by time. */
-function defaultName(command: string): string {
-  return `${command}-${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}`;
+/**
+ * Makes a folder for a run without a name and returns its name: `<command>-<date>-<time>`, which sorts by time, with a
+ * number where another run began in the same second.
+ */
+async function makeUnnamed(runs: string, command: string): Promise<string> {
+  const time = new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-");
+  for (let n = 1;; n++) {
+    const name = `${command}-${time}${n === 1 ? "" : `-${n}`}`;
+    try {
+      await Deno.mkdir(join(runs, name));
+      return name;
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    }
+  }
 }
 
 /**
  * Creates the folder of a new run.
  *
- * @throws {UserError} when the name is not allowed or taken
+ * @param name left out: made of the command and the time (UTC)
+ * @throws {UserError} when the name is not allowed or taken, or nothing can be written to `runs`
  */
-export async function createRun(
-  runs: string,
-  command: string,
-  name = defaultName(command),
-): Promise<RunFolder> {
-  checkName(name);
+export async function createRun(runs: string, command: string, name?: string): Promise<RunFolder> {
+  if (name !== undefined) checkName(name);
+  try {
+    await Deno.mkdir(runs, { recursive: true });
+    return await makeRun(runs, name ?? await makeUnnamed(runs, command));
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    throw usageError(
+      `Cannot create a run in ${runs} as it must be a folder that can be written: ${
+        (error as Error).message
+      }`,
+      { cause: error },
+    );
+  }
+}
+
+async function makeRun(runs: string, name: string): Promise<RunFolder> {
   const path = join(runs, name);
   // A folder without config.json is what a process killed at its very start leaves behind.
   if (await exists(join(path, "config.json"))) {

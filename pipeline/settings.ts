@@ -27,6 +27,8 @@ export type Setting =
     highest?: number;
     above?: boolean;
     integer?: boolean;
+    /** Name of another setting that it must not exceed. */
+    atMost?: string;
   })
   | (Common & { kind: "numberOrAuto"; value: number | "auto" })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
@@ -92,7 +94,16 @@ const TRAINING = {
   decay: share(0.3, "share of the steps, at the end, over which it falls to 0", "Training"),
   weightDecay: atLeastZero(0.01, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
   clip: positive(1, "largest global gradient norm", "Training"),
-  seed: integer(1, 0, "keys the order of batches and the gates' noise", "Training"),
+  seed: {
+    kind: "number",
+    value: 1,
+    lowest: 0,
+    // The device's counter-based noise is keyed by 32 bits.
+    highest: 2 ** 32 - 1,
+    integer: true,
+    help: "keys the order of batches and the gates' noise",
+    group: "Training",
+  },
 } as const;
 
 const GATES = {
@@ -115,7 +126,7 @@ const GATES = {
   constraintEvery: integer(4, 1, "steps between measurements of the constraint", "Gates"),
   average: share(0.9, "moving average of the violation", "Gates"),
   lambdaStart: positive(0.3, "multiplier at the start", "Gates"),
-  lambdaMin: positive(0.02, "its floor", "Gates"),
+  lambdaMin: { ...positive(0.02, "its floor", "Gates"), atMost: "lambdaMax" },
   lambdaMax: positive(5, "its ceiling", "Gates"),
   lambdaRate: positive(0.03, "its growth a step at a full violation (log scale)", "Gates"),
   saturationWeight: atLeastZero(0.01, "pull on saturated gates", "Gates"),
@@ -236,8 +247,8 @@ export interface ParsedCommand<Table extends SettingsTable> {
 
 const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
 
-/** Flags that every command has beside its table; `resume` only where there are runs. */
-const SPECIAL = ["config", "resume"];
+/** Flags with a value that a command has beside its table. */
+const specialFlags = (table: SettingsTable): string[] => "runs" in table ? ["config", "resume"] : ["config"];
 
 /**
  * Parses a command's arguments against its table.
@@ -251,23 +262,28 @@ export function parseCommand<const Table extends SettingsTable>(
   const flags = new Map(Object.keys(table).map((name) => [kebab(name), name]));
   const booleans = [...flags].filter(([, name]) => table[name].kind === "flag").map(([key]) => key);
   const lists = [...flags].filter(([, name]) => table[name].kind === "paths").map(([key]) => key);
-  const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...SPECIAL];
+  const special = specialFlags(table);
+  const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
+  const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`)];
+  checkSwitches(args, [...booleans, "help"]);
   const parsed = parseArgs(joinNegativeNumbers(args, strings), {
     boolean: [...booleans, "help"],
     string: strings,
     collect: lists,
     negatable: booleans,
+    // What was not given must be told from what was given as false.
+    default: Object.fromEntries([...flags.keys()].map((key) => [key, undefined])),
     alias: { h: "help" },
     unknown(arg, key) {
       if (key === undefined) throw usageError(`Unknown argument ${arg}`);
-      throw usageError(`Unknown flag ${arg}${suggestion(key, [...flags.keys(), ...SPECIAL], "--")}`);
+      throw usageError(`Unknown flag ${arg}${suggestion(arg.replace(/^-+|=.*/gs, ""), known, "--")}`);
     },
   });
   const given: Record<string, unknown> = {};
   for (const [key, name] of flags) {
     if (parsed[key] !== undefined) given[name] = parseValue(`--${key}`, table[name], parsed[key]);
   }
-  for (const key of SPECIAL) {
+  for (const key of special) {
     if (parsed[key] === "") throw usageError(`Cannot use --${key} as it needs a value`);
   }
   return {
@@ -276,6 +292,18 @@ export function parseCommand<const Table extends SettingsTable>(
     config: parsed.config as string | undefined,
     resume: parsed.resume as string | undefined,
   };
+}
+
+/** A flag that is on or off takes no value but true or false, and its `--no-` form none at all. */
+function checkSwitches(args: string[], booleans: string[]): void {
+  for (const arg of args) {
+    const [, no = "", key, value] = /^--(no-)?([^=]+)=(.*)$/s.exec(arg) ?? [];
+    if (key === undefined || !booleans.includes(key)) continue;
+    if (no || (value !== "true" && value !== "false")) {
+      const required = no ? "given without a value" : "true or false";
+      throw usageError(`Cannot use --${no}${key} as it must be ${required}: ${value}`);
+    }
+  }
 }
 
 /** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */
@@ -291,12 +319,13 @@ function joinNegativeNumbers(args: string[], strings: string[]): string[] {
 }
 
 function parseValue(label: string, setting: Setting, value: unknown): unknown {
+  const isBlank = String(value).trim() === "";
+  const isText = typeof value === "string" && !isBlank;
   const fail = (required: string): never => {
     throw usageError(
-      `Cannot use ${label} as it must be ${required}: ${value === "" ? "nothing given" : String(value)}`,
+      `Cannot use ${label} as it must be ${required}: ${isBlank ? "nothing given" : String(value)}`,
     );
   };
-  const isText = typeof value === "string" && value !== "";
   switch (setting.kind) {
     case "flag":
       return typeof value === "boolean" ? value : fail("true or false");
@@ -335,7 +364,7 @@ function suggestion(name: string, known: string[], prefix = ""): string {
     known.map((other) => ({ other, distance: editDistance(name, other) })).sort((a, b) =>
       a.distance - b.distance
     )[0];
-  return near && near.distance <= Math.max(2, name.length / 3)
+  return near && near.distance < name.length && near.distance <= Math.max(2, name.length / 3)
     ? ` (did you mean ${prefix}${near.other}?)`
     : "";
 }
@@ -368,17 +397,18 @@ export async function readSettingsFile<const Table extends SettingsTable>(
     json = JSON.parse(await Deno.readTextFile(path));
   } catch (error) {
     const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw usageError(`Cannot read settings from ${path}: ${what}`);
+    // The JSON parser quotes the file, line ends and all.
+    throw usageError(`Cannot read settings from ${path}: ${what.replace(/\s+/g, " ")}`);
   }
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
   }
   const settings: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(json)) {
-    const setting = table[name];
-    if (!setting) {
+    if (!Object.hasOwn(table, name)) {
       throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
     }
+    const setting = table[name];
     const checked = parseValue(`${name} in ${path}`, setting, value);
     const resolve = (item: string): string =>
       relativeTo === undefined || isAbsolute(item) || item === STANDARD_INPUT ? item : join(relativeTo, item);
@@ -392,7 +422,7 @@ export async function readSettingsFile<const Table extends SettingsTable>(
 /**
  * All settings of a command, in the order of precedence.
  *
- * @throws {UserError} as {@link readSettingsFile}
+ * @throws {UserError} as {@link readSettingsFile}, and on a setting that exceeds another that bounds it
  */
 export async function resolveSettings<const Table extends SettingsTable>(
   table: Table,
@@ -401,7 +431,21 @@ export async function resolveSettings<const Table extends SettingsTable>(
   const defaults = Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
   const file = config ? await readSettingsFile(table, config) : {};
   const chosen = { ...defaults, ...file, ...given } as SettingsOf<Table> & { model?: string };
-  return { ...defaults, ...await recommended(table, chosen.model), ...file, ...given } as SettingsOf<Table>;
+  const settings = { ...defaults, ...await recommended(table, chosen.model), ...file, ...given };
+  checkOrder(table, settings);
+  return settings as SettingsOf<Table>;
+}
+
+function checkOrder(table: SettingsTable, settings: Record<string, unknown>): void {
+  for (const [name, setting] of Object.entries(table)) {
+    if (setting.kind !== "number" || setting.atMost === undefined) continue;
+    const [value, bound] = [settings[name] as number, settings[setting.atMost] as number];
+    if (value > bound) {
+      throw usageError(
+        `Cannot use --${kebab(name)} as it must be at most --${kebab(setting.atMost)} ${bound}: ${value}`,
+      );
+    }
+  }
 }
 
 /** What a model folder's sparsify.json recommends, as far as the command has such settings. */

@@ -14,8 +14,11 @@ export interface ParseOptions {
   collect?: readonly string[];
   /** Booleans that `--no-` turns off. */
   negatable?: readonly string[];
+  /** Values of flags that are not given; without one a boolean is false and a collected string an empty list. */
+  default?: Readonly<Record<string, unknown>>;
+  /** Short names; the value stands under the long one. */
   alias?: Readonly<Record<string, string>>;
-  /** Called for what is not declared; a flag is left out of the result when it returns false. */
+  /** Called with the argument for what is not declared, which is left out of the result when it returns false. */
   unknown?: (arg: string, key?: string, value?: unknown) => unknown;
 }
 
@@ -30,18 +33,23 @@ export type ParsedArgs = { _: string[] } & Record<string, unknown>;
  * import { parseArgs } from "@std/cli/parse-args";
  *
  * parseArgs(["--steps", "10", "--no-control"], { string: ["steps"], boolean: ["control"], negatable: ["control"] });
- * // { _: [], steps: "10", control: false }
+ * // { control: false, _: [], steps: "10" }
  * ```
  */
 export function parseArgs(args: string[], options: ParseOptions = {}): ParsedArgs {
   const { boolean = [], string = [], collect = [], negatable = [], alias = {}, unknown } = options;
   const { tokens } = nodeParseArgs({
-    args,
+    args: endFlagsWithoutValue(args, string),
     strict: false,
     tokens: true,
     allowPositionals: true,
     options: Object.fromEntries(string.map((name) => [name, { type: "string" as const }])),
   });
+  const absent = {
+    ...Object.fromEntries(boolean.map((name) => [name, false])),
+    ...Object.fromEntries(collect.map((name) => [name, []])),
+    ...options.default,
+  };
   const result: ParsedArgs = { _: [] };
   for (const token of tokens) {
     if (token.kind === "positional") {
@@ -49,16 +57,27 @@ export function parseArgs(args: string[], options: ParseOptions = {}): ParsedArg
       continue;
     }
     if (token.kind !== "option") continue;
-    const name = alias[token.name] ?? token.name;
+    const name = Object.hasOwn(alias, token.name) ? alias[token.name] : token.name;
     const positive = name.replace(/^no-/, "");
     if (string.includes(name)) {
-      // A flag at the end of the line has no value; std gives the empty string.
       const value = token.value ?? "";
       if (collect.includes(name)) result[name] = [...(result[name] as string[] ?? []), value];
       else result[name] = value;
     } else if (boolean.includes(name)) result[name] = token.value === undefined || token.value !== "false";
     else if (name !== positive && negatable.includes(positive)) result[positive] = false;
-    else if (unknown?.(token.rawName, name, token.value) !== false) result[name] = token.value ?? true;
+    else if (unknown?.(args[token.index], name, token.value) !== false) result[name] = token.value ?? true;
   }
-  return result;
+  return { ...absent, ...result };
+}
+
+/**
+ * `--steps --json` as `--steps= --json`: node:util takes whatever follows a string flag for its value, std only what
+ * does not begin with a dash, and gives the empty string where nothing is left.
+ */
+function endFlagsWithoutValue(args: string[], string: readonly string[]): string[] {
+  const end = args.includes("--") ? args.indexOf("--") : args.length;
+  return args.map((arg, index) => {
+    const takesValue = index < end && arg.startsWith("--") && string.includes(arg.slice(2));
+    return takesValue && (args[index + 1] ?? "-").startsWith("-") ? `${arg}=` : arg;
+  });
 }

@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import {
+  EVALUATE,
   helpText,
   parseCommand,
   PRETRAIN,
@@ -10,27 +11,7 @@ import {
   SPARSIFY,
   type SparsifySettings,
 } from "../../pipeline/settings.ts";
-import { parseArgs } from "../../pipeline/std/parse_args.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-
-Deno.test("flags take every form that std's parseArgs takes", () => {
-  const options = {
-    boolean: ["control", "help"],
-    string: ["steps", "data"],
-    collect: ["data"],
-    negatable: ["control"],
-  };
-  assertEquals(parseArgs(["--steps", "3", "--data=a", "--data", "b", "--no-control", "x"], options), {
-    _: ["x"],
-    steps: "3",
-    data: ["a", "b"],
-    control: false,
-  });
-  assertEquals(parseArgs(["-h"], { ...options, alias: { h: "help" } }), { _: [], help: true });
-  const unknown: string[] = [];
-  parseArgs(["--stepz=1", "y"], { ...options, unknown: (arg) => unknown.push(arg) });
-  assertEquals(unknown.length, 2);
-});
 
 Deno.test("a command's flags become typed values", () => {
   const { given } = parseCommand(SPARSIFY, [
@@ -51,6 +32,10 @@ Deno.test("a command's flags become typed values", () => {
 for (
   const [args, message] of [
     [["--stepz", "3"], "Unknown flag --stepz (did you mean --steps?)"],
+    [["--no-contrl"], "Unknown flag --no-contrl (did you mean --no-control?)"],
+    [["-steps", "3"], "Unknown flag -steps (did you mean --steps?)"],
+    [["-x"], "Unknown flag -x"],
+    [["--constructor", "1"], "Unknown flag --constructor"],
     [["extra"], "Unknown argument extra"],
     [["--batch", "1.5"], "--batch as it must be a whole number: 1.5"],
     [["--lr", "0"], "--lr as it must be above 0: 0"],
@@ -58,6 +43,12 @@ for (
     [["--decay", "1.5"], "--decay as it must be at most 1: 1.5"],
     [["--save-type", "F8"], "--save-type as it must be one of F32, F16, BF16: F8"],
     [["--model"], "--model as it must be a path: nothing given"],
+    [["--model", "--json"], "--model as it must be a path: nothing given"],
+    [["--data"], "--data as it must be a path: nothing given"],
+    [["--slack", " "], "--slack as it must be a number: nothing given"],
+    [["--seed", "4294967296"], "--seed as it must be at most 4294967295: 4294967296"],
+    [["--json=maybe"], "--json as it must be true or false: maybe"],
+    [["--no-control=true"], "--no-control as it must be given without a value: true"],
     [["--config"], "--config as it needs a value"],
     [["--target-loss", "low"], "--target-loss as it must be a number or auto: low"],
   ] as [string[], string][]
@@ -68,6 +59,11 @@ for (
     assertEquals([error.exitCode, error.message.includes("\n")], [2, false]);
   });
 }
+
+Deno.test("only a command that has runs resumes one", () => {
+  assertEquals(parseCommand(SPARSIFY, ["--resume", "one"]).resume, "one");
+  assertThrows(() => parseCommand(EVALUATE, ["--resume", "one"]), UserError, "Unknown flag --resume");
+});
 
 Deno.test("a flag wins over the settings file, that over the model's recommendation, that over the default", async () => {
   await using folder = await temporaryFolder();
@@ -88,19 +84,26 @@ for (
   const [content, message] of [
     ["{", "Cannot read settings"],
     ["[]", "must be a JSON object"],
+    ['{"a":\n x}', "Cannot read settings"],
+    ['{"constructor":1}', "unknown key constructor"],
+    ['{"lambdaMin":6}', "--lambda-min as it must be at most --lambda-max 5: 6"],
     ['{"stepz":1}', "unknown key stepz (did you mean steps?)"],
     ['{"steps":"ten"}', "steps in "],
     ['{"control":"no"}', "must be true or false"],
     ['{"data":"one"}', ""],
   ]
 ) {
-  Deno.test(`settings ${content} are ${message ? "refused" : "taken"}`, async () => {
+  Deno.test(`settings ${JSON.stringify(content)} are ${message ? "refused" : "taken"}`, async () => {
     await using folder = await temporaryFolder();
     const config = join(folder.path, "config.json");
     await Deno.writeTextFile(config, content);
     const resolved = resolveSettings(SPARSIFY, { given: { model: folder.path }, config });
     if (!message) assertEquals((await resolved).data, ["one"]);
-    else assertStringIncludes((await assertRejects(() => resolved, UserError)).message, message);
+    else {
+      const error = await assertRejects(() => resolved, UserError);
+      assertStringIncludes(error.message, message);
+      assert(!error.message.includes("\n"), "one line");
+    }
   });
 }
 

@@ -1,0 +1,60 @@
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { AdapterError, DeviceError } from "../../kernels/core/gpu.ts";
+import { describeError } from "../../pipeline/command_line.ts";
+import { inputError, usageError } from "../../pipeline/errors.ts";
+
+Deno.test("each kind of error has its exit code, and only a bug is called one", () => {
+  for (
+    const [error, exitCode, bug] of [
+      [usageError("x"), 2, false],
+      [inputError("x"), 3, false],
+      [new AdapterError("x"), 4, false],
+      [new DeviceError("x"), 5, false],
+      [new Error("No space left on device (os error 28)"), 1, false],
+      [new TypeError("x"), 1, true],
+      ["x", 1, true],
+    ] as [unknown, number, boolean][]
+  ) {
+    const described = describeError(error);
+    assertEquals(
+      [described.exitCode, described.message.includes("is a bug")],
+      [exitCode, bug],
+      String(error),
+    );
+  }
+});
+
+/** Runs a command whose body is `body` in a process of its own. */
+async function outcome(body: string, debug = false): Promise<{ code: number; stderr: string }> {
+  const pipeline = new URL("../../pipeline/", import.meta.url).href;
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "eval",
+      "--no-check",
+      `import { runCommand } from "${pipeline}command_line.ts";
+       import { usageError } from "${pipeline}errors.ts";
+       await runCommand(async () => { ${body} }, { debug: ${debug} });`,
+    ],
+    env: { NO_COLOR: "1" },
+  }).output();
+  return { code, stderr: new TextDecoder().decode(stderr) };
+}
+
+Deno.test("an error is one line, with its stack only for --debug", async () => {
+  const [user, bug, debug] = await Promise.all([
+    outcome(`throw usageError("Cannot go on")`),
+    outcome(`throw new TypeError("of ours\\nsecond line")`),
+    outcome(`throw new TypeError("of ours")`, true),
+  ]);
+  assertEquals(user, { code: 2, stderr: "error: Cannot go on\n" });
+  assertEquals(bug.code, 1);
+  assertEquals(bug.stderr.trimEnd().split("\n").length, 1, bug.stderr);
+  assertMatch(bug.stderr, /^error: TypeError: of ours.*--debug/);
+  assertStringIncludes(debug.stderr, "    at ");
+});
+
+Deno.test("a command whose reader has left ends without a word, and not as a success", async () => {
+  const { code, stderr } = await outcome(`throw new Deno.errors.BrokenPipe("pipe")`);
+  assertEquals([code, stderr], [141, ""]);
+  assert((await outcome("")).code === 0);
+});

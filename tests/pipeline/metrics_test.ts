@@ -1,0 +1,100 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { join } from "node:path";
+import { RecordBatchReader } from "apache-arrow";
+import { UserError } from "../../pipeline/errors.ts";
+import { openMetrics, readMetrics } from "../../pipeline/metrics.ts";
+import { metricRow } from "../support/metric_row.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+
+Deno.test("metrics are appended and read back, nulls and lists too, also by a plain Arrow reader", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const rows = [
+    metricRow(1),
+    metricRow(2, { open_by_head: [0.5, 0.25], validation_ce: 2.5 }),
+    metricRow(3, { lambda: null }),
+  ];
+  const file = await openMetrics(path);
+  await file.append(rows.slice(0, 2));
+  await file.append([]);
+  await file.append(rows.slice(2));
+  file.close();
+  assertEquals(await readMetrics(path), rows);
+  const batches = [...RecordBatchReader.from(await Deno.readFile(path))];
+  assertEquals(batches.map(({ numRows }) => numRows), [2, 1]);
+});
+
+Deno.test("a metrics file cut at any byte reads up to its last whole batch and is appended to from there", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const file = await openMetrics(path);
+  for (let step = 1; step <= 3; step++) await file.append([metricRow(step)]);
+  file.close();
+  const bytes = await Deno.readFile(path);
+  const torn = join(folder.path, "torn.arrows");
+  let seen = 0;
+  for (let length = 0; length < bytes.length; length += 97) {
+    await Deno.writeFile(torn, bytes.subarray(0, length));
+    const before = await readMetrics(torn);
+    assert(before.length >= seen && before.length < 3);
+    seen = before.length;
+    const again = await openMetrics(torn);
+    await again.append([metricRow(9)]);
+    again.close();
+    assertEquals((await readMetrics(torn)).map(({ step }) => step), [...before.map(({ step }) => step), 9]);
+  }
+  assertEquals(seen, 2);
+});
+
+Deno.test("resuming drops the rows of later steps and phases", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const file = await openMetrics(path);
+  for (const step of [1, 2, 3]) await file.append([metricRow(step)]);
+  await file.append([metricRow(1, { phase: "control" })]);
+  file.close();
+  const steps = async () => (await readMetrics(path)).map(({ phase, step }) => `${phase} ${step}`);
+  (await openMetrics(path, { phase: "control", step: 5 })).close();
+  assertEquals((await steps()).length, 4);
+  (await openMetrics(path, { phase: "sparse", step: 2 })).close();
+  assertEquals(await steps(), ["sparse 1", "sparse 2"]);
+  (await openMetrics(path, { phase: "pretrain", step: 0 })).close();
+  assertEquals(await steps(), []);
+});
+
+Deno.test("a file that is no metrics file is refused", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  await Deno.writeFile(path, new Uint8Array(10_000));
+  await assertRejects(() => openMetrics(path), UserError, "no metrics file");
+});
+
+Deno.test("a run resumed within a batch of rows has the rows of one that was never killed", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const rows = [1, 2, 3, 4, 5, 6].map((step) => metricRow(step));
+  const killed = await openMetrics(path);
+  await killed.append(rows.slice(0, 1));
+  await killed.append(rows.slice(1, 4));
+  await killed.append(rows.slice(4, 5));
+  killed.close();
+  const resumed = await openMetrics(path, { phase: "sparse", step: 3 });
+  assertEquals(await readMetrics(path), rows.slice(0, 3));
+  await resumed.append(rows.slice(3));
+  resumed.close();
+  assertEquals(await readMetrics(path), rows);
+  assertEquals((await Array.fromAsync(Deno.readDir(folder.path))).length, 1, "nothing temporary is left");
+});
+
+Deno.test("a batch whose length leads back to its own start ends the file", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const file = await openMetrics(path);
+  await file.append([metricRow(1)]);
+  file.close();
+  const torn = new Uint8Array(64);
+  new DataView(torn.buffer).setUint32(0, 0xffffffff);
+  new DataView(torn.buffer).setInt32(4, -8, true);
+  await Deno.writeFile(path, torn, { append: true });
+  assertEquals(await readMetrics(path), [metricRow(1)]);
+});
