@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
-import { runCommand, stopSignal } from "./command_line.ts";
+import { describeError, runCommand, stopSignal } from "./command_line.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate } from "./evaluate.ts";
@@ -71,7 +71,7 @@ async function runSettings<const Table extends SettingsTable>(
   if (parsed.config) {
     throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
   }
-  return await openResumed<Table>(command, runs, parsed.resume, parsed.given);
+  return await openResumed(command, table, runs, parsed.resume, parsed.given);
 }
 
 /** Runs a training command to its end or to an orderly stop, and writes its summary. */
@@ -93,6 +93,7 @@ async function train<Summary extends object>(
     summary = await body(run, progress, signal);
   } catch (error) {
     progress.finish();
+    await run.state.set({ state: "failed", error: describeError(error).message.split("\n")[0] });
     if (error instanceof Error) {
       error.message += `; go on by deno task ${command} --resume ${run.folder.name}`;
     }
@@ -104,10 +105,12 @@ async function train<Summary extends object>(
   progress.finish();
   if (!summary) {
     progress.message(`stopped; go on by: deno task ${command} --resume ${run.folder.name}`);
+    await run.state.set({ state: "stopped" });
     run.folder.release();
     Deno.exit(130);
   }
   await writeJson(run.folder.summary, summary);
+  await run.state.set({ state: "finished" });
   run.folder.release();
   console.log(settings.json ? JSON.stringify(summary) : show(summary, run));
 }

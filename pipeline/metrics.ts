@@ -23,11 +23,14 @@ import {
   vectorFromArray,
 } from "apache-arrow";
 import { inputError } from "./errors.ts";
-import { exists, syncFolder, writeAll, writeAtomically } from "./files.ts";
+import { exists, readAt, syncFolder, writeAll, writeAtomically } from "./files.ts";
 import { dirname } from "node:path";
 
 /** The phases of a run in the order in which they come. */
 export const PHASES = ["pretrain", "sparse", "control"] as const;
+
+/** Steps of a phase, at most, at which every head's open probability is kept. */
+export const HEAD_SNAPSHOTS = 500;
 
 /** One step of one phase. Losses in nats; null where a value was not measured. */
 export interface MetricRow {
@@ -38,6 +41,8 @@ export interface MetricRow {
   tokens: number;
   /** Training loss of the step, with the gates as sampled. */
   ce: number;
+  /** τ on all validation tokens; null without a target. */
+  target: number | null;
   /** CE − τ as last measured on a validation batch with deterministic gates. */
   constraint: number | null;
   /** C̄, the moving average of the scaled and clipped constraint. */
@@ -61,8 +66,10 @@ export interface MetricRow {
   dead_queries: number | null;
   /** 1 where the gradient was not finite and the step changed nothing. */
   skipped: number;
-  /** Open fraction of each head (layer · heads + head), at evaluations. */
+  /** Open fraction of each head (layer · heads + head) with hard gates, at evaluations. */
   open_by_head: number[] | null;
+  /** Mean open probability of each head, at {@link HEAD_SNAPSHOTS} of the phase's steps. */
+  expected_open_by_head: number[] | null;
   /** Wall time of the process in this phase; alone not the same in a resumed run. */
   seconds: number;
 }
@@ -72,6 +79,7 @@ const COLUMNS: Record<keyof MetricRow, DataType> = {
   step: new Uint32(),
   tokens: new Float64(),
   ce: new Float32(),
+  target: new Float32(),
   constraint: new Float32(),
   constraint_average: new Float32(),
   lambda: new Float32(),
@@ -85,10 +93,12 @@ const COLUMNS: Record<keyof MetricRow, DataType> = {
   dead_queries: new Float32(),
   skipped: new Uint8(),
   open_by_head: new List(new Field("item", new Float32(), true)),
+  expected_open_by_head: new List(new Field("item", new Float32(), true)),
   seconds: new Float64(),
 };
-const NAMES = Object.keys(COLUMNS) as (keyof MetricRow)[];
-const SCHEMA = new Schema(NAMES.map((name) => new Field(name, COLUMNS[name], true)));
+/** The columns, in order. */
+export const COLUMN_NAMES = Object.keys(COLUMNS) as (keyof MetricRow)[];
+const SCHEMA = new Schema(COLUMN_NAMES.map((name) => new Field(name, COLUMNS[name], true)));
 /** What closes a stream: a continuation mark and a length of 0. An open one has none. */
 const END_OF_STREAM_BYTES = 8;
 
@@ -102,10 +112,16 @@ function streamOf(batches: RecordBatch[]): Uint8Array {
 
 const HEADER = streamOf([]).slice(0, -END_OF_STREAM_BYTES);
 
-function batchBytes(rows: readonly MetricRow[]): Uint8Array {
-  const children = NAMES.map((name) => vectorFromArray(rows.map((row) => row[name]), COLUMNS[name]).data[0]);
+function recordBatchOf(rows: readonly MetricRow[]): RecordBatch {
+  const children = COLUMN_NAMES.map((name) =>
+    vectorFromArray(rows.map((row) => row[name]), COLUMNS[name]).data[0]
+  );
   const data = makeData({ type: new Struct(SCHEMA.fields), length: rows.length, children });
-  return streamOf([new RecordBatch(SCHEMA, data)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
+  return new RecordBatch(SCHEMA, data);
+}
+
+function batchBytes(rows: readonly MetricRow[]): Uint8Array {
+  return streamOf([recordBatchOf(rows)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
 }
 
 /** An open metrics file. */
@@ -127,17 +143,18 @@ export async function openMetrics(
 ): Promise<MetricsFile> {
   let end = 0;
   if (await exists(path)) {
-    const bytes = await Deno.readFile(path);
-    const { starts, end: whole } = wholeBatches(bytes, path);
-    end = whole;
+    const content = await Deno.readFile(path);
+    const headed = content.length >= HEADER.length;
+    if (headed) checkHeader(content.subarray(0, HEADER.length), path);
+    const bytes = content.subarray(HEADER.length);
+    const { starts, end: whole } = wholeBatches(bytes);
+    end = headed ? HEADER.length + whole : 0;
     if (upTo) {
-      const rank = (phase: MetricRow["phase"]): number => PHASES.indexOf(phase);
-      const late = ({ phase, step }: MetricRow): boolean =>
-        rank(phase) > rank(upTo.phase) || (phase === upTo.phase && step > upTo.step);
+      const late = (row: MetricRow): boolean => isAfter(row, upTo);
       const rowsAt = (n: number): MetricRow[] => rowsOf(bytes.subarray(starts[n], starts[n + 1] ?? whole));
       const first = starts.findIndex((_, n) => rowsAt(n).some(late));
       if (first >= 0) {
-        const before = bytes.subarray(0, starts[first]);
+        const before = content.subarray(0, HEADER.length + starts[first]);
         const kept = rowsAt(first).filter((row) => !late(row));
         end = before.length;
         if (kept.length > 0) {
@@ -169,26 +186,84 @@ export async function openMetrics(
   };
 }
 
+/** Reads a metrics file that another process may be writing. */
+export interface MetricsReader {
+  /**
+   * The rows of whole batches that were appended since the last call. Each step of each phase comes once, also where a
+   * run that was killed and resumed has written it again.
+   *
+   * @throws {UserError} when the file is no metrics file
+   */
+  read(): Promise<MetricRow[]>;
+}
+
+/** Bytes by which a reader knows the place where it stopped. */
+const ANCHOR_BYTES = 64;
+
+/** Opens a reader at the file's beginning; the file is held open only while it reads. */
+export function createMetricsReader(path: string): MetricsReader {
+  let at = 0;
+  let anchor: Uint8Array = new Uint8Array();
+  let last: Pick<MetricRow, "phase" | "step"> | undefined;
+  return {
+    async read() {
+      using file = await Deno.open(path);
+      const { size } = await file.stat();
+      // A resumed run cuts off what it will repeat: then the place is another, or beyond the end.
+      if (at > 0 && !(size >= at && equal(await readAt(file, at - anchor.length, anchor.length), anchor))) {
+        at = 0;
+      }
+      if (at === 0) {
+        if (size < HEADER.length) return [];
+        checkHeader((await readAt(file, 0, HEADER.length))!, path);
+        at = HEADER.length;
+        anchor = HEADER.slice(-ANCHOR_BYTES);
+      }
+      const bytes = await readAt(file, at, size - at);
+      if (!bytes) return [];
+      const { starts, end } = wholeBatches(bytes);
+      if (end === 0) return [];
+      const rows = starts.flatMap((start, n) => rowsOf(bytes.subarray(start, starts[n + 1] ?? end)));
+      anchor = bytes.slice(Math.max(0, end - ANCHOR_BYTES), end);
+      at += end;
+      const fresh = rows.filter((row) => last === undefined || isAfter(row, last));
+      last = fresh.at(-1) ?? last;
+      return fresh;
+    },
+  };
+}
+
+/** Whether a row belongs behind another in a run. */
+export function isAfter(
+  row: Pick<MetricRow, "phase" | "step">,
+  other: Pick<MetricRow, "phase" | "step">,
+): boolean {
+  const later = PHASES.indexOf(row.phase) - PHASES.indexOf(other.phase);
+  return later > 0 || (later === 0 && row.step > other.step);
+}
+
 /**
  * Every row of a metrics file up to its last whole batch.
  *
  * @throws {UserError} when it is no metrics file
  */
 export async function readMetrics(path: string): Promise<MetricRow[]> {
-  const bytes = await Deno.readFile(path);
-  const { starts, end } = wholeBatches(bytes, path);
-  return starts.flatMap((start, n) => rowsOf(bytes.subarray(start, starts[n + 1] ?? end)));
+  return await createMetricsReader(path).read();
 }
 
-/** Where each whole batch starts, and where the last one ends; 0 where not even the schema is whole. */
-function wholeBatches(bytes: Uint8Array, path: string): { starts: number[]; end: number } {
-  if (bytes.length < HEADER.length) return { starts: [], end: 0 };
-  if (HEADER.some((byte, n) => bytes[n] !== byte)) {
-    throw inputError(`Cannot use ${path} as it is no metrics file of this version`);
-  }
+function checkHeader(bytes: Uint8Array, path: string): void {
+  if (!equal(bytes, HEADER)) throw inputError(`Cannot use ${path} as it is no metrics file of this version`);
+}
+
+function equal(a: Uint8Array | undefined, b: Uint8Array): boolean {
+  return a !== undefined && a.length === b.length && a.every((byte, n) => byte === b[n]);
+}
+
+/** Where each whole batch starts, and where the last one ends. `bytes` begin behind the schema. */
+function wholeBatches(bytes: Uint8Array): { starts: number[]; end: number } {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const starts: number[] = [];
-  let at = HEADER.length;
+  let at = 0;
   while (at + 8 <= bytes.length && view.getUint32(at, true) === 0xffffffff) {
     const metadata = view.getInt32(at + 4, true);
     if (metadata <= 0 || at + 8 + metadata > bytes.length) break;
@@ -206,11 +281,21 @@ function rowsOf(batch: Uint8Array): MetricRow[] {
   stream.set(HEADER);
   stream.set(batch, HEADER.length);
   const rows: MetricRow[] = [];
+  const list = (values: Iterable<number> | null): number[] | null => values && [...values];
   for (const recordBatch of RecordBatchReader.from(stream)) {
     for (const value of recordBatch) {
-      const row = value!.toJSON() as unknown as MetricRow & { open_by_head: Iterable<number> | null };
-      rows.push({ ...row, open_by_head: row.open_by_head ? [...row.open_by_head] : null });
+      const row = value!.toJSON() as unknown as MetricRow;
+      rows.push({
+        ...row,
+        open_by_head: list(row.open_by_head),
+        expected_open_by_head: list(row.expected_open_by_head),
+      });
     }
   }
   return rows;
+}
+
+/** Rows as an Arrow IPC stream, closed. */
+export function metricsStream(rows: readonly MetricRow[]): Uint8Array {
+  return streamOf(rows.length > 0 ? [recordBatchOf(rows)] : []);
 }

@@ -7,14 +7,17 @@
 import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { listCheckpoints } from "./checkpoint.ts";
+import { openControl } from "./control.ts";
 import { inputError, UserError } from "./errors.ts";
 import { hashFile, writeJson } from "./files.ts";
 import { type MetricRow, openMetrics, PHASES } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { createRun, openRun, type RunFolder } from "./run_folder.ts";
+import { createRunState } from "./run_state.ts";
 import { assertSelfCheck } from "./self_check.ts";
 import {
   checkContext,
+  defaultsOf,
   requireData,
   resumedSettings,
   type SettingsOf,
@@ -25,7 +28,7 @@ import { loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** A run's config.json. */
-interface RunConfig {
+export interface RunConfig {
   command: string;
   settings: Record<string, unknown>;
   adapter: string;
@@ -67,16 +70,43 @@ export async function openCheckedGpu(reporter: Reporter): Promise<Gpu> {
 /** The settings of a run that is to be resumed, with its folder locked. */
 export async function openResumed<const Table extends SettingsTable>(
   command: string,
+  table: Table,
   runs: string,
   name: string,
   given: Partial<SettingsOf<Table>>,
 ): Promise<{ folder: RunFolder; settings: SettingsOf<Table> }> {
   const folder = await openRun(runs, name);
-  const saved = JSON.parse(await Deno.readTextFile(folder.config)) as RunConfig;
-  if (saved.command !== command) {
-    throw inputError(`Cannot resume ${name} by ${command} as it is a run of ${saved.command}`);
+  try {
+    const saved = await readRunConfig(folder.config);
+    if (saved.command !== command) {
+      throw inputError(`Cannot resume ${name} by ${command} as it is a run of ${saved.command}`);
+    }
+    const settings = { ...defaultsOf(table), ...saved.settings } as SettingsOf<Table>;
+    return { folder, settings: resumedSettings(settings, given, name) };
+  } catch (error) {
+    folder.release();
+    throw error;
   }
-  return { folder, settings: resumedSettings(saved.settings as SettingsOf<Table>, given, name) };
+}
+
+/**
+ * Reads a run's config.json.
+ *
+ * @throws {UserError} when it is damaged
+ */
+export async function readRunConfig(path: string): Promise<RunConfig> {
+  let config: Partial<RunConfig> | null = null;
+  try {
+    config = JSON.parse(await Deno.readTextFile(path));
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+  }
+  const { command, settings, model, tokenizer } = config ?? {};
+  const whole = typeof command === "string" && typeof settings === "object" && settings !== null &&
+    typeof model?.hash === "string" && typeof model.config === "object" &&
+    typeof tokenizer?.hash === "string";
+  if (!whole) throw inputError(`Cannot use ${path} as it is no run's config.json, or a damaged one`);
+  return config as RunConfig;
 }
 
 /**
@@ -116,6 +146,16 @@ export async function prepareRun(
     if (resumed) await checkUnchanged(folder, config, reporter);
     else await writeJson(folder.config, config);
     reporter.message(`run ${folder.path}`);
+    const state = await createRunState(folder.state);
+    const control = await openControl({
+      run: folder.path,
+      async onPause(paused) {
+        reporter.message(paused ? "paused from outside" : "going on");
+        await state.set({ state: paused ? "paused" : "training" });
+      },
+      onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
+      onProblem: (message) => reporter.warning(message),
+    });
     reporter.message("tokenising");
     const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.tokens });
     const { metadata } = tokens.train;
@@ -134,6 +174,8 @@ export async function prepareRun(
       tokens,
       tokenizerPath: tokenizer.path,
       metrics,
+      control,
+      state,
     };
   } catch (error) {
     folder.release();
@@ -144,7 +186,7 @@ export async function prepareRun(
 
 /** A resumed run must have the model and the tokenizer it began with; on another adapter its bits will differ. */
 async function checkUnchanged(folder: RunFolder, now: RunConfig, reporter: Reporter): Promise<void> {
-  const before = JSON.parse(await Deno.readTextFile(folder.config)) as RunConfig;
+  const before = await readRunConfig(folder.config);
   if (before.model.hash !== now.model.hash || before.tokenizer.hash !== now.tokenizer.hash) {
     throw inputError(`Cannot resume ${folder.name} as its model or tokenizer has changed since it began`);
   }

@@ -83,7 +83,7 @@ export async function pretrain(
       every: settings.constraintEvery,
       probeAt: (n) => ({ batch: validation[n % validation.length], targetLoss: target }),
     },
-    target,
+    targetAt: target === undefined ? undefined : () => target,
     evaluate: () => measure(validation),
   });
   if (!outcome) return undefined;

@@ -42,15 +42,15 @@ export function formatShare(share: number): string {
 /** The progress line of one row. */
 export function formatRow(
   row: MetricRow,
-  { steps, target, tokensPerSecond, secondsLeft }: {
+  { steps, tokensPerSecond, secondsLeft }: {
     steps: number;
-    target?: number;
     tokensPerSecond?: number;
     secondsLeft?: number;
   },
 ): string {
+  const { target } = row;
   const parts = [`${row.phase} ${row.step}/${steps}`, `CE ${row.ce.toFixed(3)}`];
-  if (target !== undefined) {
+  if (target !== null) {
     parts.push(
       `τ ${target.toFixed(3)}${
         row.constraint === null
@@ -92,7 +92,7 @@ export function createProgress(options: ProgressOptions): Reporter & { finish():
     warning(text) {
       line(`warning: ${text}`);
     },
-    row(row, { steps, target }) {
+    row(row, { steps }) {
       if (quiet) return;
       if (row.phase !== phase) recent = [];
       phase = row.phase;
@@ -103,7 +103,6 @@ export function createProgress(options: ProgressOptions): Reporter & { finish():
       const known = elapsed > 0.5 && row.step > first.step;
       const text = formatRow(row, {
         steps,
-        target,
         tokensPerSecond: known ? (row.tokens - first.tokens) / elapsed : undefined,
         secondsLeft: known ? (steps - row.step) * elapsed / (row.step - first.step) : undefined,
       });

@@ -8,6 +8,10 @@
  *       tokens/          the tokenised data
  *       model/           the sparse model, a Hugging Face folder
  *       summary.json     the results
+ *       report.html      the results as a page
+ *       state.json       what the run is doing, for whoever watches
+ *       control.json     what others want of it
+ *       slack.json       changes of slack that took effect
  *
  * @module
  */
@@ -25,16 +29,26 @@ export interface RunFolder {
   readonly tokens: string;
   readonly model: string;
   readonly summary: string;
+  readonly report: string;
+  readonly state: string;
   /** Lets other processes write the run again. */
   release(): void;
 }
 
+const LOCK = ".lock";
+const LOCK_ATTEMPTS = 5;
+const LOCK_RETRY_MS = 20;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
+/** Whether a name may be a run's: no separators, nothing hidden, at most 128 characters. */
+export function isRunName(name: string): boolean {
+  return NAME.test(name) && name.length <= 128;
+}
+
 function checkName(name: string): void {
-  if (!NAME.test(name)) {
+  if (!isRunName(name)) {
     throw usageError(
-      `Cannot name a run ${name} as names consist of letters, digits, dots, dashes and underscores`,
+      `Cannot name a run ${name} as names consist of up to 128 letters, digits, dots, dashes and underscores`,
     );
   }
 }
@@ -87,7 +101,7 @@ async function makeRun(runs: string, name: string): Promise<RunFolder> {
     );
   }
   await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
-  return lock(name, path);
+  return await lock(name, path);
 }
 
 /**
@@ -102,18 +116,22 @@ export async function openRun(runs: string, name: string): Promise<RunFolder> {
     throw usageError(`Cannot resume ${name} as ${path} is no run`);
   }
   await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
-  return lock(name, path);
+  return await lock(name, path);
 }
 
 /**
  * An advisory lock that the operating system drops when the process ends, however it ends, so that a killed run can be
  * resumed at once.
  */
-function lock(name: string, path: string): RunFolder {
-  const file = Deno.openSync(join(path, ".lock"), { create: true, write: true });
-  if (!file.tryLockSync(true)) {
-    file.close();
-    throw inputError(`Cannot write run ${name} as another process is writing it`);
+async function lock(name: string, path: string): Promise<RunFolder> {
+  const file = Deno.openSync(join(path, LOCK), { create: true, write: true });
+  for (let attempt = 1; !file.tryLockSync(true); attempt++) {
+    // Whoever asks whether a process is at it holds the lock for an instant.
+    if (attempt === LOCK_ATTEMPTS) {
+      file.close();
+      throw inputError(`Cannot write run ${name} as another process is writing it`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
   }
   return {
     name,
@@ -124,9 +142,24 @@ function lock(name: string, path: string): RunFolder {
     tokens: join(path, "tokens"),
     model: join(path, "model"),
     summary: join(path, "summary.json"),
+    report: join(path, "report.html"),
+    state: join(path, "state.json"),
     release() {
       file.unlockSync();
       file.close();
     },
   };
+}
+
+/** Whether a process is writing the run in this folder. */
+export async function runIsLocked(path: string): Promise<boolean> {
+  try {
+    using file = await Deno.open(join(path, LOCK));
+    if (!file.tryLockSync(false)) return true;
+    file.unlockSync();
+    return false;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw error;
+  }
 }

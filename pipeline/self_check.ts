@@ -588,7 +588,7 @@ async function adamw(gpu: Gpu): Promise<Check> {
 }
 
 async function geco(gpu: Gpu): Promise<Check> {
-  const settings = { scale: 0.8, alpha: 0.9, rate: 0.5, lowest: 0.02, highest: 5 };
+  const settings = { scale: 0.8, alpha: 0.9, rate: 0.5, gain: 0.7, lowest: 0.02, highest: 5 };
   const [targetLoss, violation, positions] = [2, 0.5, 8];
   const op = await prepareGeco(gpu);
   op.configure({ ...settings, targetLoss });
@@ -598,7 +598,7 @@ async function geco(gpu: Gpu): Promise<Check> {
     lossScale: gpu.tensor("loss scale", [1]),
     edgeScale: gpu.tensor("edge scale", [1]),
   };
-  const { lambda, average } = gecoReference({ lambda: 0.3, average: 0.1 }, violation, settings);
+  const { lambda, average, acting } = gecoReference({ lambda: 0.3, average: 0.1 }, violation, settings);
   return {
     record(recorder) {
       op.measure(recorder, t);
@@ -608,8 +608,8 @@ async function geco(gpu: Gpu): Promise<Check> {
       operation: "GECO",
       outputs: [
         [t.state, [lambda, average, violation, 1]],
-        [t.lossScale, [lambda / (1 + lambda)]],
-        [t.edgeScale, [1 / (1 + lambda)]],
+        [t.lossScale, [acting / (1 + acting)]],
+        [t.edgeScale, [1 / (1 + acting)]],
       ],
       tolerance: TRANSCENDENTAL,
     }],

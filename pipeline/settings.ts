@@ -129,6 +129,7 @@ const GATES = {
   lambdaMin: { ...positive(0.02, "its floor", "Gates"), atMost: "lambdaMax" },
   lambdaMax: positive(5, "its ceiling", "Gates"),
   lambdaRate: positive(0.03, "its growth a step at a full violation (log scale)", "Gates"),
+  lambdaGain: atLeastZero(0, "what acts is lambda times exp(gain x average violation)", "Gates"),
   saturationWeight: atLeastZero(0.01, "pull on saturated gates", "Gates"),
   saturationBound: atLeastZero(6, "gate logit beyond which it pulls", "Gates"),
 } as const;
@@ -428,12 +429,17 @@ export async function resolveSettings<const Table extends SettingsTable>(
   table: Table,
   { given, config }: Pick<ParsedCommand<Table>, "given" | "config">,
 ): Promise<SettingsOf<Table>> {
-  const defaults = Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
+  const defaults = defaultsOf(table);
   const file = config ? await readSettingsFile(table, config) : {};
   const chosen = { ...defaults, ...file, ...given } as SettingsOf<Table> & { model?: string };
   const settings = { ...defaults, ...await recommended(table, chosen.model), ...file, ...given };
   checkOrder(table, settings);
   return settings as SettingsOf<Table>;
+}
+
+/** The table's own values. */
+export function defaultsOf(table: SettingsTable): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
 }
 
 function checkOrder(table: SettingsTable, settings: Record<string, unknown>): void {

@@ -106,7 +106,10 @@ export async function sparsify(
   const denseValidation = await measure("dense", validation);
   const dense = await measure("dense", test);
   const target = settings.targetLoss === "auto" ? denseValidation.ce + settings.slack : settings.targetLoss;
-  const offset = target - denseValidation.ce;
+  const targetAt = (step: number): number => {
+    const slack = run.control.slackAt("sparse", step);
+    return slack === undefined ? target : denseValidation.ce + slack;
+  };
   reporter.message(
     `dense loss ${dense.ce.toFixed(4)} on ${dense.tokens} test tokens, ${denseValidation.ce.toFixed(4)} on ` +
       `${denseValidation.tokens} validation tokens; target ${target.toFixed(4)}`,
@@ -122,12 +125,13 @@ export async function sparsify(
     distill: teacher && { teacher, weight: settings.distill },
     constraint: {
       every: settings.constraintEvery,
-      probeAt: (n) => {
+      probeAt: (n, step) => {
         const index = n % validation.length;
+        const offset = targetAt(step) - denseValidation.ce;
         return { batch: validation[index], targetLoss: denseValidation.batchCe[index] + offset };
       },
     },
-    target,
+    targetAt,
     evaluate: () => measure("deterministic", validation),
   });
   if (teacher) destroyParameters(gpu, teacher);
@@ -179,7 +183,7 @@ export async function sparsify(
       feasible: outcome.feasible,
     },
     heads: config.layers * config.heads,
-    target_loss: target,
+    target_loss: targetAt(settings.steps - 1),
     dense_validation_ce: denseValidation.ce,
     validation_tokens: denseValidation.tokens,
     test_tokens: dense.tokens,

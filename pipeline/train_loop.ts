@@ -5,9 +5,10 @@
  * @module
  */
 import { HEAD_SUMS } from "../kernels/gated_attention/op.ts";
+import type { RunControl } from "./control.ts";
 import { UserError } from "./errors.ts";
 import type { Evaluation } from "./evaluate.ts";
-import type { MetricRow } from "./metrics.ts";
+import { HEAD_SNAPSHOTS, type MetricRow } from "./metrics.ts";
 import type { LogRow } from "./device_log.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { createHealthWatch, type HealthBounds, healthSample, type Signature } from "./signatures.ts";
@@ -32,8 +33,15 @@ export interface PhaseOptions {
   edges: number;
   /** Whether gates are trained. */
   gated: boolean;
-  /** The constraint's measurements: `probeAt(n)` is the n-th probe with its own target. */
-  constraint?: { every: number; probeAt(n: number): { batch: MicroBatch; targetLoss: number } };
+  /**
+   * The constraint's measurements: `probeAt(n, step)` is the n-th probe, before step `step` counted from 0, with its
+   * own target.
+   */
+  constraint?: { every: number; probeAt(n: number, step: number): { batch: MicroBatch; targetLoss: number } };
+  /** τ on all validation tokens, before step `step` counted from 0. */
+  targetAt?(step: number): number;
+  /** Wishes from outside. */
+  control?: RunControl;
   /** Evaluates on validation tokens every so many steps and after the last. */
   evaluation: { every: number; run(): Promise<Evaluation> };
   checkpoint: { every: number; save(step: number): Promise<void> };
@@ -55,7 +63,7 @@ export interface PhaseOptions {
  * @throws {UserError} after several steps in a row whose gradient was not finite
  */
 export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
-  const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, signal } = options;
+  const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, control, signal } = options;
   const { log } = trainer;
   const watch = createHealthWatch(options.health);
   for (const row of options.earlierRows) watch(healthSample(row));
@@ -81,8 +89,10 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   }
 
   for (let step = options.startStep; step < schedule.steps; step++) {
+    const ahead = { phase: options.phase, step, constrained: constraint !== undefined };
+    const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
     if (constraint && step % constraint.every === 0) {
-      const { batch, targetLoss } = constraint.probeAt(step / constraint.every);
+      const { batch, targetLoss } = constraint.probeAt(step / constraint.every, step);
       trainer.measureConstraint(batch, targetLoss);
     }
     const microBatches: MicroBatch[] = [];
@@ -90,7 +100,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     trainer.step(step, learningRate(schedule, step), microBatches);
     const done = step + 1;
     const last = done === schedule.steps;
-    const stopping = signal.aborted && !last;
+    const stopping = (stopWanted || signal.aborted) && !last;
     const evaluating = last || done % evaluation.every === 0;
     if (evaluating) {
       const result = await evaluation.run();
@@ -116,18 +126,20 @@ function metricRow(
   started: number,
 ): MetricRow {
   const { schedule, accumulate, microBatchTokens, gated, edges } = options;
-  const { totals, distillationTotals, headSums, update, multiplier } = entry;
-  const headTotal = (name: typeof HEAD_SUMS[number]): number => {
-    let sum = 0;
-    for (let at = HEAD_SUMS.indexOf(name); at < headSums.length; at += HEAD_SUMS.length) sum += headSums[at];
-    return sum;
-  };
   const done = entry.step + 1;
+  const { totals, distillationTotals, headSums, update, multiplier } = entry;
+  const heads = headSums.length / HEAD_SUMS.length;
+  const byHead = (name: typeof HEAD_SUMS[number]): number[] =>
+    Array.from({ length: heads }, (_, head) => headSums[head * HEAD_SUMS.length + HEAD_SUMS.indexOf(name)]);
+  const headTotal = (name: typeof HEAD_SUMS[number]): number => byHead(name).reduce((sum, of) => sum + of, 0);
+  const snapshot = gated &&
+    (done % Math.ceil(schedule.steps / HEAD_SNAPSHOTS) === 0 || done === schedule.steps);
   return {
     phase: options.phase,
     step: done,
     tokens: done * accumulate * microBatchTokens,
     ce: totals[0] / totals[3],
+    target: options.targetAt?.(entry.step) ?? null,
     constraint: gated && multiplier[3] === 1 ? multiplier[2] : null,
     constraint_average: gated ? multiplier[1] : null,
     lambda: gated ? multiplier[0] : null,
@@ -141,6 +153,7 @@ function metricRow(
     dead_queries: evaluation?.deadQueries ?? null,
     skipped: update[2],
     open_by_head: evaluation && gated ? evaluation.openByHead.flat() : null,
+    expected_open_by_head: snapshot ? byHead("openProbability").map((sum) => sum * heads / edges) : null,
     seconds: (performance.now() - started) / 1000,
   };
 }

@@ -14,12 +14,14 @@ import {
   readCheckpoint,
   saveCheckpoint,
 } from "./checkpoint.ts";
+import type { RunControl } from "./control.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Network } from "./network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "./parameters.ts";
 import type { RunFolder } from "./run_folder.ts";
+import type { RunStateFile } from "./run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
 import { type PhaseOptions, runPhase } from "./train_loop.ts";
@@ -43,6 +45,10 @@ export interface PreparedRun {
   /** Path of the tokenizer.json that a saved model gets. */
   tokenizerPath: string;
   metrics: MetricsFile;
+  /** Wishes from outside. */
+  control: RunControl;
+  /** What others are told. */
+  state: RunStateFile;
 }
 
 /** Where a run says what it is doing. */
@@ -50,7 +56,7 @@ export interface Reporter {
   message(text: string): void;
   /** A failure signature or another thing to look at. */
   warning(text: string): void;
-  row(row: MetricRow, of: { steps: number; target?: number }): void;
+  row(row: MetricRow, of: { steps: number }): void;
 }
 
 /** The settings that every training command has. */
@@ -80,6 +86,7 @@ export interface GateSettings {
   constraintScale: number;
   average: number;
   lambdaRate: number;
+  lambdaGain: number;
   lambdaMin: number;
   lambdaMax: number;
 }
@@ -96,6 +103,7 @@ export function gateObjective(settings: GateSettings): GateObjective {
       scale: settings.constraintScale,
       alpha: settings.average,
       rate: settings.lambdaRate,
+      gain: settings.lambdaGain,
       lowest: settings.lambdaMin,
       highest: settings.lambdaMax,
     },
@@ -128,8 +136,11 @@ export interface TrainedPhase {
   gates?: GateObjective;
   distill?: TrainerOptions["distill"];
   constraint?: PhaseOptions["constraint"];
-  /** τ: with it, the step with the fewest open edges among those at or below it is chosen, else the last. */
-  target?: number;
+  /**
+   * τ before step `step`, counted from 0: with it, the step with the fewest open edges among those at or below τ is
+   * chosen, else the last.
+   */
+  targetAt?(step: number): number;
 }
 
 /** The evaluation batches of a split, held in memory. */
@@ -148,9 +159,10 @@ export async function collect(
 export async function runTrainedPhase(
   options: TrainedPhase,
 ): Promise<{ step: number; feasible: boolean } | undefined> {
-  const { run, settings, phase, network, parameters, reporter, target } = options;
+  const { run, settings, phase, network, parameters, reporter, targetAt } = options;
   const { gpu, folder, metrics } = run;
   const { batch, context, accumulate, steps } = settings;
+  await run.state.set({ state: "training", phase });
   const trainer = await createTrainer(gpu, {
     network,
     parameters,
@@ -183,19 +195,25 @@ export async function runTrainedPhase(
       edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
       gated: options.gates !== undefined,
       constraint: options.constraint,
+      targetAt,
+      control: run.control,
       health: healthBounds(steps, options.gates),
       earlierRows: (await readMetrics(folder.metrics)).filter((row) => row.phase === phase),
       signal: options.signal,
       async onRows(rows) {
         await metrics.append(rows);
-        for (const row of rows) reporter.row(row, { steps, target });
+        for (const row of rows) reporter.row(row, { steps });
       },
       onSignature(signature) {
         reporter.warning(signature.message);
       },
       evaluation: { every: settings.evalEvery, run: options.evaluate },
       async onEvaluation(step, { ce, openFraction }) {
-        if (target === undefined || ce > target || (best && openFraction >= best.openFraction)) return;
+        const target = targetAt?.(step - 1);
+        if (target === undefined) return;
+        // A target that was lowered meanwhile may rule out what was chosen before.
+        if (best && best.ce > target) best = undefined;
+        if (ce > target || (best && openFraction >= best.openFraction)) return;
         await saveCheckpoint(
           folder.checkpoints,
           { step, phase: `${phase}-best`, state: {} },
@@ -217,7 +235,7 @@ export async function runTrainedPhase(
       },
     });
     if (!finished) return undefined;
-    if (!best) return { step: steps, feasible: target === undefined };
+    if (!best) return { step: steps, feasible: targetAt === undefined };
     const chosen = await latestCheckpoint(folder.checkpoints, `${phase}-best`, best.step);
     if (!chosen) throw new Error(`Cannot find the checkpoint of the best step ${best.step}`);
     for (const [name, tensor] of parameters) {

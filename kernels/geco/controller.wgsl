@@ -4,6 +4,7 @@ struct Controller {
   scale: f32,
   alpha: f32,
   rate: f32,
+  gain: f32,
   lowest: f32,
   highest: f32,
 }

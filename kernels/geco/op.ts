@@ -24,6 +24,8 @@ export interface GecoSettings {
   alpha: number;
   /** η: λ grows by exp(η) at a full violation. */
   rate: number;
+  /** κ: what acts is λ exp(κ C̄), a proportional term that damps the swings of the integral one; 0 for none. */
+  gain: number;
   lowest: number;
   highest: number;
 }
@@ -49,6 +51,7 @@ export async function prepareGeco(gpu: Gpu): Promise<Geco> {
     ["scale", "f32"],
     ["alpha", "f32"],
     ["rate", "f32"],
+    ["gain", "f32"],
     ["lowest", "f32"],
     ["highest", "f32"],
   ]);

@@ -35,7 +35,7 @@ const gates: GateObjective = {
   saturationWeight: s.rho,
   saturationBound: s.saturationBound,
   lambdaStart: s.lambda,
-  geco: { scale: 1, alpha: 0.9, rate: 0, lowest: 0, highest: 10 },
+  geco: { scale: 1, alpha: 0.9, rate: 0, gain: 0, lowest: 0, highest: 10 },
 };
 
 /** The fixture's model on a device, with the network that runs it. */

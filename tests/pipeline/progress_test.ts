@@ -17,7 +17,6 @@ Deno.test("durations and shares are short", () => {
 Deno.test("the progress line says step, CE, τ, λ, open edges, speed and time left", () => {
   const text = formatRow(metricRow(50), {
     steps: 100,
-    target: 1.25,
     tokensPerSecond: 1234.5,
     secondsLeft: 61,
   });

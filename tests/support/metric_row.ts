@@ -7,6 +7,7 @@ export function metricRow(step: number, fields: Partial<MetricRow> = {}): Metric
     step,
     tokens: 1024 * step,
     ce: 1.5,
+    target: 1.25,
     constraint: 0.25,
     constraint_average: 0.5,
     lambda: 2,
@@ -20,6 +21,7 @@ export function metricRow(step: number, fields: Partial<MetricRow> = {}): Metric
     dead_queries: null,
     skipped: 0,
     open_by_head: null,
+    expected_open_by_head: null,
     seconds: 1,
     ...fields,
   };

@@ -1,21 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
-import { learningRate } from "../../pipeline/schedule.ts";
 import { createHealthWatch, type HealthSample, signaturesOf } from "../../pipeline/signatures.ts";
 import { metricRow } from "../support/metric_row.ts";
-
-Deno.test("the learning rate rises, stays and falls", () => {
-  const schedule = { peak: 1, warmup: 10, decay: 0.5, steps: 100 };
-  assertEquals([0, 4, 9, 30, 50, 74, 99].map((step) => learningRate(schedule, step)), [
-    0.1,
-    0.5,
-    1,
-    1,
-    1,
-    0.52,
-    0.02,
-  ]);
-  assertEquals(learningRate({ ...schedule, warmup: 0, decay: 0 }, 99), 1);
-});
 
 /** Names of the signatures that a course of samples sets off, with their steps. */
 function course(samples: Partial<HealthSample>[], steps = 1000): string[] {

@@ -1,0 +1,159 @@
+/**
+ * How a run is steered from outside while it trains: other processes write what they want into the run's
+ * `control.json`, and the training loop looks there before each step. What was granted of the slack stands in
+ * `slack.json` with its step, so that a killed run that is resumed changes course at the same steps and ends with the
+ * same bits.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { inputError, UserError } from "./errors.ts";
+import { exists, writeJson } from "./files.ts";
+
+/** What is wanted of a run. */
+export interface ControlRequest {
+  /** To wait before the next step until it is false again. */
+  paused: boolean;
+  /** To stop after the next step, with a checkpoint. */
+  stop: boolean;
+  /** Nats above the dense loss; null: as it is. */
+  slack: number | null;
+}
+
+const NOTHING: ControlRequest = { paused: false, stop: false, slack: null };
+/** Slack beyond this many nats is a slip of the pen. */
+export const SLACK_BOUND = 100;
+const PAUSE_POLL_MS = 200;
+
+const controlPath = (run: string): string => join(run, "control.json");
+
+/**
+ * What is wanted of the run in this folder.
+ *
+ * @throws {UserError} when its control.json is none
+ */
+export async function readControl(run: string): Promise<ControlRequest> {
+  const path = controlPath(run);
+  if (!await exists(path)) return NOTHING;
+  let value: Partial<ControlRequest>;
+  try {
+    value = JSON.parse(await Deno.readTextFile(path)) ?? {};
+  } catch (error) {
+    throw inputError(`Cannot read ${path} as it must be JSON: ${(error as Error).message}`);
+  }
+  const { paused = false, stop = false, slack = null } = value;
+  const slackHolds = slack === null || (Number.isFinite(slack) && Math.abs(slack) <= SLACK_BOUND);
+  if (typeof paused !== "boolean" || typeof stop !== "boolean" || !slackHolds) {
+    throw inputError(
+      `Cannot use ${path} as paused and stop must be true or false and slack a number or null`,
+    );
+  }
+  return { paused, stop, slack };
+}
+
+/** Changes what is wanted of the run and returns all that is wanted now. The file is replaced whole. */
+export async function requestControl(run: string, change: Partial<ControlRequest>): Promise<ControlRequest> {
+  const wanted = { ...await readControl(run), ...change };
+  await writeJson(controlPath(run), wanted);
+  return wanted;
+}
+
+/** A change of slack that took effect. */
+export interface SlackChange {
+  phase: string;
+  /** The first step, counted from 0, that is held to it. */
+  step: number;
+  slack: number;
+}
+
+/** A step that is about to begin, counted from 0. */
+export interface StepAhead {
+  phase: string;
+  step: number;
+  /** Whether the phase is held to a loss, so that slack means something. */
+  constrained: boolean;
+}
+
+/** What the training loop asks before each step. */
+export interface RunControl {
+  /**
+   * Waits while the run is paused.
+   *
+   * @returns whether to stop after this step
+   */
+  beforeStep(ahead: StepAhead, signal: AbortSignal): Promise<{ stop: boolean }>;
+  /** The slack that holds for a step of a phase, or undefined for the one that the run began with. */
+  slackAt(phase: string, step: number): number | undefined;
+}
+
+/** Whose wishes to follow, and whom to tell. */
+export interface ControlOptions {
+  /** The run's folder. */
+  run: string;
+  onPause(paused: boolean): void | Promise<void>;
+  onSlack(change: SlackChange): void;
+  /** Something is wrong with control.json; what was wanted before goes on. */
+  onProblem(message: string): void;
+}
+
+/** Opens the control of a run that begins or is resumed: earlier wishes to pause or stop are forgotten. */
+export async function openControl(options: ControlOptions): Promise<RunControl> {
+  const { run } = options;
+  const slackPath = join(run, "slack.json");
+  const changes: SlackChange[] = await exists(slackPath)
+    ? JSON.parse(await Deno.readTextFile(slackPath))
+    : [];
+  if (await exists(controlPath(run))) {
+    await requestControl(run, { paused: false, stop: false }).catch(() =>
+      writeJson(controlPath(run), NOTHING)
+    );
+  }
+  let seen: number | undefined;
+  let wanted: ControlRequest = NOTHING;
+
+  async function poll(): Promise<void> {
+    let changed: number;
+    try {
+      const { mtime, ino } = await Deno.stat(controlPath(run));
+      changed = (mtime?.getTime() ?? 0) + (ino ?? 0) / 2 ** 53;
+    } catch {
+      return;
+    }
+    if (changed === seen) return;
+    seen = changed;
+    try {
+      wanted = await readControl(run);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      options.onProblem(error.message);
+    }
+  }
+
+  const slackAt = (phase: string, step: number): number | undefined =>
+    changes.findLast((change) => change.phase === phase && change.step <= step)?.slack;
+
+  return {
+    slackAt,
+
+    async beforeStep({ phase, step, constrained }, signal) {
+      await poll();
+      if (wanted.paused && !wanted.stop && !signal.aborted) {
+        await options.onPause(true);
+        while (wanted.paused && !wanted.stop && !signal.aborted) {
+          await new Promise((resolve) => setTimeout(resolve, PAUSE_POLL_MS));
+          await poll();
+        }
+        await options.onPause(false);
+      }
+      // A resumed run repeats steps whose slack is written down already.
+      const decided = changes.some((change) => change.phase === phase && change.step > step);
+      if (constrained && wanted.slack !== null && !decided && wanted.slack !== slackAt(phase, step)) {
+        const change = { phase, step, slack: wanted.slack };
+        await writeJson(slackPath, [...changes, change]);
+        changes.push(change);
+        options.onSlack(change);
+      }
+      return { stop: wanted.stop };
+    },
+  };
+}

@@ -1,0 +1,167 @@
+/**
+ * What the server answers, as types: the contract between the routes, the page and scripts. Losses are in nats, shares
+ * between 0 and 1, times ISO 8601 or seconds.
+ *
+ * @module
+ */
+import type { MetricRow } from "../pipeline/metrics.ts";
+import type { SparsifySummary } from "../pipeline/sparsify.ts";
+
+/**
+ * What a run is doing. `interrupted`: no process is at it and none said why (killed). `broken`: the folder is no run, or
+ * a damaged one; `problem` says why.
+ */
+export type RunStatus =
+  | "preparing"
+  | "training"
+  | "paused"
+  | "stopped"
+  | "failed"
+  | "interrupted"
+  | "finished"
+  | "broken";
+
+/** A phase of a run and how far it is. */
+export interface PhaseProgress {
+  phase: MetricRow["phase"];
+  /** Steps done. */
+  step: number;
+  steps: number;
+}
+
+/** A failure signature that was named. */
+export interface NamedSignature {
+  name: string;
+  phase: MetricRow["phase"];
+  step: number;
+  message: string;
+}
+
+/** One run in the list. */
+export interface RunOverview {
+  name: string;
+  command: string | null;
+  status: RunStatus;
+  /** Why a run failed or is broken. */
+  problem: string | null;
+  /** In the order in which they come. */
+  phases: PhaseProgress[];
+  /** Of the phase under way: the last row, without its lists. */
+  last: Omit<MetricRow, "open_by_head" | "expected_open_by_head"> | null;
+  /** Of the last 50 rows or fewer. */
+  tokens_per_second: number | null;
+  /** Of the phase under way and those after it, at the speed of now. */
+  seconds_left: number | null;
+  signatures: NamedSignature[];
+  /** When the run last wrote something. */
+  updated: string | null;
+}
+
+/** One run in full. */
+export interface RunDetail extends RunOverview {
+  settings: Record<string, unknown>;
+  adapter: string | null;
+  versions: Record<string, string>;
+  /** Layers and heads of the model. */
+  layers: number;
+  heads: number;
+  /** Positions of the model's context. */
+  context: number;
+  summary: SparsifySummary | Record<string, unknown> | null;
+  /** What is wanted of the run: see pipeline/control.ts. */
+  control: { paused: boolean; stop: boolean; slack: number | null };
+  /** Changes of slack that took effect. */
+  slack_changes: { phase: string; step: number; slack: number }[];
+  /** Files that can be opened at `/runs/{run}/reports/{file}`. */
+  reports: { file: string; bytes: number }[];
+}
+
+/** `GET /api/runs/{run}/metrics` as JSON. */
+export interface MetricsAnswer {
+  run: string;
+  /** Rows in order, thinned if asked. */
+  rows: MetricRow[];
+  /** Rows there were before thinning. */
+  total: number;
+  /** To be given as `since` for what comes after; null without rows. */
+  last: string | null;
+}
+
+/** A checkpoint file. */
+export interface CheckpointInfo {
+  file: string;
+  phase: string;
+  step: number;
+  bytes: number;
+  written: string;
+}
+
+/** `GET /api/runs/{run}/checkpoints`. */
+export interface CheckpointsAnswer {
+  checkpoints: CheckpointInfo[];
+  /** Files that are half-written or damaged. */
+  torn: string[];
+}
+
+/** `GET /api/runs/{run}/heads`: open edges by head over the run. */
+export interface HeadsAnswer {
+  layers: number;
+  heads: number;
+  snapshots: {
+    phase: MetricRow["phase"];
+    step: number;
+    /** Mean open probability (while training) of each head, layer · heads + head. */
+    expected: number[] | null;
+    /** Open fraction with hard gates, at evaluations. */
+    hard: number[] | null;
+  }[];
+}
+
+/** Which weights the explorer looks through. */
+export type ExplorerModel = "sparse" | "dense";
+
+/** `POST /api/runs/{run}/attention`, what is sent. */
+export interface AttentionRequest {
+  prompt: string;
+  model: ExplorerModel;
+  /** Edges with a smaller attention weight are left out; 0 to 1. */
+  threshold?: number;
+}
+
+/** One attention edge: query and key are positions among the tokens. */
+export type AttentionEdge = [
+  layer: number,
+  head: number,
+  query: number,
+  key: number,
+  /** Softmax weight, times the gate. */
+  weight: number,
+  /** Gate logit g = score + bias; null for the dense model. */
+  gate: number | null,
+];
+
+/** `POST /api/runs/{run}/attention`, what is answered. */
+export interface AttentionAnswer {
+  model: ExplorerModel;
+  /** Which weights: `model` (the finished one), `checkpoint` with its step, or `dense`. */
+  weights: { kind: "model" | "checkpoint" | "dense"; step: number | null };
+  layers: number;
+  heads: number;
+  /** Text of each token of the prompt. */
+  tokens: string[];
+  /** Whether the prompt was longer than what is looked at. */
+  truncated: boolean;
+  edges: AttentionEdge[];
+  /** Edges whose gate is open, before the threshold; all causal pairs for the dense model. */
+  open: number;
+  causal_pairs: number;
+  /** Edges left out because the answer would be too long; the heaviest are kept. */
+  omitted: number;
+  /** Most likely next tokens. */
+  next: { token: string; probability: number }[];
+}
+
+/** Any error. */
+export interface ErrorAnswer {
+  error: string;
+}

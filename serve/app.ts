@@ -1,0 +1,273 @@
+/**
+ * The server as a pure Hono app: every route, what each takes and answers. Reading is free on loopback; steering a run
+ * always needs the token, and beyond loopback everything under /api does.
+ *
+ * @module
+ */
+import { type Context, Hono } from "hono";
+import { accepts } from "hono/accepts";
+import { bodyLimit } from "hono/body-limit";
+import { HTTPException } from "hono/http-exception";
+import { type ControlRequest, SLACK_BOUND } from "../pipeline/control.ts";
+import { type MetricRow, metricsStream } from "../pipeline/metrics.ts";
+import type { AttentionRequest, HeadsAnswer, MetricsAnswer, RunDetail } from "./api.ts";
+import type { Assets } from "./assets.ts";
+import { metricsCsv } from "./csv.ts";
+import type { Explorer } from "./explorer.ts";
+import { createLive, firstAfter, parsePlace, type Place, placeOf } from "./live.ts";
+import { openApiDocument } from "./openapi.ts";
+import { problem } from "./problem.ts";
+import { prometheusText } from "./prometheus.ts";
+import type { Runs, RunView } from "./runs.ts";
+import { answerHeaders, boundedRequest, knownHost, reportPolicy, tokenNeeded } from "./security.ts";
+
+/** What the app is made of. */
+export interface AppOptions {
+  runs: Runs;
+  explorer: Explorer;
+  assets: Assets;
+  /** Steering needs it. */
+  token: string;
+  /** Whether reading needs it too. */
+  tokenToRead: boolean;
+  /** Names, besides localhost and addresses in digits, that the server may be asked by. */
+  allowedHosts: readonly string[];
+  /** Ends live connections. */
+  signal: AbortSignal;
+}
+
+const MAX_BODY_BYTES = 16 << 10;
+const MAX_PROMPT_CHARACTERS = 4096;
+/** Statuses in which a process is there to be steered. */
+const LIVE = ["preparing", "training", "paused"];
+
+/** Creates the app. */
+export function createApp(options: AppOptions): Hono {
+  const { runs, explorer, assets, signal } = options;
+  const app = new Hono();
+  const live = createLive(runs, signal);
+  const needsToken = tokenNeeded(options.token);
+  /** Details as JSON, as long as the view they were made of is the last one. */
+  const details = new WeakMap<RunView, Promise<string>>();
+
+  app.use(answerHeaders(), boundedRequest(), knownHost(options.allowedHosts));
+  app.use(
+    "/api/*",
+    bodyLimit({ maxSize: MAX_BODY_BYTES, onError: () => raise(413, "The body is too large") }),
+  );
+  if (options.tokenToRead) {
+    for (const path of ["/api/*", "/metrics", "/runs/*"]) app.use(path, needsToken);
+  }
+
+  async function runOf(context: Context): Promise<RunView> {
+    const view = await runs.view(context.req.param("run") ?? "");
+    return view ?? raise(404, "There is no such run");
+  }
+
+  function detailText(view: RunView): Promise<string> {
+    let text = details.get(view);
+    if (!text) {
+      details.set(
+        view,
+        text = runs.detail(view).then((detail: RunDetail) => JSON.stringify(detail)),
+      );
+    }
+    return text;
+  }
+
+  app.get("/health", (context) => context.json({ status: "ok" }));
+  app.get("/api/openapi.json", (context) => context.json(openApiDocument()));
+  app.get("/metrics", async (context) => {
+    const text = prometheusText(await runs.list(), live.clients);
+    return context.body(text, 200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
+  });
+  app.get("/api/runs", async (context) => context.json(await runs.list()));
+  app.get(
+    "/api/runs/:run",
+    async (context) =>
+      context.body(await detailText(await runOf(context)), 200, { "Content-Type": "application/json" }),
+  );
+
+  app.get("/api/runs/:run/metrics", async (context) => {
+    const view = await runOf(context);
+    const since = placeParameter(context.req.query("since"));
+    const points = countParameter(context.req.query("points"), "points");
+    const all = view.rows.slice(firstAfter(view.rows, since));
+    const rows = points === undefined ? all : thin(all, points);
+    const type = accepts(context, {
+      header: "Accept",
+      supports: ["application/json", "text/csv", "application/vnd.apache.arrow.stream"],
+      default: "application/json",
+    });
+    context.header("Vary", "Accept");
+    if (type === "text/csv") {
+      return context.body(metricsCsv(rows), 200, { "Content-Type": `${type}; charset=utf-8` });
+    }
+    if (type === "application/vnd.apache.arrow.stream") {
+      return context.body(metricsStream(rows) as Uint8Array<ArrayBuffer>, 200, { "Content-Type": type });
+    }
+    const last = view.rows.at(-1);
+    const answer: MetricsAnswer = {
+      run: view.name,
+      rows,
+      total: all.length,
+      last: last ? placeOf(last) : null,
+    };
+    return context.json(answer);
+  });
+
+  app.get("/api/runs/:run/events", async (context) => {
+    const view = await runOf(context);
+    const id = context.req.header("Last-Event-ID") ?? context.req.query("since");
+    return live.open(context, view.name, placeParameter(id));
+  });
+
+  app.get(
+    "/api/runs/:run/checkpoints",
+    async (context) => context.json(await runs.checkpoints(await runOf(context))),
+  );
+
+  app.get("/api/runs/:run/heads", async (context) => {
+    const { rows, config } = await runOf(context);
+    const { layers = 0, heads = 0 } = config?.model.config ?? {};
+    const answer: HeadsAnswer = {
+      layers,
+      heads,
+      snapshots: rows
+        .filter((row) => row.expected_open_by_head !== null || row.open_by_head !== null)
+        .map(({ phase, step, expected_open_by_head: expected, open_by_head: hard }) => ({
+          phase,
+          step,
+          expected,
+          hard,
+        })),
+    };
+    return context.json(answer);
+  });
+
+  app.post("/api/runs/:run/attention", async (context) => {
+    const view = await runOf(context);
+    return context.json(await explorer.ask(view, attentionRequest(await jsonBody(context))));
+  });
+
+  app.post("/api/runs/:run/control", needsToken, async (context) => {
+    const view = await runOf(context);
+    const change = controlRequest(await jsonBody(context));
+    if (!LIVE.includes(view.overview.status)) {
+      return raise(409, `Cannot steer ${view.name} as no process is at it: it is ${view.overview.status}`);
+    }
+    if (change.slack !== undefined && view.config?.command !== "sparsify") {
+      return raise(409, `Cannot change the slack of ${view.name} as it has no dense loss to stand above`);
+    }
+    const wanted = await runs.control(view, change);
+    details.delete(view);
+    return context.json(wanted);
+  });
+
+  app.get("/runs/:run/reports/:file", async (context) => {
+    const html = await runs.report(await runOf(context), context.req.param("file"));
+    if (html === undefined) return raise(404, "The run has no such report");
+    context.header("Content-Security-Policy", reportPolicy(html));
+    return context.html(html);
+  });
+
+  for (const [path, { bytes, type, etag }] of assets) {
+    app.get(path, (context) => {
+      context.header("ETag", etag);
+      context.header("Cache-Control", "no-cache");
+      if (context.req.header("If-None-Match") === etag) return context.body(null, 304);
+      return context.body(bytes, 200, { "Content-Type": type });
+    });
+  }
+
+  app.notFound((context) => {
+    const { path } = context.req;
+    const known = app.routes.some((route) =>
+      route.method !== "ALL" && matches(route.path, path) && route.method !== context.req.method
+    );
+    return known
+      ? context.json({ error: "This address takes another method" }, 405)
+      : context.json({ error: "There is nothing at this address" }, 404);
+  });
+  app.onError((error, context) => {
+    if (error instanceof HTTPException) return error.getResponse();
+    console.error(`serve: ${context.req.method} ${context.req.path}: ${error.message}`);
+    return context.json({ error: "The server failed at this; its log says why" }, 500);
+  });
+  return app;
+}
+
+function raise(...args: Parameters<typeof problem>): never {
+  throw problem(...args);
+}
+
+/** Whether a path is one of a route such as `/api/runs/:run`. */
+function matches(route: string, path: string): boolean {
+  const [wanted, given] = [route.split("/"), path.split("/")];
+  return wanted.length === given.length &&
+    wanted.every((part, n) => part === given[n] || (part.startsWith(":") && given[n] !== ""));
+}
+
+function placeParameter(text: string | undefined): Place | undefined {
+  if (text === undefined || text === "") return undefined;
+  return parsePlace(text) ?? raise(400, "since (or Last-Event-ID) must be a phase and a step, as sparse:120");
+}
+
+function countParameter(text: string | undefined, name: string): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\d{1,7}$/.test(text) || Number(text) < 2) raise(400, `${name} must be a whole number of at least 2`);
+  return Number(text);
+}
+
+/** About so many of the rows: every n-th, the last, and those that hold an evaluation. */
+export function thin(rows: readonly MetricRow[], points: number): MetricRow[] {
+  const stride = Math.ceil(rows.length / points);
+  return rows.filter((row, n) => n % stride === 0 || n === rows.length - 1 || row.validation_ce !== null);
+}
+
+async function jsonBody(context: Context): Promise<Record<string, unknown>> {
+  if (!/^application\/json\b/i.test(context.req.header("Content-Type") ?? "")) {
+    raise(415, "The body must be application/json");
+  }
+  let body: unknown;
+  try {
+    body = JSON.parse(await context.req.text());
+  } catch (error) {
+    if (error instanceof HTTPException) throw error;
+    raise(400, "The body is no JSON");
+  }
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    raise(400, "The body must be a JSON object");
+  }
+  return body as Record<string, unknown>;
+}
+
+function onlyKeys(body: Record<string, unknown>, known: readonly string[]): void {
+  const unknown = Object.keys(body).find((key) => !known.includes(key));
+  if (unknown !== undefined) raise(400, `Unknown key; known are ${known.join(", ")}`);
+}
+
+function attentionRequest(body: Record<string, unknown>): AttentionRequest {
+  onlyKeys(body, ["prompt", "model", "threshold"]);
+  const { prompt, model = "sparse", threshold } = body;
+  if (typeof prompt !== "string" || prompt === "") raise(400, "prompt must be a text");
+  if ((prompt as string).length > MAX_PROMPT_CHARACTERS) {
+    raise(400, `prompt must have at most ${MAX_PROMPT_CHARACTERS} characters`);
+  }
+  if (model !== "sparse" && model !== "dense") raise(400, "model must be sparse or dense");
+  const inRange = typeof threshold === "number" && threshold >= 0 && threshold <= 1;
+  if (threshold !== undefined && !inRange) raise(400, "threshold must be a number between 0 and 1");
+  return { prompt, model, threshold } as AttentionRequest;
+}
+
+function controlRequest(body: Record<string, unknown>): Partial<ControlRequest> {
+  onlyKeys(body, ["paused", "stop", "slack"]);
+  const { paused, stop, slack } = body;
+  if (Object.keys(body).length === 0) raise(400, "One of paused, stop and slack is needed");
+  for (const [name, value] of Object.entries({ paused, stop })) {
+    if (value !== undefined && typeof value !== "boolean") raise(400, `${name} must be true or false`);
+  }
+  const isSlack = typeof slack === "number" && Math.abs(slack) <= SLACK_BOUND;
+  if (slack !== undefined && !isSlack) raise(400, `slack must be a number within ±${SLACK_BOUND}`);
+  return body as Partial<ControlRequest>;
+}

@@ -1,0 +1,50 @@
+/**
+ * The page's files, read once: our own from serve/page, the libraries' from their packages. Only these are ever served.
+ *
+ * @module
+ */
+import { createHash } from "node:crypto";
+
+/** A file to serve. */
+export interface Asset {
+  bytes: Uint8Array<ArrayBuffer>;
+  /** MIME type. */
+  type: string;
+  etag: string;
+}
+
+/** By the path they are served at. */
+export type Assets = ReadonlyMap<string, Asset>;
+
+const TYPES = {
+  html: "text/html; charset=utf-8",
+  js: "text/javascript; charset=utf-8",
+  css: "text/css; charset=utf-8",
+  svg: "image/svg+xml",
+};
+
+const PAGE = new URL("./page/", import.meta.url);
+const PACKAGES = {
+  "/lib/uplot.js": new URL("uPlot.iife.min.js", import.meta.resolve("uplot")),
+  "/lib/uplot.css": new URL("uPlot.min.css", import.meta.resolve("uplot")),
+  "/lib/arrow.js": new URL("index.min.mjs", import.meta.resolve("@arrow-js/core")),
+};
+
+/** Reads every file of the page. */
+export async function readAssets(): Promise<Assets> {
+  const assets = new Map<string, Asset>();
+  const add = async (path: string, file: URL): Promise<void> => {
+    const type = TYPES[path.slice(path.lastIndexOf(".") + 1) as keyof typeof TYPES];
+    if (!type) return;
+    const bytes = await Deno.readFile(file);
+    const etag = `"${createHash("sha256").update(bytes).digest("hex").slice(0, 32)}"`;
+    assets.set(path, { bytes, type, etag });
+  };
+  for await (const { name, isFile } of Deno.readDir(PAGE)) {
+    if (isFile) await add(`/page/${name}`, new URL(name, PAGE));
+  }
+  for (const [path, file] of Object.entries(PACKAGES)) await add(path, file);
+  const index = assets.get("/page/index.html");
+  if (index) assets.set("/", index);
+  return assets;
+}

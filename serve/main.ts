@@ -1,0 +1,53 @@
+/**
+ * `deno task serve`: a folder of runs, live or finished, to be watched, questioned and steered from a browser or a
+ * script. It reads what the runs wrote, so that it can start and stop without touching training.
+ *
+ * @module
+ */
+import { runCommand, stopSignal } from "../pipeline/command_line.ts";
+import { usageError } from "../pipeline/errors.ts";
+import { helpText, parseCommand, resolveSettings } from "../pipeline/settings.ts";
+import { startServer } from "./server.ts";
+import { SERVE } from "./settings.ts";
+
+/** Characters of a token that nobody can guess. */
+const SHORTEST_TOKEN = 16;
+
+async function serve(args: string[]): Promise<void> {
+  const parsed = parseCommand(SERVE, args);
+  if (parsed.help) {
+    console.log(
+      helpText("serve", "Shows a folder of runs in the browser and over HTTP.", SERVE, { runs: false }),
+    );
+    return;
+  }
+  const { runs, host, port, allowHost } = await resolveSettings(SERVE, parsed);
+  const token = Deno.env.get("SPARSE_ATTENTION_TOKEN") || undefined;
+  if (token !== undefined && !/^[A-Za-z0-9._~-]+$/.test(token)) {
+    throw usageError(
+      "Cannot use SPARSE_ATTENTION_TOKEN as it must consist of letters, digits, dots, dashes, _ and ~",
+    );
+  }
+  if (token !== undefined && token.length < SHORTEST_TOKEN) {
+    throw usageError(
+      `Cannot use SPARSE_ATTENTION_TOKEN as it must have at least ${SHORTEST_TOKEN} characters`,
+    );
+  }
+  let server: Awaited<ReturnType<typeof startServer>>;
+  try {
+    server = await startServer({ runs, host, port, token, allowedHosts: allowHost });
+  } catch (error) {
+    throw usageError(`Cannot listen on ${host}, port ${port}: ${(error as Error).message}`, { cause: error });
+  }
+  console.error(`runs in ${runs}: ${server.url}`);
+  console.error(
+    server.tokenToRead
+      ? "beyond loopback: everything needs the token in this address; put TLS in front on a network you do not trust"
+      : "reading is free on this machine; pausing, stopping and changing the slack need the token in this address",
+  );
+  const stop = stopSignal(() => console.error("closing"));
+  stop.addEventListener("abort", () => server.close());
+  await server.finished;
+}
+
+if (import.meta.main) await runCommand(() => serve(Deno.args), { debug: Deno.args.includes("--debug") });
