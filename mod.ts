@@ -4,38 +4,64 @@
  *
  * The commands in deno.json are made of what is exported here.
  *
- * @example Open edges of a saved model on some text
- * ```ts ignore
- * import { createParameters, evaluate, Gpu, loadTokenizer, openWeights, prepareNetwork, readModelConfig } from "./mod.ts";
- * import { sequentialBatches, tokenise, uploadParameters } from "./mod.ts";
+ * @example Held-out loss and open edges of a model
+ * ```ts
+ * import {
+ *   createParameters,
+ *   evaluate,
+ *   Gpu,
+ *   loadTokenizer,
+ *   openWeights,
+ *   prepareNetwork,
+ *   readModelConfig,
+ *   sequentialBatches,
+ *   tokenise,
+ *   uploadParameters,
+ * } from "./mod.ts";
  *
- * const folder = "runs/my-run/model";
+ * const folder = "data/addition"; // or the model of a run, runs/<name>/model
  * const config = await readModelConfig(folder);
  * const weights = await openWeights(folder, config);
- * const tokenizer = await loadTokenizer(folder);
- * const tokens = await tokenise({ sources: ["my.txt"], tokenizer, folder: "tokens" });
+ * const tokens = await tokenise({
+ *   sources: [`${folder}/examples.jsonl.gz`],
+ *   tokenizer: await loadTokenizer(folder),
+ *   folder: await Deno.makeTempDir(),
+ * });
  *
  * const gpu = await Gpu.open();
  * const parameters = createParameters(gpu, weights.parameters);
  * await uploadParameters(gpu, parameters, (name) => weights.read(name));
- * const network = await prepareNetwork(gpu, config, { batch: 8, context: 128, training: false });
- * const { ce, openByHead } = await evaluate(gpu, network, parameters, {
- *   mode: "deterministic",
- *   gateBias: config.gate!.bias,
- *   batches: sequentialBatches({ tokens: tokens.test, batch: 8, context: 128 }),
+ * const network = await prepareNetwork(gpu, config, { batch: 64, context: 8, training: false });
+ * const { ce, openFraction } = await evaluate(gpu, network, parameters, {
+ *   mode: config.gate ? "deterministic" : "dense",
+ *   gateBias: config.gate?.bias,
+ *   batches: sequentialBatches({ tokens: tokens.test, batch: 64, context: 8, limit: 1024 }),
  * });
- * console.log(ce, openByHead);
+ * console.assert(ce < 0.001 && openFraction === 1);
+ * gpu.close();
  * ```
  *
- * @example Read the attention output of layer 0 while the model runs, and replace it
- * ```ts ignore
- * gpu.submit("patched forward", (recorder) =>
- *   network.forward(recorder, parameters, "deterministic", {
+ * @example Replace an activation while the model runs: all heads of layer 0 ablated
+ * ```ts
+ * import { createParameters, Gpu, openWeights, prepareNetwork, readModelConfig, uploadParameters } from "./mod.ts";
+ *
+ * const config = await readModelConfig("data/addition");
+ * const weights = await openWeights("data/addition", config);
+ * const gpu = await Gpu.open();
+ * const parameters = createParameters(gpu, weights.parameters);
+ * await uploadParameters(gpu, parameters, (name) => weights.read(name));
+ * const network = await prepareNetwork(gpu, config, { batch: 1, context: 8, training: false });
+ *
+ * network.upload(Uint32Array.of(1, 2, 3, 4, 5, 6, 7, 8), new Uint32Array(8));
+ * gpu.submit("ablated forward", (recorder) =>
+ *   network.forward(recorder, parameters, "dense", {
  *     hook: (name, tensor) => {
- *       if (name === "blocks.0.attn.hook_z") recorder.copy(replacement, tensor);
+ *       if (name === "blocks.0.attn.hook_z") recorder.clear(tensor);
  *     },
  *   }));
  * const final = await gpu.read(network.activations.get("ln_final.hook_normalized")!);
+ * console.assert(final.length === 8 * config.width);
+ * gpu.close();
  * ```
  *
  * @module
@@ -57,13 +83,14 @@ export {
   sequentialBatches,
   type TokenSource,
 } from "./pipeline/batches.ts";
+export { type AttentionPattern, readAttention } from "./pipeline/attention_pattern.ts";
 export { trainBpe } from "./pipeline/bpe_trainer.ts";
 export { listCheckpoints, readCheckpoint, saveCheckpoint } from "./pipeline/checkpoint.ts";
 export { readDocuments } from "./pipeline/documents.ts";
 export { EXIT, UserError } from "./pipeline/errors.ts";
 export { evaluate, type Evaluation } from "./pipeline/evaluate.ts";
 export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
-export { type MetricRow, openMetrics, readMetrics } from "./pipeline/metrics.ts";
+export { createMetricsReader, type MetricRow, openMetrics, readMetrics } from "./pipeline/metrics.ts";
 export { type ModelConfig, parameterShapes, readModelConfig } from "./pipeline/model_config.ts";
 export { type ActivationHook, type Network, prepareNetwork } from "./pipeline/network.ts";
 export {

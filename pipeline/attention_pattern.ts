@@ -5,7 +5,6 @@
  * @module
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
-import { rows } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
 import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
@@ -70,7 +69,7 @@ export async function readAttention(
     network.logits(recorder, parameters, block);
   });
   const row = length - 1 - network.blocks[block].first;
-  const logits = (await gpu.read(rows(network.logitsTensor, row, 1))).subarray(0, vocabularySize);
+  const logits = await gpu.read(network.logitsTensor, row * network.logitsStride, vocabularySize);
   const patterns: LayerPattern[] = [];
   for (let layer = 0; layer < layers; layer++) {
     const qkv = await gpu.read(network.activations.get(`blocks.${layer}.attn.hook_qkv`)!);

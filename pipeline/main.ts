@@ -74,11 +74,31 @@ async function runSettings<const Table extends SettingsTable>(
   return await openResumed(command, table, runs, parsed.resume, parsed.given);
 }
 
+/** Starts the server in a thread of its own and returns its address. */
+async function serveBeside({ runs, port }: { runs: string; port: number }): Promise<string> {
+  // By its address, not by an import: the pipeline does not know the server.
+  const worker = new Worker(new URL("../serve/worker.ts", import.meta.url), { type: "module" });
+  const answer = new Promise<{ url?: string; error?: string }>((resolve) => {
+    worker.onmessage = ({ data }) => resolve(data);
+    worker.onerror = (event) => {
+      event.preventDefault();
+      resolve({ error: event.message });
+    };
+  });
+  worker.postMessage({ runs, port, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
+  const { url, error } = await answer;
+  if (!url) throw usageError(`Cannot serve at port ${port}: ${error}`);
+  return url;
+}
+
 /** Runs a training command to its end or to an orderly stop, and writes its summary. */
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
   { settings, model, folder, body, show }: {
-    settings: { data: string[]; context: number; runs: string; name?: string; json: boolean; quiet: boolean };
+    settings: Pick<
+      SettingsOf<typeof SPARSIFY>,
+      "data" | "context" | "runs" | "name" | "json" | "quiet" | "serve" | "port"
+    >;
     model: RunModel;
     folder?: RunFolder;
     body(run: PreparedRun, reporter: Progress, signal: AbortSignal): Promise<Summary | undefined>;
@@ -87,6 +107,7 @@ async function train<Summary extends object>(
 ): Promise<void> {
   const progress = progressOf(settings);
   const signal = stopSignal(() => progress.message("stopping after this step; once more to stop at once"));
+  if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
   const run = await prepareRun(command, { ...settings, name: settings.name }, model, progress, folder);
   let summary: Summary | undefined;
   try {

@@ -128,8 +128,8 @@ const GATES = {
   lambdaStart: positive(0.3, "multiplier at the start", "Gates"),
   lambdaMin: { ...positive(0.02, "its floor", "Gates"), atMost: "lambdaMax" },
   lambdaMax: positive(5, "its ceiling", "Gates"),
-  lambdaRate: positive(0.03, "its growth a step at a full violation (log scale)", "Gates"),
-  lambdaGain: atLeastZero(0, "what acts is lambda times exp(gain x average violation)", "Gates"),
+  lambdaRate: positive(0.015, "its growth a step at a full violation (log scale)", "Gates"),
+  lambdaGain: atLeastZero(1.5, "what acts is lambda times exp(gain x average violation)", "Gates"),
   saturationWeight: atLeastZero(0.01, "pull on saturated gates", "Gates"),
   saturationBound: atLeastZero(6, "gate logit beyond which it pulls", "Gates"),
 } as const;
@@ -157,6 +157,19 @@ const RUN = {
   },
 } as const;
 
+const SERVER = {
+  serve: flag(false, "also serve the runs at http://127.0.0.1, as deno task serve does", "Output"),
+  port: {
+    kind: "number",
+    value: 8000,
+    lowest: 0,
+    highest: 65535,
+    integer: true,
+    help: "with --serve; 0: any that is free",
+    group: "Output",
+  },
+} as const;
+
 /** Settings of `sparsify`. */
 export const SPARSIFY = {
   model: {
@@ -172,6 +185,7 @@ export const SPARSIFY = {
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
+  ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -190,6 +204,7 @@ export const PRETRAIN = {
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
+  ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -481,7 +496,7 @@ export function resumedSettings<const Table extends SettingsTable>(
   given: Partial<SettingsOf<Table>>,
   name: string,
 ): SettingsOf<Table> {
-  const free = ["json", "quiet", "debug", "runs", "checkpointEvery", "keepCheckpoints"];
+  const free = ["json", "quiet", "debug", "serve", "port", "runs", "checkpointEvery", "keepCheckpoints"];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
     if (!free.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {

@@ -164,31 +164,39 @@ export class Gpu {
     this.check();
   }
 
-  /** The tensor's elements, after all submitted work. Waits for the device: not for use inside a step. */
-  async read(tensor: Tensor): Promise<Float32Array> {
-    return new Float32Array(await this.#readBytes(tensor));
+  /**
+   * The tensor's elements, or `length` of them from `start` on, after all submitted work. Waits for the device: not for
+   * use inside a step.
+   */
+  async read(tensor: Tensor, start = 0, length = tensor.length - start): Promise<Float32Array> {
+    return new Float32Array(await this.#readBytes(tensor, start, length));
   }
 
   /** As {@link Gpu.read}, for a tensor of unsigned integers. */
   async readUint32(tensor: Tensor): Promise<Uint32Array> {
-    return new Uint32Array(await this.#readBytes(tensor));
+    return new Uint32Array(await this.#readBytes(tensor, 0, tensor.length));
   }
 
-  async #readBytes(tensor: Tensor): Promise<ArrayBuffer> {
+  async #readBytes(tensor: Tensor, first: number, length: number): Promise<ArrayBuffer> {
     this.check();
-    const result = new Uint8Array(tensor.byteLength);
-    const pieceBytes = Math.min(tensor.byteLength, 64 << 20);
+    if (first < 0 || length < 0 || first + length > tensor.length) {
+      throw new RangeError(
+        `Cannot read ${tensor.label} as its length is ${tensor.length}: ${first} + ${length} elements`,
+      );
+    }
+    const result = new Uint8Array(4 * length);
+    const pieceBytes = Math.min(result.length, 64 << 20);
     const staging = this.device.createBuffer({
       label: `staging for ${tensor.label}`,
       size: pieceBytes,
       usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
     });
     try {
-      for (let start = 0; start < tensor.byteLength; start += pieceBytes) {
-        const bytes = Math.min(pieceBytes, tensor.byteLength - start);
+      for (let start = 0; start < result.length; start += pieceBytes) {
+        const bytes = Math.min(pieceBytes, result.length - start);
         this.#scoped(`reading ${tensor.label}`, () => {
           const encoder = this.device.createCommandEncoder();
-          encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + start, staging, 0, bytes);
+          encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + 4 * first + start, staging, 0, bytes);
           this.device.queue.submit([encoder.finish()]);
         });
         try {

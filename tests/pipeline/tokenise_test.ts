@@ -98,7 +98,7 @@ Deno.test("a tokenizer that is missing, broken or without an end of text is refu
   await assertRejects(() => loadTokenizer(path), UserError, "to separate documents");
 });
 
-Deno.test("documents come from text, gzip, JSONL, folders and Parquet, in order", async () => {
+Deno.test("documents come from text, gzip, JSONL and folders, in order", async () => {
   await using folder = await temporaryFolder();
   const write = (name: string, text: string) => Deno.writeTextFile(join(folder.path, name), text);
   await Deno.mkdir(join(folder.path, "b"));
@@ -113,6 +113,55 @@ Deno.test("documents come from text, gzip, JSONL, folders and Parquet, in order"
     "third",
     "fourth",
   ]);
+});
+
+const PARQUET = new URL("../fixtures/parquet/", import.meta.url).pathname;
+
+Deno.test("documents come from the rows of a Parquet file, compressed or not, over its row groups", async () => {
+  const documents = await Array.fromAsync(
+    readDocuments([`${PARQUET}texts.parquet`, `${PARQUET}examples.parquet`]),
+  );
+  assertEquals(documents, [
+    { kind: "text", text: "first row", last: true },
+    { kind: "text", text: "naïve — second", last: true },
+    { kind: "text", text: "third\nwith a line end", last: true },
+    { kind: "text", text: "fourth", last: true },
+    { kind: "text", text: "", last: true },
+    { kind: "example", prompt: "1+1=", completion: "2", where: `${PARQUET}examples.parquet, row 1` },
+    { kind: "example", prompt: "2+2=", completion: "4", where: `${PARQUET}examples.parquet, row 2` },
+  ]);
+});
+
+Deno.test("a Parquet file without text, or one cut short, is refused, naming the file", async () => {
+  const without = `${PARQUET}no_text.parquet`;
+  await assertRejects(() => Array.fromAsync(readDocuments([without])), UserError, `${without}, row 1`);
+  await using folder = await temporaryFolder();
+  const cut = join(folder.path, "cut.parquet");
+  await Deno.writeFile(cut, (await Deno.readFile(`${PARQUET}texts.parquet`)).slice(0, -20));
+  await assertRejects(() => Array.fromAsync(readDocuments([cut])), UserError, cut);
+});
+
+Deno.test("documents come from standard input, of any length, as one text", async () => {
+  const module = new URL("../../pipeline/documents.ts", import.meta.url).href;
+  const script = `const { readDocuments } = await import("${module}");
+    let text = "", pieces = 0;
+    for await (const piece of readDocuments(["-"])) { text += piece.text; pieces++; }
+    console.log(JSON.stringify({ pieces, length: text.length, start: text.slice(0, 10), end: text.slice(-5) }));`;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["eval", script],
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  for (let n = 0; n < 30; n++) await writer.write(new TextEncoder().encode("naïve words ".repeat(10_000)));
+  await writer.write(new TextEncoder().encode("end."));
+  await writer.close();
+  const { code, stdout, stderr } = await child.output();
+  assertEquals(code, 0, new TextDecoder().decode(stderr));
+  const { pieces, ...rest } = JSON.parse(new TextDecoder().decode(stdout));
+  assert(pieces >= 3);
+  assertEquals(rest, { length: 3_600_004, start: "naïve word", end: " end." });
 });
 
 Deno.test("a long text comes in pieces that add up and that cut no word", async () => {

@@ -59,6 +59,13 @@ gpuTest("what is written is read, also in parts, and a write past the end is ref
   assertEquals([...await gpu.readUint32(words)], [0xffffffff, 7]);
 });
 
+gpuTest("a part of a tensor is read from any element, and a part past the end is refused", async (gpu) => {
+  const tensor = gpu.tensor("counted", [300, 7]);
+  gpu.write(tensor, Float32Array.from({ length: 2100 }, (_, n) => n));
+  assertEquals(await gpu.read(tensor, 1001, 3), Float32Array.of(1001, 1002, 1003));
+  await assertRejects(() => gpu.read(tensor, 2099, 2), RangeError, "its length is 2100: 2099 + 2 elements");
+});
+
 gpuTest("a tensor larger than what is read at once is read whole", async (gpu) => {
   const piece = (64 << 20) / 4;
   const tensor = gpu.tensor("large", [piece + 3]);
