@@ -177,7 +177,8 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   const attention = await Promise.all(
     Array.from(
       { length: layers },
-      (_, layer) => prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer }),
+      (_, layer) =>
+        prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer, training }),
     ),
   );
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride, blocks });

@@ -18,13 +18,18 @@ fn stream_key(seed: u32, step: u32, layer: u32, row: u32) -> u32 {
   return mix((k ^ row) + 0x9e3779b9u);
 }
 
-fn random_word(key: u32, i: u32, j: u32) -> u32 {
-  return mix(mix(mix(key + i * 0x9e3779b1u) ^ (j * 0x85ebca77u)) + key);
+// The part of an edge's word that its query decides, and the word.
+fn random_row(key: u32, i: u32) -> u32 {
+  return mix(key + i * 0x9e3779b1u);
 }
 
-// Logistic noise ln u - ln(1 - u) with u = (n + 1/2) / 2^24, n the word's upper 24 bits. Written with the odd integer
-// 2n + 1 and its complement to 2^25, neither of which is ever 0: n + 1/2 itself would round up to 2^24 and give u = 1.
-fn logistic_noise(word: u32) -> f32 {
+fn random_word(row: u32, key: u32, j: u32) -> u32 {
+  return mix(mix(row ^ (j * 0x85ebca77u)) + key);
+}
+
+// e^-noise for logistic noise ln u - ln(1 - u) with u = (n + 1/2) / 2^24, n the word's upper 24 bits: (1 - u) / u, the
+// complement to 2^25 of the odd integer 2n + 1 over that integer, neither of which is ever 0. No logarithm is needed.
+fn inverse_noise_odds(word: u32) -> f32 {
   let odd = 2u * (word >> 8u) + 1u;
-  return log(f32(odd)) - log(f32(0x2000000u - odd));
+  return f32(0x2000000u - odd) / f32(odd);
 }

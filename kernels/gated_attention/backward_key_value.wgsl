@@ -1,4 +1,4 @@
-// dk_j = sum over i >= j of dl_ij q_i / sqrt(D);  dv_j = sum over i >= j of m_ij s_ij dy_i. One invocation a key.
+// dk_j = sum over i >= j of dl_ij q_i / sqrt(D);  dv_j = sum over i >= j of m_ij s_ij dy_i. KEYS keys to an invocation.
 //
 // qkv, dqkv    (batch, position, 3, head, D); writes the key and value thirds of dqkv
 // dy           (batch, position, head, D)
@@ -13,51 +13,61 @@
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  let j = id.x;
+  let first = id.x * KEYS;
   let head = id.y;
   let b = id.z;
-  if (j >= T) { return; }
-  let k_at = (b * T + j) * 3u * WIDTH + WIDTH + head * CHUNKS;
+  if (first >= T) { return; }
+  let last = min(first + KEYS, T) - 1u;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, gate.first_row + b * HEADS + head), NOISE);
-  $for d in 0..CHUNKS {
-  let k$d = qkv[k_at + $du];
-  let v$d = qkv[k_at + WIDTH + $du];
-  var dk$d = ELEMENT();
-  var dv$d = ELEMENT();
-  $}
   let edge = edge_scale[0] * gate.edge_weight;
-  for (var i = j; i < T; i++) {
+  $for n in 0..KEYS {
+  let j$n = min(first + $nu, last);
+  let k_at$n = (b * T + j$n) * 3u * WIDTH + WIDTH + head * CHUNKS;
+  $for d in 0..CHUNKS {
+  let k$n_$d = qkv[k_at$n + $du];
+  let v$n_$d = qkv[k_at$n + WIDTH + $du];
+  var dk$n_$d = ELEMENT();
+  var dv$n_$d = ELEMENT();
+  $}
+  $}
+  for (var i = first; i < T; i++) {
     let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
     let y_at = (b * T + i) * WIDTH + head * CHUNKS;
     let row = (b * HEADS + head) * T + i;
-    var score = 0.0;
-    var dy_v = 0.0;
+    let normaliser = log_sum_exp[row];
+    let delta_i = delta[row];
+    let noise_row = random_row(key, i);
+    $for n in 0..KEYS {
+    var score$n = 0.0;
+    var dy_v$n = 0.0;
+    $}
     $for d in 0..CHUNKS {
     let q$d = qkv[q_at + $du];
     let dy$d = dy[y_at + $du];
-    score += dot_element(q$d, k$d);
-    dy_v += dot_element(dy$d, v$d);
+    $for n in 0..KEYS {
+    score$n += dot_element(q$d, k$n_$d);
+    dy_v$n += dot_element(dy$d, v$n_$d);
     $}
-    let l = score * SCALE;
-    let s = exp(l - log_sum_exp[row]);
-    var open = 1.0;
-    var noisy = 0.0;
-    var dl_edge = 0.0;
-    if (GATED) {
-      let g = l + gate.bias;
-      noisy = noisy_logit(g, key, i, j);
-      open = select(0.0, 1.0, noisy > 0.0);
-      dl_edge = edge * edge_gradient(g);
-    }
-    let dl = score_gradient(s, open, noisy, dy_v, delta[row]) + dl_edge;
-    let weight = open * s;
+    $}
+    $for n in 0..KEYS {
+    let l$n = score$n * SCALE;
+    let edge$n = edge_backward(l$n, exp(l$n - normaliser), dy_v$n, delta_i, edge, noise_row, key, j$n);
+    let dl$n = select(0.0, edge$n.dl, j$n <= i);
+    let weight$n = select(0.0, edge$n.weight, j$n <= i);
+    $}
     $for d in 0..CHUNKS {
-    dk$d += dl * q$d;
-    dv$d += weight * dy$d;
+    $for n in 0..KEYS {
+    dk$n_$d += dl$n * q$d;
+    dv$n_$d += weight$n * dy$d;
+    $}
     $}
   }
-  $for d in 0..CHUNKS {
-  dqkv[k_at + $du] = dk$d * SCALE;
-  dqkv[k_at + WIDTH + $du] = dv$d;
+  $for n in 0..KEYS {
+  if (first + $nu <= last) {
+    $for d in 0..CHUNKS {
+    dqkv[k_at$n + $du] = dk$n_$d * SCALE;
+    dqkv[k_at$n + WIDTH + $du] = dv$n_$d;
+    $}
+  }
   $}
 }

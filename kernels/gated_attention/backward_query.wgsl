@@ -1,4 +1,4 @@
-// dq_i = sum over j <= i of dl_ij k_j / sqrt(D), one invocation a query. Also delta_i = dy_i . y_i, which the
+// dq_i = sum over j <= i of dl_ij k_j / sqrt(D), QUERIES queries to an invocation. Also delta_i = dy_i . y_i, which the
 // kernel for keys and values reads.
 //
 // qkv, dqkv    (batch, position, 3, head, D); writes the query third of dqkv
@@ -15,50 +15,60 @@
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  let i = id.x;
+  let first = id.x * QUERIES;
   let head = id.y;
   let b = id.z;
-  if (i >= T) { return; }
-  let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
-  let y_at = (b * T + i) * WIDTH + head * CHUNKS;
+  if (first >= T) { return; }
+  let last = min(first + QUERIES, T) - 1u;
   let first_k = b * T * 3u * WIDTH + WIDTH + head * CHUNKS;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, gate.first_row + b * HEADS + head), NOISE);
-  var delta_i = 0.0;
-  $for d in 0..CHUNKS {
-  let q$d = qkv[q_at + $du];
-  let dy$d = dy[y_at + $du];
-  delta_i += dot_element(dy$d, y[y_at + $du]);
-  var dq$d = ELEMENT();
-  $}
-  let row = (b * HEADS + head) * T + i;
-  delta[row] = delta_i;
-  let normaliser = log_sum_exp[row];
   let edge = edge_scale[0] * gate.edge_weight;
-  for (var j = 0u; j <= i; j++) {
+  $for n in 0..QUERIES {
+  let i$n = min(first + $nu, last);
+  let q_at$n = (b * T + i$n) * 3u * WIDTH + head * CHUNKS;
+  let y_at$n = (b * T + i$n) * WIDTH + head * CHUNKS;
+  let row$n = (b * HEADS + head) * T + i$n;
+  var delta$n = 0.0;
+  $for d in 0..CHUNKS {
+  let q$n_$d = qkv[q_at$n + $du];
+  let dy$n_$d = dy[y_at$n + $du];
+  delta$n += dot_element(dy$n_$d, y[y_at$n + $du]);
+  var dq$n_$d = ELEMENT();
+  $}
+  delta[row$n] = delta$n;
+  let normaliser$n = log_sum_exp[row$n];
+  let noise_row$n = random_row(key, i$n);
+  $}
+  for (var j = 0u; j <= last; j++) {
     let k_at = first_k + j * 3u * WIDTH;
-    var score = 0.0;
-    var dy_v = 0.0;
+    $for n in 0..QUERIES {
+    var score$n = 0.0;
+    var dy_v$n = 0.0;
+    $}
     $for d in 0..CHUNKS {
     let k$d = qkv[k_at + $du];
-    score += dot_element(q$d, k$d);
-    dy_v += dot_element(dy$d, qkv[k_at + WIDTH + $du]);
+    let v$d = qkv[k_at + WIDTH + $du];
+    $for n in 0..QUERIES {
+    score$n += dot_element(q$n_$d, k$d);
+    dy_v$n += dot_element(dy$n_$d, v$d);
     $}
-    let l = score * SCALE;
-    var open = 1.0;
-    var noisy = 0.0;
-    var dl_edge = 0.0;
-    if (GATED) {
-      let g = l + gate.bias;
-      noisy = noisy_logit(g, key, i, j);
-      open = select(0.0, 1.0, noisy > 0.0);
-      dl_edge = edge * edge_gradient(g);
-    }
-    let dl = score_gradient(exp(l - normaliser), open, noisy, dy_v, delta_i) + dl_edge;
+    $}
+    $for n in 0..QUERIES {
+    let l$n = score$n * SCALE;
+    let edge$n = edge_backward(l$n, exp(l$n - normaliser$n), dy_v$n, delta$n, edge, noise_row$n, key, j);
+    let dl$n = select(0.0, edge$n.dl, j <= i$n);
+    $}
     $for d in 0..CHUNKS {
-    dq$d += dl * k$d;
+    $for n in 0..QUERIES {
+    dq$n_$d += dl$n * k$d;
+    $}
     $}
   }
-  $for d in 0..CHUNKS {
-  dqkv[q_at + $du] = dq$d * SCALE;
+  $for n in 0..QUERIES {
+  if (first + $nu <= last) {
+    $for d in 0..CHUNKS {
+    dqkv[q_at$n + $du] = dq$n_$d * SCALE;
+    $}
+  }
   $}
 }

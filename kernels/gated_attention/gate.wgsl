@@ -17,35 +17,70 @@ struct Gate {
   saturation_bound: f32,
 }
 
-// g + noise, whose sign is the gate.
-fn noisy_logit(g: f32, key: u32, i: u32, j: u32) -> f32 {
-  if (NOISE) { return g + logistic_noise(random_word(key, i, j)); }
-  return g;
+// (1 - p) / p = e^-g for p = sigmoid(g): one exponential, of which p, its slope and the gate with noise are rational
+// functions. Bounded, so that no product of it overflows.
+fn closed_odds(g: f32) -> f32 {
+  return exp(-clamp(g, -40.0, 40.0));
 }
 
-fn sigmoid(x: f32) -> f32 {
-  return 1.0 / (1.0 + exp(-x));
+// The same for g + noise, the noise of the edge to key j being that of its query's `row`.
+fn noisy_odds(odds: f32, row: u32, key: u32, j: u32) -> f32 {
+  if (NOISE) { return odds * inverse_noise_odds(random_word(row, key, j)); }
+  return odds;
 }
 
-// d(sigmoid)/dx = p (1 - p). Not written as that: where p is near 1, 1 - p has lost its digits.
-fn sigmoid_slope(x: f32) -> f32 {
-  let e = exp(-abs(x));
-  return e / ((1.0 + e) * (1.0 + e));
+// Whether g + noise > 0.
+fn is_open(g: f32, noisy: f32) -> bool {
+  if (NOISE) { return noisy < 1.0; }
+  return g > 0.0;
+}
+
+fn open_probability(odds: f32) -> f32 {
+  return 1.0 / (1.0 + odds);
+}
+
+// dp/dg = p (1 - p). Not written as that: where p is near 1, 1 - p has lost its digits.
+fn probability_slope(odds: f32) -> f32 {
+  let p = open_probability(odds);
+  return odds * p * p;
+}
+
+// d/dl of the gate as the backward pass has it: sigmoid((g + noise) / temperature) (straight-through).
+fn relaxed_slope(noisy: f32) -> f32 {
+  if (gate.inverse_temperature == 1.0) { return probability_slope(noisy); }
+  return probability_slope(closed_odds(-log(noisy) * gate.inverse_temperature)) * gate.inverse_temperature;
 }
 
 // d(edge objective)/dl for one edge: mean open probability plus the pull on saturated gates,
 // E + weight * mean of relu(|g| - bound)^2.
-fn edge_gradient(g: f32) -> f32 {
+fn edge_gradient(g: f32, odds: f32) -> f32 {
   let excess = max(abs(g) - gate.saturation_bound, 0.0);
-  return sigmoid_slope(g) + gate.saturation_weight * 2.0 * excess * sign(g);
+  return probability_slope(odds) + gate.saturation_weight * 2.0 * excess * sign(g);
 }
 
-// d(y . dy)/dl for one edge, given its softmax weight s, dy . v and delta = dy . y; the gate counts as the relaxed
-// sigmoid((g + noise) / temperature) in the backward pass (straight-through).
-fn score_gradient(s: f32, open: f32, noisy: f32, dy_v: f32, delta: f32) -> f32 {
-  var slope = open;
-  if (GATED) {
-    slope += sigmoid_slope(noisy * gate.inverse_temperature) * gate.inverse_temperature;
-  }
-  return s * (slope * dy_v - delta);
+struct EdgeBackward {
+  // d(objective)/dl
+  dl: f32,
+  // m s, what v was multiplied by
+  weight: f32,
+}
+
+// One edge backward: l and s its scaled score and softmax weight, dy . v, delta = dy . y, and the edge objective's share.
+fn edge_backward(
+  l: f32,
+  s: f32,
+  dy_v: f32,
+  delta_i: f32,
+  edge: f32,
+  row: u32,
+  key: u32,
+  j: u32,
+) -> EdgeBackward {
+  if (!GATED) { return EdgeBackward(s * (dy_v - delta_i), s); }
+  let g = l + gate.bias;
+  let odds = closed_odds(g);
+  let noisy = noisy_odds(odds, row, key, j);
+  let open = select(0.0, 1.0, is_open(g, noisy));
+  let dl = s * ((open + relaxed_slope(noisy)) * dy_v - delta_i) + edge * edge_gradient(g, odds);
+  return EdgeBackward(dl, open * s);
 }

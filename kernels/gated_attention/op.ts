@@ -32,6 +32,8 @@ export interface GatedAttentionConfig {
   headSize: number;
   /** Index of the layer: keys the noise and places its heads in `headSums`. */
   layer: number;
+  /** Whether `backward` will be called; true when left out. */
+  training?: boolean;
 }
 
 /** What may change from call to call. */
@@ -100,20 +102,23 @@ export const HEAD_SUMS = [
  * @throws {RangeError} when an extent is not a positive integer
  */
 export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
-  const { batch, heads, positions, headSize, layer } = config;
+  const { batch, heads, positions, headSize, layer, training = true } = config;
   for (const [name, value] of Object.entries({ batch, heads, positions, headSize })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(`Cannot prepare gated attention as ${name} must be a positive integer: ${value}`);
     }
   }
   const vector = headSize % 4 === 0;
-  const lanes = gpu.adapter.software ? 8 : 64;
+  // A CPU's lanes load one by one what a GPU's load together: there each load should serve several rows.
+  const { lanes, rows: rowsEach } = gpu.adapter.software ? { lanes: 8, rows: 4 } : { lanes: 64, rows: 1 };
   const constants = {
     HEADS: heads,
     T: positions,
     CHUNKS: vector ? headSize / 4 : headSize,
     WIDTH: heads * (vector ? headSize / 4 : headSize),
     LANES: lanes,
+    QUERIES: rowsEach,
+    KEYS: rowsEach,
     SCALE: { f32: 1 / Math.sqrt(headSize) },
   };
   const element = vector
@@ -129,8 +134,8 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
       });
     const [forward, backwardQuery, backwardKeyValue] = await Promise.all([
       kernel("forward", forwardSource),
-      kernel("backward query", backwardQuerySource),
-      kernel("backward key value", backwardKeyValueSource),
+      training ? kernel("backward query", backwardQuerySource) : undefined,
+      training ? kernel("backward key value", backwardKeyValueSource) : undefined,
     ]);
     return { forward, backwardQuery, backwardKeyValue };
   };
@@ -158,7 +163,7 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
   ]);
   const rows = createUniform(gpu, `rows of layer ${layer}`, [["layer", "u32"], ["batch", "u32"]]);
   rows.set({ layer, batch });
-  const grid = [Math.ceil(positions / lanes), heads, batch] as const;
+  const grid = [Math.ceil(positions / (lanes * rowsEach)), heads, batch] as const;
   return {
     configure({ temperature, ...settings }) {
       gate.set({ ...settings, layer, inverseTemperature: 1 / temperature });
@@ -182,8 +187,14 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
         delta,
         dqkv,
       };
-      recorder.dispatch(kernels[mode].backwardQuery, { ...shared, y }, grid);
-      recorder.dispatch(kernels[mode].backwardKeyValue, shared, grid);
+      const { backwardQuery, backwardKeyValue } = kernels[mode];
+      if (!backwardQuery || !backwardKeyValue) {
+        throw new RangeError(
+          "Cannot go backward through gated attention as it was prepared without training",
+        );
+      }
+      recorder.dispatch(backwardQuery, { ...shared, y }, grid);
+      recorder.dispatch(backwardKeyValue, shared, grid);
     },
     sumHeads(recorder, { rowSums, headSums }) {
       recorder.dispatch(headSumsKernel, { rows: rows.tensor, row_sums: rowSums, head_sums: headSums }, [

@@ -54,8 +54,8 @@ const FAULTS: Fault[] = [
   { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
   {
     kernel: "gated attention forward",
-    from: "score * SCALE",
-    to: "score * 0.353",
+    from: "* SCALE",
+    to: "* 0.353",
     found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
   },
   {
@@ -66,20 +66,20 @@ const FAULTS: Fault[] = [
   },
   {
     kernel: "gated attention forward",
-    from: "if (open)",
-    to: "if (open || i == 4u)",
+    from: "select(0.0, weight0, open)",
+    to: "weight0",
     found: ["gated attention forward, deterministic", "gated attention forward, sampled"],
   },
   {
     kernel: "gated attention backward query",
-    from: "dy_v - delta",
+    from: "dy_v - delta_i",
     to: "dy_v",
     found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
   },
   {
     kernel: "gated attention backward key value",
-    from: "open * s;",
-    to: "s;",
+    from: "open * s)",
+    to: "s)",
     found: ["gated attention backward, deterministic", "gated attention backward, sampled"],
   },
   {
