@@ -6,7 +6,7 @@ import { assertClose } from "../../support/compare.ts";
 import { upload } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";
 import type { BenchCase } from "../harness.ts";
-import { jaxArray, jaxAttentionGradient, openJax, ready } from "../peers/jax.ts";
+import { jaxArray, jaxAttentionGradient, jaxCandidate, openJax } from "../peers/jax.ts";
 
 const SEED = 5;
 const BIAS = 0.5;
@@ -93,35 +93,29 @@ export async function attentionCase(
       pairs: heads * pairs,
       edgeScale: EDGE_SCALE,
     });
-    const peerRun = () => gradient({ q: q.ref, k: k.ref, v: v.ref }, noise.ref, causal.ref, dy.ref);
-    let result = peerRun();
-    const drop = (): void => {
-      const [value, { q, k, v }] = result;
-      for (const array of [value, q, k, v]) array.dispose();
-    };
-    peers["jax-js"] = {
-      run() {
-        drop();
-        result = peerRun();
-      },
-      wait: () => ready(result[0], result[1].q),
-    };
+    const peer = jaxCandidate(() => {
+      const [value, of] = gradient({ q: q.ref, k: k.ref, v: v.ref }, noise.ref, causal.ref, dy.ref);
+      return [of.q, of.k, of.v, value];
+    });
+    peers["jax-js"] = peer;
     check = async () => {
       run();
       const dqkv = await gpu.read(t.dqkv);
-      for (const [index, name] of (["q", "k", "v"] as const).entries()) {
-        const peer = await result[1][name].ref.data() as Float32Array;
+      peer.run();
+      await peer.wait();
+      for (const [index, name] of ["q", "k", "v"].entries()) {
+        const expected = await peer.last()[index].ref.data() as Float32Array;
         const ours = Float32Array.from({ length: heads * T * D }, (_, n) => {
           const [head, position, d] = [Math.floor(n / (T * D)), Math.floor(n / D) % T, n % D];
           return dqkv[position * 3 * width + index * width + head * D + d];
         });
         // Gate logits within rounding of 0 may open here and close there. One such edge of 263,000 made dq differ by
         // 4.5e-4 (T = 256); where none does, the difference is 1e-6.
-        assertClose(ours, peer, { tolerance: 2e-3, name: `d${name}` });
+        assertClose(ours, expected, { tolerance: 2e-3, name: `d${name}` });
       }
     };
     dispose = () => {
-      drop();
+      peer.destroy();
       for (const array of [q, k, v, dy, noise, causal]) array.dispose();
     };
   }

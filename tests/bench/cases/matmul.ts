@@ -5,7 +5,7 @@ import { assertClose } from "../../support/compare.ts";
 import { upload } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";
 import type { BenchCase } from "../harness.ts";
-import { jaxArray, jaxMatmul, openJax, ready } from "../peers/jax.ts";
+import { jaxArray, jaxCandidate, jaxMatmul, openJax, ready } from "../peers/jax.ts";
 
 /** One product C [m, n] with sums of k terms, beside jax-js. */
 export async function matmulCase(
@@ -23,7 +23,7 @@ export async function matmulCase(
   const product = await prepareMatmul(gpu, { layout, m, n, k });
   const [peerA, peerB] = [jaxArray(aValues, shapes[0]), jaxArray(bValues, shapes[1])];
   await ready(peerA, peerB);
-  let peerC = jaxMatmul[layout](peerA.ref, peerB.ref);
+  const peer = jaxCandidate(() => [jaxMatmul[layout](peerA.ref, peerB.ref)]);
   return {
     name: `matmul ${layout} ${m}x${n}x${k}`,
     operations: 2 * m * n * k,
@@ -33,22 +33,19 @@ export async function matmulCase(
       wait: () => gpu.sync(),
     },
     peers: {
-      "jax-js": {
-        run() {
-          peerC.dispose();
-          peerC = jaxMatmul[layout](peerA.ref, peerB.ref);
-        },
-        wait: () => ready(peerC),
-      },
+      "jax-js": peer,
     },
     async check() {
       gpu.submit("matmul", (recorder) => product.record(recorder, { a, b, c }));
-      const expected = await peerC.ref.data() as Float32Array;
+      peer.run();
+      await peer.wait();
+      const expected = await peer.last()[0].ref.data() as Float32Array;
       assertClose(await gpu.read(c), expected, { tolerance: 1e-5, name: `matmul ${layout}` });
     },
     destroy() {
       for (const tensor of [a, b, c]) destroyTensor(gpu, tensor);
-      for (const array of [peerA, peerB, peerC]) array.dispose();
+      peer.destroy();
+      for (const array of [peerA, peerB]) array.dispose();
     },
   };
 }

@@ -17,6 +17,8 @@ import {
   valueAndGrad,
 } from "@jax-js/jax";
 
+import type { Candidate } from "../harness.ts";
+
 let opened: Promise<unknown> | undefined;
 
 /** Opens its WebGPU device. */
@@ -33,6 +35,31 @@ export function jaxArray(values: Float32Array, shape: number[]): JaxArray {
 /** Waits for arrays that go on being used. */
 export async function ready(...arrays: JaxArray[]): Promise<void> {
   await blockUntilReady(arrays);
+}
+
+/**
+ * A candidate that keeps every result until all are waited for: jax-js is lazy, and what is disposed of before it was
+ * asked for is never computed.
+ *
+ * @param results arrays of one run
+ */
+export function jaxCandidate(run: () => JaxArray[]): Candidate & { last(): JaxArray[]; destroy(): void } {
+  let pending: JaxArray[][] = [];
+  return {
+    run() {
+      pending.push(run());
+    },
+    async wait() {
+      await blockUntilReady(pending.flat());
+      for (const arrays of pending.slice(0, -1)) arrays.forEach((array) => array.dispose());
+      pending = pending.slice(-1);
+    },
+    last: () => pending.at(-1)!,
+    destroy() {
+      pending.flat().forEach((array) => array.dispose());
+      pending = [];
+    },
+  };
 }
 
 /** C = A B, A Bᵀ or Aᵀ B. */
