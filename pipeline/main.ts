@@ -20,6 +20,7 @@ import { createParameters, uploadParameters } from "./parameters.ts";
 import { openCheckedGpu, openResumed, prepareRun, type RunModel } from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
+import { writeReport } from "./report.ts";
 import type { RunFolder } from "./run_folder.ts";
 import {
   checkContext,
@@ -131,6 +132,7 @@ async function train<Summary extends object>(
     Deno.exit(130);
   }
   await writeJson(run.folder.summary, summary);
+  await writeReport(run.folder);
   await run.state.set({ state: "finished" });
   run.folder.release();
   console.log(settings.json ? JSON.stringify(summary) : show(summary, run));
@@ -167,7 +169,9 @@ async function sparsifyCommand(args: string[]): Promise<void> {
           summary.target_loss.toFixed(4)
         } on validation.`,
       );
-      lines.push(`Model: ${run.folder.model}   Results: ${run.folder.summary}`);
+      lines.push(
+        `Model: ${run.folder.model}   Results: ${run.folder.summary}   Report: ${run.folder.report}`,
+      );
       return lines.join("\n");
     },
   });
@@ -215,7 +219,9 @@ async function pretrainCommand(args: string[]): Promise<void> {
       `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${
         formatShare(test.exact_rows)
       }; ` +
-      `open edges ${formatShare(test.open_fraction)}\nModel: ${run.folder.model}`,
+      `open edges ${
+        formatShare(test.open_fraction)
+      }\nModel: ${run.folder.model}   Report: ${run.folder.report}`,
   });
 }
 

@@ -103,6 +103,10 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
       assert(key in summary, `summary.json has ${key}`);
     }
     assertEquals(summary, JSON.parse(await Deno.readTextFile(join(folder, "run", "summary.json"))));
+    assertStringIncludes(
+      await Deno.readTextFile(join(folder, "run", "report.html")),
+      summary.sparse.ce.toFixed(4),
+    );
     assert(summary.sparse.open_fraction < 1, "edges were closed");
     const evaluated = await runMain([
       "evaluate",
