@@ -24,7 +24,7 @@ import { prepareGelu } from "../kernels/gelu/op.ts";
 import { geluGradientReference, geluReference } from "../kernels/gelu/reference.ts";
 import { prepareLayerNorm } from "../kernels/layer_norm/op.ts";
 import { layerNormGradientReference, layerNormReference } from "../kernels/layer_norm/reference.ts";
-import { prepareBiasGradient, prepareMatmul } from "../kernels/matmul/op.ts";
+import { chooseTile, type MatmulConfig, prepareBiasGradient, prepareMatmul } from "../kernels/matmul/op.ts";
 import { biasGradientReference, matmulReference } from "../kernels/matmul/reference.ts";
 import { prepareResidual } from "../kernels/residual/op.ts";
 import { residualReference } from "../kernels/residual/reference.ts";
@@ -156,25 +156,31 @@ function plus(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
   return Float64Array.from(a, (value, n) => value + b[n]);
 }
 
-/** All three layouts where rows are aligned, as in real models, and one where they are not; and the bias's gradient. */
+/**
+ * All three layouts where rows are aligned, as in real models, in every tile that this adapter uses, and one where they
+ * are not; and the bias's gradient.
+ */
 async function matmul(gpu: Gpu): Promise<Check> {
   const [m, n, k] = [9, 12, 8];
-  const configs = [
-    { layout: "nn", m, n, k, bias: true },
-    { layout: "nt", m, n, k },
-    { layout: "tn", m: 12, n, k, accumulate: true },
+  const tiles = new Set([chooseTile(gpu, 1, 1), chooseTile(gpu, 1024, 1024)]);
+  const configs: MatmulConfig[] = [
+    ...[...tiles].flatMap((tile): MatmulConfig[] => [
+      { layout: "nn", m, n, k, tile, bias: true },
+      { layout: "nt", m, n, k, tile },
+      { layout: "tn", m: 12, n, k, tile, accumulate: true },
+    ]),
     { layout: "nn", m: 5, n: 7, k: 3, bias: true },
-  ] as const;
+  ];
   const products = await Promise.all(configs.map(async (config, index) => {
-    const { layout, m, n, k } = config;
+    const { layout, m, n, k, tile } = config;
     const values = {
       a: normals(10 + index, m * k),
       b: normals(20 + index, k * n),
       bias: normals(30 + index, n),
     };
     const before = normals(40 + index, m * n);
-    const biased = "bias" in config;
-    const product = matmulReference({ layout, m, n, k, ...values, bias: biased ? values.bias : undefined });
+    const bias = config.bias ? values.bias : undefined;
+    const product = matmulReference({ layout, m, n, k, ...values, bias });
     const tensors = {
       a: upload(gpu, "a", values.a),
       b: upload(gpu, "b", values.b),
@@ -184,8 +190,8 @@ async function matmul(gpu: Gpu): Promise<Check> {
     return {
       op: await prepareMatmul(gpu, config),
       tensors,
-      operation: `matmul ${layout} of ${m} x ${n} x ${k}`,
-      expected: "accumulate" in config ? plus(product, before) : product,
+      operation: `matmul ${layout} of ${m} x ${n} x ${k}` + (tile ? ` in tiles of ${tile.rows} rows` : ""),
+      expected: config.accumulate ? plus(product, before) : product,
     };
   }));
   const dcValues = normals(50, m * n);

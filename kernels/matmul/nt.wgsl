@@ -3,26 +3,39 @@
 
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  let row = id.y * 8u;
-  let column = id.x * 2u;
+  let row = id.y * ROWS;
+  let column = id.x * COLUMNS4;
   if (row >= M || column >= N4) { return; }
-  $for i in 0..8 {
+  $for j in 0..COLUMNS4 {
+  $for s in 0..4 {
+  let b_row$j_$s = min(4u * (column + $ju) + $su, N - 1u) * B_STRIDE4;
+  $}
+  $}
+  $for i in 0..ROWS {
   let a_row$i = min(row + $iu, M - 1u) * A_STRIDE4 + A_COLUMN4;
-  let b_row$i = min(4u * column + $iu, N - 1u) * B_STRIDE4;
-  var c0_$i = vec4f();
-  var c1_$i = vec4f();
+  $for j in 0..COLUMNS4 {
+  var c$i_$j = vec4f();
+  $}
   $}
   for (var k = 0u; k < K4; k++) {
-    $for j in 0..8 {
-    let b$j = b[b_row$j + k];
-    $}
-    $for i in 0..8 {
+    $for i in 0..ROWS {
     let a$i = a[a_row$i + k];
-    c0_$i += vec4f(dot(a$i, b0), dot(a$i, b1), dot(a$i, b2), dot(a$i, b3));
-    c1_$i += vec4f(dot(a$i, b4), dot(a$i, b5), dot(a$i, b6), dot(a$i, b7));
+    $}
+    $for j in 0..COLUMNS4 {
+    $for s in 0..4 {
+    let b$j_$s = b[b_row$j_$s + k];
+    $}
+    $for k in 0..4 {
+    let b_of$j_$k = vec4f(b$j_0[$k], b$j_1[$k], b$j_2[$k], b$j_3[$k]);
+    $for i in 0..ROWS {
+    c$i_$j = fma(vec4f(a$i[$k]), b_of$j_$k, c$i_$j);
+    $}
+    $}
     $}
   }
-  $for i in 0..8 {
-  store(row + $iu, column, c0_$i, c1_$i);
+  $for i in 0..ROWS {
+  $for j in 0..COLUMNS4 {
+  store(row + $iu, column + $ju, c$i_$j);
+  $}
   $}
 }

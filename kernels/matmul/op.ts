@@ -44,6 +44,36 @@ export interface MatmulConfig {
   cStride?: number;
   /** First column of C that is written. */
   cColumn?: number;
+  /** The tile to use; left out, {@link chooseTile} chooses. */
+  tile?: MatmulTile;
+}
+
+/** The tile of C that one invocation keeps in registers. */
+export interface MatmulTile {
+  /** A multiple of 4. */
+  rows: number;
+  /** Columns, in fours. */
+  columns4: number;
+}
+
+/** The tiles there are. */
+export const MATMUL_TILES: readonly MatmulTile[] = [{ rows: 8, columns4: 2 }, { rows: 16, columns4: 4 }];
+
+/** Lanes of llvmpipe's vectors. */
+const CPU_LANES = 8;
+/** What loading four elements costs a CPU driver, in multiplications of four by one (docs/log.md). */
+const CPU_LOAD_COST = 6;
+
+/**
+ * The tile for a product [m, n] on this adapter. A CPU driver loads lane by lane, so that a large tile, which loads less
+ * for each product, is the faster one unless too much of it lies outside C.
+ */
+export function chooseTile(gpu: Gpu, m: number, n: number): MatmulTile {
+  if (!gpu.adapter.software) return MATMUL_TILES[0];
+  const cost = ({ rows, columns4 }: MatmulTile): number =>
+    Math.ceil(n / (4 * columns4 * CPU_LANES)) * Math.ceil(m / rows) *
+    (4 * rows * columns4 + CPU_LOAD_COST * (rows + 4 * columns4));
+  return MATMUL_TILES.reduce((best, tile) => cost(tile) < cost(best) ? tile : best);
 }
 
 /** A compiled product. `record` overwrites C, or adds to it where the config says accumulate. */
@@ -76,7 +106,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   let grid: [number, number];
   if (aligned) {
     // Eight lanes are llvmpipe's vector; a real GPU wants at least a full subgroup, square for cache reuse.
-    const [lanesX, lanesY] = gpu.adapter.software ? [8, 1] : [8, 8];
+    const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : [8, 8];
+    const { rows, columns4 } = config.tile ?? chooseTile(gpu, m, n);
     kernel = await compile(gpu, {
       label: `matmul ${layout}`,
       source: SOURCES[layout],
@@ -92,12 +123,15 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         C_STRIDE4: cStride / 4,
         A_COLUMN4: aColumn / 4,
         C_COLUMN4: cColumn / 4,
+        ROWS: rows,
+        ROWS4: rows / 4,
+        COLUMNS4: columns4,
         LANES_X: lanesX,
         LANES_Y: lanesY,
       },
       flags,
     });
-    grid = [Math.ceil(n / (8 * lanesX)), Math.ceil(m / (8 * lanesY))];
+    grid = [Math.ceil(n / (4 * columns4 * lanesX)), Math.ceil(m / (rows * lanesY))];
   } else {
     kernel = await compile(gpu, {
       label: `matmul ${layout} unaligned`,

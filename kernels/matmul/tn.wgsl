@@ -1,34 +1,40 @@
 // C[m,n] = sum over k of A[k,m] B[k,n] (+ bias[n])
-// As nn.wgsl; both operands are read along their columns, so K may be anything.
+// As nn.wgsl; both operands are read along their columns, so K may be anything. ROWS is a multiple of 4.
 
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(@builtin(global_invocation_id) id: vec3u) {
-  let row = id.y * 8u;
-  let column = id.x * 2u;
+  let row = id.y * ROWS;
+  let column = id.x * COLUMNS4;
   if (row >= M || column >= N4) { return; }
-  let column0 = column;
-  let column1 = min(column + 1u, N4 - 1u);
-  let a_column0 = A_COLUMN4 + row / 4u;
-  let a_column1 = A_COLUMN4 + min(row / 4u + 1u, M4 - 1u);
-  $for i in 0..8 {
-  var c0_$i = vec4f();
-  var c1_$i = vec4f();
+  $for j in 0..COLUMNS4 {
+  let column$j = min(column + $ju, N4 - 1u);
+  $}
+  $for i in 0..ROWS4 {
+  let a_column$i = A_COLUMN4 + min(row / 4u + $iu, M4 - 1u);
+  $for s in 0..4 {
+  $for j in 0..COLUMNS4 {
+  var c$i_$s_$j = vec4f();
+  $}
+  $}
   $}
   for (var k = 0u; k < K; k++) {
-    let a0 = a[k * A_STRIDE4 + a_column0];
-    let a1 = a[k * A_STRIDE4 + a_column1];
-    let b0 = b[k * B_STRIDE4 + column0];
-    let b1 = b[k * B_STRIDE4 + column1];
-    $for i in 0..4 {
-    c0_$i = fma(vec4f(a0[$i]), b0, c0_$i);
-    c1_$i = fma(vec4f(a0[$i]), b1, c1_$i);
+    $for i in 0..ROWS4 {
+    let a$i = a[k * A_STRIDE4 + a_column$i];
     $}
-    $for i in 4..8 {
-    c0_$i = fma(vec4f(a1[$i - 4]), b0, c0_$i);
-    c1_$i = fma(vec4f(a1[$i - 4]), b1, c1_$i);
+    $for j in 0..COLUMNS4 {
+    let b$j = b[k * B_STRIDE4 + column$j];
+    $for i in 0..ROWS4 {
+    $for s in 0..4 {
+    c$i_$s_$j = fma(vec4f(a$i[$s]), b$j, c$i_$s_$j);
+    $}
+    $}
     $}
   }
-  $for i in 0..8 {
-  store(row + $iu, column, c0_$i, c1_$i);
+  $for i in 0..ROWS4 {
+  $for s in 0..4 {
+  $for j in 0..COLUMNS4 {
+  store(row + 4u * $iu + $su, column + $ju, c$i_$s_$j);
+  $}
+  $}
   $}
 }

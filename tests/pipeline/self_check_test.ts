@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DeviceError, type Gpu } from "../../kernels/core/gpu.ts";
 import { assertSelfCheck, selfCheck } from "../../pipeline/self_check.ts";
-import { gpuTest } from "../support/gpu.ts";
+import { chooseTile } from "../../kernels/matmul/op.ts";
+import { gpuTest, testGpu } from "../support/gpu.ts";
 
 /** One mistake in the kernels whose label starts with `kernel`, and operations that must be found to be wrong by it. */
 interface Fault {
@@ -11,15 +12,31 @@ interface Fault {
   found: string[];
 }
 
+const gpu = await testGpu();
+/** How the self-check names the tiles of this adapter. */
+const TILES = [...new Set([chooseTile(gpu, 1, 1), chooseTile(gpu, 1024, 1024)])].map(({ rows }) =>
+  ` in tiles of ${rows} rows`
+);
+
 const FAULTS: Fault[] = [
   {
     kernel: "matmul nn",
     from: "min(4u * k + 3u, K - 1u)",
     to: "min(4u * k + 2u, K - 1u)",
-    found: ["matmul nn of 9 x 12 x 8"],
+    found: TILES.map((tile) => `matmul nn of 9 x 12 x 8${tile}`),
   },
-  { kernel: "matmul nt", from: "dot(a0, b3)", to: "dot(a0, b2)", found: ["matmul nt of 9 x 12 x 8"] },
-  { kernel: "matmul tn", from: "k < K;", to: "k < K - 1u;", found: ["matmul tn of 12 x 12 x 8"] },
+  {
+    kernel: "matmul nt",
+    from: "b0_3[0]",
+    to: "b0_2[0]",
+    found: TILES.map((tile) => `matmul nt of 9 x 12 x 8${tile}`),
+  },
+  {
+    kernel: "matmul tn",
+    from: "k < K;",
+    to: "k < K - 1u;",
+    found: TILES.map((tile) => `matmul tn of 12 x 12 x 8${tile}`),
+  },
   { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
   { kernel: "bias gradient", from: "m < M;", to: "m < M - 1u;", found: ["bias gradient"] },
   { kernel: "layer norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["layer norm forward"] },

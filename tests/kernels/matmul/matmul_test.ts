@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { prepareBiasGradient, prepareMatmul } from "../../../kernels/matmul/op.ts";
+import { chooseTile, MATMUL_TILES, prepareBiasGradient, prepareMatmul } from "../../../kernels/matmul/op.ts";
 import { biasGradientReference, matmulReference } from "../../../kernels/matmul/reference.ts";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { gpuTest, poisoned, runAndRead, upload } from "../../support/gpu.ts";
@@ -32,42 +33,48 @@ const SHAPES = [
 ] as const;
 
 for (const layout of ["nn", "nt", "tn"] as const) {
-  gpuTest(
-    `matmul ${layout} equals float64 at awkward shapes, with bias and added to what is there`,
-    async (gpu) => {
-      for (const [m, n, k] of SHAPES) {
-        const a = normals(m + n, m * k);
-        const b = normals(m + k, k * n);
-        const bias = normals(n, n);
-        const before = normals(k, m * n);
-        const reference = matmulReference({ layout, m, n, k, a, b, bias });
-        const tensors = {
-          a: upload(gpu, "a", a),
-          b: upload(gpu, "b", b),
-          bias: upload(gpu, "bias", bias),
-          c: poisoned(gpu, "c", [m, n]),
-        };
-        const plain = await prepareMatmul(gpu, { layout, m, n, k, bias: true });
-        // Measured: 1.2e-7.
-        assertClose(
-          await runAndRead(gpu, tensors.c, (recorder) => plain.record(recorder, tensors)),
-          reference,
-          {
-            tolerance: 1e-6,
-            name: `${layout} ${m} ${n} ${k}`,
-          },
-        );
-        gpu.write(tensors.c, before);
-        const adding = await prepareMatmul(gpu, { layout, m, n, k, bias: true, accumulate: true });
-        assertClose(
-          await runAndRead(gpu, tensors.c, (recorder) => adding.record(recorder, tensors)),
-          reference.map((value, at) => value + before[at]),
-          { tolerance: 1e-6, name: `${layout} ${m} ${n} ${k}, added` },
-        );
-      }
-    },
-  );
+  for (const tile of MATMUL_TILES) {
+    gpuTest(
+      `matmul ${layout} in tiles of ${tile.rows} x ${4 * tile.columns4} equals float64 at awkward shapes, ` +
+        "with bias and added to what is there",
+      async (gpu) => {
+        for (const [m, n, k] of SHAPES) {
+          const name = `${layout} ${m} ${n} ${k}`;
+          const a = normals(m + n, m * k);
+          const b = normals(m + k, k * n);
+          const bias = normals(n, n);
+          const before = normals(k, m * n);
+          const reference = matmulReference({ layout, m, n, k, a, b, bias });
+          const tensors = {
+            a: upload(gpu, "a", a),
+            b: upload(gpu, "b", b),
+            bias: upload(gpu, "bias", bias),
+            c: poisoned(gpu, "c", [m, n]),
+          };
+          const plain = await prepareMatmul(gpu, { layout, m, n, k, tile, bias: true });
+          const product = await runAndRead(gpu, tensors.c, (recorder) => plain.record(recorder, tensors));
+          // Measured: 1.2e-7.
+          assertClose(product, reference, { tolerance: 1e-6, name });
+          gpu.write(tensors.c, before);
+          const adding = await prepareMatmul(gpu, { layout, m, n, k, tile, bias: true, accumulate: true });
+          const sum = await runAndRead(gpu, tensors.c, (recorder) => adding.record(recorder, tensors));
+          const expected = reference.map((value, at) => value + before[at]);
+          assertClose(sum, expected, { tolerance: 1e-6, name: `${name}, added` });
+        }
+      },
+    );
+  }
 }
+
+gpuTest("a CPU driver gets the large tile where C fills it, and a GPU never", (gpu) => {
+  const on = (software: boolean) => ({ adapter: { ...gpu.adapter, software } }) as Gpu;
+  const [small, large] = MATMUL_TILES;
+  assertEquals(chooseTile(on(true), 1024, 512), large);
+  assertEquals(chooseTile(on(true), 1024, 64), small, "half of its lanes would be idle");
+  assertEquals(chooseTile(on(true), 8, 512), small, "half of its rows would be outside");
+  assertEquals(chooseTile(on(false), 1024, 512), small);
+  return Promise.resolve();
+});
 
 gpuTest(
   "a vocabulary that is no multiple of 4 is multiplied in padded slices, all three ways",
