@@ -48,6 +48,8 @@ export interface RunOverview {
   phases: PhaseProgress[];
   /** Of the phase under way: the last row, without its lists. */
   last: Omit<MetricRow, "open_by_head" | "expected_open_by_head"> | null;
+  /** The last evaluation of the phase that has gates, or of pre-training. */
+  evaluation: { step: number; validation_ce: number; open_fraction: number | null } | null;
   /** Of the last 50 rows or fewer. */
   tokens_per_second: number | null;
   /** Of the phase under way and those after it, at the speed of now. */

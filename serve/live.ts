@@ -2,7 +2,7 @@
  * Live events of a run: Server-Sent Events that a client can take up again where it lost them.
  *
  * Every client has its own place in the run's rows and nothing else, so that a slow one costs no memory: its next event
- * is made when it has taken the last. One that takes none for {@link WRITE_TIMEOUT_MS} is dropped.
+ * is made when it has taken the last. One that takes none for long is dropped.
  *
  * @module
  */
@@ -15,10 +15,17 @@ import type { Runs, RunView } from "./runs.ts";
 /** A place in a run's rows, as events and `since` name it: `sparse:120`. */
 export type Place = Pick<MetricRow, "phase" | "step">;
 
-const POLL_MS = 500;
-const WRITE_TIMEOUT_MS = 30_000;
-/** A comment goes out after so much silence, so that proxies keep the connection and vanished clients are noticed. */
-const HEARTBEAT_MS = 15_000;
+/** How patient the server is, in milliseconds. */
+export interface Timing {
+  /** Between looks at a run that is watched. */
+  poll: number;
+  /** After which a client that takes no event is dropped. */
+  write: number;
+  /** Of silence, after which a comment goes out: proxies keep the connection, and vanished clients are noticed. */
+  heartbeat: number;
+}
+
+const PATIENCE: Timing = { poll: 500, write: 30_000, heartbeat: 15_000 };
 const ROWS_PER_EVENT = 200;
 const MAX_CLIENTS = 2_000;
 
@@ -81,7 +88,7 @@ interface Watched {
 const encoder = new TextEncoder();
 
 /** Creates the hub. */
-export function createLive(runs: Runs, signal: AbortSignal): Live {
+export function createLive(runs: Runs, signal: AbortSignal, timing: Timing = PATIENCE): Live {
   const watched = new Map<string, Watched>();
   /** Events by the rows that they begin and end with: clients stand mostly at the same place. */
   const encoded = new WeakMap<MetricRow, { last: MetricRow; bytes: Uint8Array }>();
@@ -101,7 +108,7 @@ export function createLive(runs: Runs, signal: AbortSignal): Live {
         entry.changed.resolve();
         entry.changed = Promise.withResolvers();
       }
-      await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      await new Promise((resolve) => setTimeout(resolve, timing.poll));
     }
     watched.delete(name);
     entry.changed.resolve();
@@ -153,7 +160,7 @@ export function createLive(runs: Runs, signal: AbortSignal): Live {
         out.onAbort(leave);
         signal.addEventListener("abort", leave, { once: true });
         const write = async (bytes: Uint8Array): Promise<void> => {
-          const what = await firstOf(WRITE_TIMEOUT_MS, out.write(bytes), left.promise);
+          const what = await firstOf(timing.write, out.write(bytes), left.promise);
           if (what !== "late") return;
           out.abort();
           leave();
@@ -181,7 +188,7 @@ export function createLive(runs: Runs, signal: AbortSignal): Live {
               await write(encoder.encode("event: gone\ndata: {}\n\n"));
               break;
             }
-            const what = await firstOf(HEARTBEAT_MS, changed.promise, left.promise);
+            const what = await firstOf(timing.heartbeat, changed.promise, left.promise);
             if (what === "late") await write(encoder.encode(": still here\n\n"));
           }
         } finally {

@@ -88,6 +88,14 @@ export function openApiDocument(): Schema {
               properties: { phase: PHASE, step: number("Steps done"), steps: number("Steps in all") },
             }),
             last: nullable({ type: "object", description: "The last row of metrics, without its lists" }),
+            evaluation: nullable({
+              type: "object",
+              properties: {
+                step: number("Steps done"),
+                validation_ce: number("Validation loss with hard gates"),
+                open_fraction: nullable(number("Open edges with hard gates")),
+              },
+            }),
             tokens_per_second: nullable(number("Training speed")),
             seconds_left: nullable(number("Expected time to the end of the last phase")),
             signatures: list({

@@ -267,6 +267,7 @@ async function readRun(name: string, path: string, entry: Entry): Promise<RunVie
       problem: problem ?? state?.error ?? null,
       phases,
       last: last ? plain : null,
+      evaluation: evaluationOf(rows),
       tokens_per_second: speed?.tokensPerSecond ?? null,
       seconds_left: speed ? stepsLeft * speed.secondsPerStep : null,
       signatures: [...entry.signatures],
@@ -297,6 +298,11 @@ function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): Ph
     step: rows.findLast((row) => row.phase === phase)?.step ?? 0,
     steps,
   }));
+}
+
+function evaluationOf(rows: readonly MetricRow[]): RunOverview["evaluation"] {
+  const row = rows.findLast(({ phase, validation_ce }) => phase !== "control" && validation_ce !== null);
+  return row ? { step: row.step, validation_ce: row.validation_ce!, open_fraction: row.open_fraction } : null;
 }
 
 /** Speed over the last rows that one process wrote in one phase. */

@@ -1,0 +1,78 @@
+/// <reference lib="dom" />
+// @ts-check
+/** Numbers, shares, times and places as people read them. */
+
+/** @param {number | null | undefined} value @param {number} digits */
+export const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
+
+/** A share as per cent. @param {number | null | undefined} share */
+export function percent(share) {
+  if (share === null || share === undefined) return "–";
+  const value = 100 * share;
+  if (value === 0) return "0 %";
+  if (value < 0.001) return "< 0.001 %";
+  return `${value >= 10 ? value.toFixed(1) : Number(value.toPrecision(2))} %`;
+}
+
+/** @param {number | null | undefined} seconds */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  const whole = Math.max(0, Math.round(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${Math.floor(whole / 3600)} h ${String(Math.floor(whole % 3600 / 60)).padStart(2, "0")} min`;
+}
+
+/** How long ago. @param {string | null} time ISO 8601 */
+export function ago(time) {
+  if (!time) return "";
+  const seconds = (Date.now() - Date.parse(time)) / 1000;
+  if (seconds < 5) return "just now";
+  return `${seconds < 86_400 ? duration(seconds) : `${Math.floor(seconds / 86_400)} d`} ago`;
+}
+
+/** @param {number | null | undefined} value */
+export const whole = (value) =>
+  value === null || value === undefined ? "–" : Math.round(value).toLocaleString("en");
+
+/** @param {number} bytes */
+export function size(bytes) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  let value = bytes;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${value.toPrecision(3)} ${units[unit]}`;
+}
+
+/** The place of a row, as the server names it. @param {{ phase: string, step: number }} row */
+export const placeOf = ({ phase, step }) => `${phase}:${step}`;
+
+const PHASES = ["pretrain", "sparse", "control"];
+
+/**
+ * Whether a row stands behind another.
+ * @param {{ phase: string, step: number }} row @param {{ phase: string, step: number } | undefined} other
+ */
+export function isAfter(row, other) {
+  if (!other) return true;
+  const later = PHASES.indexOf(row.phase) - PHASES.indexOf(other.phase);
+  return later > 0 || (later === 0 && row.step > other.step);
+}
+
+/** A status by a mark and a word, so that colour is not needed. @type {Record<string, string>} */
+export const STATUS_MARKS = {
+  preparing: "◔",
+  training: "▶",
+  paused: "❚❚",
+  stopped: "■",
+  failed: "✕",
+  interrupted: "⚡",
+  finished: "✓",
+  broken: "?",
+};
+
+/** What a phase is called. @type {Record<string, string>} */
+export const PHASE_NAMES = { pretrain: "pre-training", sparse: "sparse", control: "dense control" };

@@ -1,0 +1,75 @@
+/**
+ * A folder of a run that no training made, for tests of the server.
+ *
+ * @module
+ */
+import { writeJson } from "../../pipeline/files.ts";
+import { type MetricRow, openMetrics } from "../../pipeline/metrics.ts";
+import type { RunConfig } from "../../pipeline/prepare_run.ts";
+import { createRun } from "../../pipeline/run_folder.ts";
+import { createRunState, type RunState } from "../../pipeline/run_state.ts";
+import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
+
+/** A run as the server sees it. */
+export interface FakeRun {
+  readonly path: string;
+  /** Appends rows as a training process would. */
+  append(rows: readonly MetricRow[]): Promise<void>;
+  /** Says what the run is doing. */
+  state(change: Partial<RunState>): Promise<void>;
+  /** Ends the process that is at it. */
+  release(): void;
+}
+
+/** What a fake run begins with. */
+export interface FakeRunOptions {
+  /** Whether a process seems to be training it until {@link FakeRun.release}; true when left out. */
+  live?: boolean;
+  rows?: readonly MetricRow[];
+  steps?: number;
+  control?: boolean;
+  command?: "sparsify" | "pretrain";
+}
+
+/** Makes a run of two layers with two heads. */
+export async function fakeRun(runs: string, name: string, options: FakeRunOptions = {}): Promise<FakeRun> {
+  const { live = true, rows = [], steps = 100, control = false, command = "sparsify" } = options;
+  const folder = await createRun(runs, command, name);
+  const config: RunConfig = {
+    command,
+    settings: { ...defaultsOf(SPARSIFY), steps, control, model: "nowhere", data: ["text"] },
+    adapter: "a test",
+    versions: { project: "0.0.0", deno: "0.0.0" },
+    model: {
+      config: {
+        vocabularySize: 13,
+        contextLength: 8,
+        width: 16,
+        layers: 2,
+        heads: 2,
+        mlpWidth: 64,
+        layerNormEpsilon: 1e-5,
+      },
+      hash: "0",
+    },
+    tokenizer: { hash: "0" },
+  };
+  await writeJson(folder.config, config);
+  const state = await createRunState(folder.state);
+  await state.set({ state: "training", phase: "sparse" });
+  const metrics = await openMetrics(folder.metrics);
+  await metrics.append(rows);
+  let held = true;
+  const release = (): void => {
+    if (held) folder.release();
+    if (held) metrics.close();
+    held = false;
+  };
+  if (!live) release();
+  return {
+    path: folder.path,
+    append: (more) => metrics.append(more),
+    state: (change) => state.set(change),
+    release,
+  };
+}
