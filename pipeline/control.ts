@@ -108,14 +108,15 @@ export async function openControl(options: ControlOptions): Promise<RunControl> 
       writeJson(controlPath(run), NOTHING)
     );
   }
-  let seen: number | undefined;
+  let seen: string | undefined;
   let wanted: ControlRequest = NOTHING;
 
   async function poll(): Promise<void> {
-    let changed: number;
+    let changed: string;
     try {
       const { mtime, ino } = await Deno.stat(controlPath(run));
-      changed = (mtime?.getTime() ?? 0) + (ino ?? 0) / 2 ** 53;
+      // A file that was replaced within a millisecond is another one all the same.
+      changed = `${mtime?.getTime()} ${ino}`;
     } catch {
       return;
     }

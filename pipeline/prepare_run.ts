@@ -146,7 +146,6 @@ export async function prepareRun(
     if (resumed) await checkUnchanged(folder, config, reporter);
     else await writeJson(folder.config, config);
     reporter.message(`run ${folder.path}`);
-    const state = await createRunState(folder.state);
     const control = await openControl({
       run: folder.path,
       async onPause(paused) {
@@ -156,6 +155,8 @@ export async function prepareRun(
       onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
       onProblem: (message) => reporter.warning(message),
     });
+    // From here on others may ask for something.
+    const state = await createRunState(folder.state);
     reporter.message("tokenising");
     const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.tokens });
     const { metadata } = tokens.train;
