@@ -19,17 +19,14 @@ export type Assets = ReadonlyMap<string, Asset>;
 const TYPES = {
   html: "text/html; charset=utf-8",
   js: "text/javascript; charset=utf-8",
-  mjs: "text/javascript; charset=utf-8",
   css: "text/css; charset=utf-8",
   svg: "image/svg+xml",
 };
 
 const PAGE = new URL("./page/", import.meta.url);
-const ARROW = new URL("./", import.meta.resolve("@arrow-js/core"));
 const PACKAGES = {
   "/lib/uplot.js": new URL("uPlot.iife.min.js", import.meta.resolve("uplot")),
   "/lib/uplot.css": new URL("uPlot.min.css", import.meta.resolve("uplot")),
-  "/lib/arrow.js": new URL("index.mjs", ARROW),
 };
 
 /** Reads every file of the page. */
@@ -46,11 +43,6 @@ export async function readAssets(): Promise<Assets> {
     if (isFile) await add(`/page/${name}`, new URL(name, PAGE));
   }
   for (const [path, file] of Object.entries(PACKAGES)) await add(path, file);
-  // The module is in two parts, and the second one's name changes with every release. (The minified first part shortens
-  // names that the second does not, and so takes templates for text.)
-  for await (const { name } of Deno.readDir(new URL("chunks/", ARROW))) {
-    await add(`/lib/chunks/${name}`, new URL(`chunks/${name}`, ARROW));
-  }
   const index = assets.get("/page/index.html");
   if (index) assets.set("/", index);
   return assets;

@@ -2,11 +2,11 @@
 // @ts-check
 /** The attention of a run's model on a prompt: every open edge as an arc over the tokens, sparse beside dense. */
 import { post } from "./api.js";
+import { element, svg } from "./dom.js";
 import { percent, whole } from "./format.js";
 
 /** @import { AttentionAnswer, AttentionEdge } from "../api.ts" */
 
-const SVG = "http://www.w3.org/2000/svg";
 const FONT = "14px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace";
 const GAP = 10;
 const COLOURS = 7;
@@ -14,24 +14,6 @@ const DENSE_THRESHOLD = 0.1;
 /** Arcs drawn of one model, the heaviest: more cannot be told apart. */
 const MOST_ARCS = 2000;
 const PROMPT = "The President of the United States shall be the Commander in Chief of the Army";
-
-/**
- * @template {keyof HTMLElementTagNameMap} Tag
- * @param {Tag} tag @param {Partial<HTMLElementTagNameMap[Tag]>} properties @param {(Node | string)[]} children
- * @returns {HTMLElementTagNameMap[Tag]}
- */
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
-
-/** @param {string} tag @param {Record<string, string | number>} attributes */
-function svg(tag, attributes) {
-  const made = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, String(value));
-  return made;
-}
 
 /** A token as it can be seen: line ends and tabs by signs. @param {string} token */
 const visible = (token) => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣");

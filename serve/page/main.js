@@ -1,8 +1,8 @@
 /// <reference lib="dom" />
 // @ts-check
 /** What is shown, by the address: #/ the runs, #/runs/NAME one of them. */
-import { html } from "/lib/arrow.js";
 import { ApiError, setToken, takeToken } from "./api.js";
+import { element } from "./dom.js";
 import { showOverview } from "./overview.js";
 import { showRun } from "./run.js";
 
@@ -19,34 +19,36 @@ function setConnection(state) {
 
 /** @param {unknown} error */
 function showError(error) {
-  view.replaceChildren();
   if (error instanceof ApiError && error.status === 401) return askForToken();
-  const message = error instanceof Error ? error.message : String(error);
-  html`
-    <section class="notice">
-      <h1>That did not work</h1>
-      <p>${message}</p>
-      <p><a href="#/">All runs</a></p>
-    </section>
-  `(view);
+  view.replaceChildren(element(
+    "section",
+    { className: "notice" },
+    element("h1", {}, "That did not work"),
+    element("p", {}, error instanceof Error ? error.message : String(error)),
+    element("p", {}, element("a", { href: "#/" }, "All runs")),
+  ));
 }
 
 function askForToken() {
-  html`
-    <section class="notice">
-      <h1>A token is needed</h1>
-      <p>The server printed it, with its address, when it started.</p>
-      <form class="row"
-        @submit="${(/** @type {Event} */ event) => {
-          event.preventDefault();
-          const form = /** @type {HTMLFormElement} */ (event.target);
-          setToken(String(new FormData(form).get("token") ?? "").trim());
-          show();
-        }}"><label>Token <input name="token" type="password" autocomplete="off" required></label>
-        <button>Go on</button></form>
-    </section>
-  `(view);
-  view.querySelector("input")?.focus();
+  const input = element("input", { name: "token", type: "password", autocomplete: "off", required: true });
+  const onsubmit = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    setToken(input.value.trim());
+    show();
+  };
+  view.replaceChildren(element(
+    "section",
+    { className: "notice" },
+    element("h1", {}, "A token is needed"),
+    element("p", {}, "The server printed it, with its address, when it started."),
+    element(
+      "form",
+      { className: "row", onsubmit },
+      element("label", {}, "Token ", input),
+      element("button", {}, "Go on"),
+    ),
+  ));
+  input.focus();
 }
 
 async function show() {
@@ -55,7 +57,7 @@ async function show() {
   const { signal } = shown;
   setConnection("");
   const [, name] = /^#\/runs\/([^/]+)$/.exec(location.hash) ?? [];
-  view.replaceChildren();
+  view.replaceChildren(element("p", { className: "quiet" }, "Loading…"));
   try {
     if (name === undefined) await showOverview(view, { signal, setConnection });
     else await showRun(view, decodeURIComponent(name), { signal, setConnection });

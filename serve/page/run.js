@@ -1,13 +1,16 @@
 /// <reference lib="dom" />
 // @ts-check
 /** One run: its state, charts, heads, attention, settings and files, live. */
-import { html, reactive } from "/lib/arrow.js";
 import { follow, get, hasToken, post, readReport } from "./api.js";
 import { createCharts } from "./charts.js";
+import { element, place } from "./dom.js";
 import { createExplorer } from "./explorer.js";
 import { ago, duration, fixed, isAfter, percent, PHASE_NAMES, placeOf, size, whole } from "./format.js";
 import { createHeadMap } from "./heads.js";
 import { openEdges, status } from "./overview.js";
+
+/** @import { CheckpointsAnswer, NamedSignature, RunDetail } from "../api.ts" */
+/** @typedef {{ status: string, control: RunDetail["control"], note: string }} Steering */
 
 const FIRST_POINTS = 1500;
 /** Rows held in memory, above which every other one is dropped. */
@@ -28,55 +31,68 @@ export async function showRun(view, name, { signal, setConnection }) {
     get(`${base}/heads`, { signal }),
     get(`${base}/checkpoints`, { signal }),
   ]);
-  if (signal.aborted) return;
-  // Each part of the page reads its own field, so that what is typed or unfolded in one outlives news of another.
-  const state = reactive({
-    run: detail,
-    steering: { status: detail.status, control: detail.control, note: "" },
-    signatures: detail.signatures,
-    files: { reports: detail.reports, checkpoints },
-  });
-  /** @type {(field: "steering" | "signatures" | "files", value: any) => void} */
-  const set = (field, value) => {
-    if (JSON.stringify(state[field]) !== JSON.stringify(value)) state[field] = value;
+
+  /** @type {RunDetail} */
+  let run = detail;
+  /** @type {Steering} */
+  let steering = { status: detail.status, control: detail.control, note: "" };
+  const steer = (/** @type {Partial<Steering>} */ change) => {
+    steering = { ...steering, ...change };
+    controls.show(steering);
   };
-  /** @param {object} change */
-  const steer = (change) => set("steering", { ...state.steering, ...change });
-
-  html`<nav aria-label="breadcrumb"><a href="#/">Runs</a></nav>
-    <h1>${name}</h1>
-    ${() => header(state.run)}
-    ${() => controls(state.steering, steer, base, detail)}
-    <section id="charts" aria-label="Charts"></section>
-    ${() => signatures(state.signatures)}
-    <section id="heads"></section>
-    <section id="explorer"></section>
-    ${() => files(state.files, name)}
-    ${settings(detail)}`(view);
-
-  const section = (/** @type {string} */ id) => /** @type {HTMLElement} */ (view.querySelector(`#${id}`));
-  const charts = createCharts(section("charts"), signal);
-  const map = createHeadMap(section("heads"), heads);
-  createExplorer(section("explorer"), name, detail, signal);
+  // Each part has its own data, so that what is typed or unfolded in one outlives news of another.
+  const header = place(headerOf);
+  const controls = place((/** @type {Steering} */ state) => controlsOf(state, steer, base, detail));
+  const signatures = place(signaturesOf);
+  const files = place((/** @type {Files} */ of) => filesOf(of, name));
+  const [chartsAt, headsAt, explorerAt] = ["charts", "heads", "explorer"].map((id) =>
+    element("section", { id })
+  );
+  view.replaceChildren(
+    element("nav", { label: "breadcrumb" }, element("a", { href: "#/" }, "Runs")),
+    element("h1", {}, name),
+    header.at,
+    controls.at,
+    chartsAt,
+    signatures.at,
+    headsAt,
+    explorerAt,
+    files.at,
+    settingsOf(detail),
+  );
+  const charts = createCharts(chartsAt, signal);
+  const map = createHeadMap(headsAt, heads);
+  createExplorer(explorerAt, name, detail, signal);
 
   /** @type {any[]} */
   let rows = metrics.rows;
   let last = rows.at(-1);
-  let drawn = 0;
+  let drawing = 0;
   const draw = () => {
-    if (drawn !== 0) return;
-    drawn = requestAnimationFrame(() => {
-      drawn = 0;
-      charts.draw(rows, state.signatures);
+    if (drawing !== 0) return;
+    drawing = requestAnimationFrame(() => {
+      drawing = 0;
+      if (!signal.aborted) charts.draw(rows, run.signatures);
     });
   };
-  draw();
+  const show = () => {
+    header.show(run);
+    signatures.show(run.signatures);
+    steer({ status: run.status });
+    draw();
+  };
+  files.show({ reports: run.reports, checkpoints });
+  show();
 
   const refresh = async () => {
-    const [run, files] = await Promise.all([get(base, { signal }), get(`${base}/checkpoints`, { signal })]);
-    state.run = run;
-    set("files", { reports: run.reports, checkpoints: files });
-    steer({ status: run.status, control: run.control });
+    const [found, checkpoints] = await Promise.all([
+      get(base, { signal }),
+      get(`${base}/checkpoints`, { signal }),
+    ]);
+    run = found;
+    files.show({ reports: run.reports, checkpoints });
+    steer({ control: run.control });
+    show();
   };
   await follow(name, {
     signal,
@@ -94,11 +110,9 @@ export async function showRun(view, name, { signal, setConnection }) {
       if (fresh.some((row) => row.validation_ce !== null)) refresh().catch(() => {});
     },
     onStatus(overview) {
-      const changed = state.run.status !== overview.status;
-      state.run = { ...state.run, ...overview };
-      set("signatures", overview.signatures);
-      steer({ status: overview.status });
-      draw();
+      const changed = run.status !== overview.status;
+      run = { ...run, ...overview };
+      show();
       if (changed) refresh().catch(() => {});
     },
     onGone() {
@@ -109,9 +123,9 @@ export async function showRun(view, name, { signal, setConnection }) {
   });
 }
 
-/** @param {any} run */
-function header(run) {
-  const { last } = run;
+/** @param {RunDetail} run */
+function headerOf(run) {
+  const { last, phases, summary } = run;
   const facts = [
     ["loss", fixed(last?.ce, 3)],
     ["target τ", fixed(last?.target, 3)],
@@ -121,50 +135,59 @@ function header(run) {
     ["tokens/s", whole(run.tokens_per_second)],
     ["time left", duration(run.seconds_left)],
   ];
-  return html`<div class="state">${status(run)}
-    ${
-    run.phases.map((/** @type {any} */ { phase, step, steps }) =>
-      html`
-        <span
-          class="phase">${PHASE_NAMES[
-            phase
-          ]} <progress max="${steps}" value="${step}" aria-label="${phase}"></progress>
-                ${step} of ${steps}</span>
-      `
-    )
-  }
-    <span class="quiet">${ago(run.updated)}</span></div>
-    ${run.summary?.sparse ? result(run.summary) : ""}
-    <dl class="facts">${
-    facts.map(([term, value]) =>
-      html`
-        <div>
-          <dt>${term}</dt>
-          <dd>${value}</dd>
-        </div>
-      `
-    )
-  }</dl>
-    ${last ? "" : html`<p class="quiet">No step is done yet.</p>`}`;
+  return [
+    element(
+      "div",
+      { className: "state" },
+      ...status(run),
+      phases.map(({ phase, step, steps }) =>
+        element(
+          "span",
+          {},
+          `${PHASE_NAMES[phase]} `,
+          element("progress", { max: steps, value: step, label: phase }),
+          ` ${step} of ${steps}`,
+        )
+      ),
+      element("span", { className: "quiet" }, ago(run.updated)),
+    ),
+    summary && "sparse" in summary && resultOf(summary),
+    element(
+      "dl",
+      { className: "facts" },
+      facts.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))),
+    ),
+    !last && element("p", { className: "quiet" }, "No step is done yet."),
+  ];
 }
 
 /** @param {any} summary */
-const result = ({ dense, control, sparse, test_tokens }) =>
-  html`<p class="result">${percent(sparse.open_fraction)} of the attention edges stay open at a loss of
-    ${fixed(sparse.ce, 4)} nats on ${whole(test_tokens)} test tokens; dense ${fixed(dense.ce, 4)}${
-    control ? `, dense fine-tuned ${fixed(control.ce, 4)}` : ""
-  }.${sparse.feasible ? "" : " The constraint held at no evaluation."}</p>`;
+function resultOf({ dense, control, sparse, test_tokens }) {
+  return element(
+    "p",
+    { className: "result" },
+    `${percent(sparse.open_fraction)} of the attention edges stay open at a loss of ${
+      fixed(sparse.ce, 4)
+    } nats on ` +
+      `${whole(test_tokens)} test tokens; dense ${fixed(dense.ce, 4)}` +
+      (control ? `, dense fine-tuned ${fixed(control.ce, 4)}.` : ".") +
+      (sparse.feasible ? "" : " The constraint held at no evaluation."),
+  );
+}
 
 /**
- * @param {{ status: string, control: any, note: string }} steering
- * @param {(change: object) => void} steer
- * @param {string} base @param {any} detail
+ * @param {Steering} steering @param {(change: Partial<Steering>) => void} steer @param {string} base
+ * @param {RunDetail} detail
  */
-function controls({ status, control, note }, steer, base, detail) {
-  if (note) return html`<p class="note" role="status">${note}</p>`;
-  if (!LIVE.includes(status)) return "";
+function controlsOf({ status, control, note }, steer, base, detail) {
+  if (note) return element("p", { className: "note", role: "status" }, note);
+  if (!LIVE.includes(status)) return null;
   if (!hasToken()) {
-    return html`<p class="quiet">To pause or stop this run, open the address that the server printed.</p>`;
+    return element(
+      "p",
+      { className: "quiet" },
+      "To pause or stop this run, open the address that the server printed.",
+    );
   }
   const wish = async (/** @type {object} */ change) => {
     try {
@@ -174,83 +197,87 @@ function controls({ status, control, note }, steer, base, detail) {
       setTimeout(() => steer({ note: "" }), NOTE_MS);
     }
   };
-  const { paused, stop } = control;
-  return html`<div class="row controls">
-    <button @click="${() => wish({ paused: !paused })}">${paused ? "Go on" : "Pause"}</button>
-    <button disabled="${stop}" @click="${() =>
-    confirm("Stop after the next step, with a checkpoint? It can be resumed.") && wish({ stop: true })}">${
-    stop ? "Stopping…" : "Stop"
-  }</button>
-    ${
-    detail.command === "sparsify"
-      ? html`
-        <form class="row"
-          @submit="${(/** @type {Event} */ event) => {
-            event.preventDefault();
-            const value = Number(new FormData(/** @type {HTMLFormElement} */ (event.target)).get("slack"));
-            if (Number.isFinite(value)) wish({ slack: value });
-          }}"><label>slack, nats <input name="slack" type="number" step="any" value="${control.slack ??
-            detail.settings.slack}"></label><button>Change</button></form>
-      `
-      : ""
-  }</div>`;
+  const { paused, stop, slack } = control;
+  const pause = element("button", { onclick: () => wish({ paused: !paused }) }, paused ? "Go on" : "Pause");
+  const end = element("button", {
+    disabled: stop,
+    onclick() {
+      if (confirm("Stop after the next step, with a checkpoint? It can be resumed.")) wish({ stop: true });
+    },
+  }, stop ? "Stopping…" : "Stop");
+  const input = element("input", {
+    type: "number",
+    step: "any",
+    value: String(slack ?? detail.settings.slack),
+  });
+  const form = element(
+    "form",
+    {
+      className: "row",
+      onsubmit(/** @type {Event} */ event) {
+        event.preventDefault();
+        if (Number.isFinite(input.valueAsNumber)) wish({ slack: input.valueAsNumber });
+      },
+    },
+    element("label", {}, "slack, nats ", input),
+    element("button", {}, "Change"),
+  );
+  return element("div", { className: "row controls" }, pause, end, detail.command === "sparsify" && form);
 }
 
-/** @param {any[]} found */
-const signatures = (found) =>
-  found.length === 0 ? "" : html`
-    <section>
-      <h2>Failure signatures</h2>
-      <ul>${found.map(({ phase, message }) =>
-        html`<li><span class="warn">⚠</span> ${PHASE_NAMES[phase]}: ${message}</li>`
-      )}</ul>
-    </section>
-  `;
-
-/** @param {{ reports: any[], checkpoints: any }} files @param {string} name */
-function files({ reports, checkpoints }, name) {
-  const open = async (/** @type {Event} */ event, /** @type {string} */ path) => {
-    if (!hasToken()) return;
-    event.preventDefault();
-    const tab = globalThis.open("", "_blank");
-    const page = new Blob([await readReport(path)], { type: "text/html" });
-    if (tab) tab.location.href = URL.createObjectURL(page);
-  };
-  return html`<section><h2>Reports and checkpoints</h2>
-    ${reports.length === 0 ? html`<p class="quiet">A finished run writes its report here.</p>` : ""}
-    <ul>${
-    reports.map(({ file, bytes }) => {
-      const path = `/runs/${encodeURIComponent(name)}/reports/${encodeURIComponent(file)}`;
-      return html`<li><a href="${path}" target="_blank" rel="noopener" @click="${(
-        /** @type {Event} */ event,
-      ) => open(event, path)}">${file}</a> <span class="quiet">${size(bytes)}</span></li>`;
-    })
-  }</ul>
-    <ul class="quiet">${
-    checkpoints.checkpoints.map((/** @type {any} */ { file, bytes, written }) =>
-      html`<li>${file}, ${size(bytes)}, ${ago(written)}</li>`
-    )
-  }${
-    checkpoints.torn.map((/** @type {string} */ file) => html`<li>${file}: half-written or damaged</li>`)
-  }</ul></section>`;
+/** @param {NamedSignature[]} found */
+function signaturesOf(found) {
+  if (found.length === 0) return null;
+  const items = found.map(({ phase, message }) =>
+    element("li", {}, element("span", { className: "warn" }, "⚠ "), `${PHASE_NAMES[phase]}: ${message}`)
+  );
+  return [element("h2", {}, "Failure signatures"), element("ul", {}, items)];
 }
 
-/** @param {any} run */
-const settings = (run) =>
-  html`
-    <details>
-      <summary>Settings</summary>
-      <table class="settings">
-        <tbody>
-        <tr><td>adapter</td><td>${run.adapter ?? "–"}</td></tr>
-        ${Object.entries(run.settings).map(([name, value]) =>
-          html`
-            <tr>
-              <td>${name}</td>
-              <td>${value === null ? "–" : Array.isArray(value) ? value.join(", ") : String(value)}</td>
-            </tr>
-          `
-        )}</tbody>
-      </table>
-    </details>
-  `;
+/** @typedef {{ reports: RunDetail["reports"], checkpoints: CheckpointsAnswer }} Files */
+
+/** @param {Files} files @param {string} run */
+function filesOf({ reports, checkpoints }, run) {
+  const reportItems = reports.map(({ file, bytes }) => {
+    const href = `/runs/${encodeURIComponent(run)}/reports/${encodeURIComponent(file)}`;
+    const onclick = async (/** @type {MouseEvent} */ event) => {
+      // A link cannot carry the token, which reading needs beyond loopback.
+      if (!hasToken()) return;
+      event.preventDefault();
+      const tab = open("", "_blank");
+      const page = new Blob([await readReport(href)], { type: "text/html" });
+      if (tab) tab.location.href = URL.createObjectURL(page);
+    };
+    const link = element("a", { href, target: "_blank", rel: "noopener", onclick }, file);
+    return element("li", {}, link, element("span", { className: "quiet" }, ` ${size(bytes)}`));
+  });
+  return [
+    element("h2", {}, "Reports and checkpoints"),
+    reports.length > 0
+      ? element("ul", {}, reportItems)
+      : element("p", { className: "quiet" }, "A finished run writes its report here."),
+    element(
+      "ul",
+      { className: "quiet" },
+      checkpoints.checkpoints.map(({ file, bytes, written }) =>
+        element("li", {}, `${file}, ${size(bytes)}, ${ago(written)}`)
+      ),
+      checkpoints.torn.map((file) => element("li", {}, `${file}: half-written or damaged`)),
+    ),
+  ];
+}
+
+/** @param {RunDetail} run */
+function settingsOf(run) {
+  const text = (/** @type {unknown} */ value) =>
+    value === null || value === undefined ? "–" : Array.isArray(value) ? value.join(", ") : String(value);
+  const rows = Object.entries({ adapter: run.adapter, ...run.settings }).map(([name, value]) =>
+    element("tr", {}, element("td", {}, name), element("td", {}, text(value)))
+  );
+  return element(
+    "details",
+    {},
+    element("summary", {}, "Settings"),
+    element("table", { className: "settings" }, element("tbody", {}, rows)),
+  );
+}

@@ -410,9 +410,9 @@ Deno.test("what is not there and what cannot be done are told in JSON, with the 
 
 Deno.test("an asset is served once, and then only if it has changed", async () => {
   await using server = await served();
-  const first = await ask(server.app, "/lib/arrow.js");
+  const first = await ask(server.app, "/lib/uplot.js");
   assertEquals(first.headers.get("Content-Type"), "text/javascript; charset=utf-8");
-  const again = await ask(server.app, "/lib/arrow.js", {
+  const again = await ask(server.app, "/lib/uplot.js", {
     headers: { "If-None-Match": first.headers.get("ETag")! },
   });
   assertEquals([again.status, again.text], [304, ""]);

@@ -1,0 +1,40 @@
+/**
+ * The page in headless Chromium, and what it weighs. Skipped where no Chromium is found (Debian: apt-get install
+ * chromium), as a browser is not among what the project installs.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { readAssets } from "../../serve/assets.ts";
+
+const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) => {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+});
+if (!CHROMIUM) console.log("page_test: no Chromium was found, so the page is not tried in a browser");
+
+Deno.test({
+  name: "the page in a browser: every test of page_in_browser.ts passes",
+  ignore: !CHROMIUM,
+  async fn() {
+    const tests = new URL("page_in_browser.ts", import.meta.url).pathname;
+    const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["test", "--no-check", "--allow-all", tests, "--", CHROMIUM!],
+      env: { NO_COLOR: "1" },
+    }).output();
+    const output = new TextDecoder().decode(stdout);
+    assertEquals(code, 0, output + new TextDecoder().decode(stderr));
+    assert(/\b6 passed\b/.test(output), output);
+  },
+});
+
+Deno.test("all that the page loads is less than 300 KB", async () => {
+  const assets = await readAssets();
+  const bytes = [...assets].filter(([path]) => path !== "/").reduce(
+    (sum, [, asset]) => sum + asset.bytes.length,
+    0,
+  );
+  // Measured: 99 KB.
+  assert(bytes < 300_000, `${bytes} bytes`);
+});

@@ -1,0 +1,129 @@
+/** The server on a real port, and its command line. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { type RunningServer, startServer } from "../../serve/server.ts";
+import { fakeRun } from "../support/fake_run.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+
+const ROOT = new URL("../../", import.meta.url).pathname;
+
+async function withServer(
+  host: string,
+  body: (server: RunningServer, port: number) => Promise<void>,
+): Promise<void> {
+  await using folder = await temporaryFolder();
+  await fakeRun(folder.path, "r", { live: false });
+  const server = await startServer({ runs: folder.path, host, port: 0 });
+  try {
+    await body(server, Number(new URL(server.url).port));
+  } finally {
+    await server.close();
+  }
+}
+
+/** Sends bytes as they are and returns what comes back until the connection closes, or half a second passes. */
+async function raw(port: number, text: string): Promise<string> {
+  using connection = await Deno.connect({ hostname: "127.0.0.1", port });
+  await connection.write(new TextEncoder().encode(text)).catch(() => {});
+  const buffer = new Uint8Array(1 << 16);
+  const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), 500));
+  const count = await Promise.race([connection.read(buffer).catch(() => null), late]);
+  return count === null ? "" : new TextDecoder().decode(buffer.subarray(0, count));
+}
+
+Deno.test("on loopback reading is free, and the token in the address steers", async () => {
+  await withServer("127.0.0.1", async ({ url, token, tokenToRead }) => {
+    assertEquals(tokenToRead, false);
+    assertMatch(url, /^http:\/\/127\.0\.0\.1:\d+\/#token=[A-Za-z0-9_-]{32}$/);
+    assertStringIncludes(url, token);
+    const [{ name }] = await (await fetch(new URL("/api/runs", url))).json();
+    assertEquals(name, "r");
+    const page = await fetch(new URL("/", url));
+    assertMatch(await page.text(), /<title>Sparse attention runs<\/title>/);
+  });
+});
+
+Deno.test("beyond loopback everything under /api needs the token", async () => {
+  await withServer("0.0.0.0", async ({ url, token, tokenToRead }) => {
+    assertEquals(tokenToRead, true);
+    const get = async (headers: Record<string, string>) => {
+      const response = await fetch(new URL("/api/runs", url), { headers });
+      await response.body?.cancel();
+      return response.status;
+    };
+    assertEquals(await get({}), 401);
+    assertEquals(await get({ Authorization: `Bearer ${token}` }), 200);
+  });
+});
+
+Deno.test("two servers have two tokens", async () => {
+  await withServer("127.0.0.1", ({ token }) =>
+    withServer("127.0.0.1", (other) => {
+      assert(token !== other.token);
+      return Promise.resolve();
+    }));
+});
+
+Deno.test("a name of another site, garbage, and a header without end do no harm", async () => {
+  await withServer("127.0.0.1", async ({ url }, port) => {
+    assertMatch(await raw(port, "GET /api/runs HTTP/1.1\r\nHost: evil.example\r\n\r\n"), /^HTTP\/1\.1 421 /);
+    assertMatch(await raw(port, "\x16\x03\x01 not http at all\r\n\r\n"), /^(HTTP\/1\.1 400 |$)/);
+    assertMatch(
+      await raw(port, `GET / HTTP/1.1\r\nHost: localhost\r\nX: ${"x".repeat(1 << 20)}`),
+      /^(HTTP\/1\.1 4\d\d |$)/,
+    );
+    assertMatch(
+      await raw(port, "GET /api/../../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+      /^HTTP\/1\.1 404 /,
+    );
+    assertMatch(
+      await raw(port, "POST /api/runs/r/control HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"),
+      /^(HTTP\/1\.1 401 |$)/,
+    );
+    assertEquals((await (await fetch(new URL("/health", url))).json()).status, "ok");
+  });
+});
+
+/** Runs the command line to its end. */
+async function serve(args: string[], env: Record<string, string> = {}) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-check",
+      "--allow-read",
+      "--allow-write",
+      "--allow-env",
+      "--allow-net",
+      `${ROOT}serve/main.ts`,
+      ...args,
+    ],
+    cwd: ROOT,
+    env: { NO_COLOR: "1", ...env },
+  }).output();
+  const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
+  return { code, stdout: decode(stdout), stderr: decode(stderr) };
+}
+
+Deno.test("the command line: help, and one line and exit code 2 for what it cannot do", async () => {
+  const { code, stdout } = await serve(["--help"]);
+  assertEquals(code, 0);
+  for (const flag of ["--runs", "--host", "--port", "--allow-host"]) assertStringIncludes(stdout, flag);
+  const using = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const taken = String((using.addr as Deno.NetAddr).port);
+  const cases: [string[], Record<string, string>, RegExp][] = [
+    [["--prot", "1"], {}, /Unknown flag --prot \(did you mean --port\?\)/],
+    [["--port", "99999"], {}, /--port as it must be at most 65535/],
+    [["--port", taken], {}, new RegExp(`Cannot listen on 127\\.0\\.0\\.1, port ${taken}`)],
+    [["--port", "0"], { SPARSE_ATTENTION_TOKEN: "short" }, /at least 16 characters/],
+    [["--port", "0"], { SPARSE_ATTENTION_TOKEN: "with a space in it and long" }, /must consist of/],
+  ];
+  try {
+    for (const [args, env, message] of cases) {
+      const { code, stderr } = await serve(args, env);
+      assertEquals(code, 2, stderr);
+      assertEquals(stderr.trim().split("\n").length, 1, stderr);
+      assertMatch(stderr, message);
+    }
+  } finally {
+    using.close();
+  }
+});
