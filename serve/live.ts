@@ -54,16 +54,31 @@ export function firstAfter(rows: readonly MetricRow[], place: Place | undefined)
   return low;
 }
 
-/** Waits for the first of the promises, or for so many milliseconds. */
-async function firstOf(milliseconds: number, ...promises: Promise<unknown>[]): Promise<"late" | "done"> {
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<"late">((resolve) => timer = setTimeout(() => resolve("late"), milliseconds));
-  const done = Promise.race(promises).then(() => "done" as const);
-  try {
-    return await Promise.race([done, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+/**
+ * Something to wait for again and again. (Racing against one promise that lasts as long as a client would keep a callback
+ * of every race in it.)
+ */
+interface Bell {
+  /** Waits until it rings, or for so many milliseconds. */
+  wait(milliseconds: number): Promise<"rung" | "late">;
+  ring(): void;
+}
+
+function createBell(): Bell {
+  let answer: ((what: "rung" | "late") => void) | undefined;
+  return {
+    wait(milliseconds) {
+      return new Promise((resolve) => {
+        const timer = setTimeout(() => answer?.("late"), milliseconds);
+        answer = (what) => {
+          clearTimeout(timer);
+          answer = undefined;
+          resolve(what);
+        };
+      });
+    },
+    ring: () => answer?.("rung"),
+  };
 }
 
 /** The live events of all runs. */
@@ -76,13 +91,12 @@ export interface Live {
 
 /** One run that clients watch: polled once for all of them. */
 interface Watched {
-  clients: number;
+  /** Rung at every change, one a client. */
+  bells: Set<Bell>;
   view: RunView | undefined;
   /** Overview as JSON, and how often it has changed. */
   status: string;
   version: number;
-  /** Resolves at the next change. */
-  changed: PromiseWithResolvers<void>;
 }
 
 const encoder = new TextEncoder();
@@ -95,7 +109,7 @@ export function createLive(runs: Runs, signal: AbortSignal, timing: Timing = PAT
   let clients = 0;
 
   async function poll(name: string, entry: Watched): Promise<void> {
-    while (entry.clients > 0 && !signal.aborted) {
+    while (entry.bells.size > 0 && !signal.aborted) {
       try {
         entry.view = await runs.view(name);
       } catch {
@@ -105,25 +119,22 @@ export function createLive(runs: Runs, signal: AbortSignal, timing: Timing = PAT
       if (status !== entry.status) {
         entry.status = status;
         entry.version++;
-        entry.changed.resolve();
-        entry.changed = Promise.withResolvers();
+        for (const bell of entry.bells) bell.ring();
       }
       await new Promise((resolve) => setTimeout(resolve, timing.poll));
     }
     watched.delete(name);
-    entry.changed.resolve();
   }
 
-  function join(name: string): Watched {
+  function join(name: string, bell: Bell): Watched {
     let entry = watched.get(name);
-    if (!entry) {
-      entry = { clients: 0, view: undefined, status: "", version: 0, changed: Promise.withResolvers() };
-      watched.set(name, entry);
-      entry.clients++;
-      poll(name, entry);
-    } else {
-      entry.clients++;
+    if (entry) {
+      entry.bells.add(bell);
+      return entry;
     }
+    entry = { bells: new Set([bell]), view: undefined, status: "", version: 0 };
+    watched.set(name, entry);
+    poll(name, entry);
     return entry;
   }
 
@@ -149,50 +160,51 @@ export function createLive(runs: Runs, signal: AbortSignal, timing: Timing = PAT
       context.header("Cache-Control", "no-store");
       context.header("X-Accel-Buffering", "no");
       return stream(context, async (out) => {
-        const entry = join(name);
+        const news = createBell();
+        const entry = join(name, news);
         clients++;
         let gone = false;
-        const left = Promise.withResolvers<void>();
         const leave = (): void => {
           gone = true;
-          left.resolve();
+          news.ring();
         };
         out.onAbort(leave);
         signal.addEventListener("abort", leave, { once: true });
         const write = async (bytes: Uint8Array): Promise<void> => {
-          const what = await firstOf(timing.write, out.write(bytes), left.promise);
-          if (what !== "late") return;
-          out.abort();
-          leave();
+          const patience = createBell();
+          const written = out.write(bytes).finally(patience.ring);
+          if (await patience.wait(timing.write) === "rung") await written;
+          else {
+            out.abort();
+            leave();
+          }
         };
         try {
           let version = -1;
           let place = after;
           await write(encoder.encode("retry: 1000\n\n"));
           while (!gone) {
-            const { view, changed } = entry;
-            if (view) {
-              let next = firstAfter(view.rows, place);
-              while (!gone && next < view.rows.length) {
+            const { view, status } = entry;
+            if (entry.version !== version) {
+              version = entry.version;
+              let next = view ? firstAfter(view.rows, place) : 0;
+              while (!gone && view && next < view.rows.length) {
                 const { bytes, last } = rowsEvent(view.rows, next);
                 await write(bytes);
                 place = last;
                 next = firstAfter(view.rows, place);
               }
-              if (!gone && entry.version !== version) {
-                version = entry.version;
-                await write(encoder.encode(`event: status\ndata: ${entry.status}\n\n`));
-                continue;
+              if (status === "gone") {
+                await write(encoder.encode("event: gone\ndata: {}\n\n"));
+                break;
               }
-            } else if (entry.status === "gone") {
-              await write(encoder.encode("event: gone\ndata: {}\n\n"));
-              break;
+              if (!gone && view) await write(encoder.encode(`event: status\ndata: ${status}\n\n`));
+            } else if (await news.wait(timing.heartbeat) === "late") {
+              await write(encoder.encode(": still here\n\n"));
             }
-            const what = await firstOf(timing.heartbeat, changed.promise, left.promise);
-            if (what === "late") await write(encoder.encode(": still here\n\n"));
           }
         } finally {
-          entry.clients--;
+          entry.bells.delete(news);
           clients--;
           signal.removeEventListener("abort", leave);
         }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { constants, setPriority } from "node:os";
 import { runCommand, stopSignal } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { helpText, parseCommand, resolveSettings } from "../pipeline/settings.ts";
@@ -33,6 +34,8 @@ async function serve(args: string[]): Promise<void> {
       `Cannot use SPARSE_ATTENTION_TOKEN as it must have at least ${SHORTEST_TOKEN} characters`,
     );
   }
+  // Whoever trains on this machine comes first.
+  setPriority(constants.priority.PRIORITY_LOW);
   let server: Awaited<ReturnType<typeof startServer>>;
   try {
     server = await startServer({ runs, host, port, token, allowedHosts: allowHost });

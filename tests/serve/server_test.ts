@@ -93,6 +93,7 @@ async function serve(args: string[], env: Record<string, string> = {}) {
       "--allow-write",
       "--allow-env",
       "--allow-net",
+      "--allow-sys=setPriority",
       `${ROOT}serve/main.ts`,
       ...args,
     ],
