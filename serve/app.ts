@@ -37,6 +37,8 @@ export interface AppOptions {
 }
 
 const MAX_BODY_BYTES = 16 << 10;
+/** A body that has not come within so many milliseconds is not waited for. */
+const BODY_TIMEOUT_MS = 10_000;
 const MAX_PROMPT_CHARACTERS = 4096;
 /** Statuses in which a process is there to be steered. */
 const LIVE = ["preparing", "training", "paused"];
@@ -229,12 +231,18 @@ async function jsonBody(context: Context): Promise<Record<string, unknown>> {
   if (!/^application\/json\b/i.test(context.req.header("Content-Type") ?? "")) {
     raise(415, "The body must be application/json");
   }
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(problem(408, "The body took too long")), BODY_TIMEOUT_MS);
+  });
   let body: unknown;
   try {
-    body = JSON.parse(await context.req.text());
+    body = JSON.parse(await Promise.race([context.req.text(), late]));
   } catch (error) {
     if (error instanceof HTTPException) throw error;
     raise(400, "The body is no JSON");
+  } finally {
+    clearTimeout(timer);
   }
   if (typeof body !== "object" || body === null || Array.isArray(body)) {
     raise(400, "The body must be a JSON object");

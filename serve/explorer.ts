@@ -5,9 +5,10 @@
  * @module
  */
 import { join } from "node:path";
-import { Gpu } from "../kernels/core/gpu.ts";
+import { AdapterError, DeviceError, Gpu } from "../kernels/core/gpu.ts";
 import { readAttention } from "../pipeline/attention_pattern.ts";
 import { listCheckpoints, readCheckpoint } from "../pipeline/checkpoint.ts";
+import { UserError } from "../pipeline/errors.ts";
 import { exists } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
@@ -36,7 +37,8 @@ const WEIGHTS_KEPT = 2;
 /** Answers questions about runs' models. */
 export interface Explorer {
   /**
-   * @throws {HTTPException} 409 when the run has no such weights yet, 503 when too many questions wait
+   * @throws {HTTPException} 409 when the run has no such weights yet or they cannot be read, 503 when too many questions
+   * wait or the device fails
    */
   ask(run: RunView, request: AttentionRequest): Promise<AttentionAnswer>;
   /** Gives the device back. */
@@ -157,7 +159,13 @@ export function createExplorer(): Explorer {
     async ask(run, request) {
       if (waiting >= MAX_WAITING) throw problem(503, "Too many prompts are waiting: try again in a moment");
       waiting++;
-      const mine = turn.then(() => answer(run, request));
+      const mine = turn.then(() => answer(run, request)).catch((error) => {
+        if (error instanceof UserError) throw problem(409, error.message);
+        if (!(error instanceof AdapterError || error instanceof DeviceError)) throw error;
+        // The next question opens the device anew.
+        close();
+        throw problem(503, error.message);
+      });
       turn = mine.catch(() => {}).then(() => waiting--);
       return await mine;
     },

@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { type RunningServer, startServer } from "../../serve/server.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
+import { ADDITION, writeTinyModel } from "../support/tiny_model.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
@@ -126,5 +127,37 @@ Deno.test("the command line: help, and one line and exit code 2 for what it cann
     }
   } finally {
     using.close();
+  }
+});
+
+Deno.test("sparsify --serve shows the run while it trains", async () => {
+  await using folder = await temporaryFolder();
+  const model = `${folder.path}/tiny`;
+  await writeTinyModel(model);
+  // deno-fmt-ignore
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-check", "--allow-read", "--allow-write", "--allow-env", "--allow-net=127.0.0.1",
+      `${ROOT}pipeline/main.ts`, "sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16",
+      "--steps", "100000", "--no-control", "--runs", `${folder.path}/runs`, "--name", "shown", "--serve", "--port", "0"],
+    cwd: ROOT,
+    env: { NO_COLOR: "1" },
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const reader = child.stderr.pipeThrough(new TextDecoderStream()).getReader();
+  try {
+    let text = "";
+    while (!text.includes("sparse 1/")) {
+      const { value, done } = await reader.read();
+      assert(!done, text);
+      text += value;
+    }
+    const url = /serving \S+ at (http:\S+)/.exec(text)![1];
+    const [{ name, status }] = await (await fetch(new URL("/api/runs", url))).json();
+    assertEquals([name, status], ["shown", "training"]);
+  } finally {
+    child.kill("SIGKILL");
+    await reader.cancel();
+    await child.status;
   }
 });

@@ -54,6 +54,7 @@ export async function runMain(args: string[], options: { killAfter?: number } = 
       "--allow-read",
       "--allow-write",
       "--allow-env",
+      "--allow-net=127.0.0.1",
       `${ROOT}pipeline/main.ts`,
       ...args,
     ],

@@ -1,0 +1,129 @@
+/** The attention explorer on real weights: a model folder, a checkpoint, the dense model, and what cannot be looked at. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { HTTPException } from "hono/http-exception";
+import { join } from "node:path";
+import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
+import { writeJson } from "../../pipeline/files.ts";
+import { openWeights } from "../../pipeline/load_weights.ts";
+import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readRunConfig } from "../../pipeline/prepare_run.ts";
+import type { ExplorerModel } from "../../serve/api.ts";
+import { createExplorer } from "../../serve/explorer.ts";
+import { openRuns } from "../../serve/runs.ts";
+import { fakeRun } from "../support/fake_run.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+import { writeTinyModel } from "../support/tiny_model.ts";
+
+const PROMPT = "12+34=";
+const PAIRS = 2 * 2 * 6 * 7 / 2;
+
+async function site() {
+  const folder = await temporaryFolder();
+  const dense = join(folder.path, "dense");
+  await writeTinyModel(dense);
+  const run = await fakeRun(join(folder.path, "runs"), "r", { live: false });
+  const config = await readRunConfig(join(run.path, "config.json"));
+  await writeJson(join(run.path, "config.json"), {
+    ...config,
+    settings: { ...config.settings, model: dense, gateBias: 0 },
+    model: { ...config.model, config: await readModelConfig(dense) },
+  });
+  const runs = openRuns(join(folder.path, "runs"));
+  const explorer = createExplorer();
+  return {
+    dense,
+    run: run.path,
+    explorer,
+    ask: async (model: ExplorerModel, prompt = PROMPT, threshold = 0) =>
+      await explorer.ask((await runs.view("r"))!, { prompt, model, threshold }),
+    async [Symbol.asyncDispose]() {
+      explorer.close();
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Asserts that a question is answered with this status, and returns the words. */
+async function refused(question: Promise<unknown>, status: number): Promise<string> {
+  const error = await assertRejects(() => question, HTTPException);
+  assertEquals(error.status, status);
+  return (await error.getResponse().json()).error;
+}
+
+function explorerTest(name: string, body: () => Promise<void>): void {
+  // The device's own handles end with the process.
+  Deno.test({ name, sanitizeOps: false, sanitizeResources: false, fn: body });
+}
+
+explorerTest(
+  "dense: every causal edge with its weight; sparse: those that are open; a checkpoint, then the model",
+  async () => {
+    await using site_ = await site();
+    const { ask, run, dense } = site_;
+    const all = await ask("dense");
+    assertEquals([all.tokens.join(""), all.edges.length, all.open, all.causal_pairs], [
+      PROMPT,
+      PAIRS,
+      PAIRS,
+      PAIRS,
+    ]);
+    assertEquals(all.weights, { kind: "dense", step: null });
+    for (let query = 0; query < 6; query++) {
+      const ofQuery = all.edges.filter(([layer, head, q]) => layer === 1 && head === 0 && q === query);
+      const sum = ofQuery.reduce((sum, [, , , , weight]) => sum + weight, 0);
+      assert(Math.abs(sum - 1) < 1e-5, `the weights of query ${query} sum to ${sum}`);
+    }
+    assertEquals(all.next.length, 5);
+    assert(all.next.every(({ probability }, n) => n === 0 || probability <= all.next[n - 1].probability));
+    const heavy = await ask("dense", PROMPT, 0.5);
+    assertEquals(heavy.edges, all.edges.filter(([, , , , weight]) => weight >= 0.5));
+
+    assert((await refused(ask("sparse"), 409)).includes("no checkpoint yet"));
+    const weights = await openWeights(dense, await readModelConfig(dense));
+    const tensors = weights.parameters.map(({ name, shape }) => ({
+      name: `weight.${name}`,
+      shape: [...shape],
+      read: () => weights.read(name),
+    }));
+    await saveCheckpoint(join(run, "checkpoints"), { phase: "sparse", step: 7, state: {} }, tensors);
+    const sparse = await ask("sparse");
+    assertEquals(sparse.weights, { kind: "checkpoint", step: 7 });
+    assertEquals(sparse.edges.length, sparse.open);
+    assert(sparse.open > 0 && sparse.open < PAIRS, `${sparse.open} of ${PAIRS} are open`);
+    // The first layer sees the same in both: its open edges are the dense ones with their weights, and a gate above 0.
+    for (const [layer, head, query, key, weight, gate] of sparse.edges) {
+      assert(gate! > 0);
+      if (layer > 0) continue;
+      const twin = all.edges.find((edge) => edge.slice(0, 4).join() === [layer, head, query, key].join())!;
+      assert(Math.abs(twin[4] - weight) < 1e-6);
+    }
+
+    await writeTinyModel(join(run, "model"));
+    assertEquals((await ask("sparse")).weights, { kind: "model", step: null });
+    assertEquals((await ask("sparse")).edges, sparse.edges);
+  },
+);
+
+explorerTest("a prompt is cut after the model's positions, and one without tokens is refused", async () => {
+  await using site_ = await site();
+  const long = await site_.ask("dense", "1234567890");
+  assertEquals([long.tokens.length, long.truncated], [8, true]);
+  await refused(site_.ask("dense", ""), 400);
+});
+
+explorerTest("a dense model that is gone, and weights that are damaged, are said to be so", async () => {
+  await using site_ = await site();
+  await Deno.writeTextFile(join(site_.dense, "model.safetensors"), "damaged");
+  assert((await refused(site_.ask("dense"), 409)).includes("model.safetensors"));
+  await Deno.remove(join(site_.dense, "config.json"));
+  await refused(site_.ask("dense"), 409);
+});
+
+explorerTest("questions wait their turn, and too many are turned away", async () => {
+  await using site_ = await site();
+  const results = await Promise.allSettled(Array.from({ length: 12 }, () => site_.ask("dense")));
+  const turnedAway = results.filter((result) => result.status === "rejected");
+  assertEquals(turnedAway.length, 4);
+  for (const { reason } of turnedAway as PromiseRejectedResult[]) assertEquals(reason.status, 503);
+  assertEquals((await site_.ask("dense")).open, PAIRS, "and then there is room again");
+});
