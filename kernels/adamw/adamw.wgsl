@@ -1,6 +1,6 @@
 // One AdamW step (Loshchilov and Hutter, arXiv 1711.05101), decay decoupled:
 //   w <- w - rate decay w - rate (m / c1) / (sqrt(v / c2) + epsilon),  m, v the moving averages of gradient and square
-// Columns from DECAY_FROM on decay. Does nothing where update says that the step is skipped.
+// Columns from DECAY_FROM on decay; they are counted in elements. Does nothing where update says that the step is skipped.
 struct Optimiser {
   learning_rate: f32,
   beta1: f32,
@@ -12,10 +12,10 @@ struct Optimiser {
 }
 @group(0) @binding(0) var<uniform> optimiser: Optimiser;
 @group(0) @binding(1) var<storage, read> update: array<f32>;
-@group(0) @binding(2) var<storage, read> gradient: array<f32>;
-@group(0) @binding(3) var<storage, read_write> weight: array<f32>;
-@group(0) @binding(4) var<storage, read_write> first: array<f32>;
-@group(0) @binding(5) var<storage, read_write> second: array<f32>;
+@group(0) @binding(2) var<storage, read> gradient: array<ELEMENT>;
+@group(0) @binding(3) var<storage, read_write> weight: array<ELEMENT>;
+@group(0) @binding(4) var<storage, read_write> first: array<ELEMENT>;
+@group(0) @binding(5) var<storage, read_write> second: array<ELEMENT>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

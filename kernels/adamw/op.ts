@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
+import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import { rows, slicesOf, type Tensor } from "../core/tensor.ts";
@@ -69,18 +70,22 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
     });
   });
   const partials = gpu.tensor("squared gradient sums", [pieces.length * GROUPS]);
-  const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }, index) => ({
-    squares: await compile(gpu, {
-      label: "gradient squares",
-      source: squaresSource,
-      constants: { N: weight.length, FIRST: index * GROUPS, GROUPS },
-    }),
-    adamw: await compile(gpu, {
-      label: "adamw",
-      source: adamwSource,
-      constants: { N: weight.length, COLUMNS: columns, DECAY_FROM: decayFrom },
-    }),
-  })));
+  const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }, index) => {
+    const { alias, width, elements } = elementwise(weight.length, columns, decayFrom);
+    return {
+      elements,
+      squares: await compile(gpu, {
+        label: "gradient squares",
+        source: squaresSource,
+        constants: { N: weight.length, FIRST: index * GROUPS, GROUPS },
+      }),
+      adamw: await compile(gpu, {
+        label: "adamw",
+        source: alias + adamwSource,
+        constants: { N: elements, COLUMNS: columns / width, DECAY_FROM: decayFrom / width },
+      }),
+    };
+  }));
   const clipKernel = await compile(gpu, {
     label: "gradient clip",
     source: clipSource,
@@ -114,7 +119,7 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
         recorder.dispatch(
           kernels[index].adamw,
           { optimiser: optimiser.tensor, update, gradient, weight, first, second },
-          linearGrid(weight.length, 64),
+          linearGrid(kernels[index].elements, 64),
         );
       });
     },

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
+import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
@@ -19,10 +20,11 @@ export interface Gelu {
 
 /** Compiles GELU over `length` elements. */
 export async function prepareGelu(gpu: Gpu, { length }: { length: number }): Promise<Gelu> {
-  const constants = { N: length };
-  const forward = await compile(gpu, { label: "gelu forward", source: forwardSource, constants });
-  const backward = await compile(gpu, { label: "gelu backward", source: backwardSource, constants });
-  const grid = linearGrid(length, 64);
+  const { alias, elements } = elementwise(length);
+  const constants = { N: elements };
+  const forward = await compile(gpu, { label: "gelu forward", source: alias + forwardSource, constants });
+  const backward = await compile(gpu, { label: "gelu backward", source: alias + backwardSource, constants });
+  const grid = linearGrid(elements, 64);
   return {
     forward: (recorder, { x, y }) => recorder.dispatch(forward, { x, y }, grid),
     backward: (recorder, { x, dy, dx }) => recorder.dispatch(backward, { x, dy, dx }, grid),

@@ -1,7 +1,7 @@
 // sum = a + b
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> sum: array<f32>;
+@group(0) @binding(0) var<storage, read> a: array<ELEMENT>;
+@group(0) @binding(1) var<storage, read> b: array<ELEMENT>;
+@group(0) @binding(2) var<storage, read_write> sum: array<ELEMENT>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
+import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
@@ -16,7 +17,12 @@ export interface Residual {
 
 /** Compiles the addition of `length` elements. */
 export async function prepareResidual(gpu: Gpu, { length }: { length: number }): Promise<Residual> {
-  const kernel = await compile(gpu, { label: "residual", source: addSource, constants: { N: length } });
-  const grid = linearGrid(length, 64);
+  const { alias, elements } = elementwise(length);
+  const kernel = await compile(gpu, {
+    label: "residual",
+    source: alias + addSource,
+    constants: { N: elements },
+  });
+  const grid = linearGrid(elements, 64);
   return { forward: (recorder, { a, b, sum }) => recorder.dispatch(kernel, { a, b, sum }, grid) };
 }

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { AdapterError, DeviceError, Gpu } from "../../../kernels/core/gpu.ts";
+import { elementwise } from "../../../kernels/core/elementwise.ts";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { linearGrid } from "../../../kernels/core/recorder.ts";
 import { BINDING_ALIGNMENT, destroyTensor, reshape, rows, slicesOf } from "../../../kernels/core/tensor.ts";
@@ -57,6 +58,15 @@ gpuTest("what is written is read, also in parts, and a write past the end is ref
   const words = gpu.tensor("w", [2], "u32");
   gpu.write(words, Uint32Array.of(0xffffffff, 7));
   assertEquals([...await gpu.readUint32(words)], [0xffffffff, 7]);
+});
+
+Deno.test("elements are vectors of four only where every extent is a multiple of 4", () => {
+  assertEquals(elementwise(12, 4, 0), { alias: "alias ELEMENT = vec4f;\n", width: 4, elements: 3 });
+  for (const extents of [[13], [12, 6], [12, 4, 2]]) {
+    const [count, ...multiples] = extents;
+    const single = { alias: "alias ELEMENT = f32;\n", width: 1, elements: count } as const;
+    assertEquals(elementwise(count, ...multiples), single);
+  }
 });
 
 gpuTest("a part of a tensor is read from any element, and a part past the end is refused", async (gpu) => {

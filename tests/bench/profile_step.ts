@@ -1,0 +1,103 @@
+/**
+ * `deno task profile-step`: where the training step of the embedded model spends its time, by operation. Each operation
+ * is recorded alone as often as the step records it, at the step's shapes.
+ *
+ * @module
+ */
+import { tmpdir } from "node:os";
+import { Gpu } from "../../kernels/core/gpu.ts";
+import { Recorder } from "../../kernels/core/recorder.ts";
+import { openWeights } from "../../pipeline/load_weights.ts";
+import { readModelConfig } from "../../pipeline/model_config.ts";
+import { prepareNetwork } from "../../pipeline/network.ts";
+import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { formatTable } from "../../pipeline/table.ts";
+import { createTrainer } from "../../pipeline/trainer.ts";
+import { seeded } from "../support/seeded.ts";
+
+if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+const folder = new URL("../../data/english", import.meta.url).pathname;
+const [batch, context] = [8, 128];
+const gpu = await Gpu.open();
+const config = await readModelConfig(folder);
+const weights = await openWeights(folder, config);
+const network = await prepareNetwork(gpu, config, { batch, context, training: true });
+const parameters = createParameters(gpu, weights.parameters);
+await uploadParameters(gpu, parameters, (name) => weights.read(name));
+const trainer = await createTrainer(gpu, {
+  network,
+  parameters,
+  seed: 1,
+  accumulate: 1,
+  gates: {
+    bias: 3,
+    temperature: 1,
+    saturationWeight: 0.01,
+    saturationBound: 6,
+    lambdaStart: 1,
+    geco: { scale: 0.03, alpha: 0.9, rate: 0, gain: 0, lowest: 1, highest: 1 },
+  },
+  optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, clip: 1 },
+});
+const random = seeded(1);
+const tokens = () =>
+  Uint32Array.from({ length: batch * context }, () => random.integer(config.vocabularySize));
+const data = { inputs: tokens(), targets: tokens() };
+
+// Which kernels a step records, in order: the recorder's dispatches, seen from outside.
+const dispatches: { label: string; replay: (recorder: Recorder) => void }[] = [];
+const { dispatch } = Recorder.prototype;
+let watching = false;
+Recorder.prototype.dispatch = function (...args) {
+  if (watching) {
+    dispatches.push({
+      label: args[0].label,
+      replay: (recorder) => dispatch.apply(recorder, args),
+    });
+  }
+  return dispatch.apply(this, args);
+};
+for (let step = 0; step < 3; step++) {
+  watching = step === 2;
+  trainer.step(step, 1e-3, [data]);
+  await trainer.log.drain();
+}
+watching = false;
+
+const RUNS = 5;
+async function milliseconds(record: (recorder: Recorder) => void): Promise<number> {
+  const times: number[] = [];
+  for (let n = 0; n < RUNS; n++) {
+    await gpu.sync();
+    const started = performance.now();
+    gpu.submit("profile", record);
+    await gpu.sync();
+    times.push(performance.now() - started);
+  }
+  return times.sort((a, b) => a - b)[RUNS >> 1];
+}
+const latency = await milliseconds(() => {});
+const byLabel = Map.groupBy(dispatches, ({ label }) => label);
+const rows: [string, number, number][] = [];
+for (const [label, of] of byLabel) {
+  const time = await milliseconds((recorder) => of.forEach(({ replay }) => replay(recorder)));
+  rows.push([label, of.length, Math.max(0, time - latency)]);
+}
+rows.sort((a, b) => b[2] - a[2]);
+const total = rows.reduce((sum, [, , time]) => sum + time, 0);
+console.log(
+  `${gpu.adapter.name}, ${batch} x ${context} tokens; an empty submission takes ${latency.toFixed(1)} ms`,
+);
+console.log(formatTable([
+  ["kernel", "dispatches", "ms", "share"],
+  ...rows.map((
+    [label, count, time],
+  ) => [label, String(count), time.toFixed(1), `${(100 * time / total).toFixed(1)} %`]),
+  ["sum", String(dispatches.length), total.toFixed(1), ""],
+]));
+const wanted = rows.filter(([label]) => /^(matmul|gated attention)/.test(label)).reduce(
+  (sum, [, , time]) => sum + time,
+  0,
+);
+console.log(`matmul and gated attention: ${(100 * wanted / total).toFixed(1)} %`);
+Deno.exit(0);
