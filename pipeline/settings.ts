@@ -124,7 +124,8 @@ const GATES = {
   },
   constraintScale: positive(0.03, "violation in nats at which the controller reacts fully", "Gates"),
   constraintEvery: integer(4, 1, "steps between measurements of the constraint", "Gates"),
-  average: share(0.9, "moving average of the violation", "Gates"),
+  // At 1 the average would never move.
+  average: { ...share(0.9, "moving average of the violation", "Gates"), highest: 0.999 },
   lambdaStart: positive(0.3, "multiplier at the start", "Gates"),
   lambdaMin: { ...positive(0.02, "its floor", "Gates"), atMost: "lambdaMax" },
   lambdaMax: positive(5, "its ceiling", "Gates"),
