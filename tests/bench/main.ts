@@ -10,6 +10,7 @@ import { formatTable } from "../../pipeline/table.ts";
 import { attentionCase } from "./cases/attention.ts";
 import { matmulCase } from "./cases/matmul.ts";
 import { trainingStepCase } from "./cases/training_step.ts";
+import { measureCeilings } from "./ceilings.ts";
 import { type BenchCase, type BenchResult, measure } from "./harness.ts";
 
 const LAYOUTS = ["nn", "nt", "tn"] as const;
@@ -35,7 +36,12 @@ if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
   Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
 }
 const gpu = await Gpu.open();
-if (!json) console.log(`adapter: ${gpu.adapter.name}`);
+const ceilings = await measureCeilings(gpu);
+if (json) console.log(JSON.stringify({ case: "ceilings", adapter: gpu.adapter.name, ...ceilings }));
+else {
+  const [gflops, gbps] = [ceilings.gflops, ceilings.gbps].map((limit) => limit.toFixed(1));
+  console.log(`adapter: ${gpu.adapter.name}; at most ${gflops} GFLOP/s in registers, ${gbps} GB/s copied`);
+}
 const results: BenchResult[] = [];
 for (const [name, make] of CASES) {
   if (!name.includes(what)) continue;
@@ -55,6 +61,7 @@ if (!json) {
       "case",
       "ms",
       "GFLOP/s",
+      "of the most",
       "GB/s",
       "tokens/s",
       ...peers.map((peer) => `${peer}: ms`),
@@ -64,6 +71,7 @@ if (!json) {
       result.case,
       number(result.median_ms, 2),
       number(result.gflops),
+      result.gflops === undefined ? "" : `${(100 * result.gflops / ceilings.gflops).toFixed(0)} %`,
       number(result.gbps, 2),
       number(result.tokens_per_second, 0),
       ...peers.map((peer) => number(result.peers[peer]?.median_ms, 2)),
