@@ -11,15 +11,19 @@ import type { SparsifySummary } from "../pipeline/sparsify.ts";
  * What a run is doing. `interrupted`: no process is at it and none said why (killed). `broken`: the folder is no run, or
  * a damaged one; `problem` says why.
  */
-export type RunStatus =
-  | "preparing"
-  | "training"
-  | "paused"
-  | "stopped"
-  | "failed"
-  | "interrupted"
-  | "finished"
-  | "broken";
+export const RUN_STATUSES = [
+  "preparing",
+  "training",
+  "paused",
+  "stopped",
+  "failed",
+  "interrupted",
+  "finished",
+  "broken",
+] as const;
+
+/** One of {@link RUN_STATUSES}. */
+export type RunStatus = typeof RUN_STATUSES[number];
 
 /** A phase of a run and how far it is. */
 export interface PhaseProgress {

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { RUN_STATUSES } from "./api.ts";
 import project from "../deno.json" with { type: "json" };
 
 type Schema = Record<string, unknown>;
@@ -69,19 +70,7 @@ export function openApiDocument(): Schema {
           properties: {
             name: text("The run's folder"),
             command: nullable(text("sparsify or pretrain")),
-            status: {
-              type: "string",
-              enum: [
-                "preparing",
-                "training",
-                "paused",
-                "stopped",
-                "failed",
-                "interrupted",
-                "finished",
-                "broken",
-              ],
-            },
+            status: { type: "string", enum: RUN_STATUSES },
             problem: nullable(text("Why it failed or is broken")),
             phases: list({
               type: "object",

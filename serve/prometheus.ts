@@ -3,18 +3,7 @@
  *
  * @module
  */
-import type { RunOverview } from "./api.ts";
-
-const STATUSES = [
-  "preparing",
-  "training",
-  "paused",
-  "stopped",
-  "failed",
-  "interrupted",
-  "finished",
-  "broken",
-] as const satisfies RunOverview["status"][];
+import { RUN_STATUSES, type RunOverview } from "./api.ts";
 
 type Sample = [labels: Record<string, string>, value: number | null | undefined];
 
@@ -37,7 +26,7 @@ export function prometheusText(runs: readonly RunOverview[], clients: number): s
     "run_status",
     "1 for the run's status, 0 for the others.",
     runs.flatMap((run) =>
-      STATUSES.map((status): Sample => [{ run: run.name, status }, Number(run.status === status)])
+      RUN_STATUSES.map((status): Sample => [{ run: run.name, status }, Number(run.status === status)])
     ),
   );
   gauge(
