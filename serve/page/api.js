@@ -3,12 +3,14 @@
 /** The server, asked with the token where there is one; and its live events, taken up again where they broke off. */
 
 const KEY = "token";
+/** A token may hold these characters, in an address as they are. */
+const IN_ADDRESS = /[#&]token=([A-Za-z0-9._~-]+)/;
 
 /** The token in the address is kept for this tab and taken out of sight. */
 export function takeToken() {
-  const found = /[#&]token=([^&]+)/.exec(location.hash);
+  const found = IN_ADDRESS.exec(location.hash);
   if (!found) return;
-  sessionStorage.setItem(KEY, decodeURIComponent(found[1]));
+  sessionStorage.setItem(KEY, found[1]);
   history.replaceState(null, "", location.pathname + location.search + "#/");
 }
 
@@ -33,16 +35,34 @@ export class ApiError extends Error {
   }
 }
 
+/** There was no answer at all. */
+export class UnreachableError extends Error {}
+
+/** Whether the server wants a token, or another one. @param {unknown} error */
+export const needsToken = (error) => error instanceof ApiError && error.status === 401;
+
 /** @param {Response} response */
 async function errorOf(response) {
   const { error } = await response.json().catch(() => ({ error: response.statusText }));
   return new ApiError(response.status, error);
 }
 
+/** @param {string} path @param {RequestInit} [init] */
+async function answerTo(path, init = {}) {
+  let response;
+  try {
+    response = await fetch(path, { ...init, headers: { ...authorization(), ...init.headers } });
+  } catch (error) {
+    if (init.signal?.aborted) throw error;
+    throw new UnreachableError("The server cannot be reached", { cause: error });
+  }
+  if (!response.ok) throw await errorOf(response);
+  return response;
+}
+
 /** @param {string} path @param {RequestInit} [init] @returns {Promise<any>} */
 export async function get(path, init = {}) {
-  const response = await fetch(path, { ...init, headers: { ...authorization(), ...init.headers } });
-  if (!response.ok) throw await errorOf(response);
+  const response = await answerTo(path, init);
   return await response.json();
 }
 
@@ -55,21 +75,26 @@ export const post = (path, body, signal) =>
     signal,
   });
 
-/**
- * Opens a report in a new tab. Where reading needs the token, a plain link cannot carry it.
- * @param {string} path
- */
-export async function readReport(path) {
-  const response = await fetch(path, { headers: authorization() });
-  if (!response.ok) throw await errorOf(response);
-  return await response.text();
+/** A file's bytes. @param {string} path */
+export const download = async (path) => await (await answerTo(path)).blob();
+
+/** @type {Promise<boolean> | undefined} */
+let readingIsFree;
+
+/** Whether a plain link, which carries no token, opens what lies there. The server is asked once. @param {string} path */
+export function opensByLink(path) {
+  if (!hasToken()) return Promise.resolve(true);
+  return readingIsFree ??= fetch(path, { method: "HEAD" }).then(({ status }) => status !== 401, () => true);
 }
 
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 5000;
+/** The server gives a sign of life every 15 s: after more than two left out, the connection is one in name only. */
+const SILENCE_MS = 40_000;
 
 /**
- * A run's live events, until `signal` ends them. EventSource cannot send a token, so the stream is read by hand.
+ * A run's live events, until `signal` ends them. EventSource cannot send a token, so the stream is read by hand. Throws
+ * where the server wants a token.
  *
  * @param {string} run
  * @param {{
@@ -84,13 +109,16 @@ const LAST_RETRY_MS = 5000;
 export async function follow(run, { after, onRows, onStatus, onGone, onConnection, signal }) {
   let wait = FIRST_RETRY_MS;
   while (!signal.aborted) {
+    const silence = new AbortController();
+    const giveUp = () => silence.abort();
+    let timer = setTimeout(giveUp, SILENCE_MS);
     try {
       const place = after();
       /** @type {Record<string, string>} */
       const resume = place ? { "Last-Event-ID": place } : {};
       const response = await fetch(`/api/runs/${encodeURIComponent(run)}/events`, {
         headers: { ...authorization(), ...resume },
-        signal,
+        signal: AbortSignal.any([signal, silence.signal]),
       });
       if (response.status === 404) return onGone();
       if (!response.ok || !response.body) throw await errorOf(response);
@@ -99,6 +127,8 @@ export async function follow(run, { after, onRows, onStatus, onGone, onConnectio
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       let pending = "";
       for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
+        clearTimeout(timer);
+        timer = setTimeout(giveUp, SILENCE_MS);
         const events = (pending + value).split("\n\n");
         pending = events.pop() ?? "";
         for (const event of events) {
@@ -112,8 +142,11 @@ export async function follow(run, { after, onRows, onStatus, onGone, onConnectio
           else if (type === "gone") return onGone();
         }
       }
-    } catch {
+    } catch (error) {
       // A server that went away, or a network: both are tried again.
+      if (needsToken(error)) throw error;
+    } finally {
+      clearTimeout(timer);
     }
     if (signal.aborted) return;
     onConnection(false);

@@ -118,18 +118,25 @@ const CHARTS = [
   },
 ];
 
+/** Those that have anything to show. @param {Line[]} lines @param {any[]} rows */
+const linesWithData = (lines, rows) =>
+  lines.filter(({ value, phases }) => rows.some((row) => phases.includes(row.phase) && value(row) !== null));
+
 /** @param {number | null} share */
 const percentOf = (share) => share === null || share <= 0 ? null : 100 * share;
 
 /** Rows with their speed. @param {any[]} rows */
 function withSpeed(rows) {
   return rows.map((row, n) => {
-    let from = n - SPEED_ROWS;
-    while (from > 0 && row.seconds - rows[from].seconds < SPEED_SECONDS && rows[from].phase === row.phase) {
+    let from = Math.max(0, n - SPEED_ROWS);
+    while (rows[from].phase !== row.phase) from++;
+    while (
+      from > 0 && row.seconds - rows[from].seconds < SPEED_SECONDS && rows[from - 1].phase === row.phase
+    ) {
       from--;
     }
     const before = rows[from];
-    const seconds = before?.phase === row.phase ? row.seconds - before.seconds : 0;
+    const seconds = row.seconds - before.seconds;
     return { ...row, speed: seconds >= SPEED_SECONDS ? (row.tokens - before.tokens) / seconds : null };
   });
 }
@@ -164,7 +171,9 @@ export function createCharts(parent, signal) {
   let rows = [];
   /** @type {any[]} */
   let marks = [];
-  /** @type {Map<string, any>} */
+  /** Of each chart. @type {Line[][]} */
+  let lines = CHARTS.map(() => []);
+  /** Those charts that show something. @type {Map<string, any>} */
   const plots = new Map();
   const boxes = CHARTS.map(({ key, title }) => {
     const box = document.createElement("figure");
@@ -198,7 +207,9 @@ export function createCharts(parent, signal) {
   function build() {
     for (const plot of plots.values()) plot.destroy();
     plots.clear();
-    CHARTS.forEach(({ key, unit, log, lines }, n) => {
+    CHARTS.forEach(({ key, unit, log }, n) => {
+      boxes[n].hidden = lines[n].length === 0;
+      if (boxes[n].hidden) return;
       const axis = {
         stroke: css("--quiet"),
         grid: { stroke: css("--rule"), width: 1 },
@@ -220,8 +231,11 @@ export function createCharts(parent, signal) {
                 ticks.map((tick) => tick === null ? null : number(tick)),
             }],
             series: [
-              { label: "step" },
-              ...lines.map(({ label, colour, dash, width = 1, points = false }) => ({
+              {
+                label: "step",
+                value: (/** @type {any} */ _, /** @type {number | null} */ step) => step ?? "–",
+              },
+              ...lines[n].map(({ label, colour, dash, width = 1, points = false }) => ({
                 label,
                 stroke: css(colour),
                 width,
@@ -234,7 +248,7 @@ export function createCharts(parent, signal) {
             ],
             hooks: { draw: [drawMarks] },
           },
-          columns(rows, lines),
+          columns(rows, lines[n]),
           boxes[n],
         ),
       );
@@ -244,7 +258,7 @@ export function createCharts(parent, signal) {
   build();
   const resize = new ResizeObserver(() => {
     CHARTS.forEach(({ key }, n) =>
-      plots.get(key).setSize({ width: Math.max(200, boxes[n].clientWidth), height: HEIGHT })
+      plots.get(key)?.setSize({ width: Math.max(200, boxes[n].clientWidth), height: HEIGHT })
     );
   });
   resize.observe(parent);
@@ -260,10 +274,10 @@ export function createCharts(parent, signal) {
     draw(all, signatures) {
       rows = withSpeed(all);
       marks = signatures;
-      CHARTS.forEach(({ key, lines }, n) => {
-        plots.get(key).setData(columns(rows, lines));
-        boxes[n].dataset.points = String(rows.length);
-      });
+      const before = lines;
+      lines = CHARTS.map((chart) => linesWithData(chart.lines, rows));
+      if (lines.some((of, n) => of.length !== before[n].length)) build();
+      else CHARTS.forEach(({ key }, n) => plots.get(key)?.setData(columns(rows, lines[n])));
       const last = all.at(-1);
       parent.dataset.rows = String(all.length);
       parent.dataset.last = last ? `${last.phase}:${last.step}` : "";

@@ -1,6 +1,7 @@
 /// <reference lib="dom" />
 // @ts-check
 /** Elements from data. What is given as text stays text, whatever stands in it. */
+import { ago } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -32,9 +33,18 @@ export function svg(tag, attributes) {
   return made;
 }
 
+/** How long ago something was, which {@link refreshTimes} keeps true. @param {string | null} time ISO 8601 */
+export const timeAgo = (time) => time && element("time", { dateTime: time }, ago(time));
+
+/** Brings every {@link timeAgo} up to now. */
+export function refreshTimes() {
+  for (const time of document.querySelectorAll("time")) time.textContent = ago(time.dateTime);
+}
+
 /**
  * A place whose content is made anew from data, and is touched only where it differs: what is typed, selected or
- * unfolded stays as it is until there is news for it.
+ * unfolded stays as it is until there is news for it. An element with `data-key` that has the focus passes it on to its
+ * successor.
  *
  * @template Data
  * @param {(data: Data) => Child | Child[]} render
@@ -49,7 +59,13 @@ export function place(render) {
       const key = JSON.stringify(data) ?? "";
       if (key === shown) return;
       shown = key;
+      const focused = at.contains(document.activeElement)
+        ? /** @type {HTMLElement} */ (document.activeElement).dataset.key
+        : undefined;
       at.replaceChildren(...element("div", {}, render(data)).childNodes);
+      if (focused === undefined) return;
+      const next = at.querySelector(`[data-key="${CSS.escape(focused)}"]`);
+      /** @type {HTMLElement | null} */ (next)?.focus({ preventScroll: true });
     },
   };
 }

@@ -13,6 +13,8 @@ const COLOURS = 7;
 const DENSE_THRESHOLD = 0.1;
 /** Arcs drawn of one model, the heaviest: more cannot be told apart. */
 const MOST_ARCS = 2000;
+/** Edges of a token that are named under the drawing. */
+const MOST_NAMED = 12;
 const PROMPT = "The President of the United States shall be the Commander in Chief of the Army";
 
 /** A token as it can be seen: line ends and tabs by signs. @param {string} token */
@@ -38,7 +40,7 @@ export function createExplorer(parent, run, detail, signal) {
   const heads = element("div", { className: "head-choice" });
   heads.setAttribute("role", "group");
   heads.setAttribute("aria-label", "Head");
-  const panels = element("div", { className: "panels" });
+  const panels = element("div");
   parent.append(
     element("h2", {}, "Attention on a prompt"),
     form,
@@ -49,6 +51,10 @@ export function createExplorer(parent, run, detail, signal) {
 
   /** @type {{ sparse?: AttentionAnswer, dense?: AttentionAnswer }} */
   let answers = {};
+  // A run of pre-training trains only one of the two.
+  const models = /** @type {("sparse" | "dense")[]} */ (
+    detail.command === "pretrain" ? [detail.settings.sparse ? "sparse" : "dense"] : ["sparse", "dense"]
+  );
   /** "all", or layer and head. @type {string} */
   let chosen = "all";
 
@@ -62,47 +68,54 @@ export function createExplorer(parent, run, detail, signal) {
         { prompt: input.value, model, threshold: model === "sparse" ? 0 : DENSE_THRESHOLD },
         signal,
       );
-    const [sparse, dense] = await Promise.allSettled([ask("sparse"), ask("dense")]);
+    const results = await Promise.allSettled(models.map(ask));
+    if (signal.aborted) return;
     button.disabled = false;
-    const errors = [sparse, dense].flatMap((result) =>
-      result.status === "rejected" ? [result.reason.message] : []
-    );
-    answers = {
-      sparse: sparse.status === "fulfilled" ? sparse.value : undefined,
-      dense: dense.status === "fulfilled" ? dense.value : undefined,
-    };
-    note.textContent = [...new Set(errors)].join(" ");
+    answers = {};
+    const errors = new Set();
+    results.forEach((result, n) => {
+      if (result.status === "fulfilled") answers[models[n]] = result.value;
+      else errors.add(result.reason.message);
+    });
+    note.textContent = [...errors].join(" ");
+    showHeads();
     show();
   });
 
-  function show() {
-    const counted = answers.sparse ?? answers.dense;
+  /** The choice of a head: all of them, and below a grid with a row a layer. */
+  function showHeads() {
     heads.replaceChildren();
-    panels.replaceChildren();
-    parent.dataset.head = chosen;
+    const counted = answers.sparse ?? answers.dense;
     if (!counted) return;
-    const count = (/** @type {string} */ key) =>
-      counted.edges.filter(([layer, head]) => key === "all" || key === `${layer}.${head}`).length;
-    const keys = ["all"];
-    for (let layer = 0; layer < counted.layers; layer++) {
-      for (let head = 0; head < counted.heads; head++) keys.push(`${layer}.${head}`);
-    }
-    for (const key of keys) {
-      const edges = count(key);
-      const choice = element("button", { type: "button" }, key === "all" ? "all heads" : key);
-      choice.title = key === "all"
-        ? "All layers and heads"
-        : `layer ${key.replace(".", ", head ")}: ${edges} edges`;
-      choice.setAttribute("aria-pressed", String(key === chosen));
-      choice.classList.toggle("without", edges === 0);
-      if (key !== "all") choice.classList.add(`layer-${Number(key.split(".")[0]) % COLOURS}`);
-      choice.addEventListener("click", () => {
+    const choice = (/** @type {string} */ key, /** @type {string} */ title) => {
+      const button = element("button", { type: "button", title }, key === "all" ? "all heads" : key);
+      button.dataset.head = key;
+      button.addEventListener("click", () => {
         chosen = key;
         show();
       });
-      heads.append(choice);
+      return button;
+    };
+    const grid = element("div", { className: "head-grid" });
+    grid.style.gridTemplateColumns = `repeat(${counted.heads}, max-content)`;
+    for (let layer = 0; layer < counted.layers; layer++) {
+      for (let head = 0; head < counted.heads; head++) {
+        const edges = counted.edges.filter(([l, h]) => l === layer && h === head).length;
+        const button = choice(`${layer}.${head}`, `layer ${layer}, head ${head}: ${whole(edges)} edges`);
+        button.classList.add(`layer-${layer % COLOURS}`);
+        button.classList.toggle("without", edges === 0);
+        grid.append(button);
+      }
     }
-    for (const model of /** @type {const} */ (["sparse", "dense"])) {
+    heads.append(choice("all", "All layers and heads"), grid);
+  }
+
+  function show() {
+    for (const button of heads.querySelectorAll("button")) {
+      button.setAttribute("aria-pressed", String(button.dataset.head === chosen));
+    }
+    panels.replaceChildren();
+    for (const model of models) {
       if (answers[model]) panels.append(panel(model, answers[model]));
     }
   }
@@ -123,31 +136,71 @@ export function createExplorer(parent, run, detail, signal) {
       : `all ${
         whole(answer.causal_pairs)
       } edges are open; shown are those with a weight of at least ${DENSE_THRESHOLD}`;
-    const box = element("figure", { className: "attention" });
-    box.dataset.model = model;
-    box.dataset.edges = String(mine.length);
+    const box = element("figure", { className: "attention", data: { model } });
+    const ofToken = element("p", { className: "of-token quiet" }, TOKEN_HINT);
     box.append(
       element("figcaption", {}, element("strong", {}, model), ` ${weights}: ${facts}.`),
-      drawing(answer.tokens, drawn),
+      drawing(answer.tokens, drawn, (token) => {
+        ofToken.replaceChildren(
+          ...token === undefined ? [TOKEN_HINT] : describe(token, answer.tokens.map(visible), drawn),
+        );
+      }),
+      ofToken,
+      element(
+        "p",
+        {},
+        "Next: ",
+        answer.next.flatMap(({ token, probability }) => [
+          element("code", {}, visible(token)),
+          ` ${percent(probability)}  `,
+        ]),
+      ),
       element(
         "p",
         { className: "quiet" },
-        drawn.length < mine.length ? `The ${MOST_ARCS} heaviest of ${whole(mine.length)} are drawn. ` : "",
-        answer.truncated ? `The prompt is cut after ${answer.tokens.length} tokens. ` : "",
-        "Next: ",
-        answer.next.map(({ token, probability }) => `${visible(token)} ${percent(probability)}`).join(", "),
+        answer.omitted > 0 ? `The answer leaves out the ${whole(answer.omitted)} lightest edges. ` : "",
+        drawn.length < mine.length
+          ? `The ${whole(MOST_ARCS)} heaviest of ${whole(mine.length)} are drawn. `
+          : "",
+        answer.truncated ? `The prompt is cut after ${answer.tokens.length} tokens.` : "",
       ),
     );
     return box;
   }
+}
 
-  show();
+const TOKEN_HINT = "Point at a token, or go to it with Tab, to see its edges and their weights.";
+
+/** What a token reads and what reads it, the heaviest first. @param {number} token @param {string[]} texts @param {AttentionEdge[]} edges */
+function describe(token, texts, edges) {
+  const own = edges.filter(([, , query, key]) => query === token || key === token).sort((a, b) =>
+    b[4] - a[4]
+  );
+  const items = own.slice(0, MOST_NAMED).map(([layer, head, query, key, weight]) =>
+    element(
+      "span",
+      { className: "edge" },
+      element("code", {}, texts[query]),
+      " reads ",
+      query === key ? "itself" : element("code", {}, texts[key]),
+      ` ${weight.toFixed(3)} (${layer}.${head})`,
+    )
+  );
+  const more = own.length - items.length;
+  return [
+    element("strong", {}, `${texts[token]} has ${own.length} ${own.length === 1 ? "edge" : "edges"}`),
+    ...items,
+    ...more > 0 ? [`and ${whole(more)} lighter`] : [],
+  ];
 }
 
 const measure = document.createElement("canvas").getContext("2d");
 
-/** Tokens in a row, and an arc from each key to its query above them. @param {string[]} tokens @param {AttentionEdge[]} edges */
-function drawing(tokens, edges) {
+/**
+ * Tokens in a row, and an arc from each key to its query above them. `onToken` is told which one is looked at.
+ * @param {string[]} tokens @param {AttentionEdge[]} edges @param {(token: number | undefined) => void} onToken
+ */
+function drawing(tokens, edges, onToken) {
   const texts = tokens.map(visible);
   if (measure) measure.font = FONT;
   let x = GAP;
@@ -207,21 +260,15 @@ function drawing(tokens, edges) {
     title.textContent = `${text}: ${own} edges`;
     token.append(title, ground, label);
     const light = (/** @type {boolean} */ on) => {
+      onToken(on ? n : undefined);
       picture.classList.toggle("lit", on);
       for (const arc of arcs.children) {
         const [, , query, key] = (/** @type {SVGElement} */ (arc).dataset.edge ?? "").split(".").map(Number);
         arc.classList.toggle("on", on && (query === n || key === n));
       }
     };
-    for (
-      const [event, on]
-        of /** @type {[string, boolean][]} */ ([["pointerenter", true], ["pointerleave", false], [
-          "focus",
-          true,
-        ], ["blur", false]])
-    ) {
-      token.addEventListener(event, () => light(on));
-    }
+    for (const event of ["pointerenter", "focus"]) token.addEventListener(event, () => light(true));
+    for (const event of ["pointerleave", "blur"]) token.addEventListener(event, () => light(false));
     picture.append(token);
   });
   const scroll = element("div", { className: "scroll" });

@@ -5,6 +5,10 @@
 /** @param {number | null | undefined} value @param {number} digits */
 export const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
 
+/** A difference, with its sign. @param {number | null | undefined} value */
+export const signed = (value) =>
+  value === null || value === undefined ? "–" : `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(3)}`;
+
 /** A share as per cent. @param {number | null | undefined} share */
 export function percent(share) {
   if (share === null || share === undefined) return "–";
@@ -23,9 +27,8 @@ export function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${String(Math.floor(whole % 3600 / 60)).padStart(2, "0")} min`;
 }
 
-/** How long ago. @param {string | null} time ISO 8601 */
+/** How long ago. @param {string} time ISO 8601 */
 export function ago(time) {
-  if (!time) return "";
   const seconds = (Date.now() - Date.parse(time)) / 1000;
   if (seconds < 5) return "just now";
   return `${seconds < 86_400 ? duration(seconds) : `${Math.floor(seconds / 86_400)} d`} ago`;

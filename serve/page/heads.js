@@ -1,7 +1,7 @@
 /// <reference lib="dom" />
 // @ts-check
 /** A map of the heads, coloured by their open edges, that can be moved through the run's history. */
-import { percent, PHASE_NAMES } from "./format.js";
+import { isAfter, percent, PHASE_NAMES } from "./format.js";
 
 /** Stops of the cividis map (Nuñez, Anderton and Renslow 2018), dark to light: for every colour vision, and in grey. */
 const STOPS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [194, 184, 108], [254, 232, 56]];
@@ -54,7 +54,14 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
     for (let head = 0; head < heads; head++) cells.push(row.insertCell());
   }
   scroll.append(table);
-  parent.append(title, caption, slider, scroll);
+  const key = document.createElement("p");
+  key.className = "quiet key";
+  const [from, ramp, to] = ["span", "span", "span"].map((tag) => document.createElement(tag));
+  from.textContent = percent(LOWEST);
+  ramp.className = "ramp";
+  to.textContent = "100 %, logarithmic";
+  key.append(from, ramp, to);
+  parent.append(title, caption, slider, scroll, key);
 
   let following = true;
   slider.addEventListener("input", () => {
@@ -69,10 +76,8 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
     const at = Number(slider.value);
     const snapshot = snapshots[at];
     parent.dataset.snapshots = String(snapshots.length);
-    if (!snapshot) {
-      caption.textContent = "Nothing is measured yet.";
-      return;
-    }
+    parent.hidden = !snapshot;
+    if (!snapshot) return;
     const { phase, step, hard, expected } = snapshot;
     const shares = hard ?? expected;
     const which = hard ? "share with hard gates, on validation tokens" : "expected share while training";
@@ -92,10 +97,11 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
   show();
 
   return {
-    /** Takes new rows of metrics. @param {any[]} rows */
+    /** Takes new rows of metrics, of which some may be known. @param {any[]} rows */
     append(rows) {
       for (const { phase, step, open_by_head: hard, expected_open_by_head: expected } of rows) {
-        if (hard || expected) snapshots.push({ phase, step, hard, expected });
+        const snapshot = { phase, step, hard, expected };
+        if ((hard || expected) && isAfter(snapshot, snapshots.at(-1))) snapshots.push(snapshot);
       }
       show();
     },

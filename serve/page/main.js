@@ -1,10 +1,13 @@
 /// <reference lib="dom" />
 // @ts-check
 /** What is shown, by the address: #/ the runs, #/runs/NAME one of them. */
-import { ApiError, setToken, takeToken } from "./api.js";
-import { element } from "./dom.js";
+import { hasToken, needsToken, setToken, takeToken, UnreachableError } from "./api.js";
+import { element, refreshTimes } from "./dom.js";
 import { showOverview } from "./overview.js";
 import { showRun } from "./run.js";
+
+const RETRY_MS = 2000;
+const TIMES_MS = 1000;
 
 const view = /** @type {HTMLElement} */ (document.getElementById("view"));
 const connection = /** @type {HTMLElement} */ (document.getElementById("connection"));
@@ -19,12 +22,19 @@ function setConnection(state) {
 
 /** @param {unknown} error */
 function showError(error) {
-  if (error instanceof ApiError && error.status === 401) return askForToken();
+  if (needsToken(error)) return askForToken();
+  const again = error instanceof UnreachableError;
+  if (again) {
+    setConnection("lost");
+    const timer = setTimeout(show, RETRY_MS);
+    shown?.signal.addEventListener("abort", () => clearTimeout(timer));
+  }
   view.replaceChildren(element(
     "section",
     { className: "notice" },
     element("h1", {}, "That did not work"),
     element("p", {}, error instanceof Error ? error.message : String(error)),
+    again && element("p", { className: "quiet" }, "Trying again."),
     element("p", {}, element("a", { href: "#/" }, "All runs")),
   ));
 }
@@ -40,6 +50,7 @@ function askForToken() {
     "section",
     { className: "notice" },
     element("h1", {}, "A token is needed"),
+    hasToken() && element("p", { className: "note" }, "The server refused the one that was given."),
     element("p", {}, "The server printed it, with its address, when it started."),
     element(
       "form",
@@ -62,11 +73,17 @@ async function show() {
     if (name === undefined) await showOverview(view, { signal, setConnection });
     else await showRun(view, decodeURIComponent(name), { signal, setConnection });
   } catch (error) {
-    if (!signal.aborted) showError(error);
+    if (signal.aborted) return;
+    // What was begun ends; only the message is left.
+    shown.abort();
+    shown = new AbortController();
+    setConnection("");
+    showError(error);
   }
 }
 
 takeToken();
+setInterval(refreshTimes, TIMES_MS);
 addEventListener("hashchange", () => {
   takeToken();
   show();

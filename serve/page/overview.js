@@ -1,14 +1,23 @@
 /// <reference lib="dom" />
 // @ts-check
 /** All runs, newest first. */
-import { get } from "./api.js";
-import { element, place } from "./dom.js";
-import { ago, duration, fixed, percent, PHASE_NAMES, STATUS_MARKS } from "./format.js";
+import { get, needsToken } from "./api.js";
+import { element, place, timeAgo } from "./dom.js";
+import { duration, fixed, percent, PHASE_NAMES, signed, STATUS_MARKS } from "./format.js";
 
 /** @import { RunOverview } from "../api.ts" */
 
 const REFRESH_MS = 3000;
-const HEADINGS = ["run", "status", "progress", "loss above target", "open edges", "time left", "last"];
+const HEADINGS = [
+  "run",
+  "status",
+  "progress",
+  "validation loss",
+  "above target",
+  "open edges",
+  "time left",
+  "last",
+];
 
 /**
  * @param {HTMLElement} view
@@ -21,15 +30,16 @@ export async function showOverview(view, { signal, setConnection }) {
   list.show(runs);
   view.replaceChildren(element("h1", {}, "Runs"), list.at);
   setConnection("live");
-  const timer = setInterval(async () => {
+  while (!signal.aborted) {
+    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
     try {
       list.show(await get("/api/runs", { signal }));
       setConnection("live");
-    } catch {
-      if (!signal.aborted) setConnection("lost");
+    } catch (error) {
+      if (signal.aborted || needsToken(error)) throw error;
+      setConnection("lost");
     }
-  }, REFRESH_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
+  }
 }
 
 const empty = () =>
@@ -57,26 +67,31 @@ function table(runs) {
 
 /** @param {RunOverview} run */
 function row(run) {
-  const { name, phases, last, signatures } = run;
+  const { name, phases, last, evaluation, signatures } = run;
   const done = phases.reduce((sum, { step }) => sum + step, 0);
   const all = phases.reduce((sum, { steps }) => sum + steps, 0);
   const under = phases.find(({ phase }) => phase === last?.phase);
   const warning = run.status === "finished" ? undefined : signatures.at(-1);
-  const above = last?.constraint ?? null;
+  const title = element(
+    "td",
+    {},
+    element("a", { href: `#/runs/${encodeURIComponent(name)}`, data: { key: name } }, name),
+    warning && element("span", { className: "warn", title: warning.message }, ` ⚠ ${warning.name}`),
+  );
+  if (run.status === "broken") {
+    const rest = element("td", { colSpan: HEADINGS.length - 1, className: "rest" }, status(run));
+    return element("tr", { data: { run: name } }, title, rest);
+  }
+  const facts = [fixed(evaluation?.validation_ce, 3), signed(last?.constraint), percent(openEdges(run))];
   return element(
     "tr",
     { data: { run: name } },
-    element(
-      "td",
-      {},
-      element("a", { href: `#/runs/${encodeURIComponent(name)}` }, name),
-      warning && element("span", { className: "warn", title: warning.message }, ` ⚠ ${warning.name}`),
-    ),
+    title,
     element("td", {}, status(run)),
     element(
       "td",
-      {},
-      all > 0 && element("progress", { max: all, value: done, label: "steps done" }),
+      { className: "progress" },
+      element("progress", { max: Math.max(1, all), value: done, label: "steps done" }),
       under &&
         element(
           "span",
@@ -84,10 +99,9 @@ function row(run) {
           ` ${PHASE_NAMES[under.phase]} ${under.step} of ${under.steps}`,
         ),
     ),
-    element("td", {}, above === null ? "–" : `${above >= 0 ? "+" : "−"}${fixed(Math.abs(above), 3)}`),
-    element("td", {}, percent(openEdges(run))),
-    element("td", {}, duration(run.seconds_left)),
-    element("td", { className: "quiet" }, ago(run.updated)),
+    [...facts, duration(run.seconds_left), timeAgo(run.updated) ?? "–"].map((fact, n) =>
+      element("td", { className: "fact", data: { name: HEADINGS[n + 3] } }, fact)
+    ),
   );
 }
 

@@ -1,11 +1,11 @@
 /// <reference lib="dom" />
 // @ts-check
 /** One run: its state, charts, heads, attention, settings and files, live. */
-import { follow, get, hasToken, post, readReport } from "./api.js";
+import { download, follow, get, hasToken, opensByLink, post } from "./api.js";
 import { createCharts } from "./charts.js";
-import { element, place } from "./dom.js";
+import { element, place, timeAgo } from "./dom.js";
 import { createExplorer } from "./explorer.js";
-import { ago, duration, fixed, isAfter, percent, PHASE_NAMES, placeOf, size, whole } from "./format.js";
+import { duration, fixed, isAfter, percent, PHASE_NAMES, placeOf, signed, size, whole } from "./format.js";
 import { createHeadMap } from "./heads.js";
 import { openEdges, status } from "./overview.js";
 
@@ -13,7 +13,7 @@ import { openEdges, status } from "./overview.js";
 /** @typedef {{ status: string, control: RunDetail["control"], note: string }} Steering */
 
 const FIRST_POINTS = 1500;
-/** Rows held in memory, above which every other one is dropped. */
+/** Rows held in memory, above which half of them are dropped, evenly over the steps. */
 const MOST_ROWS = 5000;
 const NOTE_MS = 5000;
 const LIVE = ["preparing", "training", "paused"];
@@ -25,12 +25,13 @@ const LIVE = ["preparing", "training", "paused"];
 export async function showRun(view, name, { signal, setConnection }) {
   document.title = `${name} – sparse attention`;
   const base = `/api/runs/${encodeURIComponent(name)}`;
-  const [detail, metrics, heads, checkpoints] = await Promise.all([
+  const [detail, metrics, checkpoints] = await Promise.all([
     get(base, { signal }),
     get(`${base}/metrics?points=${FIRST_POINTS}`, { signal }),
-    get(`${base}/heads`, { signal }),
     get(`${base}/checkpoints`, { signal }),
   ]);
+  // After the rows, behind whose last the live events begin: so no snapshot is missed, and those known are left out.
+  const heads = await get(`${base}/heads`, { signal });
 
   /** @type {RunDetail} */
   let run = detail;
@@ -62,11 +63,13 @@ export async function showRun(view, name, { signal, setConnection }) {
   );
   const charts = createCharts(chartsAt, signal);
   const map = createHeadMap(headsAt, heads);
-  createExplorer(explorerAt, name, detail, signal);
+  if (detail.layers > 0) createExplorer(explorerAt, name, detail, signal);
 
   /** @type {any[]} */
   let rows = metrics.rows;
   let last = rows.at(-1);
+  /** The last row of the phase that has gates, or of pre-training. */
+  let main = rows.findLast((row) => row.phase !== "control");
   let drawing = 0;
   const draw = () => {
     if (drawing !== 0) return;
@@ -76,7 +79,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     });
   };
   const show = () => {
-    header.show(run);
+    header.show({ run, main });
     signatures.show(run.signatures);
     steer({ status: run.status });
     draw();
@@ -103,8 +106,9 @@ export async function showRun(view, name, { signal, setConnection }) {
       rows.push(...fresh);
       last = fresh.at(-1);
       if (rows.length > MOST_ROWS) {
-        rows = rows.filter((row, n) => n % 2 === 0 || row.validation_ce !== null || row === last);
+        rows = thin(rows, MOST_ROWS / 2);
       }
+      main = fresh.findLast((row) => row.phase !== "control") ?? main;
       map.append(fresh);
       draw();
       if (fresh.some((row) => row.validation_ce !== null)) refresh().catch(() => {});
@@ -117,24 +121,38 @@ export async function showRun(view, name, { signal, setConnection }) {
     },
     onGone() {
       setConnection("");
-      steer({ note: "The run's folder is gone." });
+      steer({ note: "The run's folder is gone.", status: "" });
     },
     onConnection: (connected) => setConnection(connected ? "live" : "lost"),
   });
 }
 
-/** @param {RunDetail} run */
-function headerOf(run) {
-  const { last, phases, summary } = run;
+/** About so many of the rows, evenly over the steps, with the last and those that hold an evaluation. @param {any[]} rows @param {number} count */
+function thin(rows, count) {
+  const steps = rows.reduce((most, { step }) => Math.max(most, step), 0);
+  const phases = new Set(rows.map(({ phase }) => phase)).size;
+  const width = steps * phases / count;
+  const slot = (/** @type {any} */ { phase, step }) => `${phase} ${Math.floor(step / width)}`;
+  return rows.filter((row, n) =>
+    n === 0 || n === rows.length - 1 || row.validation_ce !== null || slot(row) !== slot(rows[n - 1])
+  );
+}
+
+/** @param {{ run: RunDetail, main: any }} data */
+function headerOf({ run, main }) {
+  const { last, phases, summary, evaluation } = run;
+  const live = LIVE.includes(run.status);
   const facts = [
-    ["loss", fixed(last?.ce, 3)],
-    ["target τ", fixed(last?.target, 3)],
-    ["above target", fixed(last?.constraint, 3)],
-    ["λ", last?.lambda === null || last?.lambda === undefined ? "–" : last.lambda.toPrecision(2)],
+    ["training loss", live ? fixed(last?.ce, 3) : "–"],
+    ["validation loss", fixed(evaluation?.validation_ce, 3)],
+    ["target τ", fixed(main?.target, 3)],
+    ["above target", signed(main?.constraint)],
+    ["λ", main?.lambda?.toPrecision(2) ?? "–"],
     ["open edges", percent(openEdges(run))],
     ["tokens/s", whole(run.tokens_per_second)],
     ["time left", duration(run.seconds_left)],
   ];
+  const shown = facts.filter(([, value]) => live || value !== "–");
   return [
     element(
       "div",
@@ -149,15 +167,19 @@ function headerOf(run) {
           ` ${step} of ${steps}`,
         )
       ),
-      element("span", { className: "quiet" }, ago(run.updated)),
+      element("span", { className: "quiet" }, timeAgo(run.updated)),
     ),
     summary && "sparse" in summary && resultOf(summary),
     element(
       "dl",
       { className: "facts" },
-      facts.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))),
+      shown.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))),
     ),
-    !last && element("p", { className: "quiet" }, "No step is done yet."),
+    !last && run.status !== "broken" && element(
+      "p",
+      { className: "notice" },
+      live ? "No step is done yet. The charts begin with the first." : "No step was done.",
+    ),
   ];
 }
 
@@ -198,14 +220,20 @@ function controlsOf({ status, control, note }, steer, base, detail) {
     }
   };
   const { paused, stop, slack } = control;
-  const pause = element("button", { onclick: () => wish({ paused: !paused }) }, paused ? "Go on" : "Pause");
+  const pause = element(
+    "button",
+    { data: { key: "pause" }, onclick: () => wish({ paused: !paused }) },
+    paused ? "Go on" : "Pause",
+  );
   const end = element("button", {
+    data: { key: "stop" },
     disabled: stop,
     onclick() {
       if (confirm("Stop after the next step, with a checkpoint? It can be resumed.")) wish({ stop: true });
     },
   }, stop ? "Stopping…" : "Stop");
   const input = element("input", {
+    data: { key: "slack" },
     type: "number",
     step: "any",
     value: String(slack ?? detail.settings.slack),
@@ -220,7 +248,7 @@ function controlsOf({ status, control, note }, steer, base, detail) {
       },
     },
     element("label", {}, "slack, nats ", input),
-    element("button", {}, "Change"),
+    element("button", { data: { key: "change" } }, "Change"),
   );
   return element("div", { className: "row controls" }, pause, end, detail.command === "sparsify" && form);
 }
@@ -240,16 +268,10 @@ function signaturesOf(found) {
 function filesOf({ reports, checkpoints }, run) {
   const reportItems = reports.map(({ file, bytes }) => {
     const href = `/runs/${encodeURIComponent(run)}/reports/${encodeURIComponent(file)}`;
-    const onclick = async (/** @type {MouseEvent} */ event) => {
-      // A link cannot carry the token, which reading needs beyond loopback.
-      if (!hasToken()) return;
-      event.preventDefault();
-      const tab = open("", "_blank");
-      const page = new Blob([await readReport(href)], { type: "text/html" });
-      if (tab) tab.location.href = URL.createObjectURL(page);
-    };
-    const link = element("a", { href, target: "_blank", rel: "noopener", onclick }, file);
-    return element("li", {}, link, element("span", { className: "quiet" }, ` ${size(bytes)}`));
+    const link = element("a", { href, target: "_blank", rel: "noopener" }, file);
+    const about = element("span", { className: "quiet" }, ` ${size(bytes)}`);
+    saveInstead(link, about, `${run}-${file}`);
+    return element("li", {}, link, about);
   });
   return [
     element("h2", {}, "Reports and checkpoints"),
@@ -260,11 +282,33 @@ function filesOf({ reports, checkpoints }, run) {
       "ul",
       { className: "quiet" },
       checkpoints.checkpoints.map(({ file, bytes, written }) =>
-        element("li", {}, `${file}, ${size(bytes)}, ${ago(written)}`)
+        element("li", {}, `${file}, ${size(bytes)}, `, timeAgo(written))
       ),
       checkpoints.torn.map((file) => element("li", {}, `${file}: half-written or damaged`)),
     ),
   ];
+}
+
+/**
+ * Where reading needs the token, which a link cannot carry, the report is saved to be opened from disk. (Shown from a
+ * Blob it would be under this page's policy, which forbids the style that stands in it.)
+ *
+ * @param {HTMLAnchorElement} link @param {HTMLElement} about @param {string} name
+ */
+async function saveInstead(link, about, name) {
+  const { href } = link;
+  if (await opensByLink(href)) return;
+  about.append(", saved on this device to be opened there");
+  link.onclick = async (event) => {
+    event.preventDefault();
+    try {
+      const address = URL.createObjectURL(await download(href));
+      element("a", { href: address, download: name }).click();
+      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+    } catch (error) {
+      about.replaceChildren(` ${error instanceof Error ? error.message : String(error)}`);
+    }
+  };
 }
 
 /** @param {RunDetail} run */
