@@ -384,27 +384,6 @@ pageTest(
   },
 );
 
-pageTest("on a phone nothing is cut off", async ({ page, url, folder, complaints }) => {
-  const run = await fakeRun(folder, "a-run-with-a-name-of-some-length", {
-    rows: rowsFrom(1, 20),
-    control: true,
-  });
-  await page.setViewportSize({ width: 375, height: 812 });
-  await page.goto(url);
-  await page.locator("table.runs").waitFor();
-  const beyond = `[...document.querySelectorAll("main *")].filter((at) => {
-    const { left, right, width } = at.getBoundingClientRect();
-    return width > 0 && (left < 0 || right > innerWidth);
-  }).map((at) => at.outerHTML.slice(0, 80))`;
-  assertEquals(await page.evaluate(beyond), []);
-  assert(await page.getByText("12.5 %").or(page.getByText("13 %")).first().isVisible());
-  await page.locator("tr a").click();
-  await page.locator("#charts[data-last='sparse:20']").waitFor();
-  assertEquals(await page.evaluate("document.documentElement.scrollWidth"), 375);
-  run.release();
-  assertEquals(complaints, []);
-});
-
 pageTest("the first paint is within a second", async ({ page, url, folder }) => {
   await fakeRun(folder, "r", { live: false, rows: rowsFrom(1, 20) });
   await page.goto(url);
