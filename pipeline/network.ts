@@ -100,13 +100,21 @@ export interface Network {
     parameters: Parameters,
     options?: { backward?: HeadBackward; teacher?: Parameters },
   ): void;
-  /** Adds every parameter's gradient to `gradients`, after {@link Network.head} with `backward`. */
+  /**
+   * Adds every parameter's gradient to `gradients`, after {@link Network.head} with `backward`. Without `gradients`, only
+   * activations get theirs. `hook` sees them as they are computed, by the names of what they are gradients of:
+   * `ln_final.hook_normalized` (before anything else: it may be filled there), `blocks.N.attn.hook_qkv`,
+   * `blocks.N.attn.hook_z`, `blocks.N.ln1.hook_normalized`, `blocks.N.ln2.hook_normalized`,
+   * `blocks.N.mlp.hook_pre`, `blocks.N.mlp.hook_post`, `blocks.N.hook_resid_pre`, `blocks.N.hook_resid_mid` and
+   * `blocks.N.hook_resid_post` of the last block. Layers share their tensors: use them in the hook.
+   */
   backward(
     recorder: Recorder,
     parameters: Parameters,
-    gradients: Parameters,
+    gradients: Parameters | undefined,
     mode: GateMode,
     edgeScale: Tensor,
+    hook?: ActivationHook,
   ): void;
   /** Computes the logits of one of {@link Network.blocks} into {@link Network.logitsTensor}. */
   logits(recorder: Recorder, parameters: Parameters, block: number): void;
@@ -280,11 +288,12 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     recorder: Recorder,
     linear: Awaited<ReturnType<typeof prepareLinear>>,
     parameters: Parameters,
-    gradients: Parameters,
+    gradients: Parameters | undefined,
     name: string,
     { x, dy, dx }: { x: Tensor; dy: Tensor; dx: Tensor },
   ): void {
     linear.dx!.record(recorder, { a: dy, b: parameters.get(`${name}.weight`)!, c: dx });
+    if (!gradients) return;
     linear.dweight!.record(recorder, { a: x, b: dy, c: gradients.get(`${name}.weight`)! });
     linear.dbias!.record(recorder, { dc: dy, dbias: gradients.get(`${name}.bias`)! });
   }
@@ -476,21 +485,27 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       recordLogits(recorder, parameters, block, normFinal, logits);
     },
 
-    backward(recorder, parameters, gradients, mode, edgeScale) {
+    backward(recorder, parameters, gradients, mode, edgeScale, hook) {
       const get = (name: string): Tensor => parameters.get(name)!;
-      const gradient = (name: string): Tensor => gradients.get(name)!;
+      const gradient = (name: string): Tensor => gradients!.get(name)!;
+      const done = (name: string, tensor: Tensor): void => hook?.(name, tensor, recorder);
+      /** What a layer norm's two parameters get, where parameters get any. */
+      const ofNorm = (name: string) =>
+        gradients && { dweight: gradient(`${name}.weight`), dbias: gradient(`${name}.bias`) };
       const { dresidual, dresidualMid, dnorm, dz, dqkv, dmlpPost, dmlpPre, delta } = scratch!;
+      done("ln_final.hook_normalized", dnorm);
       layerNorm.backward(recorder, {
         x: residualFinal,
         weight: get("ln_f.weight"),
         statistics: statisticsFinal,
         dy: dnorm,
         dx: dresidual,
-        dweight: gradient("ln_f.weight"),
-        dbias: gradient("ln_f.bias"),
+        parameters: ofNorm("ln_f"),
       });
+      done(`blocks.${layers - 1}.hook_resid_post`, dresidual);
       for (let layer = layers - 1; layer >= 0; layer--) {
         const block = blocksOfModel[layer];
+        const { name } = block;
         const h = `h.${layer}`;
         const linear = (
           product: Awaited<ReturnType<typeof prepareLinear>>,
@@ -498,8 +513,11 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
           tensors: { x: Tensor; dy: Tensor; dx: Tensor },
         ) => linearBackward(recorder, product, parameters, gradients, `${h}.${name}`, tensors);
         linear(mlpOut, "mlp.c_proj", { x: block.mlpPost, dy: dresidual, dx: dmlpPost });
+        done(`${name}.mlp.hook_post`, dmlpPost);
         gelu.backward(recorder, { x: block.mlpPre, dy: dmlpPost, dx: dmlpPre });
+        done(`${name}.mlp.hook_pre`, dmlpPre);
         linear(mlpIn, "mlp.c_fc", { x: block.norm2, dy: dmlpPre, dx: dnorm });
+        done(`${name}.ln2.hook_normalized`, dnorm);
         layerNorm.backward(recorder, {
           x: block.residualMid,
           weight: get(`${h}.ln_2.weight`),
@@ -507,10 +525,11 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
           dy: dnorm,
           dresidual,
           dx: dresidualMid,
-          dweight: gradient(`${h}.ln_2.weight`),
-          dbias: gradient(`${h}.ln_2.bias`),
+          parameters: ofNorm(`${h}.ln_2`),
         });
+        done(`${name}.hook_resid_mid`, dresidualMid);
         linear(attentionLinear, "attn.c_proj", { x: block.z, dy: dresidualMid, dx: dz });
+        done(`${name}.attn.hook_z`, dz);
         attention[layer].backward(recorder, mode, {
           qkv: block.qkv,
           y: block.z,
@@ -520,7 +539,9 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
           delta,
           dqkv,
         });
+        done(`${name}.attn.hook_qkv`, dqkv);
         linear(qkvLinear, "attn.c_attn", { x: block.norm1, dy: dqkv, dx: dnorm });
+        done(`${name}.ln1.hook_normalized`, dnorm);
         layerNorm.backward(recorder, {
           x: block.residualPre,
           weight: get(`${h}.ln_1.weight`),
@@ -528,10 +549,11 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
           dy: dnorm,
           dresidual: dresidualMid,
           dx: dresidual,
-          dweight: gradient(`${h}.ln_1.weight`),
-          dbias: gradient(`${h}.ln_1.bias`),
+          parameters: ofNorm(`${h}.ln_1`),
         });
+        done(`${name}.hook_resid_pre`, dresidual);
       }
+      if (!gradients) return;
       embedding.backward(recorder, {
         dx: dresidual,
         dtokenEmbedding: gradient("wte.weight"),

@@ -244,8 +244,8 @@ async function layerNorm(gpu: Gpu): Promise<Check> {
   return {
     record(recorder) {
       op.forward(recorder, t);
-      op.backward(recorder, { ...t, ...plain });
-      op.backward(recorder, { ...t, ...residual });
+      op.backward(recorder, { ...t, ...plain, parameters: plain });
+      op.backward(recorder, { ...t, ...residual, parameters: residual });
     },
     comparisons: [
       {

@@ -81,6 +81,9 @@ fn edge_backward(
   let odds = closed_odds(g);
   let noisy = noisy_odds(odds, row, key, j);
   let open = select(0.0, 1.0, is_open(g, noisy));
-  let dl = s * ((open + relaxed_slope(noisy)) * dy_v - delta_i) + edge * edge_gradient(g, odds);
+  // Straight-through while gates are sampled; without noise they are constants.
+  var slope = open;
+  if (NOISE) { slope += relaxed_slope(noisy); }
+  let dl = s * (slope * dy_v - delta_i) + edge * edge_gradient(g, odds);
   return EdgeBackward(dl, open * s);
 }

@@ -115,6 +115,8 @@ export function attentionReference(input: AttentionReferenceInput) {
  * dqkv (batch, position, 3, head, D) for a gradient dy into y, plus the edge objective's own gradient:
  *
  *     dl = s [(m + p̃ (1 − p̃)/τg) (dy·v) − dy·y] + edgeGradient [p (1 − p) + 2 weight relu(|g| − bound) sign(g)]
+ *
+ * Without noise the gates are constants and the straight-through term is left out.
  */
 export function attentionGradientReference(
   input: AttentionReferenceInput,
@@ -138,8 +140,10 @@ export function attentionGradientReference(
           let slope: number = mask[j];
           let edge = 0;
           if (gate) {
-            const relaxed = sigmoid(noisy[j] / gate.temperature);
-            slope += relaxed * (1 - relaxed) / gate.temperature;
+            if (gate.noise) {
+              const relaxed = sigmoid(noisy[j] / gate.temperature);
+              slope += relaxed * (1 - relaxed) / gate.temperature;
+            }
             const g = l[j] + gate.bias;
             const p = sigmoid(g);
             const excess = Math.max(Math.abs(g) - gate.saturationBound, 0);

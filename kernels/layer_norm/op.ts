@@ -24,12 +24,13 @@ export interface LayerNorm {
   forward(recorder: Recorder, tensors: Record<"x" | "weight" | "bias" | "y" | "statistics", Tensor>): void;
   /**
    * Overwrites `dx`, with `dresidual` added where given (it may not be `dx` itself), and adds to `dweight` and
-   * `dbias`.
+   * `dbias` of `parameters`, where given.
    */
   backward(
     recorder: Recorder,
-    tensors: Record<"x" | "weight" | "statistics" | "dy" | "dx" | "dweight" | "dbias", Tensor> & {
+    tensors: Record<"x" | "weight" | "statistics" | "dy" | "dx", Tensor> & {
       dresidual?: Tensor;
+      parameters?: Record<"dweight" | "dbias", Tensor>;
     },
   ): void;
 }
@@ -55,12 +56,14 @@ export async function prepareLayerNorm(
     forward(recorder, { x, weight, bias, y, statistics }) {
       recorder.dispatch(forward, { x, weight, bias, y, statistics }, grid);
     },
-    backward(recorder, { x, weight, statistics, dy, dx, dweight, dbias, dresidual }) {
+    backward(recorder, { x, weight, statistics, dy, dx, dresidual, parameters }) {
       recorder.dispatch(
         dresidual ? backwardResidual : backward,
         { x, weight, statistics, dy, dresidual: dresidual ?? dy, dx },
         grid,
       );
+      if (!parameters) return;
+      const { dweight, dbias } = parameters;
       recorder.dispatch(parameterGradient, { x, statistics, dy, dweight, dbias }, [width]);
     },
   };

@@ -21,7 +21,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let a$i = a[a_row$i + k];
     $}
     $for k in 0..4 {
-    let b_row$k = min(4u * k + $ku, K - 1u) * B_STRIDE4;
+    let b_row$k = min(4u * k + $ku, K - 1u) * B_STRIDE4 + B_COLUMN4;
     $for j in 0..COLUMNS4 {
     let b$k_$j = b[b_row$k + column$j];
     $for i in 0..ROWS {

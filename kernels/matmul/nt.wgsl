@@ -8,7 +8,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   if (row >= M || column >= N4) { return; }
   $for j in 0..COLUMNS4 {
   $for s in 0..4 {
-  let b_row$j_$s = min(4u * (column + $ju) + $su, N - 1u) * B_STRIDE4;
+  let b_row$j_$s = min(4u * (column + $ju) + $su, N - 1u) * B_STRIDE4 + B_COLUMN4;
   $}
   $}
   $for i in 0..ROWS {

@@ -40,6 +40,10 @@ export interface MatmulConfig {
   aStride?: number;
   /** First column of A that is read. */
   aColumn?: number;
+  /** Elements from one row of B to the next; its columns when left out. */
+  bStride?: number;
+  /** First column of B that is read. */
+  bColumn?: number;
   /** Elements from one row of C to the next; n when left out. Columns n to the next multiple of 4 are overwritten. */
   cStride?: number;
   /** First column of C that is written. */
@@ -90,16 +94,16 @@ const SOURCES = { nn: tileSource + nnSource, nt: tileSource + ntSource, tn: tile
  * @throws {RangeError} when an extent is not a positive integer
  */
 export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Matmul> {
-  const { layout, m, n, k, bias = false, accumulate = false, aColumn = 0, cColumn = 0 } = config;
+  const { layout, m, n, k, bias = false, accumulate = false, aColumn = 0, bColumn = 0, cColumn = 0 } = config;
   for (const [name, value] of Object.entries({ m, n, k })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(`Cannot prepare matmul ${layout} as ${name} must be a positive integer: ${value}`);
     }
   }
   const aStride = config.aStride ?? (layout === "tn" ? m : k);
-  const bStride = layout === "nt" ? k : n;
+  const bStride = config.bStride ?? (layout === "nt" ? k : n);
   const cStride = config.cStride ?? n;
-  const aligned = [aStride, bStride, cStride, aColumn, cColumn].every((x) => x % 4 === 0) &&
+  const aligned = [aStride, bStride, cStride, aColumn, bColumn, cColumn].every((x) => x % 4 === 0) &&
     (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0);
   const flags = { BIAS: bias, ACCUMULATE: accumulate };
   let kernel: Kernel;
@@ -122,6 +126,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         B_STRIDE4: bStride / 4,
         C_STRIDE4: cStride / 4,
         A_COLUMN4: aColumn / 4,
+        B_COLUMN4: bColumn / 4,
         C_COLUMN4: cColumn / 4,
         ROWS: rows,
         ROWS4: rows / 4,
@@ -144,6 +149,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         B_STRIDE: bStride,
         C_STRIDE: cStride,
         A_COLUMN: aColumn,
+        B_COLUMN: bColumn,
         C_COLUMN: cColumn,
       },
       flags: { ...flags, TRANSPOSE_A: layout === "tn", TRANSPOSE_B: layout === "nt" },

@@ -22,7 +22,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let a$i = a[k * A_STRIDE4 + a_column$i];
     $}
     $for j in 0..COLUMNS4 {
-    let b$j = b[k * B_STRIDE4 + column$j];
+    let b$j = b[k * B_STRIDE4 + B_COLUMN4 + column$j];
     $for i in 0..ROWS4 {
     $for s in 0..4 {
     c$i_$s_$j = fma(vec4f(a$i[$s]), b$j, c$i_$s_$j);

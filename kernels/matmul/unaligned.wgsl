@@ -13,7 +13,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   var sum = 0.0;
   for (var k = 0u; k < K; k++) {
     let at_a = A_COLUMN + select(m * A_STRIDE + k, k * A_STRIDE + m, TRANSPOSE_A);
-    let at_b = select(k * B_STRIDE + n, n * B_STRIDE + k, TRANSPOSE_B);
+    let at_b = B_COLUMN + select(k * B_STRIDE + n, n * B_STRIDE + k, TRANSPOSE_B);
     sum = fma(a[at_a], b[at_b], sum);
   }
   let at = m * C_STRIDE + C_COLUMN + n;

@@ -204,7 +204,7 @@ Deno.test("the reference's gradient is that of the straight-through surrogate, b
   }
 });
 
-/** Σ y · dy with m counted as m₀ + σ((g+ε)/τg) − σ((g₀+ε)/τg), plus the edge objective. */
+/** Σ y · dy with m counted as m₀ + σ((g+ε)/τg) − σ((g₀+ε)/τg) where there is noise, plus the edge objective. */
 function surrogate(
   input: AttentionReferenceInput,
   dy: ArrayLike<number>,
@@ -227,10 +227,10 @@ function surrogate(
         let m: number = at.masks[edge];
         if (gate) {
           const g = l[j] + gate.bias;
-          const noise = gate.noise
-            ? logisticNoise(randomWord({ ...gate.noise, row: gate.noise.firstRow + head, i, j }))
-            : 0;
-          m += sigmoid((g + noise) / gate.temperature) - sigmoid(at.noisyLogits[edge] / gate.temperature);
+          if (gate.noise) {
+            const noise = logisticNoise(randomWord({ ...gate.noise, row: gate.noise.firstRow + head, i, j }));
+            m += sigmoid((g + noise) / gate.temperature) - sigmoid(at.noisyLogits[edge] / gate.temperature);
+          }
           const excess = Math.max(Math.abs(g) - gate.saturationBound, 0);
           objective += gate.edgeGradient * (sigmoid(g) + gate.saturationWeight * excess ** 2);
         }

@@ -50,8 +50,8 @@ gpuTest("layer norm forward and backward equal float64 at awkward shapes, far fr
     };
     gpu.submit("layer norm", (recorder) => {
       op.forward(recorder, t);
-      op.backward(recorder, t);
-      op.backward(recorder, { ...t, dresidual: undefined, dx: t.dxAlone });
+      op.backward(recorder, { ...t, parameters: t });
+      op.backward(recorder, { ...t, parameters: t, dresidual: undefined, dx: t.dxAlone });
     });
     const name = `${rows} x ${width} about ${mean}`;
     const reference = layerNormGradientReference(x, weight, dy, EPSILON);

@@ -149,23 +149,25 @@ gpuTest(
 );
 
 const WITHIN_WIDER = {
-  aligned: { m: 9, n: 12, k: 8, aStride: 20, aColumn: 4, cStride: 20, cColumn: 4 },
-  unaligned: { m: 5, n: 7, k: 3, aStride: 11, aColumn: 2, cStride: 11, cColumn: 3 },
+  aligned: { m: 9, n: 12, k: 8, aStride: 20, aColumn: 4, bStride: 24, bColumn: 8, cStride: 20, cColumn: 4 },
+  unaligned: { m: 5, n: 7, k: 3, aStride: 11, aColumn: 2, bStride: 10, bColumn: 1, cStride: 11, cColumn: 3 },
 };
 
 for (const [name, config] of Object.entries(WITHIN_WIDER)) {
   gpuTest(`columns of wider matrices are read and written where they stand, ${name}`, async (gpu) => {
-    const { m, n, k, aStride, aColumn, cStride, cColumn } = config;
+    const { m, n, k, aStride, aColumn, bStride, bColumn, cStride, cColumn } = config;
     for (const layout of ["nn", "nt", "tn"] as const) {
       const [aRows, aColumns] = layout === "tn" ? [k, m] : [m, k];
-      const wide = normals(1, aRows * aStride);
-      const a = wide.filter((_, at) => at % aStride >= aColumn && at % aStride < aColumn + aColumns);
-      const b = normals(2, k * n);
+      const [bRows, bColumns] = layout === "nt" ? [n, k] : [k, n];
+      const wideA = normals(1, aRows * aStride);
+      const wideB = normals(2, bRows * bStride);
+      const a = wideA.filter((_, at) => at % aStride >= aColumn && at % aStride < aColumn + aColumns);
+      const b = wideB.filter((_, at) => at % bStride >= bColumn && at % bStride < bColumn + bColumns);
       const before = normals(3, m * cStride);
       const product = matmulReference({ layout, m, n, k, a, b });
       const tensors = {
-        a: upload(gpu, "a", wide, [aRows, aStride]),
-        b: upload(gpu, "b", b),
+        a: upload(gpu, "a", wideA, [aRows, aStride]),
+        b: upload(gpu, "b", wideB, [bRows, bStride]),
         c: upload(gpu, "c", before, [m, cStride]),
       };
       const op = await prepareMatmul(gpu, { layout, ...config });
