@@ -1,0 +1,73 @@
+/**
+ * What circuits are looked for with: pairs of a prompt and a corrupted one, and a metric that tells them apart.
+ *
+ * @module
+ */
+
+/** One place in a prompt at which the model answers. */
+export interface AnswerPlace {
+  /** Position whose logits are the answer. */
+  position: number;
+  /** Tokens that are right for the clean prompt. */
+  right: readonly number[];
+  /** Tokens that are wrong there, most often those that are right for the corrupted prompt. */
+  wrong: readonly number[];
+}
+
+/** A prompt and its corruption, of the same number of tokens. */
+export interface PromptPair {
+  clean: readonly number[];
+  corrupted: readonly number[];
+  places: readonly AnswerPlace[];
+  /** Which template it is from: circuits are compared across templates. */
+  template: string;
+}
+
+/**
+ * How an answer is scored; a pair's metric is its mean over the places.
+ *
+ * - `logit_difference`: mean logit of the right tokens less that of the wrong ones.
+ * - `probability_difference`: probability of the right tokens together less that of the wrong ones.
+ */
+export type MetricName = "logit_difference" | "probability_difference";
+
+/** What a task's generator makes, or a user's file holds. */
+export interface PromptSet {
+  /** `copy`, `ioi`, `greater-than`, `docstring`, `addition`, or the name of a file. */
+  task: string;
+  metric: MetricName;
+  /** All of one number of tokens T. */
+  pairs: readonly PromptPair[];
+}
+
+/** The metric at one place, and its gradient by the logits. */
+export function placeMetric(
+  metric: MetricName,
+  logits: ArrayLike<number>,
+  { right, wrong }: AnswerPlace,
+): { value: number; gradient: Float64Array } {
+  const gradient = new Float64Array(logits.length);
+  if (metric === "logit_difference") {
+    let value = 0;
+    for (const [tokens, sign] of [[right, 1], [wrong, -1]] as const) {
+      for (const token of tokens) {
+        value += sign * logits[token] / tokens.length;
+        gradient[token] += sign / tokens.length;
+      }
+    }
+    return { value, gradient };
+  }
+  let highest = -Infinity;
+  for (let v = 0; v < logits.length; v++) highest = Math.max(highest, logits[v]);
+  let total = 0;
+  for (let v = 0; v < logits.length; v++) total += Math.exp(logits[v] - highest);
+  const probability = (token: number): number => Math.exp(logits[token] - highest) / total;
+  let value = 0;
+  for (const token of right) value += probability(token);
+  for (const token of wrong) value -= probability(token);
+  // d p_t / d logit_v = p_t (1[t = v] - p_v)
+  for (let v = 0; v < logits.length; v++) gradient[v] = -value * probability(v);
+  for (const token of right) gradient[token] += probability(token);
+  for (const token of wrong) gradient[token] -= probability(token);
+  return { value, gradient };
+}
