@@ -189,10 +189,8 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer, training }),
     ),
   );
-  const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride, blocks });
-  const distillation = distill
-    ? await prepareDistillation(gpu, { vocabularySize, stride, blocks })
-    : undefined;
+  const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
+  const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
   const head = await Promise.all(blocks.map(({ count }) =>
     Promise.all(slices.map(async (slice, index) => ({
       ...slice,
@@ -441,26 +439,31 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       const embeddingTensor = parameters.get("wte.weight")!;
       for (let block = 0; block < blocks.length; block++) {
         const { first, count } = blocks[block];
+        const ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count);
+        const student = rowsOf(logits, 0, count);
+        const shared = { targets: ofBlock(targets) };
         recordLogits(recorder, parameters, block, normFinal, logits);
-        crossEntropy.forward(recorder, block, { logits, targets, rows: lossRows });
         let extra: Tensor | undefined;
         if (teacherParameters) {
-          const tensors = { teacher: teacher!.logits, student: logits, targets, rows: teacher!.rows };
+          const tensors = {
+            ...shared,
+            teacher: rowsOf(teacher!.logits, 0, count),
+            student,
+            rows: ofBlock(teacher!.rows),
+          };
           recordLogits(recorder, teacherParameters, block, teacher!.norm, teacher!.logits);
-          distillation!.forward(recorder, block, tensors);
+          distillation!.forward(recorder, tensors);
           if (backward) {
-            distillation!.backward(recorder, block, { ...tensors, scale: backward.lossScale });
-            extra = teacher!.logits;
+            distillation!.backward(recorder, { ...tensors, scale: backward.lossScale });
+            extra = tensors.teacher;
           }
         }
+        crossEntropy.record(
+          recorder,
+          { ...shared, logits: student, rows: ofBlock(lossRows) },
+          backward && { scale: backward.lossScale, extra },
+        );
         if (!backward) continue;
-        crossEntropy.backward(recorder, block, {
-          logits,
-          targets,
-          rows: lossRows,
-          scale: backward.lossScale,
-          extra,
-        });
         const dembedding = backward.gradients.get("wte.weight")!;
         for (const { start, count: tokens, dx, dweight } of head[block]) {
           dx.record(recorder, {

@@ -441,12 +441,7 @@ async function crossEntropy(gpu: Gpu): Promise<Check> {
   const logits = normals(1, rows * V);
   const extra = normals(2, rows * V);
   const targets = Uint32Array.of(4, IGNORED_TARGET, 0);
-  const op = await prepareCrossEntropy(gpu, {
-    rows,
-    vocabularySize: V,
-    stride,
-    blocks: [{ first: 0, count: rows }],
-  });
+  const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride });
   op.configure({ weight });
   const t = {
     targets: upload(gpu, "targets", targets),
@@ -465,10 +460,10 @@ async function crossEntropy(gpu: Gpu): Promise<Check> {
   const gradient = crossEntropyGradientReference(logits, targets, V, weight * scale);
   return {
     record(recorder) {
-      op.forward(recorder, 0, { ...t, logits: plain });
+      op.record(recorder, { ...t, logits: plain });
       op.total(recorder, t);
-      op.backward(recorder, 0, { ...t, logits: plain });
-      op.backward(recorder, 0, { ...t, logits: joined, extra: extraTensor });
+      op.record(recorder, { ...t, logits: plain }, t);
+      op.record(recorder, { ...t, logits: joined }, { ...t, extra: extraTensor });
     },
     comparisons: [
       {
@@ -496,11 +491,7 @@ async function distillation(gpu: Gpu): Promise<Check> {
   const teacher = normals(1, rows * V);
   const student = normals(2, rows * V);
   const targets = Uint32Array.of(4, IGNORED_TARGET, 0);
-  const op = await prepareDistillation(gpu, {
-    vocabularySize: V,
-    stride,
-    blocks: [{ first: 0, count: rows }],
-  });
+  const op = await prepareDistillation(gpu, { vocabularySize: V, stride });
   op.configure({ weight });
   const t = {
     teacher: upload(gpu, "teacher", padded(teacher, V, stride, 9)),
@@ -516,8 +507,8 @@ async function distillation(gpu: Gpu): Promise<Check> {
   const counted = [...targets].map((target) => target < V ? 1 : 0);
   return {
     record(recorder) {
-      op.forward(recorder, 0, t);
-      op.backward(recorder, 0, t);
+      op.forward(recorder, t);
+      op.backward(recorder, t);
     },
     comparisons: [
       {

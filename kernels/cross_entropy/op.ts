@@ -1,6 +1,6 @@
 /**
- * Cross-entropy over a block of positions at a time, so that all logits of a batch are never held at once: the caller
- * makes one block's logits, turns them into gradients here, uses them, and goes on to the next.
+ * Cross-entropy and its gradient in one kernel, over as many positions as the caller gives: it makes a block of logits,
+ * has them turned into gradients here, uses them, and goes on to the next, so that all logits of a batch are never held.
  *
  * @module
  */
@@ -9,29 +9,19 @@ import { compile } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
-import backwardSource from "./backward.wgsl" with { type: "text" };
-import forwardSource from "./forward.wgsl" with { type: "text" };
+import lossSource from "./loss.wgsl" with { type: "text" };
 import totalsSource from "./totals.wgsl" with { type: "text" };
 
 /** A target that does not count in the loss. */
 export const IGNORED_TARGET = 0xffffffff;
 
-/** One block of positions; compiled in. */
-export interface CrossEntropyBlock {
-  /** Position in the batch of the block's first row. */
-  first: number;
-  /** Rows of the block. */
-  count: number;
-}
-
 /** Shapes; compiled in. */
 export interface CrossEntropyConfig {
-  /** Positions in the batch. */
+  /** Positions in the batch, of all blocks. */
   rows: number;
   vocabularySize: number;
-  /** Elements from one row of logits to the next, at least the vocabulary. */
+  /** Elements from one row of logits to the next: a multiple of 4, at least the vocabulary. */
   stride: number;
-  blocks: CrossEntropyBlock[];
 }
 
 /** A compiled cross-entropy. */
@@ -39,56 +29,58 @@ export interface CrossEntropy {
   /** Sets the weight of each counted position in the gradient, 1 / (counted positions of the whole batch). */
   configure(settings: { weight: number }): void;
   /**
-   * Overwrites the block's part of `rows` (position, 4): loss, 1 if no logit exceeds the target's, log-sum-exp, 1 if
-   * the position counts. `logits` is (block row, stride).
+   * Overwrites `rows` (position, 4): loss, 1 if no logit exceeds the target's, log-sum-exp, 1 if the position counts.
+   * `logits` is (position, stride); with `gradient` they are turned into their gradient, times `scale` [1], plus
+   * `extra` (as logits) where given. All of one block's positions.
    */
-  forward(recorder: Recorder, block: number, tensors: Record<"logits" | "targets" | "rows", Tensor>): void;
-  /** Turns `logits` into their gradient, times `scale` [1], plus `extra` (as logits) where given. */
-  backward(
+  record(
     recorder: Recorder,
-    block: number,
-    tensors: Record<"logits" | "targets" | "rows" | "scale", Tensor> & { extra?: Tensor },
+    tensors: Record<"logits" | "targets" | "rows", Tensor>,
+    gradient?: { scale: Tensor; extra?: Tensor },
   ): void;
   /** Adds the sums of (loss, correct, 0, counted) over all positions to `totals` [4]. */
   total(recorder: Recorder, tensors: Record<"rows" | "totals", Tensor>): void;
 }
 
-/** Compiles the cross-entropy for one shape. */
+/**
+ * Compiles the cross-entropy for one shape.
+ *
+ * @throws {RangeError} when the stride is no multiple of 4
+ */
 export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig): Promise<CrossEntropy> {
-  const { rows, vocabularySize, stride, blocks } = config;
-  const kernels = await Promise.all(blocks.map(async ({ first }) => {
-    const constants = { FIRST: first, V: vocabularySize, STRIDE: stride, LANES: 64 };
-    const backward = (extra: boolean) =>
-      compile(gpu, {
-        label: "cross-entropy backward",
-        source: backwardSource,
-        constants,
-        flags: { EXTRA: extra },
-      });
-    return {
-      forward: await compile(gpu, { label: "cross-entropy forward", source: forwardSource, constants }),
-      backward: await backward(false),
-      backwardExtra: await backward(true),
-    };
-  }));
-  const totalsKernel = await compile(gpu, {
-    label: "cross-entropy totals",
-    source: totalsSource,
-    constants: { ROWS: rows },
-  });
-  const loss = createUniform(gpu, "cross-entropy", [["weight", "f32"]]);
+  const { rows, vocabularySize, stride } = config;
+  if (stride % 4 !== 0 || stride < vocabularySize) {
+    throw new RangeError(
+      `Cannot prepare cross-entropy as the stride must be a multiple of 4 and at least ${vocabularySize}: ${stride}`,
+    );
+  }
+  // A workgroup of llvmpipe's vector width has no barrier to pay for.
+  const constants = { V: vocabularySize, STRIDE4: stride / 4, LANES: gpu.adapter.software ? 8 : 256 };
+  const kernel = (label: string, flags: { GRADIENT: boolean; EXTRA: boolean }) =>
+    compile(gpu, { label: `cross-entropy ${label}`, source: lossSource, constants, flags });
+  const [loss, gradient, gradientExtra, totals] = await Promise.all([
+    kernel("forward", { GRADIENT: false, EXTRA: false }),
+    kernel("backward", { GRADIENT: true, EXTRA: false }),
+    kernel("backward with distillation", { GRADIENT: true, EXTRA: true }),
+    compile(gpu, { label: "cross-entropy totals", source: totalsSource, constants: { ROWS: rows } }),
+  ]);
+  const weight = createUniform(gpu, "cross-entropy", [["weight", "f32"]]);
   return {
-    configure: (settings) => loss.set(settings),
-    forward(recorder, block, { logits, targets, rows }) {
-      recorder.dispatch(kernels[block].forward, { logits, targets, rows }, [blocks[block].count]);
+    configure: (settings) => weight.set(settings),
+    record(recorder, { logits, targets, rows }, backward) {
+      const { scale, extra } = backward ?? {};
+      const kernel = !backward ? loss : extra ? gradientExtra : gradient;
+      // A binding cannot be left empty: where there is no scale or extra gradient another tensor stands in, unread.
+      const bindings = {
+        loss: weight.tensor,
+        targets,
+        scale: scale ?? targets,
+        extra: extra ?? targets,
+        rows,
+        logits,
+      };
+      recorder.dispatch(kernel, bindings, [logits.shape[0]]);
     },
-    backward(recorder, block, { logits, targets, rows, scale, extra }) {
-      recorder.dispatch(
-        extra ? kernels[block].backwardExtra : kernels[block].backward,
-        { loss: loss.tensor, targets, rows, scale, extra: extra ?? scale, logits },
-        [blocks[block].count],
-      );
-    },
-    total: (recorder, { rows, totals }) => recorder.dispatch(totalsKernel, { rows, totals }, [1]),
+    total: (recorder, { rows, totals: sums }) => recorder.dispatch(totals, { rows, totals: sums }, [1]),
   };
 }

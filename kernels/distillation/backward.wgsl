@@ -10,7 +10,7 @@ struct Loss { weight: f32 }
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let at = group.x * STRIDE;
-  let row = rows[FIRST + group.x];
+  let row = rows[group.x];
   let weight = loss.weight * scale[0] * row.w;
   for (var v = lane; v < STRIDE; v += LANES) {
     var gradient = 0.0;

@@ -1,8 +1,7 @@
 // KL(softmax(teacher) || softmax(student)) of each row of a block of logits. One workgroup a row. Both log-sum-exps
 // are found in one sweep by the online form: a running maximum, and a sum that shrinks whenever it rises.
 //
-// teacher, student (row of the block, STRIDE), of which the first V columns count; targets, rows (position in the
-// batch). rows holds (KL, log sum exp of the teacher, of the student, 1 if the position counts).
+// teacher, student (row of the block, STRIDE), of which the first V columns count; targets, rows (row). rows holds (KL, log sum exp of the teacher, of the student, 1 if the position counts).
 @group(0) @binding(0) var<storage, read> teacher: array<f32>;
 @group(0) @binding(1) var<storage, read> student: array<f32>;
 @group(0) @binding(2) var<storage, read> targets: array<u32>;
@@ -48,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     if (lane < half) { terms[lane] += terms[lane + half]; }
   }
   if (lane == 0u) {
-    let counted = select(0.0, 1.0, targets[FIRST + group.x] < V);
-    rows[FIRST + group.x] = vec4f(terms[0] * counted, teacher_log_sum, student_log_sum, counted);
+    let counted = select(0.0, 1.0, targets[group.x] < V);
+    rows[group.x] = vec4f(terms[0] * counted, teacher_log_sum, student_log_sum, counted);
   }
 }

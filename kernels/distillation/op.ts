@@ -12,11 +12,11 @@ import { createUniform } from "../core/uniform.ts";
 import backwardSource from "./backward.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
 
-/** Shapes; compiled in. Blocks as the cross-entropy's. */
+/** Shapes; compiled in. */
 export interface DistillationConfig {
   vocabularySize: number;
+  /** Elements from one row of logits to the next, at least the vocabulary. */
   stride: number;
-  blocks: { first: number; count: number }[];
 }
 
 /** A compiled distillation loss. */
@@ -24,41 +24,31 @@ export interface Distillation {
   /** Sets the weight of each counted position in the gradient: w / (counted positions of the whole batch). */
   configure(settings: { weight: number }): void;
   /**
-   * Overwrites the block's part of `rows` (position, 4): KL, the teacher's log-sum-exp, the student's, 1 if the
-   * position counts. `teacher` and `student` are (block row, stride).
+   * Overwrites `rows` (position, 4): KL, the teacher's log-sum-exp, the student's, 1 if the position counts. `teacher`
+   * and `student` are logits (position, stride). All of one block's positions.
    */
-  forward(
-    recorder: Recorder,
-    block: number,
-    tensors: Record<"teacher" | "student" | "targets" | "rows", Tensor>,
-  ): void;
+  forward(recorder: Recorder, tensors: Record<"teacher" | "student" | "targets" | "rows", Tensor>): void;
   /** Turns the `teacher` logits into the gradient with respect to the student's, times `scale` [1]. */
-  backward(
-    recorder: Recorder,
-    block: number,
-    tensors: Record<"teacher" | "student" | "rows" | "scale", Tensor>,
-  ): void;
+  backward(recorder: Recorder, tensors: Record<"teacher" | "student" | "rows" | "scale", Tensor>): void;
 }
 
 /** Compiles the distillation loss for one shape. */
 export async function prepareDistillation(gpu: Gpu, config: DistillationConfig): Promise<Distillation> {
-  const { vocabularySize, stride, blocks } = config;
-  const kernels = await Promise.all(blocks.map(async ({ first }) => {
-    const constants = { FIRST: first, V: vocabularySize, STRIDE: stride, LANES: 64 };
-    return {
-      forward: await compile(gpu, { label: "distillation forward", source: forwardSource, constants }),
-      backward: await compile(gpu, { label: "distillation backward", source: backwardSource, constants }),
-    };
-  }));
+  const { vocabularySize, stride } = config;
+  const constants = { V: vocabularySize, STRIDE: stride, LANES: 64 };
+  const [forward, backward] = await Promise.all([
+    compile(gpu, { label: "distillation forward", source: forwardSource, constants }),
+    compile(gpu, { label: "distillation backward", source: backwardSource, constants }),
+  ]);
   const loss = createUniform(gpu, "distillation", [["weight", "f32"]]);
   return {
     configure: (settings) => loss.set(settings),
-    forward(recorder, block, { teacher, student, targets, rows }) {
-      recorder.dispatch(kernels[block].forward, { teacher, student, targets, rows }, [blocks[block].count]);
+    forward(recorder, { teacher, student, targets, rows }) {
+      recorder.dispatch(forward, { teacher, student, targets, rows }, [student.shape[0]]);
     },
-    backward(recorder, block, { teacher, student, rows, scale }) {
+    backward(recorder, { teacher, student, rows, scale }) {
       const bindings = { loss: loss.tensor, student, rows, scale, teacher };
-      recorder.dispatch(kernels[block].backward, bindings, [blocks[block].count]);
+      recorder.dispatch(backward, bindings, [student.shape[0]]);
     },
   };
 }

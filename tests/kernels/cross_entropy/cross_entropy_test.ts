@@ -8,6 +8,7 @@ import {
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { rows as rowsOf } from "../../../kernels/core/tensor.ts";
 import { normals, seeded } from "../../support/seeded.ts";
 import { column, padded, unpadded } from "./padded.ts";
 
@@ -38,7 +39,7 @@ async function check(gpu: Gpu, { V, targets, logits, blockRows = [targets.length
   const stride = 4 * Math.ceil(V / 4);
   let first = 0;
   const blocks = blockRows.map((count) => ({ first: (first += count) - count, count }));
-  const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride, blocks });
+  const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride });
   op.configure({ weight: WEIGHT });
   const t = {
     targets: upload(gpu, "targets", targets),
@@ -51,10 +52,16 @@ async function check(gpu: Gpu, { V, targets, logits, blockRows = [targets.length
   for (const [index, { first, count }] of blocks.entries()) {
     const part = padded(logits.slice(first * V, (first + count) * V), V, stride);
     const block = upload(gpu, "logits", part, [count, stride]);
-    gpu.submit("cross-entropy", (recorder) => {
-      op.forward(recorder, index, { logits: block, ...t });
-      op.backward(recorder, index, { logits: block, ...t });
-    });
+    const ofBlock = {
+      logits: block,
+      targets: rowsOf(t.targets, first, count),
+      rows: rowsOf(t.rows, first, count),
+    };
+    gpu.submit("cross-entropy", (recorder) => op.record(recorder, ofBlock));
+    assertEquals(await gpu.read(block), part, "the loss alone leaves the logits as they are");
+    const lossAlone = await gpu.read(ofBlock.rows);
+    gpu.submit("cross-entropy", (recorder) => op.record(recorder, ofBlock, t));
+    assertEquals(await gpu.read(ofBlock.rows), lossAlone, "the loss beside its gradient is the loss alone");
     const dlogits = await gpu.read(block);
     // Measured: 1.1e-7.
     assertClose(unpadded(dlogits, V, stride), gradient.subarray(first * V, (first + count) * V), {
@@ -88,8 +95,9 @@ gpuTest("cross-entropy equals float64 at awkward numbers of rows and of entries"
 
 gpuTest("cross-entropy in blocks equals float64, with targets that do not count", async (gpu) => {
   const V = 131;
-  const targets = Uint32Array.of(130, IGNORED_TARGET, 7, 0, IGNORED_TARGET);
-  await check(gpu, { V, targets, logits: normals(4, 5 * V, 3), blockRows: [3, 2] });
+  const rows = 67;
+  const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 1 ? IGNORED_TARGET : 130 - row);
+  await check(gpu, { V, targets, logits: normals(4, rows * V, 3), blockRows: [64, 3] });
 });
 
 gpuTest("logits of 80 above and below all others overflow nothing", async (gpu) => {

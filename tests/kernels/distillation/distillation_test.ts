@@ -7,6 +7,7 @@ import { distillationReference } from "../../../kernels/distillation/reference.t
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { rows as rowsOf } from "../../../kernels/core/tensor.ts";
 import { normals } from "../../support/seeded.ts";
 import { column, padded, unpadded } from "../cross_entropy/padded.ts";
 
@@ -39,7 +40,7 @@ async function check(
   const stride = 4 * Math.ceil(V / 4);
   let first = 0;
   const blocks = blockRows.map((count) => ({ first: (first += count) - count, count }));
-  const config = { vocabularySize: V, stride, blocks };
+  const config = { vocabularySize: V, stride };
   const distillation = await prepareDistillation(gpu, config);
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, ...config });
   distillation.configure({ weight: WEIGHT });
@@ -55,16 +56,19 @@ async function check(
     const block = (label: string, values: Float32Array) =>
       upload(gpu, label, padded(values.slice(first * V, (first + count) * V), V, stride), [count, stride]);
     const logits = { student: block("student", student), teacher: block("teacher", teacher) };
+    const ofBlock = {
+      ...logits,
+      targets: rowsOf(t.targets, first, count),
+      rows: rowsOf(klRows, first, count),
+    };
     gpu.submit("distillation", (recorder) => {
-      crossEntropy.forward(recorder, index, { ...t, logits: logits.student, rows: ceRows });
-      distillation.forward(recorder, index, { ...t, ...logits, rows: klRows });
-      distillation.backward(recorder, index, { ...t, ...logits, rows: klRows });
-      crossEntropy.backward(recorder, index, {
-        ...t,
-        logits: logits.student,
-        rows: ceRows,
-        extra: logits.teacher,
-      });
+      distillation.forward(recorder, ofBlock);
+      distillation.backward(recorder, { ...ofBlock, scale: t.scale });
+      crossEntropy.record(
+        recorder,
+        { logits: logits.student, targets: ofBlock.targets, rows: rowsOf(ceRows, first, count) },
+        { scale: t.scale, extra: logits.teacher },
+      );
     });
     const [from, to] = [first * V, (first + count) * V];
     const dkl = await gpu.read(logits.teacher);
@@ -99,19 +103,16 @@ gpuTest("distillation equals float64 at awkward numbers of entries", async (gpu)
 
 gpuTest("distillation in blocks equals float64, and its gradient joins the cross-entropy's", async (gpu) => {
   const V = 131;
-  const targets = Uint32Array.of(3, 100, IGNORED_TARGET, 0, 130);
-  const [student, teacher] = [normals(5, 5 * V, 2), normals(6, 5 * V, 2)];
-  await check(gpu, { V, targets, student, teacher, blockRows: [3, 2] });
+  const rows = 67;
+  const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 2 ? IGNORED_TARGET : row);
+  const [student, teacher] = [normals(5, rows * V, 2), normals(6, rows * V, 2)];
+  await check(gpu, { V, targets, student, teacher, blockRows: [64, 3] });
 });
 
 gpuTest("a student that is the teacher has a divergence and a gradient of 0 to a rounding", async (gpu) => {
   const [V, rows] = [64, 2];
   const logits = normals(7, rows * V, 2);
-  const op = await prepareDistillation(gpu, {
-    vocabularySize: V,
-    stride: V,
-    blocks: [{ first: 0, count: rows }],
-  });
+  const op = await prepareDistillation(gpu, { vocabularySize: V, stride: V });
   op.configure({ weight: 1 });
   const t = {
     teacher: upload(gpu, "teacher", logits, [rows, V]),
@@ -121,8 +122,8 @@ gpuTest("a student that is the teacher has a divergence and a gradient of 0 to a
     scale: upload(gpu, "scale", Float32Array.of(1)),
   };
   gpu.submit("distillation", (recorder) => {
-    op.forward(recorder, 0, t);
-    op.backward(recorder, 0, t);
+    op.forward(recorder, t);
+    op.backward(recorder, t);
   });
   const largest = (values: Float32Array) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
   assert(largest(column(await gpu.read(t.rows), 0)) < 1e-6); // measured 0
