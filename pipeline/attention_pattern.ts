@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
+import { destroyTensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
 import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
@@ -62,20 +63,33 @@ export async function readAttention(
     batchRows: 1,
   });
   const block = network.blocks.findIndex(({ first, count }) => length - 1 < first + count);
-  gpu.submit("reading attention", (recorder) => {
-    network.forward(recorder, parameters, gateBias === undefined ? "dense" : "deterministic", {
-      countEdges: false,
+  // Layers may share the memory of their activations: each one's are copied as they are computed.
+  const copies = Array.from(
+    { length: layers },
+    (_, layer) => gpu.tensor(`queries, keys and values of layer ${layer}`, [context, 3, width]),
+  );
+  try {
+    gpu.submit("reading attention", (recorder) => {
+      network.forward(recorder, parameters, gateBias === undefined ? "dense" : "deterministic", {
+        countEdges: false,
+        hook(name, tensor) {
+          const [, layer] = /^blocks\.(\d+)\.attn\.hook_qkv$/.exec(name) ?? [];
+          if (layer !== undefined) recorder.copy(tensor, copies[Number(layer)]);
+        },
+      });
+      network.logits(recorder, parameters, block);
     });
-    network.logits(recorder, parameters, block);
-  });
-  const row = length - 1 - network.blocks[block].first;
-  const logits = await gpu.read(network.logitsTensor, row * network.logitsStride, vocabularySize);
-  const patterns: LayerPattern[] = [];
-  for (let layer = 0; layer < layers; layer++) {
-    const qkv = await gpu.read(network.activations.get(`blocks.${layer}.attn.hook_qkv`)!);
-    patterns.push(layerPattern(qkv, { heads, headSize: width / heads, length, gateBias }));
+    const row = length - 1 - network.blocks[block].first;
+    const logits = await gpu.read(network.logitsTensor, row * network.logitsStride, vocabularySize);
+    const patterns: LayerPattern[] = [];
+    for (const copy of copies) {
+      const qkv = await gpu.read(copy);
+      patterns.push(layerPattern(qkv, { heads, headSize: width / heads, length, gateBias }));
+    }
+    return { layers: patterns, next: logSoftmax(logits) };
+  } finally {
+    for (const copy of copies) destroyTensor(gpu, copy);
   }
-  return { layers: patterns, next: logSoftmax(logits) };
 }
 
 /** One layer's pattern from its queries and keys [T, 3, H, D], in float64 (docs/method.md, gated attention). */

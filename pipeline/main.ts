@@ -5,6 +5,7 @@
  */
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { OutOfMemoryError } from "../kernels/core/gpu.ts";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
 import { describeError, runCommand, stopSignal } from "./command_line.ts";
@@ -14,6 +15,7 @@ import { evaluate } from "./evaluate.ts";
 import { exists, writeJson } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
+import { type MemorySettings, whatToLower } from "./memory_budget.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
 import { prepareNetwork } from "./network.ts";
 import { createParameters, uploadParameters } from "./parameters.ts";
@@ -96,10 +98,22 @@ async function serveBeside({ runs, port }: { runs: string; port: number }): Prom
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
   { settings, model, folder, body, show }: {
-    settings: Pick<
-      SettingsOf<typeof SPARSIFY>,
-      "data" | "context" | "runs" | "name" | "json" | "quiet" | "serve" | "port"
-    >;
+    settings:
+      & MemorySettings
+      & Pick<
+        SettingsOf<typeof SPARSIFY>,
+        | "data"
+        | "context"
+        | "batch"
+        | "recompute"
+        | "memory"
+        | "runs"
+        | "name"
+        | "json"
+        | "quiet"
+        | "serve"
+        | "port"
+      >;
     model: RunModel;
     folder?: RunFolder;
     body(run: PreparedRun, reporter: Progress, signal: AbortSignal): Promise<Summary | undefined>;
@@ -116,6 +130,7 @@ async function train<Summary extends object>(
   } catch (error) {
     progress.finish();
     await run.state.set({ state: "failed", error: describeError(error).message.split("\n")[0] });
+    if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings)}`;
     if (error instanceof Error) {
       error.message += `; go on by deno task ${command} --resume ${run.folder.name}`;
     }

@@ -9,7 +9,7 @@
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
 import type { Recorder } from "../kernels/core/recorder.ts";
-import { rows as rowsOf, slicesOf, type Tensor } from "../kernels/core/tensor.ts";
+import { rows as rowsOf, slicesOf, type Tensor, within } from "../kernels/core/tensor.ts";
 import { prepareCrossEntropy } from "../kernels/cross_entropy/op.ts";
 import { prepareDistillation } from "../kernels/distillation/op.ts";
 import { prepareEmbedding } from "../kernels/embedding/op.ts";
@@ -18,22 +18,9 @@ import { prepareGelu } from "../kernels/gelu/op.ts";
 import { prepareLayerNorm } from "../kernels/layer_norm/op.ts";
 import { type MatmulLayout, prepareBiasGradient, prepareMatmul } from "../kernels/matmul/op.ts";
 import { prepareResidual } from "../kernels/residual/op.ts";
+import { type NetworkShape, planMemory } from "./memory_plan.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Parameters } from "./parameters.ts";
-
-/** What a network is compiled for. */
-export interface NetworkShape {
-  /** Rows of a micro-batch. */
-  batch: number;
-  /** Positions T of each row. */
-  context: number;
-  /** Whether backward will be called. */
-  training: boolean;
-  /** Whether a teacher's logits will be compared. */
-  distill?: boolean;
-  /** Bytes that one block of logits may take; all it can at most is one binding. */
-  logitsBytes?: number;
-}
 
 /** Called after each activation is computed; may record a copy out of it, or into it to replace it. */
 export type ActivationHook = (name: string, tensor: Tensor, recorder: Recorder) => void;
@@ -62,7 +49,8 @@ export interface Network {
    * [BT, d], `blocks.N.ln1.hook_normalized` [BT, d], `blocks.N.attn.hook_qkv` [BT, 3, H, D], `blocks.N.attn.hook_z`
    * [BT, H, D], `blocks.N.hook_attn_out` [BT, d], `blocks.N.hook_resid_mid`, `blocks.N.ln2.hook_normalized`,
    * `blocks.N.mlp.hook_pre` [BT, F], `blocks.N.mlp.hook_post`, `blocks.N.hook_mlp_out`, `blocks.N.hook_resid_post`,
-   * `ln_final.hook_normalized`. The two `_out` names share one tensor over all layers: use them in a hook.
+   * `ln_final.hook_normalized`. Tensors whose values are not needed at the same time share memory: read them in a hook,
+   * or prepare the network with `keep` (the two `_out` names share one tensor in any case).
    */
   readonly activations: ReadonlyMap<string, Tensor>;
   /** Loss of each position [BT, 4]: cross-entropy, 1 if no logit exceeds the target's, log-sum-exp, 1 if counted. */
@@ -126,20 +114,6 @@ export interface Network {
   readonly logitsStride: number;
 }
 
-const DEFAULT_LOGITS_BYTES = 64 << 20;
-
-/** Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned. */
-function blocksOf(positions: number, stride: number, bytes: number): { first: number; count: number }[] {
-  const fitting = Math.floor(bytes / (4 * stride));
-  if (fitting >= positions) return [{ first: 0, count: positions }];
-  const count = Math.max(64, Math.floor(fitting / 64) * 64);
-  const blocks = [];
-  for (let first = 0; first < positions; first += count) {
-    blocks.push({ first, count: Math.min(count, positions - first) });
-  }
-  return blocks;
-}
-
 /** A linear layer y = x W + b with W [in, out], and its gradients. */
 async function prepareLinear(gpu: Gpu, rows: number, inputs: number, outputs: number, training: boolean) {
   const product = (layout: MatmulLayout, m: number, n: number, k: number, options = {}) =>
@@ -157,7 +131,7 @@ async function prepareLinear(gpu: Gpu, rows: number, inputs: number, outputs: nu
 /** Compiles a network and allocates its activations. */
 export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
   const { width, heads, layers, mlpWidth, vocabularySize, layerNormEpsilon } = config;
-  const { batch, context, training, distill = false } = shape;
+  const { batch, context, training, distill = false, recompute = false } = shape;
   if (context > config.contextLength) {
     throw new RangeError(
       `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
@@ -165,13 +139,8 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   }
   const headSize = width / heads;
   const rows = batch * context;
-  const stride = 4 * Math.ceil(vocabularySize / 4);
-  const blocks = blocksOf(
-    rows,
-    stride,
-    Math.min(shape.logitsBytes ?? DEFAULT_LOGITS_BYTES, gpu.maxBindingBytes),
-  );
-  const blockRows = blocks[0].count;
+  const plan = planMemory(config, shape, gpu.maxBindingBytes);
+  const { blocks, logitsStride: stride } = plan;
   const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes);
 
   const embedding = await prepareEmbedding(gpu, { batch, positions: context, vocabularySize, width });
@@ -223,39 +192,37 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     })))
   ));
 
-  const activations = new Map<string, Tensor>();
-  const activation = (name: string, ...axes: number[]): Tensor => {
-    const tensor = gpu.tensor(name, axes);
-    activations.set(name, tensor);
-    return tensor;
-  };
-  const branch = gpu.tensor("branch output", [rows, width]);
+  const buffers = plan.buffers.map((bytes, n) => gpu.tensor(`activations ${n}`, [bytes / 4]));
+  const tensors = new Map(
+    [...plan.tensors].map(([name, { shape, buffer }]) => [name, within(buffers[buffer], name, shape)]),
+  );
+  const planned = (name: string): Tensor => tensors.get(name)!;
+  const activations = new Map([...tensors].filter(([name]) => /^(blocks|ln_final)\./.test(name)));
+  const branch = planned("branch");
   const blocksOfModel = Array.from({ length: layers }, (_, layer) => {
     const name = `blocks.${layer}`;
     activations.set(`${name}.hook_attn_out`, branch).set(`${name}.hook_mlp_out`, branch);
+    if (layer > 0) activations.set(`blocks.${layer - 1}.hook_resid_post`, planned(`${name}.hook_resid_pre`));
     return {
       name,
-      residualPre: activation(`${name}.hook_resid_pre`, rows, width),
-      norm1: activation(`${name}.ln1.hook_normalized`, rows, width),
-      statistics1: gpu.tensor(`${name}.ln1.statistics`, [rows, 2]),
-      qkv: activation(`${name}.attn.hook_qkv`, rows, 3, heads, headSize),
-      z: activation(`${name}.attn.hook_z`, rows, heads, headSize),
-      logSumExp: activation(`${name}.attn.log_sum_exp`, batch, heads, context),
-      rowSums: activation(`${name}.attn.row_sums`, batch, heads, context, 4),
-      residualMid: activation(`${name}.hook_resid_mid`, rows, width),
-      norm2: activation(`${name}.ln2.hook_normalized`, rows, width),
-      statistics2: gpu.tensor(`${name}.ln2.statistics`, [rows, 2]),
-      mlpPre: activation(`${name}.mlp.hook_pre`, rows, mlpWidth),
-      mlpPost: activation(`${name}.mlp.hook_post`, rows, mlpWidth),
+      residualPre: planned(`${name}.hook_resid_pre`),
+      norm1: planned(`${name}.ln1.hook_normalized`),
+      statistics1: planned(`${name}.ln1.statistics`),
+      qkv: planned(`${name}.attn.hook_qkv`),
+      z: planned(`${name}.attn.hook_z`),
+      logSumExp: planned(`${name}.attn.log_sum_exp`),
+      rowSums: planned(`${name}.attn.row_sums`),
+      residualMid: planned(`${name}.hook_resid_mid`),
+      norm2: planned(`${name}.ln2.hook_normalized`),
+      statistics2: planned(`${name}.ln2.statistics`),
+      mlpPre: planned(`${name}.mlp.hook_pre`),
+      mlpPost: planned(`${name}.mlp.hook_post`),
     };
   });
-  const residualFinal = activation(`blocks.${layers - 1}.hook_resid_post`, rows, width);
-  for (let layer = 0; layer + 1 < layers; layer++) {
-    activations.set(`blocks.${layer}.hook_resid_post`, blocksOfModel[layer + 1].residualPre);
-  }
-  const normFinal = activation("ln_final.hook_normalized", rows, width);
-  const statisticsFinal = gpu.tensor("ln_final.statistics", [rows, 2]);
-  const logits = gpu.tensor("logits", [blockRows, stride]);
+  const residualFinal = planned(`blocks.${layers - 1}.hook_resid_post`);
+  const normFinal = planned("ln_final.hook_normalized");
+  const statisticsFinal = planned("ln_final.statistics");
+  const logits = planned("logits");
   const targets = gpu.tensor("targets", [rows], "u32");
   const lossRows = gpu.tensor("loss rows", [rows, 4]);
   const totals = gpu.tensor("loss totals", [4]);
@@ -263,23 +230,87 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   const headSums = gpu.tensor("head sums", [layers, heads, 8]);
   const teacher = distill
     ? {
-      norm: gpu.tensor("teacher's final layer norm", [rows, width]),
-      logits: gpu.tensor("teacher's logits", [blockRows, stride]),
+      norm: planned("teacher's final layer norm"),
+      logits: planned("teacher's logits"),
       rows: gpu.tensor("distillation rows", [rows, 4]),
     }
     : undefined;
   const scratch = training
     ? {
-      dresidual: gpu.tensor("dresidual", [rows, width]),
-      dresidualMid: gpu.tensor("dresidual mid", [rows, width]),
-      dnorm: gpu.tensor("dnorm", [rows, width]),
-      dz: gpu.tensor("dz", [rows, width]),
-      dqkv: gpu.tensor("dqkv", [rows, 3 * width]),
-      dmlpPost: gpu.tensor("dmlp post", [rows, mlpWidth]),
-      dmlpPre: gpu.tensor("dmlp pre", [rows, mlpWidth]),
-      delta: gpu.tensor("delta", [batch, heads, context]),
+      dresidual: planned("dresidual"),
+      dresidualMid: planned("dresidual mid"),
+      dnorm: planned("dnorm"),
+      dz: planned("dz"),
+      dqkv: planned("dqkv"),
+      dmlpPost: planned("dmlp post"),
+      dmlpPre: planned("dmlp pre"),
+      delta: planned("delta"),
     }
     : undefined;
+
+  /** A layer up to the activations inside its MLP: what forward computes first, and what `recompute` computes anew. */
+  function layerForward(
+    recorder: Recorder,
+    parameters: Parameters,
+    mode: GateMode,
+    layer: number,
+    { done, countEdges }: { done: (name: string) => void; countEdges: boolean },
+  ): void {
+    const block = blocksOfModel[layer];
+    const { name } = block;
+    const h = `h.${layer}`;
+    const get = (name: string): Tensor => parameters.get(name)!;
+    done(`${name}.hook_resid_pre`);
+    layerNorm.forward(recorder, {
+      x: block.residualPre,
+      weight: get(`${h}.ln_1.weight`),
+      bias: get(`${h}.ln_1.bias`),
+      y: block.norm1,
+      statistics: block.statistics1,
+    });
+    done(`${name}.ln1.hook_normalized`);
+    qkvLinear.forward.record(recorder, {
+      a: block.norm1,
+      b: get(`${h}.attn.c_attn.weight`),
+      bias: get(`${h}.attn.c_attn.bias`),
+      c: block.qkv,
+    });
+    done(`${name}.attn.hook_qkv`);
+    attention[layer].forward(recorder, mode, {
+      qkv: block.qkv,
+      y: block.z,
+      logSumExp: block.logSumExp,
+      rowSums: block.rowSums,
+    });
+    if (countEdges) attention[layer].sumHeads(recorder, { rowSums: block.rowSums, headSums });
+    done(`${name}.attn.hook_z`);
+    attentionLinear.forward.record(recorder, {
+      a: block.z,
+      b: get(`${h}.attn.c_proj.weight`),
+      bias: get(`${h}.attn.c_proj.bias`),
+      c: branch,
+    });
+    done(`${name}.hook_attn_out`);
+    residual.forward(recorder, { a: block.residualPre, b: branch, sum: block.residualMid });
+    done(`${name}.hook_resid_mid`);
+    layerNorm.forward(recorder, {
+      x: block.residualMid,
+      weight: get(`${h}.ln_2.weight`),
+      bias: get(`${h}.ln_2.bias`),
+      y: block.norm2,
+      statistics: block.statistics2,
+    });
+    done(`${name}.ln2.hook_normalized`);
+    mlpIn.forward.record(recorder, {
+      a: block.norm2,
+      b: get(`${h}.mlp.c_fc.weight`),
+      bias: get(`${h}.mlp.c_fc.bias`),
+      c: block.mlpPre,
+    });
+    done(`${name}.mlp.hook_pre`);
+    gelu.forward(recorder, { x: block.mlpPre, y: block.mlpPost });
+    done(`${name}.mlp.hook_post`);
+  }
 
   /** Gradients of y = x W + b, and dx where the input has a gradient to receive. */
   function linearBackward(
@@ -357,69 +388,19 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         positionEmbedding: get("wpe.weight"),
         x: firstBlock.residualPre,
       });
-      blocksOfModel.forEach((block, layer) => {
-        const { name } = block;
-        const h = `h.${layer}`;
-        done(`${name}.hook_resid_pre`);
-        layerNorm.forward(recorder, {
-          x: block.residualPre,
-          weight: get(`${h}.ln_1.weight`),
-          bias: get(`${h}.ln_1.bias`),
-          y: block.norm1,
-          statistics: block.statistics1,
-        });
-        done(`${name}.ln1.hook_normalized`);
-        qkvLinear.forward.record(recorder, {
-          a: block.norm1,
-          b: get(`${h}.attn.c_attn.weight`),
-          bias: get(`${h}.attn.c_attn.bias`),
-          c: block.qkv,
-        });
-        done(`${name}.attn.hook_qkv`);
-        attention[layer].forward(recorder, mode, {
-          qkv: block.qkv,
-          y: block.z,
-          logSumExp: block.logSumExp,
-          rowSums: block.rowSums,
-        });
-        if (countEdges) attention[layer].sumHeads(recorder, { rowSums: block.rowSums, headSums });
-        done(`${name}.attn.hook_z`);
-        attentionLinear.forward.record(recorder, {
-          a: block.z,
-          b: get(`${h}.attn.c_proj.weight`),
-          bias: get(`${h}.attn.c_proj.bias`),
-          c: branch,
-        });
-        done(`${name}.hook_attn_out`);
-        residual.forward(recorder, { a: block.residualPre, b: branch, sum: block.residualMid });
-        done(`${name}.hook_resid_mid`);
-        layerNorm.forward(recorder, {
-          x: block.residualMid,
-          weight: get(`${h}.ln_2.weight`),
-          bias: get(`${h}.ln_2.bias`),
-          y: block.norm2,
-          statistics: block.statistics2,
-        });
-        done(`${name}.ln2.hook_normalized`);
-        mlpIn.forward.record(recorder, {
-          a: block.norm2,
-          b: get(`${h}.mlp.c_fc.weight`),
-          bias: get(`${h}.mlp.c_fc.bias`),
-          c: block.mlpPre,
-        });
-        done(`${name}.mlp.hook_pre`);
-        gelu.forward(recorder, { x: block.mlpPre, y: block.mlpPost });
-        done(`${name}.mlp.hook_post`);
+      for (let layer = 0; layer < layers; layer++) {
+        layerForward(recorder, parameters, mode, layer, { done, countEdges });
+        const block = blocksOfModel[layer];
         mlpOut.forward.record(recorder, {
           a: block.mlpPost,
-          b: get(`${h}.mlp.c_proj.weight`),
-          bias: get(`${h}.mlp.c_proj.bias`),
+          b: get(`h.${layer}.mlp.c_proj.weight`),
+          bias: get(`h.${layer}.mlp.c_proj.bias`),
           c: branch,
         });
-        done(`${name}.hook_mlp_out`);
+        done(`${block.name}.hook_mlp_out`);
         const sum = blocksOfModel[layer + 1]?.residualPre ?? residualFinal;
         residual.forward(recorder, { a: block.residualMid, b: branch, sum });
-      });
+      }
       done(`blocks.${layers - 1}.hook_resid_post`);
       layerNorm.forward(recorder, {
         x: residualFinal,
@@ -507,6 +488,9 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       });
       done(`blocks.${layers - 1}.hook_resid_post`, dresidual);
       for (let layer = layers - 1; layer >= 0; layer--) {
+        if (recompute) {
+          layerForward(recorder, parameters, mode, layer, { done: () => {}, countEdges: false });
+        }
         const block = blocksOfModel[layer];
         const { name } = block;
         const h = `h.${layer}`;

@@ -10,6 +10,7 @@ import { listCheckpoints } from "./checkpoint.ts";
 import { openControl } from "./control.ts";
 import { inputError, UserError } from "./errors.ts";
 import { hashFile, writeJson } from "./files.ts";
+import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { type MetricRow, openMetrics, PHASES } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { createRun, openRun, type RunFolder } from "./run_folder.ts";
@@ -24,7 +25,7 @@ import {
   type SettingsTable,
 } from "./settings.ts";
 import { tokenise } from "./tokenise.ts";
-import { loadTokenizer } from "./tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** A run's config.json. */
@@ -38,9 +39,8 @@ export interface RunConfig {
 }
 
 /** The settings that preparing a run looks at. */
-interface PreparedSettings {
+interface PreparedSettings extends MemorySettings {
   data: string[];
-  context: number;
   runs: string;
   name: string | undefined;
 }
@@ -131,9 +131,29 @@ export async function prepareRun(
         `entries: ${tokenizer.vocabularySize}`,
     );
   }
-  const resumed = folder !== undefined;
   const gpu = await openCheckedGpu(reporter);
-  folder ??= await createRun(settings.runs, command, settings.name);
+  const budget = await budgetMemory(gpu, model.config, settings).catch((error) => {
+    gpu.close();
+    folder?.release();
+    throw error;
+  });
+  reporter.message(describeNeeds(budget));
+  const chosen = { ...settings, batch: budget.batch };
+  return await prepareOn(gpu, command, chosen, model, tokenizer, reporter, folder);
+}
+
+/** The rest of {@link prepareRun}, on an open device, with the batch chosen. */
+async function prepareOn(
+  gpu: Gpu,
+  command: string,
+  settings: PreparedSettings & { batch: number },
+  model: RunModel,
+  tokenizer: Tokenizer,
+  reporter: Reporter,
+  resumedFolder: RunFolder | undefined,
+): Promise<PreparedRun> {
+  const resumed = resumedFolder !== undefined;
+  const folder = resumedFolder ?? await createRun(settings.runs, command, settings.name);
   try {
     const config: RunConfig = {
       command,
@@ -169,6 +189,7 @@ export async function prepareRun(
     const metrics = await openMetrics(folder.metrics, await resumePoint(folder));
     return {
       gpu,
+      batch: settings.batch,
       folder,
       config: model.config,
       weights: model.weights,
@@ -179,6 +200,7 @@ export async function prepareRun(
       state,
     };
   } catch (error) {
+    gpu.close();
     folder.release();
     if (!resumed && error instanceof UserError) await Deno.remove(folder.path, { recursive: true });
     throw error;

@@ -54,13 +54,18 @@ export async function pretrain(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<PretrainSummary | undefined> {
-  const { gpu, config, weights, tokens } = run;
-  const { batch, context, sparse } = settings;
+  const { gpu, config, weights, tokens, batch } = run;
+  const { context, sparse } = settings;
   const started = performance.now();
   const target = sparseTarget(settings);
   const gates = sparse ? gateObjective(settings) : undefined;
   reporter.message("compiling kernels");
-  const network = await prepareNetwork(gpu, config, { batch, context, training: true });
+  const network = await prepareNetwork(gpu, config, {
+    batch,
+    context,
+    training: true,
+    recompute: settings.recompute,
+  });
   const parameters = createParameters(gpu, weights.parameters);
   await uploadParameters(gpu, parameters, (name) => weights.read(name));
   const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });

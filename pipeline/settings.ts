@@ -30,7 +30,13 @@ export type Setting =
     /** Name of another setting that it must not exceed. */
     atMost?: string;
   })
-  | (Common & { kind: "numberOrAuto"; value: number | "auto" })
+  | (Common & {
+    kind: "numberOrAuto";
+    value: number | "auto";
+    lowest: number;
+    above?: boolean;
+    integer?: boolean;
+  })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
 
@@ -86,7 +92,19 @@ const DATA = {
 
 const TRAINING = {
   steps: integer(300, 1, "optimiser steps", "Training"),
-  batch: integer(8, 1, "rows of a micro-batch", "Training"),
+  batch: {
+    kind: "numberOrAuto",
+    value: 8,
+    lowest: 1,
+    integer: true,
+    help: "rows of a micro-batch; auto: as many as --memory holds, to 1024",
+    group: "Training",
+  },
+  recompute: flag(
+    false,
+    "less memory, a third more time, the same bits: activations computed anew",
+    "Training",
+  ),
   accumulate: integer(1, 1, "micro-batches to a step", "Training"),
   context: integer(128, 1, "tokens of a row", "Training"),
   lr: positive(1e-3, "peak learning rate", "Training"),
@@ -112,6 +130,7 @@ const GATES = {
   targetLoss: {
     kind: "numberOrAuto",
     value: "auto",
+    lowest: -Infinity,
     help: "held-out loss to stay at, nats; auto: the dense model's plus --slack",
     group: "Gates",
   },
@@ -141,6 +160,14 @@ const RUN = {
   evalEvery: integer(50, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(100, 1, "steps between checkpoints", "Run"),
   keepCheckpoints: integer(2, 1, "checkpoints kept of each phase", "Run"),
+  memory: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    above: true,
+    help: "GB of device memory to stay within; auto: what can be had",
+    group: "Run",
+  },
   runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
   name: {
     kind: "name",
@@ -213,7 +240,7 @@ export const PRETRAIN = {
 export const EVALUATE = {
   model: SPARSIFY.model,
   ...DATA,
-  batch: TRAINING.batch,
+  batch: integer(8, 1, "rows at a time", "Evaluation"),
   context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
   dense: flag(false, "ignore the gates", "Evaluation"),
   split: {
@@ -359,13 +386,14 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
       return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
     case "numberOrAuto":
     case "number": {
-      if (setting.kind === "numberOrAuto" && value === "auto") return value;
+      const auto = setting.kind === "numberOrAuto";
+      if (auto && value === "auto") return value;
       const number = isText ? Number(value) : value;
       if (typeof number !== "number" || !Number.isFinite(number)) {
-        return fail(setting.kind === "number" ? "a number" : "a number or auto");
+        return fail(auto ? "a number or auto" : "a number");
       }
-      if (setting.kind === "numberOrAuto") return number;
-      const { lowest, highest = Infinity, above } = setting;
+      const { lowest, above } = setting;
+      const highest = setting.kind === "number" ? setting.highest ?? Infinity : Infinity;
       if (setting.integer && !Number.isSafeInteger(number)) return fail("a whole number");
       if (above ? number <= lowest : number < lowest) {
         return fail(`${above ? "above" : "at least"} ${lowest}`);
@@ -497,7 +525,19 @@ export function resumedSettings<const Table extends SettingsTable>(
   given: Partial<SettingsOf<Table>>,
   name: string,
 ): SettingsOf<Table> {
-  const free = ["json", "quiet", "debug", "serve", "port", "runs", "checkpointEvery", "keepCheckpoints"];
+  // What changes no bit of the result.
+  const free = [
+    "json",
+    "quiet",
+    "debug",
+    "serve",
+    "port",
+    "runs",
+    "checkpointEvery",
+    "keepCheckpoints",
+    "recompute",
+    "memory",
+  ];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
     if (!free.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {

@@ -82,9 +82,9 @@ export async function sparsify(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
-  const { gpu, config, weights, tokens } = run;
+  const { gpu, config, weights, tokens, batch } = run;
   const started = performance.now();
-  const { batch, context } = settings;
+  const { context } = settings;
   const gates = gateObjective(settings);
   reporter.message("compiling kernels");
   const network = await prepareNetwork(gpu, config, {
@@ -92,6 +92,7 @@ export async function sparsify(
     context,
     training: true,
     distill: settings.distill > 0,
+    recompute: settings.recompute,
   });
   const parameters = createParameters(gpu, weights.parameters);
   const loadDense = (target: Parameters): Promise<void> =>

@@ -38,6 +38,8 @@ export interface WeightsSource {
 /** A run with its inputs open. */
 export interface PreparedRun {
   gpu: Gpu;
+  /** Rows of a micro-batch, chosen where the setting was `auto`. */
+  batch: number;
   folder: RunFolder;
   config: ModelConfig;
   weights: WeightsSource;
@@ -62,7 +64,6 @@ export interface Reporter {
 /** The settings that every training command has. */
 export interface TrainingSettings {
   steps: number;
-  batch: number;
   accumulate: number;
   context: number;
   lr: number;
@@ -160,8 +161,8 @@ export async function runTrainedPhase(
   options: TrainedPhase,
 ): Promise<{ step: number; feasible: boolean } | undefined> {
   const { run, settings, phase, network, parameters, reporter, targetAt } = options;
-  const { gpu, folder, metrics } = run;
-  const { batch, context, accumulate, steps } = settings;
+  const { gpu, folder, metrics, batch } = run;
+  const { context, accumulate, steps } = settings;
   await run.state.set({ state: "training", phase });
   const trainer = await createTrainer(gpu, {
     network,

@@ -17,6 +17,11 @@ export class DeviceError extends Error {
   override name = "DeviceError";
 }
 
+/** The device had not enough memory for an operation. */
+export class OutOfMemoryError extends DeviceError {
+  override name = "OutOfMemoryError";
+}
+
 /** Which adapter the numbers come from; goes into every run's config.json. */
 export interface AdapterDescription {
   /** For people, for example `llvmpipe (LLVM 15.0.6, 256 bits)`. */
@@ -96,8 +101,10 @@ export class Gpu {
   }
 
   #fail(operation: string, error: { message: string }): void {
-    const what = error instanceof GPUOutOfMemoryError ? "out of device memory" : error.message.trim();
-    this.#failure ??= new DeviceError(`Cannot complete ${operation} on ${this.adapter.name}: ${what}`);
+    const failed = `Cannot complete ${operation} on ${this.adapter.name}`;
+    this.#failure ??= error instanceof GPUOutOfMemoryError
+      ? new OutOfMemoryError(`${failed}: out of device memory`)
+      : new DeviceError(`${failed}: ${error.message.trim()}`);
   }
 
   /**
@@ -130,6 +137,21 @@ export class Gpu {
    */
   tensor(label: string, shape: readonly number[], type: ElementType = "f32"): Tensor {
     return this.#scoped(`allocating ${label}`, () => createTensor(this, label, shape, type));
+  }
+
+  /** Whether buffers of these sizes can be held at once beside what is there; they are given back. */
+  async canHold(sizes: readonly number[]): Promise<boolean> {
+    const buffers: GPUBuffer[] = [];
+    this.device.pushErrorScope("out-of-memory");
+    this.device.pushErrorScope("validation");
+    for (const size of sizes) {
+      buffers.push(
+        this.device.createBuffer({ size: Math.ceil(size / 16) * 16, usage: GPUBufferUsage.STORAGE }),
+      );
+    }
+    const errors = await Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
+    for (const buffer of buffers) buffer.destroy();
+    return errors.every((error) => error === null);
   }
 
   /** Writes `data` to the tensor's elements from `start` on, in order with later submissions. */

@@ -89,6 +89,21 @@ export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
   return { ...tensor, shape };
 }
 
+/**
+ * A tensor of another name and shape over the first elements of `tensor`'s region, for tensors that take turns in it.
+ *
+ * @throws {RangeError} when it is larger than the region
+ */
+export function within(tensor: Tensor, label: string, shape: readonly number[]): Tensor {
+  const length = shape.reduce((product, axis) => product * axis, 1);
+  if (length > tensor.length) {
+    throw new RangeError(
+      `Cannot place ${label} in ${tensor.label} as that has ${tensor.length} elements: ${length}`,
+    );
+  }
+  return { ...tensor, label, shape, length, byteLength: 4 * length };
+}
+
 /** A run of consecutive rows that fits one binding. */
 export interface Slice {
   start: number;

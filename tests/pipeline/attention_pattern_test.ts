@@ -26,6 +26,7 @@ async function randomNetwork(gpu: Gpu) {
     batch: 1,
     context: 16,
     training: false,
+    keep: true,
     logitsBytes: 1,
   });
   const shapes = parameterShapes(CONFIG);

@@ -39,7 +39,9 @@ const gates: GateObjective = {
 };
 
 /** The fixture's model on a device, with the network that runs it. */
-async function openFixture(options: { maxBindingBytes?: number; logitsBytes?: number } = {}) {
+async function openFixture(
+  options: { maxBindingBytes?: number; logitsBytes?: number; recompute?: boolean; keep?: boolean } = {},
+) {
   const gpu = await Gpu.open({ maxBindingBytes: options.maxBindingBytes });
   const config = await readModelConfig(FOLDER);
   const weights = await openWeights(FOLDER, config);
@@ -52,6 +54,8 @@ async function openFixture(options: { maxBindingBytes?: number; logitsBytes?: nu
     training: true,
     distill: true,
     logitsBytes: options.logitsBytes,
+    recompute: options.recompute,
+    keep: options.keep,
   });
   const trainer = (gated: boolean, clip = s.maxGradientNorm) =>
     createTrainer(gpu, {
@@ -67,7 +71,7 @@ async function openFixture(options: { maxBindingBytes?: number; logitsBytes?: nu
 
 for (const kind of ["dense", "gated"] as const) {
   Deno.test(`a tiny GPT-2, ${kind}: loss, edges, activations and every gradient equal PyTorch's`, async () => {
-    const { gpu, network, parameters, trainer: createTrainer } = await openFixture();
+    const { gpu, network, parameters, trainer: createTrainer } = await openFixture({ keep: true });
     try {
       const fixture = await openSafetensors(`${FOLDER}expected_${kind}.safetensors`);
       const trainer = await createTrainer(kind === "gated");
