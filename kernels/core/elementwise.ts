@@ -7,7 +7,7 @@
 
 /** How a kernel sees `count` elements: as vectors of four where `multiples` all are multiples of 4, else one by one. */
 export function elementwise(count: number, ...multiples: number[]): {
-  /** Declares `ELEMENT`; goes before the kernel's source. */
+  /** Declares `ELEMENT` and `sum_of(ELEMENT) -> f32`; goes before the kernel's source. */
   alias: string;
   /** Floats to an element. */
   width: 1 | 4;
@@ -15,5 +15,8 @@ export function elementwise(count: number, ...multiples: number[]): {
   elements: number;
 } {
   const width = [count, ...multiples].every((extent) => extent % 4 === 0) ? 4 : 1;
-  return { alias: `alias ELEMENT = ${width === 4 ? "vec4f" : "f32"};\n`, width, elements: count / width };
+  const alias = width === 4
+    ? "alias ELEMENT = vec4f;\nfn sum_of(value: ELEMENT) -> f32 { return dot(value, vec4f(1.0)); }\n"
+    : "alias ELEMENT = f32;\nfn sum_of(value: ELEMENT) -> f32 { return value; }\n";
+  return { alias, width, elements: count / width };
 }

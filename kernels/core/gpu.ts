@@ -5,7 +5,7 @@
  * @module
  */
 import { Recorder } from "./recorder.ts";
-import { createTensor, type ElementType, type Tensor } from "./tensor.ts";
+import { createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
 
 /** No adapter could be had, or it lacks something we cannot do without. */
 export class AdapterError extends Error {
@@ -154,19 +154,23 @@ export class Gpu {
     return errors.every((error) => error === null);
   }
 
-  /** Writes `data` to the tensor's elements from `start` on, in order with later submissions. */
+  /**
+   * Writes `data` to the tensor's elements from `start` on, in order with later submissions. Of an f16 tensor an even
+   * number, from an even one on.
+   */
   write(tensor: Tensor, data: Float32Array | Uint32Array, start = 0): void {
     if (start + data.length > tensor.length) {
       throw new RangeError(
         `Cannot write ${tensor.label} as its length is ${tensor.length}: ${start} + ${data.length} elements`,
       );
     }
+    const stored = tensor.type === "f16" ? Float16Array.from(data) : data;
     this.device.queue.writeBuffer(
       tensor.buffer,
-      tensor.offset + 4 * start,
-      data.buffer as ArrayBuffer,
-      data.byteOffset,
-      data.byteLength,
+      tensor.offset + elementBytes(tensor.type) * start,
+      stored.buffer as ArrayBuffer,
+      stored.byteOffset,
+      stored.byteLength,
     );
   }
 
@@ -191,7 +195,8 @@ export class Gpu {
    * use inside a step.
    */
   async read(tensor: Tensor, start = 0, length = tensor.length - start): Promise<Float32Array> {
-    return new Float32Array(await this.#readBytes(tensor, start, length));
+    const bytes = await this.#readBytes(tensor, start, length);
+    return tensor.type === "f16" ? Float32Array.from(new Float16Array(bytes)) : new Float32Array(bytes);
   }
 
   /** As {@link Gpu.read}, for a tensor of unsigned integers. */
@@ -206,7 +211,8 @@ export class Gpu {
         `Cannot read ${tensor.label} as its length is ${tensor.length}: ${first} + ${length} elements`,
       );
     }
-    const result = new Uint8Array(4 * length);
+    const size = elementBytes(tensor.type);
+    const result = new Uint8Array(size * length);
     const pieceBytes = Math.min(result.length, 64 << 20);
     const staging = this.device.createBuffer({
       label: `staging for ${tensor.label}`,
@@ -218,7 +224,7 @@ export class Gpu {
         const bytes = Math.min(pieceBytes, result.length - start);
         this.#scoped(`reading ${tensor.label}`, () => {
           const encoder = this.device.createCommandEncoder();
-          encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + 4 * first + start, staging, 0, bytes);
+          encoder.copyBufferToBuffer(tensor.buffer, tensor.offset + size * first + start, staging, 0, bytes);
           this.device.queue.submit([encoder.finish()]);
         });
         try {

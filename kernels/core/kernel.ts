@@ -4,6 +4,7 @@
  * @module
  */
 import { DeviceError, type Gpu } from "./gpu.ts";
+import { storeInHalf } from "./half.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 import { unroll } from "./unroll.ts";
 
@@ -17,6 +18,8 @@ export interface KernelSource {
   constants?: Record<string, number | { f32: number }>;
   /** Names that are declared as `bool` constants. */
   flags?: Record<string, boolean>;
+  /** Storage variables whose tensors are f16; see half.ts. */
+  half?: readonly string[];
 }
 
 /** Tensors by the name of the WGSL variable they are bound to. */
@@ -26,6 +29,7 @@ interface Declaration {
   name: string;
   binding: number;
   access: "uniform" | "read" | "read_write";
+  half: boolean;
 }
 
 let bufferIds = 0;
@@ -58,7 +62,7 @@ export class Kernel {
     for (const { name } of this.declarations) {
       const tensor = bindings[name];
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
-      key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength};`;
+      key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
     }
     const known = this.#groups.get(key);
     if (known) return known;
@@ -67,8 +71,13 @@ export class Kernel {
       const surplus = names.filter((name) => !this.declarations.some((d) => d.name === name));
       throw new RangeError(`Cannot bind ${this.label} as it declares no ${surplus.join(", ")}`);
     }
-    const entries = this.declarations.map(({ name, binding }) => {
-      const { buffer, offset, byteLength, label } = bindings[name];
+    const entries = this.declarations.map(({ name, binding, half }) => {
+      const { buffer, offset, byteLength, label, type } = bindings[name];
+      if (half !== (type === "f16")) {
+        throw new RangeError(
+          `Cannot bind ${label} to ${this.label} as ${name} must ${half ? "" : "not "}be f16: ${type}`,
+        );
+      }
       if (byteLength > this.gpu.maxBindingBytes || offset % BINDING_ALIGNMENT !== 0) {
         throw new RangeError(
           `Cannot bind ${label} to ${this.label} as a binding holds ${this.gpu.maxBindingBytes} bytes at a ` +
@@ -85,13 +94,14 @@ export class Kernel {
   }
 }
 
-function declarationsOf(source: string): Declaration[] {
+function declarationsOf(source: string, half: readonly string[]): Declaration[] {
   const pattern =
     /@group\(0\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>\s*(\w+)/g;
   return [...source.matchAll(pattern)].map(([, binding, space, access, name]) => ({
     name,
     binding: Number(binding),
     access: space === "uniform" ? "uniform" : (access ?? "read") as "read" | "read_write",
+    half: half.includes(name),
   }));
 }
 
@@ -116,19 +126,20 @@ function constantLines(source: KernelSource): string {
  * @throws {DeviceError} when the shader is refused: its label, the compiler's message and the numbered source
  */
 export function compile(gpu: Gpu, source: KernelSource): Promise<Kernel> {
-  const code = constantLines(source) + unroll(source.source, source.constants ?? {});
+  const body = unroll(source.source, source.constants ?? {});
+  const code = constantLines(source) + storeInHalf(body, source.half ?? []);
   const key = `${source.label}\n${code}`;
   let kernel = gpu.pipelines.get(key) as Promise<Kernel> | undefined;
   if (!kernel) {
-    kernel = build(gpu, source.label, code);
+    kernel = build(gpu, source.label, code, source.half ?? []);
     gpu.pipelines.set(key, kernel);
   }
   return kernel;
 }
 
-async function build(gpu: Gpu, label: string, code: string): Promise<Kernel> {
+async function build(gpu: Gpu, label: string, code: string, half: readonly string[]): Promise<Kernel> {
   const { device } = gpu;
-  const declarations = declarationsOf(code);
+  const declarations = declarationsOf(code, half);
   // The scope is popped before anything is awaited: a scope held across an await would catch others' errors.
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label, code });

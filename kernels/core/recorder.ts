@@ -5,7 +5,7 @@
  * @module
  */
 import type { Bindings, Kernel } from "./kernel.ts";
-import type { Tensor } from "./tensor.ts";
+import { elementBytes, type Tensor } from "./tensor.ts";
 
 /** Workgroups along x, y and z. */
 export type Grid = readonly [number, number?, number?];
@@ -51,7 +51,7 @@ export class Recorder {
       source.buffer,
       source.offset,
       target.buffer,
-      target.offset + 4 * start,
+      target.offset + elementBytes(target.type) * start,
       source.byteLength,
     );
   }

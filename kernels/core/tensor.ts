@@ -6,8 +6,16 @@
  */
 import type { Gpu } from "./gpu.ts";
 
-/** The element types that kernels use. Both take four bytes. */
-export type ElementType = "f32" | "u32";
+/**
+ * The element types that kernels use: four bytes each, two for `f16`, in which only storage is: kernels compute with
+ * float32 (half.ts).
+ */
+export type ElementType = "f32" | "u32" | "f16";
+
+/** Bytes of one element. */
+export function elementBytes(type: ElementType): 2 | 4 {
+  return type === "f16" ? 2 : 4;
+}
 
 /** A region of a device buffer. The last axis is the fastest. */
 export interface Tensor {
@@ -33,7 +41,7 @@ export function createTensor(gpu: Gpu, label: string, shape: readonly number[], 
       `Cannot create tensor ${label} as its axes must be positive integers: [${shape.join(", ")}]`,
     );
   }
-  const byteLength = 4 * length;
+  const byteLength = elementBytes(type) * length;
   if (byteLength > gpu.device.limits.maxBufferSize) {
     throw new RangeError(
       `Cannot create tensor ${label} as the adapter's buffers hold ${gpu.device.limits.maxBufferSize} bytes: ${byteLength}`,
@@ -62,7 +70,7 @@ export function destroyTensor(gpu: Gpu, tensor: Tensor): void {
 export function rows(tensor: Tensor, start: number, count: number): Tensor {
   const [total, ...rest] = tensor.shape;
   const rowLength = tensor.length / total;
-  const offset = tensor.offset + 4 * start * rowLength;
+  const offset = tensor.offset + elementBytes(tensor.type) * start * rowLength;
   if (start < 0 || count < 1 || start + count > total) {
     throw new RangeError(
       `Cannot slice ${tensor.label} as it has ${total} rows: ${start} to ${start + count}`,
@@ -75,7 +83,14 @@ export function rows(tensor: Tensor, start: number, count: number): Tensor {
   }
   const length = count * rowLength;
   const label = `${tensor.label}[${start}:${start + count}]`;
-  return { ...tensor, label, shape: [count, ...rest], length, byteLength: 4 * length, offset };
+  return {
+    ...tensor,
+    label,
+    shape: [count, ...rest],
+    length,
+    byteLength: elementBytes(tensor.type) * length,
+    offset,
+  };
 }
 
 /** The tensor under another shape of the same length. */
@@ -90,18 +105,24 @@ export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
 }
 
 /**
- * A tensor of another name and shape over the first elements of `tensor`'s region, for tensors that take turns in it.
+ * A tensor of another name, shape and type over the first elements of `tensor`'s region, for tensors that take turns in it.
  *
  * @throws {RangeError} when it is larger than the region
  */
-export function within(tensor: Tensor, label: string, shape: readonly number[]): Tensor {
+export function within(
+  tensor: Tensor,
+  label: string,
+  shape: readonly number[],
+  type: ElementType = "f32",
+): Tensor {
   const length = shape.reduce((product, axis) => product * axis, 1);
-  if (length > tensor.length) {
+  const byteLength = elementBytes(type) * length;
+  if (byteLength > tensor.byteLength) {
     throw new RangeError(
-      `Cannot place ${label} in ${tensor.label} as that has ${tensor.length} elements: ${length}`,
+      `Cannot place ${label} in ${tensor.label} as that has ${tensor.byteLength} bytes: ${byteLength}`,
     );
   }
-  return { ...tensor, label, shape, length, byteLength: 4 * length };
+  return { ...tensor, label, shape, type, length, byteLength };
 }
 
 /** A run of consecutive rows that fits one binding. */
@@ -115,12 +136,18 @@ export interface Slice {
  * at a multiple of four rows, so that the rows may be columns of a product read four at a time.
  *
  * @param rowCount rows of the matrix
- * @param rowLength elements (of four bytes) in a row
+ * @param rowLength elements (of at most four bytes) in a row
+ * @param smallest bytes of the smallest element that the matrix is stored in anywhere
  */
-export function slicesOf(rowCount: number, rowLength: number, maxBindingBytes: number): Slice[] {
+export function slicesOf(
+  rowCount: number,
+  rowLength: number,
+  maxBindingBytes: number,
+  smallest: 2 | 4 = 4,
+): Slice[] {
   const rowBytes = 4 * rowLength;
   let step = 4;
-  while ((step * rowBytes) % BINDING_ALIGNMENT !== 0) step += 4;
+  while ((step * smallest * rowLength) % BINDING_ALIGNMENT !== 0) step += 4;
   let count = Math.floor(maxBindingBytes / rowBytes);
   if (count < rowCount) count = Math.floor(count / step) * step;
   if (count < 1) {

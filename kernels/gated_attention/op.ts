@@ -34,6 +34,8 @@ export interface GatedAttentionConfig {
   layer: number;
   /** Whether `backward` will be called; true when left out. */
   training?: boolean;
+  /** Whether qkv and y are f16; the head size must then be a multiple of 4. Gradients are not. */
+  half?: boolean;
 }
 
 /** What may change from call to call. */
@@ -102,7 +104,7 @@ export const HEAD_SUMS = [
  * @throws {RangeError} when an extent is not a positive integer
  */
 export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
-  const { batch, heads, positions, headSize, layer, training = true } = config;
+  const { batch, heads, positions, headSize, layer, training = true, half = false } = config;
   for (const [name, value] of Object.entries({ batch, heads, positions, headSize })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(`Cannot prepare gated attention as ${name} must be a positive integer: ${value}`);
@@ -125,17 +127,18 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
     ? "alias ELEMENT = vec4f;\nfn dot_element(a: vec4f, b: vec4f) -> f32 { return dot(a, b); }\n"
     : "alias ELEMENT = f32;\nfn dot_element(a: f32, b: f32) -> f32 { return a * b; }\n";
   const build = async (mode: GateMode) => {
-    const kernel = (name: string, source: string) =>
+    const kernel = (name: string, source: string, inHalf: string[]) =>
       compile(gpu, {
+        half: half ? inHalf : [],
         label: `gated attention ${name}, ${mode}`,
         source: element + randomSource + gateSource + source,
         constants,
         flags: { GATED: mode !== "dense", NOISE: mode === "sampled" },
       });
     const [forward, backwardQuery, backwardKeyValue] = await Promise.all([
-      kernel("forward", forwardSource),
-      training ? kernel("backward query", backwardQuerySource) : undefined,
-      training ? kernel("backward key value", backwardKeyValueSource) : undefined,
+      kernel("forward", forwardSource, ["qkv", "y"]),
+      training ? kernel("backward query", backwardQuerySource, ["qkv", "y"]) : undefined,
+      training ? kernel("backward key value", backwardKeyValueSource, ["qkv"]) : undefined,
     ]);
     return { forward, backwardQuery, backwardKeyValue };
   };

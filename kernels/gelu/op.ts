@@ -18,12 +18,19 @@ export interface Gelu {
   backward(recorder: Recorder, tensors: Record<"x" | "dy" | "dx", Tensor>): void;
 }
 
-/** Compiles GELU over `length` elements. */
-export async function prepareGelu(gpu: Gpu, { length }: { length: number }): Promise<Gelu> {
+/** Compiles GELU over `length` elements; with `half`, x and y are f16 and the gradients are not. */
+export async function prepareGelu(
+  gpu: Gpu,
+  { length, half = false }: { length: number; half?: boolean },
+): Promise<Gelu> {
   const { alias, elements } = elementwise(length);
   const constants = { N: elements };
-  const forward = await compile(gpu, { label: "gelu forward", source: alias + forwardSource, constants });
-  const backward = await compile(gpu, { label: "gelu backward", source: alias + backwardSource, constants });
+  const kernel = (label: string, source: string, inHalf: string[]) =>
+    compile(gpu, { label: `gelu ${label}`, source: alias + source, constants, half: half ? inHalf : [] });
+  const [forward, backward] = await Promise.all([
+    kernel("forward", forwardSource, ["x", "y"]),
+    kernel("backward", backwardSource, ["x"]),
+  ]);
   const grid = linearGrid(elements, 64);
   return {
     forward: (recorder, { x, y }) => recorder.dispatch(forward, { x, y }, grid),

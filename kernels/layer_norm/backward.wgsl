@@ -1,13 +1,13 @@
 // With h = (x - mean) inverse and dh = dy weight:  dx = inverse (dh - mean(dh) - h mean(dh h)); one workgroup a row.
 // With RESIDUAL, the gradient that reaches x past this layer norm is added: dx = dresidual + the above.
 //
-// x, dy, dresidual, dx (row, N); statistics as forward.wgsl wrote them
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
+// x, dy, dresidual, dx (row, ELEMENTS); statistics as forward.wgsl wrote them
+@group(0) @binding(0) var<storage, read> x: array<ELEMENT>;
+@group(0) @binding(1) var<storage, read> weight: array<ELEMENT>;
 @group(0) @binding(2) var<storage, read> statistics: array<vec2f>;
-@group(0) @binding(3) var<storage, read> dy: array<f32>;
-@group(0) @binding(4) var<storage, read> dresidual: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(3) var<storage, read> dy: array<ELEMENT>;
+@group(0) @binding(4) var<storage, read> dresidual: array<ELEMENT>;
+@group(0) @binding(5) var<storage, read_write> dx: array<ELEMENT>;
 
 var<workgroup> partial: array<vec2f, LANES>;
 
@@ -18,13 +18,13 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   for (var row = group.x; row < ROWS; row += groups.x) {
-    let at = row * N;
+    let at = row * ELEMENTS;
     let mean = statistics[row].x;
     let inverse = statistics[row].y;
     var sums = vec2f();
-    for (var n = lane; n < N; n += LANES) {
+    for (var n = lane; n < ELEMENTS; n += LANES) {
       let dh = dy[at + n] * weight[n];
-      sums += vec2f(dh, dh * (x[at + n] - mean) * inverse);
+      sums += vec2f(sum_of(dh), sum_of(dh * (x[at + n] - mean)) * inverse);
     }
     workgroupBarrier();
     partial[lane] = sums;
@@ -34,7 +34,7 @@ fn main(
     }
     workgroupBarrier();
     let means = partial[0] / f32(N);
-    for (var n = lane; n < N; n += LANES) {
+    for (var n = lane; n < ELEMENTS; n += LANES) {
       let h = (x[at + n] - mean) * inverse;
       var value = inverse * (dy[at + n] * weight[n] - means.x - h * means.y);
       if (RESIDUAL) { value += dresidual[at + n]; }

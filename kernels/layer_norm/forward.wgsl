@@ -1,11 +1,11 @@
 // y = (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis; one workgroup a row. The variance is
 // taken about the mean in a second pass, not as E[x^2] - mean^2, which cancels.
 //
-// x, y (row, N); statistics (row) of (mean, 1 / standard deviation)
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+// x, y (row, ELEMENTS); statistics (row) of (mean, 1 / standard deviation)
+@group(0) @binding(0) var<storage, read> x: array<ELEMENT>;
+@group(0) @binding(1) var<storage, read> weight: array<ELEMENT>;
+@group(0) @binding(2) var<storage, read> bias: array<ELEMENT>;
+@group(0) @binding(3) var<storage, read_write> y: array<ELEMENT>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2f>;
 
 var<workgroup> partial: array<f32, LANES>;
@@ -28,17 +28,17 @@ fn main(
   @builtin(local_invocation_index) lane: u32,
 ) {
   for (var row = group.x; row < ROWS; row += groups.x) {
-    let at = row * N;
+    let at = row * ELEMENTS;
     var sum = 0.0;
-    for (var n = lane; n < N; n += LANES) { sum += x[at + n]; }
+    for (var n = lane; n < ELEMENTS; n += LANES) { sum += sum_of(x[at + n]); }
     let mean = sum_over_lanes(lane, sum) / f32(N);
     var squares = 0.0;
-    for (var n = lane; n < N; n += LANES) {
+    for (var n = lane; n < ELEMENTS; n += LANES) {
       let centred = x[at + n] - mean;
-      squares += centred * centred;
+      squares += sum_of(centred * centred);
     }
     let inverse = inverseSqrt(sum_over_lanes(lane, squares) / f32(N) + EPSILON);
-    for (var n = lane; n < N; n += LANES) {
+    for (var n = lane; n < ELEMENTS; n += LANES) {
       y[at + n] = (x[at + n] - mean) * inverse * weight[n] + bias[n];
     }
     if (lane == 0u) { statistics[row] = vec2f(mean, inverse); }

@@ -4,7 +4,8 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
-import { compile } from "../core/kernel.ts";
+import { elementwise } from "../core/elementwise.ts";
+import { compile, type KernelSource } from "../core/kernel.ts";
 import { MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import backwardSource from "./backward.wgsl" with { type: "text" };
@@ -16,6 +17,8 @@ export interface LayerNormConfig {
   rows: number;
   width: number;
   epsilon: number;
+  /** Whether `y` is f16; the width must then be a multiple of 4. */
+  half?: boolean;
 }
 
 /** A compiled layer norm. */
@@ -38,17 +41,18 @@ export interface LayerNorm {
 /** Compiles layer norm for one shape. */
 export async function prepareLayerNorm(
   gpu: Gpu,
-  { rows, width, epsilon }: LayerNormConfig,
+  { rows, width, epsilon, half = false }: LayerNormConfig,
 ): Promise<LayerNorm> {
   // A workgroup of llvmpipe's vector width has no barrier to pay for: 3 times faster there than 64 lanes.
   const lanes = gpu.adapter.software ? 8 : 64;
-  const constants = { ROWS: rows, N: width, LANES: lanes, EPSILON: { f32: epsilon } };
-  const kernel = (label: string, source: string, residual = false) =>
-    compile(gpu, { label: `layer norm ${label}`, source, constants, flags: { RESIDUAL: residual } });
+  const { alias, elements } = elementwise(width);
+  const constants = { ROWS: rows, N: width, ELEMENTS: elements, LANES: lanes, EPSILON: { f32: epsilon } };
+  const kernel = (label: string, source: string, options: Partial<KernelSource> = {}) =>
+    compile(gpu, { label: `layer norm ${label}`, source: alias + source, constants, ...options });
   const [forward, backward, backwardResidual, parameterGradient] = await Promise.all([
-    kernel("forward", forwardSource),
-    kernel("backward", backwardSource),
-    kernel("backward with residual", backwardSource, true),
+    kernel("forward", forwardSource, { half: half ? ["y"] : [] }),
+    kernel("backward", backwardSource, { flags: { RESIDUAL: false } }),
+    kernel("backward with residual", backwardSource, { flags: { RESIDUAL: true } }),
     kernel("parameter gradient", parameterGradientSource),
   ]);
   const grid = [Math.min(rows, MAX_WORKGROUPS)] as const;

@@ -48,6 +48,8 @@ export interface MatmulConfig {
   cStride?: number;
   /** First column of C that is written. */
   cColumn?: number;
+  /** Which of the matrices are f16; every row must then start at a multiple of 4 elements. */
+  half?: readonly ("a" | "b" | "c")[];
   /** The tile to use; left out, {@link chooseTile} chooses. */
   tile?: MatmulTile;
 }
@@ -94,7 +96,18 @@ const SOURCES = { nn: tileSource + nnSource, nt: tileSource + ntSource, tn: tile
  * @throws {RangeError} when an extent is not a positive integer
  */
 export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Matmul> {
-  const { layout, m, n, k, bias = false, accumulate = false, aColumn = 0, bColumn = 0, cColumn = 0 } = config;
+  const {
+    layout,
+    m,
+    n,
+    k,
+    bias = false,
+    accumulate = false,
+    aColumn = 0,
+    bColumn = 0,
+    cColumn = 0,
+    half = [],
+  } = config;
   for (const [name, value] of Object.entries({ m, n, k })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(`Cannot prepare matmul ${layout} as ${name} must be a positive integer: ${value}`);
@@ -105,6 +118,10 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   const cStride = config.cStride ?? n;
   const aligned = [aStride, bStride, cStride, aColumn, bColumn, cColumn].every((x) => x % 4 === 0) &&
     (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0);
+  if (half.length > 0 && (!aligned || (accumulate && half.includes("c")))) {
+    const required = aligned ? "nothing may be added to an f16 product" : "rows must start at multiples of 4";
+    throw new RangeError(`Cannot prepare matmul ${layout} in half precision as ${required}`);
+  }
   const flags = { BIAS: bias, ACCUMULATE: accumulate };
   let kernel: Kernel;
   let grid: [number, number];
@@ -135,6 +152,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         LANES_Y: lanesY,
       },
       flags,
+      half,
     });
     grid = [Math.ceil(n / (4 * columns4 * lanesX)), Math.ceil(m / (rows * lanesY))];
   } else {
