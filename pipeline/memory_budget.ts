@@ -14,6 +14,7 @@ export interface MemorySettings {
   batch: number | "auto";
   context: number;
   recompute: boolean;
+  dtype: "f32" | "f16";
   /** In GB; `auto`: what can be had. */
   memory: number | "auto";
   /** Weight of the distillation term; above 0 a teacher is held too. */
@@ -49,11 +50,12 @@ function freeMemory(gpu: Gpu): number {
 }
 
 /** Which settings make a run smaller, for the error that it does not fit. */
-export function whatToLower({ batch, context, recompute, distill = 0 }: MemorySettings): string {
+export function whatToLower({ batch, context, recompute, dtype, distill = 0 }: MemorySettings): string {
   return [
     ...(batch !== 1 ? [`lower --batch ${batch} and raise --accumulate`] : []),
     `lower --context ${context}`,
     ...(recompute ? [] : ["give --recompute"]),
+    ...(dtype === "f16" ? [] : ["give --dtype f16"]),
     ...(distill > 0 ? ["leave out --distill"] : []),
   ].join(", or ");
 }
@@ -70,8 +72,15 @@ export async function budgetMemory(
 ): Promise<MemoryBudget> {
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
-    const { context, recompute, distill = 0 } = settings;
-    const shape: NetworkShape = { batch, context, recompute, training: true, distill: distill > 0 };
+    const { context, recompute, dtype, distill = 0 } = settings;
+    const shape: NetworkShape = {
+      batch,
+      context,
+      recompute,
+      half: dtype === "f16",
+      training: true,
+      distill: distill > 0,
+    };
     return memoryNeeds(config, shape, gpu.maxBindingBytes);
   };
   const problemOf = async (needs: MemoryNeeds): Promise<string | undefined> => {
@@ -107,7 +116,7 @@ export async function budgetMemory(
 
 /** One line for people: what a run takes, by what it is for. */
 export function describeNeeds({ batch, needs }: MemoryBudget): string {
-  const parts = (["weights", "teacher", "gradients", "moments", "activations"] as const)
+  const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations"] as const)
     .filter((part) => needs[part] > 0)
     .map((part) => `${part} ${amount(needs[part])}`);
   return `device memory ${amount(needs.total)} with a batch of ${batch}: ${parts.join(", ")}`;

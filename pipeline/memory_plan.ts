@@ -7,7 +7,9 @@
  *
  * @module
  */
+import { elementBytes } from "../kernels/core/tensor.ts";
 import { type ModelConfig, parameterShapes } from "./model_config.ts";
+import type { ParameterShape } from "./parameters.ts";
 
 /** What a network is compiled for. */
 export interface NetworkShape {
@@ -24,6 +26,11 @@ export interface NetworkShape {
    * backward reaches it: the same values to the bit, a third more time.
    */
   recompute?: boolean;
+  /**
+   * Stores what products read, weights and activations but for the residual stream, as f16. Sums, gradients, the
+   * residual stream and the weights that are trained stay float32.
+   */
+  half?: boolean;
   /** Every activation keeps a buffer of its own, so that it can be read after the work is done. */
   keep?: boolean;
   /** Bytes that one block of logits may take; all it can at most is one binding. */
@@ -33,6 +40,7 @@ export interface NetworkShape {
 /** One stored activation. */
 export interface PlannedTensor {
   shape: readonly number[];
+  type: "f32" | "f16";
   /** Which of {@link MemoryPlan.buffers} it lies in. */
   buffer: number;
   /** First and last moment of each time that it holds something. */
@@ -54,6 +62,8 @@ export interface MemoryPlan {
 /** Device memory of a run in bytes, by what it is for. */
 export interface MemoryNeeds {
   weights: number;
+  /** Their copies in half precision. */
+  copies: number;
   /** A frozen dense model to distil from. */
   teacher: number;
   gradients: number;
@@ -70,7 +80,11 @@ export interface MemoryNeeds {
 
 const DEFAULT_LOGITS_BYTES = 64 << 20;
 
-const bytesOf = (shape: readonly number[]): number => 4 * shape.reduce((product, axis) => product * axis, 1);
+const bytesOf = (shape: readonly number[], bytes = 4): number =>
+  bytes * shape.reduce((product, axis) => product * axis, 1);
+
+/** What products read, by its name in the plan. */
+const READ_BY_PRODUCTS = /hook_(normalized|qkv|z|pre|post)$|^teacher's final layer norm$/;
 
 /** Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned. */
 function blocksOf(positions: number, stride: number, bytes: number): { first: number; count: number }[] {
@@ -87,7 +101,8 @@ function blocksOf(positions: number, stride: number, bytes: number): { first: nu
 /** Plans the activations of a network. */
 export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryPlan {
   const { width, heads, layers, mlpWidth, vocabularySize } = config;
-  const { batch, context, training, distill = false, recompute = false, keep = false } = shape;
+  const { batch, context, training, distill = false, recompute = false, keep = false, half = false } = shape;
+  const typeOf = (name: string) => half && READ_BY_PRODUCTS.test(name) ? "f16" as const : "f32" as const;
   const rows = batch * context;
   const logitsStride = 4 * Math.ceil(vocabularySize / 4);
   const blocks = blocksOf(
@@ -201,13 +216,13 @@ export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingB
 
   const { buffers, bufferOf } = share([...shapes].map(([name, axes]) => ({
     name,
-    bytes: bytesOf(axes),
+    bytes: bytesOf(axes, elementBytes(typeOf(name))),
     lifetimes: keep ? [[0, moment] as const] : lifetimes.get(name)!,
   })));
   const tensors = new Map(
     [...shapes].map(([name, axes]) => [
       name,
-      { shape: axes, buffer: bufferOf.get(name)!, lifetimes: lifetimes.get(name)! },
+      { shape: axes, type: typeOf(name), buffer: bufferOf.get(name)!, lifetimes: lifetimes.get(name)! },
     ]),
   );
   return { tensors, buffers, blocks, logitsStride };
@@ -242,21 +257,28 @@ function overlap(a: Held, b: Held): boolean {
 /** What training, or only running, a network takes on the device. */
 export function memoryNeeds(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryNeeds {
   const ofNetwork = planMemory(config, shape, maxBindingBytes).buffers;
-  const ofParameters = parameterShapes(config).map(({ shape }) => bytesOf(shape));
+  const shapes = parameterShapes(config);
+  const ofParameters = shapes.map(({ shape }) => bytesOf(shape));
+  const ofCopies = shape.half ? shapes.filter(isRounded).map(({ shape }) => bytesOf(shape, 2)) : [];
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);
-  const parts = {
+  // The weights, the teacher's, gradients and two moments are each as large as the other.
+  const sets = 1 + (shape.distill ? 1 : 0) + (shape.training ? 3 : 0);
+  const buffers = [...ofNetwork, ...ofCopies, ...Array.from({ length: sets }, () => ofParameters).flat()];
+  return {
     weights,
+    copies: sum(ofCopies),
     teacher: shape.distill ? weights : 0,
     gradients: shape.training ? weights : 0,
     moments: shape.training ? 2 * weights : 0,
     activations: sum(ofNetwork),
-  };
-  const copies = (sum(Object.values(parts)) - parts.activations) / weights;
-  return {
-    ...parts,
-    total: copies * weights + parts.activations,
+    total: sum(buffers),
     largestBinding: Math.max(...ofNetwork),
-    buffers: [...ofNetwork, ...Array.from({ length: copies }, () => ofParameters).flat()],
+    buffers,
   };
+}
+
+/** Whether products read a parameter: all matrices but the positions'. */
+export function isRounded({ name, shape }: ParameterShape): boolean {
+  return shape.length === 2 && name !== "wpe.weight";
 }

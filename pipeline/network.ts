@@ -9,18 +9,24 @@
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
 import type { Recorder } from "../kernels/core/recorder.ts";
-import { rows as rowsOf, slicesOf, type Tensor, within } from "../kernels/core/tensor.ts";
+import { rows as rowsOf, type Slice, slicesOf, type Tensor, within } from "../kernels/core/tensor.ts";
 import { prepareCrossEntropy } from "../kernels/cross_entropy/op.ts";
 import { prepareDistillation } from "../kernels/distillation/op.ts";
 import { prepareEmbedding } from "../kernels/embedding/op.ts";
 import { type GateMode, type GateSettings, prepareGatedAttention } from "../kernels/gated_attention/op.ts";
 import { prepareGelu } from "../kernels/gelu/op.ts";
 import { prepareLayerNorm } from "../kernels/layer_norm/op.ts";
-import { type MatmulLayout, prepareBiasGradient, prepareMatmul } from "../kernels/matmul/op.ts";
+import {
+  type MatmulConfig,
+  type MatmulLayout,
+  prepareBiasGradient,
+  prepareMatmul,
+} from "../kernels/matmul/op.ts";
 import { prepareResidual } from "../kernels/residual/op.ts";
-import { type NetworkShape, planMemory } from "./memory_plan.ts";
-import type { ModelConfig } from "./model_config.ts";
-import type { Parameters } from "./parameters.ts";
+import { prepareRounding } from "../kernels/rounding/op.ts";
+import { isRounded, type NetworkShape, planMemory } from "./memory_plan.ts";
+import { type ModelConfig, parameterShapes } from "./model_config.ts";
+import type { Parameters, ParameterShape } from "./parameters.ts";
 
 /** Called after each activation is computed; may record a copy out of it, or into it to replace it. */
 export type ActivationHook = (name: string, tensor: Tensor, recorder: Recorder) => void;
@@ -114,63 +120,107 @@ export interface Network {
   readonly logitsStride: number;
 }
 
+/** What a linear layer is compiled for: y [rows, outputs] from x [rows, inputs]. */
+interface LinearShape {
+  rows: number;
+  inputs: number;
+  outputs: number;
+  training: boolean;
+  /** Whether x and W are f16, and whether y is. Gradients are not. */
+  half: { operands: boolean; result: boolean };
+}
+
 /** A linear layer y = x W + b with W [in, out], and its gradients. */
-async function prepareLinear(gpu: Gpu, rows: number, inputs: number, outputs: number, training: boolean) {
-  const product = (layout: MatmulLayout, m: number, n: number, k: number, options = {}) =>
+async function prepareLinear(gpu: Gpu, { rows, inputs, outputs, training, half }: LinearShape) {
+  const product = (layout: MatmulLayout, m: number, n: number, k: number, options: Partial<MatmulConfig>) =>
     prepareMatmul(gpu, { layout, m, n, k, ...options });
-  const forward = await product("nn", rows, outputs, inputs, { bias: true });
+  const forward = await product("nn", rows, outputs, inputs, {
+    bias: true,
+    half: half.operands ? half.result ? ["a", "b", "c"] : ["a", "b"] : [],
+  });
   if (!training) return { forward };
   const [dx, dweight, dbias] = await Promise.all([
-    product("nt", rows, inputs, outputs),
-    product("tn", inputs, outputs, rows, { accumulate: true }),
+    product("nt", rows, inputs, outputs, { half: half.operands ? ["b"] : [] }),
+    product("tn", inputs, outputs, rows, { accumulate: true, half: half.operands ? ["a"] : [] }),
     prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }),
   ]);
   return { forward, dx, dweight, dbias };
 }
 
+/** Parameters in half precision, by name, and how each is made from the one that is trained. */
+async function prepareRounded(gpu: Gpu, shapes: readonly ParameterShape[]) {
+  return await Promise.all(
+    shapes.filter(isRounded).map(async ({ name, shape: [rows, columns] }) => ({
+      name,
+      tensor: gpu.tensor(`${name} in half precision`, [rows, columns], "f16"),
+      // A matrix of embeddings may be larger than a binding.
+      slices: await Promise.all(
+        slicesOf(rows, columns, gpu.maxBindingBytes, 2).map(async ({ start, count }) => ({
+          start,
+          count,
+          rounding: await prepareRounding(gpu, { length: count * columns }),
+        })),
+      ),
+    })),
+  );
+}
+
 /** Compiles a network and allocates its activations. */
 export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
   const { width, heads, layers, mlpWidth, vocabularySize, layerNormEpsilon } = config;
-  const { batch, context, training, distill = false, recompute = false } = shape;
+  const { batch, context, training, distill = false, recompute = false, half = false } = shape;
   if (context > config.contextLength) {
     throw new RangeError(
       `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
     );
   }
   const headSize = width / heads;
+  if (half && [width, headSize, mlpWidth].some((size) => size % 4 !== 0)) {
+    throw new RangeError(
+      `Cannot store activations as f16 as width, head size and MLP width must be multiples of 4: ` +
+        `${width}, ${headSize}, ${mlpWidth}`,
+    );
+  }
   const rows = batch * context;
   const plan = planMemory(config, shape, gpu.maxBindingBytes);
   const { blocks, logitsStride: stride } = plan;
-  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes);
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, half ? 2 : 4);
 
   const embedding = await prepareEmbedding(gpu, { batch, positions: context, vocabularySize, width });
-  const layerNorm = await prepareLayerNorm(gpu, { rows, width, epsilon: layerNormEpsilon });
-  const qkvLinear = await prepareLinear(gpu, rows, width, 3 * width, training);
-  const attentionLinear = await prepareLinear(gpu, rows, width, width, training);
-  const mlpIn = await prepareLinear(gpu, rows, width, mlpWidth, training);
-  const mlpOut = await prepareLinear(gpu, rows, mlpWidth, width, training);
-  const gelu = await prepareGelu(gpu, { length: rows * mlpWidth });
+  const layerNorm = await prepareLayerNorm(gpu, { rows, width, epsilon: layerNormEpsilon, half });
+  const linear = (inputs: number, outputs: number, inHalf: boolean) =>
+    prepareLinear(gpu, { rows, inputs, outputs, training, half: { operands: half, result: inHalf } });
+  const qkvLinear = await linear(width, 3 * width, half);
+  const attentionLinear = await linear(width, width, false);
+  const mlpIn = await linear(width, mlpWidth, half);
+  const mlpOut = await linear(mlpWidth, width, false);
+  const gelu = await prepareGelu(gpu, { length: rows * mlpWidth, half });
   const residual = await prepareResidual(gpu, { length: rows * width });
   const attention = await Promise.all(
     Array.from(
       { length: layers },
       (_, layer) =>
-        prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer, training }),
+        prepareGatedAttention(gpu, { batch, heads, positions: context, headSize, layer, training, half }),
     ),
   );
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
   const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
+  const logitsOf = (count: number, slice: Slice, inHalf: MatmulConfig["half"]) =>
+    prepareMatmul(gpu, {
+      layout: "nt",
+      m: count,
+      n: slice.count,
+      k: width,
+      cStride: stride,
+      cColumn: slice.start,
+      half: half ? inHalf : [],
+    });
   const head = await Promise.all(blocks.map(({ count }) =>
     Promise.all(slices.map(async (slice, index) => ({
       ...slice,
-      logits: await prepareMatmul(gpu, {
-        layout: "nt",
-        m: count,
-        n: slice.count,
-        k: width,
-        cStride: stride,
-        cColumn: slice.start,
-      }),
+      logits: await logitsOf(count, slice, ["a", "b"]),
+      // The student's weights have taken the place of the teacher's rounded ones by then.
+      teacherLogits: distill ? await logitsOf(count, slice, ["a"]) : undefined,
       dx: await prepareMatmul(gpu, {
         layout: "nn",
         m: count,
@@ -179,6 +229,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         aStride: stride,
         aColumn: slice.start,
         accumulate: index > 0,
+        half: half ? ["b"] : [],
       }),
       dweight: await prepareMatmul(gpu, {
         layout: "tn",
@@ -188,14 +239,18 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         aStride: stride,
         aColumn: slice.start,
         accumulate: true,
+        half: half ? ["b"] : [],
       }),
     })))
   ));
 
   const buffers = plan.buffers.map((bytes, n) => gpu.tensor(`activations ${n}`, [bytes / 4]));
   const tensors = new Map(
-    [...plan.tensors].map(([name, { shape, buffer }]) => [name, within(buffers[buffer], name, shape)]),
+    [...plan.tensors].map(([name, { shape, type, buffer }]) =>
+      [name, within(buffers[buffer], name, shape, type)] as const
+    ),
   );
+  const rounded = await prepareRounded(gpu, half ? parameterShapes(config) : []);
   const planned = (name: string): Tensor => tensors.get(name)!;
   const activations = new Map([...tensors].filter(([name]) => /^(blocks|ln_final)\./.test(name)));
   const branch = planned("branch");
@@ -271,7 +326,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     done(`${name}.ln1.hook_normalized`);
     qkvLinear.forward.record(recorder, {
       a: block.norm1,
-      b: get(`${h}.attn.c_attn.weight`),
+      b: weightOf(parameters, `${h}.attn.c_attn.weight`),
       bias: get(`${h}.attn.c_attn.bias`),
       c: block.qkv,
     });
@@ -286,7 +341,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     done(`${name}.attn.hook_z`);
     attentionLinear.forward.record(recorder, {
       a: block.z,
-      b: get(`${h}.attn.c_proj.weight`),
+      b: weightOf(parameters, `${h}.attn.c_proj.weight`),
       bias: get(`${h}.attn.c_proj.bias`),
       c: branch,
     });
@@ -303,7 +358,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     done(`${name}.ln2.hook_normalized`);
     mlpIn.forward.record(recorder, {
       a: block.norm2,
-      b: get(`${h}.mlp.c_fc.weight`),
+      b: weightOf(parameters, `${h}.mlp.c_fc.weight`),
       bias: get(`${h}.mlp.c_fc.bias`),
       c: block.mlpPre,
     });
@@ -311,6 +366,11 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     gelu.forward(recorder, { x: block.mlpPre, y: block.mlpPost });
     done(`${name}.mlp.hook_post`);
   }
+
+  /** A weight as products read it: rounded where that was asked for, by the latest forward. */
+  const roundedByName = new Map(rounded.map(({ name, tensor }) => [name, tensor]));
+  const weightOf = (parameters: Parameters, name: string): Tensor =>
+    roundedByName.get(name) ?? parameters.get(name)!;
 
   /** Gradients of y = x W + b, and dx where the input has a gradient to receive. */
   function linearBackward(
@@ -321,23 +381,19 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     name: string,
     { x, dy, dx }: { x: Tensor; dy: Tensor; dx: Tensor },
   ): void {
-    linear.dx!.record(recorder, { a: dy, b: parameters.get(`${name}.weight`)!, c: dx });
+    linear.dx!.record(recorder, { a: dy, b: weightOf(parameters, `${name}.weight`), c: dx });
     if (!gradients) return;
     linear.dweight!.record(recorder, { a: x, b: dy, c: gradients.get(`${name}.weight`)! });
     linear.dbias!.record(recorder, { dc: dy, dbias: gradients.get(`${name}.bias`)! });
   }
 
-  /** Logits of one block for the final layer norm's output `x`, written to `into`. */
-  function recordLogits(
-    recorder: Recorder,
-    parameters: Parameters,
-    block: number,
-    x: Tensor,
-    into: Tensor,
-  ): void {
+  /** Logits of one block, of the network or of its teacher, from their final layer norm. */
+  function recordLogits(recorder: Recorder, parameters: Parameters, block: number, ofTeacher = false): void {
     const { first, count } = blocks[block];
-    const embeddingTensor = parameters.get("wte.weight")!;
-    for (const { start, count: tokens, logits: product } of head[block]) {
+    const [x, into] = ofTeacher ? [teacher!.norm, teacher!.logits] : [normFinal, logits];
+    const embeddingTensor = ofTeacher ? parameters.get("wte.weight")! : weightOf(parameters, "wte.weight");
+    for (const { start, count: tokens, logits: ofNetwork, teacherLogits } of head[block]) {
+      const product = ofTeacher ? teacherLogits! : ofNetwork;
       product.record(recorder, {
         a: rowsOf(x, first, count),
         b: rowsOf(embeddingTensor, start, tokens),
@@ -383,6 +439,14 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       const get = (name: string): Tensor => parameters.get(name)!;
       const done = (name: string): void => hook?.(name, activations.get(name)!, recorder);
       const [firstBlock] = blocksOfModel;
+      for (const { name, tensor, slices } of rounded) {
+        for (const { start, count, rounding } of slices) {
+          rounding.record(recorder, {
+            values: rowsOf(get(name), start, count),
+            rounded: rowsOf(tensor, start, count),
+          });
+        }
+      }
       embedding.forward(recorder, {
         tokenEmbedding: get("wte.weight"),
         positionEmbedding: get("wpe.weight"),
@@ -393,7 +457,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         const block = blocksOfModel[layer];
         mlpOut.forward.record(recorder, {
           a: block.mlpPost,
-          b: get(`h.${layer}.mlp.c_proj.weight`),
+          b: weightOf(parameters, `h.${layer}.mlp.c_proj.weight`),
           bias: get(`h.${layer}.mlp.c_proj.bias`),
           c: branch,
         });
@@ -417,13 +481,13 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     },
 
     head(recorder, parameters, { backward, teacher: teacherParameters } = {}) {
-      const embeddingTensor = parameters.get("wte.weight")!;
+      const embeddingTensor = weightOf(parameters, "wte.weight");
       for (let block = 0; block < blocks.length; block++) {
         const { first, count } = blocks[block];
         const ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count);
         const student = rowsOf(logits, 0, count);
         const shared = { targets: ofBlock(targets) };
-        recordLogits(recorder, parameters, block, normFinal, logits);
+        recordLogits(recorder, parameters, block);
         let extra: Tensor | undefined;
         if (teacherParameters) {
           const tensors = {
@@ -432,7 +496,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
             student,
             rows: ofBlock(teacher!.rows),
           };
-          recordLogits(recorder, teacherParameters, block, teacher!.norm, teacher!.logits);
+          recordLogits(recorder, teacherParameters, block, true);
           distillation!.forward(recorder, tensors);
           if (backward) {
             distillation!.backward(recorder, { ...tensors, scale: backward.lossScale });
@@ -466,7 +530,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     },
 
     logits(recorder, parameters, block) {
-      recordLogits(recorder, parameters, block, normFinal, logits);
+      recordLogits(recorder, parameters, block);
     },
 
     backward(recorder, parameters, gradients, mode, edgeScale, hook) {

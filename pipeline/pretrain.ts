@@ -65,6 +65,7 @@ export async function pretrain(
     context,
     training: true,
     recompute: settings.recompute,
+    half: settings.dtype === "f16",
   });
   const parameters = createParameters(gpu, weights.parameters);
   await uploadParameters(gpu, parameters, (name) => weights.read(name));

@@ -106,6 +106,13 @@ const TRAINING = {
     "Training",
   ),
   accumulate: integer(1, 1, "micro-batches to a step", "Training"),
+  dtype: {
+    kind: "choice",
+    value: "f32",
+    choices: ["f32", "f16"],
+    help: "type in which products read weights and activations; sums and training are f32",
+    group: "Training",
+  },
   context: integer(128, 1, "tokens of a row", "Training"),
   lr: positive(1e-3, "peak learning rate", "Training"),
   warmup: integer(20, 0, "steps over which the learning rate rises", "Training"),

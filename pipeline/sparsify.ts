@@ -93,6 +93,7 @@ export async function sparsify(
     training: true,
     distill: settings.distill > 0,
     recompute: settings.recompute,
+    half: settings.dtype === "f16",
   });
   const parameters = createParameters(gpu, weights.parameters);
   const loadDense = (target: Parameters): Promise<void> =>

@@ -152,7 +152,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         LANES_Y: lanesY,
       },
       flags,
-      half,
+      // Without a bias B stands in for it.
+      half: half.includes("b") && !bias ? [...half, "bias"] : half,
     });
     grid = [Math.ceil(n / (4 * columns4 * lanesX)), Math.ceil(m / (rows * lanesY))];
   } else {

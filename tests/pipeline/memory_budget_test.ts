@@ -20,7 +20,7 @@ const CONFIG = {
   mlpWidth: 64,
   layerNormEpsilon: 1e-5,
 };
-const SETTINGS: MemorySettings = { batch: 2, context: 32, recompute: false, memory: "auto" };
+const SETTINGS: MemorySettings = { batch: 2, context: 32, recompute: false, dtype: "f32", memory: "auto" };
 
 /** Every gradient of two gated, distilled micro-batches, and the bytes that the device held for them. */
 async function gradientsOf(gpu: Gpu, options: { keep?: boolean; recompute?: boolean }) {
@@ -115,7 +115,7 @@ gpuTest("a run that does not fit is refused with what it needs and what to lower
   assertEquals(
     error.message,
     `Cannot train with a batch of 2 as it needs ${(total / 1e6).toFixed(1)} MB and there are 0.5 MB: ` +
-      "lower --batch 2 and raise --accumulate, or lower --context 32, or give --recompute, or leave out --distill",
+      "lower --batch 2 and raise --accumulate, or lower --context 32, or give --recompute, or give --dtype f16, or leave out --distill",
   );
   const wide = { ...CONFIG, width: 1 << 20, mlpWidth: 4 << 20 };
   const binding = await assertRejects(

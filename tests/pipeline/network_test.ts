@@ -40,7 +40,7 @@ const gates: GateObjective = {
 
 /** The fixture's model on a device, with the network that runs it. */
 async function openFixture(
-  options: { maxBindingBytes?: number; logitsBytes?: number; recompute?: boolean; keep?: boolean } = {},
+  options: { maxBindingBytes?: number; logitsBytes?: number; half?: boolean; keep?: boolean } = {},
 ) {
   const gpu = await Gpu.open({ maxBindingBytes: options.maxBindingBytes });
   const config = await readModelConfig(FOLDER);
@@ -54,7 +54,7 @@ async function openFixture(
     training: true,
     distill: true,
     logitsBytes: options.logitsBytes,
-    recompute: options.recompute,
+    half: options.half,
     keep: options.keep,
   });
   const trainer = (gated: boolean, clip = s.maxGradientNorm) =>
@@ -180,5 +180,34 @@ Deno.test("vocabulary and logits in slices give the same gradients as in one pie
   }
   for (const [name, values] of gradients[0]) {
     assertClose(gradients[1].get(name)!, values, { tolerance: 1e-6, name });
+  }
+});
+
+Deno.test("stored in half precision, loss and gradients are those in single to float16's rounding", async () => {
+  const { gpu, parameters, trainer: createTrainer } = await openFixture({
+    half: true,
+    maxBindingBytes: 4096 * 4,
+  });
+  try {
+    const fixture = await openSafetensors(`${FOLDER}expected_gated.safetensors`);
+    const trainer = await createTrainer(true);
+    const before = await gpu.read(parameters.get("wte.weight")!);
+    trainer.step(s.noiseStep, 0, [microBatch(batches)]);
+    const [row] = await trainer.log.drain();
+    // Measured: 3.7e-5.
+    assertClose([row.totals[0] / row.totals[3]], [expected.gated.ce], {
+      tolerance: 1e-4,
+      name: "cross-entropy",
+    });
+    for (const [name, gradient] of trainer.gradients) {
+      const want = await fixture.read(`grad.transformer.${name}`);
+      // float16 rounds to 2^-11. Measured: 2.5e-3.
+      assertClose(await gpu.read(gradient), want, { tolerance: 1e-2, name: `gradient of ${name}` });
+    }
+    // What is trained is not rounded.
+    assertEquals(await gpu.read(parameters.get("wte.weight")!), before);
+    assert(before.some((value) => Math.f16round(value) !== value));
+  } finally {
+    gpu.close();
   }
 });
