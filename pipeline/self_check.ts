@@ -24,7 +24,14 @@ import { prepareGelu } from "../kernels/gelu/op.ts";
 import { geluGradientReference, geluReference } from "../kernels/gelu/reference.ts";
 import { prepareLayerNorm } from "../kernels/layer_norm/op.ts";
 import { layerNormGradientReference, layerNormReference } from "../kernels/layer_norm/reference.ts";
-import { chooseTile, type MatmulConfig, prepareBiasGradient, prepareMatmul } from "../kernels/matmul/op.ts";
+import {
+  MATMUL_VARIANTS,
+  type MatmulConfig,
+  prepareBiasGradient,
+  prepareMatmul,
+  variantCost,
+  variantName,
+} from "../kernels/matmul/op.ts";
 import { biasGradientReference, matmulReference } from "../kernels/matmul/reference.ts";
 import { prepareResidual } from "../kernels/residual/op.ts";
 import { residualReference } from "../kernels/residual/reference.ts";
@@ -157,22 +164,22 @@ function plus(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
 }
 
 /**
- * All three layouts where rows are aligned, as in real models, in every tile that this adapter uses, and one where they
+ * All three layouts where rows are aligned, as in real models, in every variant that this adapter may use, and one where they
  * are not; and the bias's gradient.
  */
 async function matmul(gpu: Gpu): Promise<Check> {
   const [m, n, k] = [9, 12, 8];
-  const tiles = new Set([chooseTile(gpu, 1, 1), chooseTile(gpu, 1024, 1024)]);
+  const variants = MATMUL_VARIANTS.filter((variant) => variantCost(gpu, variant, m, n) < Infinity);
   const configs: MatmulConfig[] = [
-    ...[...tiles].flatMap((tile): MatmulConfig[] => [
-      { layout: "nn", m, n, k, tile, bias: true },
-      { layout: "nt", m, n, k, tile },
-      { layout: "tn", m: 12, n, k, tile, accumulate: true },
+    ...variants.flatMap((variant): MatmulConfig[] => [
+      { layout: "nn", m, n, k, variant, bias: true },
+      { layout: "nt", m, n, k, variant },
+      { layout: "tn", m: 12, n, k, variant, accumulate: true },
     ]),
     { layout: "nn", m: 5, n: 7, k: 3, bias: true },
   ];
   const products = await Promise.all(configs.map(async (config, index) => {
-    const { layout, m, n, k, tile } = config;
+    const { layout, m, n, k, variant } = config;
     const values = {
       a: normals(10 + index, m * k),
       b: normals(20 + index, k * n),
@@ -190,7 +197,7 @@ async function matmul(gpu: Gpu): Promise<Check> {
     return {
       op: await prepareMatmul(gpu, config),
       tensors,
-      operation: `matmul ${layout} of ${m} x ${n} x ${k}` + (tile ? ` in tiles of ${tile.rows} rows` : ""),
+      operation: `matmul ${layout} of ${m} x ${n} x ${k}` + (variant ? `, ${variantName(variant)}` : ""),
       expected: config.accumulate ? plus(product, before) : product,
     };
   }));

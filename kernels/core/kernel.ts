@@ -12,7 +12,7 @@ import { unroll } from "./unroll.ts";
 export interface KernelSource {
   /** Name in error messages and captures, for example `matmul nn`. */
   label: string;
-  /** WGSL with one entry point `main`, explicit `@group(0) @binding(n)` declarations, and `$for` lines (unroll.ts). */
+  /** WGSL with one entry point `main`, explicit `@group(0) @binding(n)` declarations, `$for` and `$if` lines (unroll.ts). */
   source: string;
   /** Values the source uses: integers become `u32`, numbers given as `{ f32 }` become `f32` constants. */
   constants?: Record<string, number | { f32: number }>;
@@ -126,7 +126,7 @@ function constantLines(source: KernelSource): string {
  * @throws {DeviceError} when the shader is refused: its label, the compiler's message and the numbered source
  */
 export function compile(gpu: Gpu, source: KernelSource): Promise<Kernel> {
-  const body = unroll(source.source, source.constants ?? {});
+  const body = unroll(source.source, { ...source.constants, ...source.flags });
   const code = constantLines(source) + storeInHalf(body, source.half ?? []);
   const key = `${source.label}\n${code}`;
   let kernel = gpu.pipelines.get(key) as Promise<Kernel> | undefined;

@@ -8,21 +8,23 @@
  *     $}
  *
  * Loop variables are single letters; the upper bound is excluded and is a number or the name of an integer constant.
+ * Lines that only some variants of a kernel have, such as a binding, stand between `$if FLAG {` and `$}`.
  *
  * @module
  */
 
 const OPEN = /^\s*\$for ([a-z]) in (\w+)\.\.(\w+) \{\s*$/;
+const CONDITION = /^\s*\$if (\w+) \{\s*$/;
 const CLOSE = /^\s*\$\}\s*$/;
 
 /**
- * The source with every `$for` block written out.
+ * The source with every `$for` block written out, and every `$if` block kept or left out.
  *
- * @param constants values of the names that bounds may use
- * @throws {SyntaxError} on an unknown bound or an unbalanced block
+ * @param constants values of the names that bounds and conditions may use
+ * @throws {SyntaxError} on an unknown bound or condition, or an unbalanced block
  */
 export function unroll(source: string, constants: Record<string, unknown>): string {
-  if (!source.includes("$for")) return source;
+  if (!/\$(for|if)/.test(source)) return source;
   const lines = source.split("\n");
   const bound = (text: string): number => {
     const value = /^\d+$/.test(text) ? Number(text) : constants[text];
@@ -40,6 +42,16 @@ export function unroll(source: string, constants: Record<string, unknown>): stri
         if (!nested) throw new SyntaxError(`Cannot unroll as line ${next} closes no block`);
         return out;
       }
+      const condition = CONDITION.exec(line);
+      if (condition) {
+        const flag = constants[condition[1]];
+        if (typeof flag !== "boolean") {
+          throw new SyntaxError(`Cannot unroll as ${condition[1]} must be true or false: ${flag}`);
+        }
+        const body = block(true);
+        if (flag) out.push(...body);
+        continue;
+      }
       const open = OPEN.exec(line);
       if (!open) {
         out.push(line);
@@ -49,7 +61,7 @@ export function unroll(source: string, constants: Record<string, unknown>): stri
       const body = block(true).join("\n");
       for (let i = bound(from); i < bound(to); i++) out.push(body.replaceAll("$" + variable, String(i)));
     }
-    if (nested) throw new SyntaxError("Cannot unroll as a $for block is not closed");
+    if (nested) throw new SyntaxError("Cannot unroll as a $for or $if block is not closed");
     return out;
   }
   return block(false).join("\n");

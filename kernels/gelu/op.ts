@@ -8,6 +8,7 @@ import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
+import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import backwardSource from "./backward.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
 
@@ -28,7 +29,7 @@ export async function prepareGelu(
   const kernel = (label: string, source: string, inHalf: string[]) =>
     compile(gpu, { label: `gelu ${label}`, source: alias + source, constants, half: half ? inHalf : [] });
   const [forward, backward] = await Promise.all([
-    kernel("forward", forwardSource, ["x", "y"]),
+    kernel("forward", geluSource + forwardSource, ["x", "y"]),
     kernel("backward", backwardSource, ["x"]),
   ]);
   const grid = linearGrid(elements, 64);

@@ -13,11 +13,13 @@ import type { Gpu } from "../core/gpu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
+import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import nnSource from "./nn.wgsl" with { type: "text" };
 import ntSource from "./nt.wgsl" with { type: "text" };
 import tileSource from "./tile.wgsl" with { type: "text" };
 import tnSource from "./tn.wgsl" with { type: "text" };
+import workgroupSource from "./workgroup.wgsl" with { type: "text" };
 import unalignedSource from "./unaligned.wgsl" with { type: "text" };
 
 /** Which operand is read transposed: none, B, or A. */
@@ -34,6 +36,10 @@ export interface MatmulConfig {
   k: number;
   /** Adds bias[n] to every row. */
   bias?: boolean;
+  /** Adds a matrix like C, such as the residual stream that a branch ends in. */
+  residual?: boolean;
+  /** Also writes GELU(C), and not only C, which its gradient needs. */
+  gelu?: boolean;
   /** Adds to C rather than overwriting it. */
   accumulate?: boolean;
   /** Elements from one row of A to the next; its columns when left out. Columns past k must then hold zeros. */
@@ -48,47 +54,101 @@ export interface MatmulConfig {
   cStride?: number;
   /** First column of C that is written. */
   cColumn?: number;
-  /** Which of the matrices are f16; every row must then start at a multiple of 4 elements. */
+  /** Which of the matrices are f16; every row must then start at a multiple of 4 elements. GELU(C) is as C. */
   half?: readonly ("a" | "b" | "c")[];
-  /** The tile to use; left out, {@link chooseTile} chooses. */
-  tile?: MatmulTile;
+  /** How it is computed; left out, what the device's tuner measured, or {@link chooseVariant}. */
+  variant?: MatmulVariant;
 }
 
-/** The tile of C that one invocation keeps in registers. */
-export interface MatmulTile {
-  /** A multiple of 4. */
-  rows: number;
-  /** Columns, in fours. */
-  columns4: number;
-}
+/**
+ * How a product is computed. Every variant adds the terms of each element of C in the same order by the same
+ * multiply-adds, so that the choice, which may differ from one start of a run to the next, changes no bit.
+ */
+export type MatmulVariant =
+  | {
+    /** No barrier: each invocation loads for itself what a tile of C in its registers needs. */
+    kind: "registers";
+    /** Rows of the tile, a multiple of 4. */
+    rows: number;
+    /** Its columns, a multiple of 4. */
+    columns: number;
+  }
+  | {
+    /** 256 invocations share slabs of A and B in workgroup memory for a tile of C that they compute together. */
+    kind: "workgroup";
+    /** Rows of the tile: 64 or 128. */
+    rows: number;
+    /** Its columns: 64 or 128. */
+    columns: number;
+  };
 
-/** The tiles there are. */
-export const MATMUL_TILES: readonly MatmulTile[] = [{ rows: 8, columns4: 2 }, { rows: 16, columns4: 4 }];
+/** The variants there are. */
+export const MATMUL_VARIANTS: readonly MatmulVariant[] = [
+  { kind: "registers", rows: 8, columns: 8 },
+  { kind: "registers", rows: 16, columns: 16 },
+  { kind: "workgroup", rows: 64, columns: 64 },
+  { kind: "workgroup", rows: 128, columns: 64 },
+  { kind: "workgroup", rows: 128, columns: 128 },
+];
+
+/** `workgroup 128 x 64`. */
+export function variantName({ kind, rows, columns }: MatmulVariant): string {
+  return `${kind} ${rows} x ${columns}`;
+}
 
 /** Lanes of llvmpipe's vectors. */
 const CPU_LANES = 8;
 /** What loading four elements costs a CPU driver, in multiplications of four by one (docs/log.md). */
 const CPU_LOAD_COST = 6;
+/** Terms in a slab: two slabs of 128 rows take the 16 KiB of workgroup memory that every adapter has. */
+const DEPTH = 16;
+/** Workgroups below which a GPU's processors would stand idle: the tile is then made smaller. */
+const ENOUGH_WORKGROUPS = 128;
 
 /**
- * The tile for a product [m, n] on this adapter. A CPU driver loads lane by lane, so that a large tile, which loads less
- * for each product, is the faster one unless too much of it lies outside C.
+ * What a product [m, n] costs in a variant on this adapter, in no unit: for choosing without measuring, and for leaving
+ * out of measurements what cannot win.
+ *
+ * A CPU driver loads lane by lane, so that a large tile, which loads less for each product, is the faster one unless too
+ * much of it lies outside C; and it pays dearly for barriers. On a GPU an invocation that loads for itself waits for
+ * memory, and a large tile needs a large C.
  */
-export function chooseTile(gpu: Gpu, m: number, n: number): MatmulTile {
-  if (!gpu.adapter.software) return MATMUL_TILES[0];
-  const cost = ({ rows, columns4 }: MatmulTile): number =>
-    Math.ceil(n / (4 * columns4 * CPU_LANES)) * Math.ceil(m / rows) *
-    (4 * rows * columns4 + CPU_LOAD_COST * (rows + 4 * columns4));
-  return MATMUL_TILES.reduce((best, tile) => cost(tile) < cost(best) ? tile : best);
+export function variantCost(gpu: Gpu, variant: MatmulVariant, m: number, n: number): number {
+  const { kind, rows, columns } = variant;
+  if (gpu.adapter.software) {
+    if (kind === "workgroup") return Infinity;
+    return Math.ceil(n / (columns * CPU_LANES)) * Math.ceil(m / rows) *
+      (rows * columns + CPU_LOAD_COST * (rows + columns));
+  }
+  if (kind === "registers") {
+    // Past 8 x 8 the registers of a GPU run over.
+    return rows === 8 ? 4 * (8 * Math.ceil(m / 8)) * (8 * Math.ceil(n / 8)) : Infinity;
+  }
+  const workgroups = Math.ceil(m / rows) * Math.ceil(n / columns);
+  const idle = Math.max(1, ENOUGH_WORKGROUPS / workgroups);
+  const loadsPerTerm = 1 + 16 / rows + 16 / columns;
+  return workgroups * rows * columns * loadsPerTerm * idle;
+}
+
+/** The variant for a product [m, n] where nothing has been measured. */
+export function chooseVariant(gpu: Gpu, m: number, n: number): MatmulVariant {
+  const cost = (variant: MatmulVariant): number => variantCost(gpu, variant, m, n);
+  return MATMUL_VARIANTS.reduce((best, variant) => cost(variant) < cost(best) ? variant : best);
 }
 
 /** A compiled product. `record` overwrites C, or adds to it where the config says accumulate. */
 export interface Matmul {
-  /** `bias` is [n]; needed where the config has one. */
-  record(recorder: Recorder, tensors: { a: Tensor; b: Tensor; bias?: Tensor; c: Tensor }): void;
+  /**
+   * `bias` is [n], `residual` and `activated` (GELU(C), overwritten) are as C but not C itself; each is needed where the
+   * config has it.
+   */
+  record(
+    recorder: Recorder,
+    tensors: { a: Tensor; b: Tensor; c: Tensor; bias?: Tensor; residual?: Tensor; activated?: Tensor },
+  ): void;
 }
 
-const SOURCES = { nn: tileSource + nnSource, nt: tileSource + ntSource, tn: tileSource + tnSource };
+const REGISTER_SOURCES = { nn: nnSource, nt: ntSource, tn: tnSource };
 
 /**
  * Compiles one product for one shape.
@@ -102,6 +162,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     n,
     k,
     bias = false,
+    residual = false,
+    gelu = false,
     accumulate = false,
     aColumn = 0,
     bColumn = 0,
@@ -122,16 +184,17 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     const required = aligned ? "nothing may be added to an f16 product" : "rows must start at multiples of 4";
     throw new RangeError(`Cannot prepare matmul ${layout} in half precision as ${required}`);
   }
-  const flags = { BIAS: bias, ACCUMULATE: accumulate };
+  const flags = { BIAS: bias, RESIDUAL: residual, GELU: gelu, ACCUMULATE: accumulate, TILED: aligned };
   let kernel: Kernel;
   let grid: [number, number];
   if (aligned) {
-    // Eight lanes are llvmpipe's vector; a real GPU wants at least a full subgroup, square for cache reuse.
-    const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : [8, 8];
-    const { rows, columns4 } = config.tile ?? chooseTile(gpu, m, n);
+    const variant = config.variant ?? chooseVariant(gpu, m, n);
+    const { source, constants, tile } = variant.kind === "registers"
+      ? registerTile(gpu, layout, variant)
+      : workgroupTile(variant);
     kernel = await compile(gpu, {
       label: `matmul ${layout}`,
-      source: SOURCES[layout],
+      source: sharedSource("vec4f", gelu) + source,
       constants: {
         M: m,
         N: n,
@@ -145,21 +208,17 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         A_COLUMN4: aColumn / 4,
         B_COLUMN4: bColumn / 4,
         C_COLUMN4: cColumn / 4,
-        ROWS: rows,
-        ROWS4: rows / 4,
-        COLUMNS4: columns4,
-        LANES_X: lanesX,
-        LANES_Y: lanesY,
+        ROWS: variant.rows,
+        ...constants,
       },
-      flags,
-      // Without a bias B stands in for it.
-      half: half.includes("b") && !bias ? [...half, "bias"] : half,
+      flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt" },
+      half: half.includes("c") && gelu ? [...half, "activated"] : half,
     });
-    grid = [Math.ceil(n / (4 * columns4 * lanesX)), Math.ceil(m / (rows * lanesY))];
+    grid = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows)];
   } else {
     kernel = await compile(gpu, {
       label: `matmul ${layout} unaligned`,
-      source: unalignedSource,
+      source: sharedSource("f32", gelu) + unalignedSource,
       constants: {
         M: m,
         N: n,
@@ -176,10 +235,52 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     grid = [Math.ceil(n / 8), Math.ceil(m / 8)];
   }
   return {
-    record(recorder, { a, b, bias: biasTensor, c }) {
-      // A binding cannot be left empty: without a bias B stands in, and is never read as one.
-      recorder.dispatch(kernel, { a, b, bias: bias ? biasTensor! : b, c }, grid);
+    record(recorder, { a, b, c, bias: biasTensor, residual: residualTensor, activated }) {
+      recorder.dispatch(kernel, {
+        a,
+        b,
+        c,
+        ...(bias && { bias: biasTensor! }),
+        ...(residual && { residual: residualTensor! }),
+        ...(gelu && { activated: activated! }),
+      }, grid);
     },
+  };
+}
+
+function sharedSource(element: "vec4f" | "f32", gelu: boolean): string {
+  return `alias ELEMENT = ${element};\n` + (gelu ? geluSource : "") + tileSource;
+}
+
+/** Source, constants and the tile of C of one workgroup. */
+interface Tiling {
+  source: string;
+  constants: Record<string, number>;
+  tile: { rows: number; columns: number };
+}
+
+function registerTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVariant): Tiling {
+  // Eight lanes are llvmpipe's vector; a real GPU wants at least a full subgroup, square for cache reuse.
+  const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : [8, 8];
+  return {
+    source: REGISTER_SOURCES[layout],
+    constants: { ROWS4: rows / 4, COLUMNS4: columns / 4, LANES_X: lanesX, LANES_Y: lanesY },
+    tile: { rows: rows * lanesY, columns: columns * lanesX },
+  };
+}
+
+function workgroupTile({ rows, columns }: MatmulVariant): Tiling {
+  return {
+    source: workgroupSource,
+    constants: {
+      COLUMNS: columns,
+      DEPTH,
+      ROW_GROUPS: rows / 64,
+      COLUMN_GROUPS: columns / 64,
+      LOADS_A: rows * DEPTH / 1024,
+      LOADS_B: columns * DEPTH / 1024,
+    },
+    tile: { rows, columns },
   };
 }
 

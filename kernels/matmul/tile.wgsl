@@ -1,15 +1,39 @@
-// What the three tiled products share: their operands, and how a part of a row of a tile of C is written.
-@group(0) @binding(0) var<storage, read> a: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@group(0) @binding(2) var<storage, read> bias: array<vec4f>;
-@group(0) @binding(3) var<storage, read_write> c: array<vec4f>;
+// What all variants share: their operands, and how a part of a row of a tile of C is written.
+@group(0) @binding(0) var<storage, read> a: array<ELEMENT>;
+@group(0) @binding(1) var<storage, read> b: array<ELEMENT>;
+@group(0) @binding(2) var<storage, read_write> c: array<ELEMENT>;
+$if BIAS {
+@group(0) @binding(3) var<storage, read> bias: array<ELEMENT>;
+$}
+$if RESIDUAL {
+@group(0) @binding(4) var<storage, read> residual: array<ELEMENT>;
+$}
+$if GELU {
+@group(0) @binding(5) var<storage, read_write> activated: array<ELEMENT>;
+$}
 
+// Stores an element of C, `at` being its index and `column` its column; with its bias, what stood there or flows past,
+// and what GELU makes of it.
+fn store_at(at: u32, column: u32, sums: ELEMENT) {
+  var value = sums;
+  $if BIAS {
+  value += bias[column];
+  $}
+  $if RESIDUAL {
+  value += residual[at];
+  $}
+  $if ACCUMULATE {
+  value += c[at];
+  $}
+  c[at] = value;
+  $if GELU {
+  activated[at] = gelu(value);
+  $}
+}
+
+$if TILED {
 // Stores four elements of one row from column 4 * `column` on, where they are inside C.
 fn store(row: u32, column: u32, sums: vec4f) {
-  if (row >= M || column >= N4) { return; }
-  let at = row * C_STRIDE4 + C_COLUMN4 + column;
-  var value = sums;
-  if (BIAS) { value += bias[column]; }
-  if (ACCUMULATE) { value += c[at]; }
-  c[at] = value;
+  if (row < M && column < N4) { store_at(row * C_STRIDE4 + C_COLUMN4 + column, column, sums); }
 }
+$}

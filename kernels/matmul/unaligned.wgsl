@@ -1,10 +1,5 @@
 // The same three products where a row does not start at a multiple of four elements: one element of C for each
 // invocation. Slow and for any shape; real models never come here.
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
-
 @compute @workgroup_size(8, 8)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let m = id.y;
@@ -16,8 +11,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let at_b = B_COLUMN + select(k * B_STRIDE + n, n * B_STRIDE + k, TRANSPOSE_B);
     sum = fma(a[at_a], b[at_b], sum);
   }
-  let at = m * C_STRIDE + C_COLUMN + n;
-  if (BIAS) { sum += bias[n]; }
-  if (ACCUMULATE) { sum += c[at]; }
-  c[at] = sum;
+  store_at(m * C_STRIDE + C_COLUMN + n, n, sum);
 }

@@ -147,6 +147,12 @@ Deno.test("unrolling replaces the variable, nests, and takes bounds from constan
   assertThrows(() => unroll("$for i in 0..2 {\nx\n$}\n$}", {}), SyntaxError, "closes no block");
 });
 
+Deno.test("lines between $if and its end are there only where the flag is true", () => {
+  const source = "a\n$if YES {\nb\n$for i in 0..2 {\nc$i\n$}\n$}\n$if NO {\nd\n$}\ne";
+  assertEquals(unroll(source, { YES: true, NO: false }), "a\nb\nc0\nc1\ne");
+  assertThrows(() => unroll(source, { YES: true }), SyntaxError, "NO must be true or false: undefined");
+});
+
 Deno.test("a grid never exceeds the portable number of workgroups", () => {
   assertEquals(linearGrid(1, 64), [1]);
   assertEquals(linearGrid(65, 64), [2]);

@@ -1,5 +1,13 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { chooseTile, MATMUL_TILES, prepareBiasGradient, prepareMatmul } from "../../../kernels/matmul/op.ts";
+import {
+  chooseVariant,
+  MATMUL_VARIANTS,
+  prepareBiasGradient,
+  prepareMatmul,
+  variantName,
+} from "../../../kernels/matmul/op.ts";
+import { prepareGelu } from "../../../kernels/gelu/op.ts";
+import { prepareResidual } from "../../../kernels/residual/op.ts";
 import { biasGradientReference, matmulReference } from "../../../kernels/matmul/reference.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { assertClose, relativeError } from "../../support/compare.ts";
@@ -33,9 +41,9 @@ const SHAPES = [
 ] as const;
 
 for (const layout of ["nn", "nt", "tn"] as const) {
-  for (const tile of MATMUL_TILES) {
+  for (const variant of MATMUL_VARIANTS) {
     gpuTest(
-      `matmul ${layout} in tiles of ${tile.rows} x ${4 * tile.columns4} equals float64 at awkward shapes, ` +
+      `matmul ${layout}, ${variantName(variant)}, equals float64 at awkward shapes, ` +
         "with bias and added to what is there",
       async (gpu) => {
         for (const [m, n, k] of SHAPES) {
@@ -51,12 +59,12 @@ for (const layout of ["nn", "nt", "tn"] as const) {
             bias: upload(gpu, "bias", bias),
             c: poisoned(gpu, "c", [m, n]),
           };
-          const plain = await prepareMatmul(gpu, { layout, m, n, k, tile, bias: true });
+          const plain = await prepareMatmul(gpu, { layout, m, n, k, variant, bias: true });
           const product = await runAndRead(gpu, tensors.c, (recorder) => plain.record(recorder, tensors));
           // Measured: 1.2e-7.
           assertClose(product, reference, { tolerance: 1e-6, name });
           gpu.write(tensors.c, before);
-          const adding = await prepareMatmul(gpu, { layout, m, n, k, tile, bias: true, accumulate: true });
+          const adding = await prepareMatmul(gpu, { layout, m, n, k, variant, bias: true, accumulate: true });
           const sum = await runAndRead(gpu, tensors.c, (recorder) => adding.record(recorder, tensors));
           const expected = reference.map((value, at) => value + before[at]);
           assertClose(sum, expected, { tolerance: 1e-6, name: `${name}, added` });
@@ -66,15 +74,65 @@ for (const layout of ["nn", "nt", "tn"] as const) {
   }
 }
 
-gpuTest("a CPU driver gets the large tile where C fills it, and a GPU never", (gpu) => {
-  const on = (software: boolean) => ({ adapter: { ...gpu.adapter, software } }) as Gpu;
-  const [small, large] = MATMUL_TILES;
-  assertEquals(chooseTile(on(true), 1024, 512), large);
-  assertEquals(chooseTile(on(true), 1024, 64), small, "half of its lanes would be idle");
-  assertEquals(chooseTile(on(true), 8, 512), small, "half of its rows would be outside");
-  assertEquals(chooseTile(on(false), 1024, 512), small);
+gpuTest("the variant follows the adapter and the size of C", (gpu) => {
+  const chosen = (software: boolean, m: number, n: number): string =>
+    variantName(chooseVariant({ adapter: { ...gpu.adapter, software } } as Gpu, m, n));
+  assertEquals(chosen(true, 1024, 512), "registers 16 x 16");
+  assertEquals(chosen(true, 1024, 64), "registers 8 x 8", "half of its lanes would be idle");
+  assertEquals(chosen(true, 8, 512), "registers 8 x 8", "half of its rows would be outside");
+  assertEquals(chosen(false, 4096, 4096), "workgroup 128 x 128");
+  assertEquals(chosen(false, 512, 512), "workgroup 64 x 64", "of the largest tiles there would be 16");
+  assertEquals(chosen(false, 8, 8), "registers 8 x 8");
   return Promise.resolve();
 });
+
+gpuTest("every variant gives the same bits, whatever the shape", async (gpu) => {
+  for (const [layout, m, n, k] of [["nn", 70, 132, 36], ["nt", 129, 64, 20], ["tn", 132, 68, 37]] as const) {
+    const a = upload(gpu, "a", normals(1, m * k));
+    const b = upload(gpu, "b", normals(2, k * n));
+    const bias = upload(gpu, "bias", normals(3, n));
+    let first: Float32Array | undefined;
+    for (const variant of MATMUL_VARIANTS) {
+      const op = await prepareMatmul(gpu, { layout, m, n, k, bias: true, variant });
+      const c = poisoned(gpu, "c", [m, n]);
+      const found = await runAndRead(gpu, c, (recorder) => op.record(recorder, { a, b, bias, c }));
+      first ??= found;
+      assertEquals(found, first, `${layout} ${m} x ${n} x ${k}, ${variantName(variant)}`);
+    }
+  }
+});
+
+gpuTest(
+  "a product that ends in the residual stream or in GELU gives the bits of the separate kernels",
+  async (gpu) => {
+    for (const [m, n, k] of [[9, 12, 8], [5, 7, 3]]) {
+      const t = {
+        a: upload(gpu, "a", normals(1, m * k)),
+        b: upload(gpu, "b", normals(2, k * n)),
+        bias: upload(gpu, "bias", normals(3, n)),
+        residual: upload(gpu, "residual", normals(4, m * n)),
+        c: poisoned(gpu, "c", [m, n]),
+        activated: poisoned(gpu, "activated", [m, n]),
+      };
+      const shape = { layout: "nn", m, n, k, bias: true } as const;
+      const plain = await prepareMatmul(gpu, shape);
+      const branch = await runAndRead(gpu, t.c, (recorder) => plain.record(recorder, t));
+      const add = await prepareResidual(gpu, { length: m * n });
+      const gelu = await prepareGelu(gpu, { length: m * n });
+      const sum = poisoned(gpu, "sum", [m, n]);
+      const post = poisoned(gpu, "post", [m, n]);
+      gpu.submit("separate kernels", (recorder) => {
+        add.forward(recorder, { a: t.residual, b: t.c, sum });
+        gelu.forward(recorder, { x: t.c, y: post });
+      });
+      const withResidual = await prepareMatmul(gpu, { ...shape, residual: true });
+      assertEquals(await runAndRead(gpu, t.c, (r) => withResidual.record(r, t)), await gpu.read(sum));
+      const withGelu = await prepareMatmul(gpu, { ...shape, gelu: true });
+      assertEquals(await runAndRead(gpu, t.c, (r) => withGelu.record(r, t)), branch);
+      assertEquals(await gpu.read(t.activated), await gpu.read(post));
+    }
+  },
+);
 
 gpuTest(
   "a vocabulary that is no multiple of 4 is multiplied in padded slices, all three ways",
