@@ -77,7 +77,8 @@ export interface Network {
   configureRows(rows: number): void;
   configureLoss(settings: LossSettings): void;
   /**
-   * Everything up to the final layer norm. `hook` sees each activation as it is computed; `countEdges: false` leaves
+   * Everything up to the final layer norm. `hook` sees each activation as it is computed, and may replace it;
+   * `countEdges: false` leaves
    * `headSums` alone.
    */
   forward(
@@ -126,25 +127,31 @@ interface LinearShape {
   inputs: number;
   outputs: number;
   training: boolean;
+  /** What follows it, which the same kernel can do: `ended` beside `forward`. */
+  ending?: "residual" | "gelu";
   /** Whether x and W are f16, and whether y is. Gradients are not. */
   half: { operands: boolean; result: boolean };
 }
 
 /** A linear layer y = x W + b with W [in, out], and its gradients. */
-async function prepareLinear(gpu: Gpu, { rows, inputs, outputs, training, half }: LinearShape) {
+async function prepareLinear(gpu: Gpu, { rows, inputs, outputs, training, ending, half }: LinearShape) {
   const product = (layout: MatmulLayout, m: number, n: number, k: number, options: Partial<MatmulConfig>) =>
     prepareMatmul(gpu, { layout, m, n, k, ...options });
-  const forward = await product("nn", rows, outputs, inputs, {
+  const ofForward: Partial<MatmulConfig> = {
     bias: true,
     half: half.operands ? half.result ? ["a", "b", "c"] : ["a", "b"] : [],
-  });
-  if (!training) return { forward };
+  };
+  const forward = await product("nn", rows, outputs, inputs, ofForward);
+  const ended = ending
+    ? await product("nn", rows, outputs, inputs, { ...ofForward, [ending]: true })
+    : forward;
+  if (!training) return { forward, ended };
   const [dx, dweight, dbias] = await Promise.all([
     product("nt", rows, inputs, outputs, { half: half.operands ? ["b"] : [] }),
     product("tn", inputs, outputs, rows, { accumulate: true, half: half.operands ? ["a"] : [] }),
     prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }),
   ]);
-  return { forward, dx, dweight, dbias };
+  return { forward, ended, dx, dweight, dbias };
 }
 
 /** Parameters in half precision, by name, and how each is made from the one that is trained. */
@@ -188,12 +195,15 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
 
   const embedding = await prepareEmbedding(gpu, { batch, positions: context, vocabularySize, width });
   const layerNorm = await prepareLayerNorm(gpu, { rows, width, epsilon: layerNormEpsilon, half });
-  const linear = (inputs: number, outputs: number, inHalf: boolean) =>
-    prepareLinear(gpu, { rows, inputs, outputs, training, half: { operands: half, result: inHalf } });
-  const qkvLinear = await linear(width, 3 * width, half);
-  const attentionLinear = await linear(width, width, false);
-  const mlpIn = await linear(width, mlpWidth, half);
-  const mlpOut = await linear(mlpWidth, width, false);
+  const linear = (inputs: number, outputs: number, ending?: LinearShape["ending"]) => {
+    // The residual stream, which two of them end in, is never f16.
+    const ofHalf = { operands: half, result: half && ending !== "residual" };
+    return prepareLinear(gpu, { rows, inputs, outputs, training, ending, half: ofHalf });
+  };
+  const qkvLinear = await linear(width, 3 * width);
+  const attentionLinear = await linear(width, width, "residual");
+  const mlpIn = await linear(width, mlpWidth, "gelu");
+  const mlpOut = await linear(mlpWidth, width, "residual");
   const gelu = await prepareGelu(gpu, { length: rows * mlpWidth, half });
   const residual = await prepareResidual(gpu, { length: rows * width });
   const attention = await Promise.all(
@@ -309,8 +319,9 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     parameters: Parameters,
     mode: GateMode,
     layer: number,
-    { done, countEdges }: { done: (name: string) => void; countEdges: boolean },
+    { hook, countEdges }: { hook?: ActivationHook; countEdges: boolean },
   ): void {
+    const done = doneOf(recorder, hook);
     const block = blocksOfModel[layer];
     const { name } = block;
     const h = `h.${layer}`;
@@ -339,14 +350,13 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     });
     if (countEdges) attention[layer].sumHeads(recorder, { rowSums: block.rowSums, headSums });
     done(`${name}.attn.hook_z`);
-    attentionLinear.forward.record(recorder, {
-      a: block.z,
-      b: weightOf(parameters, `${h}.attn.c_proj.weight`),
-      bias: get(`${h}.attn.c_proj.bias`),
-      c: branch,
-    });
-    done(`${name}.hook_attn_out`);
-    residual.forward(recorder, { a: block.residualPre, b: branch, sum: block.residualMid });
+    branchForward(recorder, parameters, attentionLinear, {
+      weights: `${h}.attn.c_proj`,
+      x: block.z,
+      name: `${name}.hook_attn_out`,
+      residual: block.residualPre,
+      sum: block.residualMid,
+    }, hook);
     done(`${name}.hook_resid_mid`);
     layerNorm.forward(recorder, {
       x: block.residualMid,
@@ -356,16 +366,50 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       statistics: block.statistics2,
     });
     done(`${name}.ln2.hook_normalized`);
-    mlpIn.forward.record(recorder, {
+    const intoMlp = {
       a: block.norm2,
       b: weightOf(parameters, `${h}.mlp.c_fc.weight`),
       bias: get(`${h}.mlp.c_fc.bias`),
       c: block.mlpPre,
-    });
-    done(`${name}.mlp.hook_pre`);
-    gelu.forward(recorder, { x: block.mlpPre, y: block.mlpPost });
-    done(`${name}.mlp.hook_post`);
+    };
+    if (hook) {
+      mlpIn.forward.record(recorder, intoMlp);
+      done(`${name}.mlp.hook_pre`);
+      gelu.forward(recorder, { x: block.mlpPre, y: block.mlpPost });
+      done(`${name}.mlp.hook_post`);
+    } else mlpIn.ended.record(recorder, { ...intoMlp, activated: block.mlpPost });
   }
+
+  /**
+   * The product that a branch ends in, added to the residual stream: in one kernel, or in two where a hook is to see the
+   * branch by itself. The bits are the same.
+   */
+  function branchForward(
+    recorder: Recorder,
+    parameters: Parameters,
+    linear: Awaited<ReturnType<typeof prepareLinear>>,
+    { weights, x, name, residual: stream, sum }: {
+      weights: string;
+      x: Tensor;
+      name: string;
+      residual: Tensor;
+      sum: Tensor;
+    },
+    hook: ActivationHook | undefined,
+  ): void {
+    const operands = {
+      a: x,
+      b: weightOf(parameters, `${weights}.weight`),
+      bias: parameters.get(`${weights}.bias`)!,
+    };
+    if (!hook) return linear.ended.record(recorder, { ...operands, residual: stream, c: sum });
+    linear.forward.record(recorder, { ...operands, c: branch });
+    hook(name, branch, recorder);
+    residual.forward(recorder, { a: stream, b: branch, sum });
+  }
+
+  const doneOf = (recorder: Recorder, hook: ActivationHook | undefined) => (name: string): void =>
+    hook?.(name, activations.get(name)!, recorder);
 
   /** A weight as products read it: rounded where that was asked for, by the latest forward. */
   const roundedByName = new Map(rounded.map(({ name, tensor }) => [name, tensor]));
@@ -437,7 +481,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
 
     forward(recorder, parameters, mode, { hook, countEdges = true } = {}) {
       const get = (name: string): Tensor => parameters.get(name)!;
-      const done = (name: string): void => hook?.(name, activations.get(name)!, recorder);
+      const done = doneOf(recorder, hook);
       const [firstBlock] = blocksOfModel;
       for (const { name, tensor, slices } of rounded) {
         for (const { start, count, rounding } of slices) {
@@ -453,17 +497,15 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         x: firstBlock.residualPre,
       });
       for (let layer = 0; layer < layers; layer++) {
-        layerForward(recorder, parameters, mode, layer, { done, countEdges });
+        layerForward(recorder, parameters, mode, layer, { hook, countEdges });
         const block = blocksOfModel[layer];
-        mlpOut.forward.record(recorder, {
-          a: block.mlpPost,
-          b: weightOf(parameters, `h.${layer}.mlp.c_proj.weight`),
-          bias: get(`h.${layer}.mlp.c_proj.bias`),
-          c: branch,
-        });
-        done(`${block.name}.hook_mlp_out`);
-        const sum = blocksOfModel[layer + 1]?.residualPre ?? residualFinal;
-        residual.forward(recorder, { a: block.residualMid, b: branch, sum });
+        branchForward(recorder, parameters, mlpOut, {
+          weights: `h.${layer}.mlp.c_proj`,
+          x: block.mlpPost,
+          name: `${block.name}.hook_mlp_out`,
+          residual: block.residualMid,
+          sum: blocksOfModel[layer + 1]?.residualPre ?? residualFinal,
+        }, hook);
       }
       done(`blocks.${layers - 1}.hook_resid_post`);
       layerNorm.forward(recorder, {
@@ -553,7 +595,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       done(`blocks.${layers - 1}.hook_resid_post`, dresidual);
       for (let layer = layers - 1; layer >= 0; layer--) {
         if (recompute) {
-          layerForward(recorder, parameters, mode, layer, { done: () => {}, countEdges: false });
+          layerForward(recorder, parameters, mode, layer, { countEdges: false });
         }
         const block = blocksOfModel[layer];
         const { name } = block;

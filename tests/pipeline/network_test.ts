@@ -7,7 +7,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
+import { type ActivationHook, prepareNetwork } from "../../pipeline/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
 import { openSafetensors } from "../../pipeline/safetensors.ts";
 import { createTrainer, type GateObjective } from "../../pipeline/trainer.ts";
@@ -207,6 +207,31 @@ Deno.test("stored in half precision, loss and gradients are those in single to f
     // What is trained is not rounded.
     assertEquals(await gpu.read(parameters.get("wte.weight")!), before);
     assert(before.some((value) => Math.f16round(value) !== value));
+  } finally {
+    gpu.close();
+  }
+});
+
+Deno.test("a hook sees every activation by its name, changes no bit by looking, and can replace what it sees", async () => {
+  const { gpu, network, parameters } = await openFixture();
+  try {
+    const { inputs, targets } = microBatch(batches);
+    network.upload(inputs, targets);
+    const normFinal = network.activations.get("ln_final.hook_normalized")!;
+    const forward = async (hook?: ActivationHook) => {
+      gpu.submit("forward", (recorder) => network.forward(recorder, parameters, "dense", { hook }));
+      return await gpu.read(normFinal);
+    };
+    const alone = await forward();
+    const seen: string[] = [];
+    assertEquals(await forward((name) => seen.push(name)), alone);
+    const named = [...network.activations.keys()].filter((name) => /hook_/.test(name));
+    // The end of one layer is the beginning of the next: seen once.
+    assertEquals(seen.toSorted(), named.filter((name) => name !== "blocks.0.hook_resid_post").toSorted());
+    const changed = await forward((name, tensor, recorder) => {
+      if (name === "blocks.1.mlp.hook_pre") recorder.clear(tensor);
+    });
+    assert(changed.some((value, n) => value !== alone[n]));
   } finally {
     gpu.close();
   }
