@@ -103,6 +103,7 @@ async function train<Summary extends object>(
       & Pick<
         SettingsOf<typeof SPARSIFY>,
         | "data"
+        | "autotune"
         | "context"
         | "batch"
         | "recompute"
@@ -256,7 +257,7 @@ async function evaluateCommand(args: string[]): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
     const tokens = await tokenise({ sources: settings.data, tokenizer, folder });
-    const gpu = await openCheckedGpu(progress);
+    const gpu = await openCheckedGpu(progress, false);
     const network = await prepareNetwork(gpu, config, { batch, context, training: false });
     const batchesOf = async function* (splits: readonly Split[]) {
       for (const split of splits) {

@@ -25,6 +25,7 @@ import {
   type SettingsTable,
 } from "./settings.ts";
 import { tokenise } from "./tokenise.ts";
+import { openTuner } from "./tuning_cache.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
@@ -41,6 +42,7 @@ export interface RunConfig {
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
   data: string[];
+  autotune: boolean;
   runs: string;
   name: string | undefined;
 }
@@ -57,10 +59,15 @@ export interface RunModel {
   tokenizer: string;
 }
 
-/** Opens the device and checks its arithmetic against the float64 references. */
-export async function openCheckedGpu(reporter: Reporter): Promise<Gpu> {
+/**
+ * Opens the device and checks its arithmetic against the float64 references.
+ *
+ * @param autotune whether variants of kernels are chosen by measuring
+ */
+export async function openCheckedGpu(reporter: Reporter, autotune: boolean): Promise<Gpu> {
   const gpu = await Gpu.open();
   await assertSelfCheck(gpu);
+  if (autotune) gpu.tuner = await openTuner(gpu);
   reporter.message(
     `adapter ${gpu.adapter.name}${gpu.adapter.software ? ", a CPU driver" : ""}; self-check passed`,
   );
@@ -131,7 +138,7 @@ export async function prepareRun(
         `entries: ${tokenizer.vocabularySize}`,
     );
   }
-  const gpu = await openCheckedGpu(reporter);
+  const gpu = await openCheckedGpu(reporter, settings.autotune);
   const budget = await budgetMemory(gpu, model.config, settings).catch((error) => {
     gpu.close();
     folder?.release();

@@ -175,6 +175,7 @@ const RUN = {
     help: "GB of device memory to stay within; auto: what can be had",
     group: "Run",
   },
+  autotune: flag(true, "choose kernels by measuring them at the first start; the bits are the same", "Run"),
   runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
   name: {
     kind: "name",
@@ -544,6 +545,8 @@ export function resumedSettings<const Table extends SettingsTable>(
     "keepCheckpoints",
     "recompute",
     "memory",
+    "autotune",
+    "autotune",
   ];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];

@@ -5,6 +5,7 @@
  * @module
  */
 import { Recorder } from "./recorder.ts";
+import type { Tuner } from "./tuner.ts";
 import { createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
 
 /** No adapter could be had, or it lacks something we cannot do without. */
@@ -51,6 +52,8 @@ export class Gpu {
   readonly maxBindingBytes: number;
   /** Pipelines by label and source; filled by `compile` in kernel.ts. */
   readonly pipelines: Map<string, Promise<unknown>> = new Map();
+  /** Chooses between variants of kernels by measuring; without one they are chosen by rule. */
+  tuner: Tuner | undefined;
   /** Bytes of every buffer created through {@link Gpu.tensor} and not destroyed. */
   allocatedBytes = 0;
   #failure: DeviceError | undefined;

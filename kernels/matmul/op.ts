@@ -12,7 +12,8 @@
 import type { Gpu } from "../core/gpu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
-import type { Tensor } from "../core/tensor.ts";
+import { destroyTensor, type Tensor } from "../core/tensor.ts";
+import type { Candidate } from "../core/tuner.ts";
 import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import nnSource from "./nn.wgsl" with { type: "text" };
@@ -136,6 +137,69 @@ export function chooseVariant(gpu: Gpu, m: number, n: number): MatmulVariant {
   return MATMUL_VARIANTS.reduce((best, variant) => cost(variant) < cost(best) ? variant : best);
 }
 
+/** Multiply-adds below which no product is worth measuring: it takes a small part of any step. */
+const LEAST_TERMS = 1 << 24;
+/**
+ * Variants that should cost more than this many times the cheapest are not measured. The rule for CPU drivers was fitted
+ * to one, and there a variant takes longer to compile than most could gain.
+ */
+const WORTH_MEASURING = { software: 1.15, hardware: 3 };
+
+/** The variant that was measured to be the fastest for this product, where there is a tuner and it has time. */
+async function tunedVariant(gpu: Gpu, config: MatmulConfig): Promise<MatmulVariant | undefined> {
+  const { layout, m, n, k, half = [] } = config;
+  if (!gpu.tuner || m * n * k < LEAST_TERMS) return undefined;
+  const cost = (variant: MatmulVariant): number => variantCost(gpu, variant, m, n);
+  const cheapest = Math.min(...MATMUL_VARIANTS.map(cost));
+  const most = cheapest * (gpu.adapter.software ? WORTH_MEASURING.software : WORTH_MEASURING.hardware);
+  const variants = MATMUL_VARIANTS.filter((variant) => cost(variant) <= most);
+  if (variants.length === 1) return variants[0];
+  const strides = stridesOf(config);
+  // What is done to an element of C before it is stored is not told apart: it is the same in all variants.
+  const key = [
+    "matmul",
+    layout,
+    `${m} x ${n} x ${k}`,
+    `rows of ${strides.aStride}, ${strides.bStride}`,
+    ...half,
+  ]
+    .join(" ");
+  const scratch = (name: "a" | "b" | "c", rows: number, columns: number) =>
+    gpu.tensor(`${name} to measure with`, [rows, columns], half.includes(name) ? "f16" : "f32");
+  const candidates = variants.map((variant): Candidate => ({
+    name: variantName(variant),
+    async prepare() {
+      const op = await prepareMatmul(gpu, { ...config, variant });
+      const { aRows, aStride, bRows, bStride, cStride } = strides;
+      const tensors = {
+        a: scratch("a", aRows, aStride),
+        b: scratch("b", bRows, bStride),
+        c: scratch("c", m, cStride),
+        bias: gpu.tensor("bias to measure with", [n]),
+        residual: gpu.tensor("residual to measure with", [m, cStride]),
+        activated: scratch("c", m, cStride),
+      };
+      return {
+        record: (recorder) => op.record(recorder, tensors),
+        destroy: () => Object.values(tensors).forEach((tensor) => destroyTensor(gpu, tensor)),
+      };
+    },
+  }));
+  const chosen = await gpu.tuner.choose(gpu, key, candidates);
+  return variants.find((variant) => variantName(variant) === chosen);
+}
+
+/** Rows of A and B, and elements from one row of each matrix to the next. */
+function stridesOf({ layout, m, n, k, ...given }: MatmulConfig) {
+  return {
+    aRows: layout === "tn" ? k : m,
+    aStride: given.aStride ?? (layout === "tn" ? m : k),
+    bRows: layout === "nt" ? n : k,
+    bStride: given.bStride ?? (layout === "nt" ? k : n),
+    cStride: given.cStride ?? n,
+  };
+}
+
 /** A compiled product. `record` overwrites C, or adds to it where the config says accumulate. */
 export interface Matmul {
   /**
@@ -175,9 +239,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
       throw new RangeError(`Cannot prepare matmul ${layout} as ${name} must be a positive integer: ${value}`);
     }
   }
-  const aStride = config.aStride ?? (layout === "tn" ? m : k);
-  const bStride = config.bStride ?? (layout === "nt" ? k : n);
-  const cStride = config.cStride ?? n;
+  const { aStride, bStride, cStride } = stridesOf(config);
   const aligned = [aStride, bStride, cStride, aColumn, bColumn, cColumn].every((x) => x % 4 === 0) &&
     (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0);
   if (half.length > 0 && (!aligned || (accumulate && half.includes("c")))) {
@@ -188,7 +250,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   let kernel: Kernel;
   let grid: [number, number];
   if (aligned) {
-    const variant = config.variant ?? chooseVariant(gpu, m, n);
+    const variant = config.variant ?? await tunedVariant(gpu, config) ?? chooseVariant(gpu, m, n);
     const { source, constants, tile } = variant.kind === "registers"
       ? registerTile(gpu, layout, variant)
       : workgroupTile(variant);
