@@ -14,7 +14,24 @@ import backwardKeyValueSource from "./backward_key_value.wgsl" with { type: "tex
 import backwardQuerySource from "./backward_query.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
 import gateSource from "./gate.wgsl" with { type: "text" };
+import tileSource from "./tile.wgsl" with { type: "text" };
+import tiledBackwardKeyValueSource from "./tiled_backward_key_value.wgsl" with { type: "text" };
+import tiledBackwardQuerySource from "./tiled_backward_query.wgsl" with { type: "text" };
+import tiledForwardSource from "./tiled_forward.wgsl" with { type: "text" };
 import headSumsSource from "./head_sums.wgsl" with { type: "text" };
+
+const SOURCES = {
+  registers: {
+    forward: forwardSource,
+    backwardQuery: backwardQuerySource,
+    backwardKeyValue: backwardKeyValueSource,
+  },
+  tiled: {
+    forward: tileSource + tiledForwardSource,
+    backwardQuery: tileSource + tiledBackwardQuerySource,
+    backwardKeyValue: tileSource + tiledBackwardKeyValueSource,
+  },
+};
 
 /**
  * How edges are gated: `dense` not at all, `deterministic` open where g > 0 (evaluation), `sampled` open where
@@ -36,6 +53,34 @@ export interface GatedAttentionConfig {
   training?: boolean;
   /** Whether qkv and y are f16; the head size must then be a multiple of 4. Gradients are not. */
   half?: boolean;
+  /** Which kernels; left out, {@link chooseAttentionVariant} chooses. */
+  variant?: AttentionVariant;
+}
+
+/**
+ * The kernels there are.
+ *
+ * - `registers`: an invocation goes over the keys for a few queries that it holds in registers, with no barrier; for
+ *   CPU drivers, which pay dearly for barriers, and for any head size.
+ * - `tiled`: a workgroup of 256 works on 64 queries by 64 keys at a time in workgroup memory; for GPUs.
+ */
+export type AttentionVariant = "registers" | "tiled";
+
+/** Rows and columns of a tile. */
+const SIDE = 64;
+
+/** Bytes of workgroup memory that the tiled kernels take for a head size. */
+function tiledBytes(headSize: number): number {
+  const [slabA, slabB, tile] = [256, 16 * Math.max(16, headSize / 4), SIDE * 17];
+  return 16 * (slabA + slabB + tile) + 4 * (256 + SIDE) + 4;
+}
+
+/** The kernels for heads of this size on this adapter. */
+export function chooseAttentionVariant(gpu: Gpu, headSize: number): AttentionVariant {
+  const { maxComputeWorkgroupStorageSize } = gpu.device.limits;
+  return gpu.adapter.software || headSize % 4 !== 0 || tiledBytes(headSize) > maxComputeWorkgroupStorageSize
+    ? "registers"
+    : "tiled";
 }
 
 /** What may change from call to call. */
@@ -105,6 +150,7 @@ export const HEAD_SUMS = [
  */
 export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
   const { batch, heads, positions, headSize, layer, training = true, half = false } = config;
+  const variant = config.variant ?? chooseAttentionVariant(gpu, headSize);
   for (const [name, value] of Object.entries({ batch, heads, positions, headSize })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(`Cannot prepare gated attention as ${name} must be a positive integer: ${value}`);
@@ -122,23 +168,26 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
     QUERIES: rowsEach,
     KEYS: rowsEach,
     SCALE: { f32: 1 / Math.sqrt(headSize) },
+    SLAB: 16 * Math.max(16, headSize / 4),
+    GROUPS: Math.ceil(headSize / SIDE),
   };
+  const sources = SOURCES[variant];
   const element = vector
     ? "alias ELEMENT = vec4f;\nfn dot_element(a: vec4f, b: vec4f) -> f32 { return dot(a, b); }\n"
     : "alias ELEMENT = f32;\nfn dot_element(a: f32, b: f32) -> f32 { return a * b; }\n";
   const build = async (mode: GateMode) => {
-    const kernel = (name: string, source: string, inHalf: string[]) =>
+    const kernel = (name: keyof typeof sources, label: string, inHalf: string[]) =>
       compile(gpu, {
-        half: half ? inHalf : [],
-        label: `gated attention ${name}, ${mode}`,
-        source: element + randomSource + gateSource + source,
+        label: `gated attention ${label}, ${mode}`,
+        source: element + randomSource + gateSource + sources[name],
         constants,
-        flags: { GATED: mode !== "dense", NOISE: mode === "sampled" },
+        flags: { GATED: mode !== "dense", NOISE: mode === "sampled", BACKWARD: name !== "forward" },
+        half: half ? inHalf : [],
       });
     const [forward, backwardQuery, backwardKeyValue] = await Promise.all([
-      kernel("forward", forwardSource, ["qkv", "y"]),
-      training ? kernel("backward query", backwardQuerySource, ["qkv", "y"]) : undefined,
-      training ? kernel("backward key value", backwardKeyValueSource, ["qkv"]) : undefined,
+      kernel("forward", "forward", ["qkv", "y"]),
+      training ? kernel("backwardQuery", "backward query", ["qkv", "y"]) : undefined,
+      training ? kernel("backwardKeyValue", "backward key value", ["qkv"]) : undefined,
     ]);
     return { forward, backwardQuery, backwardKeyValue };
   };
@@ -166,7 +215,8 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
   ]);
   const rows = createUniform(gpu, `rows of layer ${layer}`, [["layer", "u32"], ["batch", "u32"]]);
   rows.set({ layer, batch });
-  const grid = [Math.ceil(positions / (lanes * rowsEach)), heads, batch] as const;
+  const rowsOfWorkgroup = variant === "tiled" ? SIDE : lanes * rowsEach;
+  const grid = [Math.ceil(positions / rowsOfWorkgroup), heads, batch] as const;
   return {
     configure({ temperature, ...settings }) {
       gate.set({ ...settings, layer, inverseTemperature: 1 / temperature });

@@ -2,7 +2,12 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { compile } from "../../../kernels/core/kernel.ts";
 import randomSource from "../../../kernels/core/random.wgsl" with { type: "text" };
-import { type GateMode, prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
+import {
+  type AttentionVariant,
+  chooseAttentionVariant,
+  type GateMode,
+  prepareGatedAttention,
+} from "../../../kernels/gated_attention/op.ts";
 import {
   attentionGradientReference,
   attentionReference,
@@ -10,6 +15,7 @@ import {
   logisticNoise,
   randomWord,
 } from "../../../kernels/gated_attention/reference.ts";
+import { roundingReference } from "../../../kernels/rounding/reference.ts";
 import { assertClose, maxAbsoluteError, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
@@ -26,6 +32,7 @@ interface Case extends Shape {
   bias?: number;
   temperature?: number;
   saturationWeight?: number;
+  variant?: AttentionVariant;
 }
 
 const SEED = 5;
@@ -58,7 +65,8 @@ function referenceInput(
 async function run(gpu: Gpu, test: Case, qkvValues: Float32Array, dyValues: Float32Array, firstRow = 0) {
   const { batch, heads, positions, headSize, mode, bias = 0.4, temperature = 1 } = test;
   const { saturationWeight = SATURATION_WEIGHT } = test;
-  const op = await prepareGatedAttention(gpu, { batch, heads, positions, headSize, layer: LAYER });
+  const { variant } = test;
+  const op = await prepareGatedAttention(gpu, { batch, heads, positions, headSize, layer: LAYER, variant });
   op.configure({
     seed: SEED,
     step: STEP,
@@ -105,17 +113,31 @@ const CASES: Case[] = [
   { batch: 1, heads: 1, positions: 9, headSize: 5, mode: "sampled" },
   { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "sampled" },
   { batch: 1, heads: 2, positions: 7, headSize: 1, mode: "deterministic" },
+  { batch: 2, heads: 3, positions: 130, headSize: 64, mode: "sampled", variant: "tiled" },
+  { batch: 1, heads: 2, positions: 64, headSize: 20, mode: "deterministic", bias: 0, variant: "tiled" },
+  { batch: 1, heads: 1, positions: 200, headSize: 128, mode: "dense", variant: "tiled" },
+  {
+    batch: 2,
+    heads: 1,
+    positions: 61,
+    headSize: 8,
+    mode: "sampled",
+    temperature: 0.5,
+    bias: -0.8,
+    variant: "tiled",
+  },
+  { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "sampled", variant: "tiled" },
 ];
 
 for (const [index, test] of CASES.entries()) {
-  const { batch, heads, positions, headSize, mode } = test;
+  const { batch, heads, positions, headSize, mode, variant = "registers" } = test;
   gpuTest(
-    `gated attention (${mode}) equals float64 at B ${batch}, H ${heads}, T ${positions}, D ${headSize}`,
+    `gated attention (${mode}, ${variant}) equals float64 at B ${batch}, H ${heads}, T ${positions}, D ${headSize}`,
     async (gpu) => {
       const { qkv, dy } = inputs(test, 10 * index + 2);
       const input = referenceInput(test, qkv);
       const reference = attentionReference(input);
-      const device = await run(gpu, test, qkv, dy);
+      const device = await run(gpu, { ...test, variant }, qkv, dy);
       if (mode !== "dense" && positions > 10) {
         const open = reference.masks.reduce((sum, mask) => sum + mask, 0) / reference.masks.length;
         assert(open > 0.2 && open < 0.8, `the test must leave 20 to 80 % of gates open: ${open}`);
@@ -167,9 +189,10 @@ gpuTest("every single mask bit equals the reference's", async (gpu) => {
       for (let d = 0; d < 32; d++) qkv[((t * 3 + 2) * 2 + head) * 32 + d] = d === t ? 1 : 0;
     }
   }
-  for (const mode of ["sampled", "deterministic"] as const) {
+  const cases = [["sampled", "registers"], ["deterministic", "registers"], ["sampled", "tiled"]] as const;
+  for (const [mode, variant] of cases) {
     const reference = attentionReference(referenceInput({ ...shape, mode }, qkv));
-    const { y } = await run(gpu, { ...shape, mode }, qkv, dy);
+    const { y } = await run(gpu, { ...shape, mode, variant }, qkv, dy);
     let edge = 0;
     let open = 0;
     for (let head = 0; head < 2; head++) {
@@ -401,3 +424,108 @@ gpuTest("an extent that is no positive integer is refused", async (gpu) => {
   await assertRejects(() => prepareGatedAttention(gpu, { ...shape, positions: 0 }), RangeError, "positions");
   await assertRejects(() => prepareGatedAttention(gpu, { ...shape, headSize: 1.5 }), RangeError, "1.5");
 });
+
+gpuTest("a tile is left out only where that moves no result by 2^-24 of the largest value", async (gpu) => {
+  // Scores are 0 for the first 64 keys and -fall for the others, values 0 for the first and 1e6 for the others: what the
+  // second tile adds shows by itself. It may be left out below 2^-24 / 2 of the mass, 3.0e-8.
+  const shape: Case = { batch: 1, heads: 1, positions: 128, headSize: 4, mode: "dense", variant: "tiled" };
+  for (const ratio of [1e-9, 1e-7]) {
+    const qkv = new Float32Array(128 * 12);
+    for (let t = 0; t < 128; t++) {
+      qkv[12 * t] = 2;
+      if (t >= 64) qkv.set([Math.log(ratio), 0, 0, 0, 1e6, 1e6, 1e6, 1e6], 12 * t + 4);
+    }
+    const reference = attentionReference(referenceInput(shape, qkv));
+    const { y } = await run(gpu, shape, qkv, new Float32Array(128 * 4));
+    if (ratio === 1e-9) {
+      assert(reference.y.some((value) => value > 0));
+      assert(y.every((value) => value === 0));
+      assert(maxAbsoluteError(y, reference.y) < 2 ** -24 * 1e6);
+    } else assertClose(y, reference.y, { tolerance: 1e-5, name: "y" }); // measured 3e-7
+  }
+});
+
+gpuTest(
+  "gates that are all closed leave y at 0, in tiles too, and the gradient of their opening",
+  async (gpu) => {
+    for (const variant of ["registers", "tiled"] as const) {
+      const test: Case = {
+        batch: 1,
+        heads: 1,
+        positions: 70,
+        headSize: 8,
+        mode: "sampled",
+        bias: -40,
+        variant,
+      };
+      const { qkv, dy } = inputs(test, 9);
+      const { y, rowSums, dqkv } = await run(gpu, test, qkv, dy);
+      assert(y.every((value) => value === 0));
+      assert(rowSums.every((value, n) => n % 4 !== 1 || value === 0));
+      const want = attentionGradientReference(referenceInput(test, qkv), dy);
+      assertClose(dqkv, want, { tolerance: 1e-5, name: `dqkv, ${variant}` });
+    }
+  },
+);
+
+gpuTest("a GPU gets tiles where they fit its workgroup memory, a CPU driver never", (gpu) => {
+  const chosen = (software: boolean, headSize: number, maxComputeWorkgroupStorageSize = 49152) =>
+    chooseAttentionVariant(
+      { adapter: { software }, device: { limits: { maxComputeWorkgroupStorageSize } } } as Gpu,
+      headSize,
+    );
+  assertEquals(chosen(false, 64), "tiled");
+  assertEquals(chosen(false, 128), "tiled");
+  assertEquals(chosen(false, 64, 16384), "registers");
+  assertEquals(chosen(false, 5), "registers");
+  assertEquals(chosen(true, 64), "registers");
+  assert(gpu.adapter.software || chooseAttentionVariant(gpu, 64) === "tiled");
+  return Promise.resolve();
+});
+
+gpuTest(
+  "queries, keys, values and results in half precision: the reference of what was rounded",
+  async (gpu) => {
+    for (const variant of ["registers", "tiled"] as const) {
+      const test: Case = { batch: 1, heads: 2, positions: 70, headSize: 8, mode: "deterministic" };
+      const { qkv, dy } = inputs(test, 12);
+      const rounded = roundingReference(qkv);
+      const input = referenceInput(test, rounded);
+      const op = await prepareGatedAttention(gpu, { ...test, layer: LAYER, variant, half: true });
+      op.configure({
+        seed: SEED,
+        step: STEP,
+        firstRow: 0,
+        bias: 0.4,
+        temperature: 1,
+        edgeWeight: 1 / (2 * 70 * 71 / 2),
+        saturationWeight: SATURATION_WEIGHT,
+        saturationBound: SATURATION_BOUND,
+      });
+      const t = {
+        qkv: gpu.tensor("qkv", [qkv.length], "f16"),
+        y: gpu.tensor("y", [dy.length], "f16"),
+        dy: upload(gpu, "dy", dy),
+        edgeScale: upload(gpu, "edge scale", new Float32Array([EDGE_SCALE])),
+        logSumExp: gpu.tensor("log sum exp", [140]),
+        delta: gpu.tensor("delta", [140]),
+        rowSums: gpu.tensor("row sums", [140, 4]),
+        dqkv: gpu.tensor("dqkv", [qkv.length]),
+      };
+      gpu.write(t.qkv, qkv);
+      gpu.submit("attention", (recorder) => {
+        op.forward(recorder, "deterministic", t);
+        op.backward(recorder, "deterministic", t);
+      });
+      // y is rounded to 2^-11, and delta is made from it. Measured: 1.7e-4 and 1.5e-4.
+      assertClose(await gpu.read(t.y), attentionReference(input).y, {
+        tolerance: 5e-4,
+        name: `y, ${variant}`,
+      });
+      assertClose(await gpu.read(t.dqkv), attentionGradientReference(input, dy), {
+        tolerance: 5e-4,
+        name: `dqkv, ${variant}`,
+      });
+    }
+  },
+);
