@@ -1,0 +1,91 @@
+/**
+ * A user's own pairs: one JSON object a line,
+ *
+ *     {"clean": "…", "corrupted": "…", "answers": [" Mary"], "wrong": [" John"], "template": "…"}
+ *
+ * with answers of one token each, which follow the prompt. `template` may be left out.
+ *
+ * @module
+ */
+import { inputError } from "../../errors.ts";
+import type { Tokenizer } from "../../tokenizer.ts";
+import type { PromptPair, PromptSet } from "../prompts.ts";
+
+/** What is looked at in a line. */
+interface Line {
+  clean?: unknown;
+  corrupted?: unknown;
+  answers?: unknown;
+  wrong?: unknown;
+  template?: unknown;
+}
+
+const isText = (value: unknown): value is string => typeof value === "string" && value.length > 0;
+const areTexts = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.length > 0 && value.every(isText);
+
+/**
+ * Reads pairs from a JSONL file.
+ *
+ * @param prompts how many to take at most, from the beginning
+ * @throws {UserError} naming the file and the line: no JSON, a missing field, an answer of several tokens, prompts of
+ * different or too great lengths
+ */
+export async function readPairs(
+  path: string,
+  { tokenizer, contextLength, prompts }: { tokenizer: Tokenizer; contextLength: number; prompts: number },
+): Promise<PromptSet> {
+  let text: string;
+  try {
+    text = await Deno.readTextFile(path);
+  } catch (error) {
+    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
+    throw inputError(`Cannot read the pairs ${path}: ${what}`);
+  }
+  const pairs: PromptPair[] = [];
+  for (const [n, line] of text.split("\n").entries()) {
+    if (line.trim() === "") continue;
+    if (pairs.length === prompts) break;
+    const fail = (required: string): never => {
+      throw inputError(`Cannot use ${path}, line ${n + 1}, as ${required}`);
+    };
+    const pair = parsePair(line, tokenizer, fail);
+    const [length, wanted] = [pair.clean.length, pairs[0]?.clean.length ?? pair.clean.length];
+    if (length !== wanted) fail(`all prompts must have the same number of tokens: ${length}, not ${wanted}`);
+    if (length > contextLength) fail(`the model has ${contextLength} positions: ${length} tokens`);
+    pairs.push(pair);
+  }
+  if (pairs.length === 0) throw inputError(`Cannot use ${path} as it has no pair`);
+  return { task: path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, ""), metric: "logit_difference", pairs };
+}
+
+function parsePair(line: string, tokenizer: Tokenizer, fail: (required: string) => never): PromptPair {
+  let json: Line | null = null;
+  try {
+    json = JSON.parse(line);
+  } catch { /* told below */ }
+  if (typeof json !== "object" || json === null) return fail("it must be a JSON object");
+  const { clean, corrupted, answers, wrong, template = "pairs" } = json;
+  if (!isText(clean) || !isText(corrupted)) return fail("clean and corrupted must be text");
+  if (!areTexts(answers) || !areTexts(wrong)) return fail("answers and wrong must be lists of text");
+  if (!isText(template)) return fail("template must be text");
+  const tokensOf = (words: string[]): number[] =>
+    words.map((word) => {
+      const encoded = tokenizer.encode(word);
+      if (encoded.length !== 1) {
+        fail(`an answer must be one token: ${JSON.stringify(word)} is ${encoded.length}`);
+      }
+      return encoded[0];
+    });
+  const tokens = Array.from(tokenizer.encode(clean));
+  const other = Array.from(tokenizer.encode(corrupted));
+  if (tokens.length !== other.length) {
+    fail(`both prompts must have the same number of tokens: ${tokens.length} and ${other.length}`);
+  }
+  return {
+    clean: tokens,
+    corrupted: other,
+    places: [{ position: tokens.length - 1, right: tokensOf(answers), wrong: tokensOf(wrong) }],
+    template,
+  };
+}

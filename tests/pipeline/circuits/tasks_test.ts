@@ -1,0 +1,161 @@
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { decode, encode } from "gpt-tokenizer/encoding/r50k_base";
+import { placeMetric, type PromptSet } from "../../../pipeline/circuits/prompts.ts";
+import { readPairs } from "../../../pipeline/circuits/tasks/pairs_file.ts";
+import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import { randomStream } from "../../../pipeline/random.ts";
+import { loadTokenizer, type Tokenizer } from "../../../pipeline/tokenizer.ts";
+import { centralDifference } from "../../support/gradient_check.ts";
+import { assertClose } from "../../support/compare.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { normals } from "../../support/seeded.ts";
+
+const GPT2: Tokenizer = {
+  path: "gpt2/tokenizer.json",
+  vocabularySize: 50257,
+  endOfText: 50256,
+  hash: "",
+  encode: (text) => encode(text),
+  decode: (tokens) => decode([...tokens]),
+};
+const DATA = new URL("../../../data/", import.meta.url).pathname;
+
+const make = (task: string, tokenizer: Tokenizer, contextLength = 1024, prompts = 16): PromptSet =>
+  TASKS[task].generate({ tokenizer, contextLength, prompts, random: randomStream(7) });
+
+/** What holds of every task: one length, both prompts alike, answers of which none is right and wrong. */
+function assertSound({ pairs }: PromptSet, vocabularySize: number): void {
+  const length = pairs[0].clean.length;
+  for (const { clean, corrupted, places } of pairs) {
+    assertEquals([clean.length, corrupted.length], [length, length]);
+    assert(clean.some((token, n) => token !== corrupted[n]), "the corruption changes something");
+    for (const token of [...clean, ...corrupted]) assert(token >= 0 && token < vocabularySize);
+    for (const { position, right, wrong } of places) {
+      assert(position >= 0 && position < length);
+      assert(right.length > 0 && wrong.length > 0);
+      assert(!right.some((token) => wrong.includes(token)));
+    }
+  }
+}
+
+for (const task of ["copy", "ioi", "greater-than", "docstring"]) {
+  Deno.test(`${task}: prompts under GPT-2's tokenizer are sound, and the same for the same seed`, () => {
+    const set = make(task, GPT2);
+    assertEquals(set.pairs.length, 16);
+    assertSound(set, 50257);
+    assertEquals(make(task, GPT2), set);
+  });
+}
+
+Deno.test("copy: what follows a word in the first half is right, what follows it in the corrupted one wrong", async () => {
+  for (const tokenizer of [GPT2, await loadTokenizer(DATA + "english")]) {
+    for (const { clean, corrupted, places } of make("copy", tokenizer).pairs) {
+      const half = clean.length / 2;
+      assertEquals(clean.slice(0, half), clean.slice(half));
+      assertEquals(clean.slice(half), corrupted.slice(half));
+      for (const { position, right, wrong } of places) {
+        const token = clean[position];
+        assertEquals(right, [clean[clean.indexOf(token) + 1]]);
+        assertEquals(wrong, [corrupted[corrupted.indexOf(token) + 1]]);
+      }
+    }
+  }
+});
+
+Deno.test("ioi: the subject stands twice, the answer once, in both orders; the corruption names three others", () => {
+  const { pairs } = make("ioi", GPT2, 1024, 64);
+  const orders = new Set(pairs.map(({ template }) => template.slice(-4)));
+  assertEquals(orders, new Set(["ABBA", "BABA"]));
+  for (const { clean, corrupted, places: [{ right, wrong }] } of pairs) {
+    assertEquals(clean.filter((token) => token === right[0]).length, 1);
+    assertEquals(clean.filter((token) => token === wrong[0]).length, 2);
+    assert(!corrupted.includes(right[0]) && !corrupted.includes(wrong[0]));
+  }
+});
+
+Deno.test("greater-than: all later years are right, all others wrong, and the corruption is 01", () => {
+  for (const { clean, corrupted, places: [{ right, wrong }] } of make("greater-than", GPT2).pairs) {
+    const year = Number(/17(\d\d)/.exec(decode([...clean]))![1]);
+    assertEquals(/17(\d\d)/.exec(decode([...corrupted]))![1], "01");
+    for (const token of right) assert(Number(decode([token])) > year);
+    for (const token of wrong) assert(Number(decode([token])) <= year);
+  }
+});
+
+Deno.test("docstring: the third documented parameter is the signature's, which the corruption does not name", () => {
+  for (const { clean, corrupted, places: [{ right }] } of make("docstring", GPT2).pairs) {
+    assertEquals(clean.filter((token) => token === right[0]).length, 1);
+    assert(!corrupted.includes(right[0]));
+    assert(decode([...clean]).endsWith(":param"));
+  }
+});
+
+Deno.test("addition: the answer's digits are right, low digit first, and those of the corrupted sum wrong", async () => {
+  const tokenizer = await loadTokenizer(DATA + "addition");
+  const set = make("addition", tokenizer, 8, 32);
+  assertSound(set, 13);
+  for (const { clean, corrupted, places } of set.pairs) {
+    for (const [tokens, which] of [[clean, "right"], [corrupted, "wrong"]] as const) {
+      const [, a, b, read] = /^(\d\d)\+(\d\d)=(\d\d)$/.exec(tokenizer.decode(tokens))!;
+      const answer = places.map((place) => tokenizer.decode(place[which])).join("");
+      assertEquals(Number([...answer].reverse().join("")), Number(a) + Number(b));
+      assertEquals(answer.slice(0, 2), read);
+    }
+  }
+});
+
+Deno.test("a task whose words the tokenizer cuts is refused with what it needs and what was found", async () => {
+  const english = await loadTokenizer(DATA + "english");
+  assertThrows(() => make("ioi", english), UserError, "first names must be one token each");
+  assertThrows(() => make("addition", english), UserError, "12+34=64 must be 8 tokens");
+  assertThrows(() => make("ioi", GPT2, 8), UserError, "of one length within 8 tokens: 0 made");
+});
+
+Deno.test("a user's pairs are read, and what is wrong with a line is told", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/colours.jsonl`;
+  const good = {
+    clean: "The sky is",
+    corrupted: "The sea is",
+    answers: [" blue"],
+    wrong: [" green", " red"],
+  };
+  const read = async (...lines: unknown[]) => {
+    await Deno.writeTextFile(
+      path,
+      lines.map((line) => typeof line === "string" ? line : JSON.stringify(line)).join("\n"),
+    );
+    return await readPairs(path, { tokenizer: GPT2, contextLength: 16, prompts: 8 });
+  };
+  const set = await read(good, "", { ...good, template: "again" });
+  assertEquals(set.task, "colours");
+  assertEquals(set.pairs.map(({ template }) => template), ["pairs", "again"]);
+  assertSound(set, 50257);
+  assertEquals(set.pairs[0].places[0].position, 2);
+  const refused: [unknown, string][] = [
+    ["{", "line 2, as it must be a JSON object"],
+    [{ ...good, clean: "" }, "clean and corrupted must be text"],
+    [{ ...good, wrong: [] }, "answers and wrong must be lists of text"],
+    [{ ...good, answers: [" unfathomable"] }, 'must be one token: " unfathomable" is'],
+    [{ ...good, corrupted: "The deep sea is" }, "the same number of tokens: 3 and 4"],
+    [{ ...good, clean: "A sky so is", corrupted: "A sea so is" }, "the same number of tokens: 4, not 3"],
+  ];
+  for (const [line, message] of refused) await assertRejects(() => read(good, line), UserError, message);
+  await assertRejects(() => read(""), UserError, "it has no pair");
+  await Deno.remove(path);
+  await assertRejects(
+    () => readPairs(path, { tokenizer: GPT2, contextLength: 16, prompts: 8 }),
+    UserError,
+    "no such file",
+  );
+});
+
+Deno.test("both metrics' gradients agree with central differences", () => {
+  const logits = Float64Array.from(normals(1, 9));
+  const place = { position: 0, right: [2, 5], wrong: [1, 3, 8] };
+  for (const metric of ["logit_difference", "probability_difference"] as const) {
+    const numeric = centralDifference((x) => placeMetric(metric, x, place).value, logits);
+    assertClose(placeMetric(metric, logits, place).gradient, numeric, { tolerance: 1e-8, name: metric });
+  }
+});
