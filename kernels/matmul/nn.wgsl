@@ -4,6 +4,9 @@
 
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(@builtin(global_invocation_id) id: vec3u) {
+  $if BATCHED {
+  batch = id.z;
+  $}
   let row = id.y * ROWS;
   let column = id.x * COLUMNS4;
   if (row >= M || column >= N4) { return; }
@@ -11,7 +14,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let column$j = min(column + $ju, N4 - 1u);
   $}
   $for i in 0..ROWS {
-  let a_row$i = min(row + $iu, M - 1u) * A_STRIDE4 + A_COLUMN4;
+  let a_row$i = min(row + $iu, M - 1u) * A_STRIDE4 + a_first();
   $for j in 0..COLUMNS4 {
   var c$i_$j = vec4f();
   $}
@@ -21,7 +24,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let a$i = a[a_row$i + k];
     $}
     $for k in 0..4 {
-    let b_row$k = min(4u * k + $ku, K - 1u) * B_STRIDE4 + B_COLUMN4;
+    let b_row$k = min(4u * k + $ku, K - 1u) * B_STRIDE4 + b_first();
     $for j in 0..COLUMNS4 {
     let b$k_$j = b[b_row$k + column$j];
     $for i in 0..ROWS {

@@ -3,16 +3,19 @@
 
 @compute @workgroup_size(LANES_X, LANES_Y)
 fn main(@builtin(global_invocation_id) id: vec3u) {
+  $if BATCHED {
+  batch = id.z;
+  $}
   let row = id.y * ROWS;
   let column = id.x * COLUMNS4;
   if (row >= M || column >= N4) { return; }
   $for j in 0..COLUMNS4 {
   $for s in 0..4 {
-  let b_row$j_$s = min(4u * (column + $ju) + $su, N - 1u) * B_STRIDE4 + B_COLUMN4;
+  let b_row$j_$s = min(4u * (column + $ju) + $su, N - 1u) * B_STRIDE4 + b_first();
   $}
   $}
   $for i in 0..ROWS {
-  let a_row$i = min(row + $iu, M - 1u) * A_STRIDE4 + A_COLUMN4;
+  let a_row$i = min(row + $iu, M - 1u) * A_STRIDE4 + a_first();
   $for j in 0..COLUMNS4 {
   var c$i_$j = vec4f();
   $}

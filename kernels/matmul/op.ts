@@ -55,6 +55,11 @@ export interface MatmulConfig {
   cStride?: number;
   /** First column of C that is written. */
   cColumn?: number;
+  /**
+   * Several products of one shape in one dispatch, such as one for each head: how many, and the elements from where one
+   * product's A, B and C begin to where the next one's do. The bias is [count, n], the residual as C.
+   */
+  batches?: { count: number; aStep: number; bStep: number; cStep: number };
   /** Which of the matrices are f16; every row must then start at a multiple of 4 elements. GELU(C) is as C. */
   half?: readonly ("a" | "b" | "c")[];
   /** How it is computed; left out, what the device's tuner measured, or {@link chooseVariant}. */
@@ -147,8 +152,8 @@ const WORTH_MEASURING = { software: 1.15, hardware: 3 };
 
 /** The variant that was measured to be the fastest for this product, where there is a tuner and it has time. */
 async function tunedVariant(gpu: Gpu, config: MatmulConfig): Promise<MatmulVariant | undefined> {
-  const { layout, m, n, k, half = [] } = config;
-  if (!gpu.tuner || m * n * k < LEAST_TERMS) return undefined;
+  const { layout, m, n, k, half = [], batches } = config;
+  if (!gpu.tuner || batches || m * n * k < LEAST_TERMS) return undefined;
   const cost = (variant: MatmulVariant): number => variantCost(gpu, variant, m, n);
   const cheapest = Math.min(...MATMUL_VARIANTS.map(cost));
   const most = cheapest * (gpu.adapter.software ? WORTH_MEASURING.software : WORTH_MEASURING.hardware);
@@ -233,22 +238,33 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     bColumn = 0,
     cColumn = 0,
     half = [],
+    batches = { count: 1, aStep: 0, bStep: 0, cStep: 0 },
   } = config;
-  for (const [name, value] of Object.entries({ m, n, k })) {
+  const { count, aStep, bStep, cStep } = batches;
+  for (const [name, value] of Object.entries({ m, n, k, batches: count })) {
     if (!Number.isInteger(value) || value < 1) {
       throw new RangeError(`Cannot prepare matmul ${layout} as ${name} must be a positive integer: ${value}`);
     }
   }
   const { aStride, bStride, cStride } = stridesOf(config);
-  const aligned = [aStride, bStride, cStride, aColumn, bColumn, cColumn].every((x) => x % 4 === 0) &&
+  const starts = [aStride, bStride, cStride, aColumn, bColumn, cColumn, aStep, bStep, cStep];
+  const aligned = starts.every((x) => x % 4 === 0) &&
     (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0);
   if (half.length > 0 && (!aligned || (accumulate && half.includes("c")))) {
     const required = aligned ? "nothing may be added to an f16 product" : "rows must start at multiples of 4";
     throw new RangeError(`Cannot prepare matmul ${layout} in half precision as ${required}`);
   }
-  const flags = { BIAS: bias, RESIDUAL: residual, GELU: gelu, ACCUMULATE: accumulate, TILED: aligned };
+  const flags = {
+    BIAS: bias,
+    RESIDUAL: residual,
+    GELU: gelu,
+    ACCUMULATE: accumulate,
+    TILED: aligned,
+    BATCHED: config.batches !== undefined,
+    ALONE: config.batches === undefined,
+  };
   let kernel: Kernel;
-  let grid: [number, number];
+  let grid: [number, number, number];
   if (aligned) {
     const variant = config.variant ?? await tunedVariant(gpu, config) ?? chooseVariant(gpu, m, n);
     const { source, constants, tile } = variant.kind === "registers"
@@ -267,16 +283,19 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         A_STRIDE4: aStride / 4,
         B_STRIDE4: bStride / 4,
         C_STRIDE4: cStride / 4,
-        A_COLUMN4: aColumn / 4,
-        B_COLUMN4: bColumn / 4,
-        C_COLUMN4: cColumn / 4,
+        A_COLUMN: aColumn / 4,
+        B_COLUMN: bColumn / 4,
+        C_COLUMN: cColumn / 4,
+        A_STEP: aStep / 4,
+        B_STEP: bStep / 4,
+        C_STEP: cStep / 4,
         ROWS: variant.rows,
         ...constants,
       },
       flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt" },
       half: half.includes("c") && gelu ? [...half, "activated"] : half,
     });
-    grid = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows)];
+    grid = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows), count];
   } else {
     kernel = await compile(gpu, {
       label: `matmul ${layout} unaligned`,
@@ -291,10 +310,13 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         A_COLUMN: aColumn,
         B_COLUMN: bColumn,
         C_COLUMN: cColumn,
+        A_STEP: aStep,
+        B_STEP: bStep,
+        C_STEP: cStep,
       },
       flags: { ...flags, TRANSPOSE_A: layout === "tn", TRANSPOSE_B: layout === "nt" },
     });
-    grid = [Math.ceil(n / 8), Math.ceil(m / 8)];
+    grid = [Math.ceil(n / 8), Math.ceil(m / 8), count];
   }
   return {
     record(recorder, { a, b, c, bias: biasTensor, residual: residualTensor, activated }) {

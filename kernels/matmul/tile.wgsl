@@ -12,12 +12,25 @@ $if GELU {
 @group(0) @binding(5) var<storage, read_write> activated: array<ELEMENT>;
 $}
 
-// Stores an element of C, `at` being its index and `column` its column; with its bias, what stood there or flows past,
-// and what GELU makes of it.
-fn store_at(at: u32, column: u32, sums: ELEMENT) {
+// Which of several products this is, where there are several: a variable that `main` sets, else the constant 0.
+$if BATCHED {
+var<private> batch: u32;
+$}
+$if ALONE {
+const batch = 0u;
+$}
+
+// Where row 0 of this product's matrices begins.
+fn a_first() -> u32 { return A_COLUMN + batch * A_STEP; }
+fn b_first() -> u32 { return B_COLUMN + batch * B_STEP; }
+fn c_first() -> u32 { return C_COLUMN + batch * C_STEP; }
+
+// Stores an element of C, `at` being its index and `of_bias` that of its bias; with its bias, what stood there or flows
+// past, and what GELU makes of it.
+fn store_at(at: u32, of_bias: u32, sums: ELEMENT) {
   var value = sums;
   $if BIAS {
-  value += bias[column];
+  value += bias[of_bias];
   $}
   $if RESIDUAL {
   value += residual[at];
@@ -34,6 +47,6 @@ fn store_at(at: u32, column: u32, sums: ELEMENT) {
 $if TILED {
 // Stores four elements of one row from column 4 * `column` on, where they are inside C.
 fn store(row: u32, column: u32, sums: vec4f) {
-  if (row < M && column < N4) { store_at(row * C_STRIDE4 + C_COLUMN4 + column, column, sums); }
+  if (row < M && column < N4) { store_at(row * C_STRIDE4 + c_first() + column, batch * N4 + column, sums); }
 }
 $}

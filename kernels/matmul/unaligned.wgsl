@@ -2,14 +2,17 @@
 // invocation. Slow and for any shape; real models never come here.
 @compute @workgroup_size(8, 8)
 fn main(@builtin(global_invocation_id) id: vec3u) {
+  $if BATCHED {
+  batch = id.z;
+  $}
   let m = id.y;
   let n = id.x;
   if (m >= M || n >= N) { return; }
   var sum = 0.0;
   for (var k = 0u; k < K; k++) {
-    let at_a = A_COLUMN + select(m * A_STRIDE + k, k * A_STRIDE + m, TRANSPOSE_A);
-    let at_b = B_COLUMN + select(k * B_STRIDE + n, n * B_STRIDE + k, TRANSPOSE_B);
+    let at_a = a_first() + select(m * A_STRIDE + k, k * A_STRIDE + m, TRANSPOSE_A);
+    let at_b = b_first() + select(k * B_STRIDE + n, n * B_STRIDE + k, TRANSPOSE_B);
     sum = fma(a[at_a], b[at_b], sum);
   }
-  store_at(m * C_STRIDE + C_COLUMN + n, n, sum);
+  store_at(m * C_STRIDE + c_first() + n, batch * N + n, sum);
 }

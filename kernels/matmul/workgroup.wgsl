@@ -17,19 +17,19 @@ var<workgroup> slab_b: array<vec4f, DEPTH * COLUMNS4>;
 fn load_a(n: u32, k0: u32, row: u32) -> vec4f {
   if (A_ALONG_K) {
     let m = min(row + n / DEPTH4, M - 1u);
-    return a[m * A_STRIDE4 + A_COLUMN4 + min(k0 / 4u + n % DEPTH4, K4 - 1u)];
+    return a[m * A_STRIDE4 + a_first() + min(k0 / 4u + n % DEPTH4, K4 - 1u)];
   }
   let k = min(k0 + n / ROWS4, K - 1u);
-  return a[k * A_STRIDE4 + A_COLUMN4 + min(row / 4u + n % ROWS4, M4 - 1u)];
+  return a[k * A_STRIDE4 + a_first() + min(row / 4u + n % ROWS4, M4 - 1u)];
 }
 
 fn load_b(n: u32, k0: u32, column: u32) -> vec4f {
   if (B_ALONG_K) {
     let at = min(column + n / DEPTH4, N - 1u);
-    return b[at * B_STRIDE4 + B_COLUMN4 + min(k0 / 4u + n % DEPTH4, K4 - 1u)];
+    return b[at * B_STRIDE4 + b_first() + min(k0 / 4u + n % DEPTH4, K4 - 1u)];
   }
   let k = min(k0 + n / COLUMNS4, K - 1u);
-  return b[k * B_STRIDE4 + B_COLUMN4 + min(column / 4u + n % COLUMNS4, N4 - 1u)];
+  return b[k * B_STRIDE4 + b_first() + min(column / 4u + n % COLUMNS4, N4 - 1u)];
 }
 
 fn put_a(n: u32, value: vec4f) {
@@ -62,6 +62,9 @@ fn main(
   @builtin(local_invocation_id) lane: vec3u,
   @builtin(local_invocation_index) index: u32,
 ) {
+  $if BATCHED {
+  batch = group.z;
+  $}
   let row = group.y * ROWS;
   let column = group.x * COLUMNS;
   $for i in 0..ROW_GROUPS {
