@@ -1,7 +1,7 @@
 // With h = (x - mean) inverse and dh = dy weight:  dx = inverse (dh - mean(dh) - h mean(dh h)); one workgroup a row.
 // With RESIDUAL, the gradient that reaches x past this layer norm is added: dx = dresidual + the above.
 //
-// x, dy, dresidual, dx (row, ELEMENTS); statistics as forward.wgsl wrote them
+// x (row, ELEMENTS), statistics as forward.wgsl wrote them; dy, dresidual, dx (gradient of each, row, ELEMENTS)
 @group(0) @binding(0) var<storage, read> x: array<ELEMENT>;
 @group(0) @binding(1) var<storage, read> weight: array<ELEMENT>;
 @group(0) @binding(2) var<storage, read> statistics: array<vec2f>;
@@ -17,14 +17,16 @@ fn main(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  for (var row = group.x; row < ROWS; row += groups.x) {
+  for (var row = group.x; row < GRADIENTS * ROWS; row += groups.x) {
     let at = row * ELEMENTS;
-    let mean = statistics[row].x;
-    let inverse = statistics[row].y;
+    let x_row = row % ROWS;
+    let x_at = x_row * ELEMENTS;
+    let mean = statistics[x_row].x;
+    let inverse = statistics[x_row].y;
     var sums = vec2f();
     for (var n = lane; n < ELEMENTS; n += LANES) {
       let dh = dy[at + n] * weight[n];
-      sums += vec2f(sum_of(dh), sum_of(dh * (x[at + n] - mean)) * inverse);
+      sums += vec2f(sum_of(dh), sum_of(dh * (x[x_at + n] - mean)) * inverse);
     }
     workgroupBarrier();
     partial[lane] = sums;
@@ -35,7 +37,7 @@ fn main(
     workgroupBarrier();
     let means = partial[0] / f32(N);
     for (var n = lane; n < ELEMENTS; n += LANES) {
-      let h = (x[at + n] - mean) * inverse;
+      let h = (x[x_at + n] - mean) * inverse;
       var value = inverse * (dy[at + n] * weight[n] - means.x - h * means.y);
       if (RESIDUAL) { value += dresidual[at + n]; }
       dx[at + n] = value;

@@ -17,6 +17,8 @@ export interface LayerNormConfig {
   rows: number;
   width: number;
   epsilon: number;
+  /** How many gradients `dy` holds of each row, one whole `y` behind the other, as `dx` then does; 1 when left out. */
+  gradients?: number;
   /** Whether `y` is f16; the width must then be a multiple of 4. */
   half?: boolean;
 }
@@ -27,7 +29,7 @@ export interface LayerNorm {
   forward(recorder: Recorder, tensors: Record<"x" | "weight" | "bias" | "y" | "statistics", Tensor>): void;
   /**
    * Overwrites `dx`, with `dresidual` added where given (it may not be `dx` itself), and adds to `dweight` and
-   * `dbias` of `parameters`, where given.
+   * `dbias` of `parameters`, where given; with several gradients, from the first of them.
    */
   backward(
     recorder: Recorder,
@@ -41,7 +43,7 @@ export interface LayerNorm {
 /** Compiles layer norm for one shape. */
 export async function prepareLayerNorm(
   gpu: Gpu,
-  { rows, width, epsilon, half = false }: LayerNormConfig,
+  { rows, width, epsilon, gradients = 1, half = false }: LayerNormConfig,
 ): Promise<LayerNorm> {
   // A workgroup of llvmpipe's vector width has no barrier to pay for: 3 times faster there than 64 lanes.
   const lanes = gpu.adapter.software ? 8 : 64;
@@ -51,20 +53,26 @@ export async function prepareLayerNorm(
     compile(gpu, { label: `layer norm ${label}`, source: alias + source, constants, ...options });
   const [forward, backward, backwardResidual, parameterGradient] = await Promise.all([
     kernel("forward", forwardSource, { half: half ? ["y"] : [] }),
-    kernel("backward", backwardSource, { flags: { RESIDUAL: false } }),
-    kernel("backward with residual", backwardSource, { flags: { RESIDUAL: true } }),
+    kernel("backward", backwardSource, {
+      constants: { ...constants, GRADIENTS: gradients },
+      flags: { RESIDUAL: false },
+    }),
+    kernel("backward with residual", backwardSource, {
+      constants: { ...constants, GRADIENTS: gradients },
+      flags: { RESIDUAL: true },
+    }),
     kernel("parameter gradient", parameterGradientSource),
   ]);
-  const grid = [Math.min(rows, MAX_WORKGROUPS)] as const;
+  const gridOf = (count: number) => [Math.min(count, MAX_WORKGROUPS)] as const;
   return {
     forward(recorder, { x, weight, bias, y, statistics }) {
-      recorder.dispatch(forward, { x, weight, bias, y, statistics }, grid);
+      recorder.dispatch(forward, { x, weight, bias, y, statistics }, gridOf(rows));
     },
     backward(recorder, { x, weight, statistics, dy, dx, dresidual, parameters }) {
       recorder.dispatch(
         dresidual ? backwardResidual : backward,
         { x, weight, statistics, dy, dresidual: dresidual ?? dy, dx },
-        grid,
+        gridOf(gradients * rows),
       );
       if (!parameters) return;
       const { dweight, dbias } = parameters;

@@ -75,6 +75,33 @@ gpuTest("layer norm forward and backward equal float64 at awkward shapes, far fr
   }
 });
 
+gpuTest("several gradients of the same rows each give the bits that they give alone", async (gpu) => {
+  const [rows, width, gradients] = [5, 12, 3];
+  const dy = normals(1, gradients * rows * width);
+  const t = {
+    x: upload(gpu, "x", normals(2, rows * width)),
+    weight: upload(gpu, "weight", normals(3, width)),
+    bias: upload(gpu, "bias", normals(4, width)),
+    y: poisoned(gpu, "y", [rows, width]),
+    statistics: poisoned(gpu, "statistics", [rows, 2]),
+  };
+  const alone = await prepareLayerNorm(gpu, { rows, width, epsilon: EPSILON });
+  const together = await prepareLayerNorm(gpu, { rows, width, epsilon: EPSILON, gradients });
+  const all = { ...t, dy: upload(gpu, "dy", dy), dx: poisoned(gpu, "dx", [gradients, rows, width]) };
+  gpu.submit("layer norm", (recorder) => {
+    together.forward(recorder, t);
+    together.backward(recorder, all);
+  });
+  const dx = await gpu.read(all.dx);
+  for (let gradient = 0; gradient < gradients; gradient++) {
+    const part = (values: Float32Array) =>
+      values.slice(gradient * rows * width, (gradient + 1) * rows * width);
+    const one = { ...t, dy: upload(gpu, "dy", part(dy)), dx: poisoned(gpu, "dx", [rows, width]) };
+    gpu.submit("layer norm", (recorder) => alone.backward(recorder, one));
+    assertEquals(part(dx), await gpu.read(one.dx));
+  }
+});
+
 gpuTest("rows past the largest grid of workgroups are reached by looping", async (gpu) => {
   const [rows, width] = [MAX_WORKGROUPS + 2, 1];
   const op = await prepareLayerNorm(gpu, { rows, width, epsilon: EPSILON });
