@@ -9,7 +9,14 @@
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
 import type { Recorder } from "../kernels/core/recorder.ts";
-import { rows as rowsOf, type Slice, slicesOf, type Tensor, within } from "../kernels/core/tensor.ts";
+import {
+  destroyTensor,
+  rows as rowsOf,
+  type Slice,
+  slicesOf,
+  type Tensor,
+  within,
+} from "../kernels/core/tensor.ts";
 import { prepareCrossEntropy } from "../kernels/cross_entropy/op.ts";
 import { prepareDistillation } from "../kernels/distillation/op.ts";
 import { prepareEmbedding } from "../kernels/embedding/op.ts";
@@ -119,6 +126,8 @@ export interface Network {
   readonly blocks: readonly { first: number; count: number }[];
   /** Elements from one row of a block's logits to the next. */
   readonly logitsStride: number;
+  /** Frees activations and rounded parameters; the network is then of no use. */
+  destroy(): void;
 }
 
 /** What a linear layer is compiled for: y [rows, outputs] from x [rows, inputs]. */
@@ -573,6 +582,11 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
 
     logits(recorder, parameters, block) {
       recordLogits(recorder, parameters, block);
+    },
+
+    destroy() {
+      for (const buffer of buffers) destroyTensor(gpu, buffer);
+      for (const { tensor } of rounded) destroyTensor(gpu, tensor);
     },
 
     backward(recorder, parameters, gradients, mode, edgeScale, hook) {
