@@ -262,6 +262,60 @@ export const EVALUATE = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `circuits`. */
+export const CIRCUITS = {
+  task: {
+    kind: "name",
+    value: undefined,
+    placeholder: "TASK",
+    help:
+      "copy, ioi, greater-than, docstring or addition (default: addition and copy on the embedded models)",
+    group: "Task",
+  },
+  pairs: {
+    kind: "path",
+    value: undefined,
+    placeholder: "FILE",
+    help: "your own pairs instead: .jsonl of clean, corrupted, answers, wrong",
+    group: "Task",
+  },
+  prompts: integer(32, 2, "pairs of prompts", "Task"),
+  model: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "Hugging Face folder of a GPT-2-type model, dense or sparse",
+    group: "Models",
+  },
+  against: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "another to set beside it, such as the sparse model of a run",
+    group: "Models",
+  },
+  method: {
+    kind: "choice",
+    value: "eap-ig",
+    choices: ["eap-ig", "eap"],
+    help: "how edges are estimated: with integrated gradients, or by one gradient",
+    group: "Discovery",
+  },
+  igSteps: integer(5, 1, "steps of the integrated gradients", "Discovery"),
+  ablation: {
+    kind: "choice",
+    value: "resample",
+    choices: ["resample", "mean", "zero"],
+    help: "what replaces what a circuit leaves out",
+    group: "Discovery",
+  },
+  seed: TRAINING.seed,
+  memory: RUN.memory,
+  runs: RUN.runs,
+  name: RUN.name,
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: DATA.data,
@@ -282,6 +336,8 @@ export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 /** Values of {@link EVALUATE}. */
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
+/** Values of {@link CIRCUITS}. */
+export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 

@@ -286,7 +286,7 @@ async function statusOf(path: string, state: RunState | undefined): Promise<RunS
 
 /** The phases that a run consists of, by its settings. */
 function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): PhaseProgress[] {
-  if (!config) return [];
+  if (!config || config.command === "circuits") return [];
   const { steps, control } = config.settings as { steps: number; control?: boolean };
   const names: MetricRow["phase"][] = config.command === "pretrain"
     ? ["pretrain"]

@@ -1,0 +1,298 @@
+/**
+ * Everything that is found out about one model and one task: whether the model does the task at all, what each edge and
+ * node is worth, how small a circuit does most of it, and how far that can be relied on.
+ *
+ * @module
+ */
+import { type RandomStream, randomStream } from "../random.ts";
+import {
+  connected,
+  edgeCount,
+  greedyCircuit,
+  headCircuit,
+  headSources,
+  meanScores,
+  rankEdges,
+  topEdges,
+} from "./discovery.ts";
+import type { AttributionMethod, CircuitEngine } from "./engine.ts";
+import {
+  areas,
+  bootstrap,
+  faithfulness,
+  FRACTIONS,
+  type Interval,
+  jaccard,
+  ladderSizes,
+  mean,
+  type Measured,
+  rankCorrelation,
+  resample,
+  sizeForMost,
+} from "./metrics.ts";
+import type { PromptSet } from "./prompts.ts";
+
+/** How an analysis is done. */
+export interface AnalysisOptions {
+  method: AttributionMethod;
+  seed: number;
+  /** Told what is being done, and how far it is. */
+  progress?(text: string, done: number, of: number): void;
+}
+
+/** How well a model does a task. */
+export interface Performance {
+  /** Mean metric of the clean prompts, of the corrupted ones, and the difference of the two, with 95 % intervals. */
+  clean: Interval;
+  corrupted: Interval;
+  difference: Interval;
+  /** Share of answers at which the best right token beats every wrong one, clean prompts. */
+  correct: number;
+  /** Share of answers that are the model's first choice of all tokens. */
+  exact: number;
+  /** Whether it does the task well enough for a circuit to mean anything. */
+  able: boolean;
+}
+
+/** One point of a faithfulness curve. */
+export interface CurvePoint {
+  /** Share of all edges that were chosen. */
+  fraction: number;
+  /** Edges chosen, and those of them that are left when what hangs in the air is taken away. */
+  chosen: number;
+  edges: number;
+  faithfulness: number;
+  low: number | null;
+  high: number | null;
+}
+
+/** What a circuit of one model looks like. */
+export interface CircuitFindings {
+  /** Mean estimated effect of each edge. */
+  scores: Float64Array;
+  /** Estimates of each prompt, [pair][edge]. */
+  pairScores: Float32Array[];
+  /** Edges in order of absolute estimate. */
+  ranked: Uint32Array;
+  /** Mean exact effect of each source. */
+  noising: Float64Array;
+  denoising: Float64Array;
+  /** Exact effects of the top edges beside their estimates. */
+  approximation: { edges: number[]; estimated: number[]; exact: number[]; rankCorrelation: number };
+  /** At each of FRACTIONS, edges ranked by absolute estimate, and as they are. */
+  curve: CurvePoint[];
+  signedCurve: CurvePoint[];
+  /** Circuits of growing size, edges and heads, as they were run. */
+  edgeLadder: Measured[];
+  headLadder: Measured[];
+  bounds: { full: Float64Array; empty: Float64Array };
+  /** Sizes for 90 % of the effect; null where the ladder does not reach it. */
+  edges: Interval;
+  heads: Interval;
+  cpr: number;
+  cmd: number;
+  /** The circuit at that size (all edges where there is none), and one grown from the logits with as many. */
+  circuit: Uint8Array;
+  greedy: { edges: number; faithfulness: number };
+  stability: Stability;
+}
+
+/** How far a circuit depends on which prompts were drawn; overlaps are Jaccard's, of circuits of one size. */
+export interface Stability {
+  /** Mean overlap of circuits from two draws of as many prompts. */
+  resampled: number;
+  /** Mean overlap of the circuit from one template's prompts with that from all others; null with one template. */
+  templates: number | null;
+  /** Faithfulness of the circuit from all templates but one, on that one's prompts; null with one template. */
+  heldOut: number | null;
+}
+
+/** What was found of one model. */
+export interface Findings {
+  performance: Performance;
+  /** Left out where the model cannot do the task. */
+  circuit?: CircuitFindings;
+}
+
+const DRAWS = 1000;
+const OVERLAP_DRAWS = 40;
+/** Step from one size to the next on the ladder of edges. */
+const EDGE_RATIO = 1.25;
+const HEAD_RATIO = 1.15;
+/** Edges whose effect is also measured exactly. */
+const EXACT_EDGES = 30;
+/** Share of answers that must be right: with two choices half are by chance. */
+const ABLE = 0.6;
+
+/** Analyses one model. */
+export async function analyse(
+  engine: CircuitEngine,
+  set: PromptSet,
+  { method, seed, progress = () => {} }: AnalysisOptions,
+): Promise<Findings> {
+  const { graph } = engine;
+  const count = set.pairs.length;
+  const random = (part: number): RandomStream => randomStream(seed, part);
+  const told = (text: string) => (done: number, of: number): void => progress(text, done, of);
+
+  const { clean, corrupted, correct, exact } = await engine.baselines();
+  const meanOf = (values: ArrayLike<number>, part: number): Interval =>
+    bootstrap([count], (chosen) => mean(values, chosen), { draws: DRAWS, random: random(part) });
+  const difference = meanOf(clean.map((value, n) => value - corrupted[n]), 3);
+  const performance: Performance = {
+    clean: meanOf(clean, 1),
+    corrupted: meanOf(corrupted, 2),
+    difference,
+    correct: mean(correct),
+    exact: mean(exact),
+    able: mean(correct) >= ABLE && difference.low !== null && difference.low > 0,
+  };
+  if (!performance.able) return { performance };
+
+  const pairScores = await engine.attribute(method, told("attribution"));
+  const scores = meanScores(pairScores);
+  const ranked = rankEdges(scores);
+  const noising = meanScores(await engine.patchNodes("noising", told("patching nodes")));
+  const denoising = meanScores(await engine.patchNodes("denoising", told("patching nodes back")));
+  const top = Array.from(ranked.subarray(0, EXACT_EDGES));
+  const exactEffects = Array.from(meanScores(await engine.patchEdges(top, told("patching edges"))));
+  const estimated = top.map((edge) => scores[edge]);
+
+  const bounds = { full: clean, empty: await engine.run(new Uint8Array(graph.edges)) };
+  const ladder = async (
+    text: string,
+    sizes: readonly number[],
+    circuitOf: (size: number) => Uint8Array,
+    sizeOf: (size: number, kept: Uint8Array) => number,
+  ): Promise<(Measured & { chosen: number })[]> => {
+    const measured = [];
+    for (const [n, chosen] of sizes.entries()) {
+      progress(text, n, sizes.length);
+      const kept = circuitOf(chosen);
+      measured.push({ chosen, size: sizeOf(chosen, kept), metrics: await engine.run(kept) });
+    }
+    progress(text, sizes.length, sizes.length);
+    return measured;
+  };
+  const atFractions = FRACTIONS.map((fraction) => Math.max(1, Math.round(fraction * graph.edges)));
+  const byEdges = await ladder(
+    "circuits of edges",
+    ladderSizes(graph.edges, EDGE_RATIO, atFractions),
+    (chosen) => connected(graph, topEdges(ranked, chosen)),
+    (_, kept) => edgeCount(kept),
+  );
+  const signedRank = rankEdges(scores, { signed: true });
+  const bySigned = await ladder(
+    "circuits of helping edges",
+    [...new Set(atFractions)],
+    (chosen) => connected(graph, topEdges(signedRank, chosen)),
+    (_, kept) => edgeCount(kept),
+  );
+  const heads = headSources(graph);
+  const rankedHeads = heads.toSorted((a, b) => Math.abs(noising[b]) - Math.abs(noising[a]));
+  const byHeads = await ladder(
+    "circuits of heads",
+    [0, ...ladderSizes(heads.length, HEAD_RATIO)],
+    (chosen) => headCircuit(graph, rankedHeads, chosen),
+    (chosen) => chosen,
+  );
+
+  const curveOf = (measured: readonly (Measured & { chosen: number })[], part: number): CurvePoint[] =>
+    FRACTIONS.map((fraction, n) => {
+      const { chosen, size, metrics } = measured.find(({ chosen }) => chosen === atFractions[n])!;
+      const { value, low, high } = bootstrap([count], (drawn) => faithfulness(metrics, bounds, drawn), {
+        draws: DRAWS,
+        random: random(part),
+      });
+      return { fraction, chosen, edges: size, faithfulness: value ?? NaN, low, high };
+    });
+  const curve = curveOf(byEdges, 4);
+  const signedCurve = curveOf(bySigned, 5);
+  const sizeOf = (measured: readonly Measured[], part: number): Interval =>
+    bootstrap([count], (chosen) => sizeForMost(measured, bounds, chosen), {
+      draws: DRAWS,
+      random: random(part),
+    });
+  const edges = sizeOf(byEdges, 6);
+  // The size is that of a rung: what was chosen to get it is found again.
+  const chosenCount = byEdges.find(({ size }) => size === edges.value)?.chosen ?? graph.edges;
+  const circuit = connected(graph, topEdges(ranked, chosenCount));
+  const grown = greedyCircuit(graph, scores, chosenCount);
+  const greedy = { edges: edgeCount(grown), faithfulness: faithfulness(await engine.run(grown), bounds) };
+
+  return {
+    performance,
+    circuit: {
+      scores,
+      pairScores,
+      ranked,
+      noising,
+      denoising,
+      approximation: {
+        edges: top,
+        estimated,
+        exact: exactEffects,
+        rankCorrelation: rankCorrelation(estimated, exactEffects),
+      },
+      curve,
+      signedCurve,
+      edgeLadder: byEdges,
+      headLadder: byHeads,
+      bounds,
+      edges,
+      heads: sizeOf(byHeads, 7),
+      cpr: areas(signedCurve).cpr,
+      cmd: areas(curve).cmd,
+      circuit,
+      greedy,
+      stability: await stabilityOf(engine, set, pairScores, chosenCount, bounds, random(8)),
+    },
+  };
+}
+
+async function stabilityOf(
+  engine: CircuitEngine,
+  { pairs }: PromptSet,
+  pairScores: readonly Float32Array[],
+  size: number,
+  bounds: { full: Float64Array; empty: Float64Array },
+  random: RandomStream,
+): Promise<Stability> {
+  const circuitOf = (chosen: ArrayLike<number>): Uint8Array =>
+    connected(engine.graph, topEdges(rankEdges(meanScores(pairScores, chosen)), size));
+  const average = (values: readonly number[]): number =>
+    values.reduce((sum, one) => sum + one, 0) / values.length;
+  const resampled = average(Array.from({ length: OVERLAP_DRAWS }, () => {
+    const [one, other] = [resample(pairs.length, random), resample(pairs.length, random)];
+    return jaccard(circuitOf(one), circuitOf(other));
+  }));
+  const templates = [...new Set(pairs.map(({ template }) => template))];
+  if (templates.length < 2) return { resampled, templates: null, heldOut: null };
+  const overlaps: number[] = [];
+  const held: number[] = [];
+  for (const template of templates) {
+    const own = pairs.flatMap((pair, n) => pair.template === template ? [n] : []);
+    const others = pairs.flatMap((pair, n) => pair.template === template ? [] : [n]);
+    const found = circuitOf(others);
+    overlaps.push(jaccard(circuitOf(own), found));
+    const share = faithfulness(await engine.run(found), bounds, own);
+    if (Number.isFinite(share)) held.push(share);
+  }
+  return { resampled, templates: average(overlaps), heldOut: held.length > 0 ? average(held) : null };
+}
+
+/** How many times more the dense model needs than the sparse one, over the same draws of prompts for both. */
+export function ratioOf(
+  dense: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
+  sparse: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
+  { seed }: { seed: number },
+): Interval {
+  const count = dense.bounds.full.length;
+  return bootstrap([count], (chosen) => {
+    const [of, by] = [
+      sizeForMost(dense.ladder, dense.bounds, chosen),
+      sizeForMost(sparse.ladder, sparse.bounds, chosen),
+    ];
+    return of === null || by === null || by === 0 ? null : of / by;
+  }, { draws: DRAWS, random: randomStream(seed, 9) });
+}

@@ -1,0 +1,347 @@
+/**
+ * `deno task circuits`: finds the circuit of a task in a model, dense or sparse or both, and measures how small it is.
+ *
+ * @module
+ */
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import project from "../../deno.json" with { type: "json" };
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { readAttention } from "../attention_pattern.ts";
+import { runCommand } from "../command_line.ts";
+import { inputError, usageError } from "../errors.ts";
+import { hashFile, writeAll, writeAtomically, writeJson } from "../files.ts";
+import { openWeights } from "../load_weights.ts";
+import { readModelConfig } from "../model_config.ts";
+import { prepareNetwork } from "../network.ts";
+import { createParameters, destroyParameters, uploadParameters } from "../parameters.ts";
+import { openCheckedGpu } from "../prepare_run.ts";
+import { createProgress } from "../progress.ts";
+import { randomStream } from "../random.ts";
+import { createRun } from "../run_folder.ts";
+import { CIRCUITS, type CircuitsSettings, helpText, parseCommand, resolveSettings } from "../settings.ts";
+import { formatTable } from "../table.ts";
+import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
+import { analyse, type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
+import { type Ablation, type AttributionMethod, createCircuitEngine } from "./engine.ts";
+import { createGraph } from "./graph.ts";
+import { faithfulness } from "./metrics.ts";
+import type { PromptSet } from "./prompts.ts";
+import { circuitSentence, circuitsHtml, resultRows } from "./report.ts";
+import {
+  type CircuitResults,
+  type ModelResult,
+  modelResult,
+  type PromptAttention,
+  resultLine,
+  saveResults,
+} from "./results.ts";
+import { readPairs } from "./tasks/pairs_file.ts";
+import { TASKS } from "./tasks/tasks.ts";
+import { tokenCircuit } from "./token_circuit.ts";
+
+const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
+
+/** What is looked at without flags: the paper's toy, and the English model. */
+const DEMONSTRATION = [
+  { task: "addition", model: "data/addition", against: "data/addition-sparse" },
+  { task: "copy", model: "data/english", against: "data/english-sparse" },
+];
+const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
+/** Attention weights below this are not drawn. */
+const DRAWN_WEIGHT = 0.005;
+const DEFAULT_BYTES = 1e9;
+
+interface Reporter {
+  message(text: string): void;
+  step(text: string, done: number, of: number): void;
+}
+
+/** A model on the device. */
+async function loadModel(gpu: Gpu, folder: string) {
+  const config = await readModelConfig(folder);
+  const weights = await openWeights(folder, config);
+  await weights.verify();
+  const parameters = createParameters(gpu, weights.parameters);
+  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  return { folder, config, parameters, hash: await weights.hash() };
+}
+type LoadedModel = Awaited<ReturnType<typeof loadModel>>;
+
+/** The attention of the first prompt, for drawing. */
+async function promptAttention(
+  gpu: Gpu,
+  { config, parameters }: LoadedModel,
+  { pairs: [{ clean, places }] }: PromptSet,
+  tokenizer: Tokenizer,
+): Promise<PromptAttention> {
+  const { heads, layers } = config;
+  const network = await prepareNetwork(gpu, config, { batch: 1, context: clean.length, training: false });
+  const pattern = await readAttention(gpu, network, parameters, clean, config.gate?.bias);
+  const answers = places.map(({ position }) => position);
+  const circuit = tokenCircuit(pattern.layers, { heads, length: clean.length, answers });
+  const drawn = circuit.edges.filter(({ weight }) => weight >= DRAWN_WEIGHT);
+  return {
+    tokens: clean.map((token) => tokenizer.decode([token])),
+    heads: Array.from({ length: layers * heads }, (_, n) => {
+      const [layer, head] = [Math.floor(n / heads), n % heads];
+      const own = drawn.filter((edge) => edge.layer === layer && edge.head === head);
+      return {
+        layer,
+        head,
+        edges: own.map(({ query, key, weight }): [number, number, number] => [
+          query,
+          key,
+          Number(weight.toFixed(3)),
+        ]),
+      };
+    }),
+    counts: { all: circuit.all, open: circuit.open, onPaths: circuit.onPaths },
+  };
+}
+
+/** The circuit's faithfulness when what it leaves out is replaced in each way. */
+async function ablationsOf(
+  gpu: Gpu,
+  model: LoadedModel,
+  set: PromptSet,
+  circuit: Uint8Array,
+  maxBytes: number,
+): Promise<{ ablation: Ablation; faithfulness: number }[]> {
+  const found = [];
+  for (const ablation of ABLATIONS) {
+    const engine = await createCircuitEngine(gpu, model, { set, ablation, maxBytes });
+    try {
+      const full = await engine.run(new Uint8Array(engine.graph.edges).fill(1));
+      const empty = await engine.run(new Uint8Array(engine.graph.edges));
+      found.push({ ablation, faithfulness: faithfulness(await engine.run(circuit), { full, empty }) });
+    } finally {
+      engine.destroy();
+    }
+  }
+  return found;
+}
+
+/** Analyses one or two models on one task. */
+async function investigate(
+  gpu: Gpu,
+  { task, pairs, model, against }: { task?: string; pairs?: string; model: string; against?: string },
+  settings: CircuitsSettings,
+  reporter: Reporter,
+): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
+  const started = performance.now();
+  const folders = [model, ...(against === undefined ? [] : [against])];
+  const configs = await Promise.all(folders.map(readModelConfig));
+  if (configs.length === 2) {
+    const [a, b] = configs;
+    for (const field of ["layers", "heads", "vocabularySize"] as const) {
+      if (a[field] !== b[field]) {
+        throw inputError(
+          `Cannot compare ${model} with ${against} as ${field} differ: ${a[field]} and ${b[field]}`,
+        );
+      }
+    }
+    if ((a.gate === undefined) === (b.gate === undefined)) {
+      throw inputError(
+        `Cannot compare ${model} with ${against} as one must be dense and one sparse: both are ${
+          a.gate ? "sparse" : "dense"
+        }`,
+      );
+    }
+  }
+  const tokenizer = await loadTokenizer(model);
+  const contextLength = Math.min(...configs.map((config) => config.contextLength));
+  const { prompts, seed, ablation } = settings;
+  const set = pairs === undefined
+    ? taskOf(task!).generate({ tokenizer, contextLength, prompts, random: randomStream(seed, 0) })
+    : await readPairs(pairs, { tokenizer, contextLength, prompts });
+  const maxBytes = settings.memory === "auto" ? DEFAULT_BYTES : settings.memory * 1e9;
+  const method: AttributionMethod = settings.method === "eap"
+    ? { name: "eap" }
+    : { name: "eap-ig", steps: settings.igSteps };
+  reporter.message(
+    `${set.task}: ${set.pairs.length} pairs of prompts of ${set.pairs[0].clean.length} tokens, such as ` +
+      JSON.stringify(tokenizer.decode(set.pairs[0].clean)),
+  );
+
+  const models: LoadedModel[] = [];
+  const byKind = new Map<"dense" | "sparse", { findings: Findings; result: ModelResult }>();
+  for (const folder of folders) {
+    const loaded = await loadModel(gpu, folder);
+    models.push(loaded);
+    const kind = loaded.config.gate ? "sparse" : "dense";
+    const engine = await createCircuitEngine(gpu, loaded, { set, ablation, maxBytes });
+    reporter.message(
+      `${folder}, ${kind}: ${engine.graph.edges} edges; ${
+        (engine.bytes / 1e6).toFixed(0)
+      } MB, ${engine.batch} pairs at a time`,
+    );
+    let findings: Findings;
+    try {
+      findings = await analyse(engine, set, {
+        method,
+        seed,
+        progress: (text, done, of) => reporter.step(`${kind}: ${text}`, done, of),
+      });
+    } finally {
+      engine.destroy();
+    }
+    const { performance: how, circuit } = findings;
+    if (!how.able) {
+      reporter.message(
+        `${folder} cannot do ${set.task}: ${(100 * how.correct).toFixed(0)} % of answers right, metric ` +
+          `${how.clean.value?.toFixed(3)} beside ${
+            how.corrupted.value?.toFixed(3)
+          } when corrupted; no circuit is looked for`,
+      );
+    }
+    const ablations = circuit ? await ablationsOf(gpu, loaded, set, circuit.circuit, maxBytes) : [];
+    const attention = await promptAttention(gpu, loaded, set, tokenizer);
+    destroyParameters(gpu, loaded.parameters);
+    const graph = createGraph(loaded.config);
+    const result = modelResult(graph, {
+      label: folder,
+      gated: kind === "sparse",
+      findings,
+      ablations,
+      attention,
+    });
+    byKind.set(kind, { findings, result });
+  }
+  const { layers, heads } = configs[0];
+  const [dense, sparse] = [byKind.get("dense"), byKind.get("sparse")];
+  const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
+    ladder: of[kind],
+    bounds: of.bounds,
+  });
+  const [ofDense, ofSparse] = [dense?.findings.circuit, sparse?.findings.circuit];
+  const ratio = ofDense && ofSparse
+    ? {
+      heads: ratioOf(ladder(ofDense, "headLadder"), ladder(ofSparse, "headLadder"), { seed }),
+      edges: ratioOf(ladder(ofDense, "edgeLadder"), ladder(ofSparse, "edgeLadder"), { seed }),
+    }
+    : null;
+  const results: CircuitResults = {
+    task: set.task,
+    purpose: pairs === undefined ? TASKS[task!].purpose : `the pairs of ${set.task}`,
+    metric: set.metric,
+    prompts: set.pairs.length,
+    length: set.pairs[0].clean.length,
+    templates: new Set(set.pairs.map(({ template }) => template)).size,
+    method,
+    ablation,
+    seed,
+    adapter: gpu.adapter.name,
+    seconds: (performance.now() - started) / 1000,
+    graph: { layers, heads, edges: createGraph({ layers, heads }).edges },
+    dense: dense?.result ?? null,
+    sparse: sparse?.result ?? null,
+    ratio,
+  };
+  return { results, models, tokenizer };
+}
+
+function taskOf(name: string) {
+  if (!Object.hasOwn(TASKS, name)) {
+    throw usageError(`Unknown task ${name}: ${Object.keys(TASKS).join(", ")}, or --pairs FILE`);
+  }
+  return TASKS[name];
+}
+
+/** What the settings ask for: the demonstration where they ask for nothing. */
+function jobsOf({ task, pairs, model, against }: CircuitsSettings) {
+  if (task !== undefined && pairs !== undefined) throw usageError("Cannot use --task and --pairs at once");
+  if (task !== undefined) taskOf(task);
+  if (model === undefined) {
+    if (against !== undefined) throw usageError("Cannot use --against without --model");
+    if (pairs !== undefined) throw usageError("Cannot use --pairs without --model");
+    const known = DEMONSTRATION.filter((job) => task === undefined || job.task === task);
+    return known.length > 0 ? known : [{ ...DEMONSTRATION[1], task: task! }];
+  }
+  if (task === undefined && pairs === undefined) {
+    throw usageError("Cannot go on without a task: give --task or --pairs");
+  }
+  return [{ task, pairs, model, against }];
+}
+
+/** Saves one investigation in a run folder of its own, and says what came of it. */
+async function save(
+  { results, models, tokenizer }: Awaited<ReturnType<typeof investigate>>,
+  settings: CircuitsSettings,
+  name: string | undefined,
+): Promise<string> {
+  const folder = await createRun(settings.runs, `circuits-${results.task}`, name);
+  try {
+    await writeJson(folder.config, {
+      command: "circuits",
+      settings: { ...settings, task: results.task },
+      adapter: results.adapter,
+      versions: { project: project.version, deno: Deno.version.deno },
+      model: { config: models[0].config, hash: models.map(({ hash }) => hash).join(" ") },
+      tokenizer: { hash: await hashFile(tokenizer.path) },
+    });
+    await saveResults(folder.path, results);
+    const page = new TextEncoder().encode(circuitsHtml(folder.name, results));
+    await writeAtomically(join(folder.path, "circuits.html"), (file) => writeAll(file, page));
+    await writeJson(folder.summary, JSON.parse(resultLine(results)));
+    await Deno.remove(folder.checkpoints, { recursive: true });
+  } finally {
+    folder.release();
+  }
+  return folder.path;
+}
+
+async function circuitsCommand(args: string[]): Promise<void> {
+  const parsed = parseCommand(CIRCUITS, args);
+  if (parsed.help) return console.log(helpText("circuits", PURPOSE, CIRCUITS, { runs: false }));
+  const settings = await resolveSettings(CIRCUITS, parsed);
+  const jobs = jobsOf(settings);
+  const progress = createProgress({
+    interactive: Deno.stderr.isTerminal(),
+    quiet: settings.quiet,
+    columns: () => Deno.consoleSize().columns,
+    write: (text) => Deno.stderr.writeSync(new TextEncoder().encode(text)),
+  });
+  let told = "";
+  const reporter: Reporter = {
+    message: (text) => progress.message(text),
+    step(text) {
+      // One line for each part of the work.
+      if (text !== told) progress.message(text);
+      told = text;
+    },
+  };
+  const gpu = await openCheckedGpu(progress, false);
+  try {
+    for (const [n, job] of jobs.entries()) {
+      const investigation = await investigate(gpu, job, settings, reporter);
+      const { results } = investigation;
+      const name = settings.name && (n === 0 ? settings.name : `${settings.name}-${results.task}`);
+      const path = await save(investigation, settings, name);
+      progress.finish();
+      if (settings.json) {
+        console.log(resultLine(results));
+        continue;
+      }
+      const kinds = [results.dense, results.sparse].filter((model) => model !== null)
+        .map(({ gated }) => gated ? "sparse" : "dense");
+      console.log(formatTable([
+        [results.task, ...kinds],
+        ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
+      ]));
+      console.log(`\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+    }
+  } finally {
+    progress.finish();
+    gpu.close();
+  }
+}
+
+if (import.meta.main) {
+  // Mesa complains on standard error where a server has no session folder, though it needs none here.
+  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
+    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+  }
+  const args = [...Deno.args];
+  await runCommand(() => circuitsCommand(args), { debug: args.includes("--debug") });
+}

@@ -1,0 +1,296 @@
+/**
+ * The page of an analysis: one file that needs nothing else, the dense model beside the sparse one.
+ *
+ * Its one script and its one style block are told to the browser by their hashes where it is served (serve/security.ts).
+ *
+ * @module
+ */
+import style from "../report.css" with { type: "text" };
+import ownStyle from "./report.css" with { type: "text" };
+import script from "./report.js" with { type: "text" };
+import { type Filling, type Markup, markup } from "../markup.ts";
+import { formatShare } from "../progress.ts";
+import { type Chart, lineChart, type Series } from "../svg_chart.ts";
+import type { Interval } from "./metrics.ts";
+import { MOST } from "./metrics.ts";
+import type { CircuitResults, ModelResult } from "./results.ts";
+
+const MISSING = "–";
+const DRAWN_EDGES = 2000;
+
+/** A number with so many significant digits. */
+function digits(value: number | null | undefined, significant = 3): string {
+  if (value === null || value === undefined || !Number.isFinite(value)) return MISSING;
+  const text = Math.abs(value) >= 1000
+    ? Math.round(value).toLocaleString("en-US")
+    : String(Number(value.toPrecision(significant)));
+  return text.replace("-", "−");
+}
+
+/** `2.4 (1.9 to 3.1)`. */
+export function intervalText({ value, low, high }: Interval, significant = 3): string {
+  if (value === null) return MISSING;
+  return low === null || high === null
+    ? digits(value, significant)
+    : `${digits(value, significant)} (${digits(low, significant)} to ${digits(high, significant)})`;
+}
+
+/** The result in one or two sentences. */
+export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults): string {
+  const models = [dense, sparse].filter((model) => model !== null);
+  const unable = models.filter(({ performance }) => !performance.able);
+  if (unable.length > 0) {
+    const names = unable.map(({ gated }) => gated ? "sparse" : "dense").join(" nor the ");
+    return `${unable.length === 2 ? "Neither the" : "The"} ${names} model ${
+      unable.length === 2 ? "does" : "does not do"
+    } the task ${task} well enough for a circuit to mean anything.`;
+  }
+  const needs = ({ gated, circuit }: ModelResult): string =>
+    circuit!.n90_edges.value === null
+      ? `no circuit of the ${gated ? "sparse" : "dense"} model restores ${100 * MOST} % of the effect`
+      : `the ${gated ? "sparse" : "dense"} model needs ${digits(circuit!.n90_edges.value)} edges and ${
+        circuit!.n90_heads.value === null ? "more than all its" : digits(circuit!.n90_heads.value)
+      } heads`;
+  const sentence = `For ${100 * MOST} % of the effect, ${models.map(needs).join(", ")}`;
+  const times = ratio && ratio.edges.value !== null
+    ? `: ${digits(ratio.edges.value, 2)} times fewer edges${
+      ratio.heads.value === null ? "" : ` and ${digits(ratio.heads.value, 2)} times fewer heads`
+    } in the sparse one`
+    : "";
+  return `${sentence}${times}.`;
+}
+
+/** Rows of the table of results: a label, and the text of each model. */
+export function resultRows(results: CircuitResults): { label: string; cells: string[] }[] {
+  const models = [results.dense, results.sparse].filter((model) => model !== null);
+  const row = (label: string, text: (model: ModelResult) => string) => ({ label, cells: models.map(text) });
+  const ofCircuit = (label: string, text: (circuit: NonNullable<ModelResult["circuit"]>) => string) =>
+    row(label, ({ circuit }) => circuit ? text(circuit) : MISSING);
+  const ablations = models.find(({ circuit }) => circuit)?.circuit?.ablations ?? [];
+  return [
+    row("answers right", ({ performance }) => formatShare(performance.correct)),
+    row("first choice of all tokens", ({ performance }) => formatShare(performance.exact)),
+    row(`metric, clean prompts`, ({ performance }) => intervalText(performance.clean)),
+    row("metric, corrupted prompts", ({ performance }) => intervalText(performance.corrupted)),
+    ofCircuit(`edges for ${100 * MOST} % of the effect`, ({ n90_edges }) => intervalText(n90_edges)),
+    ofCircuit(`heads for ${100 * MOST} % of the effect`, ({ n90_heads }) => intervalText(n90_heads)),
+    ofCircuit("CPR (area under faithfulness)", ({ cpr }) => digits(cpr)),
+    ofCircuit("CMD (area of its distance from 1)", ({ cmd }) => digits(cmd)),
+    ofCircuit("grown from the logits, edges", ({ greedy }) => digits(greedy.edges)),
+    ofCircuit("grown from the logits, faithfulness", ({ greedy }) => digits(greedy.faithfulness)),
+    ofCircuit(
+      "estimate against exact effect, rank correlation",
+      ({ approximation }) => digits(approximation.rank_correlation),
+    ),
+    ofCircuit("overlap of circuits, prompts drawn anew", ({ stability }) => digits(stability.resampled)),
+    ofCircuit("overlap, one template and the others", ({ stability }) => digits(stability.templates)),
+    ofCircuit("faithfulness on a template left out", ({ stability }) => digits(stability.heldOut)),
+    ...ablations.map(({ ablation }) =>
+      ofCircuit(
+        `faithfulness with the rest at ${ablation === "resample" ? "a corrupted prompt’s" : ablation}`,
+        (circuit) => digits(circuit.ablations.find((one) => one.ablation === ablation)?.faithfulness),
+      )
+    ),
+  ];
+}
+
+/** The page as HTML. */
+export function circuitsHtml(name: string, results: CircuitResults): string {
+  const { task, purpose, dense, sparse } = results;
+  const models = [dense, sparse].filter((model) => model !== null);
+  const kindOf = ({ gated }: ModelResult): string => gated ? "sparse" : "dense";
+  return markup`<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8"/>
+<meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta name="color-scheme" content="light dark"/>
+<title>${name}: circuits of ${task}</title>
+<style>${{ markup: style + ownStyle }}</style>
+</head>
+<body>
+<main>
+<p class="of">Circuits of ${models.map(({ label }) => label).join(" and ")}</p>
+<h1>${name}: ${task}</h1>
+<p class="result">${circuitSentence(results)}</p>
+<p>The task: ${purpose}.</p>
+${resultTable(results, models.map(kindOf))}
+${ratios(results)}
+${curves(models, kindOf)}
+${headMaps(results, models, kindOf)}
+${graphSection(models, kindOf)}
+${attentionSection(results, models, kindOf)}
+<h2>How it was measured</h2>
+${method(results)}
+</main>
+<script type="application/json" id="data">${{ markup: pageData(results, models, kindOf) }}</script>
+<script>${{ markup: script }}</script>
+</body>
+</html>
+`.markup;
+}
+
+function resultTable(results: CircuitResults, kinds: string[]): Markup {
+  return markup`<div class="scroll" role="region" aria-label="Results" tabindex="0"><table class="results">
+<caption>95 % intervals in brackets, by drawing the prompts anew.</caption>
+<thead><tr><td></td>${kinds.map((kind) => markup`<th scope="col">${kind}</th>`)}</tr></thead>
+<tbody>${
+    resultRows(results).map(({ label, cells }) =>
+      markup`<tr><th scope="row">${label}</th>${cells.map((cell) => markup`<td>${cell}</td>`)}</tr>\n`
+    )
+  }</tbody></table></div>`;
+}
+
+function ratios({ ratio }: CircuitResults): Markup | undefined {
+  if (!ratio) return undefined;
+  return markup`<p>Dense : sparse, heads ${intervalText(ratio.heads)}, edges ${
+    intervalText(ratio.edges)
+  }.</p>`;
+}
+
+function curves(models: readonly ModelResult[], kindOf: (model: ModelResult) => string): Markup | undefined {
+  const series = models.flatMap((model): Series[] =>
+    model.circuit
+      ? [{
+        label: kindOf(model),
+        points: model.circuit.curve.map(({ fraction, faithfulness }) =>
+          [100 * fraction, faithfulness] as const
+        ),
+        colour: model.gated ? "green" : "blue",
+        dash: model.gated ? "solid" : "dashed",
+        marker: model.gated ? "circle" : "square",
+      }]
+      : []
+  );
+  if (series.length === 0) return undefined;
+  const chart: Chart = {
+    description: "Faithfulness of circuits against the share of edges that they keep",
+    x: { label: "edges kept, %", scale: "log" },
+    y: { label: "faithfulness" },
+    series,
+    references: [{ label: "the whole model", y: 1, colour: "ink", dash: "dotted" }],
+  };
+  return markup`<h2>Faithfulness</h2>
+<figure><figcaption>How much of the effect circuits restore <span>by the share of edges that they keep, those with the largest estimated effects first</span></figcaption>${
+    lineChart(chart)
+  }</figure>`;
+}
+
+function headMaps(
+  { graph }: CircuitResults,
+  models: readonly ModelResult[],
+  kindOf: (model: ModelResult) => string,
+): Markup | undefined {
+  const shown = models.filter(({ circuit }) => circuit);
+  if (shown.length === 0) return undefined;
+  const map = (model: ModelResult): Markup => {
+    const { nodes } = model.circuit!;
+    const largest = Math.max(
+      ...nodes.filter(({ name }) => name !== "embed").map(({ noising }) => Math.abs(noising)),
+    );
+    const cell = (node: (typeof nodes)[number]): Markup => {
+      const share = largest > 0 ? Math.abs(node.noising) / largest : 0;
+      const shade = share < 0.01 ? 0 : Math.min(7, 1 + Math.floor(share * 6.999));
+      return markup`<td class="h${shade}">${digits(node.noising, 2)}</td>`;
+    };
+    const heads = Array.from({ length: graph.heads }, (_, head) => markup`<th scope="col">head ${head}</th>`);
+    const rows = Array.from(
+      { length: graph.layers },
+      (_, layer) =>
+        markup`<tr><th scope="row">layer ${layer}</th>${
+          nodes.filter((node) => node.layer === layer).map(cell)
+        }</tr>\n`,
+    );
+    return markup`<figure><figcaption>${
+      kindOf(model)
+    }</figcaption><div class="scroll" role="region" aria-label="Effects in the ${
+      kindOf(model)
+    } model" tabindex="0"><table class="heads"><thead><tr><td></td>${heads}<th scope="col">MLP</th></tr></thead><tbody>${rows}</tbody></table></div></figure>`;
+  };
+  return markup`<h2>Heads and MLPs</h2>
+<p>The drop of the metric when one node’s output is the corrupted prompt’s, exactly; shaded by size within each model.</p>
+<div class="beside">${shown.map(map)}</div>`;
+}
+
+function graphSection(
+  models: readonly ModelResult[],
+  kindOf: (model: ModelResult) => string,
+): Markup | undefined {
+  const shown = models.filter(({ circuit }) => circuit);
+  if (shown.length === 0) return undefined;
+  const options = shown.map((model, n) => markup`<option value="${n}">${kindOf(model)}</option>`);
+  return markup`<h2>The circuit</h2>
+<p>Nodes by layer, the tokens at the foot, the answer on top. Blue edges help the answer, orange ones work against it; a query, key or value is named when the pointer rests on an edge.</p>
+<div class="controls needs-script" hidden="">
+<label>Model <select id="graph-model">${options}</select></label>
+<label>Edges <input type="range" id="graph-edges" min="0" max="1000" value="400"/></label>
+<output id="graph-count"></output></div>
+<div id="graph" class="scroll" role="region" aria-label="The circuit" tabindex="0"></div>`;
+}
+
+function attentionSection(
+  { graph }: CircuitResults,
+  models: readonly ModelResult[],
+  kindOf: (model: ModelResult) => string,
+): Markup | undefined {
+  const shown = models.filter(({ attention }) => attention);
+  if (shown.length === 0) return undefined;
+  const options: Filling[] = [];
+  for (let layer = 0; layer < graph.layers; layer++) {
+    for (let head = 0; head < graph.heads; head++) {
+      options.push(markup`<option value="${layer}.${head}">layer ${layer}, head ${head}</option>`);
+    }
+  }
+  const counts = shown.map((model) => {
+    const { all, open, onPaths } = model.attention!.counts;
+    return markup`<li>${kindOf(model)}: ${digits(open)} of ${digits(all)} attention edges are open, ${
+      digits(onPaths)
+    } of them on a path from the answer to a token</li>`;
+  });
+  return markup`<h2>Attention over the first prompt</h2>
+<ul>${counts}</ul>
+<div class="controls needs-script" hidden=""><label>Head <select id="attention-head">${options}</select></label></div>
+<div id="attention"></div>`;
+}
+
+function method(results: CircuitResults): Markup {
+  const { prompts, length, templates, method, ablation, graph, metric, seed, adapter } = results;
+  const name = method.name === "eap" ? "EAP" : `EAP-IG over ${method.steps} steps`;
+  return markup`<p>${prompts} pairs of prompts of ${length} tokens in ${templates} ${
+    templates === 1 ? "template" : "templates"
+  }; metric: ${metric.replace("_", " ")}. The graph has ${
+    digits(graph.edges)
+  } edges between heads, with query, key and value as inputs of their own, and MLPs. Edges are estimated by ${name} (arXiv 2403.17806); what a circuit leaves out is replaced by ${
+    ablation === "resample"
+      ? "what it is for the corrupted prompt"
+      : ablation === "mean"
+      ? "its mean"
+      : "zero"
+  }. Faithfulness is (M(C) − M(∅)) / (M(model) − M(∅)) of means over prompts. The size for ${
+    100 * MOST
+  } % is that from which on all larger circuits on the ladder restore as much; edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151). Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
+}
+
+/** What the script reads; `<` is written so that no text can end the script element. */
+function pageData(
+  { graph }: CircuitResults,
+  models: readonly ModelResult[],
+  kindOf: (model: ModelResult) => string,
+): string {
+  const shown = models.filter(({ circuit, attention }) => circuit || attention);
+  const data = {
+    layers: graph.layers,
+    heads: graph.heads,
+    models: shown.map((model) => ({
+      kind: kindOf(model),
+      label: model.label,
+      edges: (model.circuit?.edges ?? [])
+        .toSorted((a, b) => Math.abs(b.score) - Math.abs(a.score))
+        .slice(0, DRAWN_EDGES)
+        .map((edge) => ({ ...edge, score: Number(edge.score.toPrecision(4)) })),
+      circuit: model.circuit?.n90_edges.value ?? null,
+      attention: model.attention ?? null,
+    })),
+  };
+  return JSON.stringify(data).replaceAll("<", "\\u003c");
+}

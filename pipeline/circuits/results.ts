@@ -1,0 +1,202 @@
+/**
+ * What an analysis of one or two models comes to, as it is saved: circuits.json for people and programs, edges.arrow and
+ * curve.arrow for data frames, and the one line that `--json` ends with.
+ *
+ * @module
+ */
+import { Bool, Float64, Int32, Table, tableToIPC, Utf8, type Vector, vectorFromArray } from "apache-arrow";
+import { join } from "node:path";
+import { writeAll, writeAtomically, writeJson } from "../files.ts";
+import type { CurvePoint, Findings, Performance, Stability } from "./analyse.ts";
+import type { Ablation, AttributionMethod } from "./engine.ts";
+import { type CircuitGraph, edgeEnds } from "./graph.ts";
+import type { Interval } from "./metrics.ts";
+import type { PromptSet } from "./prompts.ts";
+
+/** One edge, named by its ends. */
+export interface EdgeResult {
+  source: string;
+  input: string;
+  /** Estimated drop of the metric when it is corrupted. */
+  score: number;
+  /** Whether the circuit holds it. */
+  kept: boolean;
+}
+
+/** What was found of one model. */
+export interface ModelResult {
+  /** Its folder. */
+  label: string;
+  gated: boolean;
+  performance: Performance;
+  /** Left out where the model cannot do the task. */
+  circuit?: {
+    n90_edges: Interval;
+    n90_heads: Interval;
+    cpr: number;
+    cmd: number;
+    curve: CurvePoint[];
+    signed_curve: CurvePoint[];
+    nodes: { name: string; layer: number; head: number; noising: number; denoising: number }[];
+    approximation: {
+      edges: (EdgeResult & { exact: number })[];
+      rank_correlation: number | null;
+    };
+    greedy: { edges: number; faithfulness: number };
+    stability: Stability;
+    /** Faithfulness of the same circuit when what it leaves out is replaced in another way. */
+    ablations: { ablation: Ablation; faithfulness: number }[];
+    /** Every edge, in the graph's order. */
+    edges: EdgeResult[];
+  };
+  /** Attention of the first prompt, for looking at. */
+  attention?: PromptAttention;
+}
+
+/** The attention of one prompt. */
+export interface PromptAttention {
+  /** The prompt's tokens as text. */
+  tokens: string[];
+  /** For each layer and head the edges (query, key, weight) that carry something. */
+  heads: { layer: number; head: number; edges: [number, number, number][] }[];
+  /** Attention edges there are, that are open, and that lie on a path from the answer to the tokens. */
+  counts: { all: number; open: number; onPaths: number };
+}
+
+/** The whole result. */
+export interface CircuitResults {
+  task: string;
+  purpose: string;
+  metric: PromptSet["metric"];
+  prompts: number;
+  /** Tokens of each. */
+  length: number;
+  templates: number;
+  method: AttributionMethod;
+  ablation: Ablation;
+  seed: number;
+  adapter: string;
+  seconds: number;
+  graph: { layers: number; heads: number; edges: number };
+  dense: ModelResult | null;
+  sparse: ModelResult | null;
+  /** How many times more the dense model needs; null without both. */
+  ratio: { heads: Interval; edges: Interval } | null;
+}
+
+/** A model's findings as they are saved. */
+export function modelResult(
+  graph: CircuitGraph,
+  { label, gated, findings, ablations, attention }: {
+    label: string;
+    gated: boolean;
+    findings: Findings;
+    ablations: { ablation: Ablation; faithfulness: number }[];
+    attention?: PromptAttention;
+  },
+): ModelResult {
+  const { performance, circuit } = findings;
+  if (!circuit) return { label, gated, performance, attention };
+  const edges = Array.from(circuit.scores, (score, edge): EdgeResult => {
+    const { source, input } = edgeEnds(graph, edge);
+    return { source: source.name, input: input.name, score, kept: circuit.circuit[edge] === 1 };
+  });
+  const { approximation } = circuit;
+  return {
+    label,
+    gated,
+    performance,
+    circuit: {
+      n90_edges: circuit.edges,
+      n90_heads: circuit.heads,
+      cpr: circuit.cpr,
+      cmd: circuit.cmd,
+      curve: circuit.curve,
+      signed_curve: circuit.signedCurve,
+      nodes: graph.sources.map(({ name, layer, head }, source) => ({
+        name,
+        layer,
+        head,
+        noising: circuit.noising[source],
+        denoising: circuit.denoising[source],
+      })),
+      approximation: {
+        edges: approximation.edges.map((edge, n) => ({ ...edges[edge], exact: approximation.exact[n] })),
+        rank_correlation: Number.isFinite(approximation.rankCorrelation)
+          ? approximation.rankCorrelation
+          : null,
+      },
+      greedy: circuit.greedy,
+      stability: circuit.stability,
+      ablations,
+      edges,
+    },
+    attention,
+  };
+}
+
+/** The line that `--json` ends with. */
+export function resultLine({ task, dense, sparse, ratio }: CircuitResults): string {
+  const brief = (model: ModelResult | null) =>
+    model && {
+      performance: model.performance.correct,
+      metric: model.performance.clean.value,
+      able: model.performance.able,
+      n90_heads: model.circuit?.n90_heads.value ?? null,
+      n90_edges: model.circuit?.n90_edges.value ?? null,
+      cpr: model.circuit?.cpr ?? null,
+      cmd: model.circuit?.cmd ?? null,
+    };
+  return JSON.stringify({ task, dense: brief(dense), sparse: brief(sparse), ratio });
+}
+
+/** Writes circuits.json, edges.arrow and curve.arrow into a run's folder. */
+export async function saveResults(folder: string, results: CircuitResults): Promise<void> {
+  const models = [results.dense, results.sparse].filter((model) => model !== null);
+  // The edges are a table of their own.
+  const withoutEdges = (model: ModelResult | null) =>
+    model && { ...model, circuit: model.circuit && { ...model.circuit, edges: undefined } };
+  await writeJson(join(folder, "circuits.json"), {
+    ...results,
+    dense: withoutEdges(results.dense),
+    sparse: withoutEdges(results.sparse),
+  });
+  const kindOf = ({ gated }: ModelResult): string => gated ? "sparse" : "dense";
+  const edges = models.flatMap((model) =>
+    (model.circuit?.edges ?? []).map((edge) => ({ ...edge, model: kindOf(model) }))
+  );
+  await writeTable(join(folder, "edges.arrow"), {
+    model: vectorFromArray(edges.map(({ model }) => model), new Utf8()),
+    source: vectorFromArray(edges.map(({ source }) => source), new Utf8()),
+    input: vectorFromArray(edges.map(({ input }) => input), new Utf8()),
+    score: vectorFromArray(edges.map(({ score }) => score), new Float64()),
+    in_circuit: vectorFromArray(edges.map(({ kept }) => kept), new Bool()),
+  });
+  const points = models.flatMap((model) =>
+    (["curve", "signed_curve"] as const).flatMap((ranking) =>
+      (model.circuit?.[ranking] ?? []).map((point) => ({ ...point, model: kindOf(model), ranking }))
+    )
+  );
+  const numbers = (name: "fraction" | "faithfulness" | "low" | "high") =>
+    vectorFromArray(points.map((point) => point[name]), new Float64());
+  await writeTable(join(folder, "curve.arrow"), {
+    model: vectorFromArray(points.map(({ model }) => model), new Utf8()),
+    ranking: vectorFromArray(
+      points.map(({ ranking }) => ranking === "curve" ? "absolute" : "signed"),
+      new Utf8(),
+    ),
+    fraction: numbers("fraction"),
+    edges: vectorFromArray(points.map(({ edges }) => edges), new Int32()),
+    faithfulness: numbers("faithfulness"),
+    low: numbers("low"),
+    high: numbers("high"),
+  });
+}
+
+async function writeTable(
+  path: string,
+  columns: Record<string, Vector>,
+): Promise<void> {
+  const bytes = tableToIPC(new Table(columns), "file");
+  await writeAtomically(path, (file) => writeAll(file, bytes));
+}

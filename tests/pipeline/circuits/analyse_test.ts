@@ -1,0 +1,157 @@
+import { assert, assertEquals } from "@std/assert";
+import { tableFromIPC } from "apache-arrow";
+import { analyse, type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
+import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
+import {
+  type CircuitResults,
+  modelResult,
+  resultLine,
+  saveResults,
+} from "../../../pipeline/circuits/results.ts";
+import { tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { plantedEngine, plantedSet } from "./planted.ts";
+
+const PROMPTS = 12;
+const OPTIONS = { method: { name: "eap" }, seed: 1 } as const;
+
+function resultsOf(findings: Findings, other: Findings | undefined): CircuitResults {
+  const { graph } = plantedEngine(PROMPTS);
+  const attention = {
+    tokens: ["one", "<two>", "</script>"],
+    heads: [{ layer: 0, head: 0, edges: [[1, 0, 0.5]] as [number, number, number][] }],
+    counts: { all: 24, open: 3, onPaths: 2 },
+  };
+  const of = (findings: Findings, gated: boolean) =>
+    modelResult(graph, {
+      label: "a model",
+      gated,
+      findings,
+      ablations: [{ ablation: "zero", faithfulness: 0.5 }],
+      attention,
+    });
+  const { circuit } = findings;
+  const ratio = circuit && other?.circuit
+    ? {
+      edges: ratioOf(
+        { ladder: circuit.edgeLadder, bounds: circuit.bounds },
+        { ladder: other.circuit.edgeLadder, bounds: other.circuit.bounds },
+        { seed: 1 },
+      ),
+      heads: { value: 2, low: 1, high: 3 },
+    }
+    : null;
+  return {
+    task: "planted",
+    purpose: "what was planted",
+    metric: "logit_difference",
+    prompts: PROMPTS,
+    length: 3,
+    templates: 2,
+    method: OPTIONS.method,
+    ablation: "resample",
+    seed: 1,
+    adapter: "none",
+    seconds: 1,
+    graph: { layers: 2, heads: 2, edges: graph.edges },
+    dense: of(findings, false),
+    sparse: other ? of(other, true) : null,
+    ratio,
+  };
+}
+
+Deno.test("an analysis finds the planted circuit, its size in edges and heads, and that it is stable", async () => {
+  const engine = plantedEngine(PROMPTS);
+  const { performance, circuit } = await analyse(engine, plantedSet(PROMPTS), OPTIONS);
+  assertEquals(performance.able, true);
+  assertEquals(performance.difference.value, 8);
+  assert(circuit);
+  assertEquals(circuit.circuit, engine.planted);
+  // Three of four edges restore 3 of 4, less than nine tenths; both heads of the chain are needed.
+  assertEquals(circuit.edges, { value: 4, low: 4, high: 4 });
+  assertEquals(circuit.heads, { value: 2, low: 2, high: 2 });
+  assertEquals(circuit.greedy, { edges: 4, faithfulness: 1 });
+  assertEquals(circuit.stability, { resampled: 1, templates: 1, heldOut: 1 });
+  assertEquals(circuit.curve.at(-1)!.faithfulness, 1);
+  assertEquals(circuit.curve[0].faithfulness, 0);
+  const [, a0h1] = [0, 2];
+  assertEquals([circuit.noising[0], circuit.noising[a0h1]], [8, 6]);
+  assertEquals([circuit.denoising[0], circuit.denoising[a0h1]], [2, 0]);
+  assertEquals(circuit.approximation.exact.slice(0, 4), [6, 6, 6, 2]);
+});
+
+Deno.test("a model that cannot do the task gets no circuit, and the report says so", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS, { able: false }), plantedSet(PROMPTS), OPTIONS);
+  assertEquals(findings.performance.able, false);
+  assertEquals(findings.circuit, undefined);
+  const results = resultsOf(findings, undefined);
+  assertEquals(
+    circuitSentence(results),
+    "The dense model does not do the task planted well enough for a circuit to mean anything.",
+  );
+  assertEquals(JSON.parse(resultLine(results)).dense.n90_edges, null);
+  assert(!circuitsHtml("run", results).includes('id="graph"'));
+});
+
+Deno.test("two models: the ratio with its interval, the line, the table, and files that Arrow reads", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const results = resultsOf(findings, findings);
+  assertEquals(results.ratio!.edges, { value: 1, low: 1, high: 1 });
+  const line = JSON.parse(resultLine(results));
+  assertEquals(Object.keys(line), ["task", "dense", "sparse", "ratio"]);
+  assertEquals([line.dense.n90_edges, line.dense.n90_heads, line.sparse.performance], [4, 2, 1]);
+  assertEquals(line.ratio.edges, { value: 1, low: 1, high: 1 });
+  assert(circuitSentence(results).includes("needs 4 edges and 2 heads"));
+  assertEquals(resultRows(results).find(({ label }) => label.startsWith("edges"))!.cells, [
+    "4 (4 to 4)",
+    "4 (4 to 4)",
+  ]);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, results);
+  const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals(json.dense.circuit.n90_edges.value, 4);
+  assertEquals(json.dense.circuit.edges, undefined);
+  const edges = tableFromIPC(await Deno.readFile(`${folder.path}/edges.arrow`));
+  assertEquals(edges.numRows, 2 * results.graph.edges);
+  const kept = edges.toArray().filter((row) => row.in_circuit && row.model === "sparse");
+  assertEquals(kept.map((row) => `${row.source}->${row.input}`).sort(), [
+    "a0.h1->a1.h0.k",
+    "a1.h0->logits",
+    "embed->a0.h1.v",
+    "embed->logits",
+  ]);
+  const curve = tableFromIPC(await Deno.readFile(`${folder.path}/curve.arrow`));
+  assertEquals(curve.numRows, 2 * 2 * 10);
+});
+
+Deno.test("the page escapes what models and prompts say, and names its two scripts once", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const html = circuitsHtml("a <b> run", resultsOf(findings, findings));
+  assert(html.includes("a &lt;b&gt; run"));
+  assertEquals(html.match(/<\/script>/g)!.length, 2);
+  assertEquals(html.match(/<style>/g)!.length, 1);
+  assert(!/\sstyle="/.test(html));
+  const data = JSON.parse(/id="data">([^]*?)<\/script>/.exec(html)![1]);
+  assertEquals(data.models[1].attention.tokens, ["one", "<two>", "</script>"]);
+  assertEquals(data.models[0].edges[0].score, 6);
+});
+
+Deno.test("a token circuit holds the open edges, and of them those from which the answer can be reached", () => {
+  // Two layers of one head over four tokens; in the upper one 3 looks at 1, in the lower 1 at 0 and 2 at 2.
+  const layer = (open: [number, number][]) => {
+    const gates = new Float32Array(16).fill(-1);
+    const weights = new Float32Array(16);
+    for (const [query, key] of open) [gates[4 * query + key], weights[4 * query + key]] = [2, 0.5];
+    return { gates, weights };
+  };
+  const found = tokenCircuit([layer([[1, 0], [2, 2]]), layer([[3, 1]])], {
+    heads: 1,
+    length: 4,
+    answers: [3],
+  });
+  assertEquals([found.all, found.open, found.onPaths], [20, 3, 2]);
+  assertEquals(found.sources, [0, 1, 3]);
+  assertEquals(found.edges.filter(({ onPath }) => !onPath).map(({ query, key }) => [query, key]), [[2, 2]]);
+  const dense = { gates: new Float32Array(0), weights: new Float32Array(16).fill(0.25) };
+  assertEquals(tokenCircuit([dense], { heads: 1, length: 4, answers: [3] }).open, 10);
+});
