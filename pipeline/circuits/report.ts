@@ -35,6 +35,12 @@ export function intervalText({ value, low, high }: Interval, significant = 3): s
     : `${digits(value, significant)} (${digits(low, significant)} to ${digits(high, significant)})`;
 }
 
+/** A ratio dense : sparse in words. */
+function compared(ratio: number, what: string): string {
+  if (Math.abs(ratio - 1) < 0.05) return `as many ${what}`;
+  return ratio > 1 ? `${digits(ratio, 2)} times fewer ${what}` : `${digits(1 / ratio, 2)} times more ${what}`;
+}
+
 /** The result in one or two sentences. */
 export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults): string {
   const models = [dense, sparse].filter((model) => model !== null);
@@ -53,8 +59,8 @@ export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults):
       } heads`;
   const sentence = `For ${100 * MOST} % of the effect, ${models.map(needs).join(", ")}`;
   const times = ratio && ratio.edges.value !== null
-    ? `: ${digits(ratio.edges.value, 2)} times fewer edges${
-      ratio.heads.value === null ? "" : ` and ${digits(ratio.heads.value, 2)} times fewer heads`
+    ? `: ${compared(ratio.edges.value, "edges")}${
+      ratio.heads.value === null ? "" : ` and ${compared(ratio.heads.value, "heads")}`
     } in the sparse one`
     : "";
   return `${sentence}${times}.`;
@@ -166,12 +172,12 @@ function curves(models: readonly ModelResult[], kindOf: (model: ModelResult) => 
   const chart: Chart = {
     description: "Faithfulness of circuits against the share of edges that they keep",
     x: { label: "edges kept, %", scale: "log" },
-    y: { label: "faithfulness" },
+    y: { label: "effect" },
     series,
     references: [{ label: "the whole model", y: 1, colour: "ink", dash: "dotted" }],
   };
   return markup`<h2>Faithfulness</h2>
-<figure><figcaption>How much of the effect circuits restore <span>by the share of edges that they keep, those with the largest estimated effects first</span></figcaption>${
+<figure class="chart"><figcaption>How much of the effect circuits restore <span>by the share of edges that they keep, those with the largest estimated effects first</span></figcaption>${
     lineChart(chart)
   }</figure>`;
 }
