@@ -5,10 +5,21 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
+import { prepareBlend } from "../../kernels/blend/op.ts";
+import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model_config.ts";
+import { type ActivationHook, prepareNetwork } from "../network.ts";
 import type { Parameters } from "../parameters.ts";
-import type { CircuitGraph } from "./graph.ts";
-import type { PromptSet } from "./prompts.ts";
+import { prepareAblation } from "./ablation.ts";
+import { type AnswerRow, answerRows, prepareAnswers } from "./answers.ts";
+import { prepareAttribution } from "./attribution.ts";
+import { type CircuitGraph, createGraph } from "./graph.ts";
+import { type CircuitShape, engineBytes, engineShapes, type EngineTensor, networkShape } from "./layout.ts";
+import { preparePatchedRun } from "./patched_run.ts";
+import type { PromptPair, PromptSet } from "./prompts.ts";
+import { prepareSources, rowOf } from "./sources.ts";
 
 /**
  * How what a circuit leaves out is replaced: by what the same node writes for the corrupted prompt of the pair, by the
@@ -75,15 +86,310 @@ export interface CircuitEngine {
   destroy(): void;
 }
 
+const DEFAULT_BYTES = 1 << 30;
+
+/** Pairs that run together, and the rows at which they answer. */
+interface Batch {
+  /** Index of its first pair in the set. */
+  first: number;
+  pairs: readonly PromptPair[];
+  rows: readonly AnswerRow[];
+}
+
+/** Fails unless the model can run the pairs and answer at their places; returns the number of positions. */
+function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }: ModelConfig): number {
+  const fail = (required: string, found: unknown): never => {
+    throw new RangeError(`Cannot find circuits for ${task} as ${required}: ${found}`);
+  };
+  if (pairs.length === 0) fail("at least one pair of prompts is needed", 0);
+  const positions = pairs[0].clean.length;
+  if (positions < 1 || positions > contextLength) {
+    fail(`prompts must have 1 to ${contextLength} tokens`, positions);
+  }
+  for (const { clean, corrupted, places } of pairs) {
+    for (const { length } of [clean, corrupted]) {
+      if (length !== positions) fail(`all prompts must have the ${positions} tokens of the first`, length);
+    }
+    if (places.length === 0) fail("every pair needs a place at which the model answers", 0);
+    for (const { position, right, wrong } of places) {
+      if (!(Number.isInteger(position) && position >= 0 && position < positions)) {
+        fail(`places must be positions below ${positions}`, position);
+      }
+      if (right.length === 0 || wrong.length === 0) fail("every place needs a right and a wrong token", 0);
+      const outside = [...right, ...wrong].find((token) => !(token >= 0 && token < vocabularySize));
+      if (outside !== undefined) fail(`answers must be tokens below ${vocabularySize}`, outside);
+    }
+  }
+  return positions;
+}
+
 /**
- * Compiles the model for the set's pairs.
+ * Compiles the model for the set's pairs. An engine's methods use the same memory: wait for one before the next.
  *
- * @throws {RangeError} when one pair needs more than `maxBytes`
+ * @throws {RangeError} when there is no pair, a prompt or a place is not as the model needs it, or one pair needs more
+ * than `maxBytes` or than one binding holds
  */
-export function createCircuitEngine(
-  _gpu: Gpu,
-  _model: CircuitModel,
-  _options: CircuitEngineOptions,
+export async function createCircuitEngine(
+  gpu: Gpu,
+  { config, parameters }: CircuitModel,
+  { set, ablation = "resample", maxBytes = DEFAULT_BYTES }: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
-  return Promise.reject(new Error("Cannot create a circuit engine as its body follows"));
+  const positions = checkSet(set, config);
+  const graph = createGraph(config);
+  const mode = config.gate ? "deterministic" : "dense";
+  const { shape, batches, bytes } = planBatches(set, (shape) => {
+    const { total, largest } = engineBytes(config, graph, shape, gpu.maxBindingBytes);
+    if (total <= maxBytes && largest <= gpu.maxBindingBytes) return { bytes: total };
+    return {
+      bytes: total,
+      fault: `one pair must fit ${maxBytes} bytes, and its largest tensor ${gpu.maxBindingBytes}: ` +
+        `${total} and ${largest} bytes`,
+    };
+  }, { positions, mean: ablation === "mean" });
+  const { batch } = shape;
+  const rows = batch * positions;
+
+  const network = await prepareNetwork(gpu, config, networkShape(shape));
+  network.configureGates({
+    seed: 0,
+    step: 0,
+    firstRow: 0,
+    bias: config.gate?.bias ?? 0,
+    temperature: 1,
+    saturationWeight: 0,
+    saturationBound: 0,
+    batchRows: batch,
+  });
+  const { activations } = network;
+  const tensors = Object.fromEntries(
+    Object.entries(engineShapes(config, graph, shape, gpu.maxBindingBytes))
+      .map(([name, axes]) => [name, gpu.tensor(name, axes)]),
+  ) as Record<EngineTensor, Tensor>;
+  const shared = { config, graph, parameters, batch, positions, rows, tensors };
+  const sources = await prepareSources(gpu, shared);
+  const patched = await preparePatchedRun(gpu, { ...shared, scratch: activations, sources });
+  const attribution = await prepareAttribution(gpu, { ...shared, activations });
+  const answers = await prepareAnswers(gpu, { ...shared, metric: set.metric });
+  const interpolation = await prepareBlend(gpu, { length: rows * config.width });
+  const ablations = await prepareAblation(gpu, { ...shared, pairs: set.pairs.length });
+
+  /** A batch's prompts, the last batch filled up with its first pair. */
+  const tokensOf = ({ pairs }: Batch, side: "clean" | "corrupted"): Uint32Array =>
+    Uint32Array.from(Array.from({ length: batch }, (_, n) => (pairs[n] ?? pairs[0])[side]).flat());
+
+  function uploadToNetwork(part: Batch, side: "clean" | "corrupted"): void {
+    network.upload(tokensOf(part, side), new Uint32Array(rows).fill(IGNORED_TARGET));
+  }
+
+  /** Runs the unpatched network with hooks, one after the other. */
+  function forward(recorder: Recorder, ...hooks: ActivationHook[]): void {
+    network.forward(recorder, parameters, mode, {
+      countEdges: false,
+      hook: (name, tensor, recorder) => hooks.forEach((hook) => hook(name, tensor, recorder)),
+    });
+  }
+
+  const gather = (part: Batch): ActivationHook => (name, tensor, recorder) => {
+    if (name === "ln_final.hook_normalized") answers.gather(recorder, part.rows, tensor);
+  };
+
+  /** Leaves what the sources write for these prompts in `delta`, and the residual stream in `base`. */
+  function collect(part: Batch, side: "clean" | "corrupted"): void {
+    uploadToNetwork(part, side);
+    gpu.submit("activations to patch with", (recorder) => {
+      recorder.clear(tensors.minusAblated);
+      forward(recorder, sources.collect, sources.copyStreams);
+    });
+  }
+
+  /** What `minusAblated` and `base` hold. */
+  let ablated = "";
+
+  /** Fills them: noising takes the clean run's edges away, denoising the corrupted run's. */
+  async function ablate(part: Batch, direction: "noising" | "denoising"): Promise<void> {
+    const kind = direction === "denoising" ? "resample" : ablation;
+    const wanted = kind === "resample" ? `${direction} of the batch from ${part.first} on` : kind;
+    if (ablated === wanted) return;
+    ablated = wanted;
+    if (kind === "resample") {
+      collect(part, direction === "noising" ? "corrupted" : "clean");
+      ablations.resample();
+    } else if (kind === "mean") {
+      ablations.beginMean();
+      for (const part of batches) {
+        collect(part, "corrupted");
+        ablations.addToMean(part.pairs.length);
+      }
+      ablations.endMean();
+    } else await ablations.zero();
+  }
+
+  function uploadMask(kept: Uint8Array): void {
+    const [inputs, columns] = tensors.mask.shape;
+    const values = new Float32Array(inputs * columns);
+    graph.inputs.forEach(({ firstEdge, sources }, input) =>
+      values.set(kept.subarray(firstEdge, firstEdge + sources), input * columns)
+    );
+    gpu.write(tensors.mask, values);
+  }
+
+  /** Metrics [mask][pair] of `count` patched runs. */
+  async function runAll(
+    count: number,
+    kept: (index: number) => Uint8Array,
+    direction: "noising" | "denoising",
+    progress?: Progress,
+  ): Promise<Float64Array[]> {
+    const metrics = Array.from({ length: count }, () => new Float64Array(set.pairs.length));
+    let done = 0;
+    for (const part of batches) {
+      await ablate(part, direction);
+      patched.upload(tokensOf(part, direction === "noising" ? "clean" : "corrupted"));
+      for (let index = 0; index < count; index++) {
+        uploadMask(kept(index));
+        gpu.submit("patched run", (recorder) => {
+          answers.gather(recorder, part.rows, patched.record(recorder, mode));
+        });
+        const { metric } = await answers.measure(part.rows, part.pairs.length);
+        metrics[index].set(metric, part.first);
+        progress?.(++done, count * batches.length);
+      }
+    }
+    return metrics;
+  }
+
+  /** How far the metric of each of `count` runs is from that of the run with all edges, [pair][run]. */
+  async function effects(
+    count: number,
+    without: (kept: Uint8Array, index: number) => void,
+    direction: "noising" | "denoising",
+    progress?: Progress,
+  ): Promise<Float64Array[]> {
+    const keptOf = (index: number): Uint8Array => {
+      const kept = new Uint8Array(graph.edges).fill(1);
+      if (index > 0) without(kept, index - 1);
+      return kept;
+    };
+    const [whole, ...patchedRuns] = await runAll(count + 1, keptOf, direction, progress);
+    const sign = direction === "noising" ? 1 : -1;
+    return Array.from(
+      whole,
+      (metric, pair) => Float64Array.from(patchedRuns, (run) => sign * (metric - run[pair])),
+    );
+  }
+
+  return {
+    graph,
+    bytes,
+    batch,
+
+    async baselines() {
+      const total = set.pairs.length;
+      const [clean, corrupted, correct, exact] = Array.from({ length: 4 }, () => new Float64Array(total));
+      for (const part of batches) {
+        for (const side of ["clean", "corrupted"] as const) {
+          uploadToNetwork(part, side);
+          gpu.submit("unpatched run", (recorder) => forward(recorder, gather(part)));
+          const values = await answers.measure(part.rows, part.pairs.length);
+          (side === "clean" ? clean : corrupted).set(values.metric, part.first);
+          if (side === "corrupted") continue;
+          correct.set(values.correct, part.first);
+          exact.set(values.exact, part.first);
+        }
+      }
+      return { clean, corrupted, correct, exact };
+    },
+
+    async run(kept) {
+      if (kept.length !== graph.edges) {
+        throw new RangeError(`Cannot run a circuit as the graph has ${graph.edges} edges: ${kept.length}`);
+      }
+      const [metric] = await runAll(1, () => kept, "noising");
+      return metric;
+    },
+
+    async attribute(method, progress) {
+      const steps = method.name === "eap" ? 1 : method.steps;
+      if (!Number.isInteger(steps) || steps < 1) {
+        throw new RangeError(`Cannot attribute as the number of steps must be a positive integer: ${steps}`);
+      }
+      const scores: Float32Array[] = [];
+      let done = 0;
+      for (const part of batches) {
+        await ablate(part, "noising");
+        uploadToNetwork(part, "clean");
+        // The last step is the clean prompt itself, which also gives what the sources write.
+        for (let step = steps; step > 0; step--) {
+          interpolation.configure({ a: -1, b: step / steps });
+          const interpolate: ActivationHook = (name, tensor, recorder) => {
+            if (name !== "blocks.0.hook_resid_pre") return;
+            const [a, b] = [tensors.minusAblated, tensors.delta].map((t) => rowOf(t, 0, tensor.length));
+            interpolation.forward(recorder, { a, b, sum: tensor });
+          };
+          gpu.submit("attribution forward", (recorder) => {
+            if (step === steps) attribution.clear(recorder);
+            forward(recorder, step === steps ? sources.collect : interpolate, gather(part));
+          });
+          await answers.measure(part.rows, part.pairs.length, { gradients: true });
+          gpu.submit("attribution backward", (recorder) =>
+            network.backward(
+              recorder,
+              parameters,
+              undefined,
+              mode,
+              tensors.edgeScale,
+              (name, tensor, recorder) => {
+                if (name === "ln_final.hook_normalized") answers.scatter(recorder, part.rows, tensor);
+                attribution.hook(name, tensor, recorder);
+              },
+            ));
+          progress?.(++done, steps * batches.length);
+        }
+        scores.push(...await attribution.read(part.pairs.length, 1 / steps));
+      }
+      return scores;
+    },
+
+    async patchNodes(direction, progress) {
+      const without = (kept: Uint8Array, source: number): void => {
+        for (const { firstEdge, sources } of graph.inputs) {
+          if (source < sources) kept[firstEdge + source] = 0;
+        }
+      };
+      return await effects(graph.sources.length, without, direction, progress);
+    },
+
+    async patchEdges(edges, progress) {
+      const outside = edges.find((edge) => !(Number.isInteger(edge) && edge >= 0 && edge < graph.edges));
+      if (outside !== undefined) {
+        throw new RangeError(`Cannot patch edge ${outside} as the graph has ${graph.edges}`);
+      }
+      return await effects(edges.length, (kept, index) => kept[edges[index]] = 0, "noising", progress);
+    },
+
+    destroy() {
+      for (const tensor of Object.values(tensors)) destroyTensor(gpu, tensor);
+      network.destroy();
+    },
+  };
+}
+
+/** Batches of equal size, as few as fit; the last may be smaller. */
+function planBatches(
+  { task, pairs }: PromptSet,
+  measure: (shape: CircuitShape) => { bytes: number; fault?: string },
+  { positions, mean }: { positions: number; mean: boolean },
+): { shape: CircuitShape; batches: Batch[]; bytes: number } {
+  for (let count = 1;; count++) {
+    const batch = Math.ceil(pairs.length / count);
+    const batches = Array.from({ length: Math.ceil(pairs.length / batch) }, (_, n) => {
+      const part = pairs.slice(n * batch, (n + 1) * batch);
+      return { first: n * batch, pairs: part, rows: answerRows(part) };
+    });
+    const answers = Math.max(...batches.map(({ rows }) => rows.length));
+    const shape = { batch, positions, answers, mean };
+    const { bytes, fault } = measure(shape);
+    if (!fault) return { shape, batches, bytes };
+    if (batch === 1) throw new RangeError(`Cannot find circuits for ${task} as ${fault}`);
+  }
 }

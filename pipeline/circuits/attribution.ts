@@ -1,0 +1,143 @@
+/**
+ * Edge attribution patching (Syed, Rager, Conmy, arXiv 2310.10348; with integrated gradients: Hanna, Pezzelle, Belinkov,
+ * arXiv 2403.17806): the effect of every edge to first order, from one backward pass. The effect of the edge from source
+ * s to input n is
+ *
+ *     sum over positions and width of delta_s · dM/dx_n
+ *
+ * with delta_s what s wrote for the clean prompt less its ablated value, and x_n what n reads from the residual stream.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.ts";
+import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
+import { prepareMatmul } from "../../kernels/matmul/op.ts";
+import type { ModelConfig } from "../model_config.ts";
+import type { ActivationHook } from "../network.ts";
+import type { Parameters } from "../parameters.ts";
+import type { CircuitGraph } from "./graph.ts";
+import { layerIndices } from "./layout.ts";
+import { productSources } from "./patched_run.ts";
+
+/** Compiled for a batch. */
+export interface Attribution {
+  /** Sets the scores to zero. */
+  clear(recorder: Recorder): void;
+  /** A hook for the network's backward that adds each input's estimates to the scores. */
+  readonly hook: ActivationHook;
+  /** The sums of the batch's first `pairs` pairs times `scale`, [pair][edge]. */
+  read(pairs: number, scale: number): Promise<Float32Array[]>;
+}
+
+/** Compiles the products of gradients with what sources wrote. */
+export async function prepareAttribution(
+  gpu: Gpu,
+  { config, graph, parameters, batch, positions, tensors, activations }: {
+    config: ModelConfig;
+    graph: CircuitGraph;
+    parameters: Parameters;
+    batch: number;
+    positions: number;
+    tensors: Record<"delta" | "streams" | "norms" | "scores", Tensor>;
+    /** Of the network that goes backward. */
+    activations: ReadonlyMap<string, Tensor>;
+  },
+): Promise<Attribution> {
+  const { width, heads, layers, layerNormEpsilon: epsilon } = config;
+  const { delta, streams, norms, scores } = tensors;
+  const rows = batch * positions;
+  const size = width / heads;
+  const all = graph.sources.length;
+  const columns = scores.shape[1] / batch;
+  const ofInputs = async (inputs: number) =>
+    new Map(
+      await Promise.all(
+        [...new Set(graph.inputs.map(({ sources }) => productSources(sources, all)))].map(async (n) =>
+          [
+            n,
+            await prepareMatmul(gpu, {
+              layout: "nt",
+              m: inputs,
+              n,
+              k: positions * width,
+              aStride: rows * width,
+              bStride: delta.shape[1],
+              cStride: scores.shape[1],
+              accumulate: true,
+              batches: { count: batch, aStep: positions * width, bStep: positions * width, cStep: columns },
+            }),
+          ] as const
+        ),
+      ),
+    );
+  const products = { attention: await ofInputs(3 * heads), one: await ofInputs(1) };
+  const intoNorm = await prepareMatmul(gpu, {
+    layout: "nt",
+    m: rows,
+    n: width,
+    k: size,
+    aStride: 3 * width,
+    bStride: 3 * width,
+    batches: { count: 3 * heads, aStep: size, bStep: size, cStep: rows * width },
+  });
+  const normAttention = await prepareLayerNorm(gpu, { rows, width, epsilon, gradients: 3 * heads });
+  const normOne = await prepareLayerNorm(gpu, { rows, width, epsilon });
+
+  /** Adds the estimates of `count` inputs from `first` on, from the gradient of what they read. */
+  function add(recorder: Recorder, first: number, count: number, gradient: Tensor): void {
+    const product = (count === 1 ? products.one : products.attention)
+      .get(productSources(graph.inputs[first].sources, all))!;
+    product.record(recorder, { a: gradient, b: delta, c: rowsOf(scores, first, count) });
+  }
+
+  return {
+    clear: (recorder) => recorder.clear(scores),
+
+    hook(name, tensor, recorder) {
+      if (name === `blocks.${layers - 1}.hook_resid_post`) {
+        return add(recorder, graph.inputs.length - 1, 1, tensor);
+      }
+      const [, layer, what] = /^blocks\.(\d+)\.(attn\.hook_qkv|ln2\.hook_normalized)$/.exec(name) ?? [];
+      if (what === undefined) return;
+      const { firstInput, mlpInput } = layerIndices(graph, Number(layer));
+      const of = (activation: string): Tensor => activations.get(`blocks.${layer}.${activation}`)!;
+      const weight = (parameter: string): Tensor => parameters.get(`h.${layer}.${parameter}.weight`)!;
+      if (what === "ln2.hook_normalized") {
+        const dx = within(norms, "gradient of what the MLP reads", [rows, width]);
+        normOne.backward(recorder, {
+          x: of("hook_resid_mid"),
+          weight: weight("ln_2"),
+          statistics: of("ln2.statistics"),
+          dy: tensor,
+          dx,
+        });
+        return add(recorder, mlpInput, 1, dx);
+      }
+      intoNorm.record(recorder, { a: tensor, b: weight("attn.c_attn"), c: streams });
+      normAttention.backward(recorder, {
+        x: of("hook_resid_pre"),
+        weight: weight("ln_1"),
+        statistics: of("ln1.statistics"),
+        dy: streams,
+        dx: norms,
+      });
+      add(recorder, firstInput, 3 * heads, norms);
+    },
+
+    async read(pairs, scale) {
+      const values = await gpu.read(scores);
+      return Array.from({ length: pairs }, (_, pair) => {
+        const ofPair = new Float32Array(graph.edges);
+        graph.inputs.forEach(({ firstEdge, sources }, input) => {
+          const at = (input * batch + pair) * columns;
+          for (let source = 0; source < sources; source++) {
+            ofPair[firstEdge + source] = scale * values[at + source];
+          }
+        });
+        return ofPair;
+      });
+    },
+  };
+}

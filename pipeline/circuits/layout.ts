@@ -1,0 +1,126 @@
+/**
+ * What an engine keeps on the device, worked out from shapes alone, so that it is known what fits before anything is
+ * compiled.
+ *
+ * @module
+ */
+import { planMemory } from "../memory_plan.ts";
+import type { ModelConfig } from "../model_config.ts";
+import type { CircuitGraph } from "./graph.ts";
+
+/** The shape of one batch. */
+export interface CircuitShape {
+  /** Pairs. */
+  batch: number;
+  /** Positions T of each. */
+  positions: number;
+  /** Positions of the whole batch at which an answer is read. */
+  answers: number;
+  /** Whether the ablation is a mean over prompts. */
+  mean: boolean;
+}
+
+/** Rows of logits that are held at once take no more than this. */
+const LOGITS_BYTES = 32 << 20;
+
+/** The next multiple of 64 elements: where bindings may start. */
+export const aligned = (length: number): number => 64 * Math.ceil(length / 64);
+
+/** Where the heads and the MLP of a layer stand among a graph's sources and inputs. */
+export function layerIndices(graph: CircuitGraph, layer: number) {
+  const { heads } = graph;
+  const firstHead = 1 + layer * (heads + 1);
+  const firstInput = layer * (3 * heads + 1);
+  return { firstHead, mlp: firstHead + heads, firstInput, mlpInput: firstInput + 3 * heads };
+}
+
+/** Shapes of an engine's tensors; see there for what they hold. */
+export function engineShapes(
+  config: ModelConfig,
+  graph: CircuitGraph,
+  { batch, positions, answers, mean }: CircuitShape,
+  maxBindingBytes: number,
+) {
+  const { width, heads, layers, vocabularySize } = config;
+  const rows = batch * positions;
+  const stride = aligned(rows * width);
+  const sources = graph.sources.length;
+  const columns = aligned(sources);
+  const logitsStride = 4 * Math.ceil(vocabularySize / 4);
+  const fitting = Math.floor(Math.min(LOGITS_BYTES, maxBindingBytes) / (4 * logitsStride));
+  const logitsRows = fitting >= answers ? answers : Math.max(64, 64 * Math.floor(fitting / 64));
+  const answerRows = logitsRows * Math.ceil(answers / logitsRows);
+  const ofMean = mean
+    ? {
+      meanOutputs: [sources, positions * width],
+      meanStreams: [2 * layers + 1, positions * width],
+      shares: [1, 4 * Math.ceil(batch / 4)],
+      negativeShares: [1, 4 * Math.ceil(batch / 4)],
+    }
+    : {};
+  return {
+    /** What each source wrote in this run less its ablated value (source, row · width). */
+    delta: [sources, stride],
+    /** The ablated value, negated, as delta. */
+    minusAblated: [sources, stride],
+    /** The ablated residual stream before and inside each layer, and at the end (stream, row · width). */
+    base: [2 * layers + 1, stride],
+    /** What the inputs of one layer read (input, row, width). */
+    streams: [3 * heads, rows, width],
+    /** The same after the layer norm. */
+    norms: [3 * heads, rows, width],
+    statistics: [3 * heads * rows, 2],
+    /** 1 where an edge is kept (input, source), 0 elsewhere. */
+    mask: [graph.inputs.length, columns],
+    /** Sums over steps of the estimated effects (input, pair · source). */
+    scores: [graph.inputs.length, batch * columns],
+    /** The final layer norm where answers are read (answer, width), and its gradient. */
+    answers: [answerRows, width],
+    answerGradients: [answerRows, width],
+    /** Logits of some of them. */
+    logits: [logitsRows, logitsStride],
+    edgeScale: [1],
+    ...ofMean,
+  } as Record<EngineTensor, number[]>;
+}
+
+/** The tensors that every engine has, and those that only an engine whose ablation is a mean has. */
+export type EngineTensor =
+  | "delta"
+  | "minusAblated"
+  | "base"
+  | "streams"
+  | "norms"
+  | "statistics"
+  | "mask"
+  | "scores"
+  | "answers"
+  | "answerGradients"
+  | "logits"
+  | "edgeScale"
+  | "meanOutputs"
+  | "meanStreams"
+  | "shares"
+  | "negativeShares";
+
+/** Bytes of an engine's tensors and of its network's activations, and those of the largest that is bound whole. */
+export function engineBytes(
+  config: ModelConfig,
+  graph: CircuitGraph,
+  shape: CircuitShape,
+  maxBindingBytes: number,
+): { total: number; largest: number } {
+  const own = Object.values(engineShapes(config, graph, shape, maxBindingBytes))
+    .map((axes) => 4 * axes.reduce((product, axis) => product * axis, 1));
+  const ofNetwork = planMemory(config, networkShape(shape), maxBindingBytes).buffers;
+  const rows = shape.batch * shape.positions;
+  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums.
+  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads];
+  const all = [...own, ...ofNetwork, ...others];
+  return { total: all.reduce((sum, bytes) => sum + bytes, 0), largest: Math.max(...all) };
+}
+
+/** What the unpatched network is compiled for: it is never asked for logits. */
+export function networkShape({ batch, positions }: CircuitShape) {
+  return { batch, context: positions, training: true, logitsBytes: 1 };
+}

@@ -1,0 +1,229 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { type Ablation, createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
+import { createGraph } from "../../../pipeline/circuits/graph.ts";
+import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
+import { type ReferenceModel, referenceRun } from "../../../pipeline/circuits/reference.ts";
+import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import { randomModel, randomSet, referenceMetric, TINY } from "../../support/circuit_models.ts";
+import { assertClose } from "../../support/compare.ts";
+import { gpuTest } from "../../support/gpu.ts";
+import { seeded } from "../../support/seeded.ts";
+
+const GATED: ModelConfig = { ...TINY, gate: { bias: 0.3, temperature: 1 } };
+const GRAPH = createGraph(TINY);
+const SET = randomSet(TINY, { pairs: 5, positions: 6 });
+
+/** What each source writes under an ablation, by pair. */
+function ablatedOutputs(model: ReferenceModel, set: PromptSet, ablation: Ablation): Float64Array[][] {
+  const outputs = set.pairs.map(({ corrupted }) => referenceRun(model, corrupted).outputs);
+  if (ablation === "resample") return outputs;
+  const mean = outputs[0].map((first, source) =>
+    first.map((_, n) =>
+      ablation === "zero" ? 0 : outputs.reduce((sum, of) => sum + of[source][n], 0) / outputs.length
+    )
+  );
+  return outputs.map(() => mean);
+}
+
+/** Metric of each pair in float64 when these edges are kept. */
+function referenceMetrics(
+  model: ReferenceModel,
+  set: PromptSet,
+  kept: Uint8Array,
+  ablation: Ablation = "resample",
+): Float64Array {
+  const ablated = ablatedOutputs(model, set, ablation);
+  return Float64Array.from(
+    set.pairs,
+    ({ clean, places }, pair) =>
+      referenceMetric(model, set.metric, clean, places, {
+        ablated: ablated[pair],
+        kept: (input, source) => kept[GRAPH.inputs[input].firstEdge + source],
+      }),
+  );
+}
+
+/** Each edge kept with even odds. */
+function randomEdges(seed: number): Uint8Array {
+  const random = seeded(seed);
+  return Uint8Array.from({ length: GRAPH.edges }, () => random.integer(2));
+}
+
+async function withEngine(
+  gpu: Gpu,
+  config: ModelConfig,
+  options: Parameters<typeof createCircuitEngine>[2],
+  body: (
+    engine: Awaited<ReturnType<typeof createCircuitEngine>>,
+    reference: ReferenceModel,
+  ) => Promise<void>,
+): Promise<void> {
+  const model = randomModel(gpu, config);
+  const engine = await createCircuitEngine(gpu, model, options);
+  try {
+    await body(engine, model.reference);
+  } finally {
+    engine.destroy();
+  }
+}
+
+for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
+  for (const ablation of ["resample", "mean", "zero"] as const) {
+    gpuTest(`${name}, ${ablation}: a run with any edges kept equals float64`, async (gpu) => {
+      await withEngine(gpu, config, { set: SET, ablation }, async (engine, reference) => {
+        for (const seed of [1, 2]) {
+          const kept = randomEdges(seed);
+          const expected = referenceMetrics(reference, SET, kept, ablation);
+          // Measured:
+          assertClose(await engine.run(kept), expected, { tolerance: 1e-5, name: `edges ${seed}` });
+        }
+      });
+    });
+  }
+
+  gpuTest(`${name}: all edges give the clean run and none the corrupted one`, async (gpu) => {
+    await withEngine(gpu, config, { set: SET }, async (engine, reference) => {
+      const { clean, corrupted } = await engine.baselines();
+      for (const [fill, side, values] of [[1, "clean", clean], [0, "corrupted", corrupted]] as const) {
+        const expected = Float64Array.from(
+          SET.pairs,
+          ({ places, ...pair }) => referenceMetric(reference, SET.metric, pair[side], places),
+        );
+        assertClose(values, expected, { tolerance: 1e-5, name: `${side} baseline` });
+        const run = await engine.run(new Uint8Array(GRAPH.edges).fill(fill));
+        assertClose(run, expected, { tolerance: 1e-5, name: side });
+        assert(new Set(expected).size === SET.pairs.length);
+      }
+    });
+  });
+
+  gpuTest(`${name}: patched nodes and edges have the effects of float64, both ways`, async (gpu) => {
+    await withEngine(gpu, config, { set: SET }, async (engine, reference) => {
+      const noising = await engine.patchNodes("noising");
+      const denoising = await engine.patchNodes("denoising");
+      SET.pairs.forEach(({ clean, corrupted, places }, pair) => {
+        const ofSides = {
+          clean: referenceRun(reference, clean),
+          corrupted: referenceRun(reference, corrupted),
+        };
+        for (
+          const [found, prompt, other, sign] of [
+            [noising, clean, "corrupted", 1],
+            [denoising, corrupted, "clean", -1],
+          ] as const
+        ) {
+          const whole = referenceMetric(reference, SET.metric, prompt, places);
+          const expected = GRAPH.sources.map((_, source) => {
+            const replaced = new Map([[source, ofSides[other].outputs[source]]]);
+            const patch = { ablated: ofSides[other].outputs, kept: () => 1, replaced };
+            return sign * (whole - referenceMetric(reference, SET.metric, prompt, places, patch));
+          });
+          assertClose(found[pair], expected, { tolerance: 1e-5, name: `nodes of pair ${pair}` });
+        }
+      });
+      const edges = [0, 3, 11, GRAPH.edges - 1];
+      const whole = referenceMetrics(reference, SET, new Uint8Array(GRAPH.edges).fill(1));
+      const effects = await engine.patchEdges(edges);
+      for (const [index, edge] of edges.entries()) {
+        const kept = new Uint8Array(GRAPH.edges).fill(1);
+        kept[edge] = 0;
+        const expected = referenceMetrics(reference, SET, kept).map((metric, pair) => whole[pair] - metric);
+        const found = effects.map((ofPair) => ofPair[index]);
+        assertClose(found, expected, { tolerance: 1e-5, name: `edge ${edge}` });
+      }
+    });
+  });
+
+  for (const metric of ["logit_difference", "probability_difference"] as const) {
+    gpuTest(`${name}: EAP is the slope of the ${metric} along every edge`, async (gpu) => {
+      const set = randomSet(TINY, { pairs: 2, positions: 5, metric, seed: 4 });
+      await withEngine(gpu, config, { set }, async (engine, reference) => {
+        const scores = await engine.attribute({ name: "eap" });
+        const ablated = ablatedOutputs(reference, set, "resample");
+        set.pairs.forEach(({ clean, places }, pair) => {
+          const step = 1e-4;
+          const expected = GRAPH.inputs.flatMap(({ sources }, input) =>
+            Array.from({ length: sources }, (_, source) => {
+              const [above, below] = [1 + step, 1 - step].map((share) =>
+                referenceMetric(reference, metric, clean, places, {
+                  ablated: ablated[pair],
+                  kept: (i, s) => i === input && s === source ? share : 1,
+                })
+              );
+              return (above - below) / (2 * step);
+            })
+          );
+          assertClose(scores[pair], expected, { tolerance: 1e-4, name: `scores of pair ${pair}` });
+        });
+      });
+    });
+  }
+}
+
+gpuTest("EAP-IG's scores of the embedding's edges sum to the whole effect as steps grow", async (gpu) => {
+  await withEngine(gpu, TINY, { set: SET }, async (engine) => {
+    const { clean, corrupted } = await engine.baselines();
+    const errors: number[] = [];
+    for (const steps of [8, 16, 32]) {
+      const scores = await engine.attribute({ name: "eap-ig", steps });
+      const sums = scores.map((ofPair) =>
+        GRAPH.inputs.reduce((sum, { firstEdge }) => sum + ofPair[firstEdge], 0)
+      );
+      const difference = sums.reduce((sum, value, n) => sum + Math.abs(value - (clean[n] - corrupted[n])), 0);
+      errors.push(difference / clean.reduce((sum, value, n) => sum + Math.abs(value - corrupted[n]), 0));
+    }
+    console.log(errors);
+    assert(errors[1] < errors[0] && errors[2] < errors[1], `errors ${errors}`);
+  });
+});
+
+gpuTest("batches that adapt to memory change no value, and bytes are what is held", async (gpu) => {
+  const kept = randomEdges(3);
+  const whole = await createCircuitEngine(gpu, randomModel(gpu, GATED), { set: SET, ablation: "mean" });
+  const model = randomModel(gpu, GATED);
+  const before = gpu.allocatedBytes;
+  const parts = await createCircuitEngine(gpu, model, {
+    set: SET,
+    ablation: "mean",
+    maxBytes: whole.bytes / 2,
+  });
+  assertEquals([whole.batch, parts.batch], [5, 2]);
+  assertEquals(gpu.allocatedBytes - before, parts.bytes);
+  assert(parts.bytes <= whole.bytes / 2);
+  const [one, two] = [await whole.run(kept), await parts.run(kept)];
+  assertClose(two, one, { tolerance: 1e-6, name: "metrics" });
+  const [first, second] = [
+    await whole.attribute({ name: "eap-ig", steps: 2 }),
+    await parts.attribute({ name: "eap-ig", steps: 2 }),
+  ];
+  second.forEach((scores, pair) => assertClose(scores, first[pair], { tolerance: 1e-5, name: "scores" }));
+  whole.destroy();
+  parts.destroy();
+});
+
+gpuTest("a set that cannot be run is refused, and memory that is too small", async (gpu) => {
+  const model = randomModel(gpu, TINY);
+  const [pair] = SET.pairs;
+  const refused = (pairs: PromptSet["pairs"], message: string, maxBytes?: number) =>
+    assertRejects(
+      () => createCircuitEngine(gpu, model, { set: { ...SET, pairs }, maxBytes }),
+      RangeError,
+      message,
+    );
+  await refused([], "at least one pair");
+  await refused([{ ...pair, corrupted: [1] }], "tokens of the first: 1");
+  await refused([{ ...pair, places: [] }], "a place");
+  await refused([{ ...pair, places: [{ position: 6, right: [1], wrong: [2] }] }], "below 6: 6");
+  await refused([{ ...pair, places: [{ position: 1, right: [13], wrong: [2] }] }], "below 13: 13");
+  await refused([pair], "one pair must fit 1000 bytes", 1000);
+  const engine = await createCircuitEngine(gpu, model, { set: SET });
+  await assertRejects(() => engine.run(new Uint8Array(3)), RangeError, "edges: 3");
+  await assertRejects(() => engine.patchEdges([-1]), RangeError, "edge -1");
+  await assertRejects(
+    () => engine.attribute({ name: "eap-ig", steps: 0 }),
+    RangeError,
+    "positive integer: 0",
+  );
+  engine.destroy();
+});
