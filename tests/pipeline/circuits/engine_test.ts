@@ -4,14 +4,17 @@ import { type Ablation, createCircuitEngine } from "../../../pipeline/circuits/e
 import { createGraph } from "../../../pipeline/circuits/graph.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, referenceRun } from "../../../pipeline/circuits/reference.ts";
+import { readAttention } from "../../../pipeline/attention_pattern.ts";
+import { prepareNetwork } from "../../../pipeline/network.ts";
 import type { ModelConfig } from "../../../pipeline/model_config.ts";
-import { randomModel, randomSet, referenceMetric, TINY } from "../../support/circuit_models.ts";
+import { randomModel, randomSet, referenceMetric, TINY, uploadModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";
 
 const GATED: ModelConfig = { ...TINY, gate: { bias: 0.3, temperature: 1 } };
 const GRAPH = createGraph(TINY);
+const EDGES = Array.from({ length: GRAPH.edges }, (_, edge) => edge);
 const SET = randomSet(TINY, { pairs: 5, positions: 6 });
 
 /** What each source writes under an ablation, by pair. */
@@ -42,6 +45,14 @@ function referenceMetrics(
         kept: (input, source) => kept[GRAPH.inputs[input].firstEdge + source],
       }),
   );
+}
+
+/** Drop of each pair's metric in float64 when one edge is corrupted, [pair][edge]. */
+function exactEffects(model: ReferenceModel): number[][] {
+  const runWithout = (edge?: number): Float64Array =>
+    referenceMetrics(model, SET, Uint8Array.from(EDGES, (other) => other === edge ? 0 : 1));
+  const [whole, without] = [runWithout(), EDGES.map(runWithout)];
+  return SET.pairs.map((_, pair) => without.map((metrics) => whole[pair] - metrics[pair]));
 }
 
 /** Each edge kept with even odds. */
@@ -75,8 +86,8 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
         for (const seed of [1, 2]) {
           const kept = randomEdges(seed);
           const expected = referenceMetrics(reference, SET, kept, ablation);
-          // Measured:
-          assertClose(await engine.run(kept), expected, { tolerance: 1e-5, name: `edges ${seed}` });
+          // Measured: 2.1e-7.
+          assertClose(await engine.run(kept), expected, { tolerance: 1e-6, name: `edges ${seed}` });
         }
       });
     });
@@ -90,9 +101,12 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
           SET.pairs,
           ({ places, ...pair }) => referenceMetric(reference, SET.metric, pair[side], places),
         );
-        assertClose(values, expected, { tolerance: 1e-5, name: `${side} baseline` });
+        // Measured: 2.9e-7.
+        assertClose(values, expected, { tolerance: 1e-6, name: `${side} baseline` });
         const run = await engine.run(new Uint8Array(GRAPH.edges).fill(fill));
-        assertClose(run, expected, { tolerance: 1e-5, name: side });
+        assertClose(run, expected, { tolerance: 1e-6, name: side });
+        // No gate can open or close by a rounding where nothing is kept.
+        if (fill === 0) assertEquals(run, corrupted);
         assert(new Set(expected).size === SET.pairs.length);
       }
     });
@@ -119,19 +133,19 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
             const patch = { ablated: ofSides[other].outputs, kept: () => 1, replaced };
             return sign * (whole - referenceMetric(reference, SET.metric, prompt, places, patch));
           });
+          // Effects are differences of metrics, whose rounding they keep. Measured: 3e-6.
           assertClose(found[pair], expected, { tolerance: 1e-5, name: `nodes of pair ${pair}` });
         }
       });
-      const edges = [0, 3, 11, GRAPH.edges - 1];
-      const whole = referenceMetrics(reference, SET, new Uint8Array(GRAPH.edges).fill(1));
-      const effects = await engine.patchEdges(edges);
-      for (const [index, edge] of edges.entries()) {
-        const kept = new Uint8Array(GRAPH.edges).fill(1);
-        kept[edge] = 0;
-        const expected = referenceMetrics(reference, SET, kept).map((metric, pair) => whole[pair] - metric);
-        const found = effects.map((ofPair) => ofPair[index]);
-        assertClose(found, expected, { tolerance: 1e-5, name: `edge ${edge}` });
-      }
+      const edges = Array.from({ length: GRAPH.edges }, (_, edge) => edge);
+      const runWithout = (edge?: number): Float64Array =>
+        referenceMetrics(reference, SET, Uint8Array.from(edges, (other) => other === edge ? 0 : 1));
+      const [whole, without] = [runWithout(), edges.map(runWithout)];
+      (await engine.patchEdges(edges)).forEach((effects, pair) => {
+        const expected = without.map((metrics) => whole[pair] - metrics[pair]);
+        // Measured: 4.1e-6.
+        assertClose(effects, expected, { tolerance: 1e-5, name: `edges of pair ${pair}` });
+      });
     });
   });
 
@@ -154,16 +168,30 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
               return (above - below) / (2 * step);
             })
           );
-          assertClose(scores[pair], expected, { tolerance: 1e-4, name: `scores of pair ${pair}` });
+          // Measured: 9.4e-7.
+          assertClose(scores[pair], expected, { tolerance: 1e-5, name: `scores of pair ${pair}` });
         });
       });
     });
   }
 }
 
+gpuTest("of the gated model's edges some are open and some are closed", async (gpu) => {
+  const { parameters } = randomModel(gpu, GATED);
+  const network = await prepareNetwork(gpu, GATED, { batch: 1, context: 6, training: false });
+  let open = 0;
+  for (const { clean } of SET.pairs) {
+    const { layers } = await readAttention(gpu, network, parameters, clean, GATED.gate!.bias);
+    open += layers.reduce((sum, { weights }) => sum + weights.filter((weight) => weight > 0).length, 0);
+  }
+  const share = open / (SET.pairs.length * TINY.layers * TINY.heads * 21);
+  assert(share > 0.2 && share < 0.8, `share of open edges: ${share}`);
+});
+
 gpuTest("EAP-IG's scores of the embedding's edges sum to the whole effect as steps grow", async (gpu) => {
   await withEngine(gpu, TINY, { set: SET }, async (engine) => {
     const { clean, corrupted } = await engine.baselines();
+    // Sums by rectangles: the error halves as steps double. Measured: 0.127, 0.065, 0.033.
     const errors: number[] = [];
     for (const steps of [8, 16, 32]) {
       const scores = await engine.attribute({ name: "eap-ig", steps });
@@ -173,9 +201,41 @@ gpuTest("EAP-IG's scores of the embedding's edges sum to the whole effect as ste
       const difference = sums.reduce((sum, value, n) => sum + Math.abs(value - (clean[n] - corrupted[n])), 0);
       errors.push(difference / clean.reduce((sum, value, n) => sum + Math.abs(value - corrupted[n]), 0));
     }
-    console.log(errors);
-    assert(errors[1] < errors[0] && errors[2] < errors[1], `errors ${errors}`);
+    assert(errors[1] < 0.6 * errors[0] && errors[2] < 0.6 * errors[1], `errors ${errors}`);
   });
+});
+
+/** Random weights of a model that is linear if its layer norms' epsilon is 1e10. */
+function linearWeights(random: ReferenceModel["weights"]): Map<string, Float32Array> {
+  return new Map([...random].map(([name, values]) => {
+    const isValue = (n: number): boolean => n % (3 * TINY.width) >= 2 * TINY.width;
+    const changed = Float32Array.from(values, (value, n) => {
+      // Such a layer norm only centres.
+      if (/ln_\w+\.weight$/.test(name)) return 1e5;
+      // Queries and keys of 0 attend to all alike.
+      if (name.includes("c_attn")) return isValue(n) ? value : 0;
+      // Far above 0 GELU is the identity.
+      if (name.endsWith("c_fc.weight")) return value / 10;
+      return name.endsWith("c_fc.bias") ? 8 : value;
+    });
+    return [name, changed];
+  }));
+}
+
+gpuTest("on a linear model EAP and EAP-IG are the exact effect of every edge", async (gpu) => {
+  const weights = linearWeights(randomModel(gpu, TINY).reference.weights);
+  const model = uploadModel(gpu, { ...TINY, layerNormEpsilon: 1e10 }, weights);
+  const exact = exactEffects(model.reference);
+  const engine = await createCircuitEngine(gpu, model, { set: SET });
+  for (
+    const method of [{ name: "eap" }, { name: "eap-ig", steps: 2 }, { name: "eap-ig", steps: 5 }] as const
+  ) {
+    (await engine.attribute(method)).forEach((scores, pair) => {
+      // Measured: 1.3e-5, of what is left of the layer norms' curvature.
+      assertClose(scores, exact[pair], { tolerance: 1e-4, name: `${method.name} of pair ${pair}` });
+    });
+  }
+  engine.destroy();
 });
 
 gpuTest("batches that adapt to memory change no value, and bytes are what is held", async (gpu) => {
