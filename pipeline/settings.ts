@@ -268,8 +268,7 @@ export const CIRCUITS = {
     kind: "name",
     value: undefined,
     placeholder: "TASK",
-    help:
-      "copy, ioi, greater-than, docstring or addition (default: addition and copy on the embedded models)",
+    help: "copy, ioi, greater-than, docstring, addition (default: what the embedded models do)",
     group: "Task",
   },
   pairs: {

@@ -103,7 +103,7 @@ export interface Stability {
   resampled: number;
   /** Mean overlap of the circuit from one template's prompts with that from all others; null with one template. */
   templates: number | null;
-  /** Faithfulness of the circuit from all templates but one, on that one's prompts; null with one template. */
+  /** Faithfulness on each template's prompts of the circuit from all others, over all prompts; null with one template. */
   heldOut: number | null;
 }
 
@@ -269,16 +269,17 @@ async function stabilityOf(
   const templates = [...new Set(pairs.map(({ template }) => template))];
   if (templates.length < 2) return { resampled, templates: null, heldOut: null };
   const overlaps: number[] = [];
-  const held: number[] = [];
+  // Each prompt's metric under the circuit that its template had no part in.
+  const held = new Float64Array(pairs.length);
   for (const template of templates) {
     const own = pairs.flatMap((pair, n) => pair.template === template ? [n] : []);
     const others = pairs.flatMap((pair, n) => pair.template === template ? [] : [n]);
     const found = circuitOf(others);
     overlaps.push(jaccard(circuitOf(own), found));
-    const share = faithfulness(await engine.run(found), bounds, own);
-    if (Number.isFinite(share)) held.push(share);
+    const metrics = await engine.run(found);
+    for (const n of own) held[n] = metrics[n];
   }
-  return { resampled, templates: average(overlaps), heldOut: held.length > 0 ? average(held) : null };
+  return { resampled, templates: average(overlaps), heldOut: faithfulness(held, bounds) };
 }
 
 /** How many times more the dense model needs than the sparse one, over the same draws of prompts for both. */

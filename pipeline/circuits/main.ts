@@ -42,10 +42,18 @@ import { tokenCircuit } from "./token_circuit.ts";
 
 const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
 
+interface Job {
+  task?: string;
+  pairs?: string;
+  model: string;
+  against?: string;
+}
+
 /** What is looked at without flags: the paper's toy, and the English model. */
-const DEMONSTRATION = [
+const DEMONSTRATION: readonly Job[] = [
   { task: "addition", model: "data/addition", against: "data/addition-sparse" },
   { task: "copy", model: "data/english", against: "data/english-sparse" },
+  { pairs: "data/english/previous-word.jsonl", model: "data/english", against: "data/english-sparse" },
 ];
 const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
 /** Attention weights below this are not drawn. */
@@ -125,7 +133,7 @@ async function ablationsOf(
 /** Analyses one or two models on one task. */
 async function investigate(
   gpu: Gpu,
-  { task, pairs, model, against }: { task?: string; pairs?: string; model: string; against?: string },
+  { task, pairs, model, against }: Job,
   settings: CircuitsSettings,
   reporter: Reporter,
 ): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
@@ -249,14 +257,14 @@ function taskOf(name: string) {
 }
 
 /** What the settings ask for: the demonstration where they ask for nothing. */
-function jobsOf({ task, pairs, model, against }: CircuitsSettings) {
+function jobsOf({ task, pairs, model, against }: CircuitsSettings): readonly Job[] {
   if (task !== undefined && pairs !== undefined) throw usageError("Cannot use --task and --pairs at once");
   if (task !== undefined) taskOf(task);
   if (model === undefined) {
     if (against !== undefined) throw usageError("Cannot use --against without --model");
     if (pairs !== undefined) throw usageError("Cannot use --pairs without --model");
     const known = DEMONSTRATION.filter((job) => task === undefined || job.task === task);
-    return known.length > 0 ? known : [{ ...DEMONSTRATION[1], task: task! }];
+    return known.length > 0 ? known : [{ ...DEMONSTRATION[1], task }];
   }
   if (task === undefined && pairs === undefined) {
     throw usageError("Cannot go on without a task: give --task or --pairs");
