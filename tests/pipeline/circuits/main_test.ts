@@ -1,0 +1,103 @@
+/** `deno task circuits` as a user meets it. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { tableFromIPC } from "apache-arrow";
+import { join } from "node:path";
+import { openRuns } from "../../../serve/runs.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { writeTinyModel } from "../../support/tiny_model.ts";
+
+const ROOT = new URL("../../../", import.meta.url).pathname;
+
+async function run(args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-check",
+      "--allow-read",
+      "--allow-write",
+      "--allow-env",
+      "pipeline/circuits/main.ts",
+      ...args,
+    ],
+    cwd: ROOT,
+  }).output();
+  const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+const REFUSED: [string, string[], RegExp][] = [
+  ["an unknown task", ["--task", "chess"], /Unknown task chess: copy, ioi/],
+  ["a model without a task", ["--model", "data/addition"], /give --task or --pairs/],
+  ["pairs without a model", ["--pairs", "x.jsonl"], /Cannot use --pairs without --model/],
+  [
+    "a task and pairs",
+    ["--task", "copy", "--pairs", "x", "--model", "data/addition"],
+    /--task and --pairs at once/,
+  ],
+  [
+    "two dense models",
+    ["--task", "addition", "--model", "data/addition", "--against", "data/addition"],
+    /both are dense/,
+  ],
+  [
+    "models of two shapes",
+    ["--task", "addition", "--model", "data/addition", "--against", "data/english-sparse"],
+    /as layers differ: 4 and 3/,
+  ],
+];
+
+for (const [what, args, message] of REFUSED) {
+  Deno.test(`circuits: ${what} is refused in one line, and no run is left`, async () => {
+    await using folder = await temporaryFolder();
+    const { code, stdout, stderr } = await run([...args, "--runs", folder.path]);
+    assert(code === 2 || code === 3, stderr);
+    assertEquals(stdout, "");
+    const errors = stderr.split("\n").filter((line) =>
+      line.startsWith("error: Cannot") || line.startsWith("error: Unknown")
+    );
+    assertEquals(errors.length, 1, stderr);
+    assertMatch(errors[0], message);
+    assertEquals((await Array.fromAsync(Deno.readDir(folder.path))).length, 0);
+  });
+}
+
+Deno.test("circuits: the addition model's circuit ends in a line of JSON, Arrow tables and a page that is served", async () => {
+  await using folder = await temporaryFolder();
+  // deno-fmt-ignore
+  const { code, stdout, stderr } = await run(["--task", "addition", "--model", "data/addition", "--prompts", "4",
+    "--method", "eap", "--runs", folder.path, "--name", "run", "--json"]);
+  assertEquals(code, 0, stderr);
+  const line = JSON.parse(stdout);
+  assertEquals([line.task, line.sparse, line.ratio], ["addition", null, null]);
+  assertEquals(line.dense.performance, 1);
+  assert(line.dense.n90_edges >= 10 && line.dense.n90_edges <= 479, stdout);
+  assert(line.dense.n90_heads >= 1 && line.dense.n90_heads <= 16, stdout);
+  const path = join(folder.path, "run");
+  const results = JSON.parse(await Deno.readTextFile(join(path, "circuits.json")));
+  assertEquals(results.dense.circuit.nodes.length, 21);
+  assertEquals(results.dense.circuit.curve.at(-1).faithfulness.toFixed(4), "1.0000");
+  assertEquals(tableFromIPC(await Deno.readFile(join(path, "edges.arrow"))).numRows, 479);
+  const runs = openRuns(folder.path);
+  const [overview] = await runs.list();
+  assertEquals([overview.name, overview.command, overview.status, overview.problem], [
+    "run",
+    "circuits",
+    "finished",
+    null,
+  ]);
+  const view = (await runs.view("run"))!;
+  assertEquals((await runs.detail(view)).reports.map(({ file }) => file), ["circuits.html"]);
+  assertStringIncludes((await runs.report(view, "circuits.html"))!, "addition");
+});
+
+Deno.test("circuits: a model that cannot do the task is told so, and gets no circuit", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "tiny");
+  await writeTinyModel(model);
+  // deno-fmt-ignore
+  const { code, stdout, stderr } = await run(["--task", "addition", "--model", model, "--prompts", "8", "--runs",
+    join(folder.path, "runs"), "--json"]);
+  assertEquals(code, 0, stderr);
+  assertEquals([JSON.parse(stdout).dense.able, JSON.parse(stdout).dense.n90_edges], [false, null]);
+  assertStringIncludes(stderr, "cannot do addition");
+});
