@@ -6,125 +6,195 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 
-/** Something to time: work that is started, and a way to wait until all that was started is done. */
+/** Something to time. */
 export interface Candidate {
-  run(): void | Promise<void>;
-  wait(): Promise<void>;
+  /** Milliseconds of one run, from `runs` of them started in a row; the device is idle before the first and after. */
+  time(runs: number): Promise<number>;
+}
+
+/** A candidate beside ours. */
+export interface Peer extends Candidate {
+  /**
+   * Compares what it computes with what ours computes.
+   *
+   * @throws {Error} when they differ by more than rounding
+   */
+  check?(): Promise<void>;
+  /** Of each `time` so far, the milliseconds of one run by the device's own clock, where the peer tells. */
+  deviceTimes?: readonly number[];
+  destroy?(): void | Promise<void>;
 }
 
 /** One thing to measure, ours beside its peers. */
 export interface BenchCase {
-  name: string;
-  /** Floating-point operations of one run; left out where they are not the point. */
+  /** Floating-point operations that one run cannot do without; left out where they are not the point. */
   operations?: number;
-  /** Bytes that one run must move at least. */
+  /** Bytes that one run must at least read and write on the device. */
   bytes?: number;
   /** Tokens of one run, where speed is told in tokens. */
   tokens?: number;
+  /** What else to tell, by name, of a case that took so long. */
+  details?(median_ms: number): Record<string, number>;
   ours: Candidate;
-  peers: Record<string, Candidate>;
+  /** Each is made, checked and timed after ours is checked; one that cannot be is left out, and why is told. */
+  peers?: Record<string, () => Promise<Peer>>;
   /**
-   * Compares what ours and the peers computed.
+   * Compares what ours computes with the reference.
    *
    * @throws {Error} when they differ by more than rounding
    */
   check(): Promise<void>;
-  destroy?(): void;
+  destroy?(): void | Promise<void>;
 }
+
+/** What was measured of a peer, or why nothing was. Ratio: its time over ours; above 1 ours is faster. */
+export type PeerResult = { median_ms: number; ratio: number; device_ms?: number } | { error: string };
 
 /** What was measured of one case. */
 export interface BenchResult {
-  case: string;
   median_ms: number;
   /** Fastest and slowest round. */
-  range_ms: [number, number];
-  /** Time between the device's own stamps, where it has them. */
+  range_ms?: [number, number];
+  /** Of that time, what passed between the device's stamps around each submission, where it has stamps. */
   device_ms?: number;
   gflops?: number;
   gbps?: number;
   tokens_per_second?: number;
-  /** Ratio: the peer's time over ours; above 1 ours is faster. */
-  peers: Record<string, { median_ms: number; ratio: number }>;
+  peers: Record<string, PeerResult>;
+  /** What else there is to say of it, by name. */
+  details?: Record<string, number>;
 }
 
-const ROUNDS = 5;
+/** Rounds, and how many of them are enough for a case that takes longer than {@link PATIENCE_MS}. */
+const ROUNDS = { most: 5, least: 3 };
 const ROUND_MS = 300;
 const MOST_RUNS = 200;
+const PATIENCE_MS = 8000;
+/** Runs that are stamped, at most. */
+const STAMPED_RUNS = 20;
 
-const median = (values: number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1];
+/** The middle of the sorted values; of two, the higher. */
+export const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1];
+
+/** A candidate from a way to start work and a way to wait until all that was started is done. */
+export function candidate(run: () => void | Promise<void>, wait: () => Promise<void>): Candidate {
+  return {
+    async time(runs) {
+      await wait();
+      const started = performance.now();
+      for (let n = 0; n < runs; n++) await run();
+      await wait();
+      return (performance.now() - started) / runs;
+    },
+  };
+}
 
 /** Checks a case, then measures it: medians over rounds in which the candidates take turns. */
 export async function measure(gpu: Gpu, bench: BenchCase): Promise<BenchResult> {
-  const candidates = Object.entries({ ours: bench.ours, ...bench.peers });
   await bench.check();
+  const peers = new Map<string, Peer>();
+  const errors = new Map<string, string>();
   const runs = new Map<string, number>();
-  for (const [name, candidate] of candidates) {
+  const times = new Map<string, number[]>();
+  const warm = async (name: string, of: Candidate): Promise<void> => {
     // The first run compiles; the second says how many fill a round.
-    await timed(candidate, 1);
-    const once = await timed(candidate, 1);
-    runs.set(name, Math.min(MOST_RUNS, Math.max(1, Math.round(ROUND_MS / once))));
-  }
-  const times = new Map<string, number[]>(candidates.map(([name]) => [name, []]));
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [name, candidate] of candidates) {
-      times.get(name)!.push(await timed(candidate, runs.get(name)!));
+    await of.time(1);
+    runs.set(name, Math.min(MOST_RUNS, Math.max(1, Math.round(ROUND_MS / await of.time(1)))));
+    times.set(name, []);
+  };
+  await warm("ours", bench.ours);
+  for (const [name, make] of Object.entries(bench.peers ?? {})) {
+    try {
+      const peer = await make();
+      peers.set(name, peer);
+      await peer.check?.();
+      await warm(name, peer);
+    } catch (error) {
+      await peers.get(name)?.destroy?.();
+      peers.delete(name);
+      errors.set(name, firstLine(error));
     }
   }
+  const started = performance.now();
+  for (let round = 0; round < ROUNDS.most; round++) {
+    if (round >= ROUNDS.least && performance.now() - started > PATIENCE_MS) break;
+    for (const [name, of] of [["ours", bench.ours] as const, ...peers]) {
+      times.get(name)!.push(await of.time(runs.get(name)!));
+    }
+  }
+  const device_ms = await deviceMilliseconds(gpu, bench.ours, Math.min(runs.get("ours")!, STAMPED_RUNS));
+  for (const peer of peers.values()) await peer.destroy?.();
   const ours = median(times.get("ours")!);
   const perSecond = (amount: number | undefined, scale: number): number | undefined =>
     amount === undefined ? undefined : amount / (ours / 1000) / scale;
   return {
-    case: bench.name,
     median_ms: ours,
     range_ms: [Math.min(...times.get("ours")!), Math.max(...times.get("ours")!)],
-    device_ms: await deviceMilliseconds(gpu, bench.ours),
+    device_ms,
     gflops: perSecond(bench.operations, 1e9),
     gbps: perSecond(bench.bytes, 1e9),
     tokens_per_second: perSecond(bench.tokens, 1),
+    details: bench.details?.(ours),
     peers: Object.fromEntries(
-      Object.keys(bench.peers).map((name) => {
+      Object.keys(bench.peers ?? {}).map((name) => {
+        if (errors.has(name)) return [name, { error: errors.get(name)! }];
         const peer = median(times.get(name)!);
-        return [name, { median_ms: peer, ratio: peer / ours }];
+        const stamps = peers.get(name)!.deviceTimes ?? [];
+        const device = stamps.length > 0 ? { device_ms: median(stamps) } : {};
+        return [name, { median_ms: peer, ratio: peer / ours, ...device }];
       }),
     ),
   };
 }
 
-/** Milliseconds of one run, from `runs` of them started in a row. */
-async function timed(candidate: Candidate, runs: number): Promise<number> {
-  await candidate.wait();
-  const started = performance.now();
-  for (let n = 0; n < runs; n++) await candidate.run();
-  await candidate.wait();
-  return (performance.now() - started) / runs;
+/** What an error says, as far as it fits a line. */
+export function firstLine(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).trim().split("\n")[0];
 }
 
-/** Milliseconds of one run between two stamps of the device. */
-async function deviceMilliseconds(gpu: Gpu, candidate: Candidate): Promise<number | undefined> {
+/** Milliseconds of one run that the device was at work: between its stamps before and after every submission. */
+async function deviceMilliseconds(gpu: Gpu, of: Candidate, runs: number): Promise<number | undefined> {
   const { device } = gpu;
   if (!device.features.has("timestamp-query")) return undefined;
-  const querySet = device.createQuerySet({ type: "timestamp", count: 4 });
+  // WebGPU's limit on a set of queries.
+  const count = 4096;
+  const querySet = device.createQuerySet({ type: "timestamp", count });
   const resolved = device.createBuffer({
-    size: 32,
+    size: 8 * count,
     usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
   });
-  const staging = device.createBuffer({ size: 32, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ });
-  const stamp = (at: number): void => {
+  const staging = device.createBuffer({
+    size: 8 * count,
+    usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
+  });
+  const { queue } = device;
+  const submit = queue.submit.bind(queue);
+  let stamps = 0;
+  const stamp = (): GPUCommandBuffer => {
     const encoder = device.createCommandEncoder();
-    const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
-    encoder.beginComputePass({ timestampWrites }).end();
-    device.queue.submit([encoder.finish()]);
+    encoder.beginComputePass({ timestampWrites: { querySet, endOfPassWriteIndex: stamps++ } }).end();
+    return encoder.finish();
   };
-  await candidate.wait();
-  stamp(0);
-  await candidate.run();
-  stamp(2);
+  queue.submit = (buffers) => {
+    if (stamps + 2 > count) submit(buffers);
+    else submit([stamp(), ...buffers, stamp()]);
+  };
+  try {
+    await of.time(runs);
+  } finally {
+    // The own property goes, the prototype's method shows again.
+    delete (queue as Partial<GPUQueue>).submit;
+  }
   const encoder = device.createCommandEncoder();
-  encoder.resolveQuerySet(querySet, 0, 4, resolved, 0);
-  encoder.copyBufferToBuffer(resolved, 0, staging, 0, 32);
-  device.queue.submit([encoder.finish()]);
+  encoder.resolveQuerySet(querySet, 0, count, resolved, 0);
+  encoder.copyBufferToBuffer(resolved, 0, staging, 0, 8 * count);
+  submit([encoder.finish()]);
   await staging.mapAsync(GPUMapMode.READ);
-  const stamps = new BigUint64Array(staging.getMappedRange().slice(0));
+  const values = new BigUint64Array(staging.getMappedRange().slice(0, 8 * stamps));
   for (const resource of [querySet, resolved, staging]) resource.destroy();
-  return Number(stamps[2] - stamps[1]) / 1e6;
+  if (stamps === 0 || stamps + 2 > count) return undefined;
+  let busy = 0;
+  for (let n = 0; n < stamps; n += 2) busy += Number(values[n + 1] - values[n]);
+  return busy / 1e6 / runs;
 }

@@ -1,82 +1,250 @@
 /**
- * `deno task bench [what] [--json]`: how fast the kernels and the training step are, side by side with peers in one
- * process. `what` is a part of the case names, such as `matmul` or `T=512`.
+ * `deno task bench [what] [--all] [--json] [--torch DEVICE]`: how fast the kernels, the training step and what stands
+ * before it are, side by side with peers. `what` is a part of the case names, such as `matmul` or `T=512`. On a CPU
+ * driver, cases that take minutes there run only where `what` names them, or with `--all`. PyTorch runs beside where
+ * Python has it with an NVIDIA GPU; `--torch cpu` tries that part without one.
  *
  * @module
  */
 import { tmpdir } from "node:os";
+import { parseArgs } from "@std/cli/parse-args";
 import { Gpu } from "../../kernels/core/gpu.ts";
+import { createTuner } from "../../kernels/core/tuner.ts";
+import type { MatmulLayout } from "../../kernels/matmul/op.ts";
 import { formatTable } from "../../pipeline/table.ts";
 import { attentionCase } from "./cases/attention.ts";
+import { firstStepTime, loadingCase, tokenisingCase } from "./cases/files.ts";
 import { matmulCase } from "./cases/matmul.ts";
-import { trainingStepCase } from "./cases/training_step.ts";
+import { adamwCase, crossEntropyCase, layerNormCase } from "./cases/rowwise.ts";
+import { layersScaling, parametersScaling, stepsScaling } from "./cases/scaling.ts";
+import { embeddedStepCase, GPT2, OLMO_2_LAYERS, trainingStepCase } from "./cases/training_step.ts";
 import { measureCeilings } from "./ceilings.ts";
-import { type BenchCase, type BenchResult, measure } from "./harness.ts";
+import { type BenchCase, type BenchResult, firstLine, measure } from "./harness.ts";
+import { hasTorch, openTorch, type Torch } from "./peers/torch.ts";
 
-const LAYOUTS = ["nn", "nt", "tn"] as const;
+/** One line of the output. */
+interface Entry {
+  name: string;
+  /** Takes minutes on a CPU driver. */
+  large?: boolean;
+  /** Leaves things on the device that only go with it. */
+  fillsDevice?: boolean;
+  run(gpu: Gpu, torch: Torch | undefined): Promise<BenchResult>;
+}
 
-/** Every case by name, made when its turn comes. */
-const CASES: [name: string, make: (gpu: Gpu) => Promise<BenchCase>][] = [
-  ...[512, 1024, 2048].flatMap((size) =>
-    LAYOUTS.map((layout): typeof CASES[number] => [
-      `matmul ${layout} ${size}x${size}x${size}`,
-      (gpu) => matmulCase(gpu, { layout, m: size, n: size, k: size }),
-    ])
+/** An entry whose case is made when its turn comes. */
+function entry(
+  name: string,
+  make: (gpu: Gpu, torch: Torch | undefined) => Promise<BenchCase>,
+  options: Pick<Entry, "large" | "fillsDevice"> = {},
+): Entry {
+  return {
+    name,
+    ...options,
+    async run(gpu, torch) {
+      const bench = await make(gpu, torch);
+      try {
+        return await measure(gpu, bench);
+      } finally {
+        await bench.destroy?.();
+      }
+    },
+  };
+}
+
+function matmul(layout: MatmulLayout, m: number, n: number, k: number, use = "", large = false): Entry {
+  const name = `matmul ${layout} ${m}x${n}x${k}${use && ` ${use}`}`;
+  return entry(name, (gpu, torch) => matmulCase(gpu, { layout, m, n, k, torch }), { large });
+}
+
+/** The products of a linear layer and its gradients at one model's sizes; `everyday` ones also run on CPU drivers. */
+function matmulsOf(
+  model: string,
+  rows: number,
+  width: number,
+  mlp: number,
+  everyday: readonly string[],
+): Entry[] {
+  const shapes: [layout: MatmulLayout, m: number, n: number, k: number, use: string][] = [
+    ["nn", rows, 3 * width, width, "qkv"],
+    ["nn", rows, width, width, "attention out"],
+    ["nn", rows, mlp, width, "MLP in"],
+    ["nn", rows, width, mlp, "MLP out"],
+    ["nt", rows, width, mlp, "MLP in, dx"],
+    ["tn", width, mlp, rows, "MLP in, dW"],
+    ["nt", 512, 50304, width, "logits of 512 positions"],
+  ];
+  return shapes.map(([layout, m, n, k, use]) =>
+    matmul(layout, m, n, k, `${model} ${use}`, !everyday.includes(use))
+  );
+}
+
+function attention(shape: Parameters<typeof attentionCase>[1], large: boolean): Entry {
+  const { mode, pass, heads, positions, headSize } = shape;
+  const name = `${
+    mode === "dense" ? "dense" : "gated"
+  } attention ${pass} H=${heads} T=${positions} D=${headSize}`;
+  return entry(name, (gpu, torch) => attentionCase(gpu, shape, torch), { large });
+}
+
+const PASSES = ["forward", "backward", "forward + backward"] as const;
+
+const ENTRIES: readonly Entry[] = [
+  ...[512, 1024, 2048, 4096].flatMap((size) =>
+    (["nn", "nt", "tn"] as const).map((layout) => matmul(layout, size, size, size, "", size > 1024))
   ),
-  ...[256, 512, 1024, 2048, 4096].map((positions): typeof CASES[number] => [
-    `gated attention forward + backward H=8 T=${positions} D=64`,
-    (gpu) => attentionCase(gpu, { heads: 8, positions, headSize: 64 }),
-  ]),
-  ["training step embedded", (gpu) => trainingStepCase(gpu)],
+  ...matmulsOf("GPT-2", 1024, 768, 3072, ["qkv", "MLP in, dx", "MLP in, dW"]),
+  ...matmulsOf("OLMo-7B", 2048, 4096, 11008, []),
+  ...[256, 512, 1024, 2048, 4096, 8192].flatMap((positions) => {
+    const shape = { heads: 12, positions, headSize: 64 };
+    const large = positions > 1024;
+    return [
+      ...PASSES.map((pass) => attention({ mode: "sampled", pass, ...shape }, large)),
+      attention({ mode: "dense", pass: "forward + backward", ...shape }, large),
+    ];
+  }),
+  ...PASSES.map((pass) =>
+    attention({ mode: "sampled", pass, heads: 32, positions: 2048, headSize: 128 }, true)
+  ),
+  ...[{ rows: 1024, width: 768 }, { rows: 2048, width: 4096 }].flatMap((shape) =>
+    (["forward", "backward"] as const).map((pass) =>
+      entry(
+        `layer norm ${pass} ${shape.rows}x${shape.width}`,
+        (gpu) => layerNormCase(gpu, { ...shape, pass }),
+      )
+    )
+  ),
+  ...[{ rows: 1024, vocabularySize: 4096 }, { rows: 512, vocabularySize: 50257 }].map((shape) =>
+    entry(
+      `cross-entropy with gradient ${shape.rows}x${shape.vocabularySize}`,
+      (gpu) => crossEntropyCase(gpu, shape),
+    )
+  ),
+  ...[{ rows: 768, columns: 3072 }, { rows: 4096, columns: 11008 }].map((shape) =>
+    entry(`AdamW ${shape.rows}x${shape.columns}`, (gpu) => adamwCase(gpu, shape), {
+      large: shape.rows > 1024,
+    })
+  ),
+  entry("training step embedded B=8 T=128", embeddedStepCase, { fillsDevice: true }),
+  ...([
+    ["GPT-2 124M", GPT2, { batch: 1, context: 128 }],
+    ["GPT-2 124M", GPT2, { batch: 8, context: 1024 }],
+    ["GPT-2 124M", GPT2, { batch: 8, context: 1024, dtype: "f16" }],
+    // GPT-2's architecture at OLMo-7B's sizes.
+    ["OLMo-7B's sizes, 2 layers", OLMO_2_LAYERS, { batch: 1, context: 2048 }],
+    ["OLMo-7B's sizes, 2 layers", OLMO_2_LAYERS, { batch: 1, context: 2048, dtype: "f16" }],
+  ] as const).map(([model, config, shape]) =>
+    entry(
+      `training step ${model} B=${shape.batch} T=${shape.context}${"dtype" in shape ? " f16" : ""}`,
+      (gpu, torch) => trainingStepCase(gpu, config, shape, torch),
+      { large: true, fillsDevice: true },
+    )
+  ),
+  { name: "scaling with layers", fillsDevice: true, run: layersScaling },
+  { name: "scaling with parameters", fillsDevice: true, run: parametersScaling },
+  { name: "scaling with steps", fillsDevice: true, run: stepsScaling },
+  entry("tokenising embedded text", tokenisingCase),
+  entry("loading GPT-2 124M", loadingCase),
+  { name: "first step, shaders compiled anew", run: () => firstStepTime("cold") },
+  { name: "first step, shaders cached", run: () => firstStepTime("warm") },
 ];
 
-const what = Deno.args.find((arg) => !arg.startsWith("--")) ?? "";
-const json = Deno.args.includes("--json");
+const number = (value: number | undefined, digits = 1): string =>
+  value === undefined ? "" : value.toFixed(digits);
+const share = (part: number | undefined, of: number): string =>
+  part === undefined ? "" : `${(100 * part / of).toFixed(0)} %`;
+
+const flags = parseArgs(Deno.args, { boolean: ["all", "json"], string: ["torch"] });
+const what = flags._.join(" ");
+const { json, all } = flags;
 if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
   Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
 }
-const gpu = await Gpu.open();
-const ceilings = await measureCeilings(gpu);
-if (json) console.log(JSON.stringify({ case: "ceilings", adapter: gpu.adapter.name, ...ceilings }));
-else {
-  const [gflops, gbps] = [ceilings.gflops, ceilings.gbps].map((limit) => limit.toFixed(1));
-  console.log(`adapter: ${gpu.adapter.name}; at most ${gflops} GFLOP/s in registers, ${gbps} GB/s copied`);
+// Peers fail in promises, too, that nobody waits for; theirs is then the line that tells of it, not the run's end.
+addEventListener("unhandledrejection", (event) => {
+  event.preventDefault();
+  console.error(`a peer failed: ${firstLine(event.reason)}`);
+});
+
+// Every product is measured in its variants, as in a run that has been started before.
+const tuner = createTuner({ known: new Map(), seconds: Infinity, onFound: () => {} });
+async function openGpu(): Promise<Gpu> {
+  const gpu = await Gpu.open();
+  gpu.tuner = tuner;
+  return gpu;
 }
-const results: BenchResult[] = [];
-for (const [name, make] of CASES) {
-  if (!name.includes(what)) continue;
-  const bench = await make(gpu);
-  const result = await measure(gpu, bench);
-  bench.destroy?.();
-  results.push(result);
-  if (json) console.log(JSON.stringify(result));
-  else console.error(`${result.case}: ${result.median_ms.toFixed(2)} ms`);
+
+let gpu = await openGpu();
+const ceilings = await measureCeilings(gpu);
+const torchDevice = flags.torch as string | undefined ?? "cuda";
+const torch = await hasTorch(torchDevice) ? openTorch(torchDevice) : undefined;
+const date = new Date().toISOString().slice(0, 10);
+if (json) console.log(JSON.stringify({ case: "ceilings", adapter: gpu.adapter.name, date, ...ceilings }));
+else {
+  console.log(
+    `${date}, ${gpu.adapter.name}, Deno ${Deno.version.deno}\n` +
+      `held against ${number(ceilings.gflops)} GFLOP/s of multiply-adds in registers and ${
+        number(ceilings.gbps)
+      } GB/s ` +
+      `read and written by a copy, both as measured now`,
+  );
+}
+const results: (BenchResult & { case: string })[] = [];
+for (const { name, large, fillsDevice, run } of ENTRIES) {
+  if (!name.toLowerCase().includes(what.toLowerCase())) continue;
+  if (large && gpu.adapter.software && !what && !all) continue;
+  let failed = false;
+  try {
+    const result = { case: name, ...await run(gpu, torch) };
+    results.push(result);
+    if (json) console.log(JSON.stringify(result));
+    else console.error(`${name}: ${number(result.median_ms, 2)} ms`);
+  } catch (error) {
+    failed = true;
+    if (json) console.log(JSON.stringify({ case: name, error: firstLine(error) }));
+    else console.log(`${name}: ${firstLine(error)}`);
+  }
+  // A device that failed once fails everything after it.
+  if (failed || fillsDevice) {
+    gpu.close();
+    gpu = await openGpu();
+  }
 }
 if (!json) {
-  const peers = [...new Set(results.flatMap((result) => Object.keys(result.peers)))];
-  const number = (value: number | undefined, digits = 1): string =>
-    value === undefined ? "" : value.toFixed(digits);
   console.log(formatTable([
-    [
-      "case",
-      "ms",
-      "GFLOP/s",
-      "of the most",
-      "GB/s",
-      "tokens/s",
-      ...peers.map((peer) => `${peer}: ms`),
-      ...peers.map(() => "ratio"),
-    ],
+    ["case", "ms", "device, ms", "busy", "GFLOP/s", "of the most", "GB/s", "of a copy", "tokens/s"],
     ...results.map((result) => [
       result.case,
       number(result.median_ms, 2),
+      number(result.device_ms, 2),
+      share(result.device_ms, result.median_ms),
       number(result.gflops),
-      result.gflops === undefined ? "" : `${(100 * result.gflops / ceilings.gflops).toFixed(0)} %`,
+      share(result.gflops, ceilings.gflops),
       number(result.gbps, 2),
+      share(result.gbps, ceilings.gbps),
       number(result.tokens_per_second, 0),
-      ...peers.map((peer) => number(result.peers[peer]?.median_ms, 2)),
-      ...peers.map((peer) => number(result.peers[peer]?.ratio, 2)),
     ]),
   ]));
+  const peers = results.flatMap((result) =>
+    Object.entries(result.peers).map(([peer, of]) => ({ result, peer, of }))
+  );
+  if (peers.length > 0) {
+    console.log(
+      "\n" + formatTable([
+        ["case", "peer", "ms", "its time over ours"],
+        ...peers.map(({ result, peer, of }) =>
+          "error" in of
+            ? [result.case, peer, "", of.error]
+            : [result.case, peer, number(of.median_ms, 2), number(of.ratio, 2)]
+        ),
+      ]),
+    );
+  }
+  for (const { case: name, details } of results) {
+    if (!details) continue;
+    console.log(`\n${name}`);
+    console.log(formatTable(Object.entries(details).map(([what, value]) => [`  ${what}`, number(value, 3)])));
+  }
 }
+await torch?.close();
 Deno.exit(0);

@@ -17,7 +17,7 @@ import {
   valueAndGrad,
 } from "@jax-js/jax";
 
-import type { Candidate } from "../harness.ts";
+import { candidate, type Peer } from "../harness.ts";
 
 let opened: Promise<unknown> | undefined;
 
@@ -41,25 +41,39 @@ export async function ready(...arrays: JaxArray[]): Promise<void> {
  * A candidate that keeps every result until all are waited for: jax-js is lazy, and what is disposed of before it was
  * asked for is never computed.
  *
- * @param results arrays of one run
+ * @param run gives the arrays of one run
+ * @param check compares the last run's
+ * @param inputs are disposed of with it
  */
-export function jaxCandidate(run: () => JaxArray[]): Candidate & { last(): JaxArray[]; destroy(): void } {
+export function jaxPeer(
+  run: () => JaxArray[],
+  check: (last: JaxArray[]) => Promise<void>,
+  inputs: JaxArray[],
+): Peer {
   let pending: JaxArray[][] = [];
-  return {
-    run() {
-      pending.push(run());
-    },
-    async wait() {
+  const timed = candidate(
+    () => void pending.push(run()),
+    async () => {
       await blockUntilReady(pending.flat());
       for (const arrays of pending.slice(0, -1)) arrays.forEach((array) => array.dispose());
       pending = pending.slice(-1);
     },
-    last: () => pending.at(-1)!,
+  );
+  return {
+    ...timed,
+    async check() {
+      await timed.time(1);
+      await check(pending.at(-1)!);
+    },
     destroy() {
-      pending.flat().forEach((array) => array.dispose());
-      pending = [];
+      for (const array of [...pending.flat(), ...inputs]) array.dispose();
     },
   };
+}
+
+/** The values of an array that goes on being used. */
+export async function jaxValues(array: JaxArray): Promise<Float32Array> {
+  return await array.ref.data() as Float32Array;
 }
 
 /** C = A B, A Bᵀ or Aᵀ B. */
@@ -102,6 +116,15 @@ export function jaxGatedAttention(
 function straightThrough(hard: JaxArray, soft: JaxArray): JaxArray {
   const held = lax.stopGradient(soft.ref);
   return soft.add(hard.sub(held));
+}
+
+/** y [H, T, D] alone, in one compiled function. */
+export function jaxAttentionForward(shape: { headSize: number; bias: number; pairs: number }) {
+  return jit((parts: JaxAttention) => {
+    const { y, open } = jaxGatedAttention(parts, shape);
+    open.dispose();
+    return y;
+  });
 }
 
 /** Value and gradients by q, k, v of Σ y · dy + edgeWeight · E, in one compiled function. */
