@@ -1,0 +1,91 @@
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { prepareExplicitAttention } from "../../../kernels/explicit_attention/op.ts";
+import { mixReference, patternReference } from "../../../kernels/explicit_attention/reference.ts";
+import { prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
+import { assertClose } from "../../support/compare.ts";
+import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { normals } from "../../support/seeded.ts";
+
+const SHAPES = [
+  { batch: 1, heads: 1, positions: 1, headSize: 4 },
+  { batch: 2, heads: 3, positions: 7, headSize: 8 },
+  { batch: 1, heads: 2, positions: 9, headSize: 3 },
+  { batch: 2, heads: 1, positions: 65, headSize: 16 },
+];
+
+for (const gateBias of [undefined, 0.1]) {
+  const what = gateBias === undefined ? "dense" : "gated";
+  gpuTest(`${what}: pattern, gates and their mix equal float64 and gated attention`, async (gpu) => {
+    for (const shape of SHAPES) {
+      const { batch, heads, positions, headSize } = shape;
+      const name = Object.values(shape).join(" x ");
+      const qkv = normals(positions, batch * positions * 3 * heads * headSize);
+      const square = [batch, heads, positions, positions];
+      const t = {
+        qkv: upload(gpu, "qkv", qkv),
+        pattern: poisoned(gpu, "pattern", square),
+        gates: poisoned(gpu, "gates", square),
+        y: poisoned(gpu, "y", [batch, positions, heads, headSize]),
+      };
+      const op = await prepareExplicitAttention(gpu, { ...shape, gateBias });
+      gpu.submit("explicit attention", (recorder) => {
+        op.pattern(recorder, t);
+        op.mix(recorder, t);
+      });
+      const [pattern, gates, y] = [await gpu.read(t.pattern), await gpu.read(t.gates), await gpu.read(t.y)];
+      const reference = patternReference({ ...shape, qkv, gateBias });
+      // Measured: 2e-7.
+      assertClose(pattern, reference.pattern, { tolerance: 2e-6, name: `pattern ${name}` });
+      assertEquals(gates, Float32Array.from(reference.gates));
+      const expected = mixReference({ ...shape, qkv }, reference.pattern, reference.gates);
+      assertClose(y, expected, { tolerance: 2e-6, name: `y ${name}` });
+      const open = gates.reduce((sum, gate) => sum + gate, 0) /
+        (batch * heads * positions * (positions + 1) / 2);
+      if (gateBias !== undefined && positions > 1) assert(open > 0.2 && open < 0.8, `open: ${open}`);
+
+      const attention = await prepareGatedAttention(gpu, { ...shape, layer: 0, training: false });
+      attention.configure({
+        seed: 0,
+        step: 0,
+        firstRow: 0,
+        bias: gateBias ?? 0,
+        temperature: 1,
+        edgeWeight: 0,
+        saturationWeight: 0,
+        saturationBound: 0,
+      });
+      const other = {
+        qkv: t.qkv,
+        y: poisoned(gpu, "y of gated attention", [batch, positions, heads, headSize]),
+        logSumExp: gpu.tensor("log-sum-exp", [batch, heads, positions]),
+        rowSums: gpu.tensor("row sums", [batch, heads, positions, 4]),
+      };
+      const mode = gateBias === undefined ? "dense" : "deterministic";
+      gpu.submit("gated attention", (recorder) => attention.forward(recorder, mode, other));
+      // Measured: 0.
+      assertClose(y, await gpu.read(other.y), { tolerance: 1e-6, name: `gated attention ${name}` });
+    }
+  });
+}
+
+gpuTest(
+  "the mix takes pattern and gates as they are, of later keys too, and does not renormalise",
+  async (gpu) => {
+    const shape = { batch: 1, heads: 1, positions: 2, headSize: 1 };
+    const op = await prepareExplicitAttention(gpu, shape);
+    const t = {
+      // Values 10 and 100.
+      qkv: upload(gpu, "qkv", Float32Array.of(0, 0, 10, 0, 0, 100)),
+      pattern: upload(gpu, "pattern", Float32Array.of(0.5, 0.25, 0.5, 0.5)),
+      gates: upload(gpu, "gates", Float32Array.of(1, 1, 0, 1)),
+      y: poisoned(gpu, "y", [1, 2, 1, 1]),
+    };
+    gpu.submit("mix", (recorder) => op.mix(recorder, t));
+    assertEquals(await gpu.read(t.y), Float32Array.of(30, 50));
+  },
+);
+
+gpuTest("explicit attention of no position is refused", async (gpu) => {
+  const shape = { batch: 1, heads: 1, positions: 0, headSize: 4 };
+  await assertRejects(() => prepareExplicitAttention(gpu, shape), RangeError, "positions must be a positive");
+});
