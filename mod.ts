@@ -83,7 +83,29 @@ export {
   sequentialBatches,
   type TokenSource,
 } from "./pipeline/batches.ts";
-export { type AttentionPattern, readAttention } from "./pipeline/attention_pattern.ts";
+export { type AttentionPattern, type LayerPattern, readAttention } from "./pipeline/attention_pattern.ts";
+export {
+  type Ablation,
+  type CircuitEngine,
+  type CircuitModel,
+  createCircuitEngine,
+} from "./pipeline/circuits/engine.ts";
+export { type CircuitGraph, createGraph, edgeEnds } from "./pipeline/circuits/graph.ts";
+export {
+  type AttentionEdge,
+  closedEdges,
+  type Interventions,
+  prepareInterventions,
+  type Replacement,
+} from "./pipeline/circuits/interventions.ts";
+export { type AnswerPlace, type PromptPair, type PromptSet } from "./pipeline/circuits/prompts.ts";
+export {
+  type TokenCircuit,
+  tokenCircuit,
+  type TokenEdge,
+  type TokenPath,
+  tokenPaths,
+} from "./pipeline/circuits/token_circuit.ts";
 export { trainBpe } from "./pipeline/bpe_trainer.ts";
 export { listCheckpoints, readCheckpoint, saveCheckpoint } from "./pipeline/checkpoint.ts";
 export { readDocuments } from "./pipeline/documents.ts";

@@ -5,16 +5,36 @@
  * @module
  */
 import type { LayerPattern } from "../attention_pattern.ts";
+import type { AttentionEdge } from "./interventions.ts";
 
 /** An open attention edge. */
-export interface TokenEdge {
-  layer: number;
-  head: number;
-  query: number;
-  key: number;
+export interface TokenEdge extends AttentionEdge {
   weight: number;
   /** Whether the answer depends on it: its query's residual stream reaches an answer's position. */
   onPath: boolean;
+}
+
+/** What can have reached the answers. */
+export interface TokenCircuit {
+  /** Positions of the answers. */
+  answers: readonly number[];
+  /** Every open edge of the prompt, the last layer's first. */
+  edges: TokenEdge[];
+  /** Number of causal edges, open or not. */
+  all: number;
+  /** Number of those that are open. */
+  open: number;
+  /** Number of those that lie on a path. */
+  onPaths: number;
+  /** Positions of the tokens that a path begins at. */
+  sources: number[];
+  /**
+   * Which nodes reach an answer: `reached[n][t]` is the residual stream at position t before layer n, and for n the
+   * number of layers behind the last one.
+   */
+  reached: boolean[][];
+  /** Number of paths from each token to an answer. */
+  paths: Float64Array;
 }
 
 /**
@@ -23,36 +43,83 @@ export interface TokenEdge {
  * A path runs from an answer's position down: through a layer it stays at its position, by the residual stream, or goes
  * from a query to a key that some head of the layer has open to it.
  *
- * @param layers as `readAttention` gives them
+ * @param layers as `readAttention` gives them; without gates every causal edge is open
  * @param answers positions whose logits are the answer
+ * @throws {RangeError} when an answer is at no position of the prompt
  */
 export function tokenCircuit(
   layers: readonly LayerPattern[],
   { heads, length, answers }: { heads: number; length: number; answers: readonly number[] },
-): { edges: TokenEdge[]; all: number; open: number; onPaths: number; sources: number[] } {
+): TokenCircuit {
+  const outside = answers.find((answer) => !(Number.isInteger(answer) && answer >= 0 && answer < length));
+  if (outside !== undefined) {
+    throw new RangeError(`Cannot find what reaches position ${outside} as the prompt has ${length} tokens`);
+  }
   const edges: TokenEdge[] = [];
-  let live = new Set(answers);
+  let paths = new Float64Array(length);
+  for (const answer of new Set(answers)) paths[answer] = 1;
+  const reached = [Array.from(paths, (count) => count > 0)];
   for (let layer = layers.length - 1; layer >= 0; layer--) {
     const { weights, gates } = layers[layer];
-    const below = new Set(live);
+    const below = paths.slice();
     for (let head = 0; head < heads; head++) {
       for (let query = 0; query < length; query++) {
         for (let key = 0; key <= query; key++) {
           const at = (head * length + query) * length + key;
           if (gates.length > 0 && !(gates[at] > 0)) continue;
-          const onPath = live.has(query);
-          if (onPath) below.add(key);
-          edges.push({ layer, head, query, key, weight: weights[at], onPath });
+          below[key] += paths[query];
+          edges.push({ layer, head, query, key, weight: weights[at], onPath: paths[query] > 0 });
         }
       }
     }
-    live = below;
+    paths = below;
+    reached.unshift(Array.from(paths, (count) => count > 0));
   }
   return {
+    answers,
     edges,
     all: layers.length * heads * length * (length + 1) / 2,
     open: edges.length,
     onPaths: edges.filter(({ onPath }) => onPath).length,
-    sources: [...live].sort((a, b) => a - b),
+    sources: [...paths.keys()].filter((position) => paths[position] > 0),
+    reached,
+    paths,
   };
+}
+
+/** One path: its token, its answer, and in each layer the edge that it goes along; undefined: the residual stream. */
+export interface TokenPath {
+  source: number;
+  answer: number;
+  steps: (TokenEdge | undefined)[];
+}
+
+/** The paths of a circuit, those through the fewest edges first, up to `limit`. */
+export function tokenPaths({ answers, edges, reached }: TokenCircuit, limit: number): TokenPath[] {
+  const layers = reached.length - 1;
+  const into = Map.groupBy(edges.filter(({ onPath }) => onPath), ({ layer, query }) => `${layer} ${query}`);
+  const found: TokenPath[] = [];
+  /** Paths through exactly `left` more edges in the layers up to `layer`, from `position` behind it. */
+  function walk(
+    answer: number,
+    layer: number,
+    position: number,
+    left: number,
+    steps: TokenPath["steps"],
+  ): void {
+    if (found.length >= limit || left > layer + 1) return;
+    if (layer < 0) {
+      found.push({ source: position, answer, steps });
+      return;
+    }
+    if (left <= layer) walk(answer, layer - 1, position, left, [undefined, ...steps]);
+    if (left === 0) return;
+    for (const edge of into.get(`${layer} ${position}`) ?? []) {
+      walk(answer, layer - 1, edge.key, left - 1, [edge, ...steps]);
+    }
+  }
+  for (let count = 0; count <= layers; count++) {
+    for (const answer of new Set(answers)) walk(answer, layers - 1, answer, count, []);
+  }
+  return found;
 }

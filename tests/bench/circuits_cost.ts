@@ -25,7 +25,7 @@ const config = {
   mlpWidth: 3072,
   layerNormEpsilon: 1e-5,
 };
-const REPETITIONS = 2;
+const REPETITIONS = 1;
 const MIB = 2 ** 20;
 
 /** The shortest of a few runs, in seconds, after one that compiles. */

@@ -1,0 +1,387 @@
+/**
+ * Reads and replaces what happens inside a model: the residual stream, queries, keys, values and outputs of heads,
+ * attention patterns, gates, MLPs; at chosen heads and positions, for a batch of prompts at once. Running clean prompts
+ * with activations of corrupted ones is noising, the other way about denoising.
+ *
+ * @module
+ */
+import { prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
+import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import type { ModelConfig } from "../model_config.ts";
+import { prepareNetwork } from "../network.ts";
+import type { CircuitModel } from "./engine.ts";
+
+/** Tokens of some prompts, each of T. */
+export type Prompts = readonly (readonly number[])[];
+
+/** What stands in for an activation. */
+export type ReplacementValue =
+  | "zero"
+  /** In the activation's own shape, whatever part of it is replaced. */
+  | { values: Float32Array }
+  /** The same activation of other prompts, one for each of the batch. */
+  | { prompts: Prompts }
+  /** Its mean over any number of prompts, at each position. */
+  | { meanOf: Prompts };
+
+/** One activation, or a part of it, and what replaces it. */
+export interface Replacement {
+  /** A name of {@link Interventions.names}. */
+  activation: string;
+  /** Only of this head; of all, where left out. */
+  head?: number;
+  /** Only at these positions, for patterns and gates those of the query; at all, where left out. */
+  positions?: readonly number[];
+  /** Of patterns and gates, only at these keys. */
+  keys?: readonly number[];
+  by: ReplacementValue;
+}
+
+/** One attention edge. */
+export interface AttentionEdge {
+  layer: number;
+  head: number;
+  query: number;
+  key: number;
+}
+
+/** What a run gives. */
+export interface InterventionResult {
+  /** Logits [B, positions asked for, V]. */
+  logits: Float32Array;
+  /** What was read, by name. */
+  activations: Map<string, Float32Array>;
+}
+
+/** A model compiled for batches of prompts of one length. */
+export interface Interventions {
+  /**
+   * Names and shapes of what can be read and replaced: `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_attn_out`,
+   * `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_k`, `hook_v`, `hook_z` [B, T, H, D], `hook_pattern` and
+   * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
+   * `hook_post` [B, T, F], `blocks.N.ln1.hook_normalized` and `ln2`, the last block's `hook_resid_post`, and
+   * `ln_final.hook_normalized` [B, T, d].
+   */
+  readonly names: ReadonlyMap<string, readonly number[]>;
+  /**
+   * Runs B prompts with replacements, in the order in which they are given where they meet, and reads activations as
+   * they are after replacement.
+   *
+   * @param options.at positions whose logits are wanted; the last, where left out
+   * @throws {RangeError} when a name is unknown, or a head, a position, a prompt or the length of values is not the
+   * activation's
+   */
+  run(prompts: Prompts, options?: {
+    replace?: readonly Replacement[];
+    read?: readonly string[];
+    at?: readonly number[];
+  }): Promise<InterventionResult>;
+  /** Frees what is held. */
+  destroy(): void;
+}
+
+/** Closes single gates without renormalising, of a dense model too. */
+export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
+  return edges.map(({ layer, head, query, key }) => ({
+    activation: `blocks.${layer}.attn.hook_gates`,
+    head,
+    positions: [query],
+    keys: [key],
+    by: "zero",
+  }));
+}
+
+/** How an activation lies in a tensor, and the name of the network's activation that it is a part of. */
+interface Location {
+  hook: string;
+  shape: readonly number[];
+  /** Axes of the shape before the elements that lie together: [B, T], [B, T, H] or [B, H, T]. */
+  runs: readonly number[];
+  /** Elements that lie together. */
+  length: number;
+  /** Where the n-th run begins in the tensor; in the activation's own shape it begins at n · length. */
+  start(run: number): number;
+}
+
+const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
+
+function locationsOf(config: ModelConfig, batch: number, positions: number): Map<string, Location> {
+  const { width, heads, layers, mlpWidth } = config;
+  const size = width / heads;
+  const locations = new Map<string, Location>();
+  const whole = (hook: string, length: number): void => {
+    const runs = [batch, positions];
+    locations.set(hook, { hook, shape: [...runs, length], runs, length, start: (run) => run * length });
+  };
+  for (let layer = 0; layer < layers; layer++) {
+    const block = `blocks.${layer}`;
+    for (const name of ["hook_resid_pre", "hook_resid_mid", "hook_attn_out", "hook_mlp_out"]) {
+      whole(`${block}.${name}`, width);
+    }
+    for (const name of ["ln1", "ln2"]) whole(`${block}.${name}.hook_normalized`, width);
+    for (const name of ["pre", "post"]) whole(`${block}.mlp.hook_${name}`, mlpWidth);
+    const byHead = { runs: [batch, positions, heads], length: size, shape: [batch, positions, heads, size] };
+    ["q", "k", "v"].forEach((name, part) =>
+      locations.set(`${block}.attn.hook_${name}`, {
+        ...byHead,
+        hook: `${block}.attn.hook_qkv`,
+        start: (run) => ((Math.floor(run / heads) * 3 + part) * heads + run % heads) * size,
+      })
+    );
+    const z = `${block}.attn.hook_z`;
+    locations.set(z, { ...byHead, hook: z, start: (run) => run * size });
+    for (const name of ["pattern", "gates"]) {
+      locations.set(`${block}.attn.hook_${name}`, {
+        hook: `${block}.attn.hook_${name}`,
+        shape: [batch, heads, positions, positions],
+        runs: [batch, heads, positions],
+        length: positions,
+        start: (run) => run * positions,
+      });
+    }
+  }
+  whole(`blocks.${layers - 1}.hook_resid_post`, width);
+  whole("ln_final.hook_normalized", width);
+  return locations;
+}
+
+/** A run of elements of a tensor, for copies, which may start where bindings may not. */
+function span(tensor: Tensor, start: number, length: number): Tensor {
+  return { ...tensor, shape: [length], length, byteLength: 4 * length, offset: tensor.offset + 4 * start };
+}
+
+/**
+ * Compiles the model for `batch` prompts of `positions` tokens.
+ *
+ * @example The answer's logits with one head's output taken from another prompt
+ * ```ts
+ * import { createParameters, Gpu, openWeights, prepareInterventions, readModelConfig, uploadParameters } from "../../mod.ts";
+ *
+ * const config = await readModelConfig("data/addition");
+ * const weights = await openWeights("data/addition", config);
+ * const gpu = await Gpu.open();
+ * const parameters = createParameters(gpu, weights.parameters);
+ * await uploadParameters(gpu, parameters, (name) => weights.read(name));
+ * const model = await prepareInterventions(gpu, { config, parameters }, { batch: 1, positions: 6 });
+ *
+ * const { logits } = await model.run([[1, 2, 10, 3, 4, 11]], {
+ *   replace: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: [[5, 6, 10, 7, 8, 11]] } }],
+ * });
+ * console.assert(logits.length === config.vocabularySize);
+ * gpu.close();
+ * ```
+ */
+export async function prepareInterventions(
+  gpu: Gpu,
+  { config, parameters }: CircuitModel,
+  { batch, positions }: { batch: number; positions: number },
+): Promise<Interventions> {
+  const { heads, width, vocabularySize } = config;
+  const network = await prepareNetwork(gpu, config, { batch, context: positions, training: false });
+  network.configureGates({
+    seed: 0,
+    step: 0,
+    firstRow: 0,
+    bias: config.gate?.bias ?? 0,
+    temperature: 1,
+    saturationWeight: 0,
+    saturationBound: 0,
+    batchRows: batch,
+  });
+  const mode = config.gate ? "deterministic" : "dense";
+  const locations = locationsOf(config, batch, positions);
+  const squares = { batch, heads, positions, headSize: width / heads, gateBias: config.gate?.bias };
+  const explicit = await prepareExplicitAttention(gpu, squares);
+  const square = [batch, heads, positions, positions];
+  const [pattern, gates] = ["pattern", "gates"].map((name) => gpu.tensor(`attention ${name}`, square));
+
+  const locate = (name: string): Location => {
+    const location = locations.get(name);
+    if (!location) throw new RangeError(`Cannot intervene as no activation has this name: ${name}`);
+    return location;
+  };
+
+  function tokensOf(prompts: Prompts): Uint32Array {
+    if (prompts.length !== batch) {
+      throw new RangeError(`Cannot run prompts as the batch holds ${batch}: ${prompts.length}`);
+    }
+    const other = prompts.find(({ length }) => length !== positions);
+    if (other) throw new RangeError(`Cannot run prompts as each has ${positions} tokens: ${other.length}`);
+    return Uint32Array.from(prompts.flat());
+  }
+
+  /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
+  function partsOf({ activation, head, positions: chosen, keys }: Replacement) {
+    const { runs, length, start } = locate(activation);
+    const isMap = isSquare(activation);
+    const fail = (what: string, required: string, found: unknown): never => {
+      throw new RangeError(`Cannot replace ${what} of ${activation} as ${required}: ${found}`);
+    };
+    if (head !== undefined && (runs.length < 3 || !(head >= 0 && head < heads))) {
+      fail("a head", runs.length < 3 ? "it has none" : `it has ${heads}`, head);
+    }
+    if (keys && !isMap) fail("keys", "it has none", keys);
+    const outside = [...chosen ?? [], ...keys ?? []].find((position) =>
+      !(Number.isInteger(position) && position >= 0 && position < positions)
+    );
+    if (outside !== undefined) fail("a position", `it has ${positions}`, outside);
+    const parts: { at: number; from: number; length: number }[] = [];
+    const count = runs.reduce((product, axis) => product * axis, 1);
+    for (let run = 0; run < count; run++) {
+      const [position, ofHead] = isMap
+        ? [run % positions, Math.floor(run / positions) % heads]
+        : runs.length === 3
+        ? [Math.floor(run / heads) % positions, run % heads]
+        : [run % positions, undefined];
+      if (head !== undefined && ofHead !== head) continue;
+      if (chosen && !chosen.includes(position)) continue;
+      const [at, from] = [start(run), run * length];
+      if (keys) { for (const key of keys) parts.push({ at: at + key, from: from + key, length: 1 }); }
+      else parts.push({ at, from, length });
+    }
+    return parts;
+  }
+
+  /** The values of a replacement in its activation's shape; undefined for zeros. */
+  async function valuesOf({ activation, by }: Replacement): Promise<Float32Array | undefined> {
+    if (by === "zero") return undefined;
+    const length = locate(activation).shape.reduce((product, axis) => product * axis, 1);
+    if ("values" in by) {
+      if (by.values.length !== length) {
+        throw new RangeError(
+          `Cannot replace ${activation} as it has ${length} elements: ${by.values.length} values`,
+        );
+      }
+      return by.values;
+    }
+    const readOf = async (prompts: Prompts): Promise<Float32Array> =>
+      (await runOnce(prompts, [], [activation], [])).activations.get(activation)!;
+    if ("prompts" in by) return await readOf(by.prompts);
+    const { meanOf } = by;
+    if (meanOf.length === 0) throw new RangeError(`Cannot take the mean of ${activation} over no prompts`);
+    const ofPrompt = length / batch;
+    const mean = new Float64Array(ofPrompt);
+    for (let first = 0; first < meanOf.length; first += batch) {
+      const part = meanOf.slice(first, first + batch);
+      const filled = Array.from({ length: batch }, (_, n) => part[n] ?? part[0]);
+      const values = await readOf(filled);
+      for (let n = 0; n < part.length * ofPrompt; n++) mean[n % ofPrompt] += values[n] / meanOf.length;
+    }
+    return Float32Array.from({ length }, (_, n) => mean[n % ofPrompt]);
+  }
+
+  /** A replacement whose values, if it has any, are on the device. */
+  interface Prepared {
+    hook: string;
+    parts: ReturnType<typeof partsOf>;
+    values?: Tensor;
+  }
+
+  async function runOnce(
+    prompts: Prompts,
+    replace: readonly Prepared[],
+    read: readonly string[],
+    at: readonly number[],
+  ): Promise<InterventionResult> {
+    const outside = at.find((position) =>
+      !(Number.isInteger(position) && position >= 0 && position < positions)
+    );
+    if (outside !== undefined) {
+      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${outside}`);
+    }
+    network.upload(tokensOf(prompts), new Uint32Array(batch * positions).fill(IGNORED_TARGET));
+    const wanted = [...new Set(read)].map((name) => {
+      const location = locate(name);
+      return { name, location, copy: gpu.tensor(name, location.shape) };
+    });
+    const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
+    const intervene = (hook: string, tensor: Tensor, recorder: Recorder): void => {
+      for (const { parts, values } of replace.filter((one) => one.hook === hook)) {
+        for (const { at, from, length } of parts) {
+          if (values) recorder.copy(span(values, from, length), tensor, at);
+          else recorder.clear(span(tensor, at, length));
+        }
+      }
+      for (
+        const { location: { runs, length, start }, copy } of wanted.filter((one) =>
+          one.location.hook === hook
+        )
+      ) {
+        const count = runs.reduce((product, axis) => product * axis, 1);
+        for (let run = 0; run < count; run++) {
+          recorder.copy(span(tensor, start(run), length), copy, run * length);
+        }
+      }
+    };
+    /** Overwrites z where pattern or gates were replaced. */
+    const attendExplicitly = (recorder: Recorder, block: string, z: Tensor): void => {
+      const names = [`${block}.hook_pattern`, `${block}.hook_gates`];
+      if (!names.some((name) => replaces(name) || wanted.some((one) => one.name === name))) return;
+      const tensors = { qkv: network.activations.get(`${block}.hook_qkv`)!, pattern, gates };
+      explicit.pattern(recorder, tensors);
+      names.forEach((name, n) => intervene(name, [pattern, gates][n], recorder));
+      if (names.some(replaces)) explicit.mix(recorder, { ...tensors, y: z });
+    };
+    try {
+      gpu.submit("run with interventions", (recorder) =>
+        network.forward(recorder, parameters, mode, {
+          countEdges: false,
+          hook(name, tensor, recorder) {
+            const [, block] = /^(blocks\.\d+\.attn)\.hook_z$/.exec(name) ?? [];
+            if (block !== undefined) attendExplicitly(recorder, block, tensor);
+            intervene(name, tensor, recorder);
+          },
+        }));
+      const logits = at.length === 0 ? new Float32Array() : await logitsAt(at);
+      const activations = new Map<string, Float32Array>();
+      for (const { name, copy } of wanted) activations.set(name, await gpu.read(copy));
+      return { logits, activations };
+    } finally {
+      for (const { copy } of wanted) destroyTensor(gpu, copy);
+    }
+  }
+
+  /** Logits of each prompt at these positions, after a forward. */
+  async function logitsAt(at: readonly number[]): Promise<Float32Array> {
+    const logits = new Float32Array(batch * at.length * vocabularySize);
+    for (const [block, { first, count }] of network.blocks.entries()) {
+      gpu.submit("logits", (recorder) => network.logits(recorder, parameters, block));
+      const values = await gpu.read(network.logitsTensor, 0, count * network.logitsStride);
+      for (let n = 0; n < batch * at.length; n++) {
+        const row = Math.floor(n / at.length) * positions + at[n % at.length] - first;
+        if (row < 0 || row >= count) continue;
+        const start = row * network.logitsStride;
+        logits.set(values.subarray(start, start + vocabularySize), n * vocabularySize);
+      }
+    }
+    return logits;
+  }
+
+  return {
+    names: new Map([...locations].map(([name, { shape }]) => [name, shape])),
+
+    async run(prompts, { replace = [], read = [], at = [positions - 1] } = {}) {
+      const prepared: Prepared[] = [];
+      try {
+        for (const replacement of replace) {
+          const parts = partsOf(replacement);
+          const values = await valuesOf(replacement);
+          const tensor = values && gpu.tensor(`values for ${replacement.activation}`, [values.length]);
+          if (values && tensor) gpu.write(tensor, values);
+          prepared.push({ hook: locate(replacement.activation).hook, parts, values: tensor });
+        }
+        return await runOnce(prompts, prepared, read, at);
+      } finally {
+        for (const { values } of prepared) if (values) destroyTensor(gpu, values);
+      }
+    },
+
+    destroy() {
+      for (const tensor of [pattern, gates]) destroyTensor(gpu, tensor);
+      network.destroy();
+    },
+  };
+}

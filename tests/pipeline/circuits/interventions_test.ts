@@ -1,0 +1,216 @@
+import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
+import {
+  closedEdges,
+  type Interventions,
+  prepareInterventions,
+} from "../../../pipeline/circuits/interventions.ts";
+import { referenceRun } from "../../../pipeline/circuits/reference.ts";
+import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
+import { assertClose } from "../../support/compare.ts";
+import { gpuTest } from "../../support/gpu.ts";
+import { normals } from "../../support/seeded.ts";
+
+const GATED: ModelConfig = { ...TINY, gate: { bias: 0.3, temperature: 1 } };
+const [BATCH, POSITIONS] = [2, 6];
+const { pairs } = randomSet(TINY, { pairs: 5, positions: POSITIONS });
+const CLEAN = pairs.slice(0, BATCH).map(({ clean }) => clean);
+const CORRUPTED = pairs.slice(0, BATCH).map(({ corrupted }) => corrupted);
+const ALL = Array.from({ length: POSITIONS }, (_, position) => position);
+const V = TINY.vocabularySize;
+
+async function withModel(
+  gpu: Gpu,
+  config: ModelConfig,
+  body: (model: Interventions, sides: TwoSidedModel) => Promise<void>,
+): Promise<void> {
+  const sides = randomModel(gpu, config);
+  const model = await prepareInterventions(gpu, sides, { batch: BATCH, positions: POSITIONS });
+  try {
+    await body(model, sides);
+  } finally {
+    model.destroy();
+  }
+}
+
+const referenceLogits = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
+  prompts.flatMap((tokens) => [...referenceRun(model.reference, tokens).logits]);
+
+for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
+  gpuTest(`${name}: the logits are those of float64, at any positions`, async (gpu) => {
+    await withModel(gpu, config, async (model, sides) => {
+      const expected = referenceLogits(sides, CLEAN);
+      const { logits } = await model.run(CLEAN, { at: ALL });
+      // Measured: 3e-7.
+      assertClose(logits, expected, { tolerance: 2e-6, name: "logits" });
+      const last = await model.run(CLEAN);
+      const row = (n: number) => logits.subarray(n * V, (n + 1) * V);
+      assertEquals(last.logits, Float32Array.from([...row(5), ...row(11)]));
+    });
+  });
+
+  gpuTest(
+    `${name}: every activation replaced by what it is changes nothing, pattern and gates too`,
+    async (gpu) => {
+      await withModel(gpu, config, async (model) => {
+        const { logits, activations } = await model.run(CLEAN, { at: ALL, read: [...model.names.keys()] });
+        assertEquals(activations.size, 2 * 14 + 2);
+        for (const [activation, shape] of model.names) {
+          const values = activations.get(activation)!;
+          assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1));
+          const again = await model.run(CLEAN, { at: ALL, replace: [{ activation, by: { values } }] });
+          // Measured: 0.
+          assertClose(again.logits, logits, { tolerance: 1e-6, name: activation });
+        }
+      });
+    },
+  );
+
+  gpuTest(`${name}: every activation replaced by zeros or noise changes the logits`, async (gpu) => {
+    await withModel(gpu, config, async (model) => {
+      const { logits } = await model.run(CLEAN, { at: ALL });
+      for (const [activation, shape] of model.names) {
+        const values = normals(1, shape.reduce((product, axis) => product * axis, 1));
+        for (const by of ["zero", { values }] as const) {
+          const other = await model.run(CLEAN, {
+            at: ALL,
+            replace: [{ activation, by }],
+            read: [activation],
+          });
+          assertNotEquals(other.logits, logits, activation);
+          const expected = by === "zero" ? new Float32Array(values.length) : values;
+          assertEquals(other.activations.get(activation), expected, "what is read is what was put there");
+        }
+      }
+    });
+  });
+}
+
+gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
+  await withModel(gpu, GATED, async (model) => {
+    for (const activation of ["q", "k", "v", "z", "pattern", "gates"].map((x) => `blocks.1.attn.hook_${x}`)) {
+      const shape = model.names.get(activation)!;
+      const isMap = shape[3] === POSITIONS;
+      const before = (await model.run(CLEAN, { read: [activation] })).activations.get(activation)!;
+      const values = normals(2, before.length);
+      const part = { head: 1, positions: [2, 4], ...(isMap ? { keys: [0, 2] } : {}) };
+      const replace = [{ activation, by: { values }, ...part }];
+      const after = (await model.run(CLEAN, { replace, read: [activation] })).activations.get(activation)!;
+      const expected = before.map((value, n) => {
+        const axes = shape.toReversed().map((extent, axis) => {
+          const within = shape.slice(4 - axis).reduce((product, axis) => product * axis, 1);
+          return Math.floor(n / within) % extent;
+        }).toReversed();
+        const [head, position] = isMap ? [axes[1], axes[2]] : [axes[2], axes[1]];
+        const inside = head === 1 && part.positions.includes(position) &&
+          (!isMap || [0, 2].includes(axes[3]));
+        return inside ? values[n] : value;
+      });
+      assertEquals(after, expected, activation);
+    }
+  });
+});
+
+gpuTest(
+  "activations of other prompts and their mean stand in, and both agree with the engine",
+  async (gpu) => {
+    await withModel(gpu, TINY, async (model, sides) => {
+      const set = { task: "random", metric: "logit_difference" as const, pairs: pairs.slice(0, BATCH) };
+      const clean = await model.run(CLEAN, { at: ALL });
+      const metricOf = (logits: Float32Array, pair: number): number => {
+        const { places } = set.pairs[pair];
+        const values = places.map(({ position, right, wrong }) => {
+          const row = logits.subarray((pair * POSITIONS + position) * V);
+          return row[right[0]] - wrong.reduce((sum, token) => sum + row[token] / wrong.length, 0);
+        });
+        return values.reduce((sum, value) => sum + value, 0) / values.length;
+      };
+      for (const ablation of ["resample", "mean"] as const) {
+        const engine = await createCircuitEngine(gpu, sides, { set, ablation });
+        const nodes = await engine.patchNodes("noising");
+        const by = ablation === "resample" ? { prompts: CORRUPTED } : { meanOf: CORRUPTED };
+        for (const [source, { kind, layer, head }] of engine.graph.sources.entries()) {
+          if (kind === "embedding") continue;
+          const replace = kind === "head"
+            ? [{ activation: `blocks.${layer}.attn.hook_z`, head, by }]
+            : [{ activation: `blocks.${layer}.hook_mlp_out`, by }];
+          const { logits } = await model.run(CLEAN, { at: ALL, replace });
+          const found = CLEAN.map((_, pair) => metricOf(clean.logits, pair) - metricOf(logits, pair));
+          // Effects are differences of metrics, whose rounding they keep. Measured: 7.7e-6.
+          assertClose(found, nodes.map((effects) => effects[source]), {
+            tolerance: 1e-4,
+            name: `source ${source}`,
+          });
+        }
+        engine.destroy();
+      }
+    });
+  },
+);
+
+gpuTest("a mean over more prompts than a batch holds is their mean", async (gpu) => {
+  await withModel(gpu, TINY, async (model) => {
+    const activation = "blocks.1.hook_resid_pre";
+    const prompts = pairs.map(({ clean }) => clean);
+    const mean = new Float64Array(POSITIONS * TINY.width);
+    for (const prompt of prompts) {
+      const { activations } = await model.run([prompt, prompt], { read: [activation] });
+      mean.forEach((_, n) => mean[n] += activations.get(activation)![n] / prompts.length);
+    }
+    const { activations } = await model.run(CLEAN, {
+      read: [activation],
+      replace: [{ activation, by: { meanOf: prompts } }],
+    });
+    // Measured: 3e-8.
+    assertClose(activations.get(activation)!, [...mean, ...mean], { tolerance: 1e-6, name: activation });
+  });
+});
+
+gpuTest("a closed edge takes its weight away and leaves the others as they are", async (gpu) => {
+  await withModel(gpu, TINY, async (model) => {
+    const names = ["pattern", "gates", "z", "v"].map((name) => `blocks.0.attn.hook_${name}`);
+    const edges = [{ layer: 0, head: 1, query: 4, key: 2 }];
+    const before = await model.run(CLEAN, { read: names });
+    const after = await model.run(CLEAN, { read: names, replace: closedEdges(edges) });
+    const [pattern, gates, z, v] = names.map((name) => before.activations.get(name)!);
+    assertEquals(after.activations.get(names[0]), pattern);
+    const expectedGates = gates.slice();
+    const expected = z.slice();
+    const size = TINY.width / TINY.heads;
+    for (let b = 0; b < BATCH; b++) {
+      const edge = ((b * 2 + 1) * POSITIONS + 4) * POSITIONS + 2;
+      expectedGates[edge] = 0;
+      for (let d = 0; d < size; d++) {
+        const value = v[((b * POSITIONS + 2) * 2 + 1) * size + d];
+        expected[((b * POSITIONS + 4) * 2 + 1) * size + d] -= pattern[edge] * value;
+      }
+    }
+    assertEquals(after.activations.get(names[1]), expectedGates);
+    // Measured: 1e-8.
+    assertClose(after.activations.get(names[2])!, expected, { tolerance: 1e-6, name: "z" });
+  });
+});
+
+gpuTest("what an activation has not is refused", async (gpu) => {
+  await withModel(gpu, TINY, async (model) => {
+    const refused = (replace: Parameters<Interventions["run"]>[1], message: string) =>
+      assertRejects(() => model.run(CLEAN, replace), RangeError, message);
+    const one = (activation: string, part = {}) => ({
+      replace: [{ activation, by: "zero" as const, ...part }],
+    });
+    await refused(one("blocks.0.hook_nothing"), "hook_nothing");
+    await refused(one("blocks.0.hook_resid_pre", { head: 0 }), "it has none: 0");
+    await refused(one("blocks.0.attn.hook_z", { head: 2 }), "it has 2: 2");
+    await refused(one("blocks.0.attn.hook_z", { keys: [0] }), "keys");
+    await refused(one("blocks.0.attn.hook_gates", { keys: [6] }), "it has 6: 6");
+    const values = { by: { values: new Float32Array(3) } };
+    await refused(one("blocks.0.attn.hook_z", values), "3 values");
+    await refused(one("blocks.0.attn.hook_z", { by: { meanOf: [] } }), "no prompts");
+    await refused({ at: [6] }, "position 6");
+    await refused({ read: ["nothing"] }, "nothing");
+    await assertRejects(() => model.run([CLEAN[0]]), RangeError, "holds 2: 1");
+    await assertRejects(() => model.run([CLEAN[0], [1]]), RangeError, "6 tokens: 1");
+  });
+});
