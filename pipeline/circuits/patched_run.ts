@@ -26,12 +26,14 @@ export interface PatchedRun {
   record(recorder: Recorder, mode: Extract<GateMode, "dense" | "deterministic">): Tensor;
 }
 
-/** How many sizes the products with the mask come in: each has a kernel of its own. */
+/** Products over sources come in this many sizes at most, each of which has a kernel to compile, */
 const SIZES = 4;
+/** and no more than needed for steps of this many sources. */
+const LEAST_STEP = 16;
 
 /** Sources that a product goes over when an input has `count`, of `all`: rounded up, the mask being 0 past them. */
 export function productSources(count: number, all: number): number {
-  const step = 4 * Math.ceil(all / (4 * SIZES));
+  const step = Math.max(LEAST_STEP, 4 * Math.ceil(all / (4 * SIZES)));
   return Math.min(all, step * Math.ceil(count / step));
 }
 
