@@ -157,11 +157,12 @@ export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingB
       [n.rowSums]: [batch, heads, context, 4],
     });
     step([n.rowSums], {});
+    // One kernel ends a branch in the residual stream, and two where a hook looks on: what the one reads still stands.
     step([n.z], { branch: perRow(width) });
-    step([n.residualPre, "branch"], { [n.residualMid]: perRow(width) });
+    step([n.z, n.residualPre, "branch"], { [n.residualMid]: perRow(width) });
     step([n.residualMid], { [n.norm2]: perRow(width), [n.statistics2]: perRow(2) });
     step([n.norm2], { [n.mlpPre]: perRow(mlpWidth) });
-    step([n.mlpPre], { [n.mlpPost]: perRow(mlpWidth) });
+    step([n.norm2, n.mlpPre], { [n.mlpPost]: perRow(mlpWidth) });
   }
 
   function forward(): void {
@@ -170,7 +171,7 @@ export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingB
       const { mlpPost, residualMid } = names(layer);
       layerForward(layer);
       step([mlpPost], { branch: perRow(width) });
-      step([residualMid, "branch"], { [residualAfter(layer)]: perRow(width) });
+      step([mlpPost, residualMid, "branch"], { [residualAfter(layer)]: perRow(width) });
     }
     step([residualAfter(layers - 1)], {
       "ln_final.hook_normalized": perRow(width),

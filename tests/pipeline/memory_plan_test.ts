@@ -33,6 +33,26 @@ Deno.test("no two activations lie in one buffer while both hold something, and n
   }
 });
 
+Deno.test("what one kernel reads and writes lies in different buffers, of whatever sizes", () => {
+  for (const mlpWidth of [64, 768, 3072]) {
+    for (const shape of [{}, { recompute: true }, { training: false }]) {
+      const { tensors } = plan(shape, { ...GPT2, mlpWidth });
+      const bufferOf = (name: string) => tensors.get(name)!.buffer;
+      const block = "blocks.1";
+      for (
+        const [reads, writes] of [
+          [[`${block}.attn.hook_z`, `${block}.hook_resid_pre`], [`${block}.hook_resid_mid`]],
+          [[`${block}.ln2.hook_normalized`], [`${block}.mlp.hook_pre`, `${block}.mlp.hook_post`]],
+          [[`${block}.mlp.hook_post`, `${block}.hook_resid_mid`], ["blocks.2.hook_resid_pre"]],
+        ]
+      ) {
+        const all = [...reads, ...writes];
+        assertEquals(new Set(all.map(bufferOf)).size, all.length, all.join(", "));
+      }
+    }
+  }
+});
+
 Deno.test("without backward the activations' memory does not grow with the layers; with recompute by one residual stream", () => {
   const bytes = (layers: number, shape: Partial<NetworkShape>) =>
     plan(shape, { ...GPT2, layers }).buffers.reduce((a, b) => a + b);
