@@ -30,8 +30,12 @@ async function tfjsPeer(
   const timed = candidate(
     () => void pending.push(tf.tidy(compute)),
     async () => {
-      // It collects dispatches before it submits them, and fails to submit where there are none.
-      if ((backend as unknown as { commandEncoder: unknown }).commandEncoder) backend.submitQueue();
+      // It collects dispatches before it submits them. Neither the pass may be open then nor the encoder missing.
+      const { commandEncoder } = backend as unknown as { commandEncoder: GPUCommandEncoder | null };
+      if (commandEncoder) {
+        backend.endComputePassEncoder();
+        backend.submitQueue();
+      }
       await backend.device.queue.onSubmittedWorkDone();
       tf.dispose(pending.slice(0, -1));
       pending = pending.slice(-1);
