@@ -228,8 +228,8 @@ export async function embeddedStepCase(gpu: Gpu, torch?: Torch): Promise<BenchCa
   };
 }
 
-/** The cross-entropy of random weights over V tokens stands this near ln V, relatively: 0.010 at GPT-2's shape. */
-const RANDOM_LOSS_TOLERANCE = 0.1;
+/** The cross-entropy of random weights over V tokens stands this near ln V, relatively: 0.016 at GPT-2's shape. */
+const RANDOM_LOSS_TOLERANCE = 0.05;
 
 /** One optimiser step of a model with random weights, gates sampled. */
 export async function trainingStepCase(
