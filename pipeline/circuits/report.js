@@ -110,8 +110,9 @@
       const { tokens } = attention;
       const found = attention.heads.find((one) => `${one.layer}.${one.head}` === head);
       const height = Math.max(90, tokens.length * TOKEN / 4);
+      const below = 40 + 8 * Math.max(...tokens.map((token) => token.length));
       const picture = svg("svg", {
-        viewBox: `0 0 ${tokens.length * TOKEN + 20} ${height + 92}`,
+        viewBox: `0 0 ${tokens.length * TOKEN + 20} ${height + below}`,
         role: "img",
         "aria-label": `Attention of head ${head} in the ${model.kind} model`,
       });

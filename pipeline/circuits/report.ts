@@ -73,7 +73,7 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
   const ofCircuit = (label: string, text: (circuit: NonNullable<ModelResult["circuit"]>) => string) =>
     row(label, ({ circuit }) => circuit ? text(circuit) : MISSING);
   const ablations = models.find(({ circuit }) => circuit)?.circuit?.ablations ?? [];
-  return [
+  const rows = [
     row("answers right", ({ performance }) => formatShare(performance.correct)),
     row("first choice of all tokens", ({ performance }) => formatShare(performance.exact)),
     row(`metric, clean prompts`, ({ performance }) => intervalText(performance.clean)),
@@ -98,6 +98,8 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
       )
     ),
   ];
+  // Of models that cannot do the task there is nothing to say about circuits.
+  return rows.filter(({ cells }) => cells.some((cell) => cell !== MISSING));
 }
 
 /** The page as HTML. */
