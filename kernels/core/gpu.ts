@@ -177,11 +177,19 @@ export class Gpu {
     );
   }
 
-  /** Records with `record` and submits what it recorded. `operation` names the work in any error it causes. */
-  submit(operation: string, record: (recorder: Recorder) => void): void {
+  /**
+   * Records with `record` and submits what it recorded. `operation` names the work in any error it causes.
+   *
+   * @param timestampWrites where the device notes when dispatches, which must then be all there is, begin and end
+   */
+  submit(
+    operation: string,
+    record: (recorder: Recorder) => void,
+    timestampWrites?: GPUComputePassTimestampWrites,
+  ): void {
     this.check();
     this.#scoped(operation, () => {
-      const recorder = new Recorder(this.device, operation);
+      const recorder = new Recorder(this.device, operation, timestampWrites);
       record(recorder);
       this.device.queue.submit([recorder.finish()]);
     });

@@ -23,13 +23,18 @@ export class Recorder {
   readonly #encoder: GPUCommandEncoder;
   #pass: GPUComputePassEncoder | undefined;
 
-  constructor(device: GPUDevice, label: string) {
+  /** @param timestampWrites where the device notes when the dispatches begin and end; nothing may then be copied */
+  constructor(
+    device: GPUDevice,
+    label: string,
+    private readonly timestampWrites?: GPUComputePassTimestampWrites,
+  ) {
     this.#encoder = device.createCommandEncoder({ label });
   }
 
   /** Runs the kernel over `grid` workgroups with its variables bound to tensors by name. */
   dispatch(kernel: Kernel, bindings: Bindings, grid: Grid): void {
-    this.#pass ??= this.#encoder.beginComputePass();
+    this.#pass ??= this.#encoder.beginComputePass({ timestampWrites: this.timestampWrites });
     this.#pass.setPipeline(kernel.pipeline);
     this.#pass.setBindGroup(0, kernel.bind(bindings));
     this.#pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);

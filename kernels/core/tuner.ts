@@ -6,12 +6,14 @@
  */
 import type { Gpu } from "./gpu.ts";
 import type { Recorder } from "./recorder.ts";
+import { createStopwatch, type Stopwatch } from "./stopwatch.ts";
 
-/** One variant to be measured. */
-export interface Candidate {
-  name: string;
-  /** Compiles it. */
-  prepare(): Promise<{ record(recorder: Recorder): void; destroy(): void }>;
+/** Compiled candidates with what they compute on. */
+export interface Contest {
+  /** By name: records dispatches, and nothing else. */
+  candidates: ReadonlyMap<string, (recorder: Recorder) => void>;
+  /** Frees what they compute on. */
+  destroy(): void;
 }
 
 /** Measures, and remembers. */
@@ -19,9 +21,16 @@ export interface Tuner {
   /**
    * The name of the fastest candidate for `key`: as remembered, else measured now.
    *
-   * @returns undefined when it is not known and the time for measuring is used up
+   * @param names the candidates
+   * @param prepare called where they must be measured; gives undefined where they cannot be
+   * @returns undefined when it is not known and cannot be measured, or the time for measuring is used up
    */
-  choose(gpu: Gpu, key: string, candidates: readonly Candidate[]): Promise<string | undefined>;
+  choose(
+    gpu: Gpu,
+    key: string,
+    names: readonly string[],
+    prepare: () => Promise<Contest | undefined>,
+  ): Promise<string | undefined>;
 }
 
 /** What a tuner starts from and where its findings go. */
@@ -34,62 +43,76 @@ export interface TunerOptions {
   onFound(known: ReadonlyMap<string, string>): void | Promise<void>;
 }
 
-const RUNS = 3;
-/** A measurement shorter than this is repeated within one submission, as waiting for the device costs as much. */
-const SHORTEST_MS = 5;
+const ROUNDS = 3;
 const MOST_REPEATS = 64;
 
 /** Creates a tuner. It measures one thing at a time, whoever asks. */
 export function createTuner({ known, seconds, onFound }: TunerOptions): Tuner {
-  const names = new Map(known);
+  const found = new Map(known);
   let left = 1000 * seconds;
   let last: Promise<unknown> = Promise.resolve();
 
-  async function find(gpu: Gpu, key: string, candidates: readonly Candidate[]): Promise<string | undefined> {
-    const before = names.get(key);
-    if (before !== undefined && candidates.some(({ name }) => name === before)) return before;
+  async function find(
+    gpu: Gpu,
+    key: string,
+    names: readonly string[],
+    prepare: () => Promise<Contest | undefined>,
+  ): Promise<string | undefined> {
+    const before = found.get(key);
+    if (before !== undefined && names.includes(before)) return before;
     if (left <= 0) return undefined;
     const started = performance.now();
-    let fastest: { name: string; ms: number } | undefined;
-    for (const { name, prepare } of candidates) {
-      const { record, destroy } = await prepare();
-      try {
-        const ms = await millisecondsOf(gpu, record);
-        if (!fastest || ms < fastest.ms) fastest = { name, ms };
-      } finally {
-        destroy();
-      }
-    }
+    const contest = await prepare();
+    const fastest = contest && await winnerOf(gpu, contest);
     left -= performance.now() - started;
-    if (!fastest) return undefined;
-    names.set(key, fastest.name);
-    await onFound(names);
-    return fastest.name;
+    if (fastest === undefined) return undefined;
+    found.set(key, fastest);
+    await onFound(found);
+    return fastest;
   }
 
   return {
-    choose(gpu, key, candidates) {
-      const found = last.then(() => find(gpu, key, candidates));
-      last = found.catch(() => {});
-      return found;
+    choose(gpu, key, names, prepare) {
+      const result = last.then(() => find(gpu, key, names, prepare));
+      last = result.catch(() => {});
+      return result;
     },
   };
 }
 
-/** The least of a few runs, the first, in which drivers compile, left out. */
-async function millisecondsOf(gpu: Gpu, record: (recorder: Recorder) => void): Promise<number> {
-  const run = async (repeats: number): Promise<number> => {
-    const started = performance.now();
-    gpu.submit("measuring a kernel", (recorder) => {
-      for (let n = 0; n < repeats; n++) record(recorder);
-    });
-    await gpu.sync();
-    return (performance.now() - started) / repeats;
-  };
-  await run(1);
-  const once = await run(1);
-  const repeats = Math.min(MOST_REPEATS, Math.max(1, Math.ceil(SHORTEST_MS / once)));
-  let least = repeats === 1 ? once : Infinity;
-  for (let n = 1; n < RUNS; n++) least = Math.min(least, await run(repeats));
-  return least;
+async function winnerOf(gpu: Gpu, { candidates, destroy }: Contest): Promise<string> {
+  const stopwatch = createStopwatch(gpu);
+  try {
+    return await fastestOf(stopwatch, candidates);
+  } finally {
+    stopwatch.destroy();
+    destroy();
+  }
+}
+
+/**
+ * The candidate with the least time of a few rounds. They take turns, so that a clock that rises or other work falls on
+ * all of them, and each is run before, as drivers compile at the first run.
+ */
+async function fastestOf(
+  { shortest, milliseconds }: Stopwatch,
+  candidates: Contest["candidates"],
+): Promise<string> {
+  const entries = [];
+  for (const [name, record] of candidates) {
+    await milliseconds(record);
+    const once = await milliseconds(record);
+    const repeats = Math.min(MOST_REPEATS, Math.max(1, Math.ceil(shortest / once)));
+    entries.push({ name, record, repeats, least: Infinity });
+  }
+  for (let round = 0; round < ROUNDS; round++) {
+    for (const entry of entries) {
+      const { record, repeats } = entry;
+      const ms = await milliseconds((recorder) => {
+        for (let n = 0; n < repeats; n++) record(recorder);
+      });
+      entry.least = Math.min(entry.least, ms / repeats);
+    }
+  }
+  return entries.reduce((best, entry) => entry.least < best.least ? entry : best).name;
 }

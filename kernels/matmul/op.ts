@@ -13,7 +13,7 @@ import type { Gpu } from "../core/gpu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { destroyTensor, type Tensor } from "../core/tensor.ts";
-import type { Candidate } from "../core/tuner.ts";
+import type { Contest } from "../core/tuner.ts";
 import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import nnSource from "./nn.wgsl" with { type: "text" };
@@ -169,29 +169,52 @@ async function tunedVariant(gpu: Gpu, config: MatmulConfig): Promise<MatmulVaria
     ...half,
   ]
     .join(" ");
-  const scratch = (name: "a" | "b" | "c", rows: number, columns: number) =>
-    gpu.tensor(`${name} to measure with`, [rows, columns], half.includes(name) ? "f16" : "f32");
-  const candidates = variants.map((variant): Candidate => ({
-    name: variantName(variant),
-    async prepare() {
-      const op = await prepareMatmul(gpu, { ...config, variant });
-      const { aRows, aStride, bRows, bStride, cStride } = strides;
-      const tensors = {
-        a: scratch("a", aRows, aStride),
-        b: scratch("b", bRows, bStride),
-        c: scratch("c", m, cStride),
-        bias: gpu.tensor("bias to measure with", [n]),
-        residual: gpu.tensor("residual to measure with", [m, cStride]),
-        activated: scratch("c", m, cStride),
-      };
-      return {
-        record: (recorder) => op.record(recorder, tensors),
-        destroy: () => Object.values(tensors).forEach((tensor) => destroyTensor(gpu, tensor)),
-      };
-    },
-  }));
-  const chosen = await gpu.tuner.choose(gpu, key, candidates);
+  const chosen = await gpu.tuner.choose(
+    gpu,
+    key,
+    variants.map(variantName),
+    () => contestOf(gpu, config, variants),
+  );
   return variants.find((variant) => variantName(variant) === chosen);
+}
+
+/** The variants on matrices of zeros; undefined where the device cannot hold these beside what is there. */
+async function contestOf(
+  gpu: Gpu,
+  config: MatmulConfig,
+  variants: readonly MatmulVariant[],
+): Promise<Contest | undefined> {
+  const { m, n, bias, residual, gelu, half = [] } = config;
+  const { aRows, aStride, bRows, bStride, cStride } = stridesOf(config);
+  const likeC = { shape: [m, cStride], half: half.includes("c") };
+  const operands = Object.entries({
+    a: { shape: [aRows, aStride], half: half.includes("a") },
+    b: { shape: [bRows, bStride], half: half.includes("b") },
+    c: likeC,
+    ...(bias && { bias: { shape: [n], half: false } }),
+    ...(residual && { residual: { shape: [m, cStride], half: false } }),
+    ...(gelu && { activated: likeC }),
+  });
+  const sizes = operands.map(([, { shape, half }]) => (half ? 2 : 4) * shape.reduce((x, y) => x * y));
+  if (!await gpu.canHold(sizes)) return undefined;
+  const compiled = await Promise.all(
+    variants.map((variant) => prepareMatmul(gpu, { ...config, variant })),
+  );
+  const tensors = Object.fromEntries(
+    operands.map(([name, { shape, half }]) => [
+      name,
+      gpu.tensor(`${name} to measure with`, shape, half ? "f16" : "f32"),
+    ]),
+  ) as Record<"a" | "b" | "c", Tensor>;
+  return {
+    candidates: new Map(
+      variants.map((variant, index) => [
+        variantName(variant),
+        (recorder) => compiled[index].record(recorder, tensors),
+      ]),
+    ),
+    destroy: () => Object.values(tensors).forEach((tensor) => destroyTensor(gpu, tensor)),
+  };
 }
 
 /** Rows of A and B, and elements from one row of each matrix to the next. */

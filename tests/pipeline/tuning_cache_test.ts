@@ -1,8 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import type { Candidate } from "../../kernels/core/tuner.ts";
+import { compile } from "../../kernels/core/kernel.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import type { Contest } from "../../kernels/core/tuner.ts";
 import { cacheFolder, openTuner } from "../../pipeline/tuning_cache.ts";
 import { gpuTest } from "../support/gpu.ts";
+import { LOOP } from "../support/loop.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
 Deno.test("the cache lies where the system keeps what can be made again", () => {
@@ -18,26 +21,28 @@ gpuTest(
     await using temporary = await temporaryFolder();
     const folder = temporary.path;
     let prepared = 0;
-    const nothing: Candidate = {
-      name: "nothing",
-      prepare() {
-        prepared++;
-        return Promise.resolve({ record() {}, destroy() {} });
-      },
-    };
+    const kernel = await compile(gpu, { label: "loop", source: LOOP, constants: { TURNS: 1 } });
+    const y = gpu.tensor("y", [8]);
+    function prepare(): Promise<Contest> {
+      prepared++;
+      const candidates = new Map([
+        ["short", (recorder: Recorder) => recorder.dispatch(kernel, { y }, [1])],
+      ]);
+      return Promise.resolve({ candidates, destroy() {} });
+    }
     const choose = async (folder: string | undefined) =>
-      await (await openTuner(gpu, folder)).choose(gpu, "key", [nothing]);
-    assertEquals(await choose(folder), "nothing");
-    assertEquals(await choose(folder), "nothing");
+      await (await openTuner(gpu, folder)).choose(gpu, "key", ["short"], prepare);
+    assertEquals(await choose(folder), "short");
+    assertEquals(await choose(folder), "short");
     assertEquals(prepared, 1);
     const [{ name }] = await Array.fromAsync(Deno.readDir(join(folder, "kernels")));
     assert(name.includes(Deno.version.deno), name);
     for (const damaged of ["{", "[1]", `{"key":1}`]) {
       await Deno.writeTextFile(join(folder, "kernels", name), damaged);
-      assertEquals(await choose(folder), "nothing");
+      assertEquals(await choose(folder), "short");
     }
     assertEquals(prepared, 4);
     await Deno.writeTextFile(join(folder, "file"), "");
-    assertEquals(await choose(join(folder, "file")), "nothing");
+    assertEquals(await choose(join(folder, "file")), "short");
   },
 );
