@@ -601,7 +601,6 @@ export function resumedSettings<const Table extends SettingsTable>(
     "recompute",
     "memory",
     "autotune",
-    "autotune",
   ];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
