@@ -5,7 +5,7 @@
  * @module
  */
 
-/** Exit codes of every command. */
+/** Exit codes of every command. `device` stands for what the machine has too little of: memory, or disk. */
 export const EXIT = { usage: 2, input: 3, adapter: 4, device: 5 } as const;
 
 /** An error whose message is meant for the user, and the exit code that goes with it. */
@@ -28,4 +28,21 @@ export function usageError(message: string, options?: ErrorOptions): UserError {
 /** A model or data file that cannot be used: exit code 3. */
 export function inputError(message: string, options?: ErrorOptions): UserError {
   return new UserError(EXIT.input, message, options);
+}
+
+/** How the system says that a disk, or a user's share of it, is full: Linux and macOS, quotas there, Windows. */
+const DISK_FULL = /\(os error (28|122|69|112)\)/;
+const FROM_SYSTEM = /^(.*) \(os error \d+\)/;
+
+/** The error of a file that could not be written: exit code 5; what did not come from the system stays as it is. */
+export function storageError(path: string, error: unknown): unknown {
+  const message = error instanceof Error && !(error instanceof UserError) ? error.message : "";
+  if (DISK_FULL.test(message)) {
+    return new UserError(EXIT.device, `Cannot write ${path} as the disk is full: make room on it`, {
+      cause: error,
+    });
+  }
+  const [, reason] = FROM_SYSTEM.exec(message) ?? [];
+  if (reason === undefined) return error;
+  return new UserError(EXIT.device, `Cannot write ${path}: ${reason}`, { cause: error });
 }

@@ -1,20 +1,146 @@
 /**
- * Writing files so that a crash leaves the old one or the new one, never half of either.
+ * Files, read within bounds and written so that a crash leaves the old one or the new one, never half of either.
+ *
+ * What is read is a regular file of at most so many bytes: a pipe would wait for its writer for ever, and a device has no
+ * end. No message quotes what a file holds, since a path may lead to a file that is none of the user's input.
  *
  * @module
  */
-import { dirname } from "node:path";
+import { createHash, type Hash } from "node:crypto";
+import { dirname, join } from "node:path";
+import { inputError, storageError, UserError } from "./errors.ts";
 
-/** Ending of files that are being written; whatever has it after a crash may be deleted. */
+/** Ending of files that are being written. */
 export const TEMPORARY = ".partial";
+
+/** Bytes of the largest file of JSON that is read: a tokenizer.json of 260,000 entries has 33 MB. */
+export const MAX_JSON_BYTES = 128 << 20;
+
+/** Bytes of the JSON files that a run writes, and of the configurations that it reads, at most. */
+export const MAX_SMALL_JSON_BYTES = 8 << 20;
+
+/** Why the system refused something, in a few words. */
+export function reasonOf(error: unknown): string {
+  if (error instanceof Deno.errors.NotFound) return "no such file";
+  if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
+  if (error instanceof Deno.errors.FilesystemLoop) return "a loop of links";
+  const message = error instanceof Error ? error.message : String(error);
+  return message.split("\n")[0].replace(/ \(os error \d+\).*$/, "");
+}
+
+/** What stands at a path that is no regular file. */
+export function kindOf(info: Deno.FileInfo): string {
+  if (info.isFile) return "a file";
+  if (info.isDirectory) return "a folder";
+  if (info.isSymlink) return "a link";
+  if (info.isFifo) return "a pipe";
+  return info.isSocket ? "a socket" : "a device";
+}
+
+/**
+ * Opens a regular file for reading.
+ *
+ * @throws {UserError} when there is none, or something else stands there, which is not opened
+ */
+export async function openRegular(path: string): Promise<{ file: Deno.FsFile; size: number }> {
+  try {
+    // Before it is opened, which would wait at a pipe for a writer.
+    const info = await Deno.stat(path);
+    if (!info.isFile) throw inputError(`Cannot read ${path} as it must be a file: it is ${kindOf(info)}`);
+    const file = await Deno.open(path);
+    return { file, size: (await file.stat()).size };
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    throw inputError(`Cannot read ${path}: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/**
+ * A regular file's bytes.
+ *
+ * @throws {UserError} when it is none, cannot be read, or has more than `maxBytes`
+ */
+export async function readBytes(path: string, maxBytes: number): Promise<Uint8Array<ArrayBuffer>> {
+  const { file, size } = await openRegular(path);
+  using _ = file;
+  if (size > maxBytes) {
+    throw inputError(`Cannot read ${path} as it must have at most ${maxBytes} bytes: ${size}`);
+  }
+  const bytes = await readAt(file, 0, size);
+  if (!bytes) throw inputError(`Cannot read ${path} as it became shorter meanwhile`);
+  return bytes;
+}
+
+/**
+ * A regular file's text, without the mark of byte order that some editors begin it with.
+ *
+ * @throws {UserError} as {@link readBytes}, and when it is no UTF-8
+ */
+export async function readText(path: string, maxBytes: number): Promise<string> {
+  const bytes = await readBytes(path, maxBytes);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw inputError(`Cannot read ${path} as it must be UTF-8 text`);
+  }
+}
+
+/**
+ * The value in a file of JSON.
+ *
+ * @throws {UserError} as {@link readText}, and when it is no JSON, saying where but not what stands there
+ */
+export async function readJson(path: string, maxBytes: number = MAX_SMALL_JSON_BYTES): Promise<unknown> {
+  return parseJson(await readText(path, maxBytes), path);
+}
+
+/**
+ * Parses JSON that a file holds.
+ *
+ * @param where file, and line where there are lines, for the message
+ * @throws {UserError} saying where it ends to be JSON, but not what stands there
+ */
+export function parseJson(text: string, where: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    const [place] = /\(line \d+ column \d+\)/.exec((error as Error).message) ?? [];
+    throw inputError(`Cannot read ${where} as it is no JSON${place ? ` ${place}` : ""}`);
+  }
+}
+
+/** Whether a value of JSON is an object. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** A value of JSON for an error message: on one line, and cut where it is long. */
+export function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
+}
 
 /** Makes a folder's entries durable, where the system can. */
 export async function syncFolder(folder: string): Promise<void> {
+  // Windows cannot open folders; there a rename is durable with the file.
+  if (Deno.build.os === "windows") return;
+  using handle = await Deno.open(folder);
+  await handle.sync().catch((error) => {
+    // Some network file systems cannot do it for folders.
+    if (!/\(os error (22|95)\)/.test((error as Error).message)) throw error;
+  });
+}
+
+/**
+ * Does what writes to `path`.
+ *
+ * @throws {UserError} naming the path, when the disk is full or the system refuses, exit code 5
+ */
+export async function storing<Result>(path: string, write: () => Promise<Result>): Promise<Result> {
   try {
-    using handle = await Deno.open(folder);
-    await handle.sync();
-  } catch {
-    // Windows cannot open folders; there a rename is durable with the file.
+    return await write();
+  } catch (error) {
+    throw storageError(path, error);
   }
 }
 
@@ -22,22 +148,28 @@ export async function syncFolder(folder: string): Promise<void> {
  * Writes a file under a temporary name, flushes it to the disk and renames it.
  *
  * @param write receives the open file; if it throws, nothing is left behind
+ * @throws {UserError} naming the path, when the disk is full or the system refuses
  */
 export async function writeAtomically(
   path: string,
   write: (file: Deno.FsFile) => Promise<void>,
 ): Promise<void> {
   const temporary = path + TEMPORARY;
-  try {
-    using file = await Deno.open(temporary, { write: true, create: true, truncate: true });
-    await write(file);
-    await file.sync();
-  } catch (error) {
-    await Deno.remove(temporary).catch(() => {});
-    throw error;
-  }
-  await Deno.rename(temporary, path);
-  await syncFolder(dirname(path));
+  await storing(path, async () => {
+    // What a killed process left is ours to replace. A link is not followed, and nothing else is overwritten.
+    const left = await Deno.lstat(temporary).catch(() => undefined);
+    if (left?.isFile || left?.isSymlink) await Deno.remove(temporary);
+    try {
+      using file = await Deno.open(temporary, { read: true, write: true, createNew: true });
+      await write(file);
+      await file.sync();
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AlreadyExists)) await Deno.remove(temporary).catch(() => {});
+      throw error;
+    }
+    await Deno.rename(temporary, path);
+    await syncFolder(dirname(path));
+  });
 }
 
 /** Writes all of `bytes`. */
@@ -61,11 +193,24 @@ export async function readAt(
   return bytes;
 }
 
-/** SHA-256 of a file as hexadecimal digits, without holding the file in memory. */
+/** A SHA-256 that is fed piece by piece. */
+export function sha256(): Hash {
+  return createHash("sha256");
+}
+
+/** SHA-256 of bytes or text as hexadecimal digits. */
+export function digestOf(content: Uint8Array | string): string {
+  return sha256().update(content).digest("hex");
+}
+
+/**
+ * SHA-256 of a regular file as hexadecimal digits, without holding the file in memory.
+ *
+ * @throws {UserError} when it is none
+ */
 export async function hashFile(path: string): Promise<string> {
-  const { createHash } = await import("node:crypto");
-  const hash = createHash("sha256");
-  using file = await Deno.open(path);
+  const hash = sha256();
+  const { file } = await openRegular(path);
   for await (const chunk of file.readable) hash.update(chunk);
   return hash.digest("hex");
 }
@@ -76,13 +221,64 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
   await writeAtomically(path, (file) => writeAll(file, bytes));
 }
 
-/** Whether something stands at `path`. */
+/** The digest that seals an object: of its fields without the seal. */
+function sealOf(fields: object): string {
+  return digestOf(JSON.stringify(fields));
+}
+
+/** Writes an object as indented JSON with the SHA-256 of its fields, which {@link readSealedJson} asks for. */
+export async function writeSealedJson(path: string, fields: object): Promise<void> {
+  await writeJson(path, { ...fields, sha256: sealOf(fields) });
+}
+
+/**
+ * An object that {@link writeSealedJson} wrote.
+ *
+ * @throws {UserError} when it is none, or has been changed since
+ */
+export async function readSealedJson(path: string): Promise<Record<string, unknown>> {
+  const value = await readJson(path);
+  if (!isObject(value)) throw inputError(`Cannot use ${path} as it must be a JSON object`);
+  const { sha256: seal, ...fields } = value;
+  if (seal !== sealOf(fields)) {
+    throw inputError(`Cannot use ${path} as it is damaged, or was changed by hand: its sha256 is another`);
+  }
+  return fields;
+}
+
+/** Whether something stands at `path`, also what cannot be looked at. */
 export async function exists(path: string): Promise<boolean> {
   try {
     await Deno.stat(path);
     return true;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
-    throw error;
+    return !(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory);
   }
+}
+
+/**
+ * Removes what a folder holds under these names, and the folder itself when that leaves it empty. Nothing else is
+ * touched, and no link is followed.
+ *
+ * @param names files, and folders as the names in them
+ * @param options `keep` leaves the folder itself
+ */
+export async function removeOwn(
+  folder: string,
+  names: readonly (string | { folder: string; names: readonly string[] })[],
+  { keep = false } = {},
+): Promise<void> {
+  const info = await Deno.lstat(folder).catch(() => undefined);
+  if (!info?.isDirectory) return;
+  for (const name of names) {
+    if (typeof name === "object") await removeOwn(join(folder, name.folder), name.names);
+    else {
+      const path = join(folder, name);
+      const found = await Deno.lstat(path).catch(() => undefined);
+      if (found?.isFile || found?.isSymlink) await Deno.remove(path);
+    }
+  }
+  if (keep) return;
+  // Not recursive: it fails where something of another's is left.
+  await Deno.remove(folder).catch(() => {});
 }
