@@ -4,12 +4,12 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { HTTPException } from "hono/http-exception";
+import { join, resolve } from "node:path";
 import { AdapterError, DeviceError, Gpu } from "../kernels/core/gpu.ts";
 import { readAttention } from "../pipeline/attention_pattern.ts";
-import { listCheckpoints, readCheckpoint } from "../pipeline/checkpoint.ts";
-import { UserError } from "../pipeline/errors.ts";
-import { exists } from "../pipeline/files.ts";
+import { readCheckpoint } from "../pipeline/checkpoint.ts";
+import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
 import { type Network, prepareNetwork } from "../pipeline/network.ts";
@@ -20,9 +20,14 @@ import {
   uploadParameters,
 } from "../pipeline/parameters.ts";
 import { assertSelfCheck } from "../pipeline/self_check.ts";
-import { loadTokenizer } from "../pipeline/tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "../pipeline/tokenizer.ts";
 import type { AttentionAnswer, AttentionEdge, AttentionRequest } from "./api.ts";
+import { ownCheckpoints } from "./checkpoints.ts";
+import { logFault } from "./fault_log.ts";
+import { isModel } from "./model_sizes.ts";
+import { isOwn } from "./own_files.ts";
 import { problem } from "./problem.ts";
+import { liesInside } from "./roots.ts";
 import type { RunView } from "./runs.ts";
 
 /** Tokens of a prompt that are looked at. */
@@ -63,8 +68,12 @@ interface Bench {
   parameters: Map<string, Parameters>;
 }
 
-/** Creates an explorer; nothing is opened before the first question. */
-export function createExplorer(): Explorer {
+/**
+ * Creates an explorer; nothing is opened before the first question.
+ *
+ * @param roots folders that models and tokenizers are read from, the folder of the runs among them
+ */
+export function createExplorer(roots: readonly string[]): Explorer {
   let bench: Bench | undefined;
   let waiting = 0;
   let turn: Promise<unknown> = Promise.resolve();
@@ -82,10 +91,15 @@ export function createExplorer(): Explorer {
     if (bench?.sizes !== sizes) close();
     if (!bench) {
       const gpu = await Gpu.open();
-      await assertSelfCheck(gpu);
-      const context = Math.min(config.contextLength, MAX_PROMPT_TOKENS);
-      const network = await prepareNetwork(gpu, config, { batch: 1, context, training: false });
-      bench = { sizes, gpu, network, parameters: new Map() };
+      try {
+        await assertSelfCheck(gpu);
+        const context = Math.min(config.contextLength, MAX_PROMPT_TOKENS);
+        const network = await prepareNetwork(gpu, config, { batch: 1, context, training: false });
+        bench = { sizes, gpu, network, parameters: new Map() };
+      } catch (error) {
+        gpu.close();
+        throw error;
+      }
     }
     const { gpu, network } = bench;
     let parameters = bench.parameters.get(key);
@@ -96,7 +110,12 @@ export function createExplorer(): Explorer {
         bench.parameters.delete(oldest);
       }
       parameters = createParameters(gpu, parameterShapes(config));
-      await uploadParameters(gpu, parameters, (name) => source.read(name));
+      try {
+        await uploadParameters(gpu, parameters, (name) => source.read(name));
+      } catch (error) {
+        destroyParameters(gpu, parameters);
+        throw error;
+      }
     }
     bench.parameters.delete(key);
     bench.parameters.set(key, parameters);
@@ -105,12 +124,18 @@ export function createExplorer(): Explorer {
 
   async function answer(run: RunView, request: AttentionRequest): Promise<AttentionAnswer> {
     const { prompt, model, threshold = DEFAULT_THRESHOLD } = request;
-    const source = await sourceOf(run, model);
-    const { settings } = run.config!;
-    const tokenizer = await loadTokenizer((settings.tokenizer ?? settings.model) as string);
-    const all = Array.from(tokenizer.encode(prompt));
+    const source = await sourceOf(run, model, roots);
+    const tokenizer = await tokenizerOf(run, roots);
+    const all = await usable(`${run.name}'s tokenizer`, () => Array.from(tokenizer.encode(prompt)));
     if (all.length === 0) throw problem(400, "Cannot look at an empty prompt");
-    const { gpu, network, parameters } = await load(source);
+    const { vocabularySize } = source.config;
+    if (!all.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize)) {
+      throw problem(
+        409,
+        `Cannot look into ${run.name} as its tokenizer is another model's: this one has ${vocabularySize} tokens`,
+      );
+    }
+    const { gpu, network, parameters } = await usable(`${run.name}'s ${model} model`, () => load(source));
     const tokens = all.slice(0, network.shape.context);
     const pattern = await readAttention(gpu, network, parameters, tokens, source.gateBias);
 
@@ -160,7 +185,6 @@ export function createExplorer(): Explorer {
       if (waiting >= MAX_WAITING) throw problem(503, "Too many prompts are waiting: try again in a moment");
       waiting++;
       const mine = turn.then(() => answer(run, request)).catch((error) => {
-        if (error instanceof UserError) throw problem(409, error.message);
         if (!(error instanceof AdapterError || error instanceof DeviceError)) throw error;
         // The next question opens the device anew.
         close();
@@ -173,16 +197,81 @@ export function createExplorer(): Explorer {
   };
 }
 
+/**
+ * Does what reads files that anyone may have written: what they hold wrong is a conflict, not a fault of ours. The
+ * readers' own words may quote a file, and go nowhere.
+ *
+ * @param what is read, for the client
+ * @throws {HTTPException} 409
+ */
+async function usable<Result>(what: string, read: () => Result | Promise<Result>): Promise<Result> {
+  try {
+    return await read();
+  } catch (error) {
+    if (error instanceof HTTPException || error instanceof AdapterError || error instanceof DeviceError) {
+      throw error;
+    }
+    logFault(`reading ${what}`, error);
+    throw problem(409, `Cannot use ${what}: it is damaged, or of another kind`);
+  }
+}
+
+/**
+ * Asserts that a file is one that the server may read.
+ *
+ * @throws {HTTPException} 409 when it lies elsewhere by its real path, is no file or too large
+ */
+async function checkReadable(path: string, maxBytes: number, roots: readonly string[]): Promise<void> {
+  if (!await liesInside(path, roots)) {
+    throw problem(
+      409,
+      `Cannot read ${path} as it lies in no folder that is served, or is not there: ` +
+        "start the server with --models and its folder",
+    );
+  }
+  const { isFile, size } = await usable(path, () => Deno.stat(path));
+  if (!isFile || size > maxBytes) {
+    throw problem(409, `Cannot read ${path} as it must be a file of at most ${maxBytes} bytes`);
+  }
+}
+
+/** The run's own tokenizer, or the one that its settings name. */
+async function tokenizerOf(run: RunView, roots: readonly string[]): Promise<Tokenizer> {
+  const { tokenizer, model } = run.config!.settings;
+  let path = join(run.path, "tokenizer.json");
+  if (!await isOwn(path, "isFile")) path = join(run.path, "model", "tokenizer.json");
+  if (!await isOwn(path, "isFile")) {
+    const named = tokenizer ?? model;
+    if (typeof named !== "string") throw problem(409, `Cannot look into ${run.name} as it has no tokenizer`);
+    path = resolve(named);
+    if (await liesInside(path, roots) && await isOwn(path, "isDirectory")) {
+      path = join(path, "tokenizer.json");
+    }
+  }
+  await checkReadable(path, MAX_JSON_BYTES, roots);
+  return await usable(`${run.name}'s tokenizer`, () => loadTokenizer(path));
+}
+
 /** The run's weights: the finished model's, else the newest checkpoint's; or the dense model that it began with. */
-async function sourceOf(run: RunView, model: AttentionRequest["model"]): Promise<Source> {
+async function sourceOf(
+  run: RunView,
+  model: AttentionRequest["model"],
+  roots: readonly string[],
+): Promise<Source> {
   const { config } = run;
   if (!config) throw problem(409, `Cannot look into ${run.name} as it is no whole run`);
-  const settings = config.settings as { model?: string; sparse?: boolean; gateBias: number };
+  const { settings } = config;
   const pretraining = config.command === "pretrain";
   if (model === "dense" && !pretraining) {
-    const folder = settings.model!;
-    if (!await exists(folder)) throw problem(409, `Cannot look at the dense model as ${folder} is not here`);
-    return await folderSource(folder, { kind: "dense", step: null }, undefined);
+    const own = join(run.path, "dense");
+    const weights = { kind: "dense", step: null } as const;
+    if (await isOwn(join(own, "config.json"), "isFile")) {
+      return await folderSource(own, weights, undefined, roots);
+    }
+    if (typeof settings.model !== "string") {
+      throw problem(409, `Cannot look at the dense model as ${run.name} does not say which it began with`);
+    }
+    return await folderSource(resolve(settings.model), weights, undefined, roots);
   }
   if (pretraining && (model === "sparse") !== (settings.sparse === true)) {
     throw problem(
@@ -192,22 +281,31 @@ async function sourceOf(run: RunView, model: AttentionRequest["model"]): Promise
       } one`,
     );
   }
-  const gateBias = model === "sparse" ? settings.gateBias : undefined;
+  const { gateBias } = settings;
+  if (model === "sparse" && !Number.isFinite(gateBias)) {
+    throw problem(409, `Cannot look at the sparse model as ${run.name} does not say the bias of its gates`);
+  }
+  const bias = model === "sparse" ? gateBias as number : undefined;
   const folder = join(run.path, "model");
-  if (await exists(join(folder, "config.json"))) {
-    return await folderSource(folder, { kind: "model", step: null }, gateBias);
+  if (await isOwn(join(folder, "config.json"), "isFile")) {
+    return await folderSource(folder, { kind: "model", step: null }, bias, roots);
   }
   const phase = pretraining ? "pretrain" : "sparse";
-  const { checkpoints } = await listCheckpoints(join(run.path, "checkpoints"));
+  const { checkpoints } = await ownCheckpoints(join(run.path, "checkpoints"));
   const newest = checkpoints.findLast((entry) => entry.phase === phase);
   if (!newest) throw problem(409, `Cannot look at the ${model} model as the run has no checkpoint yet`);
-  const checkpoint = await readCheckpoint(newest.path);
-  const shapes = new Map(parameterShapes(config.model.config).map(({ name, shape }) => [name, shape]));
+  const sizes = config.model.config;
+  if (!isModel(sizes)) {
+    throw problem(409, `Cannot look into ${run.name} as it does not say its model's sizes`);
+  }
+  await checkReadable(newest.path, Infinity, roots);
+  const checkpoint = await usable(newest.path, () => readCheckpoint(newest.path));
+  const shapes = new Map(parameterShapes(sizes).map(({ name, shape }) => [name, shape]));
   return {
-    key: newest.path,
+    key: `${newest.path} ${newest.written}`,
     weights: { kind: "checkpoint", step: newest.step },
-    config: config.model.config,
-    gateBias,
+    config: sizes,
+    gateBias: bias,
     read: (name) => checkpoint.read(`weight.${name}`, shapes.get(name)!),
   };
 }
@@ -216,10 +314,20 @@ async function folderSource(
   folder: string,
   weights: AttentionAnswer["weights"],
   gateBias: number | undefined,
+  roots: readonly string[],
 ): Promise<Source> {
-  const config = await readModelConfig(folder);
-  const source = await openWeights(folder, config);
-  const { mtime } = await Deno.stat(join(folder, "config.json"));
+  const configPath = join(folder, "config.json");
+  await checkReadable(configPath, MAX_SMALL_JSON_BYTES, roots);
+  const config = await usable(configPath, () => readModelConfig(folder));
+  if (!isModel(config)) throw problem(409, `Cannot use ${configPath}: its sizes are no model's`);
+  // The whole model or shards of it, by whatever names an index gives them.
+  for await (const { name } of Deno.readDir(folder)) {
+    const path = join(folder, name);
+    if (name.endsWith(".index.json")) await checkReadable(path, MAX_SMALL_JSON_BYTES, roots);
+    else if (name.endsWith(".safetensors")) await checkReadable(path, Infinity, roots);
+  }
+  const source = await usable(`the safetensors in ${folder}`, () => openWeights(folder, config));
+  const { mtime } = await Deno.stat(configPath);
   return {
     key: `${folder} ${mtime?.getTime()}`,
     weights,

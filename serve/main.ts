@@ -8,6 +8,7 @@ import { constants, setPriority } from "node:os";
 import { runCommand, stopSignal } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { helpText, parseCommand, resolveSettings } from "../pipeline/settings.ts";
+import { surviveFaults } from "./fault_log.ts";
 import { startServer } from "./server.ts";
 import { SERVE } from "./settings.ts";
 
@@ -22,7 +23,7 @@ async function serve(args: string[]): Promise<void> {
     );
     return;
   }
-  const { runs, host, port, allowHost } = await resolveSettings(SERVE, parsed);
+  const { runs, host, port, allowHost, models } = await resolveSettings(SERVE, parsed);
   const token = Deno.env.get("SPARSE_ATTENTION_TOKEN") || undefined;
   if (token !== undefined && !/^[A-Za-z0-9._~-]+$/.test(token)) {
     throw usageError(
@@ -38,7 +39,7 @@ async function serve(args: string[]): Promise<void> {
   setPriority(constants.priority.PRIORITY_LOW);
   let server: Awaited<ReturnType<typeof startServer>>;
   try {
-    server = await startServer({ runs, host, port, token, allowedHosts: allowHost });
+    server = await startServer({ runs, host, port, token, allowedHosts: allowHost, models });
   } catch (error) {
     throw usageError(`Cannot listen on ${host}, port ${port}: ${(error as Error).message}`, { cause: error });
   }
@@ -48,6 +49,7 @@ async function serve(args: string[]): Promise<void> {
       ? "beyond loopback: everything needs the token in this address; put TLS in front on a network you do not trust"
       : "reading is free on this machine; pausing, stopping and changing the slack need the token in this address",
   );
+  surviveFaults();
   const stop = stopSignal(() => console.error("closing"));
   stop.addEventListener("abort", () => server.close());
   await server.finished;

@@ -5,7 +5,6 @@
  * @module
  */
 import { join } from "node:path";
-import { type CheckpointEntry, listCheckpoints } from "../pipeline/checkpoint.ts";
 import { type ControlRequest, readControl, requestControl, type SlackChange } from "../pipeline/control.ts";
 import { UserError } from "../pipeline/errors.ts";
 import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
@@ -21,6 +20,7 @@ import type {
   RunOverview,
   RunStatus,
 } from "./api.ts";
+import { ownCheckpoints } from "./checkpoints.ts";
 
 /** Rows over which speed is taken. */
 const SPEED_WINDOW = 50;
@@ -157,19 +157,16 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     },
 
     async checkpoints({ path }) {
-      const folder = join(path, "checkpoints");
-      if (!await isOwn(folder, "isDirectory")) return { checkpoints: [], torn: [] };
-      const { checkpoints, torn } = await listCheckpoints(folder);
-      const describe = async ({ path, phase, step }: CheckpointEntry) => {
-        const { size, mtime } = await Deno.stat(path);
-        const written = mtime?.toISOString() ?? "";
-        return { file: path.slice(folder.length + 1), phase, step, bytes: size, written };
-      };
-      const described = await Promise.allSettled(checkpoints.map(describe));
+      const { checkpoints, torn } = await ownCheckpoints(join(path, "checkpoints"));
       return {
-        // A checkpoint may be pruned between being listed and being looked at.
-        checkpoints: described.filter((result) => result.status === "fulfilled").map(({ value }) => value),
-        torn: torn.map((path) => path.slice(folder.length + 1)),
+        checkpoints: checkpoints.map(({ file, phase, step, bytes, written }) => ({
+          file,
+          phase,
+          step,
+          bytes,
+          written,
+        })),
+        torn,
       };
     },
 

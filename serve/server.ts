@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { fileURLToPath } from "node:url";
 import { createApp } from "./app.ts";
 import { readAssets } from "./assets.ts";
 import { createExplorer } from "./explorer.ts";
@@ -19,6 +20,8 @@ export interface ServerOptions {
   token?: string;
   /** Names that the server may be asked by, besides its host, localhost and addresses. */
   allowedHosts?: readonly string[];
+  /** Folders that models may be read from, besides the runs and the project's own data. */
+  models?: readonly string[];
 }
 
 /** A server that listens. */
@@ -32,6 +35,8 @@ export interface RunningServer {
   close(): Promise<void>;
 }
 
+/** The embedded models. */
+const DATA = fileURLToPath(new URL("../data/", import.meta.url));
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|::1|\[::1\])$/;
 
 /**
@@ -45,7 +50,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     crypto.getRandomValues(new Uint8Array(24)).toBase64({ alphabet: "base64url" });
   const tokenToRead = !LOOPBACK.test(host);
   const stopping = new AbortController();
-  const explorer = createExplorer();
+  const explorer = createExplorer([runs, DATA, ...options.models ?? []]);
   const app = createApp({
     runs: openRuns(runs),
     explorer,

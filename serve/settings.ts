@@ -32,5 +32,12 @@ export const SERVE = {
     help: "name that the server may be asked by, as behind a proxy; repeatable",
     group: "Server",
   },
+  models: {
+    kind: "paths",
+    value: [],
+    placeholder: "PATH",
+    help: "folder that the dense models of runs may be read from, besides the runs' and data/; repeatable",
+    group: "Server",
+  },
   debug: SPARSIFY.debug,
 } as const satisfies SettingsTable;

@@ -17,7 +17,7 @@ import { writeTinyModel } from "../support/tiny_model.ts";
 const PROMPT = "12+34=";
 const PAIRS = 2 * 2 * 6 * 7 / 2;
 
-async function site() {
+async function site(models?: string[]) {
   const folder = await temporaryFolder();
   const dense = join(folder.path, "dense");
   await writeTinyModel(dense);
@@ -29,13 +29,24 @@ async function site() {
     model: { ...config.model, config: await readModelConfig(dense) },
   });
   const runs = openRuns(join(folder.path, "runs"));
-  const explorer = createExplorer();
+  const explorer = createExplorer([runs.folder, ...models ?? [dense]]);
   return {
+    folder: folder.path,
     dense,
+    /** Changes what the run's config.json says. */
+    async configure(change: { settings?: Record<string, unknown>; sizes?: Record<string, unknown> }) {
+      const path = join(run.path, "config.json");
+      const { settings, model, ...rest } = await readRunConfig(path);
+      await writeJson(path, {
+        ...rest,
+        settings: { ...settings, ...change.settings },
+        model: { ...model, config: { ...model.config, ...change.sizes } },
+      });
+    },
     run: run.path,
     explorer,
     ask: async (model: ExplorerModel, prompt = PROMPT, threshold = 0) =>
-      await explorer.ask((await runs.view("r"))!, { prompt, model, threshold }),
+      await explorer.ask((await openRuns(runs.folder).view("r"))!, { prompt, model, threshold }),
     async [Symbol.asyncDispose]() {
       explorer.close();
       await folder[Symbol.asyncDispose]();
@@ -114,7 +125,7 @@ explorerTest("a prompt is cut after the model's positions, and one without token
 explorerTest("a dense model that is gone, and weights that are damaged, are said to be so", async () => {
   await using site_ = await site();
   await Deno.writeTextFile(join(site_.dense, "model.safetensors"), "damaged");
-  assert((await refused(site_.ask("dense"), 409)).includes("model.safetensors"));
+  assert((await refused(site_.ask("dense"), 409)).includes("safetensors"));
   await Deno.remove(join(site_.dense, "config.json"));
   await refused(site_.ask("dense"), 409);
 });
@@ -127,3 +138,127 @@ explorerTest("questions wait their turn, and too many are turned away", async ()
   for (const { reason } of turnedAway as PromiseRejectedResult[]) assertEquals(reason.status, 503);
   assertEquals((await site_.ask("dense")).open, PAIRS, "and then there is room again");
 });
+
+explorerTest(
+  "what a run names is read only where the server was told to serve, and never quoted",
+  async () => {
+    await using site_ = await site([]);
+    const { ask, configure, run, dense, folder } = site_;
+    const secret = join(folder, "secret");
+    await Deno.writeTextFile(secret, "root:x:0:0:the-canary-sings");
+    assert((await refused(ask("dense"), 409)).includes("--models"), "the dense model lies outside");
+    await writeTinyModel(join(run, "model"));
+    await ask("sparse");
+    await Deno.remove(join(run, "model", "tokenizer.json"));
+    for (const named of [secret, "/etc/passwd", "/dev/zero", join(folder, "..")]) {
+      await configure({ settings: { tokenizer: named } });
+      const words = await refused(ask("sparse"), 409);
+      assert(words.includes("--models") && !/root|canary/.test(words), words);
+      await configure({ settings: { tokenizer: undefined, model: named } });
+      for (const model of ["sparse", "dense"] as const) {
+        const words = await refused(ask(model), 409);
+        assert(words.includes("--models") && !/root|canary/.test(words), words);
+      }
+    }
+    // By links inside the run's own folder.
+    await Deno.symlink(secret, join(run, "model", "tokenizer.json"));
+    await Deno.symlink(secret, join(run, "tokenizer.json"));
+    await Deno.symlink(dense, join(run, "dense"));
+    await configure({ settings: { tokenizer: join(run, "model"), model: dense } });
+    for (const model of ["sparse", "dense"] as const) {
+      const words = await refused(ask(model), 409);
+      assert(words.includes("--models") && !/root|canary/.test(words), words);
+    }
+    // And a file of the run that is no tokenizer.
+    await Deno.remove(join(run, "tokenizer.json"));
+    await Deno.writeTextFile(join(run, "tokenizer.json"), "the-canary-sings");
+    assert(!/canary/.test(await refused(ask("sparse"), 409)));
+    await Deno.writeTextFile(join(run, "model", "config.json"), "the-canary-sings");
+    assert(!/canary/.test(await refused(ask("sparse"), 409)));
+  },
+);
+
+explorerTest("a run's own tokenizer and dense model come before those that its settings name", async () => {
+  await using site_ = await site([]);
+  await site_.configure({ settings: { model: "nowhere", tokenizer: "nowhere" } });
+  await writeTinyModel(join(site_.run, "dense"));
+  await Deno.copyFile(join(site_.dense, "tokenizer.json"), join(site_.run, "tokenizer.json"));
+  assertEquals((await site_.ask("dense")).weights.kind, "dense");
+});
+
+explorerTest("a folder of links is read where all of them end inside what is served", async () => {
+  await using site_ = await site();
+  const snapshot = join(site_.dense, "snapshot");
+  await Deno.mkdir(snapshot);
+  for (const name of ["config.json", "tokenizer.json", "model.safetensors"]) {
+    await Deno.symlink(join(site_.dense, name), join(snapshot, name));
+  }
+  await site_.configure({ settings: { model: snapshot } });
+  assertEquals((await site_.ask("dense")).open, PAIRS);
+});
+
+explorerTest(
+  "sizes, settings and tokenizers that are no model's are conflicts, not faults of ours",
+  async () => {
+    await using site_ = await site();
+    const { ask, configure, dense, run } = site_;
+    const weights = await openWeights(dense, await readModelConfig(dense));
+    const tensors = weights.parameters.map(({ name, shape }) => ({
+      name: `weight.${name}`,
+      shape: [...shape],
+      read: () => weights.read(name),
+    }));
+    await saveCheckpoint(join(run, "checkpoints"), { phase: "sparse", step: 7, state: {} }, tensors);
+    const whole = await readRunConfig(join(run, "config.json"));
+    const sizes = [
+      { layers: 1e9 },
+      { layers: 3 },
+      { heads: 1e9, width: 1e9 },
+      { width: undefined },
+      { width: "16" },
+      { vocabularySize: 1e300 },
+      { contextLength: null },
+      { layerNormEpsilon: "x" },
+    ];
+    for (const change of sizes) {
+      await configure({ sizes: change });
+      await refused(ask("sparse"), 409);
+      await writeJson(join(run, "config.json"), whole);
+    }
+    for (const settings of [{ model: 3 }, { model: undefined }, { model: ["a"] }, { model: { a: 1 } }]) {
+      await configure({ settings });
+      await refused(ask("dense"), 409);
+    }
+    for (
+      const settings of [{ gateBias: "3" }, { gateBias: undefined }, { tokenizer: 7 }, { tokenizer: {} }]
+    ) {
+      await writeJson(join(run, "config.json"), whole);
+      await configure({ settings });
+      await refused(ask("sparse"), 409);
+    }
+    await writeJson(join(run, "config.json"), whole);
+    const tokenizer = JSON.parse(await Deno.readTextFile(join(dense, "tokenizer.json")));
+    const larger = { ...tokenizer.model.vocab };
+    for (const entry of Object.keys(larger)) larger[entry] += 100;
+    for (
+      const json of [
+        "null",
+        "[]",
+        "3",
+        '{"model":null}',
+        '{"added_tokens":3}',
+        JSON.stringify({
+          ...tokenizer,
+          model: { ...tokenizer.model, vocab: larger },
+          added_tokens: [{ id: 200, content: "<|endoftext|>" }],
+        }),
+      ]
+    ) {
+      await Deno.writeTextFile(join(run, "tokenizer.json"), json);
+      await refused(ask("sparse"), 409);
+    }
+    const config = JSON.parse(await Deno.readTextFile(join(dense, "config.json")));
+    await writeJson(join(dense, "config.json"), { ...config, n_layer: 1e9 });
+    await refused(ask("dense"), 409);
+  },
+);

@@ -1,0 +1,52 @@
+/**
+ * Files of a run, looked at as what they are: a link is not followed, a pipe is not waited for, and what is too large is
+ * not read.
+ *
+ * @module
+ */
+import { inputError } from "../pipeline/errors.ts";
+import { kindOf, MAX_SMALL_JSON_BYTES, readJson, reasonOf } from "../pipeline/files.ts";
+
+/**
+ * What stands at the path itself; undefined when nothing does.
+ *
+ * @throws {UserError} when it cannot be looked at
+ */
+export async function ownInfo(path: string): Promise<Deno.FileInfo | undefined> {
+  try {
+    return await Deno.lstat(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+    throw inputError(`Cannot look at ${path}: ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+/** Whether a file, or a folder, stands at the path itself. */
+export async function isOwn(path: string, kind: "isFile" | "isDirectory"): Promise<boolean> {
+  return (await ownInfo(path).catch(() => undefined))?.[kind] ?? false;
+}
+
+/**
+ * A regular file of at most so many bytes; undefined when nothing stands there.
+ *
+ * @throws {UserError} when something else does, or it is larger
+ */
+export async function ownFile(path: string, maxBytes: number): Promise<Deno.FileInfo | undefined> {
+  const info = await ownInfo(path);
+  if (info && !info.isFile) {
+    throw inputError(`Cannot read ${path} as it must be a file: it is ${kindOf(info)}`);
+  }
+  if (info && info.size > maxBytes) {
+    throw inputError(`Cannot read ${path} as it must have at most ${maxBytes} bytes: ${info.size}`);
+  }
+  return info;
+}
+
+/**
+ * The value in a run's own file of JSON; undefined when there is none.
+ *
+ * @throws {UserError} when it cannot be read, or is no JSON
+ */
+export async function readOwnJson(path: string, maxBytes: number = MAX_SMALL_JSON_BYTES): Promise<unknown> {
+  return await ownFile(path, maxBytes) && await readJson(path, maxBytes);
+}
