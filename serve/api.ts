@@ -25,6 +25,9 @@ export const RUN_STATUSES = [
 /** One of {@link RUN_STATUSES}. */
 export type RunStatus = typeof RUN_STATUSES[number];
 
+/** Statuses in which a process is there to be steered. */
+export const LIVE: readonly RunStatus[] = ["preparing", "training", "paused"];
+
 /** A phase of a run and how far it is. */
 export interface PhaseProgress {
   phase: MetricRow["phase"];

@@ -10,7 +10,7 @@ import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
 import { type ControlRequest, SLACK_BOUND } from "../pipeline/control.ts";
 import { type MetricRow, metricsStream } from "../pipeline/metrics.ts";
-import type { AttentionRequest, HeadsAnswer, MetricsAnswer, RunDetail } from "./api.ts";
+import { type AttentionRequest, type HeadsAnswer, LIVE, type MetricsAnswer, type RunDetail } from "./api.ts";
 import type { Assets } from "./assets.ts";
 import { metricsCsv } from "./csv.ts";
 import type { Explorer } from "./explorer.ts";
@@ -19,7 +19,7 @@ import { openApiDocument } from "./openapi.ts";
 import { problem } from "./problem.ts";
 import { prometheusText } from "./prometheus.ts";
 import type { Runs, RunView } from "./runs.ts";
-import { answerHeaders, boundedRequest, knownHost, reportPolicy, tokenNeeded } from "./security.ts";
+import { answerHeaders, boundedRequest, knownHost, tokenNeeded } from "./security.ts";
 
 /** What the app is made of. */
 export interface AppOptions {
@@ -40,8 +40,6 @@ const MAX_BODY_BYTES = 16 << 10;
 /** A body that has not come within so many milliseconds is not waited for. */
 const BODY_TIMEOUT_MS = 10_000;
 const MAX_PROMPT_CHARACTERS = 4096;
-/** Statuses in which a process is there to be steered. */
-const LIVE = ["preparing", "training", "paused"];
 
 /** Creates the app. */
 export function createApp(options: AppOptions): Hono {
@@ -167,10 +165,10 @@ export function createApp(options: AppOptions): Hono {
   });
 
   app.get("/runs/:run/reports/:file", async (context) => {
-    const html = await runs.report(await runOf(context), context.req.param("file"));
-    if (html === undefined) return raise(404, "The run has no such report");
-    context.header("Content-Security-Policy", reportPolicy(html));
-    return context.html(html);
+    const report = await runs.report(await runOf(context), context.req.param("file"));
+    if (report === undefined) return raise(404, "The run has no such report");
+    context.header("Content-Security-Policy", report.policy);
+    return context.body(report.open(), 200, { "Content-Type": "text/html; charset=utf-8" });
   });
 
   for (const [path, { bytes, type, etag }] of assets) {

@@ -4,20 +4,32 @@
  *
  * @module
  */
-import { inputError } from "../pipeline/errors.ts";
+import { basename } from "node:path";
+import { EXIT, UserError } from "../pipeline/errors.ts";
 import { kindOf, MAX_SMALL_JSON_BYTES, readJson, reasonOf } from "../pipeline/files.ts";
+
+/** A file of a run that is not as it must be. */
+export class UnfitFileError extends UserError {
+  /** The file by its name, and what is wrong with it: "its state.json must be a file: it is a pipe". */
+  readonly complaint: string;
+
+  constructor(path: string, why: string, options?: ErrorOptions) {
+    super(EXIT.input, `Cannot use ${path} as it ${why}`, options);
+    this.complaint = `its ${basename(path)} ${why}`;
+  }
+}
 
 /**
  * What stands at the path itself; undefined when nothing does.
  *
- * @throws {UserError} when it cannot be looked at
+ * @throws {UnfitFileError} when it cannot be looked at
  */
 export async function ownInfo(path: string): Promise<Deno.FileInfo | undefined> {
   try {
     return await Deno.lstat(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
-    throw inputError(`Cannot look at ${path}: ${reasonOf(error)}`, { cause: error });
+    throw new UnfitFileError(path, `cannot be looked at: ${reasonOf(error)}`, { cause: error });
   }
 }
 
@@ -29,15 +41,13 @@ export async function isOwn(path: string, kind: "isFile" | "isDirectory"): Promi
 /**
  * A regular file of at most so many bytes; undefined when nothing stands there.
  *
- * @throws {UserError} when something else does, or it is larger
+ * @throws {UnfitFileError} when something else does, or it is larger
  */
 export async function ownFile(path: string, maxBytes: number): Promise<Deno.FileInfo | undefined> {
   const info = await ownInfo(path);
-  if (info && !info.isFile) {
-    throw inputError(`Cannot read ${path} as it must be a file: it is ${kindOf(info)}`);
-  }
+  if (info && !info.isFile) throw new UnfitFileError(path, `must be a file: it is ${kindOf(info)}`);
   if (info && info.size > maxBytes) {
-    throw inputError(`Cannot read ${path} as it must have at most ${maxBytes} bytes: ${info.size}`);
+    throw new UnfitFileError(path, `must have at most ${maxBytes} bytes: ${info.size}`);
   }
   return info;
 }

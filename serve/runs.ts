@@ -1,43 +1,52 @@
 /**
  * The runs of a folder, as another process left them or is writing them. Everything is read; nothing here writes but
- * the wishes of {@link requestControl}. A file that is torn, half-written or foreign is shown as such.
+ * the wishes of {@link requestControl}. A file that is torn, half-written or foreign is shown as such, and costs the
+ * other runs nothing.
  *
  * @module
  */
 import { join } from "node:path";
-import { type ControlRequest, readControl, requestControl, type SlackChange } from "../pipeline/control.ts";
-import { UserError } from "../pipeline/errors.ts";
-import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
-import { readRunConfig, type RunConfig } from "../pipeline/prepare_run.ts";
-import { isRunName, runIsLocked } from "../pipeline/run_folder.ts";
-import type { RunState } from "../pipeline/run_state.ts";
-import { createHealthWatch, healthSample } from "../pipeline/signatures.ts";
-import type {
-  CheckpointsAnswer,
-  NamedSignature,
-  PhaseProgress,
-  RunDetail,
-  RunOverview,
-  RunStatus,
-} from "./api.ts";
+import { type ControlRequest, requestControl } from "../pipeline/control.ts";
+import { EXIT, UserError } from "../pipeline/errors.ts";
+import { reasonOf } from "../pipeline/files.ts";
+import { isRunName } from "../pipeline/run_folder.ts";
+import { type CheckpointsAnswer, LIVE, type RunDetail, type RunOverview } from "./api.ts";
 import { ownCheckpoints } from "./checkpoints.ts";
+import { isOwn, ownInfo } from "./own_files.ts";
+import { problem } from "./problem.ts";
+import { openReport, type Report } from "./report_file.ts";
+import { oneLine, runControl, runSlackChanges, runSummary } from "./run_files.ts";
+import {
+  createRunMemory,
+  isAtWork,
+  readRun,
+  type RunMemory,
+  type RunView,
+  stampOf,
+  unreadable,
+  within,
+} from "./run_reader.ts";
 
-/** Rows over which speed is taken. */
-const SPEED_WINDOW = 50;
-/** Runs whose rows are held in memory at once. */
+export type { RunView };
+
+/** Runs whose rows are held in memory at once, and how many rows they may have together. */
 const RUNS_IN_MEMORY = 16;
+const ROWS_IN_MEMORY = 500_000;
 /** Milliseconds for which what was read of a run is taken as fresh. */
 const FRESH_MS = 250;
+/** Milliseconds for which a run, or the list of all, is waited for: then what is known is shown. */
+const PATIENCE_MS = 3000;
+/** A list that takes longer than so many milliseconds is shown again for as long as it took. */
+const SLOW_LIST_MS = 500;
+/** Runs that are listed: of a folder with more, those begun last. */
+export const MOST_RUNS = 1000;
+const READ_AT_ONCE = 4;
+const LOOKED_AT_ONCE = 64;
+const MOST_REPORTS = 100;
+const MOST_ENTRIES = 10_000;
 const REPORT = /^[A-Za-z0-9][A-Za-z0-9._-]*\.html$/;
-
-/** What was read of one run. */
-export interface RunView {
-  readonly name: string;
-  readonly path: string;
-  readonly config: RunConfig | undefined;
-  readonly rows: readonly MetricRow[];
-  readonly overview: RunOverview;
-}
+/** Files that a run's overview is made of. */
+const OF_OVERVIEW = ["config.json", "metrics.arrows", "state.json", "summary.json"];
 
 /** The runs of a folder. */
 export interface Runs {
@@ -47,21 +56,25 @@ export interface Runs {
   view(name: string): Promise<RunView | undefined>;
   detail(view: RunView): Promise<RunDetail>;
   checkpoints(view: RunView): Promise<CheckpointsAnswer>;
-  /** A report's text, or undefined when the run has none of this name. */
-  report(view: RunView, file: string): Promise<string | undefined>;
+  /**
+   * A report, or undefined when the run has none of this name.
+   *
+   * @throws {HTTPException} when it is too large
+   */
+  report(view: RunView, file: string): Promise<Report | undefined>;
+  /**
+   * Changes what is wanted of a run.
+   *
+   * @throws {HTTPException} when its control.json is damaged or cannot be written
+   */
   control(view: RunView, change: Partial<ControlRequest>): Promise<ControlRequest>;
 }
 
 interface Entry {
-  reader: MetricsReader;
-  rows: MetricRow[];
-  /** One watch a phase, which has seen all rows. */
-  watches: Map<MetricRow["phase"], ReturnType<typeof createHealthWatch>>;
-  signatures: NamedSignature[];
-  config: RunConfig | undefined;
+  memory: RunMemory;
   view: RunView | undefined;
   readAt: number;
-  reading: Promise<RunView> | undefined;
+  reading: Promise<void> | undefined;
 }
 
 /**
@@ -71,72 +84,97 @@ interface Entry {
  */
 export function openRuns(folder: string, now: () => number = () => performance.now()): Runs {
   const entries = new Map<string, Entry>();
+  /** Overviews of runs that ended, with the stamps of the files that they were made of. */
+  const ended = new Map<string, { stamp: string; overview: RunOverview }>();
+  let listing: Promise<RunOverview[]> | undefined;
+  let listed: { overviews: RunOverview[]; until: number } | undefined;
 
   /** A run's folder, unless the name is none of a run, or the folder is elsewhere by a symbolic link. */
   async function pathOf(name: string): Promise<string | undefined> {
     if (!isRunName(name)) return undefined;
     const path = join(folder, name);
-    try {
-      return (await Deno.lstat(path)).isDirectory ? path : undefined;
-    } catch {
-      return undefined;
-    }
+    return await isOwn(path, "isDirectory") ? path : undefined;
   }
 
-  async function view(name: string): Promise<RunView | undefined> {
+  function entryOf(name: string, path: string): Entry {
+    const entry = entries.get(name) ??
+      { memory: createRunMemory(path), view: undefined, readAt: -Infinity, reading: undefined };
+    // The one used last goes to the end; the first is the one not used for longest.
+    entries.delete(name);
+    entries.set(name, entry);
+    let rows = 0;
+    for (const { memory } of entries.values()) rows += memory.rows.length;
+    for (const [oldest, { memory }] of entries) {
+      if (oldest === name || (entries.size <= RUNS_IN_MEMORY && rows <= ROWS_IN_MEMORY)) break;
+      entries.delete(oldest);
+      rows -= memory.rows.length;
+    }
+    return entry;
+  }
+
+  async function view(name: string, patience = PATIENCE_MS): Promise<RunView | undefined> {
     const path = await pathOf(name);
     if (path === undefined) {
       entries.delete(name);
       return undefined;
     }
-    let entry = entries.get(name);
-    if (!entry) {
-      entry = {
-        reader: createMetricsReader(join(path, "metrics.arrows")),
-        rows: [],
-        watches: new Map(),
-        signatures: [],
-        config: undefined,
-        view: undefined,
-        readAt: -Infinity,
-        reading: undefined,
-      };
-    }
-    // The one used last goes to the end; the first is the one not used for longest.
-    entries.delete(name);
-    entries.set(name, entry);
-    if (entries.size > RUNS_IN_MEMORY) entries.delete(entries.keys().next().value!);
+    const entry = entryOf(name, path);
     if (entry.view && now() - entry.readAt < FRESH_MS) return entry.view;
-    const current = entry;
-    current.reading ??= readRun(name, path, current).then((read) => {
-      current.view = read;
-      current.readAt = now();
-      return read;
-    }).finally(() => current.reading = undefined);
-    return await current.reading;
+    entry.reading ??= readRun(name, path, entry.memory, patience).then((read) => {
+      entry.view = read;
+      entry.readAt = now();
+    }).finally(() => entry.reading = undefined);
+    // The metrics have their own patience, and a disk that does not answer at all gets as much again.
+    if (await within(entry.reading, 2 * PATIENCE_MS) === "done") return entry.view;
+    return entry.view ?? unreadable(name, path, "it cannot be read now: the disk does not answer");
+  }
+
+  async function stampOfRun(path: string): Promise<string> {
+    const infos = await Promise.all(
+      OF_OVERVIEW.map((file) => ownInfo(join(path, file)).catch(() => undefined)),
+    );
+    return infos.map(stampOf).join();
+  }
+
+  async function overview(name: string, patience: number): Promise<RunOverview | undefined> {
+    const path = join(folder, name);
+    const stamp = await stampOfRun(path);
+    const known = ended.get(name);
+    if (known?.stamp === stamp && !await isAtWork(path).catch(() => true)) return known.overview;
+    const found = await view(name, patience);
+    if (found?.settled && !LIVE.includes(found.overview.status)) {
+      ended.set(name, { stamp, overview: found.overview });
+    } else ended.delete(name);
+    return found?.overview;
+  }
+
+  async function readList(): Promise<RunOverview[]> {
+    const begun = performance.now();
+    const { names, links } = await namesIn(folder);
+    const overviews = links.map((name) =>
+      unreadable(name, join(folder, name), "left out: a symbolic link").overview
+    );
+    await inTurn(names, READ_AT_ONCE, async (name) => {
+      const left = Math.max(0, begun + PATIENCE_MS - performance.now());
+      const found = await overview(name, left);
+      if (found) overviews.push(found);
+    });
+    const here = new Set(names);
+    for (const name of ended.keys()) if (!here.has(name)) ended.delete(name);
+    overviews.sort((a, b) => (b.updated ?? "").localeCompare(a.updated ?? "") || (a.name < b.name ? -1 : 1));
+    const took = performance.now() - begun;
+    listed = took > SLOW_LIST_MS ? { overviews, until: performance.now() + took } : undefined;
+    return overviews;
   }
 
   return {
     folder,
-    view,
+    view: (name) => view(name),
 
     async list() {
-      const names: string[] = [];
-      try {
-        for await (const { name, isDirectory } of Deno.readDir(folder)) {
-          if (isDirectory && isRunName(name)) names.push(name);
-        }
-      } catch (error) {
-        if (!(error instanceof Deno.errors.NotFound)) throw error;
-      }
-      const overviews: RunOverview[] = [];
-      for (const name of names) {
-        const found = await view(name);
-        if (found) overviews.push(found.overview);
-      }
-      return overviews.sort((a, b) =>
-        (b.updated ?? "").localeCompare(a.updated ?? "") || (a.name < b.name ? -1 : 1)
-      );
+      if (listed && performance.now() < listed.until) return listed.overviews;
+      listing ??= readList().finally(() => listing = undefined);
+      return await listing;
     },
 
     async detail({ path, config, overview }) {
@@ -149,186 +187,88 @@ export function openRuns(folder: string, now: () => number = () => performance.n
         layers,
         heads,
         context: contextLength,
-        summary: await readJson<Record<string, unknown>>(join(path, "summary.json")) ?? null,
-        control: await readControl(path).catch(() => ({ paused: false, stop: false, slack: null })),
-        slack_changes: await readJson<SlackChange[]>(join(path, "slack.json")) ?? [],
+        summary: await runSummary(path),
+        control: await runControl(path).catch(() => ({ paused: false, stop: false, slack: null })),
+        slack_changes: await runSlackChanges(path),
         reports: await listReports(path),
       };
     },
 
     async checkpoints({ path }) {
       const { checkpoints, torn } = await ownCheckpoints(join(path, "checkpoints"));
-      return {
-        checkpoints: checkpoints.map(({ file, phase, step, bytes, written }) => ({
-          file,
-          phase,
-          step,
-          bytes,
-          written,
-        })),
-        torn,
-      };
+      return { checkpoints: checkpoints.map(({ path: _, ...checkpoint }) => checkpoint), torn };
     },
 
     async report({ path }, file) {
       if (!REPORT.test(file) || !await isOwn(join(path, file), "isFile")) return undefined;
-      return await Deno.readTextFile(join(path, file));
+      return await openReport(join(path, file));
     },
 
-    async control({ path }, change) {
-      return await requestControl(path, change);
+    async control({ name, path }, change) {
+      try {
+        // Nothing but a file is opened.
+        await runControl(path);
+        return await requestControl(path, change);
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error;
+        const isFull = error.exitCode === EXIT.device;
+        throw problem(
+          isFull ? 503 : 409,
+          `Cannot steer ${name} as its control.json ${isFull ? "cannot be written" : "is damaged"}`,
+        );
+      }
     },
   };
 }
 
-/** Whether something stands at the path itself, not at the end of a symbolic link. */
-async function isOwn(path: string, kind: "isFile" | "isDirectory"): Promise<boolean> {
-  try {
-    return (await Deno.lstat(path))[kind];
-  } catch {
-    return false;
-  }
+/** Does something to each, so many at once. */
+async function inTurn<Item>(
+  items: readonly Item[],
+  count: number,
+  act: (item: Item) => Promise<void>,
+): Promise<void> {
+  const rest = items.values();
+  await Promise.all(Array.from({ length: count }, async () => {
+    for (const item of rest) await act(item);
+  }));
 }
 
-async function readJson<T>(path: string): Promise<T | undefined> {
-  if (!await isOwn(path, "isFile")) return undefined;
+/** Names of the runs in a folder, and of links that are named as runs; those begun last where there are many. */
+async function namesIn(folder: string): Promise<{ names: string[]; links: string[] }> {
+  const names: string[] = [];
+  const links: string[] = [];
   try {
-    return JSON.parse(await Deno.readTextFile(path));
-  } catch {
-    return undefined;
+    for await (const { name, isDirectory, isSymlink } of Deno.readDir(folder)) {
+      if (!isRunName(name)) continue;
+      if (isDirectory) names.push(name);
+      else if (isSymlink && links.length < MOST_RUNS) links.push(name);
+    }
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return { names, links };
+    throw problem(503, `Cannot list the runs in ${folder}: ${oneLine(reasonOf(error))}`);
   }
+  if (names.length <= MOST_RUNS) return { names, links };
+  const begun = new Map<string, number>();
+  await inTurn(names, LOOKED_AT_ONCE, async (name) => {
+    const info = await ownInfo(join(folder, name, "config.json")).catch(() => undefined);
+    begun.set(name, info?.mtime?.getTime() ?? -Infinity);
+  });
+  names.sort((a, b) => begun.get(a) === begun.get(b) ? 0 : begun.get(b)! > begun.get(a)! ? 1 : -1);
+  return { names: names.slice(0, MOST_RUNS), links };
 }
 
 async function listReports(path: string): Promise<RunDetail["reports"]> {
   const reports: RunDetail["reports"] = [];
+  let entries = 0;
   try {
     for await (const { name, isFile } of Deno.readDir(path)) {
-      if (isFile && REPORT.test(name)) {
-        reports.push({ file: name, bytes: (await Deno.stat(join(path, name))).size });
-      }
+      if (++entries > MOST_ENTRIES || reports.length >= MOST_REPORTS) break;
+      if (!isFile || !REPORT.test(name)) continue;
+      const info = await ownInfo(join(path, name));
+      if (info?.isFile) reports.push({ file: name, bytes: info.size });
     }
   } catch {
     // The run was deleted meanwhile.
   }
   return reports.sort((a, b) => a.file < b.file ? -1 : 1);
-}
-
-async function readRun(name: string, path: string, entry: Entry): Promise<RunView> {
-  let problem: string | null = null;
-  const explain = (error: unknown): void => {
-    problem ??= error instanceof Error ? error.message.split("\n")[0] : String(error);
-  };
-  if (!entry.config) {
-    const configPath = join(path, "config.json");
-    if (!await isOwn(configPath, "isFile")) {
-      problem = "not a run: it has no config.json";
-    } else {
-      try {
-        entry.config = await readRunConfig(configPath);
-      } catch (error) {
-        explain(error instanceof UserError ? "its config.json is damaged" : error);
-      }
-    }
-  }
-  const metricsPath = join(path, "metrics.arrows");
-  let updated: Date | null = null;
-  if (entry.config && await isOwn(metricsPath, "isFile")) {
-    try {
-      const fresh = await entry.reader.read();
-      for (const row of fresh) entry.rows.push(row);
-      watchHealth(entry, entry.config, fresh);
-      updated = (await Deno.stat(metricsPath)).mtime;
-    } catch (error) {
-      explain(error instanceof UserError ? "its metrics file is of another version, or damaged" : error);
-    }
-  }
-  const state = await readJson<RunState>(join(path, "state.json"));
-  const status = problem ? "broken" : await statusOf(path, state);
-  const since = state?.since ? new Date(state.since) : null;
-  if (since && !(updated && updated > since)) updated = since;
-  const { config, rows } = entry;
-  const phases = phasesOf(config, rows);
-  const last = rows.at(-1);
-  const speed = config && status === "training" ? speedOf(rows) : undefined;
-  const stepsLeft = phases.reduce((sum, { step, steps }) => sum + Math.max(0, steps - step), 0);
-  const { open_by_head: _, expected_open_by_head: __, ...plain } = last ?? {} as MetricRow;
-  return {
-    name,
-    path,
-    config,
-    rows,
-    overview: {
-      name,
-      command: config?.command ?? null,
-      status,
-      problem: problem ?? state?.error ?? null,
-      phases,
-      last: last ? plain : null,
-      evaluation: evaluationOf(rows),
-      tokens_per_second: speed?.tokensPerSecond ?? null,
-      seconds_left: speed ? stepsLeft * speed.secondsPerStep : null,
-      signatures: [...entry.signatures],
-      updated: updated?.toISOString() ?? null,
-    },
-  };
-}
-
-async function statusOf(path: string, state: RunState | undefined): Promise<RunStatus> {
-  if (await runIsLocked(path)) {
-    return state?.state === "training" || state?.state === "paused" ? state.state : "preparing";
-  }
-  if (await isOwn(join(path, "summary.json"), "isFile")) return "finished";
-  return state?.state === "stopped" || state?.state === "failed" ? state.state : "interrupted";
-}
-
-/** The phases that a run consists of, by its settings. */
-function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): PhaseProgress[] {
-  if (!config || config.command === "circuits") return [];
-  const { steps, control } = config.settings as { steps: number; control?: boolean };
-  const names: MetricRow["phase"][] = config.command === "pretrain"
-    ? ["pretrain"]
-    : control
-    ? ["sparse", "control"]
-    : ["sparse"];
-  return names.map((phase) => ({
-    phase,
-    step: rows.findLast((row) => row.phase === phase)?.step ?? 0,
-    steps,
-  }));
-}
-
-function evaluationOf(rows: readonly MetricRow[]): RunOverview["evaluation"] {
-  const row = rows.findLast(({ phase, validation_ce }) => phase !== "control" && validation_ce !== null);
-  return row ? { step: row.step, validation_ce: row.validation_ce!, open_fraction: row.open_fraction } : null;
-}
-
-/** Speed over the last rows that one process wrote in one phase. */
-function speedOf(
-  rows: readonly MetricRow[],
-): { tokensPerSecond: number; secondsPerStep: number } | undefined {
-  const last = rows.at(-1);
-  if (!last) return undefined;
-  let first = last;
-  for (let n = rows.length - 2; n >= Math.max(0, rows.length - SPEED_WINDOW); n--) {
-    if (rows[n].phase !== last.phase || rows[n].seconds >= first.seconds) break;
-    first = rows[n];
-  }
-  const seconds = last.seconds - first.seconds;
-  if (seconds <= 0) return undefined;
-  return {
-    tokensPerSecond: (last.tokens - first.tokens) / seconds,
-    secondsPerStep: seconds / (last.step - first.step),
-  };
-}
-
-function watchHealth(entry: Entry, config: RunConfig, fresh: readonly MetricRow[]): void {
-  const { steps, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
-  for (const row of fresh) {
-    const { phase } = row;
-    let watch = entry.watches.get(phase);
-    if (!watch) entry.watches.set(phase, watch = createHealthWatch({ steps, lambdaMin, lambdaMax }));
-    for (const { name, step, message } of watch(healthSample(row))) {
-      entry.signatures.push({ name, phase, step, message });
-    }
-  }
 }

@@ -2,8 +2,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { openMetrics } from "../../pipeline/metrics.ts";
+import { openRun } from "../../pipeline/run_folder.ts";
 import { signaturesOf } from "../../pipeline/signatures.ts";
-import { openRuns } from "../../serve/runs.ts";
+import { MOST_RUNS, openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -138,7 +139,10 @@ Deno.test("nothing outside the folder is a run, by whatever name or link", async
   const run = await fakeRun(inside, "r", { live: false, rows: [metricRow(1)] });
   await Deno.symlink(outside.path, join(inside, "link"));
   await Deno.mkdir(join(inside, ".hidden"));
-  assertEquals((await runs.list()).map(({ name }) => name), ["r"]);
+  assertEquals((await runs.list()).map(({ name, status, problem }) => [name, status, problem]), [
+    ["r", "interrupted", null],
+    ["link", "broken", "left out: a symbolic link"],
+  ]);
   for (
     const name of [
       "link",
@@ -154,7 +158,7 @@ Deno.test("nothing outside the folder is a run, by whatever name or link", async
   ) {
     assertEquals(await runs.view(name), undefined, name);
   }
-  // Files that lead elsewhere count as absent.
+  // Files that lead elsewhere are not followed.
   for (const file of ["config.json", "metrics.arrows", "summary.json", "state.json"]) {
     await Deno.remove(join(run.path, file)).catch(() => {});
     await Deno.symlink(join(outside.path, file), join(run.path, file));
@@ -181,4 +185,193 @@ Deno.test("more runs than are held in memory are listed all the same", async () 
   const steps = async () => new Map((await runs.list()).map(({ name, last }) => [name, last?.step]));
   const expected = new Map(Array.from({ length: 20 }, (_, n) => [`r${n}`, n + 1]));
   for (let n = 0; n < 2; n++) assertEquals(new Map([...await steps()].sort()), new Map([...expected].sort()));
+});
+
+const write = (run: string, file: string, text: string) => Deno.writeTextFile(join(run, file), text);
+
+/** Changes what a file of JSON says. */
+async function change(run: string, file: string, edit: (json: Record<string, unknown>) => unknown) {
+  await write(run, file, JSON.stringify(edit(JSON.parse(await Deno.readTextFile(join(run, file))))));
+}
+const state = (run: string, fields: object) =>
+  change(run, "state.json", (state) => ({ ...state, ...fields }));
+const settings = (run: string, fields: object) =>
+  change(
+    run,
+    "config.json",
+    ({ settings, ...rest }) => ({ ...rest, settings: { ...settings as object, ...fields } }),
+  );
+const sizes = (run: string, fields: object) =>
+  change(run, "config.json", ({ model, ...rest }) => {
+    const { config, ...others } = model as { config: object };
+    return { ...rest, model: { ...others, config: { ...config, ...fields } } };
+  });
+
+const deepJson = (levels: number) => `${"[".repeat(levels)}${"]".repeat(levels)}`;
+
+async function pipe(run: string, file: string) {
+  await Deno.remove(join(run, file)).catch(() => {});
+  const { success } = await new Deno.Command("mkfifo", { args: [join(run, file)] }).output();
+  assert(success);
+}
+
+async function loop(run: string, file: string) {
+  await Deno.remove(join(run, file)).catch(() => {});
+  await Deno.symlink(join(run, file), join(run, file));
+}
+
+async function folderAt(run: string, file: string) {
+  await Deno.remove(join(run, file)).catch(() => {});
+  await Deno.mkdir(join(run, file));
+}
+
+/** A file of so many zeros that takes no room. */
+async function holes(run: string, file: string, bytes: number) {
+  using open = await Deno.open(join(run, file), { write: true, create: true });
+  await open.truncate(bytes);
+}
+
+async function row(run: string, fields: object) {
+  const metrics = await openMetrics(join(run, "metrics.arrows"));
+  await metrics.append([{ ...metricRow(9), ...fields }]);
+  metrics.close();
+}
+
+/** Ways to spoil a run, and what is said of it then; null where it is looked at only where it is shown. */
+const SPOILED: [what: string, problem: RegExp | null, spoil: (run: string) => Promise<unknown>][] = [
+  ["a state that began at no time", /state\.json is damaged/, (run) => state(run, { since: "yesterday" })],
+  ["a state that began beyond any calendar", /state\.json is damaged/, (run) => state(run, { since: 1e300 })],
+  ["a state of no name", /state\.json is damaged/, (run) => state(run, { state: "dancing" })],
+  ["an error that is no text", /state\.json is damaged/, (run) => state(run, { error: { a: 1 } })],
+  ["a state that is a list", /state\.json is damaged/, (run) => write(run, "state.json", "[]")],
+  ["a state that is half there", /state\.json is damaged/, (run) => write(run, "state.json", '{"state":')],
+  ["a state that is a pipe", /state\.json must be a file: it is a pipe/, (run) => pipe(run, "state.json")],
+  ["a state of 3 GB", /state\.json must have at most/, (run) => holes(run, "state.json", 3e9)],
+  ["a lock that is a loop of links", /\.lock must be a file: it is a link/, (run) => loop(run, ".lock")],
+  ["a lock that is a pipe", /\.lock must be a file: it is a pipe/, (run) => pipe(run, ".lock")],
+  ["a lock that is a folder", /\.lock must be a file: it is a folder/, (run) => folderAt(run, ".lock")],
+  ["a config that is a pipe", /config\.json must be a file/, (run) => pipe(run, "config.json")],
+  ["a config of 3 GB", /config\.json must have at most/, (run) => holes(run, "config.json", 3e9)],
+  ["a config without steps", /config\.json is damaged/, (run) => settings(run, { steps: undefined })],
+  ["a config whose steps are text", /config\.json is damaged/, (run) => settings(run, { steps: "100" })],
+  [
+    "a config that is deep",
+    /config\.json is damaged/,
+    async (run) => {
+      const path = join(run, "config.json");
+      const text = await Deno.readTextFile(path);
+      await Deno.writeTextFile(
+        path,
+        text.replace('"settings": {', `"settings": { "a": ${deepJson(100_000)},`),
+      );
+    },
+  ],
+  ["a model of 1e9 layers", /config\.json is damaged/, (run) => sizes(run, { layers: 1e9 })],
+  ["a model without heads", /config\.json is damaged/, (run) => sizes(run, { heads: undefined })],
+  ["metrics of 3 GB", /metrics\.arrows must have at most/, (run) => holes(run, "metrics.arrows", 3e9)],
+  ["metrics that are a pipe", /metrics\.arrows must be a file/, (run) => pipe(run, "metrics.arrows")],
+  ["a row without a phase", /metrics file is/, (run) => row(run, { phase: null })],
+  ["a row of another phase", /metrics file is/, (run) => row(run, { phase: "other" })],
+  ["a row without a step", /metrics file is/, (run) => row(run, { step: null })],
+  ["a row without seconds", /metrics file is/, (run) => row(run, { seconds: null })],
+  ["a summary that is a list", null, (run) => write(run, "summary.json", "[1]")],
+  ["a summary of nulls", null, (run) => write(run, "summary.json", '{"sparse":null,"dense":null}')],
+  ["a summary that is deep", null, (run) => write(run, "summary.json", `{"a":${deepJson(100_000)}}`)],
+  ["slack that is no list", null, (run) => write(run, "slack.json", '{"changes":3}')],
+  ["slack of nulls", null, (run) => write(run, "slack.json", "[null]")],
+  ["a control that is a pipe", null, (run) => pipe(run, "control.json")],
+  ["a control that is a list", null, (run) => write(run, "control.json", "[3]")],
+  ["a checkpoint that is a pipe", null, (run) => pipe(run, "checkpoints/sparse-0000001.safetensors")],
+  ["checkpoints that are a file", null, async (run) => {
+    await Deno.remove(join(run, "checkpoints"));
+    await write(run, "checkpoints", "");
+  }],
+  ["a report that is a pipe", null, (run) => pipe(run, "report.html")],
+];
+
+Deno.test("a spoiled run is shown as broken, alone, and can be asked for all that a run has", async () => {
+  await using folder = await temporaryFolder();
+  await fakeRun(folder.path, "healthy", { live: false, rows: [metricRow(1), metricRow(2)] });
+  for (const [what, , spoil] of SPOILED) {
+    const run = await fakeRun(folder.path, what.replaceAll(" ", "-"), { live: false, rows: [metricRow(1)] });
+    await spoil(run.path);
+  }
+  for (const runs of [openRuns(folder.path), unhurried(folder.path)]) {
+    const found = new Map((await runs.list()).map((overview) => [overview.name, overview]));
+    assertEquals(found.size, SPOILED.length + 1);
+    const { status, last } = found.get("healthy")!;
+    assertEquals([status, last?.step], ["interrupted", 2]);
+    for (const [what, complaint] of SPOILED) {
+      const name = what.replaceAll(" ", "-");
+      const { status, problem } = found.get(name)!;
+      if (complaint) {
+        assertEquals([status, complaint.test(problem ?? "")], ["broken", true], `${what}: ${problem}`);
+      } else assert(status !== "broken", `${what}: ${problem}`);
+      const view = (await runs.view(name))!;
+      const detail = await runs.detail(view);
+      JSON.stringify(detail);
+      assertEquals([detail.summary, detail.slack_changes, detail.control], [null, [], {
+        paused: false,
+        stop: false,
+        slack: null,
+      }], what);
+      assertEquals((await runs.checkpoints(view)).checkpoints, []);
+      assertEquals(await runs.report(view, "report.html"), undefined);
+    }
+  }
+});
+
+Deno.test("a run that is spoiled and mended again is whole again", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  const run = await fakeRun(folder.path, "r", { live: false, rows: [metricRow(1)] });
+  const seen = async () => {
+    const { overview, rows } = (await runs.view("r"))!;
+    return [overview.status, rows.map(({ step }) => step)];
+  };
+  for (const file of ["config.json", "state.json", "metrics.arrows"]) {
+    const path = join(run.path, file);
+    assertEquals(await seen(), ["interrupted", [1]]);
+    const whole = await Deno.readFile(path);
+    await write(run.path, file, "no more ".repeat(1000));
+    assertEquals((await seen())[0], "broken", file);
+    await Deno.writeFile(path, whole);
+  }
+  assertEquals(await seen(), ["interrupted", [1]]);
+});
+
+Deno.test("of a folder with more runs than are listed, those that began last are", async () => {
+  await using folder = await temporaryFolder();
+  for (let n = 0; n < MOST_RUNS + 200; n++) await Deno.mkdir(join(folder.path, `a${n}`));
+  for (let n = 0; n < 1000; n++) await Deno.writeTextFile(join(folder.path, `file ${n}`), "");
+  await fakeRun(folder.path, "z", { live: false, rows: [metricRow(1)] });
+  const list = await unhurried(folder.path).list();
+  assertEquals([list.length, list[0].name, list[0].status], [MOST_RUNS, "z", "interrupted"]);
+});
+
+Deno.test("the list does not read again what ended, and sees a run that goes on", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  for (let n = 0; n < 20; n++) await fakeRun(folder.path, `r${n}`, { live: false, rows: [metricRow(1)] });
+  await runs.list();
+  const opened = new Set<string>();
+  const { open } = Deno;
+  Deno.open = (path, ...rest) => {
+    opened.add(String(path));
+    return open(path, ...rest);
+  };
+  const status = async () => (await runs.list()).find(({ name }) => name === "r7")!.status;
+  try {
+    assertEquals(await status(), "interrupted");
+    assertEquals([...opened].filter((path) => path.endsWith("metrics.arrows")), []);
+    const resumed = await openRun(folder.path, "r7");
+    try {
+      assertEquals(await status(), "training");
+    } finally {
+      resumed.release();
+    }
+    assertEquals(await status(), "interrupted");
+  } finally {
+    Deno.open = open;
+  }
 });

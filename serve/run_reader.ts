@@ -1,0 +1,304 @@
+/**
+ * One run as it lies in its folder: read as far as it can be, and whatever is wrong with it told on one line.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { inputError, UserError } from "../pipeline/errors.ts";
+import { reasonOf } from "../pipeline/files.ts";
+import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
+import type { RunConfig } from "../pipeline/prepare_run.ts";
+import { runIsLocked } from "../pipeline/run_folder.ts";
+import type { RunState } from "../pipeline/run_state.ts";
+import { createHealthWatch, healthSample } from "../pipeline/signatures.ts";
+import type { NamedSignature, PhaseProgress, RunOverview, RunStatus } from "./api.ts";
+import { logFault } from "./fault_log.ts";
+import { isOwn, ownFile, ownInfo, UnfitFileError } from "./own_files.ts";
+import { isoTime, isRow, runConfig, runState } from "./run_files.ts";
+
+/** Rows over which speed is taken. */
+const SPEED_WINDOW = 50;
+/** A row alone in its batch takes 1.7 KB: so many bytes hold 150,000 steps at least. */
+export const MAX_METRICS_BYTES = 256 << 20;
+
+/** What was read of one run. */
+export interface RunView {
+  readonly name: string;
+  readonly path: string;
+  readonly config: RunConfig | undefined;
+  readonly rows: readonly MetricRow[];
+  readonly overview: RunOverview;
+  /** Whether it was read to its end: then it stays as it is until its files or its lock change. */
+  readonly settled: boolean;
+}
+
+/** What is kept of a run between looks. */
+export interface RunMemory {
+  /** Tells the run from another of its name. */
+  stamp: string;
+  config: RunConfig | undefined;
+  reader: MetricsReader;
+  rows: MetricRow[];
+  /** One watch a phase, which has seen all rows. */
+  watches: Map<MetricRow["phase"], ReturnType<typeof createHealthWatch>>;
+  signatures: NamedSignature[];
+  reading: Promise<void> | undefined;
+  /** Metrics that cannot be used, by their size and time: they are not read again before they change. */
+  bad: { stamp: string; error: unknown } | undefined;
+}
+
+/** Begins to remember the run in this folder. */
+export function createRunMemory(path: string): RunMemory {
+  return {
+    stamp: "",
+    config: undefined,
+    reader: createMetricsReader(join(path, "metrics.arrows")),
+    rows: [],
+    watches: new Map(),
+    signatures: [],
+    reading: undefined,
+    bad: undefined,
+  };
+}
+
+/** A file as it is now: another time, size or place on the disk is another one. */
+export function stampOf(info: Deno.FileInfo | undefined): string {
+  return info ? `${info.ino} ${info.size} ${info.mtime?.getTime()} ${info.ctime?.getTime()}` : "none";
+}
+
+/** Waits for a promise for so many milliseconds at most. */
+export async function within(promise: Promise<unknown>, milliseconds: number): Promise<"done" | "late"> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<"late">((resolve) => timer = setTimeout(() => resolve("late"), milliseconds));
+  try {
+    return await Promise.race([promise.then(() => "done" as const), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A run of which nothing but its name can be told. */
+export function unreadable(name: string, path: string, problem: string): RunView {
+  return {
+    name,
+    path,
+    config: undefined,
+    rows: [],
+    settled: false,
+    overview: {
+      name,
+      command: null,
+      status: "broken",
+      problem,
+      phases: [],
+      last: null,
+      evaluation: null,
+      tokens_per_second: null,
+      seconds_left: null,
+      signatures: [],
+      updated: null,
+    },
+  };
+}
+
+/**
+ * Reads a run; it does not throw.
+ *
+ * @param memory of the last look, which is brought up to now
+ * @param patience milliseconds for which metrics are waited for; those that take longer are read on meanwhile
+ */
+export async function readRun(
+  name: string,
+  path: string,
+  memory: RunMemory,
+  patience: number,
+): Promise<RunView> {
+  let problem: string | null = null;
+  /** Does a part of it; what goes wrong first is the run's problem. */
+  async function part<Result>(read: () => Promise<Result>, damaged: string): Promise<Result | undefined> {
+    try {
+      return await read();
+    } catch (error) {
+      problem ??= complaintOf(error, damaged);
+      return undefined;
+    }
+  }
+  await part(async () => {
+    const stamp = stampOf(await ownInfo(join(path, "config.json")));
+    if (stamp === memory.stamp) return;
+    Object.assign(memory, createRunMemory(path));
+    memory.config = await runConfig(path);
+    memory.stamp = stamp;
+  }, "its config.json is damaged");
+  const { config } = memory;
+  if (!config) problem ??= "not a run: it has no config.json";
+  const state = await part(() => runState(path), "its state.json is damaged");
+  let updated = state ? new Date(state.since) : null;
+  let note: string | null = null;
+  if (config) {
+    await part(async () => {
+      const info = await ownFile(join(path, "metrics.arrows"), MAX_METRICS_BYTES);
+      if (!info) return;
+      if (info.mtime && !(updated && updated > info.mtime)) updated = info.mtime;
+      if (await readMetrics(memory, config, stampOf(info), patience) === "late") {
+        note = "its metrics are still being read";
+      }
+    }, "its metrics file is of another version, or damaged");
+  }
+  const told = await part(() => statusOf(path, state), "its .lock cannot be looked at");
+  const status = problem || !told ? "broken" : told.status;
+  // What went wrong with the run itself comes before what goes wrong with looking at it.
+  const words = problem ?? state?.error ?? told?.note ?? note;
+  return {
+    name,
+    path,
+    config,
+    rows: memory.rows,
+    overview: overviewOf(name, memory, status, words, updated),
+    settled: !problem && !note && !told?.note,
+  };
+}
+
+/** What is wrong, on one line. Messages that may quote a file are replaced by what it is damaged for. */
+function complaintOf(error: unknown, damaged: string): string {
+  if (error instanceof UnfitFileError) return error.complaint;
+  if (error instanceof UserError) return damaged;
+  if (error instanceof Error && /\(os error \d+\)/.test(error.message)) {
+    return `${damaged}: ${reasonOf(error)}`;
+  }
+  logFault("reading a run", error);
+  return damaged;
+}
+
+/** Brings the rows up to now, one reading at a time. */
+async function readMetrics(
+  memory: RunMemory,
+  config: RunConfig,
+  stamp: string,
+  patience: number,
+): Promise<"done" | "late"> {
+  if (memory.bad?.stamp === stamp) throw memory.bad.error;
+  if (!memory.reading) {
+    if (patience <= 0) return "late";
+    const { reader, rows } = memory;
+    const reading = reader.read().then((fresh) => {
+      // Another run of this name is there by now.
+      if (memory.rows !== rows) return;
+      if (!fresh.every(isRow)) throw inputError("Cannot use rows without phase and step");
+      for (const row of fresh) rows.push(row);
+      watchHealth(memory, config, fresh);
+    }).catch((error) => {
+      if (memory.rows === rows) memory.bad = { stamp, error };
+      throw error;
+    }).finally(() => {
+      if (memory.reading === reading) memory.reading = undefined;
+    });
+    memory.reading = reading;
+    // Whoever has not the patience to wait does not see it fail.
+    reading.catch(() => {});
+  }
+  return await within(memory.reading, patience);
+}
+
+/** Whether a process is at the run in this folder. */
+export async function isAtWork(path: string): Promise<boolean> {
+  return await ownFile(join(path, ".lock"), Infinity) !== undefined && await runIsLocked(path);
+}
+
+async function statusOf(
+  path: string,
+  state: RunState | undefined,
+): Promise<{ status: RunStatus; note: string | null }> {
+  let note: string | null = null;
+  try {
+    if (await isAtWork(path)) {
+      const isTraining = state?.state === "training" || state?.state === "paused";
+      return { status: isTraining ? state.state as RunStatus : "preparing", note };
+    }
+  } catch (error) {
+    if (error instanceof UnfitFileError) throw error;
+    note = `whether a process is at it cannot be told: ${reasonOf(error)}`;
+  }
+  if (await isOwn(join(path, "summary.json"), "isFile")) return { status: "finished", note };
+  const isOver = state?.state === "stopped" || state?.state === "failed";
+  return { status: isOver ? state.state as RunStatus : "interrupted", note };
+}
+
+function overviewOf(
+  name: string,
+  { config, rows, signatures }: RunMemory,
+  status: RunStatus,
+  problem: string | null,
+  updated: Date | null,
+): RunOverview {
+  const phases = phasesOf(config, rows);
+  const last = rows.at(-1);
+  const speed = config && status === "training" ? speedOf(rows) : undefined;
+  const stepsLeft = phases.reduce((sum, { step, steps }) => sum + Math.max(0, steps - step), 0);
+  const { open_by_head: _, expected_open_by_head: __, ...plain } = last ?? {} as MetricRow;
+  return {
+    name,
+    command: config?.command ?? null,
+    status,
+    problem,
+    phases,
+    last: last ? plain : null,
+    evaluation: evaluationOf(rows),
+    tokens_per_second: speed?.tokensPerSecond ?? null,
+    seconds_left: speed ? stepsLeft * speed.secondsPerStep : null,
+    signatures: [...signatures],
+    updated: isoTime(updated),
+  };
+}
+
+/** The phases that a run consists of, by its settings. */
+function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): PhaseProgress[] {
+  if (!config || config.command === "circuits") return [];
+  const { steps, control } = config.settings as { steps: number; control?: boolean };
+  const names: MetricRow["phase"][] = config.command === "pretrain"
+    ? ["pretrain"]
+    : control
+    ? ["sparse", "control"]
+    : ["sparse"];
+  return names.map((phase) => ({
+    phase,
+    step: rows.findLast((row) => row.phase === phase)?.step ?? 0,
+    steps,
+  }));
+}
+
+function evaluationOf(rows: readonly MetricRow[]): RunOverview["evaluation"] {
+  const row = rows.findLast(({ phase, validation_ce }) => phase !== "control" && validation_ce !== null);
+  return row ? { step: row.step, validation_ce: row.validation_ce!, open_fraction: row.open_fraction } : null;
+}
+
+/** Speed over the last rows that one process wrote in one phase. */
+function speedOf(
+  rows: readonly MetricRow[],
+): { tokensPerSecond: number; secondsPerStep: number } | undefined {
+  const last = rows.at(-1);
+  if (!last) return undefined;
+  let first = last;
+  for (let n = rows.length - 2; n >= Math.max(0, rows.length - SPEED_WINDOW); n--) {
+    if (rows[n].phase !== last.phase || rows[n].seconds >= first.seconds) break;
+    first = rows[n];
+  }
+  const seconds = last.seconds - first.seconds;
+  if (!(seconds > 0)) return undefined;
+  return {
+    tokensPerSecond: (last.tokens - first.tokens) / seconds,
+    secondsPerStep: seconds / (last.step - first.step),
+  };
+}
+
+function watchHealth(memory: RunMemory, config: RunConfig, fresh: readonly MetricRow[]): void {
+  const { steps, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
+  for (const row of fresh) {
+    const { phase } = row;
+    let watch = memory.watches.get(phase);
+    if (!watch) memory.watches.set(phase, watch = createHealthWatch({ steps, lambdaMin, lambdaMax }));
+    for (const { name, step, message } of watch(healthSample(row))) {
+      memory.signatures.push({ name, phase, step, message });
+    }
+  }
+}
