@@ -6,10 +6,10 @@
  */
 import { join } from "node:path";
 import { type CheckpointEntry, listCheckpoints } from "../pipeline/checkpoint.ts";
-import { type ControlRequest, readControl, requestControl, type SlackChange } from "../pipeline/control.ts";
+import { type ControlRequest, readControl, readSlackChanges, requestControl } from "../pipeline/control.ts";
 import { UserError } from "../pipeline/errors.ts";
 import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
-import { readRunConfig, type RunConfig } from "../pipeline/prepare_run.ts";
+import { readRunConfig, type RunConfig } from "../pipeline/run_config.ts";
 import { isRunName, runIsLocked } from "../pipeline/run_folder.ts";
 import type { RunState } from "../pipeline/run_state.ts";
 import { createHealthWatch, healthSample } from "../pipeline/signatures.ts";
@@ -151,7 +151,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
         context: contextLength,
         summary: await readJson<Record<string, unknown>>(join(path, "summary.json")) ?? null,
         control: await readControl(path).catch(() => ({ paused: false, stop: false, slack: null })),
-        slack_changes: await readJson<SlackChange[]>(join(path, "slack.json")) ?? [],
+        slack_changes: await readSlackChanges(path).catch(() => []),
         reports: await listReports(path),
       };
     },
@@ -169,7 +169,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
       return {
         // A checkpoint may be pruned between being listed and being looked at.
         checkpoints: described.filter((result) => result.status === "fulfilled").map(({ value }) => value),
-        torn: torn.map((path) => path.slice(folder.length + 1)),
+        torn: torn.map(({ path }) => path.slice(folder.length + 1)),
       };
     },
 

@@ -4,13 +4,13 @@
  * @module
  */
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { readAttention } from "../attention_pattern.ts";
-import { runCommand } from "../command_line.ts";
+import { runCommand, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
-import { hashFile, writeAll, writeAtomically, writeJson } from "../files.ts";
+import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
 import { readModelConfig } from "../model_config.ts";
 import { prepareNetwork } from "../network.ts";
@@ -18,7 +18,7 @@ import { createParameters, destroyParameters, uploadParameters } from "../parame
 import { openCheckedGpu } from "../prepare_run.ts";
 import { createProgress } from "../progress.ts";
 import { randomStream } from "../random.ts";
-import { createRun } from "../run_folder.ts";
+import { checkRunIsNew, createRun } from "../run_folder.ts";
 import { CIRCUITS, type CircuitsSettings, helpText, parseCommand, resolveSettings } from "../settings.ts";
 import { formatTable } from "../table.ts";
 import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
@@ -256,6 +256,12 @@ function taskOf(name: string) {
   return TASKS[name];
 }
 
+/** The name of a job's run, where one was given; undefined: after the time. */
+function nameOf(n: number, { task, pairs }: Job, name: string | undefined): string | undefined {
+  if (name === undefined || n === 0) return name;
+  return `${name}-${task ?? basename(pairs!, extname(pairs!))}`;
+}
+
 /** What the settings ask for: the demonstration where they ask for nothing. */
 function jobsOf({ task, pairs, model, against }: CircuitsSettings): readonly Job[] {
   if (task !== undefined && pairs !== undefined) throw usageError("Cannot use --task and --pairs at once");
@@ -278,21 +284,20 @@ async function save(
   settings: CircuitsSettings,
   name: string | undefined,
 ): Promise<string> {
-  const folder = await createRun(settings.runs, `circuits-${results.task}`, name);
+  const folder = await createRun(settings.runs, `circuits-${results.task.replace(/[^\w.-]+/g, "-")}`, name);
   try {
-    await writeJson(folder.config, {
+    await folder.begin({
       command: "circuits",
       settings: { ...settings, task: results.task },
       adapter: results.adapter,
       versions: { project: project.version, deno: Deno.version.deno },
       model: { config: models[0].config, hash: models.map(({ hash }) => hash).join(" ") },
-      tokenizer: { hash: await hashFile(tokenizer.path) },
+      tokenizer: { hash: tokenizer.hash },
     });
     await saveResults(folder.path, results);
     const page = new TextEncoder().encode(circuitsHtml(folder.name, results));
     await writeAtomically(join(folder.path, "circuits.html"), (file) => writeAll(file, page));
     await writeJson(folder.summary, JSON.parse(resultLine(results)));
-    await Deno.remove(folder.checkpoints, { recursive: true });
   } finally {
     folder.release();
   }
@@ -308,7 +313,7 @@ async function circuitsCommand(args: string[]): Promise<void> {
     interactive: Deno.stderr.isTerminal(),
     quiet: settings.quiet,
     columns: () => Deno.consoleSize().columns,
-    write: (text) => Deno.stderr.writeSync(new TextEncoder().encode(text)),
+    write: writeError,
   });
   let told = "";
   const reporter: Reporter = {
@@ -319,13 +324,16 @@ async function circuitsCommand(args: string[]): Promise<void> {
       told = text;
     },
   };
+  for (const [n, job] of jobs.entries()) {
+    const name = nameOf(n, job, settings.name);
+    if (name !== undefined) await checkRunIsNew(settings.runs, name);
+  }
   const gpu = await openCheckedGpu(progress, false);
   try {
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, settings, reporter);
       const { results } = investigation;
-      const name = settings.name && (n === 0 ? settings.name : `${settings.name}-${results.task}`);
-      const path = await save(investigation, settings, name);
+      const path = await save(investigation, settings, nameOf(n, job, settings.name));
       progress.finish();
       if (settings.json) {
         console.log(resultLine(results));

@@ -3,10 +3,9 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
 import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
-import { writeJson } from "../../pipeline/files.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model_config.ts";
-import { readRunConfig } from "../../pipeline/prepare_run.ts";
+import { readRunConfig, writeRunConfig } from "../../pipeline/run_config.ts";
 import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";
 import { openRuns } from "../../serve/runs.ts";
@@ -23,7 +22,7 @@ async function site() {
   await writeTinyModel(dense);
   const run = await fakeRun(join(folder.path, "runs"), "r", { live: false });
   const config = await readRunConfig(join(run.path, "config.json"));
-  await writeJson(join(run.path, "config.json"), {
+  await writeRunConfig(join(run.path, "config.json"), {
     ...config,
     settings: { ...config.settings, model: dense, gateBias: 0 },
     model: { ...config.model, config: await readModelConfig(dense) },
