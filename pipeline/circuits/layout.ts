@@ -114,8 +114,8 @@ export function engineBytes(
     .map((axes) => 4 * axes.reduce((product, axis) => product * axis, 1));
   const ofNetwork = planMemory(config, networkShape(shape), maxBindingBytes).buffers;
   const rows = shape.batch * shape.positions;
-  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums.
-  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads];
+  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums; uniforms.
+  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads, 64 * config.layers + 112];
   const all = [...own, ...ofNetwork, ...others];
   return { total: all.reduce((sum, bytes) => sum + bytes, 0), largest: Math.max(...all) };
 }
