@@ -7,7 +7,7 @@ import { evaluate } from "../../pipeline/evaluate.ts";
 import type { NetworkShape } from "../../pipeline/memory_plan.ts";
 import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
 import { type Network, prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, type Parameters } from "../../pipeline/parameters.ts";
+import { createParameters, loadParameters, type Parameters } from "../../pipeline/parameters.ts";
 import { createTrainer } from "../../pipeline/trainer.ts";
 import { assertLeavesNothing } from "../support/device_memory.ts";
 import { gpuTest } from "../support/gpu.ts";
@@ -128,6 +128,17 @@ gpuTest("reading attention frees what it held beside its network", async (gpu) =
     const read = () => readAttention(gpu, network, parameters, [1, 2, 3], 0.5);
     await read();
     await assertLeavesNothing(gpu, async () => assertEquals((await read()).layers.length, 2));
+  });
+});
+
+gpuTest("weights that cannot be read leave nothing of those that were", async (gpu) => {
+  const [first] = parameterShapes(CONFIG);
+  await assertLeavesNothing(gpu, async () => {
+    const read = (name: string) =>
+      name === first.name
+        ? Promise.resolve(new Float32Array(first.shape[0] * first.shape[1]))
+        : Promise.reject(new Error(`no ${name}`));
+    await assertRejects(() => loadParameters(gpu, parameterShapes(CONFIG), read), Error, "no ");
   });
 });
 
