@@ -13,12 +13,7 @@ import { exists } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
 import { type Network, prepareNetwork } from "../pipeline/network.ts";
-import {
-  createParameters,
-  destroyParameters,
-  type Parameters,
-  uploadParameters,
-} from "../pipeline/parameters.ts";
+import { destroyParameters, loadParameters, type Parameters } from "../pipeline/parameters.ts";
 import { assertSelfCheck } from "../pipeline/self_check.ts";
 import { loadTokenizer } from "../pipeline/tokenizer.ts";
 import type { AttentionAnswer, AttentionEdge, AttentionRequest } from "./api.ts";
@@ -78,7 +73,7 @@ export function createExplorer(): Explorer {
     const { config, key } = source;
     const { gate: _, ...plain } = config;
     const sizes = JSON.stringify(plain);
-    // A network's activations live as long as its device.
+    // Compiled kernels live as long as their device.
     if (bench?.sizes !== sizes) close();
     if (!bench) {
       const gpu = await Gpu.open();
@@ -95,8 +90,7 @@ export function createExplorer(): Explorer {
         destroyParameters(gpu, unused);
         bench.parameters.delete(oldest);
       }
-      parameters = createParameters(gpu, parameterShapes(config));
-      await uploadParameters(gpu, parameters, (name) => source.read(name));
+      parameters = await loadParameters(gpu, parameterShapes(config), (name) => source.read(name));
     }
     bench.parameters.delete(key);
     bench.parameters.set(key, parameters);
