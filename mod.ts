@@ -117,6 +117,8 @@ export { type ModelConfig, parameterShapes, readModelConfig } from "./pipeline/m
 export { type ActivationHook, type Network, prepareNetwork } from "./pipeline/network.ts";
 export {
   createParameters,
+  destroyParameters,
+  loadParameters,
   type Parameters,
   readableParameters,
   uploadParameters,

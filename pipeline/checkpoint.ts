@@ -1,13 +1,12 @@
 /**
  * Checkpoints: one safetensors file each, with the run's state as JSON in its metadata. A file appears under its name
- * only when it is whole and flushed, and its header states its length, so a torn one is told without a digest. (A digest
- * could stand only behind the tensors, which are streamed, and there the format allows nothing.)
+ * only when it is whole and flushed; the checksums in its header tell when it is damaged later.
  *
  * @module
  */
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { inputError, UserError } from "./errors.ts";
-import { exists, TEMPORARY } from "./files.ts";
+import { exists, isObject, parseJson, storing, TEMPORARY } from "./files.ts";
 import { openSafetensors, type WritableTensor, writeSafetensors } from "./safetensors.ts";
 
 /** A checkpoint's name, as its file says. */
@@ -25,12 +24,32 @@ export interface Checkpoint extends CheckpointEntry {
   /**
    * A tensor's values, to the bit.
    *
-   * @throws {UserError} when there is none of this name and shape
+   * @throws {UserError} when there is none of this name and shape, or it is damaged
    */
   read(name: string, shape: readonly number[]): Promise<Float32Array>;
+  /**
+   * Compares every tensor with its checksum.
+   *
+   * @throws {UserError} naming the first that is damaged
+   */
+  verify(): Promise<void>;
 }
 
 const NAME = /^[a-z-]+-\d{7,}\.safetensors$/;
+
+function nameOf({ phase, step }: Pick<CheckpointEntry, "phase" | "step">): string {
+  return `${phase}-${String(step).padStart(7, "0")}.safetensors`;
+}
+
+/** Where the checkpoint of a phase's step lies. */
+export function checkpointPath(folder: string, of: Pick<CheckpointEntry, "phase" | "step">): string {
+  return join(folder, nameOf(of));
+}
+
+/** The phase that a checkpoint's name tells, whatever it holds. */
+export function phaseInName(path: string): string {
+  return basename(path).replace(/-\d+\.safetensors$/, "");
+}
 
 /**
  * Writes `<phase>-<step>.safetensors` into the folder, one tensor in memory at a time, all as F32.
@@ -44,32 +63,43 @@ export async function saveCheckpoint(
   { phase, step, state }: { phase: string; step: number; state: Record<string, unknown> },
   tensors: readonly WritableTensor[],
 ): Promise<string> {
-  const name = `${phase}-${String(step).padStart(7, "0")}.safetensors`;
+  const name = nameOf({ phase, step });
   if (!NAME.test(name)) {
     throw new RangeError(`Cannot save a checkpoint as ${name}: its name must match ${NAME}`);
   }
   const path = join(folder, name);
+  await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
   const exact = tensors.map((tensor): WritableTensor => ({ ...tensor, type: "F32" }));
   await writeSafetensors(path, exact, { phase, step: String(step), state: JSON.stringify(state) });
   return path;
 }
 
-/** Checkpoints of a folder by step, the newest last; files that are torn or are none of ours are listed apart. */
+/** A file that has a checkpoint's name, and is none or a torn one. */
+export interface TornCheckpoint {
+  path: string;
+  /** What is wrong with it, as a sentence. */
+  reason: string;
+}
+
+/**
+ * Checkpoints of a folder by step, the newest last; files that are torn or are none of ours are listed apart. Only
+ * headers are read: {@link Checkpoint.verify} compares the tensors.
+ */
 export async function listCheckpoints(
   folder: string,
-): Promise<{ checkpoints: CheckpointEntry[]; torn: string[] }> {
+): Promise<{ checkpoints: CheckpointEntry[]; torn: TornCheckpoint[] }> {
   const checkpoints: CheckpointEntry[] = [];
-  const torn: string[] = [];
+  const torn: TornCheckpoint[] = [];
   if (!await exists(folder)) return { checkpoints, torn };
-  for await (const { name } of Deno.readDir(folder)) {
-    if (!NAME.test(name)) continue;
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    if (!NAME.test(name) || isDirectory) continue;
     const path = join(folder, name);
     try {
       const { phase, step } = await readCheckpoint(path);
       checkpoints.push({ path, phase, step });
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
-      torn.push(path);
+      torn.push({ path, reason: error.message });
     }
   }
   checkpoints.sort((a, b) => a.step - b.step || (a.path < b.path ? -1 : 1));
@@ -86,6 +116,12 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const { phase, step, state } = file.metadata;
   if (!phase || !/^\d+$/.test(step) || !state) {
     throw inputError(`Cannot resume from ${path} as it is no checkpoint`);
+  }
+  if (!file.checked) throw inputError(`Cannot resume from ${path} as it has no checksums`);
+  if (basename(path) !== nameOf({ phase, step: Number(step) })) {
+    throw inputError(
+      `Cannot resume from ${path} as it is the checkpoint of ${phase} at step ${step}, renamed`,
+    );
   }
   return {
     path,
@@ -104,23 +140,25 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
       }
       return await file.read(name);
     },
+    verify: () => file.verify(),
   };
 }
 
 function parseState(json: string, path: string): Record<string, unknown> {
-  try {
-    return JSON.parse(json);
-  } catch (error) {
-    throw inputError(`Cannot resume from ${path} as its state is no JSON: ${(error as Error).message}`, {
-      cause: error,
-    });
-  }
+  const state = parseJson(json, `the state in ${path}`);
+  if (!isObject(state)) throw inputError(`Cannot resume from ${path} as its state must be a JSON object`);
+  return state;
 }
 
-/** Deletes every checkpoint that is not in `keep`, and what was left half-written. */
+/**
+ * Deletes every whole checkpoint that is not in `keep`, and those that were left half-written. Nothing else is touched,
+ * nor are files that only have a checkpoint's name.
+ */
 export async function pruneCheckpoints(folder: string, keep: ReadonlySet<string>): Promise<void> {
-  for await (const { name } of Deno.readDir(folder)) {
-    const path = join(folder, name);
-    if ((NAME.test(name) && !keep.has(path)) || name.endsWith(TEMPORARY)) await Deno.remove(path);
+  const { checkpoints } = await listCheckpoints(folder);
+  for (const { path } of checkpoints) if (!keep.has(path)) await Deno.remove(path);
+  for await (const { name, isFile } of Deno.readDir(folder)) {
+    const halfWritten = name.endsWith(TEMPORARY) && NAME.test(name.slice(0, -TEMPORARY.length));
+    if (halfWritten && isFile) await Deno.remove(join(folder, name));
   }
 }

@@ -4,7 +4,9 @@
  * @module
  */
 import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
-import { EXIT, UserError } from "./errors.ts";
+import { tmpdir } from "node:os";
+import { diskFullError, EXIT, UserError } from "./errors.ts";
+import { storing } from "./files.ts";
 
 /**
  * 128 + SIGPIPE, as shells report a process that wrote to a closed pipe: 0 would call an unfinished run a finished one.
@@ -14,7 +16,8 @@ const BROKEN_PIPE = 141;
 const FROM_SYSTEM = /\(os error \d+\)/;
 
 /** Exit code and message for anything that was thrown. */
-export function describeError(error: unknown): { exitCode: number; message: string } {
+export function describeError(thrown: unknown): { exitCode: number; message: string } {
+  const error = diskFullError("its output", thrown) ?? thrown;
   if (error instanceof UserError) return { exitCode: error.exitCode, message: error.message };
   if (error instanceof AdapterError) return { exitCode: EXIT.adapter, message: error.message };
   if (error instanceof DeviceError) return { exitCode: EXIT.device, message: error.message };
@@ -45,7 +48,12 @@ export async function runCommand(
   }
 }
 
-/** Aborts on the first Ctrl-C or termination; a second one ends the process at once. */
+/** What asks a process to end: Ctrl-C, whoever manages it, and the terminal that is closed. */
+const STOP_SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
+  ? ["SIGINT", "SIGBREAK"]
+  : ["SIGINT", "SIGTERM", "SIGHUP"];
+
+/** Aborts on the first Ctrl-C, termination or hang-up; a second one ends the process at once. */
 export function stopSignal(onStop: () => void): AbortSignal {
   const controller = new AbortController();
   const stop = (): void => {
@@ -53,7 +61,35 @@ export function stopSignal(onStop: () => void): AbortSignal {
     controller.abort();
     onStop();
   };
-  Deno.addSignalListener("SIGINT", stop);
-  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGTERM", stop);
+  for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, stop);
   return controller.signal;
+}
+
+/**
+ * A folder for the time of a command. It is removed with what this process put there, also when a signal ends the
+ * process.
+ */
+export async function temporaryFolder(): Promise<AsyncDisposable & { path: string }> {
+  const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
+  const end = (): void => {
+    Deno.removeSync(path, { recursive: true });
+    Deno.exit(130);
+  };
+  for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, end);
+  return {
+    path,
+    async [Symbol.asyncDispose]() {
+      for (const signal of STOP_SIGNALS) Deno.removeSignalListener(signal, end);
+      await Deno.remove(path, { recursive: true });
+    },
+  };
+}
+
+/** Writes to standard error, which may be a terminal that has been closed meanwhile. */
+export function writeError(text: string): void {
+  try {
+    Deno.stderr.writeSync(new TextEncoder().encode(text));
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) throw error;
+  }
 }

@@ -2,13 +2,13 @@
  * How a run is steered from outside while it trains: other processes write what they want into the run's
  * `control.json`, and the training loop looks there before each step. What was granted of the slack stands in
  * `slack.json` with its step, so that a killed run that is resumed changes course at the same steps and ends with the
- * same bits.
+ * same bits. Both are sealed by a digest; a control.json that was written by hand needs none.
  *
  * @module
  */
 import { join } from "node:path";
 import { inputError, UserError } from "./errors.ts";
-import { exists, writeJson } from "./files.ts";
+import { exists, isObject, readJson, readSealedJson, shown, writeSealedJson } from "./files.ts";
 
 /** What is wanted of a run. */
 export interface ControlRequest {
@@ -35,14 +35,14 @@ const controlPath = (run: string): string => join(run, "control.json");
 export async function readControl(run: string): Promise<ControlRequest> {
   const path = controlPath(run);
   if (!await exists(path)) return NOTHING;
-  let value: Partial<ControlRequest>;
-  try {
-    value = JSON.parse(await Deno.readTextFile(path)) ?? {};
-  } catch (error) {
-    throw inputError(`Cannot read ${path} as it must be JSON: ${(error as Error).message}`);
+  const json = await readJson(path);
+  if (!isObject(json)) throw inputError(`Cannot use ${path} as it must be a JSON object`);
+  const unknown = Object.keys(json).find((key) => !["paused", "stop", "slack", "sha256"].includes(key));
+  if (unknown !== undefined) {
+    throw inputError(`Cannot use ${path} as it has an unknown key: ${shown(unknown)}`);
   }
-  const { paused = false, stop = false, slack = null } = value;
-  const slackHolds = slack === null || (Number.isFinite(slack) && Math.abs(slack) <= SLACK_BOUND);
+  const { paused = false, stop = false, slack = null } = "sha256" in json ? await readSealedJson(path) : json;
+  const slackHolds = slack === null || (isFinite(slack) && Math.abs(slack) <= SLACK_BOUND);
   if (typeof paused !== "boolean" || typeof stop !== "boolean" || !slackHolds) {
     throw inputError(
       `Cannot use ${path} as paused and stop must be true or false and slack a number or null`,
@@ -51,10 +51,14 @@ export async function readControl(run: string): Promise<ControlRequest> {
   return { paused, stop, slack };
 }
 
+function isFinite(value: unknown): value is number {
+  return Number.isFinite(value);
+}
+
 /** Changes what is wanted of the run and returns all that is wanted now. The file is replaced whole. */
 export async function requestControl(run: string, change: Partial<ControlRequest>): Promise<ControlRequest> {
   const wanted = { ...await readControl(run), ...change };
-  await writeJson(controlPath(run), wanted);
+  await writeSealedJson(controlPath(run), wanted);
   return wanted;
 }
 
@@ -64,6 +68,26 @@ export interface SlackChange {
   /** The first step, counted from 0, that is held to it. */
   step: number;
   slack: number;
+}
+
+const slackPath = (run: string): string => join(run, "slack.json");
+
+/**
+ * The changes of slack that took effect in a run, in order.
+ *
+ * @throws {UserError} when its slack.json is none, or damaged
+ */
+export async function readSlackChanges(run: string): Promise<SlackChange[]> {
+  const path = slackPath(run);
+  if (!await exists(path)) return [];
+  const { changes } = await readSealedJson(path);
+  const whole = Array.isArray(changes) &&
+    changes.every((change) =>
+      isObject(change) && typeof change.phase === "string" && Number.isSafeInteger(change.step) &&
+      isFinite(change.slack)
+    );
+  if (!whole) throw inputError(`Cannot use ${path} as it must hold changes of slack`);
+  return changes as SlackChange[];
 }
 
 /** A step that is about to begin, counted from 0. */
@@ -96,17 +120,20 @@ export interface ControlOptions {
   onProblem(message: string): void;
 }
 
-/** Opens the control of a run that begins or is resumed: earlier wishes to pause or stop are forgotten. */
+/**
+ * Opens the control of a run that begins or is resumed: earlier wishes to pause or stop are forgotten.
+ *
+ * @throws {UserError} when its slack.json is damaged: without it the run would take another course
+ */
 export async function openControl(options: ControlOptions): Promise<RunControl> {
   const { run } = options;
-  const slackPath = join(run, "slack.json");
-  const changes: SlackChange[] = await exists(slackPath)
-    ? JSON.parse(await Deno.readTextFile(slackPath))
-    : [];
+  const changes = await readSlackChanges(run);
   if (await exists(controlPath(run))) {
-    await requestControl(run, { paused: false, stop: false }).catch(() =>
-      writeJson(controlPath(run), NOTHING)
-    );
+    await requestControl(run, { paused: false, stop: false }).catch(async (error) => {
+      if (!(error instanceof UserError)) throw error;
+      options.onProblem(`${error.message}; what it asked for is forgotten`);
+      await writeSealedJson(controlPath(run), NOTHING);
+    });
   }
   let seen: string | undefined;
   let wanted: ControlRequest = NOTHING;
@@ -150,7 +177,7 @@ export async function openControl(options: ControlOptions): Promise<RunControl> 
       const decided = changes.some((change) => change.phase === phase && change.step > step);
       if (constrained && wanted.slack !== null && !decided && wanted.slack !== slackAt(phase, step)) {
         const change = { phase, step, slack: wanted.slack };
-        await writeJson(slackPath, [...changes, change]);
+        await writeSealedJson(slackPath(run), { changes: [...changes, change] });
         changes.push(change);
         options.onSlack(change);
       }

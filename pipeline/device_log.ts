@@ -26,6 +26,7 @@ export interface DeviceLog<Name extends string> {
   readonly waiting: number;
   /** Rows that fit before {@link DeviceLog.poll} must be called. */
   readonly capacity: number;
+  /** Frees the log's rows; what is being read then still arrives. */
   destroy(): void;
 }
 
@@ -46,24 +47,31 @@ export function createDeviceLog<Name extends string>(
   let steps: number[] = [];
   const readings: Promise<LogRow<Name>[]>[] = [];
 
-  async function read(recorded: number[]): Promise<LogRow<Name>[]> {
-    const staging = gpu.device.createBuffer({
-      label: "device log staging",
-      size: rows.byteLength,
-      usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
-    });
-    gpu.submit("reading the device log", (recorder) => recorder.copyToBuffer(rows, staging));
-    let values: Float32Array;
+  async function valuesOf(staging: GPUBuffer): Promise<Float32Array> {
     try {
       await staging.mapAsync(GPUMapMode.READ);
-      values = new Float32Array(staging.getMappedRange().slice(0));
+      return new Float32Array(staging.getMappedRange().slice(0));
     } catch (error) {
       // Why it failed, such as a lost device, is told by promises that settle after this one.
       await new Promise((resolve) => setTimeout(resolve));
       gpu.check();
       throw new DeviceError(`Cannot read the device log: ${(error as Error).message}`);
     }
-    staging.destroy();
+  }
+
+  async function read(recorded: number[]): Promise<LogRow<Name>[]> {
+    const staging = gpu.device.createBuffer({
+      label: "device log staging",
+      size: rows.byteLength,
+      usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ,
+    });
+    let values: Float32Array;
+    try {
+      gpu.submit("reading the device log", (recorder) => recorder.copyToBuffer(rows, staging));
+      values = await valuesOf(staging);
+    } finally {
+      staging.destroy();
+    }
     return recorded.map((step, row) => {
       const result = { step } as LogRow<Name>;
       for (const name of names) {

@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { inputError } from "./errors.ts";
+import { kindOf, openRegular, parseJson, reasonOf } from "./files.ts";
 
 /** A piece of a document of running text. */
 export interface TextPiece {
@@ -29,6 +30,8 @@ export interface Example {
 export const STANDARD_INPUT = "-";
 
 const PIECE_CHARACTERS = 1 << 20;
+/** Characters of the longest line of JSONL: a text of this length is a book shelf, and V8's strings end soon after. */
+const LINE_CHARACTERS = 1 << 28;
 const DATA_FILE = /\.(txt|md|text|jsonl|ndjson|parquet)(\.gz)?$/;
 
 /**
@@ -61,14 +64,21 @@ export async function expandSources(sources: readonly string[]): Promise<string[
     try {
       info = await Deno.stat(source);
     } catch (error) {
-      const what = error instanceof Deno.errors.NotFound
-        ? "no such file or folder"
-        : (error as Error).message;
+      const what = error instanceof Deno.errors.NotFound ? "no such file or folder" : reasonOf(error);
       throw inputError(`Cannot read data ${source}: ${what}`);
     }
-    if (!info.isDirectory) {
+    if (info.isFile) {
       files.push(source);
       continue;
+    }
+    if (!info.isDirectory) {
+      // It is read twice, for its hash and its text, and a device has no end.
+      throw inputError(
+        `Cannot read data ${source} as it must be a file or a folder: it is ${
+          kindOf(info)
+        }; a pipe can be given as ` +
+          `standard input, with --data -`,
+      );
     }
     const found = await Array.fromAsync(walk(source));
     if (found.length === 0) {
@@ -89,16 +99,31 @@ async function* walk(folder: string): AsyncGenerator<string> {
   }
 }
 
+/** Standard input's bytes; a device other than a terminal is refused, as most have no end. */
+async function standardInput(): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+  const info = Deno.build.os === "windows" ? undefined : await Deno.stat("/dev/stdin").catch(() => undefined);
+  const device = info && (info.isCharDevice || info.isBlockDevice);
+  if (device && !Deno.stdin.isTerminal() && !await isNull(info)) {
+    throw inputError(`Cannot read standard input as it must be a pipe, a file or a terminal: it is a device`);
+  }
+  return Deno.stdin.readable;
+}
+
+/** Whether it is the null device, which is empty. */
+async function isNull({ rdev }: Deno.FileInfo): Promise<boolean> {
+  return rdev !== null && rdev === (await Deno.stat("/dev/null")).rdev;
+}
+
 /** The file's text, decoded strictly, in pieces as they come. */
 async function* readText(source: string): AsyncGenerator<string> {
   let bytes: ReadableStream<Uint8Array<ArrayBuffer>>;
-  if (source === STANDARD_INPUT) bytes = Deno.stdin.readable;
-  else bytes = (await Deno.open(source)).readable;
+  if (source === STANDARD_INPUT) bytes = await standardInput();
+  else bytes = (await openRegular(source)).file.readable;
   if (source.endsWith(".gz")) bytes = bytes.pipeThrough(new DecompressionStream("gzip"));
   try {
     for await (const piece of bytes.pipeThrough(new TextDecoderStream("utf-8", { fatal: true }))) yield piece;
   } catch (error) {
-    throw inputError(`Cannot read ${source} as it must be UTF-8 text: ${(error as Error).message}`);
+    throw inputError(`Cannot read ${source} as it must be UTF-8 text: ${reasonOf(error)}`);
   }
 }
 
@@ -123,14 +148,29 @@ async function* readPlainText(source: string): AsyncGenerator<TextPiece> {
 }
 
 async function* readLines(source: string): AsyncGenerator<{ line: string; number: number }> {
-  let pending = "";
+  // Joined when its end is found, so that a long line costs no more than its length.
+  let pending: string[] = [];
+  let length = 0;
   let number = 0;
   for await (const piece of readText(source)) {
-    const lines = (pending + piece).split("\n");
-    pending = lines.pop()!;
-    for (const line of lines) yield { line, number: ++number };
+    const lines = piece.split("\n");
+    for (const [n, part] of lines.entries()) {
+      length += part.length;
+      if (length > LINE_CHARACTERS) {
+        throw inputError(
+          `Cannot read ${source}, line ${
+            number + 1
+          } as a line must have at most ${LINE_CHARACTERS} characters`,
+        );
+      }
+      pending.push(part);
+      if (n === lines.length - 1) break;
+      yield { line: pending.join(""), number: ++number };
+      pending = [];
+      length = 0;
+    }
   }
-  if (pending) yield { line: pending, number: ++number };
+  if (length > 0) yield { line: pending.join(""), number: ++number };
 }
 
 async function* readJsonl(source: string): AsyncGenerator<TextPiece | Example> {
@@ -139,12 +179,7 @@ async function* readJsonl(source: string): AsyncGenerator<TextPiece | Example> {
     if (!line.trim()) continue;
     any = true;
     const where = `${source}, line ${number}`;
-    let value: unknown;
-    try {
-      value = JSON.parse(line);
-    } catch (error) {
-      throw inputError(`Cannot read ${where} as it is no JSON: ${(error as Error).message}`);
-    }
+    const value = parseJson(line, where);
     yield documentOf(value as Record<string, unknown> | null, where);
   }
   if (!any) throw inputError(`Cannot read ${source} as it holds no document`);
@@ -162,8 +197,8 @@ function documentOf(value: Record<string, unknown> | null, where: string): TextP
 }
 
 async function* readParquet(source: string): AsyncGenerator<TextPiece | Example> {
-  using file = await Deno.open(source);
-  const { size } = await file.stat();
+  const { file: opened, size } = await openRegular(source);
+  using file = opened;
   const buffer = {
     byteLength: size,
     async slice(start: number, end = size): Promise<ArrayBuffer> {
@@ -188,6 +223,6 @@ async function* readParquet(source: string): AsyncGenerator<TextPiece | Example>
     }
   } catch (error) {
     if ((error as Error).name === "UserError") throw error;
-    throw inputError(`Cannot read ${source} as a Parquet file: ${(error as Error).message}`);
+    throw inputError(`Cannot read ${source} as a Parquet file: ${reasonOf(error)}`);
   }
 }

@@ -34,15 +34,21 @@ export function inputError(message: string, options?: ErrorOptions): UserError {
 const DISK_FULL = /\(os error (28|122|69|112)\)/;
 const FROM_SYSTEM = /^(.*) \(os error \d+\)/;
 
-/** The error of a file that could not be written: exit code 5; what did not come from the system stays as it is. */
-export function storageError(path: string, error: unknown): unknown {
-  const message = error instanceof Error && !(error instanceof UserError) ? error.message : "";
-  if (DISK_FULL.test(message)) {
-    return new UserError(EXIT.device, `Cannot write ${path} as the disk is full: make room on it`, {
-      cause: error,
-    });
+/** The error of a disk that is full, where that is what was thrown: exit code 5. */
+export function diskFullError(what: string, error: unknown): UserError | undefined {
+  if (error instanceof UserError || !(error instanceof Error) || !DISK_FULL.test(error.message)) {
+    return undefined;
   }
-  const [, reason] = FROM_SYSTEM.exec(message) ?? [];
+  return new UserError(EXIT.device, `Cannot write ${what} as the disk is full: make room on it`, {
+    cause: error,
+  });
+}
+
+/** The error of a path that could not be written: exit code 5; what did not come from the system stays as it is. */
+export function storageError(path: string, error: unknown): unknown {
+  const full = diskFullError(path, error);
+  if (full || error instanceof UserError || !(error instanceof Error)) return full ?? error;
+  const [, reason] = FROM_SYSTEM.exec(error.message) ?? [];
   if (reason === undefined) return error;
   return new UserError(EXIT.device, `Cannot write ${path}: ${reason}`, { cause: error });
 }

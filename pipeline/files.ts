@@ -116,7 +116,7 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 
 /** A value of JSON for an error message: on one line, and cut where it is long. */
 export function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
+  const text = JSON.stringify(value) ?? "undefined";
   return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
 }
 
@@ -256,29 +256,29 @@ export async function exists(path: string): Promise<boolean> {
   }
 }
 
+/** What a folder may hold of ours: files by name or pattern, and folders with what they hold. */
+export type OwnNames = readonly (string | RegExp | { folder: string; names: OwnNames })[];
+
 /**
- * Removes what a folder holds under these names, and the folder itself when that leaves it empty. Nothing else is
- * touched, and no link is followed.
- *
- * @param names files, and folders as the names in them
- * @param options `keep` leaves the folder itself
+ * Removes what a folder holds of ours, and, unless told otherwise, the folder itself when that leaves it empty. Nothing else is touched, and no
+ * link is followed.
  */
 export async function removeOwn(
   folder: string,
-  names: readonly (string | { folder: string; names: readonly string[] })[],
-  { keep = false } = {},
+  names: OwnNames,
+  { keepFolder = false } = {},
 ): Promise<void> {
   const info = await Deno.lstat(folder).catch(() => undefined);
   if (!info?.isDirectory) return;
-  for (const name of names) {
-    if (typeof name === "object") await removeOwn(join(folder, name.folder), name.names);
-    else {
-      const path = join(folder, name);
-      const found = await Deno.lstat(path).catch(() => undefined);
-      if (found?.isFile || found?.isSymlink) await Deno.remove(path);
+  for (const entry of await Array.fromAsync(Deno.readDir(folder))) {
+    const path = join(folder, entry.name);
+    for (const own of names) {
+      if (typeof own === "string" || own instanceof RegExp) {
+        const named = typeof own === "string" ? own === entry.name : own.test(entry.name);
+        if (named && (entry.isFile || entry.isSymlink)) await Deno.remove(path);
+      } else if (own.folder === entry.name) await removeOwn(path, own.names);
     }
   }
-  if (keep) return;
   // Not recursive: it fails where something of another's is left.
-  await Deno.remove(folder).catch(() => {});
+  if (!keepFolder) await Deno.remove(folder).catch(() => {});
 }

@@ -14,10 +14,12 @@ export interface WeightSource {
   readonly parameters: readonly ParameterShape[];
   /** Values of a parameter by its bare name, as float32. */
   read(name: string): Promise<Float32Array>;
+  /** The files that they lie in. */
+  readonly files: readonly string[];
   /**
    * Reads every tensor once.
    *
-   * @throws {UserError} naming the first tensor and element that is not finite
+   * @throws {UserError} naming the first tensor that is damaged, or the first element that is not finite
    */
   verify(): Promise<void>;
   /** SHA-256 over the hashes of the weight files. */
@@ -64,6 +66,7 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   const read = (name: string): Promise<Float32Array> => file.read(found.get(name)?.name ?? name);
   return {
     parameters,
+    files: file.files,
     read,
     async verify() {
       for (const { name } of parameters) {

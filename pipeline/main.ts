@@ -8,22 +8,21 @@ import { join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/gpu.ts";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
-import { describeError, runCommand, stopSignal } from "./command_line.ts";
+import { describeError, runCommand, stopSignal, temporaryFolder, writeError } from "./command_line.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate } from "./evaluate.ts";
-import { exists, writeJson } from "./files.ts";
+import { exists, writeAll, writeAtomically, writeJson } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
 import { type MemorySettings, whatToLower } from "./memory_budget.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
 import { prepareNetwork } from "./network.ts";
 import { createParameters, uploadParameters } from "./parameters.ts";
-import { openCheckedGpu, openResumed, prepareRun, type RunModel } from "./prepare_run.ts";
+import { openCheckedGpu, openResumed, prepareRun, type ResumedRun, type RunModel } from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
 import { writeReport } from "./report.ts";
-import type { RunFolder } from "./run_folder.ts";
 import {
   checkContext,
   EVALUATE,
@@ -59,16 +58,16 @@ function progressOf(settings: { quiet: boolean }): Progress {
     interactive,
     quiet: settings.quiet,
     columns: () => interactive ? Deno.consoleSize().columns : 100,
-    write: (text) => Deno.stderr.writeSync(new TextEncoder().encode(text)),
+    write: writeError,
   });
 }
 
-/** Settings and, for a resumed run, its locked folder. */
+/** Settings and, where one is resumed, the run. */
 async function runSettings<const Table extends SettingsTable>(
   command: string,
   table: Table,
   parsed: ParsedCommand<Table>,
-): Promise<{ settings: SettingsOf<Table>; folder?: RunFolder }> {
+): Promise<{ settings: SettingsOf<Table>; resumed?: ResumedRun }> {
   if (parsed.resume === undefined) return { settings: await resolveSettings(table, parsed) };
   const runs = (parsed.given as { runs?: string }).runs ?? (table.runs.value as string);
   if (parsed.config) {
@@ -78,7 +77,9 @@ async function runSettings<const Table extends SettingsTable>(
 }
 
 /** Starts the server in a thread of its own and returns its address. */
-async function serveBeside({ runs, port }: { runs: string; port: number }): Promise<string> {
+async function serveBeside(
+  { runs, port, model }: { runs: string; port: number; model?: string },
+): Promise<string> {
   // By its address, not by an import: the pipeline does not know the server.
   const worker = new Worker(new URL("../serve/worker.ts", import.meta.url), { type: "module" });
   const answer = new Promise<{ url?: string; error?: string }>((resolve) => {
@@ -88,7 +89,8 @@ async function serveBeside({ runs, port }: { runs: string; port: number }): Prom
       resolve({ error: event.message });
     };
   });
-  worker.postMessage({ runs, port, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
+  const models = model === undefined ? [] : [model];
+  worker.postMessage({ runs, port, models, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
   const { url, error } = await answer;
   if (!url) throw usageError(`Cannot serve at port ${port}: ${error}`);
   return url;
@@ -97,7 +99,7 @@ async function serveBeside({ runs, port }: { runs: string; port: number }): Prom
 /** Runs a training command to its end or to an orderly stop, and writes its summary. */
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
-  { settings, model, folder, body, show }: {
+  { settings, model, resumed, body, show }: {
     settings:
       & MemorySettings
       & Pick<
@@ -114,9 +116,10 @@ async function train<Summary extends object>(
         | "quiet"
         | "serve"
         | "port"
+        | "steps"
       >;
     model: RunModel;
-    folder?: RunFolder;
+    resumed?: ResumedRun;
     body(run: PreparedRun, reporter: Progress, signal: AbortSignal): Promise<Summary | undefined>;
     show(summary: Summary, run: PreparedRun): string;
   },
@@ -124,40 +127,41 @@ async function train<Summary extends object>(
   const progress = progressOf(settings);
   const signal = stopSignal(() => progress.message("stopping after this step; once more to stop at once"));
   if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
-  const run = await prepareRun(command, { ...settings, name: settings.name }, model, progress, folder);
+  const run = await prepareRun(command, settings, model, progress, resumed);
+  const { folder, state } = run;
+  const goOn = `deno task ${command} --resume ${folder.name}`;
   let summary: Summary | undefined;
   try {
     summary = await body(run, progress, signal);
+    progress.finish();
+    if (summary) {
+      await writeJson(folder.summary, summary);
+      await writeReport(folder);
+      await state.set({ state: "finished" });
+    } else await state.set({ state: "stopped" });
   } catch (error) {
     progress.finish();
-    await run.state.set({ state: "failed", error: describeError(error).message.split("\n")[0] });
+    // On a full disk this may fail as well; what matters is why.
+    await state.set({ state: "failed", error: describeError(error).message.split("\n")[0] }).catch(() => {});
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings)}`;
-    if (error instanceof Error) {
-      error.message += `; go on by deno task ${command} --resume ${run.folder.name}`;
-    }
+    if (error instanceof Error) error.message += `; go on by ${goOn}`;
     throw error;
   } finally {
     run.metrics.close();
     run.gpu.close();
+    folder.release();
   }
-  progress.finish();
   if (!summary) {
-    progress.message(`stopped; go on by: deno task ${command} --resume ${run.folder.name}`);
-    await run.state.set({ state: "stopped" });
-    run.folder.release();
+    progress.message(`stopped; go on by: ${goOn}`);
     Deno.exit(130);
   }
-  await writeJson(run.folder.summary, summary);
-  await writeReport(run.folder);
-  await run.state.set({ state: "finished" });
-  run.folder.release();
   console.log(settings.json ? JSON.stringify(summary) : show(summary, run));
 }
 
 async function sparsifyCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(SPARSIFY, args);
   if (parsed.help) return console.log(helpText("sparsify", PURPOSES.sparsify, SPARSIFY, { runs: true }));
-  const { settings, folder } = await runSettings("sparsify", SPARSIFY, parsed);
+  const { settings, resumed } = await runSettings("sparsify", SPARSIFY, parsed);
   const config = await readModelConfig(settings.model);
   const weights = await openWeights(settings.model, config);
   await weights.verify();
@@ -167,11 +171,12 @@ async function sparsifyCommand(args: string[]): Promise<void> {
     hash: await weights.hash(),
     label: settings.model,
     tokenizer: settings.tokenizer ?? settings.model,
+    files: weights.files,
   };
   await train<SparsifySummary>("sparsify", {
     settings,
     model,
-    folder,
+    resumed,
     body: (run, reporter, signal) => sparsify(settings, run, reporter, signal),
     show(summary, run) {
       const lines = [summaryTable(summary), ""];
@@ -196,7 +201,7 @@ async function sparsifyCommand(args: string[]): Promise<void> {
 async function pretrainCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(PRETRAIN, args);
   if (parsed.help) return console.log(helpText("pretrain", PURPOSES.pretrain, PRETRAIN, { runs: true }));
-  const { settings, folder } = await runSettings("pretrain", PRETRAIN, parsed);
+  const { settings, resumed } = await runSettings("pretrain", PRETRAIN, parsed);
   const { width, heads, layers, context, seed, tokenizer } = settings;
   if (tokenizer === undefined) throw usageError("Cannot pre-train without --tokenizer");
   sparseTarget(settings);
@@ -228,7 +233,7 @@ async function pretrainCommand(args: string[]): Promise<void> {
   await train("pretrain", {
     settings,
     model,
-    folder,
+    resumed,
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
     show: ({ test, validation, parameters }, run) =>
       `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
@@ -254,48 +259,44 @@ async function evaluateCommand(args: string[]): Promise<void> {
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? model);
   const progress = progressOf(settings);
-  const folder = await Deno.makeTempDir();
-  try {
-    const tokens = await tokenise({ sources: settings.data, tokenizer, folder });
-    const gpu = await openCheckedGpu(progress, false);
-    const network = await prepareNetwork(gpu, config, { batch, context, training: false });
-    const batchesOf = async function* (splits: readonly Split[]) {
-      for (const split of splits) {
-        yield* sequentialBatches({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
-      }
-    };
-    const parameters = createParameters(gpu, weights.parameters);
-    await uploadParameters(gpu, parameters, (name) => weights.read(name));
-    const gated = config.gate !== undefined && !settings.dense;
-    const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
-      mode: gated ? "deterministic" : "dense",
-      gateBias: config.gate?.bias,
-      batches: batchesOf(settings.split === "all" ? SPLITS : [settings.split]),
-    });
-    gpu.close();
-    progress.finish();
-    if (settings.json) {
-      return console.log(
-        JSON.stringify({ model, mode: gated ? "gated" : "dense", split: settings.split, ...result }),
-      );
+  await using folder = await temporaryFolder();
+  const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.path });
+  const gpu = await openCheckedGpu(progress, false);
+  const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+  const batchesOf = async function* (splits: readonly Split[]) {
+    for (const split of splits) {
+      yield* sequentialBatches({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
     }
-    console.log(formatTable([
-      ["", gated ? "with its gates" : "dense"],
-      ["loss (nats)", result.ce.toFixed(4)],
-      ["perplexity", result.perplexity.toFixed(2)],
-      [`tokens (${settings.split})`, String(result.tokens)],
-      ["next token right", formatShare(result.accuracy)],
-      ["open edges", formatShare(result.openFraction)],
-      ["edges per query", result.edgesPerQuery.toFixed(2)],
-      ["queries without an edge", formatShare(result.deadQueries)],
-      ["live heads", `${result.liveHeads} of ${config.layers * config.heads}`],
-    ]));
-    const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
-    const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);
-    console.log(`\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
+  };
+  const parameters = createParameters(gpu, weights.parameters);
+  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  const gated = config.gate !== undefined && !settings.dense;
+  const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
+    mode: gated ? "deterministic" : "dense",
+    gateBias: config.gate?.bias,
+    batches: batchesOf(settings.split === "all" ? SPLITS : [settings.split]),
+  });
+  gpu.close();
+  progress.finish();
+  if (settings.json) {
+    return console.log(
+      JSON.stringify({ model, mode: gated ? "gated" : "dense", split: settings.split, ...result }),
+    );
   }
+  console.log(formatTable([
+    ["", gated ? "with its gates" : "dense"],
+    ["loss (nats)", result.ce.toFixed(4)],
+    ["perplexity", result.perplexity.toFixed(2)],
+    [`tokens (${settings.split})`, String(result.tokens)],
+    ["next token right", formatShare(result.accuracy)],
+    ["open edges", formatShare(result.openFraction)],
+    ["edges per query", result.edgesPerQuery.toFixed(2)],
+    ["queries without an edge", formatShare(result.deadQueries)],
+    ["live heads", `${result.liveHeads} of ${config.layers * config.heads}`],
+  ]));
+  const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
+  const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);
+  console.log(`\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
 }
 
 async function trainTokenizerCommand(args: string[]): Promise<void> {
@@ -324,7 +325,8 @@ async function trainTokenizerCommand(args: string[]): Promise<void> {
       `Cannot train ${vocabulary} entries as the text has no more pairs that occur twice: ${entries}`,
     );
   }
-  await Deno.writeTextFile(path, JSON.stringify(tokenizer) + "\n");
+  const bytes = new TextEncoder().encode(JSON.stringify(tokenizer) + "\n");
+  await writeAtomically(path, (file) => writeAll(file, bytes));
   console.log(`${entries} entries: ${path}`);
 }
 

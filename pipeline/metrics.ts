@@ -2,6 +2,9 @@
  * A run's metrics: an Arrow IPC stream to which record batches are appended. Any Arrow reader takes it, also while the
  * run goes on, and after a crash it is whole up to its last whole batch.
  *
+ * Every batch carries the SHA-256 of its message, with zeros in that place, as `sha256` in its own metadata, so that a
+ * damaged one is told from a whole one.
+ *
  * @module
  */
 import {
@@ -23,7 +26,17 @@ import {
   vectorFromArray,
 } from "apache-arrow";
 import { inputError } from "./errors.ts";
-import { exists, readAt, syncFolder, writeAll, writeAtomically } from "./files.ts";
+import {
+  digestOf,
+  exists,
+  openRegular,
+  readAt,
+  storing,
+  syncFolder,
+  writeAll,
+  writeAtomically,
+} from "./files.ts";
+import { Buffer } from "node:buffer";
 import { dirname } from "node:path";
 
 /** The phases of a run in the order in which they come. */
@@ -112,28 +125,129 @@ function streamOf(batches: RecordBatch[]): Uint8Array {
 
 const HEADER = streamOf([]).slice(0, -END_OF_STREAM_BYTES);
 
+/** Name of a batch's digest in its metadata, and what stands there while it is made. */
+const DIGEST = "sha256";
+const NO_DIGEST = "0".repeat(64);
+/** Bytes of the largest message that is taken for a batch: a million heads' rows would have less. */
+const LARGEST_MESSAGE = 64 << 20;
+/** Bytes that are read at once. */
+const PIECE_BYTES = 8 << 20;
+
 function recordBatchOf(rows: readonly MetricRow[]): RecordBatch {
   const children = COLUMN_NAMES.map((name) =>
     vectorFromArray(rows.map((row) => row[name]), COLUMNS[name]).data[0]
   );
   const data = makeData({ type: new Struct(SCHEMA.fields), length: rows.length, children });
-  return new RecordBatch(SCHEMA, data);
+  return new RecordBatch(SCHEMA, data, new Map([[DIGEST, NO_DIGEST]]));
 }
 
 function batchBytes(rows: readonly MetricRow[]): Uint8Array {
-  return streamOf([recordBatchOf(rows)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
+  const bytes = streamOf([recordBatchOf(rows)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
+  const text = new TextEncoder().encode(digestOf(bytes));
+  bytes.set(text, placeOf(bytes, NO_DIGEST));
+  return bytes;
+}
+
+/** Where a text stands in a message; −1 where it does not. */
+function placeOf(message: Uint8Array, text: string): number {
+  return Buffer.from(message.buffer, message.byteOffset, message.byteLength).indexOf(text, 0, "latin1");
+}
+
+/** The rows of one message, or undefined when it is damaged. */
+function rowsOfMessage(message: Uint8Array): MetricRow[] | undefined {
+  try {
+    const { metadata } = Message.decode(message.subarray(8));
+    const digest = metadata.get(DIGEST) ?? "";
+    const at = /^[0-9a-f]{64}$/.test(digest) ? placeOf(message, digest) : -1;
+    if (at < 0) return undefined;
+    const unsealed = message.slice();
+    unsealed.fill(0x30, at, at + digest.length);
+    if (digestOf(unsealed) !== digest) return undefined;
+    const rows = rowsOf(message);
+    const whole = rows.every(({ phase, step }) => PHASES.includes(phase) && Number.isSafeInteger(step));
+    return whole ? rows : undefined;
+  } catch {
+    // Flatbuffers and Arrow throw many things at damaged bytes.
+    return undefined;
+  }
+}
+
+/**
+ * Goes through the messages from `at` on, as long as they are whole and undamaged.
+ *
+ * @returns where the last of them ends, and whether what follows is damaged rather than not written yet
+ */
+async function scan(
+  file: Deno.FsFile,
+  at: number,
+  size: number,
+  onBatch: (batch: { at: number; bytes: Uint8Array; rows: MetricRow[] }) => void,
+): Promise<{ end: number; damaged: boolean }> {
+  let piece: Uint8Array = new Uint8Array();
+  let start = at;
+  /** Bytes from `from` on, read ahead; undefined where the file ends before. */
+  const bytesAt = async (from: number, length: number): Promise<Uint8Array | undefined> => {
+    if (from + length > size) return undefined;
+    if (from < start || from + length > start + piece.length) {
+      start = from;
+      const read = await readAt(file, from, Math.min(size - from, Math.max(length, PIECE_BYTES)));
+      if (!read) return undefined;
+      piece = read;
+    }
+    return piece.subarray(from - start, from - start + length);
+  };
+  for (let end = at;;) {
+    const prefix = await bytesAt(end, 8);
+    if (!prefix) return { end, damaged: false };
+    const view = new DataView(prefix.buffer, prefix.byteOffset, 8);
+    const metadata = view.getInt32(4, true);
+    if (view.getUint32(0, true) !== 0xffffffff || metadata <= 0 || metadata > LARGEST_MESSAGE) {
+      return { end, damaged: true };
+    }
+    const head = await bytesAt(end, 8 + metadata);
+    if (!head) return { end, damaged: false };
+    const body = bodyLength(head.subarray(8));
+    if (body === undefined) return { end, damaged: true };
+    const bytes = await bytesAt(end, 8 + metadata + body);
+    if (!bytes) return { end, damaged: false };
+    const rows = rowsOfMessage(bytes);
+    if (!rows) return { end, damaged: true };
+    onBatch({ at: end, bytes, rows });
+    end += bytes.length;
+  }
+}
+
+/** Bytes of the message's body, or undefined when they cannot be so many. */
+function bodyLength(metadata: Uint8Array): number | undefined {
+  try {
+    const message = Message.decode(metadata);
+    const body = Number(message.bodyLength);
+    const { length } = message.header() as { length?: number };
+    // No row without a byte: rows that are only counted would be gone through for ever.
+    return body >= 0 && body <= LARGEST_MESSAGE && Number(length) <= body ? body : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** An open metrics file. */
 export interface MetricsFile {
-  /** Appends the rows as one record batch. */
+  /** What was damaged or missing when it was opened, as a sentence. */
+  readonly problem: string | undefined;
+  /**
+   * Appends the rows as one record batch.
+   *
+   * @throws {UserError} when the disk is full
+   */
   append(rows: readonly MetricRow[]): Promise<void>;
+  /** Flushes what was appended to the disk. */
+  sync(): Promise<void>;
   close(): void;
 }
 
 /**
- * Opens a metrics file for appending, or creates it. What is torn at its end is cut off, and with `upTo` also every row
- * of a later phase or step, so that a resumed run writes what the killed one would have.
+ * Opens a metrics file for appending, or creates it. What is torn or damaged is cut off with all behind it, and with
+ * `upTo` also every row of a later phase or step, so that a resumed run writes what the killed one would have.
  *
  * @throws {UserError} when the file is there but is no metrics file
  */
@@ -142,48 +256,74 @@ export async function openMetrics(
   upTo?: { phase: MetricRow["phase"]; step: number },
 ): Promise<MetricsFile> {
   let end = 0;
+  let last: MetricRow | undefined;
+  let damaged = false;
   if (await exists(path)) {
-    const content = await Deno.readFile(path);
-    const headed = content.length >= HEADER.length;
-    if (headed) checkHeader(content.subarray(0, HEADER.length), path);
-    const bytes = content.subarray(HEADER.length);
-    const { starts, end: whole } = wholeBatches(bytes);
-    end = headed ? HEADER.length + whole : 0;
-    if (upTo) {
-      const late = (row: MetricRow): boolean => isAfter(row, upTo);
-      const rowsAt = (n: number): MetricRow[] => rowsOf(bytes.subarray(starts[n], starts[n + 1] ?? whole));
-      const first = starts.findIndex((_, n) => rowsAt(n).some(late));
-      if (first >= 0) {
-        const before = content.subarray(0, HEADER.length + starts[first]);
-        const kept = rowsAt(first).filter((row) => !late(row));
-        end = before.length;
-        if (kept.length > 0) {
-          const batch = batchBytes(kept);
-          end += batch.length;
-          // By a rename: a crash between cutting the batch and writing it anew would lose the rows to be kept.
-          await writeAtomically(path, async (file) => {
-            await writeAll(file, before);
-            await writeAll(file, batch);
-          });
-        }
+    const { file: opened, size } = await openRegular(path);
+    using file = opened;
+    if (size >= HEADER.length) {
+      checkHeader((await readAt(file, 0, HEADER.length))!, path);
+      const late = (row: MetricRow): boolean => upTo !== undefined && isAfter(row, upTo);
+      /** The first batch that has rows to be cut off, and those of it that stay. */
+      let cut: { at: number; kept: MetricRow[] } | undefined;
+      const found = await scan(file, HEADER.length, size, ({ at, rows }) => {
+        if (cut) return;
+        const kept = rows.filter((row) => !late(row));
+        last = kept.at(-1) ?? last;
+        if (kept.length < rows.length) cut = { at, kept };
+      });
+      damaged = found.damaged;
+      end = cut?.at ?? found.end;
+      if (cut && cut.kept.length > 0) {
+        const before = await readAt(file, 0, end);
+        const batch = batchBytes(cut.kept);
+        // By a rename: a crash between cutting the batch and writing it anew would lose the rows to be kept.
+        await writeAtomically(path, async (file) => {
+          await writeAll(file, before!);
+          await writeAll(file, batch);
+        });
+        end += batch.length;
       }
+    } else damaged = size > 0;
+  }
+  const file = await storing(path, async () => {
+    const file = await Deno.open(path, { read: true, write: true, create: true });
+    if (end === 0) {
+      await file.truncate(0);
+      await writeAll(file, HEADER);
+      await syncFolder(dirname(path));
+    } else {
+      await file.truncate(end);
+      await file.seek(end, Deno.SeekMode.Start);
     }
-  }
-  const file = await Deno.open(path, { read: true, write: true, create: true });
-  if (end === 0) {
-    await file.truncate(0);
-    await writeAll(file, HEADER);
-    await syncFolder(dirname(path));
-  } else {
-    await file.truncate(end);
-    await file.seek(end, Deno.SeekMode.Start);
-  }
+    return file;
+  });
   return {
+    problem: problemOf(path, { damaged, last, upTo }),
     async append(rows) {
-      if (rows.length > 0) await writeAll(file, batchBytes(rows));
+      if (rows.length > 0) await storing(path, () => writeAll(file, batchBytes(rows)));
     },
+    sync: () => storing(path, () => file.sync()),
     close: () => file.close(),
   };
+}
+
+/** What is to be said of a file that was cut: what it lacks of the run that goes on. */
+function problemOf(
+  path: string,
+  { damaged, last, upTo }: {
+    damaged: boolean;
+    last: MetricRow | undefined;
+    upTo?: Pick<MetricRow, "phase" | "step">;
+  },
+): string | undefined {
+  const lacking = upTo !== undefined && upTo.step > 0 && (!last || isAfter(upTo, last));
+  if (!lacking) {
+    return damaged ? `${path} was damaged at its end, and was cut to its last whole batch` : undefined;
+  }
+  const kept = last ? `the ${last.phase} phase's step ${last.step}` : "its beginning";
+  return `${path} was damaged: it was cut to ${kept}, and the rows from there to the ${upTo.phase} phase's step ` +
+    `${upTo.step} are lost`;
 }
 
 /** Reads a metrics file that another process may be writing. */
@@ -192,23 +332,39 @@ export interface MetricsReader {
    * The rows of whole batches that were appended since the last call. Each step of each phase comes once, also where a
    * run that was killed and resumed has written it again.
    *
-   * @throws {UserError} when the file is no metrics file
+   * @throws {UserError} when the file is no metrics file, or too large
    */
   read(): Promise<MetricRow[]>;
+  /** Whether what follows the rows read so far is damaged. */
+  readonly damaged: boolean;
 }
 
 /** Bytes by which a reader knows the place where it stopped. */
 const ANCHOR_BYTES = 64;
 
-/** Opens a reader at the file's beginning; the file is held open only while it reads. */
-export function createMetricsReader(path: string): MetricsReader {
+/**
+ * Opens a reader at the file's beginning; the file is held open only while it reads.
+ *
+ * @param options `maxBytes` of the largest file that is read
+ */
+export function createMetricsReader(
+  path: string,
+  { maxBytes = Infinity }: { maxBytes?: number } = {},
+): MetricsReader {
   let at = 0;
   let anchor: Uint8Array = new Uint8Array();
   let last: Pick<MetricRow, "phase" | "step"> | undefined;
+  let damaged = false;
   return {
+    get damaged() {
+      return damaged;
+    },
     async read() {
-      using file = await Deno.open(path);
-      const { size } = await file.stat();
+      const { file: opened, size } = await openRegular(path);
+      using file = opened;
+      if (size > maxBytes) {
+        throw inputError(`Cannot read ${path} as it must have at most ${maxBytes} bytes: ${size}`);
+      }
       // A resumed run cuts off what it will repeat: then the place is another, or beyond the end.
       if (at > 0 && !(size >= at && equal(await readAt(file, at - anchor.length, anchor.length), anchor))) {
         at = 0;
@@ -219,15 +375,17 @@ export function createMetricsReader(path: string): MetricsReader {
         at = HEADER.length;
         anchor = HEADER.slice(-ANCHOR_BYTES);
       }
-      const bytes = await readAt(file, at, size - at);
-      if (!bytes) return [];
-      const { starts, end } = wholeBatches(bytes);
-      if (end === 0) return [];
-      const rows = starts.flatMap((start, n) => rowsOf(bytes.subarray(start, starts[n + 1] ?? end)));
-      anchor = bytes.slice(Math.max(0, end - ANCHOR_BYTES), end);
-      at += end;
-      const fresh = rows.filter((row) => last === undefined || isAfter(row, last));
-      last = fresh.at(-1) ?? last;
+      const fresh: MetricRow[] = [];
+      const found = await scan(file, at, size, ({ bytes, rows }) => {
+        anchor = bytes.slice(-ANCHOR_BYTES);
+        for (const row of rows) {
+          if (last !== undefined && !isAfter(row, last)) continue;
+          last = row;
+          fresh.push(row);
+        }
+      });
+      at = found.end;
+      damaged = found.damaged;
       return fresh;
     },
   };
@@ -252,28 +410,15 @@ export async function readMetrics(path: string): Promise<MetricRow[]> {
 }
 
 function checkHeader(bytes: Uint8Array, path: string): void {
-  if (!equal(bytes, HEADER)) throw inputError(`Cannot use ${path} as it is no metrics file of this version`);
+  if (!equal(bytes, HEADER)) {
+    throw inputError(
+      `Cannot use ${path} as it is no metrics file of this version, or its beginning is damaged: moved away, it is begun anew`,
+    );
+  }
 }
 
 function equal(a: Uint8Array | undefined, b: Uint8Array): boolean {
   return a !== undefined && a.length === b.length && a.every((byte, n) => byte === b[n]);
-}
-
-/** Where each whole batch starts, and where the last one ends. `bytes` begin behind the schema. */
-function wholeBatches(bytes: Uint8Array): { starts: number[]; end: number } {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const starts: number[] = [];
-  let at = 0;
-  while (at + 8 <= bytes.length && view.getUint32(at, true) === 0xffffffff) {
-    const metadata = view.getInt32(at + 4, true);
-    if (metadata <= 0 || at + 8 + metadata > bytes.length) break;
-    const message = Message.decode(bytes.subarray(at + 8, at + 8 + metadata));
-    const next = at + 8 + metadata + Number(message.bodyLength);
-    if (next > bytes.length) break;
-    starts.push(at);
-    at = next;
-  }
-  return { starts, end: at };
 }
 
 function rowsOf(batch: Uint8Array): MetricRow[] {

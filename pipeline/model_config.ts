@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { inputError } from "./errors.ts";
+import { isObject, readJson, shown } from "./files.ts";
 import type { ParameterShape } from "./parameters.ts";
 
 /** The sizes of a GPT-2-type model. */
@@ -34,23 +35,15 @@ type Fail = (field: string, required: string) => never;
  */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const path = join(folder, "config.json");
-  let json: Record<string, unknown>;
-  try {
-    json = JSON.parse(await Deno.readTextFile(path));
-  } catch (error) {
-    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw inputError(`Cannot read ${path}: ${what}`);
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw inputError(`Cannot load ${path} as it must be a JSON object`);
-  }
+  const json = await readJson(path);
+  if (!isObject(json)) throw inputError(`Cannot load ${path} as it must be a JSON object`);
   return parseModelConfig(json, path);
 }
 
 /** Checks the fields of a config.json; `path` is for error messages. */
 export function parseModelConfig(json: Record<string, unknown>, path: string): ModelConfig {
   const fail: Fail = (field, required) => {
-    throw inputError(`Cannot load ${path} as ${field} must be ${required}: ${JSON.stringify(json[field])}`);
+    throw inputError(`Cannot load ${path} as ${field} must be ${required}: ${shown(json[field])}`);
   };
   const positive = (field: string, fallback?: number): number => {
     const value = json[field] ?? fallback;
@@ -71,7 +64,7 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
   if (width % heads !== 0) fail("n_embd", `a multiple of n_head, ${heads}`);
   const epsilon = json.layer_norm_epsilon ?? 1e-5;
   if (!isFiniteNumber(epsilon) || epsilon <= 0) return fail("layer_norm_epsilon", "a positive number");
-  return {
+  const config: ModelConfig = {
     vocabularySize: positive("vocab_size"),
     contextLength: positive("n_positions", json.n_ctx as number | undefined),
     width,
@@ -81,6 +74,46 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     layerNormEpsilon: epsilon,
     gate: gateOf(json.sparse_attention, fail),
   };
+  const fault = faultOfSizes(config);
+  if (fault) throw inputError(`Cannot load ${path} as ${fault}`);
+  return config;
+}
+
+/** The largest sizes that are taken: far beyond any model, and small enough to count through. */
+const LARGEST = {
+  vocabularySize: 2 ** 24,
+  contextLength: 2 ** 24,
+  width: 2 ** 17,
+  layers: 2 ** 12,
+  heads: 2 ** 12,
+  mlpWidth: 2 ** 20,
+} as const;
+/** Elements of the largest matrix that can be held as float32: 8 GiB. */
+const LARGEST_MATRIX = 2 ** 31;
+
+/** What is wrong with a model's sizes, as half a sentence; undefined when nothing is. */
+function faultOfSizes(config: ModelConfig): string | undefined {
+  for (const [name, largest] of Object.entries(LARGEST)) {
+    const size = config[name as keyof typeof LARGEST];
+    if (size > largest) return `its ${name} must be at most ${largest}: ${size}`;
+  }
+  const { vocabularySize, contextLength, width, mlpWidth } = config;
+  const rows = Math.max(vocabularySize, contextLength, mlpWidth, 3 * width);
+  if (rows * width <= LARGEST_MATRIX) return undefined;
+  return `a matrix of it must have at most ${LARGEST_MATRIX} elements: ${rows} × ${width}`;
+}
+
+/** Whether a value, as it comes from JSON, is a {@link ModelConfig} of sizes that can be. */
+export function isModelConfig(value: unknown): value is ModelConfig {
+  if (!isObject(value)) return false;
+  const whole = Object.keys(LARGEST).every((name) =>
+    Number.isSafeInteger(value[name]) && (value[name] as number) >= 1
+  );
+  const gate = value.gate;
+  const gateHolds = gate === undefined ||
+    (isObject(gate) && isFiniteNumber(gate.bias) && isFiniteNumber(gate.temperature));
+  return whole && isFiniteNumber(value.layerNormEpsilon) && gateHolds &&
+    faultOfSizes(value as unknown as ModelConfig) === undefined;
 }
 
 /** Whether it is a number that arithmetic can use: JSON's 1e999 is none. */

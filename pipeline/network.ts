@@ -126,7 +126,7 @@ export interface Network {
   readonly blocks: readonly { first: number; count: number }[];
   /** Elements from one row of a block's logits to the next. */
   readonly logitsStride: number;
-  /** Frees activations and rounded parameters; the network is then of no use. */
+  /** Frees everything that the network holds on the device, which is all but the caller's parameters. */
   destroy(): void;
 }
 
@@ -585,8 +585,12 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     },
 
     destroy() {
-      for (const buffer of buffers) destroyTensor(gpu, buffer);
-      for (const { tensor } of rounded) destroyTensor(gpu, tensor);
+      const sums = [targets, lossRows, totals, distillationTotals, headSums];
+      const ofTeacher = teacher ? [teacher.rows] : [];
+      for (const tensor of [...buffers, ...rounded.map(({ tensor }) => tensor), ...sums, ...ofTeacher]) {
+        destroyTensor(gpu, tensor);
+      }
+      for (const op of [embedding, ...attention, crossEntropy, distillation]) op?.destroy();
     },
 
     backward(recorder, parameters, gradients, mode, edgeScale, hook) {

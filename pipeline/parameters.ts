@@ -30,6 +30,22 @@ export async function uploadParameters(
   await gpu.sync();
 }
 
+/** Tensors for every shape, filled from `read`; where that fails, none is left on the device. */
+export async function loadParameters(
+  gpu: Gpu,
+  shapes: readonly ParameterShape[],
+  read: (name: string) => Promise<Float32Array>,
+): Promise<Parameters> {
+  const parameters = createParameters(gpu, shapes);
+  try {
+    await uploadParameters(gpu, parameters, read);
+  } catch (error) {
+    destroyParameters(gpu, parameters);
+    throw error;
+  }
+  return parameters;
+}
+
 /** Copies every tensor of `source` over the one of the same name in `target`. */
 export function copyParameters(gpu: Gpu, source: Parameters, target: Parameters): void {
   gpu.submit("copying parameters", (recorder) => {

@@ -6,14 +6,16 @@
  */
 import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
-import { listCheckpoints } from "./checkpoint.ts";
+import { basename, dirname, join } from "node:path";
 import { openControl } from "./control.ts";
-import { inputError, UserError } from "./errors.ts";
-import { hashFile, writeJson } from "./files.ts";
+import { inputError } from "./errors.ts";
+import { exists, MAX_JSON_BYTES, readBytes, writeAll, writeAtomically } from "./files.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
-import { type MetricRow, openMetrics, PHASES } from "./metrics.ts";
+import { openMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
-import { createRun, openRun, type RunFolder } from "./run_folder.ts";
+import { findResumePoint } from "./resume.ts";
+import { type RunConfig, writeRunConfig } from "./run_config.ts";
+import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "./run_folder.ts";
 import { createRunState } from "./run_state.ts";
 import { assertSelfCheck } from "./self_check.ts";
 import {
@@ -24,23 +26,14 @@ import {
   type SettingsOf,
   type SettingsTable,
 } from "./settings.ts";
-import { tokenise } from "./tokenise.ts";
+import { hashSources, tokenise } from "./tokenise.ts";
 import { openTuner } from "./tuning_cache.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
-/** A run's config.json. */
-export interface RunConfig {
-  command: string;
-  settings: Record<string, unknown>;
-  adapter: string;
-  versions: { project: string; deno: string };
-  model: { config: ModelConfig; hash: string };
-  tokenizer: { hash: string };
-}
-
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
+  steps: number;
   data: string[];
   autotune: boolean;
   runs: string;
@@ -57,6 +50,18 @@ export interface RunModel {
   label: string;
   /** tokenizer.json or its folder. */
   tokenizer: string;
+  /** Files of its weights; left out for a model that has none yet. */
+  files?: readonly string[];
+}
+
+/** A run to go on with. */
+export interface ResumedRun {
+  /** Locked. */
+  folder: RunFolder;
+  /** What it began with. */
+  config: RunConfig;
+  /** Whether the data was given anew, and may be another. */
+  dataGiven: boolean;
 }
 
 /**
@@ -81,15 +86,12 @@ export async function openResumed<const Table extends SettingsTable>(
   runs: string,
   name: string,
   given: Partial<SettingsOf<Table>>,
-): Promise<{ folder: RunFolder; settings: SettingsOf<Table> }> {
-  const folder = await openRun(runs, name);
+): Promise<{ resumed: ResumedRun; settings: SettingsOf<Table> }> {
+  const { folder, config } = await openRun(runs, name, command);
   try {
-    const saved = await readRunConfig(folder.config);
-    if (saved.command !== command) {
-      throw inputError(`Cannot resume ${name} by ${command} as it is a run of ${saved.command}`);
-    }
-    const settings = { ...defaultsOf(table), ...saved.settings } as SettingsOf<Table>;
-    return { folder, settings: resumedSettings(settings, given, name) };
+    const own = { ...defaultsOf(table), ...config.settings } as SettingsOf<Table>;
+    const settings = resumedSettings(own, given, name);
+    return { resumed: { folder, config, dataGiven: "data" in given }, settings };
   } catch (error) {
     folder.release();
     throw error;
@@ -97,37 +99,17 @@ export async function openResumed<const Table extends SettingsTable>(
 }
 
 /**
- * Reads a run's config.json.
- *
- * @throws {UserError} when it is damaged
- */
-export async function readRunConfig(path: string): Promise<RunConfig> {
-  let config: Partial<RunConfig> | null = null;
-  try {
-    config = JSON.parse(await Deno.readTextFile(path));
-  } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-  }
-  const { command, settings, model, tokenizer } = config ?? {};
-  const whole = typeof command === "string" && typeof settings === "object" && settings !== null &&
-    typeof model?.hash === "string" && typeof model.config === "object" &&
-    typeof tokenizer?.hash === "string";
-  if (!whole) throw inputError(`Cannot use ${path} as it is no run's config.json, or a damaged one`);
-  return config as RunConfig;
-}
-
-/**
  * Prepares a run.
  *
- * @param folder the locked folder of a resumed run; left out for a new one
- * @throws {UserError} on bad input, when nothing is left behind
+ * @param resumed left out for a new one
+ * @throws {UserError} on bad input, when of a new run nothing is left behind
  */
 export async function prepareRun(
   command: string,
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  folder?: RunFolder,
+  resumed?: ResumedRun,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
@@ -138,99 +120,174 @@ export async function prepareRun(
         `entries: ${tokenizer.vocabularySize}`,
     );
   }
+  if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  const data = { hash: await hashSources(settings.data) };
+  if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
   const gpu = await openCheckedGpu(reporter, settings.autotune);
-  const budget = await budgetMemory(gpu, model.config, settings).catch((error) => {
-    gpu.close();
-    folder?.release();
-    throw error;
-  });
-  reporter.message(describeNeeds(budget));
-  const chosen = { ...settings, batch: budget.batch };
-  return await prepareOn(gpu, command, chosen, model, tokenizer, reporter, folder);
-}
-
-/** The rest of {@link prepareRun}, on an open device, with the batch chosen. */
-async function prepareOn(
-  gpu: Gpu,
-  command: string,
-  settings: PreparedSettings & { batch: number },
-  model: RunModel,
-  tokenizer: Tokenizer,
-  reporter: Reporter,
-  resumedFolder: RunFolder | undefined,
-): Promise<PreparedRun> {
-  const resumed = resumedFolder !== undefined;
-  const folder = resumedFolder ?? await createRun(settings.runs, command, settings.name);
+  let started: NewRunFolder | undefined;
   try {
+    const budget = await budgetMemory(gpu, model.config, settings);
+    reporter.message(describeNeeds(budget));
+    if (!resumed) started = await createRun(settings.runs, command, settings.name);
+    const folder = resumed?.folder ?? started!;
     const config: RunConfig = {
       command,
-      settings: { ...settings },
+      settings: { ...settings, batch: budget.batch },
       adapter: gpu.adapter.name,
       versions: { project: project.version, deno: Deno.version.deno },
       model: { config: model.config, hash: model.hash },
-      tokenizer: { hash: await hashFile(tokenizer.path) },
+      tokenizer: { hash: tokenizer.hash },
+      data,
     };
-    if (resumed) await checkUnchanged(folder, config, reporter);
-    else await writeJson(folder.config, config);
-    reporter.message(`run ${folder.path}`);
-    const control = await openControl({
-      run: folder.path,
-      async onPause(paused) {
-        reporter.message(paused ? "paused from outside" : "going on");
-        await state.set({ state: paused ? "paused" : "training" });
-      },
-      onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
-      onProblem: (message) => reporter.warning(message),
-    });
-    // From here on others may ask for something.
-    const state = await createRunState(folder.state);
-    reporter.message("tokenising");
-    const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.tokens });
-    const { metadata } = tokens.train;
-    reporter.message(
-      `${metadata.get("all_tokens")} tokens in ${metadata.get("all_documents")} documents; held out ` +
-        `${
-          metadata.get("split_rule")
-        }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
-    );
-    const metrics = await openMetrics(folder.metrics, await resumePoint(folder));
-    return {
+    if (started) {
+      await started.begin(config);
+      await keepModel(folder, model);
+    } else await goOn(resumed!, config, reporter);
+    await copyFile(tokenizer.path, folder.tokenizer);
+    return await fillFolder(folder, {
       gpu,
-      batch: settings.batch,
-      folder,
-      config: model.config,
-      weights: model.weights,
-      tokens,
-      tokenizerPath: tokenizer.path,
-      metrics,
-      control,
-      state,
-    };
+      config,
+      model,
+      tokenizer,
+      settings,
+      batch: budget.batch,
+      reporter,
+    });
   } catch (error) {
     gpu.close();
-    folder.release();
-    if (!resumed && error instanceof UserError) await Deno.remove(folder.path, { recursive: true });
+    if (started) await started.abandon();
+    else resumed?.folder.release();
     throw error;
   }
 }
 
-/** A resumed run must have the model and the tokenizer it began with; on another adapter its bits will differ. */
-async function checkUnchanged(folder: RunFolder, now: RunConfig, reporter: Reporter): Promise<void> {
-  const before = await readRunConfig(folder.config);
-  if (before.model.hash !== now.model.hash || before.tokenizer.hash !== now.tokenizer.hash) {
-    throw inputError(`Cannot resume ${folder.name} as its model or tokenizer has changed since it began`);
+/** Tokens, metrics, control and state of a run whose config.json stands. */
+async function fillFolder(
+  folder: RunFolder,
+  { gpu, config, model, tokenizer, settings, batch, reporter }: {
+    gpu: Gpu;
+    config: RunConfig;
+    model: RunModel;
+    tokenizer: Tokenizer;
+    settings: PreparedSettings;
+    batch: number;
+    reporter: Reporter;
+  },
+): Promise<PreparedRun> {
+  reporter.message(`run ${folder.path}`);
+  const control = await openControl({
+    run: folder.path,
+    async onPause(paused) {
+      reporter.message(paused ? "paused from outside" : "going on");
+      await state.set({ state: paused ? "paused" : "training" });
+    },
+    onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
+    onProblem: (message) => reporter.warning(message),
+  });
+  // From here on others may ask for something.
+  const state = await createRunState(folder.state);
+  reporter.message("tokenising");
+  const tokens = await tokenise({
+    sources: settings.data,
+    hash: config.data!.hash,
+    tokenizer,
+    folder: folder.tokens,
+    onDamage: (message) => reporter.warning(message),
+  });
+  const { metadata } = tokens.train;
+  reporter.message(
+    `${metadata.get("all_tokens")} tokens in ${metadata.get("all_documents")} documents; held out ` +
+      `${
+        metadata.get("split_rule")
+      }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
+  );
+  const resume = await findResumePoint(folder.checkpoints, settings.steps);
+  for (const problem of resume.problems) reporter.warning(problem);
+  const metrics = await openMetrics(folder.metrics, resume.last);
+  if (metrics.problem) reporter.warning(metrics.problem);
+  return {
+    gpu,
+    batch,
+    folder,
+    config: model.config,
+    weights: model.weights,
+    tokens,
+    tokenizerPath: tokenizer.path,
+    metrics,
+    resume,
+    control,
+    state,
+  };
+}
+
+/**
+ * A resumed run must have the model, the tokenizer and the data it began with.
+ *
+ * @throws {UserError} when one is another, the data only where it was not given anew
+ */
+function checkUnchanged(
+  { folder: { name }, config: before, dataGiven }: ResumedRun,
+  { model, tokenizer, data, settings }: {
+    model: RunModel;
+    tokenizer: Tokenizer;
+    data: { hash: string };
+    settings: PreparedSettings;
+  },
+  reporter: Reporter,
+): void {
+  const sameModel = before.model.hash === model.hash &&
+    JSON.stringify(before.model.config) === JSON.stringify(model.config);
+  if (!sameModel) {
+    throw inputError(`Cannot resume ${name} as its model ${model.label} has changed since it began`);
   }
+  if (before.tokenizer.hash !== tokenizer.hash) {
+    throw inputError(`Cannot resume ${name} as its tokenizer ${tokenizer.path} has changed since it began`);
+  }
+  if (before.data?.hash === data.hash) return;
+  const paths = settings.data.join(", ");
+  if (!dataGiven) {
+    throw inputError(
+      `Cannot resume ${name} as its data ${paths} has changed since it began; --data ${paths} takes it as it is now`,
+    );
+  }
+  reporter.warning(`the data is not what the run began with: it goes on with ${paths} as it is now`);
+}
+
+/** Takes up a run: what may be new, its data, goes into its config.json; on another adapter its bits will differ. */
+async function goOn(
+  { folder, config: before }: ResumedRun,
+  now: RunConfig,
+  reporter: Reporter,
+): Promise<void> {
   if (before.adapter !== now.adapter) {
     reporter.warning(`the run began on ${before.adapter}: the same bits come only from the same adapter`);
   }
+  const settings = { ...before.settings, data: now.settings.data };
+  const config = { ...before, settings, data: now.data };
+  if (JSON.stringify(config) !== JSON.stringify(before)) await writeRunConfig(folder.config, config);
 }
 
-/** The last step that a checkpoint holds. */
-async function resumePoint(folder: RunFolder): Promise<{ phase: MetricRow["phase"]; step: number }> {
-  const { checkpoints } = await listCheckpoints(folder.checkpoints);
-  for (const phase of PHASES.toReversed()) {
-    const last = checkpoints.findLast((entry) => entry.phase === phase);
-    if (last) return { phase, step: last.step };
+async function copyFile(from: string, to: string): Promise<void> {
+  if (await exists(to)) return;
+  const bytes = await readBytes(from, MAX_JSON_BYTES);
+  await writeAtomically(to, (file) => writeAll(file, bytes));
+}
+
+/**
+ * Keeps the model that the run begins with in its folder, so that it can be looked at beside the sparse one later. The
+ * weights are linked, which takes no room; where the disk cannot do that the run goes without.
+ */
+async function keepModel({ dense }: RunFolder, { files }: RunModel): Promise<void> {
+  if (!files) return;
+  const folder = dirname(files[0]);
+  await Deno.mkdir(dense);
+  try {
+    for (const file of files) await Deno.link(await Deno.realPath(file), join(dense, basename(file)));
+  } catch {
+    for (const file of files) await Deno.remove(join(dense, basename(file))).catch(() => {});
+    return await Deno.remove(dense);
   }
-  return { phase: PHASES[0], step: 0 };
+  for (const name of ["config.json", "model.safetensors.index.json"]) {
+    if (await exists(join(folder, name))) await copyFile(join(folder, name), join(dense, name));
+  }
 }

@@ -6,16 +6,15 @@
  *
  * @module
  */
-import { join } from "node:path";
 import style from "./report.css" with { type: "text" };
-import type { SlackChange } from "./control.ts";
-import { exists, writeAll, writeAtomically } from "./files.ts";
+import { readSlackChanges, type SlackChange } from "./control.ts";
+import { exists, readJson, writeAll, writeAtomically } from "./files.ts";
 import { type Filling, type Markup, markup } from "./markup.ts";
 import { type MetricRow, readMetrics } from "./metrics.ts";
-import { readRunConfig, type RunConfig } from "./prepare_run.ts";
 import type { PretrainSummary } from "./pretrain.ts";
 import { formatDuration, formatShare } from "./progress.ts";
 import { mainRows, reportCharts, type RunEvent } from "./report_charts.ts";
+import { readRunConfig, type RunConfig } from "./run_config.ts";
 import type { RunFolder } from "./run_folder.ts";
 import { signaturesOf } from "./signatures.ts";
 import type { SparsifySummary } from "./sparsify.ts";
@@ -42,14 +41,12 @@ const PAPER = "https://arxiv.org/abs/2512.05865";
  * @throws {UserError} when the run's config.json or metrics.arrows is damaged
  */
 export async function writeReport(folder: RunFolder): Promise<void> {
-  const readJson = async (path: string) => JSON.parse(await Deno.readTextFile(path));
-  const slackPath = join(folder.path, "slack.json");
   const page = reportHtml({
     name: folder.name,
     config: await readRunConfig(folder.config),
     rows: await exists(folder.metrics) ? await readMetrics(folder.metrics) : [],
-    summary: await readJson(folder.summary),
-    slackChanges: await exists(slackPath) ? await readJson(slackPath) : [],
+    summary: await readJson(folder.summary) as ReportData["summary"],
+    slackChanges: await readSlackChanges(folder.path),
   });
   await writeAtomically(folder.report, (file) => writeAll(file, new TextEncoder().encode(page)));
 }

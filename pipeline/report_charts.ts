@@ -5,7 +5,7 @@
  */
 import { type Filling, type Markup, markup } from "./markup.ts";
 import type { MetricRow } from "./metrics.ts";
-import type { RunConfig } from "./prepare_run.ts";
+import type { RunConfig } from "./run_config.ts";
 import type { SparsifySummary } from "./sparsify.ts";
 import { type Chart, lineChart, type Mark, type Point, type Reference, type Series } from "./svg_chart.ts";
 

@@ -1,8 +1,13 @@
 /**
  * The folder of one run, and the lock that keeps two processes from writing it at once.
  *
+ * A run begins only in a folder that it makes, that is empty, or that carries the mark of a start that was broken off;
+ * and of a start that fails nothing is removed but what it wrote.
+ *
  *     runs/<name>/
  *       config.json      every setting, the adapter, versions, hashes of model and data
+ *       tokenizer.json   a copy of the tokenizer
+ *       dense/           the model that a sparsified run began with: links to its files where the disk allows them
  *       metrics.arrows   one row a step, an Arrow IPC stream
  *       checkpoints/     to resume from
  *       tokens/          the tokenised data
@@ -16,8 +21,9 @@
  * @module
  */
 import { join } from "node:path";
-import { inputError, usageError, UserError } from "./errors.ts";
-import { exists } from "./files.ts";
+import { diskFullError, inputError, usageError, UserError } from "./errors.ts";
+import { exists, kindOf, type OwnNames, reasonOf, removeOwn } from "./files.ts";
+import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
 
 /** Paths of a run. */
 export interface RunFolder {
@@ -31,11 +37,40 @@ export interface RunFolder {
   readonly summary: string;
   readonly report: string;
   readonly state: string;
+  readonly tokenizer: string;
+  readonly dense: string;
   /** Lets other processes write the run again. */
   release(): void;
 }
 
+/** The folder of a run that has not begun. */
+export interface NewRunFolder extends RunFolder {
+  /** Writes config.json: from here on it is a run, which can be resumed. */
+  begin(config: RunConfig): Promise<void>;
+  /** Removes what the start wrote, and the folder if it made it. */
+  abandon(): Promise<void>;
+}
+
 const LOCK = ".lock";
+/** Says of a folder that a run was about to begin in it. */
+const MARK = ".start";
+/** What the mark says of the folder itself. */
+const MADE = "A run was about to begin in this folder, which was made for it.\n";
+const FOUND = "A run was about to begin in this folder, which was found empty.\n";
+/** What a start writes. */
+const OF_A_START: OwnNames = [
+  /^(config|tokenizer|state|control|slack)\.json(\.partial)?$/,
+  /^metrics\.arrows(\.partial)?$/,
+  {
+    folder: "tokens",
+    names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
+  },
+  {
+    folder: "dense",
+    names: [/^(config|tokenizer)\.json(\.partial)?$/, /^model.*\.safetensors(\.index\.json)?$/],
+  },
+  { folder: "checkpoints", names: [] },
+];
 const LOCK_ATTEMPTS = 5;
 const LOCK_RETRY_MS = 20;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
@@ -53,21 +88,50 @@ function checkName(name: string): void {
   }
 }
 
-/**
- * Makes a folder for a run without a name and returns its name: `<command>-<date>-<time>`, which sorts by time, with a
- * number where another run began in the same second.
- */
-async function makeUnnamed(runs: string, command: string): Promise<string> {
+/** A name for a run without one: `<command>-<date>-<time>`, which sorts by time, and a number where that is taken. */
+function timedName(command: string, attempt: number): string {
   const time = new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-");
-  for (let n = 1;; n++) {
-    const name = `${command}-${time}${n === 1 ? "" : `-${n}`}`;
-    try {
-      await Deno.mkdir(join(runs, name));
-      return name;
-    } catch (error) {
-      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  return `${command}-${time}${attempt === 1 ? "" : `-${attempt}`}`;
+}
+
+/** Makes a folder, unless something stands there. */
+async function makeFolder(path: string): Promise<boolean> {
+  try {
+    await Deno.mkdir(path);
+    return true;
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) return false;
+    throw error;
+  }
+}
+
+/**
+ * Whether a run could begin in the folder of this name, as far as can be told without touching anything.
+ *
+ * @throws {UserError} when the name is not allowed or taken
+ */
+export async function checkRunIsNew(runs: string, name: string): Promise<void> {
+  checkName(name);
+  const path = join(runs, name);
+  const info = await Deno.lstat(path).catch(() => undefined);
+  if (!info) return;
+  if (info.isDirectory) {
+    const names = (await Array.fromAsync(Deno.readDir(path))).map((entry) => entry.name);
+    if (names.length === 0) return;
+    if (names.includes(MARK) && !names.includes("config.json")) return;
+    if (await isRun(path)) {
+      throw usageError(
+        `Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`,
+      );
     }
   }
+  throw usageError(
+    `Cannot create run ${name} as ${path} is there and holds no run: nothing in it was touched; use another --name`,
+  );
+}
+
+async function isRun(path: string): Promise<boolean> {
+  return await readRunConfig(join(path, "config.json")).then(() => true, () => false);
 }
 
 /**
@@ -76,47 +140,85 @@ async function makeUnnamed(runs: string, command: string): Promise<string> {
  * @param name left out: made of the command and the time (UTC)
  * @throws {UserError} when the name is not allowed or taken, or nothing can be written to `runs`
  */
-export async function createRun(runs: string, command: string, name?: string): Promise<RunFolder> {
-  if (name !== undefined) checkName(name);
+export async function createRun(runs: string, command: string, name?: string): Promise<NewRunFolder> {
+  if (name !== undefined) await checkRunIsNew(runs, name);
   try {
     await Deno.mkdir(runs, { recursive: true });
-    return await makeRun(runs, name ?? await makeUnnamed(runs, command));
+    if (name !== undefined) return await startIn(runs, name, await makeFolder(join(runs, name)));
+    for (let attempt = 1;; attempt++) {
+      const free = timedName(command, attempt);
+      if (await makeFolder(join(runs, free))) return await startIn(runs, free, true);
+    }
   } catch (error) {
     if (error instanceof UserError) throw error;
-    throw usageError(
-      `Cannot create a run in ${runs} as it must be a folder that can be written: ${
-        (error as Error).message
-      }`,
+    throw diskFullError(runs, error) ?? usageError(
+      `Cannot create a run in ${runs} as it must be a folder that can be written: ${reasonOf(error)}`,
       { cause: error },
     );
   }
 }
 
-async function makeRun(runs: string, name: string): Promise<RunFolder> {
+/** Marks and locks a folder in which a run is about to begin. */
+async function startIn(runs: string, name: string, made: boolean): Promise<NewRunFolder> {
   const path = join(runs, name);
-  // A folder without config.json is what a process killed at its very start leaves behind.
-  if (await exists(join(path, "config.json"))) {
-    throw usageError(
-      `Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`,
-    );
+  const mark = join(path, MARK);
+  const text = made ? MADE : FOUND;
+  await Deno.writeTextFile(mark, text, { createNew: true }).catch((error) => {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+  });
+  const folder = await lock(name, path);
+  // Another process may have begun it since it was looked at.
+  if (await exists(folder.config)) {
+    folder.release();
+    throw usageError(`Cannot create run ${name} as another process has just begun it: use another --name`);
   }
-  await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
-  return await lock(name, path);
+  return {
+    ...folder,
+    async begin(config) {
+      await writeRunConfig(folder.config, config);
+      await Deno.remove(mark).catch(() => {});
+    },
+    async abandon() {
+      const keepFolder = await Deno.readTextFile(mark).then((found) => found === FOUND, () => !made);
+      await removeOwn(path, OF_A_START, { keepFolder: true });
+      folder.release();
+      await removeOwn(path, [LOCK, MARK], { keepFolder });
+    },
+  };
 }
 
 /**
- * Opens a run to go on with it.
+ * Opens a run to go on with it. Nothing is written before it is known to be one.
  *
- * @throws {UserError} when there is none, or another process is writing it
+ * @param command that it must be a run of
+ * @throws {UserError} when there is none, it is damaged, it is another command's, or another process is writing it
  */
-export async function openRun(runs: string, name: string): Promise<RunFolder> {
+export async function openRun(
+  runs: string,
+  name: string,
+  command: string,
+): Promise<{ folder: RunFolder; config: RunConfig }> {
   checkName(name);
   const path = join(runs, name);
-  if (!await exists(join(path, "config.json"))) {
-    throw usageError(`Cannot resume ${name} as ${path} is no run`);
+  const configPath = join(path, "config.json");
+  if (!await exists(configPath)) throw usageError(`Cannot resume ${name} as ${path} is no run`);
+  await checkIsOf(command, configPath, name);
+  const folder = await lock(name, path);
+  try {
+    // Again, since another process may have had it until now.
+    return { folder, config: await checkIsOf(command, configPath, name) };
+  } catch (error) {
+    folder.release();
+    throw error;
   }
-  await Deno.mkdir(join(path, "checkpoints"), { recursive: true });
-  return await lock(name, path);
+}
+
+async function checkIsOf(command: string, path: string, name: string): Promise<RunConfig> {
+  const config = await readRunConfig(path);
+  if (config.command !== command) {
+    throw inputError(`Cannot resume ${name} by ${command} as it is a run of ${config.command}`);
+  }
+  return config;
 }
 
 /**
@@ -124,7 +226,13 @@ export async function openRun(runs: string, name: string): Promise<RunFolder> {
  * resumed at once.
  */
 async function lock(name: string, path: string): Promise<RunFolder> {
-  const file = Deno.openSync(join(path, LOCK), { create: true, write: true });
+  const lockPath = join(path, LOCK);
+  // A pipe would be waited at, and a link leads elsewhere.
+  const found = await Deno.lstat(lockPath).catch(() => undefined);
+  if (found && !found.isFile) {
+    throw inputError(`Cannot write run ${name} as ${lockPath} must be a file: it is ${kindOf(found)}`);
+  }
+  const file = Deno.openSync(lockPath, { create: true, write: true });
   for (let attempt = 1; !file.tryLockSync(true); attempt++) {
     // Whoever asks whether a process is at it holds the lock for an instant.
     if (attempt === LOCK_ATTEMPTS) {
@@ -144,6 +252,8 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     summary: join(path, "summary.json"),
     report: join(path, "report.html"),
     state: join(path, "state.json"),
+    tokenizer: join(path, "tokenizer.json"),
+    dense: join(path, "dense"),
     release() {
       file.unlockSync();
       file.close();
@@ -153,13 +263,14 @@ async function lock(name: string, path: string): Promise<RunFolder> {
 
 /** Whether a process is writing the run in this folder. */
 export async function runIsLocked(path: string): Promise<boolean> {
+  const lockPath = join(path, LOCK);
   try {
-    using file = await Deno.open(join(path, LOCK));
+    if (!(await Deno.lstat(lockPath)).isFile) return false;
+    using file = await Deno.open(lockPath);
     if (!file.tryLockSync(false)) return true;
     file.unlockSync();
     return false;
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound) return false;
-    throw error;
+  } catch {
+    return false;
   }
 }

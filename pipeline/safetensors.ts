@@ -2,19 +2,40 @@
  * The safetensors format: an eight-byte length, a JSON header with each tensor's type, shape and byte range, then the
  * bytes. Everything a header can get wrong is found before any tensor is read.
  *
+ * The format has no checksums. Files that we write carry them in the header's metadata: `sha256 <tensor>` of each
+ * tensor's bytes, and `sha256` of the header itself with zeros in that place. They are asked for wherever they stand.
+ *
  * Source: https://github.com/huggingface/safetensors (format)
  *
  * @module
  */
 import { join } from "node:path";
 import { inputError } from "./errors.ts";
-import { exists, readAt, writeAll, writeAtomically } from "./files.ts";
+import {
+  digestOf,
+  exists,
+  isObject,
+  openRegular,
+  parseJson,
+  readAt,
+  readText,
+  sha256,
+  shown,
+  writeAll,
+  writeAtomically,
+} from "./files.ts";
 
 /** Element types that are read and written. */
 export type TensorType = "F32" | "F16" | "BF16";
 
 const BYTES: Record<TensorType, number> = { F32: 4, F16: 2, BF16: 2 };
 const MAX_HEADER_BYTES = 100_000_000;
+/** What is hashed at once. */
+const PIECE_BYTES = 16 << 20;
+/** Name of the header's digest among the metadata; a tensor's has its name behind a space. */
+const DIGEST = "sha256";
+/** Stands for a digest that is not known yet; it has as many digits. */
+const NO_DIGEST = "0".repeat(64);
 
 /** Where one tensor stands. */
 export interface TensorEntry {
@@ -26,6 +47,8 @@ export interface TensorEntry {
   /** First byte in the file, and one past the last. */
   begin: number;
   end: number;
+  /** SHA-256 of its bytes, where the file says it. */
+  digest?: string;
 }
 
 /** An open set of tensors. */
@@ -35,13 +58,23 @@ export interface Safetensors {
   /** The files it is made of. */
   readonly files: readonly string[];
   readonly entries: ReadonlyMap<string, TensorEntry>;
+  /** Without the checksums. */
   readonly metadata: Readonly<Record<string, string>>;
+  /** Whether header and tensors have checksums. */
+  readonly checked: boolean;
   /**
    * One tensor's values as float32.
    *
-   * @throws {UserError} when there is no such tensor, or the file has been cut short since it was opened
+   * @throws {UserError} when there is no such tensor, its bytes are not those that its checksum was made of, the file has
+   * been cut short since it was opened, or memory does not hold it
    */
   read(name: string): Promise<Float32Array>;
+  /**
+   * Compares every tensor that has a checksum with it, a piece in memory at a time.
+   *
+   * @throws {UserError} naming the first tensor that is damaged
+   */
+  verify(): Promise<void>;
 }
 
 /**
@@ -50,8 +83,8 @@ export interface Safetensors {
  * @throws {UserError} naming the file, and the tensor where one is at fault
  */
 export async function openSafetensors(path: string): Promise<Safetensors> {
-  const { entries, metadata } = await readHeader(path);
-  return opened(path, [path], entries, metadata);
+  const { entries, metadata, checked } = await readHeader(path);
+  return opened(path, [path], entries, { metadata, checked });
 }
 
 /**
@@ -68,7 +101,7 @@ export async function openSafetensorsFolder(folder: string): Promise<Safetensors
       `Cannot load ${folder} as it needs model.safetensors or model.safetensors.index.json: neither is there`,
     );
   }
-  const index = parseJson(await Deno.readFile(indexPath), indexPath);
+  const index = parseUnique(await readText(indexPath, MAX_HEADER_BYTES), indexPath);
   if (!isObject(index) || !isObject(index.weight_map)) {
     throw inputError(`Cannot load ${indexPath} as it has no weight_map`);
   }
@@ -76,9 +109,7 @@ export async function openSafetensorsFolder(folder: string): Promise<Safetensors
     Object.entries(index.weight_map).map(([name, shard]) => {
       if (typeof shard !== "string" || !/^[\w.-]+$/.test(shard)) {
         throw inputError(
-          `Cannot load ${indexPath} as the shard of tensor ${name} must be a file name: ${
-            JSON.stringify(shard)
-          }`,
+          `Cannot load ${indexPath} as the shard of tensor ${name} must be a file name: ${shown(shard)}`,
         );
       }
       return [name, shard];
@@ -86,11 +117,14 @@ export async function openSafetensorsFolder(folder: string): Promise<Safetensors
   );
   const entries = new Map<string, TensorEntry>();
   const files: string[] = [];
+  let checked = true;
   for (const shard of new Set(shardOf.values())) {
     const path = join(folder, shard);
     if (!await exists(path)) throw inputError(`Cannot load ${indexPath} as its shard ${shard} is not there`);
     files.push(path);
-    for (const [name, entry] of (await readHeader(path)).entries) {
+    const header = await readHeader(path);
+    checked &&= header.checked;
+    for (const [name, entry] of header.entries) {
       const listed = shardOf.get(name);
       if (listed !== shard) {
         throw inputError(`Cannot load ${path} as the index has tensor ${name} in ${listed ?? "no shard"}`);
@@ -103,57 +137,74 @@ export async function openSafetensorsFolder(folder: string): Promise<Safetensors
       throw inputError(`Cannot load ${join(folder, shard)} as its tensor ${name} is missing`);
     }
   }
-  return opened(folder, files, entries, {});
+  return opened(folder, files, entries, { metadata: {}, checked });
 }
 
 function opened(
   path: string,
   files: string[],
   entries: Map<string, TensorEntry>,
-  metadata: Record<string, string>,
+  { metadata, checked }: Pick<Safetensors, "metadata" | "checked">,
 ): Safetensors {
   return {
     path,
     files,
     entries,
     metadata,
+    checked,
     async read(name) {
       const entry = entries.get(name);
       if (!entry) throw inputError(`Cannot read ${path} as it has no tensor ${name}`);
-      using file = await openFile(entry.file);
-      const bytes = await readAt(file, entry.begin, entry.end - entry.begin);
-      if (!bytes) {
-        throw inputError(`Cannot read tensor ${name} of ${entry.file} as the file has been cut short`);
-      }
+      using file = (await openRegular(entry.file)).file;
+      const length = entry.end - entry.begin;
+      const bytes = await readAt(file, entry.begin, length).catch((error) => {
+        if (!(error instanceof RangeError)) throw error;
+        throw inputError(
+          `Cannot read tensor ${name} of ${entry.file} as memory does not hold its ${length} bytes`,
+        );
+      });
+      if (!bytes) throw cutShort(entry);
+      if (entry.digest !== undefined && digestOf(bytes) !== entry.digest) throw damaged(entry);
       return decode(bytes, entry.type);
+    },
+    async verify() {
+      for (const entry of entries.values()) {
+        if (entry.digest === undefined) continue;
+        using file = (await openRegular(entry.file)).file;
+        const hash = sha256();
+        for (let at = entry.begin; at < entry.end; at += PIECE_BYTES) {
+          const piece = await readAt(file, at, Math.min(PIECE_BYTES, entry.end - at));
+          if (!piece) throw cutShort(entry);
+          hash.update(piece);
+        }
+        if (hash.digest("hex") !== entry.digest) throw damaged(entry);
+      }
     },
   };
 }
 
-async function openFile(path: string): Promise<Deno.FsFile> {
+function cutShort({ name, file }: TensorEntry): Error {
+  return inputError(`Cannot read tensor ${name} of ${file} as the file has been cut short`);
+}
+
+function damaged({ name, file }: TensorEntry): Error {
+  return inputError(`Cannot use ${file} as tensor ${name} is damaged: its bytes have another SHA-256`);
+}
+
+/** A header's text, decoded strictly: a mark of byte order would be no JSON. */
+function headerText(bytes: Uint8Array, path: string): string {
   try {
-    return await Deno.open(path);
-  } catch (error) {
-    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw inputError(`Cannot open ${path}: ${what}`, { cause: error });
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    throw inputError(`Cannot load ${path} as its header is no UTF-8`);
   }
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function parseJson(bytes: Uint8Array, path: string): unknown {
-  let text: string;
-  let value: unknown;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    value = JSON.parse(text);
-  } catch (error) {
-    throw inputError(`Cannot load ${path} as it is no JSON: ${(error as Error).message}`, { cause: error });
-  }
+/** Parses JSON in which no object has a name twice. */
+function parseUnique(text: string, path: string): unknown {
+  const value = parseJson(text, path);
   const name = repeatedName(text);
-  if (name !== undefined) throw inputError(`Cannot load ${path} as it has the name ${name} twice`);
+  if (name !== undefined) throw inputError(`Cannot load ${path} as it has the name ${shown(name)} twice`);
   return value;
 }
 
@@ -180,10 +231,9 @@ function repeatedName(json: string): string | undefined {
 
 async function readHeader(
   path: string,
-): Promise<{ entries: Map<string, TensorEntry>; metadata: Record<string, string> }> {
-  using file = await openFile(path);
-  const { size, isFile } = await file.stat();
-  if (!isFile) throw inputError(`Cannot load ${path} as it must be a file`);
+): Promise<{ entries: Map<string, TensorEntry> } & Pick<Safetensors, "metadata" | "checked">> {
+  const { file: opened, size } = await openRegular(path);
+  using file = opened;
   const prefix = size >= 8 ? await readAt(file, 0, 8) : undefined;
   if (!prefix) throw inputError(`Cannot load ${path} as a safetensors file has at least 8 bytes: ${size}`);
   const headerLength = Number(new DataView(prefix.buffer).getBigUint64(0, true));
@@ -195,16 +245,21 @@ async function readHeader(
       `Cannot load ${path} as its header cannot be ${headerLength} bytes long in a file of ${size}`,
     );
   }
-  const header = parseJson(bytes, path);
+  const text = headerText(bytes, path);
+  const header = parseUnique(text, path);
   if (!isObject(header)) throw inputError(`Cannot load ${path} as its header is no JSON object`);
   const entries = new Map<string, TensorEntry>();
   const data = 8 + headerLength;
-  const { __metadata__: metadata = {}, ...tensors } = header;
-  if (!isObject(metadata) || !Object.values(metadata).every((value) => typeof value === "string")) {
+  const { __metadata__: all = {}, ...tensors } = header;
+  if (!isObject(all) || !Object.values(all).every((value) => typeof value === "string")) {
     throw inputError(`Cannot load ${path} as its __metadata__ must be an object of strings`);
   }
+  const { metadata, digests, checked } = splitMetadata(all as Record<string, string>, text, path);
   for (const [name, value] of Object.entries(tensors)) {
-    entries.set(name, tensorEntry(path, name, value, data, size));
+    entries.set(name, { ...tensorEntry(path, name, value, data, size), digest: digests.get(name) });
+  }
+  if (checked && [...entries.keys()].some((name) => !digests.has(name))) {
+    throw inputError(`Cannot load ${path} as it is damaged: one of its tensors has no checksum`);
   }
   const sorted = [...entries.values()].sort((a, b) => a.begin - b.begin || a.end - b.end);
   let end = data;
@@ -220,7 +275,33 @@ async function readHeader(
     end = entry.end;
   }
   if (end !== size) throw inputError(`Cannot load ${path} as its tensors end at byte ${end} of ${size}`);
-  return { entries, metadata: metadata as Record<string, string> };
+  return { entries, metadata, checked };
+}
+
+/**
+ * A file's metadata without the checksums, and these by tensor.
+ *
+ * @throws {UserError} when the header's own checksum is missing or wrong
+ */
+function splitMetadata(
+  all: Record<string, string>,
+  text: string,
+  path: string,
+): { metadata: Record<string, string>; digests: Map<string, string>; checked: boolean } {
+  const { [DIGEST]: ofHeader, ...others } = all;
+  const digests = new Map<string, string>();
+  const metadata: Record<string, string> = {};
+  for (const [name, value] of Object.entries(others)) {
+    if (name.startsWith(DIGEST + " ")) digests.set(name.slice(DIGEST.length + 1), value);
+    else metadata[name] = value;
+  }
+  if (ofHeader === undefined && digests.size === 0) return { metadata, digests, checked: false };
+  const field = (digest: string): string => `"${DIGEST}":${JSON.stringify(digest)}`;
+  const unsealed = text.replace(field(String(ofHeader)), field(NO_DIGEST));
+  if (ofHeader === undefined || digestOf(unsealed) !== ofHeader) {
+    throw inputError(`Cannot load ${path} as its header is damaged: it has another SHA-256`);
+  }
+  return { metadata, digests, checked: true };
 }
 
 function tensorEntry(path: string, name: string, value: unknown, data: number, size: number): TensorEntry {
@@ -229,12 +310,12 @@ function tensorEntry(path: string, name: string, value: unknown, data: number, s
     throw inputError(`Cannot load ${path} as tensor ${name} ${why}`);
   };
   if (typeof dtype !== "string" || !Object.hasOwn(BYTES, dtype)) {
-    fail(`must be of type ${Object.keys(BYTES).join(", ")}: ${JSON.stringify(dtype)}`);
+    fail(`must be of type ${Object.keys(BYTES).join(", ")}: ${shown(dtype)}`);
   }
   const isSize = (axis: unknown): axis is number => Number.isSafeInteger(axis) && (axis as number) >= 0;
-  if (!Array.isArray(shape) || !shape.every(isSize)) fail(`has no valid shape: ${JSON.stringify(shape)}`);
+  if (!Array.isArray(shape) || !shape.every(isSize)) fail(`has no valid shape: ${shown(shape)}`);
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
-    fail(`has no valid data_offsets: ${JSON.stringify(offsets)}`);
+    fail(`has no valid data_offsets: ${shown(offsets)}`);
   }
   const type = dtype as TensorType;
   const [first, last] = offsets as [number, number];
@@ -298,7 +379,7 @@ export interface WritableTensor {
 }
 
 /**
- * Writes a file, one tensor in memory at a time, under a temporary name until it is whole.
+ * Writes a file with checksums, one tensor in memory at a time, under a temporary name until it is whole.
  *
  * @throws {UserError} naming the tensor, when a value is too large for its type
  * @throws {RangeError} when two tensors have the same name, or one has not as many values as its shape says
@@ -318,23 +399,30 @@ export async function writeSafetensors(
   tensors: readonly WritableTensor[],
   metadata?: Record<string, string>,
 ): Promise<void> {
-  const header = new Map<string, unknown>([["__metadata__", metadata]]);
+  const header: Record<string, unknown> = Object.create(null);
+  const digests: Record<string, string> = {};
   let offset = 0;
   for (const { name, shape, type = "F32" } of tensors) {
-    if (header.has(name)) throw new RangeError(`Cannot write ${path} as the name ${name} is taken`);
+    if (name in header || name === "__metadata__") {
+      throw new RangeError(`Cannot write ${path} as the name ${name} is taken`);
+    }
     const end = offset + BYTES[type] * elements(shape);
-    header.set(name, { dtype: type, shape, data_offsets: [offset, end] });
+    header[name] = { dtype: type, shape, data_offsets: [offset, end] };
+    digests[`${DIGEST} ${name}`] = NO_DIGEST;
     offset = end;
   }
-  // Spaces bring the data to a multiple of eight bytes, as the reference implementation does.
-  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
-  const padded = new Uint8Array(Math.ceil(json.length / 8) * 8).fill(0x20);
-  padded.set(json);
-  const prefix = new Uint8Array(8);
-  new DataView(prefix.buffer).setBigUint64(0, BigInt(padded.length), true);
+  /** The eight bytes of the length and the header, with the digests known so far; always as long. */
+  const headBytes = (ofHeader: string): Uint8Array => {
+    const all = { ...metadata, [DIGEST]: ofHeader, ...digests };
+    const json = new TextEncoder().encode(JSON.stringify({ __metadata__: all, ...header }));
+    // Spaces bring the data to a multiple of eight bytes, as the reference implementation does.
+    const head = new Uint8Array(8 + Math.ceil(json.length / 8) * 8).fill(0x20);
+    head.set(json, 8);
+    new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+    return head;
+  };
   await writeAtomically(path, async (file) => {
-    await writeAll(file, prefix);
-    await writeAll(file, padded);
+    await writeAll(file, headBytes(NO_DIGEST));
     for (const { name, shape, type = "F32", read } of tensors) {
       const values = await read();
       const wanted = elements(shape);
@@ -343,7 +431,11 @@ export async function writeSafetensors(
           `Cannot write tensor ${name} as its shape has ${wanted} elements: ${values.length}`,
         );
       }
-      await writeAll(file, encode(values, type, name));
+      const bytes = encode(values, type, name);
+      digests[`${DIGEST} ${name}`] = digestOf(bytes);
+      await writeAll(file, bytes);
     }
+    await file.seek(0, Deno.SeekMode.Start);
+    await writeAll(file, headBytes(digestOf(headBytes(NO_DIGEST).subarray(8))));
   });
 }

@@ -5,7 +5,20 @@
  */
 import { basename, dirname, join } from "node:path";
 import { inputError } from "./errors.ts";
-import { exists, syncFolder, TEMPORARY, writeAll, writeAtomically, writeJson } from "./files.ts";
+import {
+  exists,
+  kindOf,
+  MAX_JSON_BYTES,
+  type OwnNames,
+  readBytes,
+  removeOwn,
+  storing,
+  syncFolder,
+  TEMPORARY,
+  writeAll,
+  writeAtomically,
+  writeJson,
+} from "./files.ts";
 import { type ModelConfig, modelConfigToJson } from "./model_config.ts";
 import { type TensorType, writeSafetensors } from "./safetensors.ts";
 
@@ -24,39 +37,61 @@ export interface SavedModel {
   recommended?: Record<string, unknown>;
 }
 
+/** What a model's folder consists of, whoever saved it. */
+const OF_A_MODEL: OwnNames = [
+  /^(config|generation_config|sparsify|tokenizer|tokenizer_config|special_tokens_map)\.json(\.partial)?$/,
+  /^model(-\d+-of-\d+)?\.safetensors(\.partial)?$/,
+  "model.safetensors.index.json",
+  "README.md",
+];
+
 /**
  * Writes config.json, model.safetensors and tokenizer.json beside `folder` and moves them into its place when they are
- * whole; an older folder of that name is replaced.
+ * whole; an older model of that name is replaced.
  *
- * @throws {UserError} when the tokenizer cannot be read, or a weight is too large for the type
+ * @throws {UserError} when the tokenizer cannot be read, a weight is too large for the type, `folder` holds what belongs
+ * to no model, which is left as it is, or the disk is full
  */
 export async function saveModel(folder: string, model: SavedModel): Promise<void> {
   const partial = join(dirname(folder), basename(folder) + TEMPORARY);
   const old = join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
   // A crash between the two renames below leaves the older model under its other name.
   if (!await exists(folder) && await exists(old)) await Deno.rename(old, folder);
-  await removeFolder(partial);
-  await removeFolder(old);
-  await Deno.mkdir(partial, { recursive: true });
+  for (const path of [folder, partial, old]) await checkIsModel(path);
+  await removeOwn(partial, OF_A_MODEL);
+  await removeOwn(old, OF_A_MODEL);
   try {
+    await storing(partial, () => Deno.mkdir(partial, { recursive: true }));
     await writeFiles(partial, model);
   } catch (error) {
-    await removeFolder(partial);
+    await removeOwn(partial, OF_A_MODEL);
     throw error;
   }
-  await syncFolder(partial);
-  if (await exists(folder)) await Deno.rename(folder, old);
-  await Deno.rename(partial, folder);
-  await syncFolder(dirname(folder));
-  await removeFolder(old);
+  await storing(folder, async () => {
+    await syncFolder(partial);
+    if (await exists(folder)) await Deno.rename(folder, old);
+    await Deno.rename(partial, folder);
+    await syncFolder(dirname(folder));
+  });
+  await removeOwn(old, OF_A_MODEL);
 }
 
-async function removeFolder(folder: string): Promise<void> {
-  if (await exists(folder)) await Deno.remove(folder, { recursive: true });
+/** Refuses a folder that holds something else than a model, or is none. */
+async function checkIsModel(folder: string): Promise<void> {
+  const info = await Deno.lstat(folder).catch(() => undefined);
+  if (!info) return;
+  const fail = (what: string): never => {
+    throw inputError(`Cannot save a model as ${folder} as ${what} is there: it was left as it is`);
+  };
+  if (!info.isDirectory) fail(kindOf(info));
+  for await (const { name, isFile } of Deno.readDir(folder)) {
+    const known = OF_A_MODEL.some((own) => own instanceof RegExp ? own.test(name) : own === name);
+    if (!known || !isFile) fail(name);
+  }
 }
 
 async function writeFiles(folder: string, model: SavedModel): Promise<void> {
-  const tokenizer = await readTokenizer(model.tokenizer);
+  const tokenizer = await readBytes(model.tokenizer, MAX_JSON_BYTES);
   await writeAtomically(join(folder, "tokenizer.json"), (file) => writeAll(file, tokenizer));
   await writeJson(join(folder, "config.json"), modelConfigToJson(model.config, model.sparseAttention));
   if (model.recommended) await writeJson(join(folder, "sparsify.json"), model.recommended);
@@ -65,13 +100,4 @@ async function writeFiles(folder: string, model: SavedModel): Promise<void> {
     model.tensors.map((tensor) => ({ ...tensor, name: `transformer.${tensor.name}`, type: model.type })),
     { format: "pt" },
   );
-}
-
-async function readTokenizer(path: string): Promise<Uint8Array> {
-  try {
-    return await Deno.readFile(path);
-  } catch (error) {
-    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw inputError(`Cannot copy ${path}: ${what}`, { cause: error });
-  }
 }

@@ -9,6 +9,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
+import { isObject, readJson } from "./files.ts";
 import { STANDARD_INPUT } from "./documents.ts";
 
 interface Common {
@@ -500,17 +501,10 @@ export async function readSettingsFile<const Table extends SettingsTable>(
   path: string,
   relativeTo?: string,
 ): Promise<Partial<SettingsOf<Table>>> {
-  let json: unknown;
-  try {
-    json = JSON.parse(await Deno.readTextFile(path));
-  } catch (error) {
-    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    // The JSON parser quotes the file, line ends and all.
-    throw usageError(`Cannot read settings from ${path}: ${what.replace(/\s+/g, " ")}`);
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
-  }
+  const json = await readJson(path).catch((error) => {
+    throw usageError(`Cannot read settings from ${path}: ${(error as Error).message}`, { cause: error });
+  });
+  if (!isObject(json)) throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
   const settings: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(json)) {
     if (!Object.hasOwn(table, name)) {
@@ -588,8 +582,9 @@ export function resumedSettings<const Table extends SettingsTable>(
   given: Partial<SettingsOf<Table>>,
   name: string,
 ): SettingsOf<Table> {
-  // What changes no bit of the result.
+  // What changes no bit of the result, and the data, whose content is compared by itself.
   const free = [
+    "data",
     "json",
     "quiet",
     "debug",

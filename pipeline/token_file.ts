@@ -21,7 +21,7 @@ import {
 } from "apache-arrow";
 import type { TokenSource } from "./batches.ts";
 import { inputError } from "./errors.ts";
-import { writeAll, writeAtomically } from "./files.ts";
+import { sha256, writeAll, writeAtomically } from "./files.ts";
 
 /** Tokens as stored: two bytes where the vocabulary fits. */
 export type TokenArray = Uint16Array | Uint32Array;
@@ -42,13 +42,15 @@ const CACHE_BYTES = 2 ** 30;
  *
  * @param columns `wide` for uint32 tokens, `counted` for the uint8 column beside them
  * @param metadata goes into the schema
+ * @returns SHA-256 of the file
  */
 export async function writeTokenFile(
   path: string,
   columns: { wide: boolean; counted: boolean },
   metadata: Record<string, string>,
   chunks: AsyncIterable<TokenChunk>,
-): Promise<void> {
+): Promise<string> {
+  const digest = sha256();
   const type = columns.wide ? new Uint32() : new Uint16();
   const fields: Field<DataType>[] = [new Field("token", type, false)];
   if (columns.counted) fields.push(new Field("counted", new Uint8(), false));
@@ -91,14 +93,23 @@ export async function writeTokenFile(
 
   await writeAtomically(path, async (file) => {
     const writer = new RecordBatchFileWriter();
+    let failure: unknown;
     const written = (async () => {
-      for await (const bytes of writer) await writeAll(file, bytes);
-    })();
+      for await (const bytes of writer) {
+        digest.update(bytes);
+        await writeAll(file, bytes);
+      }
+    })().catch((error) => failure = error);
     writer.reset(undefined, schema);
-    for await (const batch of batches()) writer.write(batch);
+    for await (const batch of batches()) {
+      if (failure !== undefined) break;
+      writer.write(batch);
+    }
     writer.close();
     await written;
+    if (failure !== undefined) throw failure;
   });
+  return digest.digest("hex");
 }
 
 /** An open token file. */

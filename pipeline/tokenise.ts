@@ -8,8 +8,19 @@
  */
 import { join } from "node:path";
 import { type Example, expandSources, readDocuments, STANDARD_INPUT } from "./documents.ts";
-import { inputError } from "./errors.ts";
-import { exists, hashFile, readAt, TEMPORARY, writeAll } from "./files.ts";
+import { inputError, UserError } from "./errors.ts";
+import {
+  digestOf,
+  exists,
+  hashFile,
+  isObject,
+  readAt,
+  readSealedJson,
+  storing,
+  TEMPORARY,
+  writeAll,
+  writeSealedJson,
+} from "./files.ts";
 import { hashWords } from "./random.ts";
 import {
   openTokenFile,
@@ -28,7 +39,9 @@ export type Split = typeof SPLITS[number];
 
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
-const FORMAT = "1";
+const FORMAT = "2";
+/** Holds the digests of the token files, which are taken for what they were when it was written. */
+const DIGESTS = "tokens.json";
 
 /** The split that a document belongs to, by its index among all documents. */
 export function splitOf(index: number): Split {
@@ -43,29 +56,58 @@ interface Range {
   end: number;
 }
 
+/** What tokenising gives. */
+export type Tokens = Record<Split, TokenFile>;
+
+/**
+ * SHA-256 over the hashes of the files that the sources stand for, in order; `-` where standard input is among them,
+ * which can be read once only.
+ *
+ * @throws {UserError} when a source cannot be read
+ */
+export async function hashSources(sources: readonly string[]): Promise<string> {
+  const files = await expandSources(sources);
+  if (files.includes(STANDARD_INPUT)) return STANDARD_INPUT;
+  return digestOf((await Promise.all(files.map(hashFile))).join("\n"));
+}
+
 /**
  * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
  *
- * @throws {UserError} on unreadable data, on examples of unequal length, and where there is too little to split
+ * @param options `hash` is the sources' {@link hashSources}; `onDamage` is told when token files were damaged, which are
+ * made anew
+ * @throws {UserError} on unreadable data, on examples of unequal length, where there is too little to split, and when the
+ * disk is full
  */
 export async function tokenise(
-  { sources, tokenizer, folder, onProgress }: {
+  { sources, hash, tokenizer, folder, onProgress, onDamage }: {
     sources: readonly string[];
+    hash?: string;
     tokenizer: Tokenizer;
     folder: string;
     /** Called with the tokens so far. */
     onProgress?: (tokens: number) => void;
+    onDamage?: (message: string) => void;
   },
-): Promise<Record<Split, TokenFile>> {
-  const identity = await identityOf(sources, tokenizer);
-  const known = await openSplits(folder, identity);
+): Promise<Tokens> {
+  const identity = {
+    format: FORMAT,
+    tokenizer: tokenizer.hash,
+    sources: hash ?? await hashSources(sources),
+  };
+  const known = await openSplits(folder, identity, onDamage);
   if (known) return known;
-  await Deno.mkdir(folder, { recursive: true });
+  await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
   const spillPath = join(folder, "tokens" + TEMPORARY);
   try {
-    using spill = await Deno.open(spillPath, { read: true, write: true, create: true, truncate: true });
-    const all = await spillTokens(spill, sources, tokenizer, onProgress);
+    await Deno.remove(spillPath).catch(() => {});
+    using spill = await storing(
+      spillPath,
+      () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
+    );
+    const all = await storing(spillPath, () => spillTokens(spill, sources, tokenizer, onProgress));
     const { ranges, rule } = splitDocuments(all.documents);
+    const digests: Record<string, string> = {};
     for (const split of SPLITS) {
       const tokens = ranges[split].reduce((sum, { start, end }) => sum + end - start, 0);
       const metadata = {
@@ -79,48 +121,53 @@ export async function tokenise(
         ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
       };
       const columns = { wide: all.wide, counted: all.exampleTokens !== undefined };
-      await writeTokenFile(
-        join(folder, `${split}.arrow`),
-        columns,
-        metadata,
-        readRanges(spill, ranges[split], all),
-      );
+      const path = join(folder, fileOf(split));
+      digests[split] = await writeTokenFile(path, columns, metadata, readRanges(spill, ranges[split], all));
     }
+    await writeSealedJson(join(folder, DIGESTS), { ...identity, digests });
   } finally {
     await Deno.remove(spillPath).catch(() => {});
   }
-  return (await openSplits(folder, identity))!;
+  return await openFiles(folder);
 }
 
-/** What a token file must have been made from to be used again. */
-async function identityOf(sources: readonly string[], tokenizer: Tokenizer): Promise<Record<string, string>> {
-  const files = await expandSources(sources);
-  const hashes = await Promise.all(
-    files.map((file) => file === STANDARD_INPUT ? STANDARD_INPUT : hashFile(file)),
-  );
-  return {
-    format: FORMAT,
-    tokenizer: tokenizer.hash,
-    sources: JSON.stringify(sources),
-    source_hashes: JSON.stringify(hashes),
-  };
-}
+const fileOf = (split: Split): string => `${split}.arrow`;
 
+/** What an earlier call left, if it is whole and was made of the same. */
 async function openSplits(
   folder: string,
   identity: Record<string, string>,
-): Promise<Record<Split, TokenFile> | undefined> {
-  const paths = SPLITS.map((split) => join(folder, `${split}.arrow`));
-  for (const path of paths) if (!await exists(path)) return undefined;
-  const files = await Promise.all(paths.map(openTokenFile));
-  const same = files.every(({ metadata }) =>
-    Object.entries(identity).every(([key, value]) => metadata.get(key) === value)
-  );
-  if (!same) {
-    await Promise.all(files.map((file) => file.close()));
+  onDamage: ((message: string) => void) | undefined,
+): Promise<Tokens | undefined> {
+  const path = join(folder, DIGESTS);
+  if (!await exists(path)) return undefined;
+  try {
+    const { digests, ...made } = await readSealedJson(path);
+    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) return undefined;
+    for (const split of SPLITS) {
+      const file = join(folder, fileOf(split));
+      if (await hashFile(file) !== digests[split]) {
+        throw inputError(`${file} is damaged: it has another SHA-256`);
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    if (identity.sources === STANDARD_INPUT) {
+      throw inputError(
+        `Cannot go on as ${error.message}; standard input is not there again: give the same text with --data`,
+      );
+    }
+    onDamage?.(`${error.message}; the data is tokenised anew`);
     return undefined;
   }
-  return { train: files[0], validation: files[1], test: files[2] };
+  return await openFiles(folder);
+}
+
+async function openFiles(folder: string): Promise<Tokens> {
+  const [train, validation, test] = await Promise.all(
+    SPLITS.map((split) => openTokenFile(join(folder, fileOf(split)))),
+  );
+  return { train, validation, test };
 }
 
 interface Spilled {

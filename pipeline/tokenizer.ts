@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { END_OF_TEXT, GPT2_WORDS } from "./bpe_trainer.ts";
 import { inputError } from "./errors.ts";
-import { hashFile } from "./files.ts";
+import { digestOf, isObject, MAX_JSON_BYTES, parseJson, readText, reasonOf, shown } from "./files.ts";
 
 /** Text to tokens and back. */
 export interface Tokenizer {
@@ -31,7 +31,7 @@ interface TokenizerJson {
   added_tokens?: { id: number; content: string }[];
   pre_tokenizer?: { type?: string; use_regex?: boolean; add_prefix_space?: boolean } | null;
   normalizer?: unknown;
-  model?: { type?: string; vocab?: Record<string, number> };
+  model?: { type?: string; vocab?: unknown };
 }
 
 const GPT2_ENTRIES = 50257;
@@ -45,23 +45,20 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   const file = (await Deno.stat(path).catch(() => undefined))?.isDirectory
     ? join(path, "tokenizer.json")
     : path;
-  let json: TokenizerJson;
-  try {
-    json = JSON.parse(await Deno.readTextFile(file));
-  } catch (error) {
-    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw inputError(`Cannot load the tokenizer ${file}: ${what}`);
-  }
+  const text = await readText(file, MAX_JSON_BYTES);
+  const json = parseJson(text, file) as TokenizerJson;
+  const entries = entriesOf(json, file);
   let tokenizer: HuggingFaceTokenizer;
   try {
     tokenizer = new HuggingFaceTokenizer(json as Record<string, unknown>, {});
+    // What is wrong with merges, normalizers and decoders shows itself only when they are used.
+    const { ids } = tokenizer.encode(TRIAL, { add_special_tokens: false });
+    if (ids.length > 0) tokenizer.decode(ids);
   } catch (error) {
-    throw inputError(`Cannot load the tokenizer ${file}: ${(error as Error).message}`);
+    throw inputError(`Cannot use the tokenizer ${file} as it cannot encode: ${reasonOf(error)}`);
   }
-  const entries = { ...json.model?.vocab };
-  for (const { content, id } of json.added_tokens ?? []) entries[content] = id;
-  const vocabularySize = 1 + Object.values(entries).reduce((highest, id) => Math.max(highest, id), -1);
-  const endOfText = entries[END_OF_TEXT] ?? entries["</s>"] ?? entries["<eos>"];
+  const vocabularySize = 1 + entries.values().reduce((highest, id) => Math.max(highest, id), -1);
+  const endOfText = entries.get(END_OF_TEXT) ?? entries.get("</s>") ?? entries.get("<eos>");
   if (endOfText === undefined) {
     throw inputError(
       `Cannot use the tokenizer ${file} as it has no ${END_OF_TEXT}, </s> or <eos> to separate documents`,
@@ -71,7 +68,7 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     path: file,
     vocabularySize,
     endOfText,
-    hash: await hashFile(file),
+    hash: digestOf(text),
     decode: (tokens: Iterable<number>) => tokenizer.decode([...tokens]),
   };
   if (isGpt2(entries)) return { ...shared, encode: await gpt2Encoder() };
@@ -81,10 +78,58 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
   };
 }
 
+/** Text in which most parts of a tokenizer have something to do. */
+const TRIAL = "The 12 quick brown foxes, it's said, jump\n\n  over a naïve café. 日本";
+/** Ids beyond this are a slip, and would ask for an embedding that nothing can hold. */
+const LARGEST_ID = 2 ** 24;
+
+/**
+ * Every entry with its id, added tokens included.
+ *
+ * @throws {UserError} naming the entry whose id is none
+ */
+function entriesOf(json: TokenizerJson, file: string): Map<string, number> {
+  if (!isObject(json) || !isObject(json.model)) {
+    throw inputError(`Cannot use the tokenizer ${file} as it has no model`);
+  }
+  const { type, vocab = {} } = json.model;
+  // Unigram models list pieces with their scores; an id is a place in the list.
+  const listed = type === "Unigram" && Array.isArray(vocab) && vocab.every(Array.isArray);
+  if (!listed && !isObject(vocab)) {
+    throw inputError(`Cannot use the tokenizer ${file} as its vocabulary must be an object`);
+  }
+  const added = json.added_tokens ?? [];
+  if (!Array.isArray(added) || !added.every(isObject)) {
+    throw inputError(`Cannot use the tokenizer ${file} as its added_tokens must be a list of objects`);
+  }
+  const entries = new Map<string, number>();
+  const put = (content: unknown, id: unknown): void => {
+    if (typeof content !== "string" || !Number.isSafeInteger(id) || (id as number) < 0) {
+      throw inputError(
+        `Cannot use the tokenizer ${file} as the id of ${shown(content)} must be a whole number from 0: ${
+          shown(id)
+        }`,
+      );
+    }
+    if ((id as number) > LARGEST_ID) {
+      throw inputError(
+        `Cannot use the tokenizer ${file} as the id of ${
+          shown(content)
+        } must be at most ${LARGEST_ID}: ${id}`,
+      );
+    }
+    entries.set(content, id as number);
+  };
+  if (listed) (vocab as unknown[][]).forEach(([piece], id) => put(piece, id));
+  else for (const [content, id] of Object.entries(vocab)) put(content, id);
+  for (const { content, id } of added) put(content, id);
+  return entries;
+}
+
 /** Whether the vocabulary is GPT-2's: its size, and entries from its beginning, its middle and its end. */
-function isGpt2(entries: Record<string, number>): boolean {
-  return Object.keys(entries).length === GPT2_ENTRIES && entries["!"] === 0 && entries["Ġthe"] === 262 &&
-    entries["Ġgazed"] === 50255 && entries[END_OF_TEXT] === 50256;
+function isGpt2(entries: ReadonlyMap<string, number>): boolean {
+  return entries.size === GPT2_ENTRIES && entries.get("!") === 0 && entries.get("Ġthe") === 262 &&
+    entries.get("Ġgazed") === 50255 && entries.get(END_OF_TEXT) === 50256;
 }
 
 async function gpt2Encoder(): Promise<Tokenizer["encode"]> {

@@ -77,6 +77,7 @@ export interface Trainer {
    * `targetLoss`. The multiplier follows the latest measurement at every step after the first.
    */
   measureConstraint(probe: MicroBatch, targetLoss: number): void;
+  /** Frees all of this but the network and its parameters. */
   destroy(): void;
 }
 
@@ -205,7 +206,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     },
 
     destroy() {
-      log.destroy();
+      for (const part of [log, adamw, geco]) part.destroy();
       for (const set of [gradients, firstMoments, secondMoments]) destroyParameters(gpu, set);
       for (const tensor of [multiplier, lossScale, edgeScale, update]) destroyTensor(gpu, tensor);
     },

@@ -9,6 +9,7 @@ import type { Batch, TokenSource } from "./batches.ts";
 import { createBatches, sequentialBatches } from "./batches.ts";
 import {
   type Checkpoint,
+  checkpointPath,
   listCheckpoints,
   pruneCheckpoints,
   readCheckpoint,
@@ -20,6 +21,7 @@ import { type MetricRow, type MetricsFile, readMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Network } from "./network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "./parameters.ts";
+import { type Best, bestOf, type ResumePoint } from "./resume.ts";
 import type { RunFolder } from "./run_folder.ts";
 import type { RunStateFile } from "./run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
@@ -47,6 +49,8 @@ export interface PreparedRun {
   /** Path of the tokenizer.json that a saved model gets. */
   tokenizerPath: string;
   metrics: MetricsFile;
+  /** Where to go on. */
+  resume: ResumePoint;
   /** Wishes from outside. */
   control: RunControl;
   /** What others are told. */
@@ -116,13 +120,6 @@ export function healthBounds(steps: number, gates: GateObjective | undefined): H
   return { steps, lambdaMin: gates?.geco.lowest ?? 0, lambdaMax: gates?.geco.highest ?? Infinity };
 }
 
-/** The step that a run ends with. */
-export interface Best {
-  step: number;
-  ce: number;
-  openFraction: number;
-}
-
 /** One phase of a run. */
 export interface TrainedPhase {
   run: PreparedRun;
@@ -176,11 +173,11 @@ export async function runTrainedPhase(
   try {
     let best: Best | undefined;
     let startStep = 0;
-    const latest = await latestCheckpoint(folder.checkpoints, phase);
+    const latest = run.resume.checkpoints.get(phase);
     if (latest) {
       await restore(gpu, trainer, latest);
       startStep = latest.step;
-      best = (latest.state.best as Best | null) ?? undefined;
+      best = bestOf(latest);
       reporter.message(`resuming the ${phase} phase after step ${startStep}`);
     }
     const batches = createBatches({ tokens: run.tokens.train, batch, context, seed: settings.seed });
@@ -225,6 +222,8 @@ export async function runTrainedPhase(
       checkpoint: {
         every: settings.checkpointEvery,
         async save(step) {
+          // After a power cut no checkpoint is ahead of the rows.
+          await metrics.sync();
           await saveCheckpoint(folder.checkpoints, { step, phase, state: { best: best ?? null } }, [
             ...readableParameters(gpu, parameters, "weight."),
             ...readableParameters(gpu, trainer.firstMoments, "first."),
@@ -237,8 +236,8 @@ export async function runTrainedPhase(
     });
     if (!finished) return undefined;
     if (!best) return { step: steps, feasible: targetAt === undefined };
-    const chosen = await latestCheckpoint(folder.checkpoints, `${phase}-best`, best.step);
-    if (!chosen) throw new Error(`Cannot find the checkpoint of the best step ${best.step}`);
+    const of = { phase: `${phase}-best`, step: best.step };
+    const chosen = await readCheckpoint(checkpointPath(folder.checkpoints, of));
     for (const [name, tensor] of parameters) {
       gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
     }
@@ -246,19 +245,6 @@ export async function runTrainedPhase(
   } finally {
     trainer.destroy();
   }
-}
-
-/** The newest whole checkpoint of a phase, or the one of `step`. */
-async function latestCheckpoint(
-  folder: string,
-  phase: string,
-  step?: number,
-): Promise<Checkpoint | undefined> {
-  const { checkpoints } = await listCheckpoints(folder);
-  const found = checkpoints.filter((entry) =>
-    entry.phase === phase && (step === undefined || entry.step === step)
-  );
-  return found.length > 0 ? await readCheckpoint(found.at(-1)!.path) : undefined;
 }
 
 async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
@@ -284,7 +270,7 @@ async function prune(folder: string, phase: string, keepLast: number): Promise<v
   const keep = new Set(kept.map((entry) => entry.path));
   const bestSteps = new Set<number>();
   for (const { path } of kept) {
-    const best = (await readCheckpoint(path)).state.best as Best | null;
+    const best = bestOf(await readCheckpoint(path));
     if (best) bestSteps.add(best.step);
   }
   for (const entry of checkpoints) {

@@ -13,18 +13,12 @@ import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
 import { type Network, prepareNetwork } from "../pipeline/network.ts";
-import {
-  createParameters,
-  destroyParameters,
-  type Parameters,
-  uploadParameters,
-} from "../pipeline/parameters.ts";
+import { destroyParameters, loadParameters, type Parameters } from "../pipeline/parameters.ts";
 import { assertSelfCheck } from "../pipeline/self_check.ts";
 import { loadTokenizer, type Tokenizer } from "../pipeline/tokenizer.ts";
 import type { AttentionAnswer, AttentionEdge, AttentionRequest } from "./api.ts";
 import { ownCheckpoints } from "./checkpoints.ts";
 import { logFault } from "./fault_log.ts";
-import { isModel } from "./model_sizes.ts";
 import { isOwn } from "./own_files.ts";
 import { problem } from "./problem.ts";
 import { liesInside } from "./roots.ts";
@@ -87,7 +81,7 @@ export function createExplorer(roots: readonly string[]): Explorer {
     const { config, key } = source;
     const { gate: _, ...plain } = config;
     const sizes = JSON.stringify(plain);
-    // A network's activations live as long as its device.
+    // Compiled kernels live as long as their device.
     if (bench?.sizes !== sizes) close();
     if (!bench) {
       const gpu = await Gpu.open();
@@ -109,13 +103,7 @@ export function createExplorer(roots: readonly string[]): Explorer {
         destroyParameters(gpu, unused);
         bench.parameters.delete(oldest);
       }
-      parameters = createParameters(gpu, parameterShapes(config));
-      try {
-        await uploadParameters(gpu, parameters, (name) => source.read(name));
-      } catch (error) {
-        destroyParameters(gpu, parameters);
-        throw error;
-      }
+      parameters = await loadParameters(gpu, parameterShapes(config), (name) => source.read(name));
     }
     bench.parameters.delete(key);
     bench.parameters.set(key, parameters);
@@ -295,9 +283,6 @@ async function sourceOf(
   const newest = checkpoints.findLast((entry) => entry.phase === phase);
   if (!newest) throw problem(409, `Cannot look at the ${model} model as the run has no checkpoint yet`);
   const sizes = config.model.config;
-  if (!isModel(sizes)) {
-    throw problem(409, `Cannot look into ${run.name} as it does not say its model's sizes`);
-  }
   await checkReadable(newest.path, Infinity, roots);
   const checkpoint = await usable(newest.path, () => readCheckpoint(newest.path));
   const shapes = new Map(parameterShapes(sizes).map(({ name, shape }) => [name, shape]));
@@ -319,7 +304,6 @@ async function folderSource(
   const configPath = join(folder, "config.json");
   await checkReadable(configPath, MAX_SMALL_JSON_BYTES, roots);
   const config = await usable(configPath, () => readModelConfig(folder));
-  if (!isModel(config)) throw problem(409, `Cannot use ${configPath}: its sizes are no model's`);
   // The whole model or shards of it, by whatever names an index gives them.
   for await (const { name } of Deno.readDir(folder)) {
     const path = join(folder, name);

@@ -5,13 +5,12 @@
  * @module
  */
 import { join } from "node:path";
-import { type ControlRequest, readControl, type SlackChange } from "../pipeline/control.ts";
+import { type ControlRequest, readControl, readSlackChanges, type SlackChange } from "../pipeline/control.ts";
 import { isObject, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
 import { type MetricRow, PHASES } from "../pipeline/metrics.ts";
-import { readRunConfig, type RunConfig } from "../pipeline/prepare_run.ts";
+import { readRunConfig, type RunConfig } from "../pipeline/run_config.ts";
 import type { RunState } from "../pipeline/run_state.ts";
 import type { RunDetail } from "./api.ts";
-import { hasShape } from "./model_sizes.ts";
 import { ownFile, readOwnJson, UnfitFileError } from "./own_files.ts";
 
 const STATES = ["preparing", "training", "paused", "stopped", "failed", "finished"];
@@ -56,14 +55,11 @@ export async function runConfig(run: string): Promise<RunConfig | undefined> {
   return config;
 }
 
-/** Whether a config.json holds what this server makes use of. */
-function isUsable({ command, settings, adapter, versions, model }: RunConfig): boolean {
+/** Whether a config.json's settings are what this server makes use of. */
+function isUsable({ command, settings }: RunConfig): boolean {
   const { steps, lambdaMin, lambdaMax } = settings;
-  return isText(command) && isObject(settings) && isShallow(settings) && hasShape(model.config) &&
-    (adapter === undefined || isText(adapter)) &&
-    (versions === undefined || (isObject(versions) && Object.values(versions).every(isText))) &&
-    (command === "circuits" || isCount(steps)) && isNumberOrMissing(lambdaMin) &&
-    isNumberOrMissing(lambdaMax);
+  return isShallow(settings) && (command === "circuits" || isCount(steps)) &&
+    isNumberOrMissing(lambdaMin) && isNumberOrMissing(lambdaMax);
 }
 
 /**
@@ -104,13 +100,12 @@ export async function runSummary(run: string): Promise<RunDetail["summary"]> {
 
 /** Changes of slack that took effect; none when they cannot be read. */
 export async function runSlackChanges(run: string): Promise<SlackChange[]> {
-  const value = await readOwnJson(join(run, "slack.json")).catch(() => undefined);
-  const changes = isObject(value) ? value.changes : value;
-  if (!Array.isArray(changes) || changes.length > MOST_SLACK_CHANGES) return [];
-  const sound = changes.every((change) =>
-    isObject(change) && isText(change.phase) && isCount(change.step) && Number.isFinite(change.slack)
-  );
-  return sound ? changes.map(({ phase, step, slack }) => ({ phase, step, slack })) : [];
+  try {
+    if (!await ownFile(join(run, "slack.json"), MAX_SMALL_JSON_BYTES)) return [];
+    return (await readSlackChanges(run)).slice(-MOST_SLACK_CHANGES);
+  } catch {
+    return [];
+  }
 }
 
 /**

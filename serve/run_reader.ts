@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { inputError, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
 import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
-import type { RunConfig } from "../pipeline/prepare_run.ts";
+import type { RunConfig } from "../pipeline/run_config.ts";
 import { runIsLocked } from "../pipeline/run_folder.ts";
 import type { RunState } from "../pipeline/run_state.ts";
 import { createHealthWatch, healthSample } from "../pipeline/signatures.ts";
@@ -52,7 +52,7 @@ export function createRunMemory(path: string): RunMemory {
   return {
     stamp: "",
     config: undefined,
-    reader: createMetricsReader(join(path, "metrics.arrows")),
+    reader: createMetricsReader(join(path, "metrics.arrows"), { maxBytes: MAX_METRICS_BYTES }),
     rows: [],
     watches: new Map(),
     signatures: [],
@@ -142,6 +142,9 @@ export async function readRun(
       if (info.mtime && !(updated && updated > info.mtime)) updated = info.mtime;
       if (await readMetrics(memory, config, stampOf(info), patience) === "late") {
         note = "its metrics are still being read";
+      } else if (memory.reader.damaged) {
+        const last = memory.rows.at(-1);
+        problem ??= `its metrics.arrows is damaged behind ${last ? `step ${last.step}` : "its beginning"}`;
       }
     }, "its metrics file is of another version, or damaged");
   }

@@ -8,7 +8,7 @@ import type { Gpu } from "../core/gpu.ts";
 import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
-import { rows, slicesOf, type Tensor } from "../core/tensor.ts";
+import { destroyTensor, rows, slicesOf, type Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import adamwSource from "./adamw.wgsl" with { type: "text" };
 import clipSource from "./clip.wgsl" with { type: "text" };
@@ -47,6 +47,8 @@ export interface AdamW {
    * clipping factor, 1 if the norm was not finite and nothing was changed, 0.
    */
   record(recorder: Recorder, tensors: { update: Tensor }): void;
+  /** Frees what it holds beside the parameters. */
+  destroy(): void;
 }
 
 const GROUPS = 64;
@@ -122,6 +124,10 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
           linearGrid(kernels[index].elements, 64),
         );
       });
+    },
+    destroy() {
+      destroyTensor(gpu, partials);
+      for (const uniform of [clip, optimiser]) uniform.destroy();
     },
   };
 }

@@ -17,6 +17,8 @@ export interface Blend {
   configure(weights: { a: number; b: number }): void;
   /** Overwrites `sum`, which may be neither `a` nor `b`, with their weighted sum. */
   forward(recorder: Recorder, tensors: Record<"a" | "b" | "sum", Tensor>): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /** Compiles the blend of `length` elements. */
@@ -34,5 +36,6 @@ export async function prepareBlend(gpu: Gpu, { length }: { length: number }): Pr
     configure: ({ a, b }) => weights.set({ ofA: a, ofB: b }),
     forward: (recorder, { a, b, sum }) =>
       recorder.dispatch(kernel, { weights: weights.tensor, a, b, sum }, grid),
+    destroy: () => weights.destroy(),
   };
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { BindGroups } from "./bind_groups.ts";
 import { Recorder } from "./recorder.ts";
 import type { Tuner } from "./tuner.ts";
 import { createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
@@ -52,9 +53,11 @@ export class Gpu {
   readonly maxBindingBytes: number;
   /** Pipelines by label and source; filled by `compile` in kernel.ts. */
   readonly pipelines: Map<string, Promise<unknown>> = new Map();
+  /** What kernels were bound to; filled by {@link Kernel.bind}, without the groups of destroyed buffers. */
+  readonly bindGroups: BindGroups = new BindGroups();
   /** Chooses between variants of kernels by measuring; without one they are chosen by rule. */
   tuner: Tuner | undefined;
-  /** Bytes of every buffer created through {@link Gpu.tensor} and not destroyed. */
+  /** Bytes of every tensor and uniform that was created and not destroyed. */
   allocatedBytes = 0;
   #failure: DeviceError | undefined;
   #closed = false;

@@ -32,6 +32,7 @@ interface Declaration {
   half: boolean;
 }
 
+let kernelIds = 0;
 let bufferIds = 0;
 const bufferId = new WeakMap<GPUBuffer, number>();
 function idOf(buffer: GPUBuffer): number {
@@ -42,7 +43,7 @@ function idOf(buffer: GPUBuffer): number {
 
 /** A compiled kernel. Record it with {@link Recorder.dispatch}. */
 export class Kernel {
-  readonly #groups = new Map<string, GPUBindGroup>();
+  readonly #id = kernelIds++;
 
   constructor(
     private readonly gpu: Gpu,
@@ -53,18 +54,18 @@ export class Kernel {
   ) {}
 
   /**
-   * The bind group for these tensors, made once for each set of buffers.
+   * The bind group for these tensors, made once for each set of buffers and kept while all of them live.
    *
    * @throws {RangeError} when a name is missing or unknown, or a tensor is larger than a binding
    */
   bind(bindings: Bindings): GPUBindGroup {
-    let key = "";
+    let key = `${this.#id};`;
     for (const { name } of this.declarations) {
       const tensor = bindings[name];
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
       key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
     }
-    const known = this.#groups.get(key);
+    const known = this.gpu.bindGroups.get(key);
     if (known) return known;
     const names = Object.keys(bindings);
     if (names.length !== this.declarations.length) {
@@ -89,7 +90,7 @@ export class Kernel {
       return { binding, resource: { buffer, offset, size } };
     });
     const group = this.gpu.device.createBindGroup({ label: this.label, layout: this.layout, entries });
-    this.#groups.set(key, group);
+    this.gpu.bindGroups.add(key, group, entries.map(({ resource }) => resource.buffer));
     return group;
   }
 }

@@ -56,9 +56,10 @@ export function createTensor(gpu: Gpu, label: string, shape: readonly number[], 
   return { label, shape, type, length, byteLength, buffer, offset: 0 };
 }
 
-/** Frees the tensor's buffer. */
+/** Frees the tensor's buffer, and what kernels keep of it. */
 export function destroyTensor(gpu: Gpu, tensor: Tensor): void {
   gpu.allocatedBytes -= tensor.byteLength;
+  gpu.bindGroups.drop(tensor.buffer);
   tensor.buffer.destroy();
 }
 

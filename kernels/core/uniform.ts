@@ -4,12 +4,14 @@
  * @module
  */
 import type { Gpu } from "./gpu.ts";
-import type { Tensor } from "./tensor.ts";
+import { destroyTensor, type Tensor } from "./tensor.ts";
 
 /** A uniform buffer. A write takes effect for everything submitted after it. */
 export interface Uniform<Name extends string> {
   readonly tensor: Tensor;
   set(values: Record<Name, number>): void;
+  /** Frees the buffer. */
+  destroy(): void;
 }
 
 /**
@@ -28,6 +30,7 @@ export function createUniform<const Name extends string>(
     size: byteLength,
     usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
   });
+  gpu.allocatedBytes += byteLength;
   const tensor: Tensor = {
     label,
     shape: [byteLength / 4],
@@ -49,5 +52,6 @@ export function createUniform<const Name extends string>(
       });
       gpu.device.queue.writeBuffer(buffer, 0, bytes);
     },
+    destroy: () => destroyTensor(gpu, tensor),
   };
 }

@@ -40,6 +40,8 @@ export interface CrossEntropy {
   ): void;
   /** Adds the sums of (loss, correct, 0, counted) over all positions to `totals` [4]. */
   total(recorder: Recorder, tensors: Record<"rows" | "totals", Tensor>): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /**
@@ -82,5 +84,6 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
       recorder.dispatch(kernel, bindings, [logits.shape[0]]);
     },
     total: (recorder, { rows, totals: sums }) => recorder.dispatch(totals, { rows, totals: sums }, [1]),
+    destroy: () => weight.destroy(),
   };
 }

@@ -30,6 +30,8 @@ export interface Distillation {
   forward(recorder: Recorder, tensors: Record<"teacher" | "student" | "targets" | "rows", Tensor>): void;
   /** Turns the `teacher` logits into the gradient with respect to the student's, times `scale` [1]. */
   backward(recorder: Recorder, tensors: Record<"teacher" | "student" | "rows" | "scale", Tensor>): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /** Compiles the distillation loss for one shape. */
@@ -50,5 +52,6 @@ export async function prepareDistillation(gpu: Gpu, config: DistillationConfig):
       const bindings = { loss: loss.tensor, student, rows, scale, teacher };
       recorder.dispatch(backward, bindings, [student.shape[0]]);
     },
+    destroy: () => loss.destroy(),
   };
 }

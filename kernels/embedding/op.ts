@@ -7,7 +7,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
-import { rows as rowsOf, slicesOf, type Tensor } from "../core/tensor.ts";
+import { destroyTensor, rows as rowsOf, slicesOf, type Tensor } from "../core/tensor.ts";
 import backwardPositionSource from "./backward_position.wgsl" with { type: "text" };
 import backwardTokenSource from "./backward_token.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
@@ -36,6 +36,8 @@ export interface Embedding {
     recorder: Recorder,
     tensors: Record<"dx" | "dtokenEmbedding" | "dpositionEmbedding", Tensor>,
   ): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /** Positions sorted by token, and the runs of equal tokens as (token, first, end, number of runs in the first). */
@@ -111,6 +113,9 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       }
       const bindings = { dx, dposition_embedding: dpositionEmbedding };
       recorder.dispatch(backwardPosition, bindings, linearGrid(positions * width, 64));
+    },
+    destroy() {
+      for (const tensor of [tokens, order, runs]) destroyTensor(gpu, tensor);
     },
   };
 }

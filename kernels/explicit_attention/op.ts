@@ -33,6 +33,8 @@ export interface ExplicitAttention {
   pattern(recorder: Recorder, tensors: Record<"qkv" | "pattern" | "gates", Tensor>): void;
   /** Overwrites `y` (batch, position, head, D) by the values weighted with gate times pattern. */
   mix(recorder: Recorder, tensors: Record<"qkv" | "pattern" | "gates" | "y", Tensor>): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /**
@@ -82,5 +84,6 @@ export async function prepareExplicitAttention(
       const grid = linearGrid(batch * positions * heads * chunks, 64);
       recorder.dispatch(mixKernel, { qkv, pattern, gates, y }, grid);
     },
+    destroy: () => gate.destroy(),
   };
 }

@@ -129,6 +129,8 @@ export interface GatedAttention {
   sumHeads(recorder: Recorder, tensors: { rowSums: Tensor; headSums: Tensor }): void;
   /** How many of the batch's rows `sumHeads` counts; all until told otherwise. */
   configureRows(batch: number): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /** Values in `headSums` for each head, in order. */
@@ -256,6 +258,9 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
     },
     configureRows(count) {
       rows.set({ layer, batch: count });
+    },
+    destroy() {
+      for (const uniform of [gate, rows]) uniform.destroy();
     },
   };
 }

@@ -40,6 +40,8 @@ export interface Geco {
    * [1] = 1/(1+λ); does nothing before the first measurement.
    */
   update(recorder: Recorder, tensors: Record<"state" | "lossScale" | "edgeScale", Tensor>): void;
+  /** Frees what it holds on the device. */
+  destroy(): void;
 }
 
 /** Compiles the controller. */
@@ -64,5 +66,6 @@ export async function prepareGeco(gpu: Gpu): Promise<Geco> {
       const bindings = { controller: controller.tensor, state, loss_scale: lossScale, edge_scale: edgeScale };
       recorder.dispatch(update, bindings, [1]);
     },
+    destroy: () => controller.destroy(),
   };
 }

@@ -23,6 +23,8 @@ export interface AblationValues {
   endMean(): void;
   /** Nothing but the biases that no source owns, whatever was run. */
   zero(): Promise<void>;
+  /** Frees what it holds beside the engine's tensors. */
+  destroy(): void;
 }
 
 /** Compiles the ablations of a batch; `pairs` is the number in all batches. */
@@ -55,9 +57,7 @@ export async function prepareAblation(
       accumulate: true,
       batches: { count, aStep: 0, bStep: stride, cStep: length },
     });
-  const sums = meanOutputs
-    ? { outputs: await sumOver(delta.shape[0]), streams: await sumOver(base.shape[0]) }
-    : undefined;
+  const sums = { outputs: await sumOver(delta.shape[0]), streams: await sumOver(base.shape[0]) };
 
   return {
     resample() {
@@ -79,8 +79,8 @@ export async function prepareAblation(
       gpu.write(shares, share);
       gpu.write(negativeShares, share.map((value) => -value));
       gpu.submit("ablated values", (recorder) => {
-        sums!.outputs.record(recorder, { a: negativeShares, b: delta, c: meanOutputs });
-        sums!.streams.record(recorder, { a: shares, b: base, c: meanStreams });
+        sums.outputs.record(recorder, { a: negativeShares, b: delta, c: meanOutputs });
+        sums.streams.record(recorder, { a: shares, b: base, c: meanStreams });
       });
     },
 
@@ -109,5 +109,7 @@ export async function prepareAblation(
         gpu.write(base, stream, (2 * layer + 1) * stride);
       }
     },
+
+    destroy: () => negation.destroy(),
   };
 }

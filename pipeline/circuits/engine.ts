@@ -36,7 +36,7 @@ export interface CircuitModel {
 /** What an engine is made for. */
 export interface CircuitEngineOptions {
   set: PromptSet;
-  /** `resample` when left out. */
+  /** Of everything that is measured, where a run does not name another; `resample` when left out. */
   ablation?: Ablation;
   /** Bytes that the engine may hold on the device beside the model's parameters; 1 GiB when left out. */
   maxBytes?: number;
@@ -70,8 +70,10 @@ export interface CircuitEngine {
    * Metric of each pair where the kept edges (1 of 0/1 for each edge) carry what their source computes in this run, and
    * every other edge the ablation's value. All kept: the clean run. None kept: the corrupted one, where the ablation is
    * `resample`.
+   *
+   * @param by the ablation, the engine's own where left out
    */
-  run(kept: Uint8Array): Promise<Float64Array>;
+  run(kept: Uint8Array, by?: Ablation): Promise<Float64Array>;
   /** Estimated drop of each pair's metric when an edge is ablated, [pair][edge]: positive where the edge helps. */
   attribute(method: AttributionMethod, progress?: Progress): Promise<Float32Array[]>;
   /**
@@ -82,7 +84,7 @@ export interface CircuitEngine {
   patchNodes(direction: "noising" | "denoising", progress?: Progress): Promise<Float64Array[]>;
   /** Exact drop of the metric when one edge of the clean run is ablated, [pair][index into `edges`]. */
   patchEdges(edges: readonly number[], progress?: Progress): Promise<Float64Array[]>;
-  /** Frees what the engine holds. */
+  /** Frees everything that the engine holds on the device. */
   destroy(): void;
 }
 
@@ -145,7 +147,7 @@ export async function createCircuitEngine(
       fault: `one pair must fit ${maxBytes} bytes, and its largest tensor ${gpu.maxBindingBytes}: ` +
         `${total} and ${largest} bytes`,
     };
-  }, { positions, mean: ablation === "mean" });
+  }, positions);
   const { batch } = shape;
   const rows = batch * positions;
 
@@ -205,9 +207,13 @@ export async function createCircuitEngine(
   /** What `minusAblated` and `base` hold. */
   let ablated = "";
 
-  /** Fills them: noising takes the clean run's edges away, denoising the corrupted run's. */
-  async function ablate(part: Batch, direction: "noising" | "denoising"): Promise<void> {
-    const kind = direction === "denoising" ? "resample" : ablation;
+  /** Fills them: noising takes the clean run's edges away, denoising the corrupted run's, whatever the ablation. */
+  async function ablate(
+    part: Batch,
+    direction: "noising" | "denoising",
+    by: Ablation = ablation,
+  ): Promise<void> {
+    const kind = direction === "denoising" ? "resample" : by;
     const wanted = kind === "resample" ? `${direction} of the batch from ${part.first} on` : kind;
     if (ablated === wanted) return;
     ablated = wanted;
@@ -238,12 +244,12 @@ export async function createCircuitEngine(
     count: number,
     kept: (index: number) => Uint8Array,
     direction: "noising" | "denoising",
-    progress?: Progress,
+    { progress, by }: { progress?: Progress; by?: Ablation },
   ): Promise<Float64Array[]> {
     const metrics = Array.from({ length: count }, () => new Float64Array(set.pairs.length));
     let done = 0;
     for (const part of batches) {
-      await ablate(part, direction);
+      await ablate(part, direction, by);
       patched.upload(tokensOf(part, direction === "noising" ? "clean" : "corrupted"));
       for (let index = 0; index < count; index++) {
         uploadMask(kept(index));
@@ -270,7 +276,7 @@ export async function createCircuitEngine(
       if (index > 0) without(kept, index - 1);
       return kept;
     };
-    const [whole, ...patchedRuns] = await runAll(count + 1, keptOf, direction, progress);
+    const [whole, ...patchedRuns] = await runAll(count + 1, keptOf, direction, { progress });
     const sign = direction === "noising" ? 1 : -1;
     return Array.from(
       whole,
@@ -300,11 +306,11 @@ export async function createCircuitEngine(
       return { clean, corrupted, correct, exact };
     },
 
-    async run(kept) {
+    async run(kept, by) {
       if (kept.length !== graph.edges) {
         throw new RangeError(`Cannot run a circuit as the graph has ${graph.edges} edges: ${kept.length}`);
       }
-      const [metric] = await runAll(1, () => kept, "noising");
+      const [metric] = await runAll(1, () => kept, "noising", { by });
       return metric;
     },
 
@@ -369,7 +375,7 @@ export async function createCircuitEngine(
 
     destroy() {
       for (const tensor of Object.values(tensors)) destroyTensor(gpu, tensor);
-      network.destroy();
+      for (const part of [network, patched, interpolation, ablations]) part.destroy();
     },
   };
 }
@@ -378,7 +384,7 @@ export async function createCircuitEngine(
 function planBatches(
   { task, pairs }: PromptSet,
   measure: (shape: CircuitShape) => { bytes: number; fault?: string },
-  { positions, mean }: { positions: number; mean: boolean },
+  positions: number,
 ): { shape: CircuitShape; batches: Batch[]; bytes: number } {
   for (let count = 1;; count++) {
     const batch = Math.ceil(pairs.length / count);
@@ -387,7 +393,7 @@ function planBatches(
       return { first: n * batch, pairs: part, rows: answerRows(part) };
     });
     const answers = Math.max(...batches.map(({ rows }) => rows.length));
-    const shape = { batch, positions, answers, mean };
+    const shape = { batch, positions, answers };
     const { bytes, fault } = measure(shape);
     if (!fault) return { shape, batches, bytes };
     if (batch === 1) throw new RangeError(`Cannot find circuits for ${task} as ${fault}`);

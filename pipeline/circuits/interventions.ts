@@ -381,7 +381,7 @@ export async function prepareInterventions(
 
     destroy() {
       for (const tensor of [pattern, gates]) destroyTensor(gpu, tensor);
-      network.destroy();
+      for (const part of [explicit, network]) part.destroy();
     },
   };
 }

@@ -16,8 +16,6 @@ export interface CircuitShape {
   positions: number;
   /** Positions of the whole batch at which an answer is read. */
   answers: number;
-  /** Whether the ablation is a mean over prompts. */
-  mean: boolean;
 }
 
 /** Rows of logits that are held at once take no more than this. */
@@ -38,7 +36,7 @@ export function layerIndices(graph: CircuitGraph, layer: number) {
 export function engineShapes(
   config: ModelConfig,
   graph: CircuitGraph,
-  { batch, positions, answers, mean }: CircuitShape,
+  { batch, positions, answers }: CircuitShape,
   maxBindingBytes: number,
 ) {
   const { width, heads, layers, vocabularySize } = config;
@@ -50,14 +48,6 @@ export function engineShapes(
   const fitting = Math.floor(Math.min(LOGITS_BYTES, maxBindingBytes) / (4 * logitsStride));
   const logitsRows = fitting >= answers ? answers : Math.max(64, 64 * Math.floor(fitting / 64));
   const answerRows = logitsRows * Math.ceil(answers / logitsRows);
-  const ofMean = mean
-    ? {
-      meanOutputs: [sources, positions * width],
-      meanStreams: [2 * layers + 1, positions * width],
-      shares: [1, 4 * Math.ceil(batch / 4)],
-      negativeShares: [1, 4 * Math.ceil(batch / 4)],
-    }
-    : {};
   return {
     /** What each source wrote in this run less its ablated value (source, row · width). */
     delta: [sources, stride],
@@ -80,28 +70,17 @@ export function engineShapes(
     /** Logits of some of them. */
     logits: [logitsRows, logitsStride],
     edgeScale: [1],
-    ...ofMean,
-  } as Record<EngineTensor, number[]>;
+    /** Means over all corrupted prompts (source or stream, position · width). */
+    meanOutputs: [sources, positions * width],
+    meanStreams: [2 * layers + 1, positions * width],
+    /** What each pair of a batch counts in them, and the same negated. */
+    shares: [1, 4 * Math.ceil(batch / 4)],
+    negativeShares: [1, 4 * Math.ceil(batch / 4)],
+  } satisfies Record<string, number[]>;
 }
 
-/** The tensors that every engine has, and those that only an engine whose ablation is a mean has. */
-export type EngineTensor =
-  | "delta"
-  | "minusAblated"
-  | "base"
-  | "streams"
-  | "norms"
-  | "statistics"
-  | "mask"
-  | "scores"
-  | "answers"
-  | "answerGradients"
-  | "logits"
-  | "edgeScale"
-  | "meanOutputs"
-  | "meanStreams"
-  | "shares"
-  | "negativeShares";
+/** The tensors of an engine. */
+export type EngineTensor = keyof ReturnType<typeof engineShapes>;
 
 /** Bytes of an engine's tensors and of its network's activations, and those of the largest that is bound whole. */
 export function engineBytes(
@@ -114,8 +93,8 @@ export function engineBytes(
     .map((axes) => 4 * axes.reduce((product, axis) => product * axis, 1));
   const ofNetwork = planMemory(config, networkShape(shape), maxBindingBytes).buffers;
   const rows = shape.batch * shape.positions;
-  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums.
-  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads];
+  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums; uniforms.
+  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads, 64 * config.layers + 112];
   const all = [...own, ...ofNetwork, ...others];
   return { total: all.reduce((sum, bytes) => sum + bytes, 0), largest: Math.max(...all) };
 }

@@ -4,41 +4,30 @@
  * @module
  */
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { readAttention } from "../attention_pattern.ts";
-import { runCommand } from "../command_line.ts";
+import { runCommand, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
-import { hashFile, writeAll, writeAtomically, writeJson } from "../files.ts";
+import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
 import { readModelConfig } from "../model_config.ts";
-import { prepareNetwork } from "../network.ts";
-import { createParameters, destroyParameters, uploadParameters } from "../parameters.ts";
+import { destroyParameters, loadParameters } from "../parameters.ts";
 import { openCheckedGpu } from "../prepare_run.ts";
 import { createProgress } from "../progress.ts";
 import { randomStream } from "../random.ts";
-import { createRun } from "../run_folder.ts";
+import { checkRunIsNew, createRun } from "../run_folder.ts";
 import { CIRCUITS, type CircuitsSettings, helpText, parseCommand, resolveSettings } from "../settings.ts";
 import { formatTable } from "../table.ts";
 import { loadTokenizer, type Tokenizer } from "../tokenizer.ts";
-import { analyse, type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
-import { type Ablation, type AttributionMethod, createCircuitEngine } from "./engine.ts";
+import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
+import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
-import { faithfulness } from "./metrics.ts";
-import type { PromptSet } from "./prompts.ts";
+import { analyseModel, type ModelAnalysis } from "./model_analysis.ts";
 import { circuitSentence, circuitsHtml, resultRows } from "./report.ts";
-import {
-  type CircuitResults,
-  type ModelResult,
-  modelResult,
-  type PromptAttention,
-  resultLine,
-  saveResults,
-} from "./results.ts";
+import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
-import { tokenCircuit } from "./token_circuit.ts";
 
 const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
 
@@ -55,9 +44,6 @@ const DEMONSTRATION: readonly Job[] = [
   { task: "copy", model: "data/english", against: "data/english-sparse" },
   { pairs: "data/english/previous-word.jsonl", model: "data/english", against: "data/english-sparse" },
 ];
-const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
-/** Attention weights below this are not drawn. */
-const DRAWN_WEIGHT = 0.005;
 const DEFAULT_BYTES = 1e9;
 
 interface Reporter {
@@ -70,65 +56,10 @@ async function loadModel(gpu: Gpu, folder: string) {
   const config = await readModelConfig(folder);
   const weights = await openWeights(folder, config);
   await weights.verify();
-  const parameters = createParameters(gpu, weights.parameters);
-  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
   return { folder, config, parameters, hash: await weights.hash() };
 }
 type LoadedModel = Awaited<ReturnType<typeof loadModel>>;
-
-/** The attention of the first prompt, for drawing. */
-async function promptAttention(
-  gpu: Gpu,
-  { config, parameters }: LoadedModel,
-  { pairs: [{ clean, places }] }: PromptSet,
-  tokenizer: Tokenizer,
-): Promise<PromptAttention> {
-  const { heads, layers } = config;
-  const network = await prepareNetwork(gpu, config, { batch: 1, context: clean.length, training: false });
-  const pattern = await readAttention(gpu, network, parameters, clean, config.gate?.bias);
-  const answers = places.map(({ position }) => position);
-  const circuit = tokenCircuit(pattern.layers, { heads, length: clean.length, answers });
-  const drawn = circuit.edges.filter(({ weight }) => weight >= DRAWN_WEIGHT);
-  return {
-    tokens: clean.map((token) => tokenizer.decode([token])),
-    heads: Array.from({ length: layers * heads }, (_, n) => {
-      const [layer, head] = [Math.floor(n / heads), n % heads];
-      const own = drawn.filter((edge) => edge.layer === layer && edge.head === head);
-      return {
-        layer,
-        head,
-        edges: own.map(({ query, key, weight }): [number, number, number] => [
-          query,
-          key,
-          Number(weight.toFixed(3)),
-        ]),
-      };
-    }),
-    counts: { all: circuit.all, open: circuit.open, onPaths: circuit.onPaths },
-  };
-}
-
-/** The circuit's faithfulness when what it leaves out is replaced in each way. */
-async function ablationsOf(
-  gpu: Gpu,
-  model: LoadedModel,
-  set: PromptSet,
-  circuit: Uint8Array,
-  maxBytes: number,
-): Promise<{ ablation: Ablation; faithfulness: number }[]> {
-  const found = [];
-  for (const ablation of ABLATIONS) {
-    const engine = await createCircuitEngine(gpu, model, { set, ablation, maxBytes });
-    try {
-      const full = await engine.run(new Uint8Array(engine.graph.edges).fill(1));
-      const empty = await engine.run(new Uint8Array(engine.graph.edges));
-      found.push({ ablation, faithfulness: faithfulness(await engine.run(circuit), { full, empty }) });
-    } finally {
-      engine.destroy();
-    }
-  }
-  return found;
-}
 
 /** Analyses one or two models on one task. */
 async function investigate(
@@ -178,23 +109,28 @@ async function investigate(
     const loaded = await loadModel(gpu, folder);
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
-    const engine = await createCircuitEngine(gpu, loaded, { set, ablation, maxBytes });
-    reporter.message(
-      `${folder}, ${kind}: ${engine.graph.edges} edges; ${
-        (engine.bytes / 1e6).toFixed(0)
-      } MB, ${engine.batch} pairs at a time`,
-    );
-    let findings: Findings;
+    let analysis: ModelAnalysis;
     try {
-      findings = await analyse(engine, set, {
+      analysis = await analyseModel(gpu, loaded, {
+        set,
+        tokenizer,
+        ablation,
+        maxBytes,
         method,
         seed,
+        onReady: ({ graph, bytes, batch }) =>
+          reporter.message(
+            `${folder}, ${kind}: ${graph.edges} edges; ${
+              (bytes / 1e6).toFixed(0)
+            } MB, ${batch} pairs at a time`,
+          ),
         progress: (text, done, of) => reporter.step(`${kind}: ${text}`, done, of),
       });
     } finally {
-      engine.destroy();
+      destroyParameters(gpu, loaded.parameters);
     }
-    const { performance: how, circuit } = findings;
+    const { findings, ablations, attention } = analysis;
+    const { performance: how } = findings;
     if (!how.able) {
       reporter.message(
         `${folder} cannot do ${set.task}: ${(100 * how.correct).toFixed(0)} % of answers right, metric ` +
@@ -203,9 +139,6 @@ async function investigate(
           } when corrupted; no circuit is looked for`,
       );
     }
-    const ablations = circuit ? await ablationsOf(gpu, loaded, set, circuit.circuit, maxBytes) : [];
-    const attention = await promptAttention(gpu, loaded, set, tokenizer);
-    destroyParameters(gpu, loaded.parameters);
     const graph = createGraph(loaded.config);
     const result = modelResult(graph, {
       label: folder,
@@ -256,6 +189,12 @@ function taskOf(name: string) {
   return TASKS[name];
 }
 
+/** The name of a job's run, where one was given; undefined: after the time. */
+function nameOf(n: number, { task, pairs }: Job, name: string | undefined): string | undefined {
+  if (name === undefined || n === 0) return name;
+  return `${name}-${task ?? basename(pairs!, extname(pairs!))}`;
+}
+
 /** What the settings ask for: the demonstration where they ask for nothing. */
 function jobsOf({ task, pairs, model, against }: CircuitsSettings): readonly Job[] {
   if (task !== undefined && pairs !== undefined) throw usageError("Cannot use --task and --pairs at once");
@@ -278,21 +217,20 @@ async function save(
   settings: CircuitsSettings,
   name: string | undefined,
 ): Promise<string> {
-  const folder = await createRun(settings.runs, `circuits-${results.task}`, name);
+  const folder = await createRun(settings.runs, `circuits-${results.task.replace(/[^\w.-]+/g, "-")}`, name);
   try {
-    await writeJson(folder.config, {
+    await folder.begin({
       command: "circuits",
       settings: { ...settings, task: results.task },
       adapter: results.adapter,
       versions: { project: project.version, deno: Deno.version.deno },
       model: { config: models[0].config, hash: models.map(({ hash }) => hash).join(" ") },
-      tokenizer: { hash: await hashFile(tokenizer.path) },
+      tokenizer: { hash: tokenizer.hash },
     });
     await saveResults(folder.path, results);
     const page = new TextEncoder().encode(circuitsHtml(folder.name, results));
     await writeAtomically(join(folder.path, "circuits.html"), (file) => writeAll(file, page));
     await writeJson(folder.summary, JSON.parse(resultLine(results)));
-    await Deno.remove(folder.checkpoints, { recursive: true });
   } finally {
     folder.release();
   }
@@ -308,7 +246,7 @@ async function circuitsCommand(args: string[]): Promise<void> {
     interactive: Deno.stderr.isTerminal(),
     quiet: settings.quiet,
     columns: () => Deno.consoleSize().columns,
-    write: (text) => Deno.stderr.writeSync(new TextEncoder().encode(text)),
+    write: writeError,
   });
   let told = "";
   const reporter: Reporter = {
@@ -319,13 +257,16 @@ async function circuitsCommand(args: string[]): Promise<void> {
       told = text;
     },
   };
+  for (const [n, job] of jobs.entries()) {
+    const name = nameOf(n, job, settings.name);
+    if (name !== undefined) await checkRunIsNew(settings.runs, name);
+  }
   const gpu = await openCheckedGpu(progress, false);
   try {
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, settings, reporter);
       const { results } = investigation;
-      const name = settings.name && (n === 0 ? settings.name : `${settings.name}-${results.task}`);
-      const path = await save(investigation, settings, name);
+      const path = await save(investigation, settings, nameOf(n, job, settings.name));
       progress.finish();
       if (settings.json) {
         console.log(resultLine(results));

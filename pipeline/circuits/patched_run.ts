@@ -24,6 +24,8 @@ export interface PatchedRun {
   upload(tokens: Uint32Array): void;
   /** Overwrites `delta`; what is returned is the final layer norm's output (row, width). */
   record(recorder: Recorder, mode: Extract<GateMode, "dense" | "deterministic">): Tensor;
+  /** Frees what it holds beside the engine's tensors. */
+  destroy(): void;
 }
 
 /** Products over sources come in this many sizes at most, each of which has a kernel to compile, */
@@ -191,6 +193,9 @@ export async function preparePatchedRun(
       }
       read(recorder, graph.inputs.length - 1, 1, 2 * layers, "ln_f");
       return oneNorm;
+    },
+    destroy() {
+      for (const op of [embedding, attention]) op.destroy();
     },
   };
 }

@@ -72,7 +72,7 @@ Deno.test("checkpoints are listed by step, the newest last, and torn ones apart"
     "sparse 10000000",
   ]);
   assertEquals(checkpoints[0].path, `${folder.path}/sparse-0000001.safetensors`);
-  assertEquals(torn.sort(), [cut, empty]);
+  assertEquals(torn.map(({ path }) => path).sort(), [cut, empty]);
 });
 
 Deno.test("a folder that is not there has no checkpoints", async () => {
@@ -82,10 +82,24 @@ Deno.test("a folder that is not there has no checkpoints", async () => {
 
 /** Metadata of a safetensors file that is no checkpoint, and the error after its path. */
 const FOREIGN: [what: string, metadata: Record<string, string>, message: string][] = [
-  ["without metadata", {}, "as it is no checkpoint"],
-  ["without a state", { phase: "sparse", step: "1" }, "as it is no checkpoint"],
-  ["whose step is no number", { phase: "sparse", step: "one", state: "{}" }, "as it is no checkpoint"],
-  ["whose state is no JSON", { phase: "sparse", step: "1", state: "{" }, "as its state is no JSON: "],
+  ["without metadata", {}, "Cannot resume from PATH as it is no checkpoint"],
+  ["without a state", { phase: "sparse", step: "1" }, "Cannot resume from PATH as it is no checkpoint"],
+  [
+    "whose step is no number",
+    { phase: "sparse", step: "one", state: "{}" },
+    "Cannot resume from PATH as it is no checkpoint",
+  ],
+  ["whose state is null", { phase: "sparse", step: "1", state: "null" }, "its state must be a JSON object"],
+  [
+    "of another step",
+    { phase: "sparse", step: "2", state: "{}" },
+    "the checkpoint of sparse at step 2, renamed",
+  ],
+  [
+    "whose state is no JSON",
+    { phase: "sparse", step: "1", state: "{" },
+    "Cannot read the state in PATH as it is no JSON",
+  ],
 ];
 
 for (const [what, metadata, message] of FOREIGN) {
@@ -93,8 +107,9 @@ for (const [what, metadata, message] of FOREIGN) {
     await using folder = await temporaryFolder();
     const path = `${folder.path}/sparse-0000001.safetensors`;
     await writeSafetensors(path, [weight(1)], metadata);
-    await assertRejects(() => readCheckpoint(path), UserError, `Cannot resume from ${path} ${message}`);
-    assertEquals(await listCheckpoints(folder.path), { checkpoints: [], torn: [path] });
+    await assertRejects(() => readCheckpoint(path), UserError, message.replace("PATH", path));
+    const { checkpoints, torn } = await listCheckpoints(folder.path);
+    assertEquals([checkpoints.length, torn.map(({ path }) => path)], [0, [path]]);
   });
 }
 
@@ -130,7 +145,7 @@ Deno.test("a name under which a checkpoint would not be found again is refused",
   assertEquals(await namesIn(folder.path), []);
 });
 
-Deno.test("pruning keeps what it is told to and other files, and deletes checkpoints and temporaries", async () => {
+Deno.test("pruning keeps what it is told to and what is none of ours, and deletes checkpoints and half ones", async () => {
   await using folder = await temporaryFolder();
   const save = (step: number) =>
     saveCheckpoint(folder.path, { phase: "sparse", step, state: {} }, [weight(step)]);
@@ -138,10 +153,13 @@ Deno.test("pruning keeps what it is told to and other files, and deletes checkpo
   await Deno.writeTextFile(`${folder.path}/sparse-0000004.safetensors`, "torn");
   await Deno.writeTextFile(`${folder.path}/sparse-0000005.safetensors.partial`, "half");
   await Deno.writeTextFile(`${folder.path}/note.txt`, "not ours");
+  await Deno.writeTextFile(`${folder.path}/thesis.partial`, "not ours");
   await pruneCheckpoints(folder.path, new Set([second, third]));
   assertEquals(await namesIn(folder.path), [
     "note.txt",
     "sparse-0000002.safetensors",
     "sparse-0000003.safetensors",
+    "sparse-0000004.safetensors",
+    "thesis.partial",
   ]);
 });

@@ -10,7 +10,7 @@ Deno.test("each kind of error has its exit code, and only a bug is called one", 
       [inputError("x"), 3, false],
       [new AdapterError("x"), 4, false],
       [new DeviceError("x"), 5, false],
-      [new Error("No space left on device (os error 28)"), 1, false],
+      [new Error("No space left on device (os error 28)"), 5, false],
       [new TypeError("x"), 1, true],
       ["x", 1, true],
     ] as [unknown, number, boolean][]

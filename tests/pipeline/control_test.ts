@@ -1,7 +1,13 @@
 /** Runs that are steered from outside. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { openControl, readControl, requestControl, type SlackChange } from "../../pipeline/control.ts";
+import {
+  openControl,
+  readControl,
+  readSlackChanges,
+  requestControl,
+  type SlackChange,
+} from "../../pipeline/control.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { readMetrics } from "../../pipeline/metrics.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -72,7 +78,7 @@ Deno.test("slack holds from its step on, only where there is a constraint, and i
     step: 9,
     slack: 0.2,
   }];
-  assertEquals(JSON.parse(await Deno.readTextFile(join(folder.path, "slack.json"))), journal);
+  assertEquals(await readSlackChanges(folder.path), journal);
 
   // Resumed from step 4: the steps up to 9 are decided, whatever is wished now.
   await requestControl(folder.path, { slack: 0.3 });
@@ -139,9 +145,7 @@ Deno.test("a run is paused, given more slack, stopped, resumed to the same bits,
 
   const second = await runMain(["sparsify", "--resume", "steered", "--runs", folder.path]);
   assertEquals([second.code, await state()], [0, "finished"], second.stderr);
-  const [{ step: changedAt, slack }] = JSON.parse(
-    await Deno.readTextFile(join(run, "slack.json")),
-  ) as SlackChange[];
+  const [{ step: changedAt, slack }] = await readSlackChanges(run);
   assertEquals(slack, 0.75);
   const { dense_validation_ce, target_loss } = JSON.parse(await Deno.readTextFile(join(run, "summary.json")));
   assert(Math.abs(target_loss - dense_validation_ce - 0.75) < 1e-9);

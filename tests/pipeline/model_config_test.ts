@@ -161,7 +161,7 @@ Deno.test("a config.json that is missing, no JSON or no object is refused", asyn
   const refused = (message: string) => assertRejects(() => readModelConfig(folder.path), UserError, message);
   await refused(`Cannot read ${path}: no such file`);
   await Deno.writeTextFile(path, "{");
-  await refused(`Cannot read ${path}: `);
+  await refused(`Cannot read ${path} as it is no JSON`);
   await Deno.writeTextFile(path, "[]");
   await refused(`Cannot load ${path} as it must be a JSON object`);
 });

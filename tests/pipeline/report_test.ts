@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { writeSealedJson } from "../../pipeline/files.ts";
 import { type MetricRow, openMetrics } from "../../pipeline/metrics.ts";
 import type { PretrainSummary } from "../../pipeline/pretrain.ts";
 import {
@@ -349,7 +350,7 @@ Deno.test("writing a report reads the run's folder, and writing it again gives t
   await using runs = await temporaryFolder();
   const folder = await createRun(runs.path, "sparsify", "a-run");
   try {
-    await Deno.writeTextFile(folder.config, JSON.stringify(CONFIG));
+    await folder.begin(CONFIG);
     await Deno.writeTextFile(folder.summary, JSON.stringify(SUMMARY));
     const metrics = await openMetrics(folder.metrics);
     await metrics.append(phaseRows("sparse"));
@@ -358,10 +359,9 @@ Deno.test("writing a report reads the run's folder, and writing it again gives t
     const first = await Deno.readTextFile(folder.report);
     assertSound(first);
     assertStringIncludes(first, "<h1>a-run</h1>");
-    await Deno.writeTextFile(
-      join(folder.path, "slack.json"),
-      JSON.stringify([{ phase: "sparse", step: 9, slack: 0.5 }]),
-    );
+    await writeSealedJson(join(folder.path, "slack.json"), {
+      changes: [{ phase: "sparse", step: 9, slack: 0.5 }],
+    });
     await writeReport(folder);
     assertStringIncludes(await Deno.readTextFile(folder.report), "slack set to 0.5000 nats from step 10 on");
     await Deno.remove(join(folder.path, "slack.json"));

@@ -2,17 +2,18 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { createRun, openRun } from "../../pipeline/run_folder.ts";
+import { fakeConfig } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
 Deno.test("a run is created once, opened again, and written by one process at a time", async () => {
   await using folder = await temporaryFolder();
   const run = await createRun(folder.path, "sparsify", "one");
-  await Deno.writeTextFile(run.config, "{}");
+  await run.begin(fakeConfig("sparsify"));
   await assertRejects(() => createRun(folder.path, "sparsify", "one"), UserError, "--resume one");
-  await assertRejects(() => openRun(folder.path, "one"), UserError, "another process");
+  await assertRejects(() => openRun(folder.path, "one", "sparsify"), UserError, "another process");
   run.release();
-  (await openRun(folder.path, "one")).release();
-  await assertRejects(() => openRun(folder.path, "two"), UserError, "is no run");
+  (await openRun(folder.path, "one", "sparsify")).folder.release();
+  await assertRejects(() => openRun(folder.path, "two", "sparsify"), UserError, "is no run");
   for (const name of ["../x", "a/b", "", ".hidden", "a b"]) {
     await assertRejects(() => createRun(folder.path, "sparsify", name), UserError, "Cannot name a run");
   }
@@ -53,7 +54,7 @@ Deno.test("kill -9 of the process that writes a run lets another go on with it",
       "--no-check",
       `import { createRun } from ${JSON.stringify(module.href)};
        const run = await createRun(${JSON.stringify(folder.path)}, "sparsify", "one");
-       await Deno.writeTextFile(run.config, "{}");
+       await run.begin(${JSON.stringify(fakeConfig("sparsify"))});
        console.log("locked");
        setInterval(() => {}, 1000);`,
     ],
@@ -62,9 +63,9 @@ Deno.test("kill -9 of the process that writes a run lets another go on with it",
   }).spawn();
   const reader = holder.stdout.getReader();
   await reader.read();
-  await assertRejects(() => openRun(folder.path, "one"), UserError, "another process");
+  await assertRejects(() => openRun(folder.path, "one", "sparsify"), UserError, "another process");
   holder.kill("SIGKILL");
   await holder.status;
   await reader.cancel();
-  (await openRun(folder.path, "one")).release();
+  (await openRun(folder.path, "one", "sparsify")).folder.release();
 });

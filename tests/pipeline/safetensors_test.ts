@@ -173,7 +173,7 @@ const A = `"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}`;
 const HOSTILE: [what: string, bytes: Uint8Array, message: string][] = [
   ["is empty", new Uint8Array(0), "as a safetensors file has at least 8 bytes: 0"],
   ["ends in the length", new Uint8Array(7), "as a safetensors file has at least 8 bytes: 7"],
-  ["has an empty header", new Uint8Array(8), "as it is no JSON: Unexpected end of JSON input"],
+  ["has an empty header", new Uint8Array(8), "as it is no JSON"],
   [
     "has a header longer than itself",
     fileOf("{}", 0, 3),
@@ -187,21 +187,21 @@ const HOSTILE: [what: string, bytes: Uint8Array, message: string][] = [
   [
     "has a header that is no UTF-8",
     fileOf(`{"__metadata__":{"a":"?"}}`, 0).map((byte) => byte === 0x3f ? 0xff : byte),
-    "as it is no JSON: ",
+    "as its header is no UTF-8",
   ],
-  ["has a header that is no JSON", fileOf("{a}", 0), "as it is no JSON: "],
+  ["has a header that is no JSON", fileOf("{a}", 0), "as it is no JSON (line 1 column 2)"],
   ["has an array for a header", fileOf("[]", 0), "as its header is no JSON object"],
   ["has null for a header", fileOf("null", 0), "as its header is no JSON object"],
-  ["has a tensor twice", fileOf(`{${A},${A}}`, 4), "as it has the name a twice"],
+  ["has a tensor twice", fileOf(`{${A},${A}}`, 4), 'as it has the name "a" twice'],
   [
     "has a tensor twice, once escaped",
     fileOf(`{${A},${A.replace('"a"', '"\\u0061" ')}}`, 4),
-    "as it has the name a twice",
+    'as it has the name "a" twice',
   ],
   [
     "has a type twice",
     fileOf(`{"a":{"dtype":"F16","dtype":"F32","shape":[1],"data_offsets":[0,4]}}`, 4),
-    "as it has the name dtype twice",
+    'as it has the name "dtype" twice',
   ],
   [
     "has a tensor that is no object",
@@ -293,10 +293,7 @@ for (const [what, bytes, message] of HOSTILE) {
     await Deno.writeFile(path, bytes);
     const error = await assertRejects(() => openSafetensors(path), UserError);
     assertEquals(error.exitCode, 3);
-    // A message that ends in ": " goes on in the JavaScript engine's words.
-    const said = message.endsWith(": ")
-      ? error.message.slice(0, `Cannot load ${path} ${message}`.length)
-      : error.message;
+    const said = error.message.replace("Cannot read", "Cannot load");
     assertEquals(said, `Cannot load ${path} ${message}`);
   });
 }
@@ -317,11 +314,11 @@ Deno.test("a header of more than 100 MB is refused", async () => {
 Deno.test("a missing file, a folder, a missing tensor and a file cut short since are named", async () => {
   await using folder = await temporaryFolder();
   const path = `${folder.path}/a.safetensors`;
-  await assertRejects(() => openSafetensors(path), UserError, `Cannot open ${path}: no such file`);
+  await assertRejects(() => openSafetensors(path), UserError, `Cannot read ${path}: no such file`);
   await assertRejects(
     () => openSafetensors(folder.path),
     UserError,
-    `Cannot load ${folder.path} as it must be a file`,
+    `Cannot read ${folder.path} as it must be a file: it is a folder`,
   );
   await writeSafetensors(path, [tensor("a", [1, 2])]);
   const file = await openSafetensors(path);
@@ -333,7 +330,7 @@ Deno.test("a missing file, a folder, a missing tensor and a file cut short since
     `Cannot read tensor a of ${path} as the file has been cut short`,
   );
   await Deno.remove(path);
-  await assertRejects(() => file.read("a"), UserError, `Cannot open ${path}: no such file`);
+  await assertRejects(() => file.read("a"), UserError, `Cannot read ${path}: no such file`);
 });
 
 Deno.test("the shards of the reference implementation are read as one", async () => {
@@ -351,7 +348,7 @@ const HOSTILE_INDEX: [what: string, index: string, message: string][] = [
   [
     "names a tensor twice",
     `{"weight_map":{"a":"x.safetensors","a":"x.safetensors"}}`,
-    "Cannot load FOLDER/model.safetensors.index.json as it has the name a twice",
+    'Cannot load FOLDER/model.safetensors.index.json as it has the name "a" twice',
   ],
   [
     "names a shard that is no text",
@@ -363,7 +360,11 @@ const HOSTILE_INDEX: [what: string, index: string, message: string][] = [
     `{"weight_map":{"a":"../x.safetensors"}}`,
     `Cannot load FOLDER/model.safetensors.index.json as the shard of tensor a must be a file name: "../x.safetensors"`,
   ],
-  ["names the folder above", `{"weight_map":{"a":".."}}`, "Cannot load PARENT as it must be a file"],
+  [
+    "names the folder above",
+    `{"weight_map":{"a":".."}}`,
+    "Cannot read PARENT as it must be a file: it is a folder",
+  ],
   [
     "names a shard that is not there",
     `{"weight_map":{"a":"y.safetensors"}}`,

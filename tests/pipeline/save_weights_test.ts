@@ -75,7 +75,7 @@ Deno.test("recommended settings are saved as sparsify.json", async () => {
   assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/sparsify.json`)), { steps: 7 });
 });
 
-Deno.test("an older model is replaced, with every file that was in its folder", async () => {
+Deno.test("an older model is replaced, with every file of a model that was in its folder", async () => {
   await using temporary = await temporaryFolder();
   const folder = `${temporary.path}/model`;
   await saveModel(folder, await modelOf(1, temporary.path));
@@ -119,7 +119,7 @@ Deno.test("what a crash left in the middle of a save is cleared away by the next
   await saveModel(folder, await modelOf(1, temporary.path));
   for (const leftover of [`${folder}.partial`, `${folder}.old.partial`]) {
     await Deno.mkdir(leftover);
-    await Deno.writeTextFile(`${leftover}/stale.json`, "half");
+    await Deno.writeTextFile(`${leftover}/config.json`, "half");
   }
   await saveModel(folder, await modelOf(2, temporary.path));
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
@@ -150,7 +150,7 @@ Deno.test("a missing tokenizer and a weight that is too large are named, and not
   await assertRejects(
     () => saveModel(folder, { ...model, tokenizer: missing }),
     UserError,
-    `Cannot copy ${missing}: no such file`,
+    `Cannot read ${missing}: no such file`,
   );
   assertEquals(await namesIn(temporary.path), ["source-tokenizer.json"]);
 });

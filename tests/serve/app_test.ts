@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { RecordBatchReader } from "apache-arrow";
 import type { Hono } from "hono";
+import { readControl } from "../../pipeline/control.ts";
 import { readMetrics } from "../../pipeline/metrics.ts";
 import type {
   AttentionAnswer,
@@ -194,6 +195,7 @@ Deno.test("checkpoints are listed, and a torn one as such", async () => {
   await using server = await served();
   const run = await fakeRun(server.folder, "r", { live: false });
   assertEquals((await ask(server.app, "/api/runs/r/checkpoints")).json, { checkpoints: [], torn: [] });
+  await Deno.mkdir(join(run.path, "checkpoints"), { recursive: true });
   await Deno.writeTextFile(join(run.path, "checkpoints", "sparse-0000007.safetensors"), "torn");
   assertEquals((await ask(server.app, "/api/runs/r/checkpoints")).json, {
     checkpoints: [],
@@ -277,11 +279,7 @@ Deno.test("steering needs the token, a live run, and a wish that can be granted"
     }
     assertEquals((await post("r", '{"paused":true}')).json, { paused: true, stop: false, slack: null });
     assertEquals((await post("r", '{"slack":-0.02}')).json, { paused: true, stop: false, slack: -0.02 });
-    assertEquals(JSON.parse(await Deno.readTextFile(join(run.path, "control.json"))), {
-      paused: true,
-      stop: false,
-      slack: -0.02,
-    });
+    assertEquals(await readControl(run.path), { paused: true, stop: false, slack: -0.02 });
     assertEquals((await ask(server.app, "/api/runs/r")).json.control.paused, true);
     for (
       const body of [

@@ -3,10 +3,10 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
 import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
-import { writeJson } from "../../pipeline/files.ts";
+import { writeJson, writeSealedJson } from "../../pipeline/files.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model_config.ts";
-import { readRunConfig } from "../../pipeline/prepare_run.ts";
+import { readRunConfig, writeRunConfig } from "../../pipeline/run_config.ts";
 import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";
 import { openRuns } from "../../serve/runs.ts";
@@ -23,7 +23,7 @@ async function site(models?: string[]) {
   await writeTinyModel(dense);
   const run = await fakeRun(join(folder.path, "runs"), "r", { live: false });
   const config = await readRunConfig(join(run.path, "config.json"));
-  await writeJson(join(run.path, "config.json"), {
+  await writeRunConfig(join(run.path, "config.json"), {
     ...config,
     settings: { ...config.settings, model: dense, gateBias: 0 },
     model: { ...config.model, config: await readModelConfig(dense) },
@@ -37,7 +37,7 @@ async function site(models?: string[]) {
     async configure(change: { settings?: Record<string, unknown>; sizes?: Record<string, unknown> }) {
       const path = join(run.path, "config.json");
       const { settings, model, ...rest } = await readRunConfig(path);
-      await writeJson(path, {
+      await writeSealedJson(path, {
         ...rest,
         settings: { ...settings, ...change.settings },
         model: { ...model, config: { ...model.config, ...change.sizes } },
@@ -223,7 +223,7 @@ explorerTest(
     for (const change of sizes) {
       await configure({ sizes: change });
       await refused(ask("sparse"), 409);
-      await writeJson(join(run, "config.json"), whole);
+      await writeRunConfig(join(run, "config.json"), whole);
     }
     for (const settings of [{ model: 3 }, { model: undefined }, { model: ["a"] }, { model: { a: 1 } }]) {
       await configure({ settings });
@@ -232,11 +232,11 @@ explorerTest(
     for (
       const settings of [{ gateBias: "3" }, { gateBias: undefined }, { tokenizer: 7 }, { tokenizer: {} }]
     ) {
-      await writeJson(join(run, "config.json"), whole);
+      await writeRunConfig(join(run, "config.json"), whole);
       await configure({ settings });
       await refused(ask("sparse"), 409);
     }
-    await writeJson(join(run, "config.json"), whole);
+    await writeRunConfig(join(run, "config.json"), whole);
     const tokenizer = JSON.parse(await Deno.readTextFile(join(dense, "tokenizer.json")));
     const larger = { ...tokenizer.model.vocab };
     for (const entry of Object.keys(larger)) larger[entry] += 100;

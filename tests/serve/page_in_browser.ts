@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
+import { readControl } from "../../pipeline/control.ts";
 import type { AttentionAnswer, AttentionEdge } from "../../serve/api.ts";
 import { createApp } from "../../serve/app.ts";
 import { readAssets } from "../../serve/assets.ts";
@@ -399,7 +400,7 @@ pageTest(
   "with the token in the address a run is paused, goes on and gets another slack",
   async ({ page, url, folder, complaints }) => {
     const run = await fakeRun(folder, "r", { rows: rowsFrom(1, 3) });
-    const wanted = async () => JSON.parse(await Deno.readTextFile(`${run.path}/control.json`));
+    const wanted = () => readControl(run.path);
     await page.goto(`${url}/#/runs/r`);
     await page.getByText("open the address that the server printed").waitFor();
     await page.goto(`${url}/#token=${TOKEN}`);

@@ -3,9 +3,8 @@
  *
  * @module
  */
-import { writeJson } from "../../pipeline/files.ts";
 import { type MetricRow, openMetrics } from "../../pipeline/metrics.ts";
-import type { RunConfig } from "../../pipeline/prepare_run.ts";
+import type { RunConfig } from "../../pipeline/run_config.ts";
 import { createRun } from "../../pipeline/run_folder.ts";
 import { createRunState, type RunState } from "../../pipeline/run_state.ts";
 import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
@@ -31,13 +30,11 @@ export interface FakeRunOptions {
   command?: "sparsify" | "pretrain";
 }
 
-/** Makes a run of two layers with two heads. */
-export async function fakeRun(runs: string, name: string, options: FakeRunOptions = {}): Promise<FakeRun> {
-  const { live = true, rows = [], steps = 100, control = false, command = "sparsify" } = options;
-  const folder = await createRun(runs, command, name);
-  const config: RunConfig = {
+/** The config.json of a run of two layers with two heads. */
+export function fakeConfig(command: string, settings: Record<string, unknown> = {}): RunConfig {
+  return {
     command,
-    settings: { ...defaultsOf(SPARSIFY), steps, control, model: "nowhere", data: ["text"] },
+    settings: { ...defaultsOf(SPARSIFY), model: "nowhere", data: ["text"], ...settings },
     adapter: "a test",
     versions: { project: "0.0.0", deno: "0.0.0" },
     model: {
@@ -53,8 +50,15 @@ export async function fakeRun(runs: string, name: string, options: FakeRunOption
       hash: "0",
     },
     tokenizer: { hash: "0" },
+    data: { hash: "0" },
   };
-  await writeJson(folder.config, config);
+}
+
+/** Makes a run of two layers with two heads. */
+export async function fakeRun(runs: string, name: string, options: FakeRunOptions = {}): Promise<FakeRun> {
+  const { live = true, rows = [], steps = 100, control = false, command = "sparsify" } = options;
+  const folder = await createRun(runs, command, name);
+  await folder.begin(fakeConfig(command, { steps, control }));
   const state = await createRunState(folder.state);
   await state.set({ state: "training", phase: "sparse" });
   const metrics = await openMetrics(folder.metrics);

@@ -8,6 +8,7 @@
  * @module
  */
 import { inputError } from "../../errors.ts";
+import { readText } from "../../files.ts";
 import type { Tokenizer } from "../../tokenizer.ts";
 import type { PromptPair, PromptSet } from "../prompts.ts";
 
@@ -19,6 +20,9 @@ interface Line {
   wrong?: unknown;
   template?: unknown;
 }
+
+/** Bytes of the largest file of pairs: a hundred thousand of a page each. */
+const MAX_PAIRS_BYTES = 256 << 20;
 
 const isText = (value: unknown): value is string => typeof value === "string" && value.length > 0;
 const areTexts = (value: unknown): value is string[] =>
@@ -35,13 +39,7 @@ export async function readPairs(
   path: string,
   { tokenizer, contextLength, prompts }: { tokenizer: Tokenizer; contextLength: number; prompts: number },
 ): Promise<PromptSet> {
-  let text: string;
-  try {
-    text = await Deno.readTextFile(path);
-  } catch (error) {
-    const what = error instanceof Deno.errors.NotFound ? "no such file" : (error as Error).message;
-    throw inputError(`Cannot read the pairs ${path}: ${what}`);
-  }
+  const text = await readText(path, MAX_PAIRS_BYTES);
   const pairs: PromptPair[] = [];
   for (const [n, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;

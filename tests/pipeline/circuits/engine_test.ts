@@ -289,6 +289,24 @@ gpuTest(
   },
 );
 
+gpuTest("one engine runs under every ablation what engines of their own run, to the bit", async (gpu) => {
+  const kept = randomEdges(7);
+  const own = new Map<Ablation, Float64Array>();
+  for (const ablation of ["resample", "mean", "zero"] as const) {
+    await withEngine(gpu, GATED, { set: SET, ablation }, async (engine) => {
+      own.set(ablation, await engine.run(kept));
+    });
+  }
+  assertEquals(new Set([...own.values()].map(String)).size, 3);
+  await withEngine(gpu, GATED, { set: SET }, async (engine) => {
+    for (const ablation of ["mean", "resample", "zero", "mean", "zero", "resample"] as const) {
+      assertEquals(await engine.run(kept, ablation), own.get(ablation), ablation);
+    }
+    await engine.run(kept, "zero");
+    assertEquals(await engine.run(kept), own.get("resample"), "its own, where none is named");
+  });
+});
+
 gpuTest("sizes that are no multiples of 4 are as exact", async (gpu) => {
   const config = { ...TINY, width: 6, mlpWidth: 10, vocabularySize: 11, gate: { bias: 0.3, temperature: 1 } };
   const set = randomSet(config, { pairs: 3, positions: 5 });

@@ -1,0 +1,111 @@
+/**
+ * One model's part of an investigation: its circuit, what other ablations say of it, and its attention over a prompt.
+ * Nothing of it stays on the device.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { readAttention } from "../attention_pattern.ts";
+import { prepareNetwork } from "../network.ts";
+import type { Tokenizer } from "../tokenizer.ts";
+import { analyse, type AnalysisOptions, type Findings } from "./analyse.ts";
+import { type Ablation, type CircuitEngine, type CircuitModel, createCircuitEngine } from "./engine.ts";
+import { faithfulness } from "./metrics.ts";
+import type { PromptSet } from "./prompts.ts";
+import type { PromptAttention } from "./results.ts";
+import { tokenCircuit } from "./token_circuit.ts";
+
+/** What is analysed, and how. */
+export interface ModelAnalysisOptions extends AnalysisOptions {
+  set: PromptSet;
+  /** Names the tokens of the prompt whose attention is drawn. */
+  tokenizer: Pick<Tokenizer, "decode">;
+  /** The ablation by which the circuit is found. */
+  ablation: Ablation;
+  /** Bytes that may be held on the device beside the model's parameters. */
+  maxBytes: number;
+  /** Told once the model is compiled. */
+  onReady?(engine: Pick<CircuitEngine, "graph" | "bytes" | "batch">): void;
+}
+
+/** What was found of one model. */
+export interface ModelAnalysis {
+  findings: Findings;
+  /** Of the circuit, with what it leaves out replaced in each way; empty where there is no circuit. */
+  ablations: { ablation: Ablation; faithfulness: number }[];
+  /** Of the first clean prompt. */
+  attention: PromptAttention;
+}
+
+const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
+/** Attention weights below this are not drawn. */
+const DRAWN_WEIGHT = 0.005;
+
+/** Analyses a model whose parameters are on the device, with one engine for all ablations. */
+export async function analyseModel(
+  gpu: Gpu,
+  model: CircuitModel,
+  { set, tokenizer, ablation, maxBytes, onReady, ...options }: ModelAnalysisOptions,
+): Promise<ModelAnalysis> {
+  const engine = await createCircuitEngine(gpu, model, { set, ablation, maxBytes });
+  let findings: Findings;
+  let ablations: ModelAnalysis["ablations"] = [];
+  try {
+    onReady?.(engine);
+    findings = await analyse(engine, set, options);
+    if (findings.circuit) ablations = await ablationsOf(engine, findings.circuit.circuit);
+  } finally {
+    engine.destroy();
+  }
+  return { findings, ablations, attention: await promptAttention(gpu, model, set, tokenizer) };
+}
+
+/** The circuit's faithfulness when what it leaves out is replaced in each way. */
+async function ablationsOf(engine: CircuitEngine, circuit: Uint8Array): Promise<ModelAnalysis["ablations"]> {
+  const { edges } = engine.graph;
+  const found = [];
+  for (const ablation of ABLATIONS) {
+    const full = await engine.run(new Uint8Array(edges).fill(1), ablation);
+    const empty = await engine.run(new Uint8Array(edges), ablation);
+    const ofCircuit = await engine.run(circuit, ablation);
+    found.push({ ablation, faithfulness: faithfulness(ofCircuit, { full, empty }) });
+  }
+  return found;
+}
+
+/** The attention of the first prompt, for drawing. */
+async function promptAttention(
+  gpu: Gpu,
+  { config, parameters }: CircuitModel,
+  { pairs: [{ clean, places }] }: PromptSet,
+  tokenizer: Pick<Tokenizer, "decode">,
+): Promise<PromptAttention> {
+  const { heads, layers } = config;
+  const network = await prepareNetwork(gpu, config, { batch: 1, context: clean.length, training: false });
+  let pattern;
+  try {
+    pattern = await readAttention(gpu, network, parameters, clean, config.gate?.bias);
+  } finally {
+    network.destroy();
+  }
+  const answers = places.map(({ position }) => position);
+  const circuit = tokenCircuit(pattern.layers, { heads, length: clean.length, answers });
+  const drawn = circuit.edges.filter(({ weight }) => weight >= DRAWN_WEIGHT);
+  return {
+    tokens: clean.map((token) => tokenizer.decode([token])),
+    heads: Array.from({ length: layers * heads }, (_, n) => {
+      const [layer, head] = [Math.floor(n / heads), n % heads];
+      const own = drawn.filter((edge) => edge.layer === layer && edge.head === head);
+      return {
+        layer,
+        head,
+        edges: own.map(({ query, key, weight }): [number, number, number] => [
+          query,
+          key,
+          Number(weight.toFixed(3)),
+        ]),
+      };
+    }),
+    counts: { all: circuit.all, open: circuit.open, onPaths: circuit.onPaths },
+  };
+}

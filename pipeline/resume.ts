@@ -1,0 +1,106 @@
+/**
+ * Where a run that is resumed goes on: at the newest checkpoint of each phase that is whole to the last byte, with the
+ * best step that it names.
+ *
+ * @module
+ */
+import {
+  type Checkpoint,
+  checkpointPath,
+  listCheckpoints,
+  phaseInName,
+  readCheckpoint,
+} from "./checkpoint.ts";
+import { inputError, UserError } from "./errors.ts";
+import { isObject } from "./files.ts";
+import { type MetricRow, PHASES } from "./metrics.ts";
+
+/** The step that a run would end with, as far as it has come. */
+export interface Best {
+  step: number;
+  ce: number;
+  openFraction: number;
+}
+
+/** Where a run goes on. */
+export interface ResumePoint {
+  /** The checkpoint of each phase to go on from. */
+  readonly checkpoints: ReadonlyMap<MetricRow["phase"], Checkpoint>;
+  /** The last step that they hold. */
+  readonly last: Pick<MetricRow, "phase" | "step">;
+  /** What was damaged, each a sentence. */
+  readonly problems: readonly string[];
+}
+
+/**
+ * The best step that a checkpoint names, if it names one.
+ *
+ * @throws {UserError} when what it names is none
+ */
+export function bestOf({ state, path }: Pick<Checkpoint, "state" | "path">): Best | undefined {
+  const { best } = state;
+  if (best === null || best === undefined) return undefined;
+  const whole = isObject(best) && Number.isSafeInteger(best.step) &&
+    ["ce", "openFraction"].every((name) => typeof best[name] === "number");
+  if (!whole) throw inputError(`Cannot resume from ${path} as the best step in its state is none`);
+  return best as unknown as Best;
+}
+
+/**
+ * Opens and verifies the newest whole checkpoint of each phase. Where an earlier phase has to be done again, checkpoints
+ * of later ones are removed, since they will come again.
+ *
+ * @param steps of a phase
+ * @throws {UserError} when a phase has checkpoints and none of them is whole
+ */
+export async function findResumePoint(folder: string, steps: number): Promise<ResumePoint> {
+  const { checkpoints: listed, torn } = await listCheckpoints(folder);
+  const checkpoints = new Map<MetricRow["phase"], Checkpoint>();
+  const problems = torn.map(({ reason }) => reason);
+  let last: ResumePoint["last"] = { phase: PHASES[0], step: 0 };
+  let unfinished = false;
+  for (const phase of PHASES) {
+    const ofPhase = listed.filter((entry) => entry.phase === phase);
+    if (unfinished) {
+      for (const entry of listed.filter((entry) => entry.phase.split("-")[0] === phase)) {
+        problems.push(`${entry.path} is of a phase that comes again: it was removed`);
+        await Deno.remove(entry.path);
+      }
+      continue;
+    }
+    for (const entry of ofPhase.toReversed()) {
+      try {
+        checkpoints.set(phase, await openVerified(folder, entry.path));
+        last = { phase, step: entry.step };
+        break;
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error;
+        problems.push(error.message);
+      }
+    }
+    const found = checkpoints.get(phase);
+    const wasThere = ofPhase.length > 0 || torn.some(({ path }) => phaseInName(path) === phase);
+    if (!found && wasThere) {
+      throw inputError(
+        `Cannot go on as no checkpoint of the ${phase} phase is whole: ${
+          problems[0]
+        }; without the files in ${folder} ` +
+          `it would begin again at step 1`,
+      );
+    }
+    unfinished = found !== undefined && found.step < steps;
+  }
+  return { checkpoints, last, problems };
+}
+
+/** A checkpoint that is whole, as is that of the best step that it names. */
+async function openVerified(folder: string, path: string): Promise<Checkpoint> {
+  const checkpoint = await readCheckpoint(path);
+  await checkpoint.verify();
+  const best = bestOf(checkpoint);
+  if (best) {
+    const of = { phase: `${checkpoint.phase}-best`, step: best.step };
+    await (await readCheckpoint(checkpointPath(folder, of))).verify();
+  }
+  return checkpoint;
+}

@@ -1,0 +1,42 @@
+/**
+ * A run's config.json: what it was begun with, sealed by a digest, since a run that goes on relies on every value of it.
+ *
+ * @module
+ */
+import { inputError } from "./errors.ts";
+import { isObject, readSealedJson, writeSealedJson } from "./files.ts";
+import { isModelConfig, type ModelConfig } from "./model_config.ts";
+
+/** A run's config.json. */
+export interface RunConfig {
+  command: string;
+  settings: Record<string, unknown>;
+  adapter: string;
+  versions: { project: string; deno: string };
+  model: { config: ModelConfig; hash: string };
+  tokenizer: { hash: string };
+  /** SHA-256 over the hashes of the data's files in order, or `-` where standard input is among them. */
+  data?: { hash: string };
+}
+
+/** Writes a run's config.json. */
+export async function writeRunConfig(path: string, config: RunConfig): Promise<void> {
+  await writeSealedJson(path, config);
+}
+
+/**
+ * Reads a run's config.json.
+ *
+ * @throws {UserError} when it is none, or damaged
+ */
+export async function readRunConfig(path: string): Promise<RunConfig> {
+  const config = await readSealedJson(path);
+  const { command, settings, adapter, versions, model, tokenizer, data } = config;
+  const whole = typeof command === "string" && isObject(settings) && typeof adapter === "string" &&
+    isObject(versions) && Object.values(versions).every((version) => typeof version === "string") &&
+    isObject(model) && typeof model.hash === "string" && isModelConfig(model.config) &&
+    isObject(tokenizer) && typeof tokenizer.hash === "string" &&
+    (data === undefined || (isObject(data) && typeof data.hash === "string"));
+  if (!whole) throw inputError(`Cannot use ${path} as it is no run's config.json`);
+  return config as unknown as RunConfig;
+}
