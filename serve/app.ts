@@ -6,15 +6,18 @@
  */
 import { type Context, Hono } from "hono";
 import { accepts } from "hono/accepts";
-import { bodyLimit } from "hono/body-limit";
 import { HTTPException } from "hono/http-exception";
 import { type ControlRequest, SLACK_BOUND } from "../pipeline/control.ts";
 import { type MetricRow, metricsStream } from "../pipeline/metrics.ts";
 import { type AttentionRequest, type HeadsAnswer, LIVE, type MetricsAnswer, type RunDetail } from "./api.ts";
 import type { Assets } from "./assets.ts";
+import { type BodyLimits, readBody } from "./body.ts";
+import { namesTag } from "./conditional.ts";
 import { metricsCsv } from "./csv.ts";
 import type { Explorer } from "./explorer.ts";
+import { logFault } from "./fault_log.ts";
 import { createLive, firstAfter, parsePlace, type Place, placeOf } from "./live.ts";
+import { allowedMethods } from "./methods.ts";
 import { openApiDocument } from "./openapi.ts";
 import { problem } from "./problem.ts";
 import { prometheusText } from "./prometheus.ts";
@@ -34,11 +37,16 @@ export interface AppOptions {
   allowedHosts: readonly string[];
   /** Ends live connections. */
   signal: AbortSignal;
+  /** For how long a body is waited for; left out: as long as any network needs for so little. */
+  bodyMilliseconds?: number;
 }
 
 const MAX_BODY_BYTES = 16 << 10;
-/** A body that has not come within so many milliseconds is not waited for. */
-const BODY_TIMEOUT_MS = 10_000;
+const BODY_MS = 5000;
+/** What an answer's body may be. */
+type Data = string | Uint8Array<ArrayBuffer> | ReadableStream;
+
+const JSON_TYPE = "application/json";
 const MAX_PROMPT_CHARACTERS = 4096;
 
 /** Creates the app. */
@@ -50,11 +58,9 @@ export function createApp(options: AppOptions): Hono {
   /** Details as JSON, as long as the view they were made of is the last one. */
   const details = new WeakMap<RunView, Promise<string>>();
 
-  app.use(answerHeaders(), boundedRequest(), knownHost(options.allowedHosts));
-  app.use(
-    "/api/*",
-    bodyLimit({ maxSize: MAX_BODY_BYTES, onError: () => raise(413, "The body is too large") }),
-  );
+  const bodyLimits: BodyLimits = { bytes: MAX_BODY_BYTES, milliseconds: options.bodyMilliseconds ?? BODY_MS };
+
+  app.use(answerHeaders(), boundedRequest(), knownHost(options.allowedHosts), allowedMethods(app));
   if (options.tokenToRead) {
     for (const path of ["/api/*", "/metrics", "/runs/*"]) app.use(path, needsToken);
   }
@@ -77,82 +83,89 @@ export function createApp(options: AppOptions): Hono {
 
   app.get("/health", (context) => context.json({ status: "ok" }));
   app.get("/api/openapi.json", (context) => context.json(openApiDocument()));
-  app.get("/metrics", async (context) => {
-    const text = prometheusText(await runs.list(), live.clients);
-    return context.body(text, 200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" });
-  });
-  app.get("/api/runs", async (context) => context.json(await runs.list()));
+  app.get("/metrics", (context) =>
+    answered(
+      context,
+      "text/plain; version=0.0.4; charset=utf-8",
+      async () => prometheusText(await runs.list(), live.clients),
+    ));
   app.get(
-    "/api/runs/:run",
-    async (context) =>
-      context.body(await detailText(await runOf(context)), 200, { "Content-Type": "application/json" }),
+    "/api/runs",
+    (context) => answered(context, JSON_TYPE, async () => JSON.stringify(await runs.list())),
   );
+  app.get("/api/runs/:run", async (context) => {
+    const view = await runOf(context);
+    return await answered(context, JSON_TYPE, () => detailText(view));
+  });
 
   app.get("/api/runs/:run/metrics", async (context) => {
     const view = await runOf(context);
     const since = placeParameter(context.req.query("since"));
     const points = countParameter(context.req.query("points"), "points");
-    const all = view.rows.slice(firstAfter(view.rows, since));
-    const rows = points === undefined ? all : thin(all, points);
     const type = accepts(context, {
       header: "Accept",
-      supports: ["application/json", "text/csv", "application/vnd.apache.arrow.stream"],
-      default: "application/json",
+      supports: [JSON_TYPE, "text/csv", "application/vnd.apache.arrow.stream"],
+      default: JSON_TYPE,
     });
     context.header("Vary", "Accept");
-    if (type === "text/csv") {
-      return context.body(metricsCsv(rows), 200, { "Content-Type": `${type}; charset=utf-8` });
-    }
-    if (type === "application/vnd.apache.arrow.stream") {
-      return context.body(metricsStream(rows) as Uint8Array<ArrayBuffer>, 200, { "Content-Type": type });
-    }
-    const last = view.rows.at(-1);
-    const answer: MetricsAnswer = {
-      run: view.name,
-      rows,
-      total: all.length,
-      last: last ? placeOf(last) : null,
-    };
-    return context.json(answer);
+    return await answered(context, type === "text/csv" ? `${type}; charset=utf-8` : type, () => {
+      const all = view.rows.slice(firstAfter(view.rows, since));
+      const rows = points === undefined ? all : thin(all, points);
+      if (type === "text/csv") return metricsCsv(rows);
+      if (type !== JSON_TYPE) return metricsStream(rows) as Uint8Array<ArrayBuffer>;
+      const last = view.rows.at(-1);
+      const answer: MetricsAnswer = {
+        run: view.name,
+        rows,
+        total: all.length,
+        last: last ? placeOf(last) : null,
+      };
+      return JSON.stringify(answer);
+    });
   });
 
   app.get("/api/runs/:run/events", async (context) => {
     const view = await runOf(context);
-    const id = context.req.header("Last-Event-ID") ?? context.req.query("since");
-    return live.open(context, view.name, placeParameter(id));
+    const since = placeParameter(context.req.query("since"));
+    // A client repeats what it kept, also of another server: what cannot be read begins anew.
+    const seen = parsePlace(context.req.header("Last-Event-ID") ?? "");
+    if (isHead(context)) return context.body(null, 200, { "Content-Type": "text/event-stream" });
+    return live.open(context, view.name, seen ?? since);
   });
 
-  app.get(
-    "/api/runs/:run/checkpoints",
-    async (context) => context.json(await runs.checkpoints(await runOf(context))),
-  );
+  app.get("/api/runs/:run/checkpoints", async (context) => {
+    const view = await runOf(context);
+    return await answered(context, JSON_TYPE, async () => JSON.stringify(await runs.checkpoints(view)));
+  });
 
   app.get("/api/runs/:run/heads", async (context) => {
     const { rows, config } = await runOf(context);
     const { layers = 0, heads = 0 } = config?.model.config ?? {};
-    const answer: HeadsAnswer = {
-      layers,
-      heads,
-      snapshots: rows
-        .filter((row) => row.expected_open_by_head !== null || row.open_by_head !== null)
-        .map(({ phase, step, expected_open_by_head: expected, open_by_head: hard }) => ({
-          phase,
-          step,
-          expected,
-          hard,
-        })),
-    };
-    return context.json(answer);
+    return await answered(context, JSON_TYPE, () => {
+      const answer: HeadsAnswer = {
+        layers,
+        heads,
+        snapshots: rows
+          .filter((row) => row.expected_open_by_head !== null || row.open_by_head !== null)
+          .map(({ phase, step, expected_open_by_head: expected, open_by_head: hard }) => ({
+            phase,
+            step,
+            expected,
+            hard,
+          })),
+      };
+      return JSON.stringify(answer);
+    });
   });
 
   app.post("/api/runs/:run/attention", async (context) => {
     const view = await runOf(context);
-    return context.json(await explorer.ask(view, attentionRequest(await jsonBody(context))));
+    return context.json(await explorer.ask(view, attentionRequest(await jsonBody(context, bodyLimits))));
   });
 
   app.post("/api/runs/:run/control", needsToken, async (context) => {
     const view = await runOf(context);
-    const change = controlRequest(await jsonBody(context));
+    const change = controlRequest(await jsonBody(context, bodyLimits));
     if (!LIVE.includes(view.overview.status)) {
       return raise(409, `Cannot steer ${view.name} as no process is at it: it is ${view.overview.status}`);
     }
@@ -168,30 +181,22 @@ export function createApp(options: AppOptions): Hono {
     const report = await runs.report(await runOf(context), context.req.param("file"));
     if (report === undefined) return raise(404, "The run has no such report");
     context.header("Content-Security-Policy", report.policy);
-    return context.body(report.open(), 200, { "Content-Type": "text/html; charset=utf-8" });
+    return await answered(context, "text/html; charset=utf-8", () => report.open());
   });
 
   for (const [path, { bytes, type, etag }] of assets) {
     app.get(path, (context) => {
       context.header("ETag", etag);
       context.header("Cache-Control", "no-cache");
-      if (context.req.header("If-None-Match") === etag) return context.body(null, 304);
-      return context.body(bytes, 200, { "Content-Type": type });
+      if (namesTag(context.req.header("If-None-Match"), etag)) return context.body(null, 304);
+      return answered(context, type, () => bytes);
     });
   }
 
-  app.notFound((context) => {
-    const { path } = context.req;
-    const known = app.routes.some((route) =>
-      route.method !== "ALL" && matches(route.path, path) && route.method !== context.req.method
-    );
-    return known
-      ? context.json({ error: "This address takes another method" }, 405)
-      : context.json({ error: "There is nothing at this address" }, 404);
-  });
+  app.notFound((context) => context.json({ error: "There is nothing at this address" }, 404));
   app.onError((error, context) => {
     if (error instanceof HTTPException) return error.getResponse();
-    console.error(`serve: ${context.req.method} ${context.req.path}: ${error.message}`);
+    logFault(`${context.req.method} ${context.req.path}`, error);
     return context.json({ error: "The server failed at this; its log says why" }, 500);
   });
   return app;
@@ -201,16 +206,24 @@ function raise(...args: Parameters<typeof problem>): never {
   throw problem(...args);
 }
 
-/** Whether a path is one of a route such as `/api/runs/:run`. */
-function matches(route: string, path: string): boolean {
-  const [wanted, given] = [route.split("/"), path.split("/")];
-  return wanted.length === given.length &&
-    wanted.every((part, n) => part === given[n] || (part.startsWith(":") && given[n] !== ""));
+/** Whether only the headers of an answer are wanted. */
+function isHead(context: Context): boolean {
+  return context.req.method === "HEAD";
+}
+
+/** Answers with what `build` makes, which is not made where only the headers are wanted. */
+async function answered(
+  context: Context,
+  type: string,
+  build: () => Data | Promise<Data>,
+): Promise<Response> {
+  const headers = { "Content-Type": type };
+  return isHead(context) ? context.body(null, 200, headers) : context.body(await build(), 200, headers);
 }
 
 function placeParameter(text: string | undefined): Place | undefined {
   if (text === undefined || text === "") return undefined;
-  return parsePlace(text) ?? raise(400, "since (or Last-Event-ID) must be a phase and a step, as sparse:120");
+  return parsePlace(text) ?? raise(400, "since must be a phase and a step, as sparse:120");
 }
 
 function countParameter(text: string | undefined, name: string): number | undefined {
@@ -225,22 +238,16 @@ export function thin(rows: readonly MetricRow[], points: number): MetricRow[] {
   return rows.filter((row, n) => n % stride === 0 || n === rows.length - 1 || row.validation_ce !== null);
 }
 
-async function jsonBody(context: Context): Promise<Record<string, unknown>> {
+async function jsonBody(context: Context, limits: BodyLimits): Promise<Record<string, unknown>> {
   if (!/^application\/json\b/i.test(context.req.header("Content-Type") ?? "")) {
     raise(415, "The body must be application/json");
   }
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(problem(408, "The body took too long")), BODY_TIMEOUT_MS);
-  });
+  const bytes = await readBody(context.req.raw, limits);
   let body: unknown;
   try {
-    body = JSON.parse(await Promise.race([context.req.text(), late]));
-  } catch (error) {
-    if (error instanceof HTTPException) throw error;
+    body = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
     raise(400, "The body is no JSON");
-  } finally {
-    clearTimeout(timer);
   }
   if (typeof body !== "object" || body === null || Array.isArray(body)) {
     raise(400, "The body must be a JSON object");

@@ -43,7 +43,9 @@ export async function readAssets(): Promise<Assets> {
     if (isFile) await add(`/page/${name}`, new URL(name, PAGE));
   }
   for (const [path, file] of Object.entries(PACKAGES)) await add(path, file);
+  // Only at the root, since what it loads is named from there.
   const index = assets.get("/page/index.html");
+  assets.delete("/page/index.html");
   if (index) assets.set("/", index);
   return assets;
 }

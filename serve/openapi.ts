@@ -23,6 +23,13 @@ const FAILURES = {
   "400": json(ref("Error"), "A parameter or the body is not as it must be"),
   "401": json(ref("Error"), "A token is needed"),
   "404": json(ref("Error"), "There is no such run"),
+  "405": json(ref("Error"), "The address takes the methods in Allow"),
+};
+/** What can become of a body. */
+const BODY_FAILURES = {
+  "408": json(ref("Error"), "The body took too long"),
+  "413": json(ref("Error"), "The body is too large"),
+  "415": json(ref("Error"), "The body is no application/json"),
 };
 const since = (where: string, name: string): Schema => ({
   name,
@@ -44,7 +51,7 @@ function post(summary: string, body: Schema, ok: Schema, failures: Schema, secur
       ...(secured ? { security: [{ token: [] }] } : {}),
       parameters: [RUN],
       requestBody: { required: true, content: { "application/json": { schema: body } } },
-      responses: { "200": ok, ...FAILURES, ...failures },
+      responses: { "200": ok, ...FAILURES, ...BODY_FAILURES, ...failures },
     },
   };
 }
@@ -61,6 +68,8 @@ export function openApiDocument(): Schema {
       description:
         "Watch, question and steer runs of sparse attention post-training. Losses are in nats, shares between 0 and 1.",
     },
+    // Relative to this document: below a proxy's path, too.
+    servers: [{ url: ".." }],
     components: {
       securitySchemes: { token: { type: "http", scheme: "bearer" } },
       schemas: {
@@ -190,7 +199,12 @@ export function openApiDocument(): Schema {
       "/api/runs": {
         get: {
           summary: "All runs",
-          responses: { "200": json(list(ref("RunOverview")), "The one that wrote last comes first") },
+          responses: {
+            "200": json(
+              list(ref("RunOverview")),
+              "The one that wrote last comes first; the 1,000 that began last",
+            ),
+          },
         },
       },
       "/api/runs/{run}": get("One run", json(ref("RunDetail"), "Settings, state and progress")),
@@ -236,7 +250,10 @@ export function openApiDocument(): Schema {
         ref("AttentionRequest"),
         json(ref("Attention"), "Edges above the threshold"),
         {
-          "409": json(ref("Error"), "The run has no such weights yet"),
+          "409": json(
+            ref("Error"),
+            "The run has no such weights, they are damaged, or they lie in no folder that is served (--models)",
+          ),
           "503": json(ref("Error"), "Too many prompts are waiting"),
         },
         false,
@@ -245,12 +262,12 @@ export function openApiDocument(): Schema {
         "Pause, go on, stop, change the slack",
         ref("Control"),
         json(ref("Control"), "What is wanted of the run now"),
-        { "409": json(ref("Error"), "No process is at the run") },
+        { "409": json(ref("Error"), "No process is at the run, or its control.json is damaged") },
         true,
       ),
       "/runs/{run}/reports/{file}": get(
         "A report of the run",
-        { description: "A self-contained page", content: { "text/html": {} } },
+        { description: "A self-contained page of at most 32 MiB (413 else)", content: { "text/html": {} } },
         [RUN, { name: "file", in: "path", required: true, schema: text("Its file name") }],
       ),
     },

@@ -86,6 +86,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
   const entries = new Map<string, Entry>();
   /** Overviews of runs that ended, with the stamps of the files that they were made of. */
   const ended = new Map<string, { stamp: string; overview: RunOverview }>();
+  let steering: Promise<unknown> = Promise.resolve();
   let listing: Promise<RunOverview[]> | undefined;
   let listed: { overviews: RunOverview[]; until: number } | undefined;
 
@@ -208,7 +209,10 @@ export function openRuns(folder: string, now: () => number = () => performance.n
       try {
         // Nothing but a file is opened.
         await runControl(path);
-        return await requestControl(path, change);
+        // One after the other: two wishes at once would each be added to what was wanted before both.
+        const wanted = steering.then(() => requestControl(path, change));
+        steering = wanted.catch(() => {});
+        return await wanted;
       } catch (error) {
         if (!(error instanceof UserError)) throw error;
         const isFull = error.exitCode === EXIT.device;

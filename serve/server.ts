@@ -6,6 +6,7 @@
 import { fileURLToPath } from "node:url";
 import { createApp } from "./app.ts";
 import { readAssets } from "./assets.ts";
+import { logFault } from "./fault_log.ts";
 import { createExplorer } from "./explorer.ts";
 import { openRuns } from "./runs.ts";
 
@@ -22,6 +23,8 @@ export interface ServerOptions {
   allowedHosts?: readonly string[];
   /** Folders that models may be read from, besides the runs and the project's own data. */
   models?: readonly string[];
+  /** As in {@link AppOptions}. */
+  bodyMilliseconds?: number;
 }
 
 /** A server that listens. */
@@ -59,8 +62,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     tokenToRead,
     allowedHosts: [host, ...options.allowedHosts ?? []],
     signal: stopping.signal,
+    bodyMilliseconds: options.bodyMilliseconds,
   });
-  const server = Deno.serve({ hostname: host, port, onListen: () => {} }, app.fetch);
+  const onError = (error: unknown): Response => {
+    logFault("answering", error);
+    return Response.json({ error: "The server failed at this; its log says why" }, { status: 500 });
+  };
+  const server = Deno.serve({ hostname: host, port, onListen: () => {}, onError }, app.fetch);
   const { port: opened } = server.addr as Deno.NetAddr;
   const shown = host === "0.0.0.0" || host === "::" ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host;
   return {

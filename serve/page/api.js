@@ -1,6 +1,9 @@
 /// <reference lib="dom" />
 // @ts-check
-/** The server, asked with the token where there is one; and its live events, taken up again where they broke off. */
+/**
+ * The server, asked with the token where there is one; and its live events, taken up again where they broke off. Paths
+ * are relative to the page, which may stand below a path of a proxy.
+ */
 
 const KEY = "token";
 /** A token may hold these characters, in an address as they are. */
@@ -116,7 +119,7 @@ export async function follow(run, { after, onRows, onStatus, onGone, onConnectio
       const place = after();
       /** @type {Record<string, string>} */
       const resume = place ? { "Last-Event-ID": place } : {};
-      const response = await fetch(`/api/runs/${encodeURIComponent(run)}/events`, {
+      const response = await fetch(`api/runs/${encodeURIComponent(run)}/events`, {
         headers: { ...authorization(), ...resume },
         signal: AbortSignal.any([signal, silence.signal]),
       });

@@ -64,7 +64,7 @@ export function createExplorer(parent, run, detail, signal) {
     note.textContent = "Asking the model…";
     const ask = (/** @type {"sparse" | "dense"} */ model) =>
       post(
-        `/api/runs/${encodeURIComponent(run)}/attention`,
+        `api/runs/${encodeURIComponent(run)}/attention`,
         { prompt: input.value, model, threshold: model === "sparse" ? 0 : DENSE_THRESHOLD },
         signal,
       );

@@ -8,9 +8,11 @@ const STOPS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [19
 /** Shares below this one are the darkest, 1 is the lightest, and between them the scale is logarithmic. */
 const LOWEST = 1e-5;
 
-/** @param {number} share */
+/** @param {number | null | undefined} share missing where a row holds fewer heads than the model */
 function colourOf(share) {
-  const at = share <= LOWEST ? 0 : (1 - Math.log(share) / Math.log(LOWEST)) * (STOPS.length - 1);
+  const at = !share || share <= LOWEST
+    ? 0
+    : (1 - Math.log(Math.min(share, 1)) / Math.log(LOWEST)) * (STOPS.length - 1);
   const below = Math.min(Math.floor(at), STOPS.length - 2);
   const rgb = STOPS[below].map((from, n) => Math.round(from + (at - below) * (STOPS[below + 1][n] - from)));
   const luminance = 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2];

@@ -25,7 +25,7 @@ const HEADINGS = [
  */
 export async function showOverview(view, { signal, setConnection }) {
   document.title = "Sparse attention runs";
-  const runs = await get("/api/runs", { signal });
+  const runs = await get("api/runs", { signal });
   const list = place((/** @type {RunOverview[]} */ runs) => runs.length === 0 ? empty() : table(runs));
   list.show(runs);
   view.replaceChildren(element("h1", {}, "Runs"), list.at);
@@ -33,7 +33,7 @@ export async function showOverview(view, { signal, setConnection }) {
   while (!signal.aborted) {
     await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
     try {
-      list.show(await get("/api/runs", { signal }));
+      list.show(await get("api/runs", { signal }));
       setConnection("live");
     } catch (error) {
       if (signal.aborted || needsToken(error)) throw error;

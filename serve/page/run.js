@@ -15,6 +15,8 @@ import { openEdges, status } from "./overview.js";
 const FIRST_POINTS = 1500;
 /** Rows held in memory, above which half of them are dropped, evenly over the steps. */
 const MOST_ROWS = 5000;
+/** Heads of a model whose map is drawn: GPT-3 has 9,216. */
+const MOST_HEADS = 10_000;
 const NOTE_MS = 5000;
 const LIVE = ["preparing", "training", "paused"];
 
@@ -24,7 +26,7 @@ const LIVE = ["preparing", "training", "paused"];
  */
 export async function showRun(view, name, { signal, setConnection }) {
   document.title = `${name} – sparse attention`;
-  const base = `/api/runs/${encodeURIComponent(name)}`;
+  const base = `api/runs/${encodeURIComponent(name)}`;
   const [detail, metrics, checkpoints] = await Promise.all([
     get(base, { signal }),
     get(`${base}/metrics?points=${FIRST_POINTS}`, { signal }),
@@ -62,7 +64,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     settingsOf(detail),
   );
   const charts = createCharts(chartsAt, signal);
-  const map = createHeadMap(headsAt, heads);
+  const map = heads.layers * heads.heads <= MOST_HEADS ? createHeadMap(headsAt, heads) : undefined;
   if (detail.layers > 0) createExplorer(explorerAt, name, detail, signal);
 
   /** @type {any[]} */
@@ -109,7 +111,7 @@ export async function showRun(view, name, { signal, setConnection }) {
         rows = thin(rows, MOST_ROWS / 2);
       }
       main = fresh.findLast((row) => row.phase !== "control") ?? main;
-      map.append(fresh);
+      map?.append(fresh);
       draw();
       if (fresh.some((row) => row.validation_ce !== null)) refresh().catch(() => {});
     },
@@ -267,7 +269,7 @@ function signaturesOf(found) {
 /** @param {Files} files @param {string} run */
 function filesOf({ reports, checkpoints }, run) {
   const reportItems = reports.map(({ file, bytes }) => {
-    const href = `/runs/${encodeURIComponent(run)}/reports/${encodeURIComponent(file)}`;
+    const href = `runs/${encodeURIComponent(run)}/reports/${encodeURIComponent(file)}`;
     const link = element("a", { href, target: "_blank", rel: "noopener" }, file);
     const about = element("span", { className: "quiet" }, ` ${size(bytes)}`);
     saveInstead(link, about, `${run}-${file}`);

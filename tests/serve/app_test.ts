@@ -58,7 +58,7 @@ interface Served extends AsyncDisposable {
   explorer: ReturnType<typeof fakeExplorer>;
 }
 
-async function served(options: { tokenToRead?: boolean } = {}): Promise<Served> {
+async function served(options: { tokenToRead?: boolean; bodyMilliseconds?: number } = {}): Promise<Served> {
   const folder = await temporaryFolder();
   const explorer = fakeExplorer();
   const stop = new AbortController();
@@ -93,7 +93,7 @@ async function ask(app: Hono, path: string, init: RequestInit = {}) {
     status: response.status,
     headers: response.headers,
     text,
-    json: isJson ? JSON.parse(text) : undefined,
+    json: isJson && text ? JSON.parse(text) : undefined,
   };
 }
 
@@ -227,6 +227,27 @@ Deno.test("reports are served with a policy that lets through just what stands i
   for (const file of ["none.html", "secret.txt", "link.html", "..%2foutside.html", "config.json", ".html"]) {
     assertEquals((await ask(server.app, `/runs/r/reports/${file}`)).status, 404, file);
   }
+});
+
+Deno.test("a report that is too large is told to be so, and one of a million tags takes no time", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r", { live: false });
+  const path = join(run.path, "report.html");
+  const tags = ["<script>", "<style ", "<style>", "<script></script", "<style></style>", "<sTyLe>a</StYlE >"];
+  for (const tag of tags) {
+    await Deno.writeTextFile(path, tag.repeat(8e6 / tag.length));
+    const begun = performance.now();
+    const { status, headers, text } = await ask(server.app, "/runs/r/reports/report.html");
+    // The quadratic scan takes hours, this one a tenth of a second.
+    assert(performance.now() - begun < 30_000, tag);
+    assertEquals([status, text.length], [200, Math.floor(8e6 / tag.length) * tag.length]);
+    assert(headers.get("Content-Security-Policy")!.length < 8000);
+  }
+  await Deno.writeTextFile(path, "");
+  using file = await Deno.open(path, { write: true });
+  await file.truncate(500e6);
+  const { status, json } = await ask(server.app, "/runs/r/reports/report.html");
+  assertEquals([status, typeof json.error], [413, "string"]);
 });
 
 Deno.test("a prompt is passed on, and one that is not as it must be is refused", async () => {
@@ -414,6 +435,195 @@ Deno.test("an asset is served once, and then only if it has changed", async () =
     headers: { "If-None-Match": first.headers.get("ETag")! },
   });
   assertEquals([again.status, again.text], [304, ""]);
+});
+
+Deno.test("If-None-Match by weak comparison, in lists and as a star; a malformed one names nothing", async () => {
+  await using server = await served();
+  const etag = (await ask(server.app, "/")).headers.get("ETag")!;
+  const asked = (ifNoneMatch: string) => ask(server.app, "/", { headers: { "If-None-Match": ifNoneMatch } });
+  const naming = [etag, `W/${etag}`, `"a,b", ${etag}`, `W/"x" ,, W/${etag},`, "*", ` ${etag} `];
+  for (const given of naming) {
+    const { status, headers, text } = await asked(given);
+    assertEquals([status, headers.get("ETag"), headers.get("Cache-Control"), text], [
+      304,
+      etag,
+      "no-cache",
+      "",
+    ], given);
+  }
+  const notNaming = [
+    "",
+    `"other"`,
+    `w/${etag}`,
+    etag.slice(1),
+    `${etag} ${etag}`,
+    `${etag}, *`,
+    `"un${etag}`,
+    `W/ ${etag}`,
+    `, `.repeat(4000),
+    ` "`.repeat(4000),
+  ];
+  for (const given of notNaming) assertEquals((await asked(given)).status, 200, given.slice(0, 60));
+});
+
+Deno.test("every address tells its methods, takes no other, and HEAD is GET without the body", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r", { live: false, rows: ROWS });
+  await Deno.writeTextFile(join(run.path, "report.html"), "<p>hello</p>");
+  const read = ["/", "/health", "/metrics", "/api/runs", "/api/openapi.json", "/lib/uplot.js", "/api/runs/r"]
+    .concat(
+      ["metrics", "heads", "checkpoints"].map((part) => `/api/runs/r/${part}`),
+      "/runs/r/reports/report.html",
+    );
+  const written = ["/api/runs/r/control", "/api/runs/r/attention"];
+  const methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "PROPFIND", "TRACE", "MKCOL", "get"];
+  for (const path of [...read, ...written, "/api/runs/r/events"]) {
+    const allowed = written.includes(path) ? ["POST", "OPTIONS"] : ["GET", "HEAD", "OPTIONS"];
+    const options = await ask(server.app, path, { method: "OPTIONS" });
+    assertEquals(
+      [options.status, options.headers.get("Allow")?.split(", ").sort()],
+      [204, allowed.sort()],
+      path,
+    );
+    for (const method of methods) {
+      if (allowed.includes(method)) continue;
+      // Request itself refuses to be made of TRACE, and corrects "get".
+      const request = new Request(`http://127.0.0.1${path}`, { headers: { Host: "127.0.0.1" } });
+      Object.defineProperty(request, "method", { value: method });
+      const { status, headers } = await server.app.fetch(request);
+      assertEquals(
+        [status, headers.get("Allow")?.split(", ").sort()],
+        [405, allowed.sort()],
+        `${method} ${path}`,
+      );
+    }
+  }
+  assertEquals((await ask(server.app, "/nothing", { method: "OPTIONS" })).status, 404);
+  for (const path of read) {
+    const [get, head] = [await ask(server.app, path), await ask(server.app, path, { method: "HEAD" })];
+    assertEquals([head.status, head.text], [get.status, ""], path);
+    for (const name of ["Content-Type", "ETag", "Vary", "Content-Security-Policy"]) {
+      assertEquals(head.headers.get(name), get.headers.get(name), `${path} ${name}`);
+    }
+  }
+  assertEquals((await ask(server.app, "/api/runs/none", { method: "HEAD" })).status, 404);
+});
+
+Deno.test("HEAD of live events is answered at once and takes no client's place", async () => {
+  await using server = await served();
+  await fakeRun(server.folder, "r", { live: false, rows: ROWS });
+  for (let n = 0; n < 2100; n++) {
+    const { status, headers } = await ask(server.app, "/api/runs/r/events", { method: "HEAD" });
+    assertEquals([status, headers.get("Content-Type")], [200, "text/event-stream"]);
+  }
+  assertStringIncludes((await ask(server.app, "/metrics")).text, "sparse_attention_clients 0\n");
+});
+
+Deno.test("a place that cannot be read begins anew as Last-Event-ID, and is refused as since", async () => {
+  await using server = await served();
+  await fakeRun(server.folder, "r", { live: false, rows: ROWS });
+  const first = async (id: string, since: string) => {
+    const response = await server.app.request(`/api/runs/r/events${since}`, {
+      headers: { Host: "127.0.0.1", "Last-Event-ID": id },
+    });
+    if (response.status !== 200) return [response.status];
+    let text = "";
+    for await (const piece of response.body!.pipeThrough(new TextDecoderStream())) {
+      text += piece;
+      if (text.includes("event: status")) break;
+    }
+    return [200, /"step":(\d+)/.exec(text)?.[1]];
+  };
+  assertEquals(await first("nonsense", ""), [200, "1"]);
+  assertEquals(await first("sparse:99999999999999", ""), [200, "1"]);
+  assertEquals(await first("nonsense", "?since=sparse:2"), [200, "3"]);
+  assertEquals(await first("sparse:3", "?since=sparse:1"), [200, "4"]);
+  assertEquals(await first("", "?since=nonsense"), [400]);
+});
+
+Deno.test("no file of the page and no answer of the API names an address from the root", async () => {
+  await using server = await served();
+  for (const [path, { bytes, type }] of await readAssets()) {
+    if (path.startsWith("/lib/") || type.startsWith("image/")) continue;
+    const text = new TextDecoder().decode(bytes);
+    const found = text.match(/(?:["'`(=]|url\()\/(?:api|page|lib|runs|metrics|health)\b[^"'`]*/g);
+    assertEquals(found, null, path);
+  }
+  // Resolved where the page stands, below a proxy's path.
+  const page = (await ask(server.app, "/")).text;
+  const named = [...page.matchAll(/(?:src|href)="([^"#]+)"/g)].map(([, address]) => address);
+  assert(named.length >= 5);
+  for (const address of named) {
+    const { pathname } = new URL(address, "https://proxy.example/tools/sparse/");
+    assert(pathname.startsWith("/tools/sparse/"), address);
+    assertEquals((await ask(server.app, pathname.slice("/tools/sparse".length))).status, 200, address);
+  }
+});
+
+Deno.test("a body is read within its time and size, and then answered", async () => {
+  await using server = await served({ bodyMilliseconds: 50 });
+  await fakeRun(server.folder, "r", { live: false });
+  const post = (body: ReadableStream<Uint8Array>) =>
+    ask(server.app, "/api/runs/r/attention", { method: "POST", body, headers: JSON_TYPE });
+  const bytes = new TextEncoder().encode('{"prompt":');
+  const unfinished = () =>
+    new ReadableStream<Uint8Array>({
+      start(controller) {
+        controller.enqueue(bytes);
+      },
+    });
+  const answers = await Promise.all(Array.from({ length: 80 }, () => post(unfinished())));
+  for (const { status, headers } of answers) {
+    assertEquals([status, headers.get("Connection")], [408, "close"]);
+  }
+  const endless = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      controller.enqueue(new Uint8Array(1000).fill(32));
+    },
+  });
+  const large = await post(endless);
+  assertEquals([large.status, large.headers.get("Connection")], [413, "close"]);
+  const broken = new ReadableStream<Uint8Array>({
+    pull(controller) {
+      controller.error(new TypeError("invalid chunk size"));
+    },
+  });
+  assertEquals((await post(broken)).status, 400);
+  assertEquals(server.explorer.asked.length, 0);
+});
+
+Deno.test("of wishes that come at once none is lost", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r");
+  try {
+    const wishes = ['{"paused":true}', '{"slack":0.5}', '{"stop":true}'];
+    await Promise.all(wishes.map((body) =>
+      ask(server.app, "/api/runs/r/control", {
+        method: "POST",
+        body,
+        headers: { ...JSON_TYPE, ...AUTHORIZED },
+      })
+    ));
+    assertEquals(await readControl(run.path), { paused: true, stop: true, slack: 0.5 });
+  } finally {
+    run.release();
+  }
+});
+
+Deno.test("a control.json that is damaged is said to be so when a run is steered", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r");
+  try {
+    await Deno.writeTextFile(join(run.path, "control.json"), "the-canary-sings");
+    const { status, text } = await ask(server.app, "/api/runs/r/control", {
+      method: "POST",
+      body: '{"paused":true}',
+      headers: { ...JSON_TYPE, ...AUTHORIZED },
+    });
+    assertEquals([status, text.includes("canary")], [409, false]);
+  } finally {
+    run.release();
+  }
 });
 
 Deno.test("a fault of ours is told without its details", async () => {

@@ -426,6 +426,39 @@ pageTest(
   },
 );
 
+pageTest("below a path of a proxy everything works as at the root", async (site) => {
+  const { page, url, folder, complaints } = site;
+  const run = await fakeRun(folder, "r", { rows: rowsFrom(1, 3) });
+  await Deno.writeTextFile(join(run.path, "report.html"), REPORT);
+  const PREFIX = "/tools/sparse";
+  const proxy = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, async (request) => {
+    const { pathname, search } = new URL(request.url);
+    if (!pathname.startsWith(`${PREFIX}/`)) return new Response(null, { status: 418 });
+    const { method, headers, body } = request;
+    return await fetch(url + pathname.slice(PREFIX.length) + search, { method, headers, body });
+  });
+  try {
+    await page.goto(`http://127.0.0.1:${proxy.addr.port}${PREFIX}/#token=${TOKEN}`);
+    await page.locator("tr[data-run=r] a").click();
+    await page.locator("#charts[data-last='sparse:3']").waitFor();
+    await run.append(rowsFrom(4, 2));
+    await page.locator("#charts[data-last='sparse:5']").waitFor();
+    await page.getByRole("button", { name: "Show attention" }).click();
+    await page.locator("figure[data-model=sparse]").waitFor();
+    await page.getByRole("button", { name: "Pause" }).click();
+    await page.getByRole("button", { name: "Go on" }).waitFor();
+    const opening = page.waitForEvent("popup");
+    await page.getByRole("link", { name: "report.html" }).click();
+    const report = await opening;
+    await report.getByRole("heading", { name: "A report" }).waitFor();
+    assertEquals(complaints, []);
+  } finally {
+    run.release();
+    await page.close();
+    await proxy.shutdown();
+  }
+});
+
 pageTest("a run that is not there is said to be so", async ({ page, url }) => {
   await page.goto(`${url}/#/runs/none`);
   await page.getByText("There is no such run").waitFor();
