@@ -11,7 +11,10 @@ export interface BodyLimits {
   milliseconds: number;
 }
 
-/** What is left of the body is not waited for, so that the connection cannot serve another request. */
+/**
+ * What is left of the body is not waited for, so that the connection cannot serve another request. (Deno keeps the
+ * connection, without a handler, until the client closes its side.)
+ */
 const CLOSE = { Connection: "close" };
 
 /**

@@ -5,6 +5,7 @@ import type { MetricRow } from "../../pipeline/metrics.ts";
 import { createLive, firstAfter, parsePlace, placeOf, type Timing } from "../../serve/live.ts";
 import { openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
+import { holdRun } from "../support/hold_run.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -217,6 +218,43 @@ Deno.test("silence is broken by a comment; a run that is deleted ends the stream
     ended = type === "gone";
   }
   assertEquals([comments >= 2, ended], [true, true]);
+});
+
+/** Statuses as they come, up to `last`. */
+async function statusesUpTo(
+  last: string,
+  reader: ReadableStreamDefaultReader<Uint8Array>,
+  onFirst: () => Promise<void>,
+): Promise<[status: string, problem: string | null][]> {
+  const seen: [string, string | null][] = [];
+  for await (const { type, data } of eventsOf(reader)) {
+    if (type !== "status") continue;
+    const { status, problem } = JSON.parse(data!);
+    seen.push([status, problem]);
+    if (status === last) break;
+    if (seen.length === 1) await onFirst();
+  }
+  await reader.cancel();
+  return seen;
+}
+
+Deno.test("a process that is killed leaves a run that is interrupted, though no file of it changes", async () => {
+  await using server = await hub();
+  const process = await holdRun(server.folder, "r");
+  const seen = await statusesUpTo("interrupted", await server.open(), process.kill);
+  assertEquals(seen, [["training", null], ["interrupted", null]]);
+});
+
+Deno.test("a run whose lock cannot be looked at is not taken for one that trains", async () => {
+  await using server = await hub();
+  const run = await fakeRun(server.folder, "r", { rows: rowsFrom(1, 1) });
+  const lock = `${run.path}/.lock`;
+  const seen = await statusesUpTo("broken", await server.open(), async () => {
+    await Deno.remove(lock);
+    await Deno.symlink(lock, lock);
+  });
+  assertEquals(seen, [["training", null], ["broken", "its .lock must be a file: it is a link"]]);
+  run.release();
 });
 
 Deno.test("when the server closes, streams end", async () => {

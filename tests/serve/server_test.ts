@@ -21,13 +21,15 @@ async function withServer(
   }
 }
 
-/** Sends bytes as they are and returns what comes back until the connection closes, or half a second passes. */
-async function raw(port: number, text: string): Promise<string> {
+/** Sends bytes as they are and returns what comes back first; nothing when the connection closes, or time passes. */
+async function raw(port: number, text: string, milliseconds = 500): Promise<string> {
   using connection = await Deno.connect({ hostname: "127.0.0.1", port });
   await connection.write(new TextEncoder().encode(text)).catch(() => {});
   const buffer = new Uint8Array(1 << 16);
-  const late = new Promise<null>((resolve) => setTimeout(() => resolve(null), 500));
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = new Promise<null>((resolve) => timer = setTimeout(() => resolve(null), milliseconds));
   const count = await Promise.race([connection.read(buffer).catch(() => null), late]);
+  clearTimeout(timer);
   return count === null ? "" : new TextDecoder().decode(buffer.subarray(0, count));
 }
 
@@ -82,6 +84,47 @@ Deno.test("a name of another site, garbage, and a header without end do no harm"
     );
     assertEquals((await (await fetch(new URL("/health", url))).json()).status, "ok");
   });
+});
+
+Deno.test("bodies that are damaged, too large or never end are answered", async () => {
+  await using folder = await temporaryFolder();
+  const run = await fakeRun(folder.path, "r", { live: false });
+  const server = await startServer({
+    runs: folder.path,
+    host: "127.0.0.1",
+    port: 0,
+    bodyMilliseconds: 300,
+  });
+  const port = Number(new URL(server.url).port);
+  const head = "POST /api/runs/r/attention HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+  const chunked = `${head}Transfer-Encoding: chunked\r\n\r\n`;
+  try {
+    const bodies: [string, number | undefined][] = [
+      [`${chunked}ffffffffffffffff\r\n{}`, 408],
+      // Deno closes these connections without a word.
+      [`${chunked}fffffffffffffffff\r\n{}`, undefined],
+      [`${chunked}zz\r\n{}\r\n`, undefined],
+      [`${chunked}-1\r\n{}\r\n`, undefined],
+      [`${chunked}2\r\n{"`, 408],
+      [chunked, 408],
+      [`${head}Content-Length: 99\r\n\r\n{`, 408],
+      [`${head}Content-Length: 99999999\r\n\r\n{`, 413],
+      [`${chunked}4e20\r\n${"x".repeat(20_000)}\r\n0\r\n\r\n`, 413],
+    ];
+    for (const [text, status] of bodies) {
+      const answer = await raw(port, text, 20_000);
+      const [, found] = /^HTTP\/1\.1 (\d+) /.exec(answer) ?? [];
+      assertEquals(found, status?.toString(), text.slice(100, 250));
+      if (status) assertMatch(answer, /^connection: close\r$/im);
+    }
+    const many = await Promise.all(
+      Array.from({ length: 80 }, () => raw(port, `${chunked}5\r\n{"pro`, 20_000)),
+    );
+    for (const answer of many) assertMatch(answer, /^HTTP\/1\.1 408 /);
+  } finally {
+    run.release();
+    await server.close();
+  }
 });
 
 /** Runs the command line to its end. */
