@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { readCheckpoint } from "../pipeline/checkpoint.ts";
-import { isOwn, ownInfo } from "./own_files.ts";
+import { checkHeaderLength, isOwn, ownInfo } from "./own_files.ts";
 
 /** A checkpoint and its file. */
 export interface OwnCheckpoint {
@@ -49,6 +49,7 @@ export async function ownCheckpoints(
       if (!info) continue;
       if (!info.isFile) torn.push(file);
       else {
+        await checkHeaderLength(path);
         const { phase, step } = await readCheckpoint(path);
         checkpoints.push({
           path,

@@ -19,7 +19,7 @@ import { loadTokenizer, type Tokenizer } from "../pipeline/tokenizer.ts";
 import type { AttentionAnswer, AttentionEdge, AttentionRequest } from "./api.ts";
 import { ownCheckpoints } from "./checkpoints.ts";
 import { logFault } from "./fault_log.ts";
-import { isOwn } from "./own_files.ts";
+import { checkHeaderLength, isOwn } from "./own_files.ts";
 import { problem } from "./problem.ts";
 import { liesInside } from "./roots.ts";
 import type { RunView } from "./runs.ts";
@@ -308,7 +308,10 @@ async function folderSource(
   for await (const { name } of Deno.readDir(folder)) {
     const path = join(folder, name);
     if (name.endsWith(".index.json")) await checkReadable(path, MAX_SMALL_JSON_BYTES, roots);
-    else if (name.endsWith(".safetensors")) await checkReadable(path, Infinity, roots);
+    else if (name.endsWith(".safetensors")) {
+      await checkReadable(path, Infinity, roots);
+      await usable(path, () => checkHeaderLength(path));
+    }
   }
   const source = await usable(`the safetensors in ${folder}`, () => openWeights(folder, config));
   const { mtime } = await Deno.stat(configPath);

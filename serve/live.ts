@@ -9,6 +9,7 @@
 import type { Context } from "hono";
 import { stream } from "hono/streaming";
 import { isAfter, type MetricRow, PHASES } from "../pipeline/metrics.ts";
+import { logFault } from "./fault_log.ts";
 import { problem } from "./problem.ts";
 import type { Runs, RunView } from "./runs.ts";
 
@@ -112,8 +113,9 @@ export function createLive(runs: Runs, signal: AbortSignal, timing: Timing = PAT
     while (entry.bells.size > 0 && !signal.aborted) {
       try {
         entry.view = await runs.view(name);
-      } catch {
+      } catch (error) {
         // What cannot be read now may be readable in half a second.
+        logFault(`events of ${name}`, error);
       }
       const status = entry.view ? JSON.stringify(entry.view.overview) : "gone";
       if (status !== entry.status) {
@@ -209,7 +211,7 @@ export function createLive(runs: Runs, signal: AbortSignal, timing: Timing = PAT
           signal.removeEventListener("abort", leave);
         }
       }, (error) => {
-        console.error(`serve: events of ${name}: ${error.message}`);
+        logFault(`events of ${name}`, error);
         return Promise.resolve();
       });
     },

@@ -6,7 +6,7 @@
  */
 import { basename } from "node:path";
 import { EXIT, UserError } from "../pipeline/errors.ts";
-import { kindOf, MAX_SMALL_JSON_BYTES, readJson, reasonOf } from "../pipeline/files.ts";
+import { kindOf, MAX_SMALL_JSON_BYTES, openRegular, readAt, readJson, reasonOf } from "../pipeline/files.ts";
 
 /** A file of a run that is not as it must be. */
 export class UnfitFileError extends UserError {
@@ -50,6 +50,24 @@ export async function ownFile(path: string, maxBytes: number): Promise<Deno.File
     throw new UnfitFileError(path, `must have at most ${maxBytes} bytes: ${info.size}`);
   }
   return info;
+}
+
+/** GPT-2 XL's checkpoint, with its moments, has 300 KB of names and places. */
+const MOST_HEADER_BYTES = 8 << 20;
+
+/**
+ * Asserts that the header of a safetensors file is one that can be parsed while clients wait.
+ *
+ * @throws {UserError} when it is longer, or there is no such file
+ */
+export async function checkHeaderLength(path: string): Promise<void> {
+  const { file } = await openRegular(path);
+  using _ = file;
+  const prefix = await readAt(file, 0, 8);
+  const length = prefix ? Number(new DataView(prefix.buffer).getBigUint64(0, true)) : 0;
+  if (length > MOST_HEADER_BYTES) {
+    throw new UnfitFileError(path, `must have a header of at most ${MOST_HEADER_BYTES} bytes`);
+  }
 }
 
 /**

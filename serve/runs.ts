@@ -152,12 +152,12 @@ export function openRuns(folder: string, now: () => number = () => performance.n
   async function readList(): Promise<RunOverview[]> {
     const begun = performance.now();
     const { names, links } = await namesIn(folder);
+    const deadline = performance.now() + PATIENCE_MS;
     const overviews = links.map((name) =>
       unreadable(name, join(folder, name), "left out: a symbolic link").overview
     );
     await inTurn(names, READ_AT_ONCE, async (name) => {
-      const left = Math.max(0, begun + PATIENCE_MS - performance.now());
-      const found = await overview(name, left);
+      const found = await overview(name, Math.max(0, deadline - performance.now()));
       if (found) overviews.push(found);
     });
     const here = new Set(names);

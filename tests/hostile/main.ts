@@ -4,23 +4,31 @@
  *
  * @module
  */
-import { hostileRequests, play } from "./requests.ts";
+import { crowd, hostileRequests, play } from "./requests.ts";
 import { tryRubbish } from "./rubbish.ts";
-import { type Findings, withSite } from "./server.ts";
+import { type Findings, noFindings, type Site, withSite } from "./server.ts";
 
 const SEED = 1;
 /** Milliseconds for an answer: twice the server's own limit for a body that does not end. */
 const LIMIT = 10_000;
 
+/** Twenty more than there are places. */
+const CROWD = 2020;
+/** Twice the time after which a client that takes nothing is dropped. */
+const CROWD_LIMIT = 60_000;
+
+async function onSite(part: (site: Site) => Promise<Findings>): Promise<Findings> {
+  let findings = noFindings();
+  await withSite(async (site) => {
+    findings = await part(site);
+  });
+  return findings;
+}
+
 /** The parts by name. */
 const PARTS: Record<string, () => Promise<Findings>> = {
-  async requests() {
-    let findings: Findings | undefined;
-    await withSite(async (site) => {
-      findings = await play(site, hostileRequests(SEED), LIMIT);
-    });
-    return findings!;
-  },
+  requests: () => onSite((site) => play(site, hostileRequests(SEED), LIMIT)),
+  crowd: () => onSite((site) => crowd(site, CROWD, CROWD_LIMIT)),
   rubbish: () => tryRubbish({ seed: SEED, limit: LIMIT }),
 };
 

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { Buffer } from "node:buffer";
 import { type Seeded, seeded } from "../support/seeded.ts";
 import { CANARY, faultOf, type Findings, inTurn, noFindings, type Site, TOKEN } from "./server.ts";
 
@@ -20,8 +21,7 @@ export interface HostileRequest {
   wants: "answer" | "silence";
 }
 
-const encoder = new TextEncoder();
-const latin1 = (text: string): Uint8Array => Uint8Array.from(text, (sign) => sign.charCodeAt(0) & 0xff);
+const latin1 = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text, "latin1"));
 
 const METHODS = [
   "GET",
@@ -417,11 +417,10 @@ function head(method: string, path: string, headers = "Host: 127.0.0.1\r\n", clo
 }
 
 function posted(path: string, body: string, headers = "", type = "application/json"): string {
-  const length = encoder.encode(body).length;
   return head(
     "POST",
     path,
-    `Host: 127.0.0.1\r\nContent-Type: ${type}\r\nAuthorization: Bearer ${TOKEN}\r\n${headers}Content-Length: ${length}\r\n`,
+    `Host: 127.0.0.1\r\nContent-Type: ${type}\r\nAuthorization: Bearer ${TOKEN}\r\n${headers}Content-Length: ${body.length}\r\n`,
   ) + body;
 }
 
@@ -677,6 +676,44 @@ export async function play(
     if (fault) findings.failures.push(`${what}: ${fault}`);
     else findings.passed++;
   });
+  const afterwards = await stands(site);
+  if (afterwards) findings.failures.push(`afterwards: ${afterwards}`);
+  return findings;
+}
+
+/** Live events in a crowd: more clients than there are places, who all leave without a word. */
+export async function crowd(site: Site, clients: number, limit: number): Promise<Findings> {
+  const findings = noFindings();
+  const begun = performance.now();
+  const statuses = new Map<string, number>();
+  const connections: Deno.TcpConn[] = [];
+  const places = Array.from({ length: clients }, (_, n) => n);
+  await inTurn(places, AT_ONCE, async () => {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port: site.port });
+    connections.push(connection);
+    await connection.write(latin1(head("GET", "/api/runs/healthy/events", undefined, false)));
+    const buffer = new Uint8Array(1024);
+    const count = await connection.read(buffer) ?? 0;
+    const [, status = "none"] =
+      /^HTTP\/1\.1 (\d+)/.exec(new TextDecoder().decode(buffer.subarray(0, count))) ?? [];
+    statuses.set(status, (statuses.get(status) ?? 0) + 1);
+  });
+  for (const connection of connections) connection.close();
+  for (const [status, count] of statuses) {
+    if (status === "200" || status === "503") findings.passed += count;
+    else findings.failures.push(`${count} clients were answered ${status}`);
+  }
+  if (!statuses.has("503")) findings.failures.push(`none of ${clients} clients was turned away`);
+  while (true) {
+    const text = await (await fetch(`${site.base}/metrics`)).text();
+    if (/sparse_attention_clients 0\n/.test(text)) break;
+    if (performance.now() - begun > limit) {
+      findings.failures.push(`clients that left hold places: ${/sparse_attention_clients \d+/.exec(text)}`);
+      break;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  findings.slowest = { milliseconds: performance.now() - begun, what: `${clients} clients come and go` };
   const afterwards = await stands(site);
   if (afterwards) findings.failures.push(`afterwards: ${afterwards}`);
   return findings;

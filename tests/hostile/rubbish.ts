@@ -325,7 +325,8 @@ async function headed(path: string, header: string): Promise<void> {
   await write(path, bytes);
 }
 
-const said = (fields: unknown): string => (JSON.stringify(fields) ?? "nothing").slice(0, 60);
+const said = (fields: unknown): string =>
+  Deno.inspect(fields, { breakLength: Infinity, iterableLimit: 3, strAbbreviateSize: 40 }).slice(0, 80);
 
 /** Every kind of rubbish. */
 export const RUBBISH: readonly Rubbish[] = [
@@ -385,7 +386,7 @@ export const RUBBISH: readonly Rubbish[] = [
     plant: ({ run }) => write(join(run, "report.html"), text()),
   })),
   ...NAMES.map((name): Rubbish => ({
-    name: `a folder named ${JSON.stringify(name).slice(0, 30)}`,
+    name: `a folder named ${JSON.stringify(name).slice(0, 30)}, ${name.length} long`,
     plant: ({ runs }) => Deno.mkdir(join(runs, name)),
   })),
   ...["-rf", "a\nb", "link"].map((name): Rubbish => ({
@@ -471,10 +472,10 @@ export const RUBBISH: readonly Rubbish[] = [
     },
   },
   {
-    name: "a thousand spoiled runs",
+    name: "nine hundred spoiled runs",
     large: true,
     async plant({ runs, random }) {
-      for (let n = 0; n < 1000; n++) {
+      for (let n = 0; n < 900; n++) {
         for (const file of JSON_FILES.slice(0, 4)) {
           await write(join(runs, `s${n}`, file), bytesBy(random, 50));
         }

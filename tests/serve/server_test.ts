@@ -1,5 +1,6 @@
 /** The server on a real port, and its command line. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { readRunConfig, writeRunConfig } from "../../pipeline/run_config.ts";
 import { type RunningServer, startServer } from "../../serve/server.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -151,7 +152,9 @@ async function serve(args: string[], env: Record<string, string> = {}) {
 Deno.test("the command line: help, and one line and exit code 2 for what it cannot do", async () => {
   const { code, stdout } = await serve(["--help"]);
   assertEquals(code, 0);
-  for (const flag of ["--runs", "--host", "--port", "--allow-host"]) assertStringIncludes(stdout, flag);
+  for (const flag of ["--runs", "--host", "--port", "--allow-host", "--models"]) {
+    assertStringIncludes(stdout, flag);
+  }
   const using = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const taken = String((using.addr as Deno.NetAddr).port);
   const cases: [string[], Record<string, string>, RegExp][] = [
@@ -171,6 +174,42 @@ Deno.test("the command line: help, and one line and exit code 2 for what it cann
   } finally {
     using.close();
   }
+});
+
+Deno.test({
+  name: "a dense model elsewhere is looked at where --models names its folder, also beside training",
+  // The device's own handles end with the process.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn() {
+    await using folder = await temporaryFolder();
+    const [runs, models] = [`${folder.path}/runs`, `${folder.path}/models`];
+    await writeTinyModel(`${models}/tiny`);
+    const run = await fakeRun(runs, "r", { live: false });
+    const config = await readRunConfig(`${run.path}/config.json`);
+    await writeRunConfig(`${run.path}/config.json`, {
+      ...config,
+      settings: { ...config.settings, model: `${models}/tiny` },
+    });
+    const ask = async (url: string) => {
+      const response = await fetch(new URL("/api/runs/r/attention", url), {
+        method: "POST",
+        body: '{"prompt":"12+34=","model":"dense"}',
+        headers: { "Content-Type": "application/json" },
+      });
+      return [response.status, (await response.json()).error?.includes("--models")];
+    };
+    for (const [given, expected] of [[undefined, [409, true]], [[models], [200, undefined]]] as const) {
+      const server = await startServer({ runs, host: "127.0.0.1", port: 0, models: given });
+      assertEquals(await ask(server.url), [...expected]);
+      await server.close();
+      const worker = new Worker(new URL("../../serve/worker.ts", import.meta.url), { type: "module" });
+      const opened = new Promise<string>((resolve) => worker.onmessage = ({ data }) => resolve(data.url));
+      worker.postMessage({ runs, port: 0, token: undefined, models: given });
+      assertEquals(await ask(await opened), [...expected]);
+      worker.terminate();
+    }
+  },
 });
 
 Deno.test("sparsify --serve shows the run while it trains", async () => {
