@@ -87,7 +87,8 @@ Deno.test("circuits: the addition model's circuit ends in a line of JSON, Arrow 
   ]);
   const view = (await runs.view("run"))!;
   assertEquals((await runs.detail(view)).reports.map(({ file }) => file), ["circuits.html"]);
-  assertStringIncludes((await runs.report(view, "circuits.html"))!, "addition");
+  const report = (await runs.report(view, "circuits.html"))!;
+  assertStringIncludes(await new Response(report.open()).text(), "addition");
 });
 
 Deno.test("circuits: a model that cannot do the task is told so, and gets no circuit", async () => {
