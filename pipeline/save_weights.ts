@@ -55,9 +55,9 @@ const OF_A_MODEL: OwnNames = [
 export async function saveModel(folder: string, model: SavedModel): Promise<void> {
   const partial = join(dirname(folder), basename(folder) + TEMPORARY);
   const old = join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
+  for (const path of [folder, partial, old]) await checkIsModel(path);
   // A crash between the two renames below leaves the older model under its other name.
   if (!await exists(folder) && await exists(old)) await Deno.rename(old, folder);
-  for (const path of [folder, partial, old]) await checkIsModel(path);
   await removeOwn(partial, OF_A_MODEL);
   await removeOwn(old, OF_A_MODEL);
   try {

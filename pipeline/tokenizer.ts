@@ -80,6 +80,8 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
 
 /** Text in which most parts of a tokenizer have something to do. */
 const TRIAL = "The 12 quick brown foxes, it's said, jump\n\n  over a naïve café. 日本";
+/** Types of models that are known; old files name none and are BPE. */
+const MODELS: readonly unknown[] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
 /** Ids beyond this are a slip, and would ask for an embedding that nothing can hold. */
 const LARGEST_ID = 2 ** 24;
 
@@ -93,6 +95,13 @@ function entriesOf(json: TokenizerJson, file: string): Map<string, number> {
     throw inputError(`Cannot use the tokenizer ${file} as it has no model`);
   }
   const { type, vocab = {} } = json.model;
+  if (type !== undefined && !MODELS.includes(type)) {
+    throw inputError(
+      `Cannot use the tokenizer ${file} as its model's type must be one of ${MODELS.join(", ")}: ${
+        shown(type)
+      }`,
+    );
+  }
   // Unigram models list pieces with their scores; an id is a place in the list.
   const listed = type === "Unigram" && Array.isArray(vocab) && vocab.every(Array.isArray);
   if (!listed && !isObject(vocab)) {

@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import {
+  isModelConfig,
   type ModelConfig,
   modelConfigToJson,
   parameterShapes,
@@ -133,6 +134,12 @@ const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
   [{ n_positions: "1024" }, `n_positions must be a positive integer: "1024"`],
   [{ vocab_size: -1 }, "vocab_size must be a positive integer: -1"],
   [{ n_inner: 0 }, "n_inner must be a positive integer: 0"],
+  [{ n_layer: 2 ** 31 }, "its layers must be at most 4096: 2147483648"],
+  [{ vocab_size: 1e12 }, "its vocabularySize must be at most 16777216: 1000000000000"],
+  [
+    { vocab_size: 2 ** 24, n_embd: 528, n_head: 12 },
+    "a matrix of it must have at most 2147483648 elements: 16777216 × 528",
+  ],
   [{ layer_norm_epsilon: 0 }, "layer_norm_epsilon must be a positive number: 0"],
   [{ layer_norm_epsilon: Infinity }, "layer_norm_epsilon must be a positive number: null"],
   [{ sparse_attention: null }, `${gate}: null`],
@@ -154,6 +161,22 @@ for (const [changes, message] of UNSUPPORTED) {
     assertEquals(error.exitCode, 3);
   });
 }
+
+Deno.test("a run's model is one that can be, whatever its config.json holds", () => {
+  assertEquals(isModelConfig(TINY), true);
+  for (
+    const changes of [
+      { layers: 1e12 },
+      { layers: "2" },
+      { heads: 0 },
+      { width: undefined },
+      { layerNormEpsilon: null },
+      { gate: 1 },
+      { vocabularySize: 2 ** 24, width: 2 ** 17 },
+    ]
+  ) assertEquals(isModelConfig({ ...TINY, ...changes }), false, JSON.stringify(changes));
+  for (const value of [null, [], "x", 3]) assertEquals(isModelConfig(value), false);
+});
 
 Deno.test("a config.json that is missing, no JSON or no object is refused", async () => {
   await using folder = await temporaryFolder();

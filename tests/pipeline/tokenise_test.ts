@@ -1,4 +1,11 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { RecordBatchReader } from "apache-arrow";
@@ -6,6 +13,7 @@ import { createBatches, IGNORED, sequentialBatches } from "../../pipeline/batche
 import { bpeTokenizerJson, byteCharacters, END_OF_TEXT, trainBpe } from "../../pipeline/bpe_trainer.ts";
 import { readDocuments } from "../../pipeline/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
+import { hashFile } from "../../pipeline/files.ts";
 import { splitOf, SPLITS, tokenise } from "../../pipeline/tokenise.ts";
 import { openTokenFile, writeTokenFile } from "../../pipeline/token_file.ts";
 import { loadTokenizer } from "../../pipeline/tokenizer.ts";
@@ -96,6 +104,51 @@ Deno.test("a tokenizer that is missing, broken or without an end of text is refu
   delete json.model.vocab[END_OF_TEXT];
   await Deno.writeTextFile(path, JSON.stringify(json));
   await assertRejects(() => loadTokenizer(path), UserError, "to separate documents");
+});
+
+const BAD_ENTRIES: [what: string, vocab: unknown, message: RegExp][] = [
+  ["an id that is text", { a: "0" }, /the id of "a" must be a whole number from 0: "0"/],
+  ["a negative id", { a: -1 }, /the id of "a" must be a whole number from 0: -1/],
+  ["a fractional id", { a: 0.5 }, /the id of "a" must be a whole number from 0: 0\.5/],
+  ["a huge id", { a: 1e12 }, /the id of "a" must be at most 16777216: 1000000000000/],
+  ["a list for a vocabulary", ["a", "b"], /its vocabulary must be an object/],
+];
+
+for (const [what, vocab, message] of BAD_ENTRIES) {
+  Deno.test(`a tokenizer with ${what} is refused`, async () => {
+    await using folder = await temporaryFolder();
+    const json = bpeTokenizerJson(["a"], []) as { model: { vocab: unknown } };
+    json.model.vocab = vocab;
+    await Deno.writeTextFile(join(folder.path, "tokenizer.json"), JSON.stringify(json));
+    assertMatch((await assertRejects(() => loadTokenizer(folder.path), UserError)).message, message);
+  });
+}
+
+Deno.test("token files that are damaged are made anew, which is said; of standard input they cannot be", async () => {
+  await using folder = await temporaryFolder();
+  const data = join(folder.path, "text.txt");
+  await Deno.writeTextFile(data, "some words and more ".repeat(100));
+  const tokenizer = await loadTokenizer(ENGLISH);
+  const output = join(folder.path, "tokens");
+  const said: string[] = [];
+  const options = { sources: [data], tokenizer, folder: output, onDamage: (text: string) => said.push(text) };
+  const before = await hashFile((await tokenise(options)).train.name);
+  const damage = async (): Promise<void> => {
+    const path = join(output, "train.arrow");
+    const bytes = await Deno.readFile(path);
+    bytes[bytes.length >> 1] ^= 1;
+    await Deno.writeFile(path, bytes);
+  };
+  await damage();
+  assertEquals(await hashFile((await tokenise(options)).train.name), before);
+  assertEquals(said.length, 1);
+  assertStringIncludes(said[0], "train.arrow is damaged");
+  await tokenise(options);
+  assertEquals(said.length, 1, "whole files are used again");
+  // As standard input would have left them.
+  await tokenise({ ...options, hash: "-" });
+  await damage();
+  await assertRejects(() => tokenise({ ...options, hash: "-" }), UserError, "give the same text with --data");
 });
 
 Deno.test("documents come from text, gzip, JSONL and folders, in order", async () => {
