@@ -19,7 +19,14 @@ import { type MemorySettings, whatToLower } from "./memory_budget.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
 import { prepareNetwork } from "./network.ts";
 import { createParameters, uploadParameters } from "./parameters.ts";
-import { openCheckedGpu, openResumed, prepareRun, type ResumedRun, type RunModel } from "./prepare_run.ts";
+import {
+  openCheckedGpu,
+  openResumed,
+  openRunModel,
+  prepareRun,
+  type ResumedRun,
+  type RunModel,
+} from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
 import { writeReport } from "./report.ts";
@@ -162,17 +169,7 @@ async function sparsifyCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(SPARSIFY, args);
   if (parsed.help) return console.log(helpText("sparsify", PURPOSES.sparsify, SPARSIFY, { runs: true }));
   const { settings, resumed } = await runSettings("sparsify", SPARSIFY, parsed);
-  const config = await readModelConfig(settings.model);
-  const weights = await openWeights(settings.model, config);
-  await weights.verify();
-  const model = {
-    config,
-    weights,
-    hash: await weights.hash(),
-    label: settings.model,
-    tokenizer: settings.tokenizer ?? settings.model,
-    files: weights.files,
-  };
+  const model = await openRunModel(settings.model, settings.tokenizer);
   await train<SparsifySummary>("sparsify", {
     settings,
     model,

@@ -12,7 +12,8 @@ import { inputError } from "./errors.ts";
 import { exists, MAX_JSON_BYTES, readBytes, writeAll, writeAtomically } from "./files.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics } from "./metrics.ts";
-import type { ModelConfig } from "./model_config.ts";
+import { openWeights } from "./load_weights.ts";
+import { type ModelConfig, readModelConfig } from "./model_config.ts";
 import { findResumePoint } from "./resume.ts";
 import { type RunConfig, writeRunConfig } from "./run_config.ts";
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "./run_folder.ts";
@@ -52,6 +53,26 @@ export interface RunModel {
   tokenizer: string;
   /** Files of its weights; left out for a model that has none yet. */
   files?: readonly string[];
+}
+
+/**
+ * Opens the model of a folder, whole and with finite weights.
+ *
+ * @param tokenizer left out: the folder's
+ * @throws {UserError} naming what is wrong with it
+ */
+export async function openRunModel(folder: string, tokenizer?: string): Promise<RunModel> {
+  const config = await readModelConfig(folder);
+  const weights = await openWeights(folder, config);
+  await weights.verify();
+  return {
+    config,
+    weights,
+    hash: await weights.hash(),
+    label: folder,
+    tokenizer: tokenizer ?? folder,
+    files: weights.files,
+  };
 }
 
 /** A run to go on with. */
@@ -111,6 +132,22 @@ export async function prepareRun(
   reporter: Reporter,
   resumed?: ResumedRun,
 ): Promise<PreparedRun> {
+  try {
+    return await checkAndPrepare(command, settings, model, reporter, resumed);
+  } catch (error) {
+    resumed?.folder.release();
+    throw error;
+  }
+}
+
+/** Inputs are checked before the device is opened, and the device before anything is written. */
+async function checkAndPrepare(
+  command: string,
+  settings: PreparedSettings,
+  model: RunModel,
+  reporter: Reporter,
+  resumed: ResumedRun | undefined,
+): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
   const tokenizer = await loadTokenizer(model.tokenizer);
@@ -155,8 +192,7 @@ export async function prepareRun(
     });
   } catch (error) {
     gpu.close();
-    if (started) await started.abandon();
-    else resumed?.folder.release();
+    await started?.abandon();
     throw error;
   }
 }
@@ -246,8 +282,9 @@ function checkUnchanged(
   if (before.data?.hash === data.hash) return;
   const paths = settings.data.join(", ");
   if (!dataGiven) {
+    const flags = settings.data.map((path) => `--data ${path}`).join(" ");
     throw inputError(
-      `Cannot resume ${name} as its data ${paths} has changed since it began; --data ${paths} takes it as it is now`,
+      `Cannot resume ${name} as its data ${paths} has changed since it began; ${flags} takes it as it is now`,
     );
   }
   reporter.warning(`the data is not what the run began with: it goes on with ${paths} as it is now`);

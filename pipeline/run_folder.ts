@@ -39,7 +39,7 @@ export interface RunFolder {
   readonly state: string;
   readonly tokenizer: string;
   readonly dense: string;
-  /** Lets other processes write the run again. */
+  /** Lets other processes write the run again; more than once is once. */
   release(): void;
 }
 
@@ -241,6 +241,7 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     }
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
   }
+  let held = true;
   return {
     name,
     path,
@@ -255,6 +256,8 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     tokenizer: join(path, "tokenizer.json"),
     dense: join(path, "dense"),
     release() {
+      if (!held) return;
+      held = false;
       file.unlockSync();
       file.close();
     },

@@ -10,10 +10,8 @@ import { join, relative } from "node:path";
 import { requestControl } from "../../pipeline/control.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { writeSealedJson } from "../../pipeline/files.ts";
-import { openWeights } from "../../pipeline/load_weights.ts";
 import { readMetrics } from "../../pipeline/metrics.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
-import { openResumed, prepareRun } from "../../pipeline/prepare_run.ts";
+import { openResumed, openRunModel, prepareRun } from "../../pipeline/prepare_run.ts";
 import { bestOf } from "../../pipeline/resume.ts";
 import { SPARSIFY } from "../../pipeline/settings.ts";
 import { SPLITS } from "../../pipeline/tokenise.ts";
@@ -70,24 +68,10 @@ async function resume(runs: string): Promise<{ taken: unknown; said: string[] }>
   const said: string[] = [];
   const reporter = { message() {}, warning: (text: string) => said.push(text), row() {} };
   const { resumed, settings } = await openResumed("sparsify", SPARSIFY, runs, "run", {});
-  let weights: Awaited<ReturnType<typeof openWeights>>;
-  let config: Awaited<ReturnType<typeof readModelConfig>>;
-  try {
-    config = await readModelConfig(settings.model);
-    weights = await openWeights(settings.model, config);
-    await weights.verify();
-  } catch (error) {
+  const model = await openRunModel(settings.model, settings.tokenizer).catch((error) => {
     resumed.folder.release();
     throw error;
-  }
-  const model = {
-    config,
-    weights,
-    hash: await weights.hash(),
-    label: settings.model,
-    tokenizer: settings.tokenizer ?? settings.model,
-    files: weights.files,
-  };
+  });
   const run = await prepareRun("sparsify", settings, model, reporter, resumed);
   try {
     const tokens = [];
@@ -99,7 +83,7 @@ async function resume(runs: string): Promise<{ taken: unknown; said: string[] }>
     const checkpoint = run.resume.checkpoints.get("sparse");
     const tensors: unknown[] = [];
     if (checkpoint) {
-      for (const { name, shape } of weights.parameters) {
+      for (const { name, shape } of run.weights.parameters) {
         for (const set of ["weight", "first", "second"]) {
           tensors.push([...await checkpoint.read(`${set}.${name}`, shape)]);
         }
