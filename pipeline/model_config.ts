@@ -63,7 +63,7 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
   const heads = positive("n_head");
   if (width % heads !== 0) fail("n_embd", `a multiple of n_head, ${heads}`);
   const epsilon = json.layer_norm_epsilon ?? 1e-5;
-  if (!isFiniteNumber(epsilon) || epsilon <= 0) return fail("layer_norm_epsilon", "a positive number");
+  if (!isFloat(epsilon) || epsilon <= 0) return fail("layer_norm_epsilon", "a positive number");
   const config: ModelConfig = {
     vocabularySize: positive("vocab_size"),
     contextLength: positive("n_positions", json.n_ctx as number | undefined),
@@ -111,20 +111,20 @@ export function isModelConfig(value: unknown): value is ModelConfig {
   );
   const gate = value.gate;
   const gateHolds = gate === undefined ||
-    (isObject(gate) && isFiniteNumber(gate.bias) && isFiniteNumber(gate.temperature));
-  return whole && isFiniteNumber(value.layerNormEpsilon) && gateHolds &&
+    (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature));
+  return whole && isFloat(value.layerNormEpsilon) && gateHolds &&
     faultOfSizes(value as unknown as ModelConfig) === undefined;
 }
 
-/** Whether it is a number that arithmetic can use: JSON's 1e999 is none. */
-function isFiniteNumber(value: unknown): value is number {
-  return Number.isFinite(value);
+/** Whether it is a number that float32 holds: JSON's 1e999 is none. */
+function isFloat(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(Math.fround(value));
 }
 
 function gateOf(block: unknown, fail: Fail): ModelConfig["gate"] {
   if (block === undefined) return undefined;
   const gate = (block as { gate?: { bias?: unknown; temperature?: unknown } } | null)?.gate;
-  if (!isFiniteNumber(gate?.bias) || !isFiniteNumber(gate?.temperature) || gate.temperature <= 0) {
+  if (!isFloat(gate?.bias) || !isFloat(gate?.temperature) || gate.temperature <= 0) {
     return fail("sparse_attention", "an object whose gate has a bias and a positive temperature");
   }
   return { bias: gate.bias, temperature: gate.temperature };

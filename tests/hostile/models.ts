@@ -12,7 +12,7 @@ import { readModelConfig } from "../../pipeline/model_config.ts";
 import { loadTokenizer } from "../../pipeline/tokenizer.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { writeTinyModel } from "../support/tiny_model.ts";
+import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 /** A way to break a model's folder; the folder is a whole one before. */
 export interface BrokenModel {
@@ -227,12 +227,27 @@ async function read(folder: string): Promise<void> {
   tokenizer.encode("12+34=46<|endoftext|> naïve");
 }
 
+/** What a command says of a model that its reading accepted: an answer, or one sentence. */
+async function evaluateByCommand(name: string, model: string): Promise<void> {
+  // deno-fmt-ignore
+  const { code, stderr } = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--split", "test",
+    "--batch", "8", "--eval-tokens", "64", "--quiet"]);
+  const errors = stderr.split("\n").filter((line) => line.startsWith("error: Cannot"));
+  const holds = code === 0 || (code === 3 && errors.length === 1);
+  assert(holds && !/this is a bug|\n {4}at /.test(stderr), `${name}: exit ${code}: ${stderr}`);
+}
+
 /**
  * Breaks a model in each of these ways and reads it.
  *
+ * @param options `evaluate` has those that are accepted evaluated by the command
+ *
  * @throws {AssertionError} when one is refused in another way than by one sentence and exit code 3
  */
-export async function playModels(broken: readonly BrokenModel[]): Promise<ModelsPlayed> {
+export async function playModels(
+  broken: readonly BrokenModel[],
+  { evaluate = false }: { evaluate?: boolean } = {},
+): Promise<ModelsPlayed> {
   await using folder = await temporaryFolder();
   const whole = join(folder.path, "whole");
   await writeTinyModel(whole);
@@ -255,6 +270,7 @@ export async function playModels(broken: readonly BrokenModel[]): Promise<Models
       played.refused++;
     }
     played.slowest = Math.max(played.slowest, (performance.now() - started) / 1000);
+    if (evaluate && played.accepted.at(-1) === name) await evaluateByCommand(name, model);
     await Deno.remove(model, { recursive: true });
   }
   return played;

@@ -142,6 +142,7 @@ const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
   ],
   [{ layer_norm_epsilon: 0 }, "layer_norm_epsilon must be a positive number: 0"],
   [{ layer_norm_epsilon: Infinity }, "layer_norm_epsilon must be a positive number: null"],
+  [{ layer_norm_epsilon: 1e308 }, "layer_norm_epsilon must be a positive number: 1e+308"],
   [{ sparse_attention: null }, `${gate}: null`],
   [{ sparse_attention: {} }, `${gate}: {}`],
   [
