@@ -9,7 +9,7 @@ import project from "../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl } from "./control.ts";
 import { inputError } from "./errors.ts";
-import { exists, MAX_JSON_BYTES, readBytes, writeAll, writeAtomically } from "./files.ts";
+import { exists, MAX_JSON_BYTES, readBytes, storing, writeAll, writeAtomically } from "./files.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics } from "./metrics.ts";
 import { openWeights } from "./load_weights.ts";
@@ -317,7 +317,7 @@ async function copyFile(from: string, to: string): Promise<void> {
 async function keepModel({ dense }: RunFolder, { files }: RunModel): Promise<void> {
   if (!files) return;
   const folder = dirname(files[0]);
-  await Deno.mkdir(dense);
+  await storing(dense, () => Deno.mkdir(dense));
   try {
     for (const file of files) await Deno.link(await Deno.realPath(file), join(dense, basename(file)));
   } catch {
