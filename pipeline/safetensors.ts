@@ -299,7 +299,9 @@ function splitMetadata(
   const field = (digest: string): string => `"${DIGEST}":${JSON.stringify(digest)}`;
   const unsealed = text.replace(field(String(ofHeader)), field(NO_DIGEST));
   if (ofHeader === undefined || digestOf(unsealed) !== ofHeader) {
-    throw inputError(`Cannot load ${path} as its header is damaged: it has another SHA-256`);
+    throw inputError(
+      `Cannot load ${path} as its header is damaged, or was changed by a program that kept its checksums: it has another SHA-256`,
+    );
   }
   return { metadata, digests, checked: true };
 }
