@@ -40,7 +40,10 @@ export async function playKills(
   const model = join(folder.path, "tiny");
   await writeTinyModel(model);
   const settings = ["--model", model, ...SMALL_RUN, "--runs", folder.path];
+  const started = performance.now();
   const whole = await runMain(["sparsify", ...settings, "--name", "whole"]);
+  // Kills fall anywhere between the start of a process and the end of a run that nobody disturbs.
+  const duration = performance.now() - started;
   assertEquals(whole.code, 0, whole.stderr);
   const expected = await outcome(join(folder.path, "whole"));
   const random = seeded(seed);
@@ -53,9 +56,9 @@ export async function playKills(
     const last = done.kills >= kills;
     const [first, rival] = await Promise.all([
       runMain(begun ? resume : ["sparsify", ...settings, "--name", "killed"], {
-        killAfter: last ? undefined : 400 + random.integer(3000),
+        killAfter: last ? undefined : random.integer(Math.ceil(duration)),
       }),
-      begun && !last ? runMain(resume, { killAfter: 200 + random.integer(3000) }) : undefined,
+      begun && !last ? runMain(resume, { killAfter: random.integer(Math.ceil(duration)) }) : undefined,
     ]);
     for (const ended of [first, rival]) {
       if (!ended) continue;
