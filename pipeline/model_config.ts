@@ -21,6 +21,8 @@ export interface ModelConfig {
   /** F, the width inside the MLP. */
   mlpWidth: number;
   layerNormEpsilon: number;
+  /** Stands where the model has a head of its own, which must equal the embedding. */
+  tied?: false;
   /** How the gates of a sparse model are computed. */
   gate?: { bias: number; temperature: number };
 }
@@ -51,10 +53,11 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     return value as number;
   };
   if (json.model_type !== "gpt2") fail("model_type", `"gpt2"`);
-  if (!["gelu_new", "gelu_pytorch_tanh"].includes((json.activation_function ?? "gelu_new") as string)) {
-    fail("activation_function", `"gelu_new" or "gelu_pytorch_tanh"`);
+  if (!GELU.includes(json.activation_function ?? GELU[0])) {
+    fail("activation_function", GELU.map((name) => `"${name}"`).join(" or "));
   }
-  if ((json.tie_word_embeddings ?? true) !== true) fail("tie_word_embeddings", "true");
+  // Whether a head of its own equals the embedding is seen when the weights are opened.
+  if (typeof (json.tie_word_embeddings ?? true) !== "boolean") fail("tie_word_embeddings", "true or false");
   if ((json.scale_attn_weights ?? true) !== true) fail("scale_attn_weights", "true");
   if ((json.scale_attn_by_inverse_layer_idx ?? false) !== false) {
     fail("scale_attn_by_inverse_layer_idx", "false");
@@ -72,12 +75,16 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     heads,
     mlpWidth: positive("n_inner", 4 * width),
     layerNormEpsilon: epsilon,
+    ...(json.tie_word_embeddings === false ? { tied: false } : {}),
     gate: gateOf(json.sparse_attention, fail),
   };
   const fault = faultOfSizes(config);
   if (fault) throw inputError(`Cannot load ${path} as ${fault}`);
   return config;
 }
+
+/** Names of GELU by its tanh form. */
+const GELU: readonly unknown[] = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast"];
 
 /** The largest sizes that are taken: far beyond any model, and small enough to count through. */
 const LARGEST = {

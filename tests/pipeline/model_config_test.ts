@@ -122,9 +122,9 @@ const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
   [{ model_type: undefined }, `model_type must be "gpt2": undefined`],
   [
     { activation_function: "relu" },
-    `activation_function must be "gelu_new" or "gelu_pytorch_tanh": "relu"`,
+    `activation_function must be "gelu_new" or "gelu_pytorch_tanh" or "gelu_fast": "relu"`,
   ],
-  [{ tie_word_embeddings: false }, "tie_word_embeddings must be true: false"],
+  [{ tie_word_embeddings: "no" }, `tie_word_embeddings must be true or false: "no"`],
   [{ scale_attn_weights: false }, "scale_attn_weights must be true: false"],
   [{ scale_attn_by_inverse_layer_idx: true }, "scale_attn_by_inverse_layer_idx must be false: true"],
   [{ n_embd: 770 }, "n_embd must be a multiple of n_head, 12: 770"],

@@ -210,8 +210,8 @@ const HOSTILE: [what: string, bytes: Uint8Array, message: string][] = [
   ],
   [
     "has an unknown type",
-    fileOf(`{"a":{"dtype":"I64","shape":[1],"data_offsets":[0,8]}}`, 8),
-    `as tensor a must be of type F32, F16, BF16: "I64"`,
+    fileOf(`{"a":{"dtype":"C64","shape":[1],"data_offsets":[0,8]}}`, 8),
+    `as tensor a must be of type F32, F16, BF16: "C64"`,
   ],
   [
     "has a type that every object has",
