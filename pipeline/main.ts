@@ -47,7 +47,7 @@ import {
 import { sparsify, type SparsifySummary } from "./sparsify.ts";
 import { formatTable, summaryTable } from "./table.ts";
 import { type Split, SPLITS, tokenise } from "./tokenise.ts";
-import { loadTokenizer } from "./tokenizer.ts";
+import { checkTokenizer, loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
 type Progress = Reporter & { finish(): void };
@@ -254,7 +254,8 @@ async function evaluateCommand(args: string[]): Promise<void> {
   requireData(settings.data);
   const context = settings.context || config.contextLength;
   checkContext(context, config.contextLength, model);
-  const tokenizer = await loadTokenizer(settings.tokenizer ?? model);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? model, config);
+  checkTokenizer(tokenizer, config, model);
   const progress = progressOf(settings);
   await using folder = await temporaryFolder();
   const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.path });

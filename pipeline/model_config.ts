@@ -23,6 +23,9 @@ export interface ModelConfig {
   layerNormEpsilon: number;
   /** Stands where the model has a head of its own, which must equal the embedding. */
   tied?: false;
+  /** Ids of the tokens that end and begin a text, where config.json names them. */
+  endOfText?: number;
+  startOfText?: number;
   /** How the gates of a sparse model are computed. */
   gate?: { bias: number; temperature: number };
 }
@@ -76,6 +79,8 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     mlpWidth: positive("n_inner", 4 * width),
     layerNormEpsilon: epsilon,
     ...(json.tie_word_embeddings === false ? { tied: false } : {}),
+    ...tokenOf("endOfText", json.eos_token_id),
+    ...tokenOf("startOfText", json.bos_token_id),
     gate: gateOf(json.sparse_attention, fail),
   };
   const fault = faultOfSizes(config);
@@ -123,6 +128,12 @@ export function isModelConfig(value: unknown): value is ModelConfig {
     faultOfSizes(value as unknown as ModelConfig) === undefined;
 }
 
+/** A token's id under its name; some models list several that end a text, of which the first separates documents. */
+function tokenOf<Name extends string>(name: Name, value: unknown): { [name in Name]?: number } {
+  const [id] = Array.isArray(value) ? value : [value];
+  return Number.isSafeInteger(id) && id >= 0 ? { [name]: id } as { [name in Name]?: number } : {};
+}
+
 /** Whether it is a number that float32 holds: JSON's 1e999 is none. */
 function isFloat(value: unknown): value is number {
   return typeof value === "number" && Number.isFinite(Math.fround(value));
@@ -147,6 +158,7 @@ export function modelConfigToJson(
   sparseAttention: Record<string, unknown> = {},
 ): Record<string, unknown> {
   const { vocabularySize, contextLength, width, layers, heads, mlpWidth, layerNormEpsilon, gate } = config;
+  const { endOfText = vocabularySize - 1, startOfText = endOfText } = config;
   return {
     architectures: ["GPT2LMHeadModel"],
     model_type: "gpt2",
@@ -163,8 +175,8 @@ export function modelConfigToJson(
     resid_pdrop: 0,
     scale_attn_weights: true,
     tie_word_embeddings: true,
-    bos_token_id: vocabularySize - 1,
-    eos_token_id: vocabularySize - 1,
+    bos_token_id: startOfText,
+    eos_token_id: endOfText,
     ...(gate ? { sparse_attention: { ...sparseAttention, gate } } : {}),
   };
 }

@@ -29,7 +29,7 @@ import {
 } from "./settings.ts";
 import { hashSources, tokenise } from "./tokenise.ts";
 import { openTuner } from "./tuning_cache.ts";
-import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
@@ -150,13 +150,8 @@ async function checkAndPrepare(
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
-  const tokenizer = await loadTokenizer(model.tokenizer);
-  if (tokenizer.vocabularySize > model.config.vocabularySize) {
-    throw inputError(
-      `Cannot use ${tokenizer.path} with ${model.label} as the model's vocabulary has ${model.config.vocabularySize} ` +
-        `entries: ${tokenizer.vocabularySize}`,
-    );
-  }
+  const tokenizer = await loadTokenizer(model.tokenizer, model.config);
+  checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
   const data = { hash: await hashSources(settings.data) };
   if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
@@ -245,7 +240,8 @@ async function fillFolder(
     gpu,
     batch,
     folder,
-    config: model.config,
+    // A model that is saved keeps the token that ended its texts.
+    config: { ...model.config, endOfText: tokenizer.endOfText },
     weights: model.weights,
     tokens,
     tokenizerPath: tokenizer.path,

@@ -41,6 +41,8 @@ const TINY: ModelConfig = {
   heads: 2,
   mlpWidth: 6,
   layerNormEpsilon: 1e-6,
+  endOfText: 6,
+  startOfText: 5,
   gate: { bias: 3, temperature: 0.5 },
 };
 
@@ -53,6 +55,8 @@ Deno.test("GPT-2's own config.json is read", () => {
     heads: 12,
     mlpWidth: 3072,
     layerNormEpsilon: 1e-5,
+    endOfText: 50256,
+    startOfText: 50256,
     gate: undefined,
   });
 });
@@ -108,6 +112,13 @@ Deno.test("what is written as JSON is read back", () => {
     const json = JSON.parse(JSON.stringify(modelConfigToJson(config)));
     assertEquals(parseModelConfig(json, "config.json"), config);
   }
+});
+
+Deno.test("the tokens that end and begin a text are those that config.json names, also in a padded vocabulary", () => {
+  const padded = parse({ vocab_size: 50304, eos_token_id: [50256, 50255], bos_token_id: null });
+  assertEquals([padded.endOfText, padded.startOfText], [50256, undefined]);
+  const json = modelConfigToJson(padded);
+  assertEquals([json.vocab_size, json.eos_token_id, json.bos_token_id], [50304, 50256, 50256]);
 });
 
 Deno.test("further fields of sparse_attention stand beside the gate and cannot replace it", () => {

@@ -14,6 +14,8 @@ const CONFIG: ModelConfig = {
   heads: 1,
   mlpWidth: 3,
   layerNormEpsilon: 1e-5,
+  endOfText: 1,
+  startOfText: 0,
   gate: { bias: 3, temperature: 1 },
 };
 

@@ -2,6 +2,7 @@ import {
   assert,
   assertEquals,
   assertMatch,
+  assertNotEquals,
   assertRejects,
   assertStringIncludes,
   assertThrows,
@@ -13,10 +14,11 @@ import { createBatches, IGNORED, sequentialBatches } from "../../pipeline/batche
 import { bpeTokenizerJson, byteCharacters, END_OF_TEXT, trainBpe } from "../../pipeline/bpe_trainer.ts";
 import { readDocuments } from "../../pipeline/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
 import { hashFile } from "../../pipeline/files.ts";
 import { splitOf, SPLITS, tokenise } from "../../pipeline/tokenise.ts";
 import { openTokenFile, writeTokenFile } from "../../pipeline/token_file.ts";
-import { loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { checkTokenizer, loadTokenizer } from "../../pipeline/tokenizer.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION } from "../support/tiny_model.ts";
 
@@ -104,6 +106,65 @@ Deno.test("a tokenizer that is missing, broken or without an end of text is refu
   delete json.model.vocab[END_OF_TEXT];
   await Deno.writeTextFile(path, JSON.stringify(json));
   await assertRejects(() => loadTokenizer(path), UserError, "to separate documents");
+});
+
+Deno.test("an added token that is not special is one token, also with spaces in it; a special one is spelled", async () => {
+  await using folder = await temporaryFolder();
+  const json = JSON.parse(await Deno.readTextFile(ENGLISH));
+  const options = { single_word: false, lstrip: false, rstrip: false, normalized: false };
+  json.added_tokens.push({ id: 4096, content: "<tool call>", special: false, ...options });
+  json.added_tokens.push({ id: 4097, content: "<|secret|>", special: true, ...options });
+  await Deno.writeTextFile(join(folder.path, "tokenizer.json"), JSON.stringify(json));
+  const tokenizer = await loadTokenizer(folder.path);
+  const text = "he said <tool call> and <|secret|> went";
+  const tokens = Array.from(tokenizer.encode(text));
+  assertEquals([tokens.includes(4096), tokens.includes(4097)], [true, false]);
+  assertEquals(tokenizer.decode(tokens), text);
+  const plain = await loadTokenizer(ENGLISH);
+  assertEquals(
+    Array.from(tokenizer.encode("he said and went")),
+    Array.from(plain.encode("he said and went")),
+  );
+});
+
+Deno.test("decoding gives back every space, before full stops and apostrophes too", async () => {
+  for (const path of [ENGLISH]) {
+    const tokenizer = await loadTokenizer(path);
+    for (
+      const text of ["He said . And then , so ?", "the men 's boots", "he did n't go !", " ' quoted ' ", ""]
+    ) {
+      assertEquals(tokenizer.decode(Array.from(tokenizer.encode(text))), text);
+    }
+    assertNotEquals(tokenizer.decode(tokenizer.encode(" .") as number[]), ".");
+  }
+});
+
+Deno.test("the token that ends a text is the one that the model names, where the tokenizer has it", async () => {
+  const { endOfText } = await loadTokenizer(ENGLISH);
+  assertEquals((await loadTokenizer(ENGLISH, { endOfText: 7 })).endOfText, 7);
+  assertEquals((await loadTokenizer(ENGLISH, { endOfText: 4200 })).endOfText, endOfText);
+  await using folder = await temporaryFolder();
+  const json = JSON.parse(await Deno.readTextFile(ADDITION.tokenizer));
+  json.added_tokens[0].content = "<|end|>";
+  delete json.model.vocab[END_OF_TEXT];
+  const path = join(folder.path, "tokenizer.json");
+  await Deno.writeTextFile(path, JSON.stringify(json));
+  assertEquals((await loadTokenizer(path, { endOfText: 12 })).endOfText, 12);
+  await assertRejects(() => loadTokenizer(path), UserError, "nor does a config.json name another");
+});
+
+Deno.test("a tokenizer is not taken for a model's of another vocabulary, but for that of a padded one", async () => {
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const check = (vocabularySize: number) => () =>
+    checkTokenizer(tokenizer, { vocabularySize } as ModelConfig, "a model");
+  for (const size of [13, 16]) check(size)();
+  for (const size of [12, 17, 4096]) assertThrows(check(size), UserError, `has ${size} entries: 13`);
+});
+
+Deno.test("where only vocab.json and merges.txt are, the sentence says how to make a tokenizer.json", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(join(folder.path, "vocab.json"), "{}");
+  await assertRejects(() => loadTokenizer(folder.path), UserError, "AutoTokenizer.from_pretrained(");
 });
 
 const BAD_ENTRIES: [what: string, vocab: unknown, message: RegExp][] = [
