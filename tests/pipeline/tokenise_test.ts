@@ -128,15 +128,13 @@ Deno.test("an added token that is not special is one token, also with spaces in 
 });
 
 Deno.test("decoding gives back every space, before full stops and apostrophes too", async () => {
-  for (const path of [ENGLISH]) {
-    const tokenizer = await loadTokenizer(path);
-    for (
-      const text of ["He said . And then , so ?", "the men 's boots", "he did n't go !", " ' quoted ' ", ""]
-    ) {
-      assertEquals(tokenizer.decode(Array.from(tokenizer.encode(text))), text);
-    }
-    assertNotEquals(tokenizer.decode(tokenizer.encode(" .") as number[]), ".");
+  const tokenizer = await loadTokenizer(ENGLISH);
+  for (
+    const text of ["He said . And then , so ?", "the men 's boots", "he did n't go !", " ' quoted ' ", ""]
+  ) {
+    assertEquals(tokenizer.decode(Array.from(tokenizer.encode(text))), text);
   }
+  assertNotEquals(tokenizer.decode(Array.from(tokenizer.encode(" ."))), ".");
 });
 
 Deno.test("the token that ends a text is the one that the model names, where the tokenizer has it", async () => {
