@@ -8,8 +8,10 @@ import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl } from "./control.ts";
+import { findDataFiles } from "./data_files.ts";
 import { inputError } from "./errors.ts";
 import { exists, MAX_JSON_BYTES, readBytes, storing, writeAll, writeAtomically } from "./files.ts";
+import { checkWindows } from "./batches.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics } from "./metrics.ts";
 import { openWeights } from "./load_weights.ts";
@@ -27,7 +29,7 @@ import {
   type SettingsOf,
   type SettingsTable,
 } from "./settings.ts";
-import { hashSources, tokenise } from "./tokenise.ts";
+import { hashSources, SPLITS, tokenise, type Tokens } from "./tokenise.ts";
 import { openTuner } from "./tuning_cache.ts";
 import { checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
@@ -154,6 +156,14 @@ async function checkAndPrepare(
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
   const data = { hash: await hashSources(settings.data) };
+  const { leftOut } = await findDataFiles(settings.data);
+  if (leftOut.length > 0) {
+    reporter.message(
+      `${leftOut.length} files left out of the data, such as ${
+        leftOut[0]
+      }: hidden, a README, or of another kind`,
+    );
+  }
   if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
   const gpu = await openCheckedGpu(reporter, settings.autotune);
   let started: NewRunFolder | undefined;
@@ -232,6 +242,7 @@ async function fillFolder(
         metadata.get("split_rule")
       }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
   );
+  checkLengths(tokens, settings);
   const resume = await findResumePoint(folder.checkpoints, settings.steps);
   for (const problem of resume.problems) reporter.warning(problem);
   const metrics = await openMetrics(folder.metrics, resume.last);
@@ -250,6 +261,17 @@ async function fillFolder(
     control,
     state,
   };
+}
+
+/**
+ * Checks that each split fills a row.
+ *
+ * @throws {UserError} naming the split
+ */
+function checkLengths(tokens: Tokens, { context, data }: PreparedSettings): void {
+  for (const split of SPLITS) {
+    checkWindows({ tokens: tokens[split], context, name: `the ${split} split of ${data.join(", ")}` });
+  }
 }
 
 /**

@@ -12,6 +12,7 @@ import { gzipSync } from "node:zlib";
 import { RecordBatchReader } from "apache-arrow";
 import { createBatches, IGNORED, sequentialBatches } from "../../pipeline/batches.ts";
 import { bpeTokenizerJson, byteCharacters, END_OF_TEXT, trainBpe } from "../../pipeline/bpe_trainer.ts";
+import { findDataFiles } from "../../pipeline/data_files.ts";
 import { readDocuments } from "../../pipeline/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import type { ModelConfig } from "../../pipeline/model_config.ts";
@@ -226,6 +227,101 @@ Deno.test("documents come from text, gzip, JSONL and folders, in order", async (
     "fourth",
   ]);
 });
+
+const DOCUMENTS = ["first", "second\nwith a line", "third"];
+const LINES = DOCUMENTS.map((text) => JSON.stringify({ text })).join("\n");
+const ARRAY = JSON.stringify(DOCUMENTS.map((text) => ({ text })), null, 2);
+
+for (
+  const [what, name, content] of [
+    ["JSON Lines called .json", "train.json", LINES],
+    ["JSON Lines called .JSONL", "TRAIN.JSONL", LINES],
+    [
+      "JSON Lines with a mark of byte order and CR LF",
+      "dos.jsonl",
+      "\uFEFF" + LINES.replaceAll("\n", "\r\n"),
+    ],
+    ["JSON Lines of no known ending", "data", LINES],
+    ["an array called .json", "array.json", ARRAY],
+    ["an array of no known ending", "array", ARRAY],
+    ["JSON Lines in gzip without its ending", "lines.jsonl", gzipSync(LINES)],
+    ["JSON Lines in two members of gzip", "two.jsonl.gz", [
+      gzipSync(LINES.slice(0, 20)),
+      gzipSync(LINES.slice(20)),
+    ]],
+  ] as [string, string, string | Uint8Array | Uint8Array[]][]
+) {
+  Deno.test(`${what} is read as documents, not as prose`, async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, name);
+    await Deno.writeFile(path, new Uint8Array(await new Blob([content].flat() as BlobPart[]).arrayBuffer()));
+    const documents = await Array.fromAsync(readDocuments([path]));
+    assertEquals(documents.map((document) => document.kind === "text" && document.text), DOCUMENTS);
+  });
+}
+
+Deno.test("text is text by its name, whatever it looks like, and what only begins like JSON is prose", async () => {
+  await using folder = await temporaryFolder();
+  for (
+    const [name, text] of [["a.txt", LINES], ["b.md", ARRAY], ["c", "[Illustration] {Once} upon a time"]]
+  ) {
+    const path = join(folder.path, name);
+    await Deno.writeTextFile(path, text);
+    const documents = await Array.fromAsync(readDocuments([path]));
+    assertEquals(documents, [{ kind: "text", text, last: true }]);
+  }
+  const path = join(folder.path, "settings.json");
+  await Deno.writeTextFile(path, JSON.stringify({ lr: 1 }, null, 2));
+  await assertRejects(
+    () => Array.fromAsync(readDocuments([path])),
+    UserError,
+    "must be JSON Lines, or an array",
+  );
+});
+
+Deno.test("a folder means its text: links once, no hidden files, no README, no configurations", async () => {
+  await using folder = await temporaryFolder();
+  const [data, elsewhere] = [join(folder.path, "data"), join(folder.path, "elsewhere")];
+  await Deno.mkdir(join(data, ".cache"), { recursive: true });
+  await Deno.mkdir(elsewhere);
+  const write = (path: string, text: string) => Deno.writeTextFile(path, text);
+  await write(join(data, "a.txt"), "a");
+  await write(join(data, "README.md"), "# A data set");
+  await write(join(data, "LICENSE.txt"), "MIT");
+  await write(join(data, ".hidden.txt"), "hidden");
+  await write(join(data, ".cache", "b.txt"), "cached");
+  await write(join(data, "config.json"), '{"text_column": "text"}');
+  await write(join(data, "train.json"), '{"text": "t"}\n');
+  await write(join(elsewhere, "linked.txt"), "linked");
+  await Deno.symlink(elsewhere, join(data, "link"));
+  await Deno.symlink(elsewhere, join(data, "link again"));
+  await Deno.symlink(join(elsewhere, "linked.txt"), join(data, "z.txt"));
+  await Deno.symlink(data, join(data, "loop"));
+  await Deno.symlink("nowhere.txt", join(data, "dangling.txt"));
+  const { files, leftOut } = await findDataFiles([data]);
+  const relativeTo = (paths: string[]) => paths.map((path) => path.slice(data.length + 1));
+  assertEquals(relativeTo(files), ["a.txt", "link/linked.txt", "train.json"]);
+  assertEquals(relativeTo(leftOut), [
+    ".cache",
+    ".hidden.txt",
+    "LICENSE.txt",
+    "README.md",
+    "config.json",
+    "dangling.txt",
+  ]);
+});
+
+for (const codec of ["zstd", "gzip", "brotli", "lz4"]) {
+  Deno.test(`a Parquet file compressed with ${codec} holds what one with snappy holds`, async () => {
+    const read = async (name: string) =>
+      (await Array.fromAsync(readDocuments([`${PARQUET}${name}.parquet`]))).map((document) =>
+        document.kind === "text" && document.text
+      );
+    const texts = await read(codec);
+    assertEquals(texts.length, 5);
+    assertEquals(texts, await read("snappy"));
+  });
+}
 
 const PARQUET = new URL("../fixtures/parquet/", import.meta.url).pathname;
 
