@@ -39,8 +39,20 @@ interface BatchShape {
   context: number;
 }
 
+/**
+ * Checks that tokens can be cut into rows of a context.
+ *
+ * @param name what messages call them; left out: their own
+ * @throws {UserError} when they fill no row, or examples are of another length
+ */
+export function checkWindows(
+  { tokens, context, name = tokens.name }: { tokens: TokenSource; context: number; name?: string },
+): void {
+  windowCount({ tokens: { ...tokens, name }, context }, 0);
+}
+
 /** Number of windows that start at `offset`, or the error that there is none. */
-function windowCount({ tokens, context }: BatchShape, offset: number): number {
+function windowCount({ tokens, context }: Pick<BatchShape, "tokens" | "context">, offset: number): number {
   const { exampleTokens, length, name } = tokens;
   if (exampleTokens !== undefined) {
     if (context !== exampleTokens - 1) {

@@ -1,13 +1,17 @@
 /**
- * Documents from files of text, JSONL, Parquet, folders of these, or standard input, in pieces, so that a file may be
- * larger than memory.
+ * Documents from files of text, JSON Lines, JSON or Parquet, folders of these, or standard input, in pieces, so that a
+ * file may be larger than memory. Where a name does not say what a file holds its beginning does, and compression is
+ * always told by the content.
  *
  * @module
  */
-import { join } from "node:path";
+import { Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { compressors } from "hyparquet-compressors";
+import { findDataFiles, HEAD_BYTES, jsonFormatOf, STANDARD_INPUT } from "./data_files.ts";
 import { inputError } from "./errors.ts";
-import { kindOf, openRegular, parseJson, reasonOf } from "./files.ts";
+import { openRegular, parseJson, reasonOf } from "./files.ts";
 
 /** A piece of a document of running text. */
 export interface TextPiece {
@@ -26,13 +30,13 @@ export interface Example {
   where: string;
 }
 
-/** Standard input, among sources. */
-export const STANDARD_INPUT = "-";
-
 const PIECE_CHARACTERS = 1 << 20;
 /** Characters of the longest line of JSONL: a text of this length is a book shelf, and V8's strings end soon after. */
 const LINE_CHARACTERS = 1 << 28;
-const DATA_FILE = /\.(txt|md|text|jsonl|ndjson|parquet)(\.gz)?$/;
+/** Characters of the largest file that is one array of JSON, which is read whole. */
+const ARRAY_CHARACTERS = 1 << 28;
+
+type Format = "text" | "lines" | "array" | "parquet";
 
 /**
  * Every document of the sources in order. A folder stands for the data files below it, sorted by path.
@@ -41,66 +45,94 @@ const DATA_FILE = /\.(txt|md|text|jsonl|ndjson|parquet)(\.gz)?$/;
  * @throws {UserError} naming the file, and the line where there are lines, for anything unreadable
  */
 export async function* readDocuments(sources: readonly string[]): AsyncGenerator<TextPiece | Example> {
-  for (const source of await expandSources(sources)) {
-    if (source.endsWith(".parquet")) yield* readParquet(source);
-    else if (/\.(jsonl|ndjson)(\.gz)?$/.test(source)) yield* readJsonl(source);
-    else yield* readPlainText(source);
+  for (const source of (await findDataFiles(sources)).files) {
+    const { format, bytes } = await openData(source);
+    if (format === "parquet") {
+      await bytes.cancel();
+      yield* readParquet(source);
+    } else if (format === "lines") yield* readJsonLines(source, bytes);
+    else if (format === "array") yield* readJsonArray(source, bytes);
+    else yield* readPlainText(source, bytes);
   }
 }
 
-/**
- * The files that the sources stand for.
- *
- * @throws {UserError} when a source is not there, or a folder holds no data file
- */
-export async function expandSources(sources: readonly string[]): Promise<string[]> {
-  const files: string[] = [];
-  for (const source of sources) {
-    if (source === STANDARD_INPUT) {
-      files.push(source);
-      continue;
+type Bytes = ReadableStream<Uint8Array<ArrayBuffer>>;
+
+/** Opens a source, takes its compression off, and tells what it holds. */
+async function openData(source: string): Promise<{ format: Format; bytes: Bytes }> {
+  const raw = source === STANDARD_INPUT ? await standardInput() : (await openRegular(source)).file.readable;
+  try {
+    let opened = await peek(raw, 4);
+    const zipped = opened.head[0] === 0x1f && opened.head[1] === 0x8b;
+    if (!zipped && /\.gz$/i.test(source)) throw inputError(`Cannot read ${source} as it is no gzip file`);
+    if (zipped) opened = await peek(gunzip(opened.bytes), HEAD_BYTES);
+    else opened = await peek(opened.bytes, HEAD_BYTES);
+    const format = formatOf(source, opened.head);
+    if (format === "parquet" && (zipped || source === STANDARD_INPUT)) {
+      throw inputError(`Cannot read ${source} as Parquet must be a file that is not compressed itself`);
     }
-    let info: Deno.FileInfo;
-    try {
-      info = await Deno.stat(source);
-    } catch (error) {
-      const what = error instanceof Deno.errors.NotFound ? "no such file or folder" : reasonOf(error);
-      throw inputError(`Cannot read data ${source}: ${what}`);
-    }
-    if (info.isFile) {
-      files.push(source);
-      continue;
-    }
-    if (!info.isDirectory) {
-      // It is read twice, for its hash and its text, and a device has no end.
-      throw inputError(
-        `Cannot read data ${source} as it must be a file or a folder: it is ${
-          kindOf(info)
-        }; a pipe can be given as ` +
-          `standard input, with --data -`,
-      );
-    }
-    const found = await Array.fromAsync(walk(source));
-    if (found.length === 0) {
-      throw inputError(
-        `Cannot read data ${source} as a folder must hold .txt, .md, .jsonl or .parquet files: none found`,
-      );
-    }
-    files.push(...found.sort());
+    return { format, bytes: opened.bytes };
+  } catch (error) {
+    await raw.cancel().catch(() => {});
+    throw readingError(source, error);
   }
-  return files;
 }
 
-async function* walk(folder: string): AsyncGenerator<string> {
-  for await (const entry of Deno.readDir(folder)) {
-    const path = join(folder, entry.name);
-    if (entry.isDirectory) yield* walk(path);
-    else if (entry.isFile && DATA_FILE.test(entry.name)) yield path;
+/** What a source holds, by its name where that says it, else by its beginning. */
+function formatOf(source: string, head: Uint8Array): Format {
+  const [, ending] = /\.(\w+?)(\.gz)?$/i.exec(source) ?? [];
+  const name = ending?.toLowerCase();
+  if (name === "jsonl" || name === "ndjson") return "lines";
+  if (name === "txt" || name === "md" || name === "text") return "text";
+  const text = new TextDecoder().decode(head);
+  if (name === "parquet" || text.startsWith("PAR1")) return "parquet";
+  const json = jsonFormatOf(text);
+  if (!json && name === "json") {
+    throw inputError(`Cannot read ${source} as it must be JSON Lines, or an array, of objects`);
   }
+  return json ?? "text";
+}
+
+/** Reads the first bytes of a stream, at least `count` where it has so many, and gives back a stream with all of it. */
+async function peek(stream: Bytes, count: number): Promise<{ head: Uint8Array; bytes: Bytes }> {
+  const reader = stream.getReader();
+  const pieces: Uint8Array<ArrayBuffer>[] = [];
+  for (let length = 0; length < count;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    pieces.push(value);
+    length += value.length;
+  }
+  const head = new Uint8Array(await new Blob(pieces).arrayBuffer());
+  const bytes: Bytes = new ReadableStream({
+    start(controller) {
+      if (head.length > 0) controller.enqueue(head);
+    },
+    async pull(controller) {
+      const { value, done } = await reader.read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return { head, bytes };
+}
+
+/** Takes gzip off, of any number of members one behind the other, as log rotation and parallel tools write them. */
+function gunzip(bytes: Bytes): Bytes {
+  const zipped = Readable.fromWeb(bytes as never);
+  const plain = zipped.pipe(createGunzip());
+  zipped.on("error", (error) => plain.destroy(error));
+  return ReadableStream.from(plain as AsyncIterable<Uint8Array<ArrayBuffer>>);
+}
+
+function readingError(source: string, error: unknown): unknown {
+  if ((error as Error).name === "UserError") return error;
+  return inputError(`Cannot read ${source} as it must be UTF-8 text, or gzip of it: ${reasonOf(error)}`);
 }
 
 /** Standard input's bytes; a device other than a terminal is refused, as most have no end. */
-async function standardInput(): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+async function standardInput(): Promise<Bytes> {
   const info = Deno.build.os === "windows" ? undefined : await Deno.stat("/dev/stdin").catch(() => undefined);
   const device = info && (info.isCharDevice || info.isBlockDevice);
   if (device && !Deno.stdin.isTerminal() && !await isNull(info)) {
@@ -114,24 +146,20 @@ async function isNull({ rdev }: Deno.FileInfo): Promise<boolean> {
   return rdev !== null && rdev === (await Deno.stat("/dev/null")).rdev;
 }
 
-/** The file's text, decoded strictly, in pieces as they come. */
-async function* readText(source: string): AsyncGenerator<string> {
-  let bytes: ReadableStream<Uint8Array<ArrayBuffer>>;
-  if (source === STANDARD_INPUT) bytes = await standardInput();
-  else bytes = (await openRegular(source)).file.readable;
-  if (source.endsWith(".gz")) bytes = bytes.pipeThrough(new DecompressionStream("gzip"));
+/** A source's text, decoded strictly, in pieces as they come. */
+async function* textOf(source: string, bytes: Bytes): AsyncGenerator<string> {
   try {
     for await (const piece of bytes.pipeThrough(new TextDecoderStream("utf-8", { fatal: true }))) yield piece;
   } catch (error) {
-    throw inputError(`Cannot read ${source} as it must be UTF-8 text: ${reasonOf(error)}`);
+    throw readingError(source, error);
   }
 }
 
 /** One document, cut at white space into pieces that a tokenizer sees whole words in. */
-async function* readPlainText(source: string): AsyncGenerator<TextPiece> {
+async function* readPlainText(source: string, bytes: Bytes): AsyncGenerator<TextPiece> {
   let pending = "";
   let seen = false;
-  for await (const piece of readText(source)) {
+  for await (const piece of textOf(source, bytes)) {
     pending += piece;
     seen ||= pending.length > 0;
     while (pending.length >= PIECE_CHARACTERS) {
@@ -147,12 +175,12 @@ async function* readPlainText(source: string): AsyncGenerator<TextPiece> {
   yield { kind: "text", text: pending, last: true };
 }
 
-async function* readLines(source: string): AsyncGenerator<{ line: string; number: number }> {
+async function* readLines(source: string, bytes: Bytes): AsyncGenerator<{ line: string; number: number }> {
   // Joined when its end is found, so that a long line costs no more than its length.
   let pending: string[] = [];
   let length = 0;
   let number = 0;
-  for await (const piece of readText(source)) {
+  for await (const piece of textOf(source, bytes)) {
     const lines = piece.split("\n");
     for (const [n, part] of lines.entries()) {
       length += part.length;
@@ -173,9 +201,9 @@ async function* readLines(source: string): AsyncGenerator<{ line: string; number
   if (length > 0) yield { line: pending.join(""), number: ++number };
 }
 
-async function* readJsonl(source: string): AsyncGenerator<TextPiece | Example> {
+async function* readJsonLines(source: string, bytes: Bytes): AsyncGenerator<TextPiece | Example> {
   let any = false;
-  for await (const { line, number } of readLines(source)) {
+  for await (const { line, number } of readLines(source, bytes)) {
     if (!line.trim()) continue;
     any = true;
     const where = `${source}, line ${number}`;
@@ -183,6 +211,26 @@ async function* readJsonl(source: string): AsyncGenerator<TextPiece | Example> {
     yield documentOf(value as Record<string, unknown> | null, where);
   }
   if (!any) throw inputError(`Cannot read ${source} as it holds no document`);
+}
+
+async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<TextPiece | Example> {
+  const pieces: string[] = [];
+  let length = 0;
+  for await (const piece of textOf(source, bytes)) {
+    pieces.push(piece);
+    length += piece.length;
+    if (length > ARRAY_CHARACTERS) {
+      throw inputError(
+        `Cannot read ${source} as an array of JSON is read whole and must have at most ${ARRAY_CHARACTERS} ` +
+          `characters; as JSON Lines, one object a line, it may have any length`,
+      );
+    }
+  }
+  const values = parseJson(pieces.join(""), source);
+  if (!Array.isArray(values) || values.length === 0) {
+    throw inputError(`Cannot read ${source} as it holds no document`);
+  }
+  for (const [n, value] of values.entries()) yield documentOf(value, `${source}, element ${n + 1}`);
 }
 
 function documentOf(value: Record<string, unknown> | null, where: string): TextPiece | Example {
@@ -214,10 +262,20 @@ async function* readParquet(source: string): AsyncGenerator<TextPiece | Example>
   };
   try {
     const metadata = await parquetMetadataAsync(buffer);
+    // Of a wide table only what a document is made of.
+    const present = new Set(metadata.schema.map(({ name }) => name));
+    const columns = ["text", "prompt", "completion"].filter((name) => present.has(name));
     let rowStart = 0;
     for (const group of metadata.row_groups) {
       const rowEnd = rowStart + Number(group.num_rows);
-      const rows = await parquetReadObjects({ file: buffer, metadata, rowStart, rowEnd });
+      const rows = await parquetReadObjects({
+        file: buffer,
+        metadata,
+        rowStart,
+        rowEnd,
+        compressors,
+        columns,
+      });
       for (let n = 0; n < rows.length; n++) yield documentOf(rows[n], `${source}, row ${rowStart + n + 1}`);
       rowStart = rowEnd;
     }

@@ -26,12 +26,16 @@ export interface WeightSource {
   hash(): Promise<string>;
 }
 
-/** Causal masks that old GPT-2 files carry as tensors. */
+/** Causal masks that old GPT-2 files carry as tensors, of any type. */
 const MASK_BUFFER = /^h\.\d+\.attn\.(masked_)?bias$/;
+/** What Hugging Face, torch.compile and data parallel training put before a parameter's name. */
+const PREFIX = /^((transformer|module|_orig_mod)\.)+/;
+/** The embedding and the head are one matrix, which may be stored under either name, or both. */
+const [EMBEDDING, HEAD] = ["wte.weight", "lm_head.weight"];
 
 /**
- * Opens a folder's weights; names may or may not begin with `transformer.`. Only headers are read, and a head if there
- * is one.
+ * Opens a folder's weights; names may begin with prefixes that training tools leave. Only headers are read, and a head
+ * if there is one.
  *
  * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or an untied head
  */
@@ -40,7 +44,7 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   const parameters = parameterShapes(config);
   const found = new Map<string, TensorEntry>();
   for (const [name, entry] of file.entries) {
-    const bare = name.replace(/^transformer\./, "");
+    const bare = name.replace(PREFIX, "");
     const twin = found.get(bare);
     if (twin) {
       throw inputError(
@@ -48,6 +52,14 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
       );
     }
     found.set(bare, entry);
+  }
+  const tied = found.get(HEAD);
+  if (config.tied === false && !tied) {
+    throw inputError(`Cannot load ${file.path} as tensor ${HEAD} is missing, which config.json does not tie`);
+  }
+  if (tied && !found.has(EMBEDDING)) {
+    found.set(EMBEDDING, tied);
+    found.delete(HEAD);
   }
   for (const { name, shape } of parameters) {
     const entry = found.get(name);
@@ -57,11 +69,11 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
   const known = new Set(parameters.map(({ name }) => name));
   for (const [name, entry] of found) {
     if (known.has(name) || MASK_BUFFER.test(name)) continue;
-    if (name !== "lm_head.weight") {
+    if (name !== HEAD) {
       throw inputError(`Cannot load ${entry.file} as the model has no tensor ${entry.name}`);
     }
     checkShape(entry, [config.vocabularySize, config.width]);
-    await checkTied(file, entry, found.get("wte.weight")!);
+    await checkTied(file, entry, found.get(EMBEDDING)!);
   }
   const read = (name: string): Promise<Float32Array> => file.read(found.get(name)?.name ?? name);
   return {

@@ -19,7 +19,14 @@ import { type MemorySettings, whatToLower } from "./memory_budget.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
 import { prepareNetwork } from "./network.ts";
 import { createParameters, uploadParameters } from "./parameters.ts";
-import { openCheckedGpu, openResumed, prepareRun, type ResumedRun, type RunModel } from "./prepare_run.ts";
+import {
+  openCheckedGpu,
+  openResumed,
+  openRunModel,
+  prepareRun,
+  type ResumedRun,
+  type RunModel,
+} from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
 import { writeReport } from "./report.ts";
@@ -40,7 +47,7 @@ import {
 import { sparsify, type SparsifySummary } from "./sparsify.ts";
 import { formatTable, summaryTable } from "./table.ts";
 import { type Split, SPLITS, tokenise } from "./tokenise.ts";
-import { loadTokenizer } from "./tokenizer.ts";
+import { checkTokenizer, loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
 type Progress = Reporter & { finish(): void };
@@ -162,17 +169,7 @@ async function sparsifyCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(SPARSIFY, args);
   if (parsed.help) return console.log(helpText("sparsify", PURPOSES.sparsify, SPARSIFY, { runs: true }));
   const { settings, resumed } = await runSettings("sparsify", SPARSIFY, parsed);
-  const config = await readModelConfig(settings.model);
-  const weights = await openWeights(settings.model, config);
-  await weights.verify();
-  const model = {
-    config,
-    weights,
-    hash: await weights.hash(),
-    label: settings.model,
-    tokenizer: settings.tokenizer ?? settings.model,
-    files: weights.files,
-  };
+  const model = await openRunModel(settings.model, settings.tokenizer);
   await train<SparsifySummary>("sparsify", {
     settings,
     model,
@@ -257,7 +254,8 @@ async function evaluateCommand(args: string[]): Promise<void> {
   requireData(settings.data);
   const context = settings.context || config.contextLength;
   checkContext(context, config.contextLength, model);
-  const tokenizer = await loadTokenizer(settings.tokenizer ?? model);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? model, config);
+  checkTokenizer(tokenizer, config, model);
   const progress = progressOf(settings);
   await using folder = await temporaryFolder();
   const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.path });

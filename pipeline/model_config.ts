@@ -21,6 +21,11 @@ export interface ModelConfig {
   /** F, the width inside the MLP. */
   mlpWidth: number;
   layerNormEpsilon: number;
+  /** Stands where the model has a head of its own, which must equal the embedding. */
+  tied?: false;
+  /** Ids of the tokens that end and begin a text, where config.json names them. */
+  endOfText?: number;
+  startOfText?: number;
   /** How the gates of a sparse model are computed. */
   gate?: { bias: number; temperature: number };
 }
@@ -51,10 +56,11 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     return value as number;
   };
   if (json.model_type !== "gpt2") fail("model_type", `"gpt2"`);
-  if (!["gelu_new", "gelu_pytorch_tanh"].includes((json.activation_function ?? "gelu_new") as string)) {
-    fail("activation_function", `"gelu_new" or "gelu_pytorch_tanh"`);
+  if (!GELU.includes(json.activation_function ?? GELU[0])) {
+    fail("activation_function", GELU.map((name) => `"${name}"`).join(" or "));
   }
-  if ((json.tie_word_embeddings ?? true) !== true) fail("tie_word_embeddings", "true");
+  // Whether a head of its own equals the embedding is seen when the weights are opened.
+  if (typeof (json.tie_word_embeddings ?? true) !== "boolean") fail("tie_word_embeddings", "true or false");
   if ((json.scale_attn_weights ?? true) !== true) fail("scale_attn_weights", "true");
   if ((json.scale_attn_by_inverse_layer_idx ?? false) !== false) {
     fail("scale_attn_by_inverse_layer_idx", "false");
@@ -63,7 +69,7 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
   const heads = positive("n_head");
   if (width % heads !== 0) fail("n_embd", `a multiple of n_head, ${heads}`);
   const epsilon = json.layer_norm_epsilon ?? 1e-5;
-  if (!isFiniteNumber(epsilon) || epsilon <= 0) return fail("layer_norm_epsilon", "a positive number");
+  if (!isFloat(epsilon) || epsilon <= 0) return fail("layer_norm_epsilon", "a positive number");
   const config: ModelConfig = {
     vocabularySize: positive("vocab_size"),
     contextLength: positive("n_positions", json.n_ctx as number | undefined),
@@ -72,12 +78,18 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
     heads,
     mlpWidth: positive("n_inner", 4 * width),
     layerNormEpsilon: epsilon,
+    ...(json.tie_word_embeddings === false ? { tied: false } : {}),
+    ...tokenOf("endOfText", json.eos_token_id),
+    ...tokenOf("startOfText", json.bos_token_id),
     gate: gateOf(json.sparse_attention, fail),
   };
   const fault = faultOfSizes(config);
   if (fault) throw inputError(`Cannot load ${path} as ${fault}`);
   return config;
 }
+
+/** Names of GELU by its tanh form. */
+const GELU: readonly unknown[] = ["gelu_new", "gelu_pytorch_tanh", "gelu_fast"];
 
 /** The largest sizes that are taken: far beyond any model, and small enough to count through. */
 const LARGEST = {
@@ -111,20 +123,26 @@ export function isModelConfig(value: unknown): value is ModelConfig {
   );
   const gate = value.gate;
   const gateHolds = gate === undefined ||
-    (isObject(gate) && isFiniteNumber(gate.bias) && isFiniteNumber(gate.temperature));
-  return whole && isFiniteNumber(value.layerNormEpsilon) && gateHolds &&
+    (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature));
+  return whole && isFloat(value.layerNormEpsilon) && gateHolds &&
     faultOfSizes(value as unknown as ModelConfig) === undefined;
 }
 
-/** Whether it is a number that arithmetic can use: JSON's 1e999 is none. */
-function isFiniteNumber(value: unknown): value is number {
-  return Number.isFinite(value);
+/** A token's id under its name; some models list several that end a text, of which the first separates documents. */
+function tokenOf<Name extends string>(name: Name, value: unknown): { [name in Name]?: number } {
+  const [id] = Array.isArray(value) ? value : [value];
+  return Number.isSafeInteger(id) && id >= 0 ? { [name]: id } as { [name in Name]?: number } : {};
+}
+
+/** Whether it is a number that float32 holds: JSON's 1e999 is none. */
+function isFloat(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(Math.fround(value));
 }
 
 function gateOf(block: unknown, fail: Fail): ModelConfig["gate"] {
   if (block === undefined) return undefined;
   const gate = (block as { gate?: { bias?: unknown; temperature?: unknown } } | null)?.gate;
-  if (!isFiniteNumber(gate?.bias) || !isFiniteNumber(gate?.temperature) || gate.temperature <= 0) {
+  if (!isFloat(gate?.bias) || !isFloat(gate?.temperature) || gate.temperature <= 0) {
     return fail("sparse_attention", "an object whose gate has a bias and a positive temperature");
   }
   return { bias: gate.bias, temperature: gate.temperature };
@@ -140,6 +158,7 @@ export function modelConfigToJson(
   sparseAttention: Record<string, unknown> = {},
 ): Record<string, unknown> {
   const { vocabularySize, contextLength, width, layers, heads, mlpWidth, layerNormEpsilon, gate } = config;
+  const { endOfText = vocabularySize - 1, startOfText = endOfText } = config;
   return {
     architectures: ["GPT2LMHeadModel"],
     model_type: "gpt2",
@@ -156,8 +175,8 @@ export function modelConfigToJson(
     resid_pdrop: 0,
     scale_attn_weights: true,
     tie_word_embeddings: true,
-    bos_token_id: vocabularySize - 1,
-    eos_token_id: vocabularySize - 1,
+    bos_token_id: startOfText,
+    eos_token_id: endOfText,
     ...(gate ? { sparse_attention: { ...sparseAttention, gate } } : {}),
   };
 }

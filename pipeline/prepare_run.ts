@@ -8,11 +8,14 @@ import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl } from "./control.ts";
+import { findDataFiles } from "./data_files.ts";
 import { inputError } from "./errors.ts";
-import { exists, MAX_JSON_BYTES, readBytes, writeAll, writeAtomically } from "./files.ts";
+import { exists, MAX_JSON_BYTES, readBytes, storing, writeAll, writeAtomically } from "./files.ts";
+import { checkWindows } from "./batches.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics } from "./metrics.ts";
-import type { ModelConfig } from "./model_config.ts";
+import { openWeights } from "./load_weights.ts";
+import { type ModelConfig, readModelConfig } from "./model_config.ts";
 import { findResumePoint } from "./resume.ts";
 import { type RunConfig, writeRunConfig } from "./run_config.ts";
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "./run_folder.ts";
@@ -26,9 +29,9 @@ import {
   type SettingsOf,
   type SettingsTable,
 } from "./settings.ts";
-import { hashSources, tokenise } from "./tokenise.ts";
+import { hashSources, SPLITS, tokenise, type Tokens } from "./tokenise.ts";
 import { openTuner } from "./tuning_cache.ts";
-import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
@@ -52,6 +55,26 @@ export interface RunModel {
   tokenizer: string;
   /** Files of its weights; left out for a model that has none yet. */
   files?: readonly string[];
+}
+
+/**
+ * Opens the model of a folder, whole and with finite weights.
+ *
+ * @param tokenizer left out: the folder's
+ * @throws {UserError} naming what is wrong with it
+ */
+export async function openRunModel(folder: string, tokenizer?: string): Promise<RunModel> {
+  const config = await readModelConfig(folder);
+  const weights = await openWeights(folder, config);
+  await weights.verify();
+  return {
+    config,
+    weights,
+    hash: await weights.hash(),
+    label: folder,
+    tokenizer: tokenizer ?? folder,
+    files: weights.files,
+  };
 }
 
 /** A run to go on with. */
@@ -111,17 +134,36 @@ export async function prepareRun(
   reporter: Reporter,
   resumed?: ResumedRun,
 ): Promise<PreparedRun> {
+  try {
+    return await checkAndPrepare(command, settings, model, reporter, resumed);
+  } catch (error) {
+    resumed?.folder.release();
+    throw error;
+  }
+}
+
+/** Inputs are checked before the device is opened, and the device before anything is written. */
+async function checkAndPrepare(
+  command: string,
+  settings: PreparedSettings,
+  model: RunModel,
+  reporter: Reporter,
+  resumed: ResumedRun | undefined,
+): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
-  const tokenizer = await loadTokenizer(model.tokenizer);
-  if (tokenizer.vocabularySize > model.config.vocabularySize) {
-    throw inputError(
-      `Cannot use ${tokenizer.path} with ${model.label} as the model's vocabulary has ${model.config.vocabularySize} ` +
-        `entries: ${tokenizer.vocabularySize}`,
-    );
-  }
+  const tokenizer = await loadTokenizer(model.tokenizer, model.config);
+  checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
   const data = { hash: await hashSources(settings.data) };
+  const { leftOut } = await findDataFiles(settings.data);
+  if (leftOut.length > 0) {
+    reporter.message(
+      `${leftOut.length} files left out of the data, such as ${
+        leftOut[0]
+      }: hidden, a README, or of another kind`,
+    );
+  }
   if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
   const gpu = await openCheckedGpu(reporter, settings.autotune);
   let started: NewRunFolder | undefined;
@@ -155,8 +197,7 @@ export async function prepareRun(
     });
   } catch (error) {
     gpu.close();
-    if (started) await started.abandon();
-    else resumed?.folder.release();
+    await started?.abandon();
     throw error;
   }
 }
@@ -201,6 +242,7 @@ async function fillFolder(
         metadata.get("split_rule")
       }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
   );
+  checkLengths(tokens, settings);
   const resume = await findResumePoint(folder.checkpoints, settings.steps);
   for (const problem of resume.problems) reporter.warning(problem);
   const metrics = await openMetrics(folder.metrics, resume.last);
@@ -209,7 +251,8 @@ async function fillFolder(
     gpu,
     batch,
     folder,
-    config: model.config,
+    // A model that is saved keeps the token that ended its texts.
+    config: { ...model.config, endOfText: tokenizer.endOfText },
     weights: model.weights,
     tokens,
     tokenizerPath: tokenizer.path,
@@ -218,6 +261,17 @@ async function fillFolder(
     control,
     state,
   };
+}
+
+/**
+ * Checks that each split fills a row.
+ *
+ * @throws {UserError} naming the split
+ */
+function checkLengths(tokens: Tokens, { context, data }: PreparedSettings): void {
+  for (const split of SPLITS) {
+    checkWindows({ tokens: tokens[split], context, name: `the ${split} split of ${data.join(", ")}` });
+  }
 }
 
 /**
@@ -246,8 +300,9 @@ function checkUnchanged(
   if (before.data?.hash === data.hash) return;
   const paths = settings.data.join(", ");
   if (!dataGiven) {
+    const flags = settings.data.map((path) => `--data ${path}`).join(" ");
     throw inputError(
-      `Cannot resume ${name} as its data ${paths} has changed since it began; --data ${paths} takes it as it is now`,
+      `Cannot resume ${name} as its data ${paths} has changed since it began; ${flags} takes it as it is now`,
     );
   }
   reporter.warning(`the data is not what the run began with: it goes on with ${paths} as it is now`);
@@ -280,7 +335,7 @@ async function copyFile(from: string, to: string): Promise<void> {
 async function keepModel({ dense }: RunFolder, { files }: RunModel): Promise<void> {
   if (!files) return;
   const folder = dirname(files[0]);
-  await Deno.mkdir(dense);
+  await storing(dense, () => Deno.mkdir(dense));
   try {
     for (const file of files) await Deno.link(await Deno.realPath(file), join(dense, basename(file)));
   } catch {

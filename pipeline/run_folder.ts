@@ -22,7 +22,7 @@
  */
 import { join } from "node:path";
 import { diskFullError, inputError, usageError, UserError } from "./errors.ts";
-import { exists, kindOf, type OwnNames, reasonOf, removeOwn } from "./files.ts";
+import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn } from "./files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
 
 /** Paths of a run. */
@@ -39,7 +39,7 @@ export interface RunFolder {
   readonly state: string;
   readonly tokenizer: string;
   readonly dense: string;
-  /** Lets other processes write the run again. */
+  /** Lets other processes write the run again; more than once is once. */
   release(): void;
 }
 
@@ -162,10 +162,13 @@ export async function createRun(runs: string, command: string, name?: string): P
 async function startIn(runs: string, name: string, made: boolean): Promise<NewRunFolder> {
   const path = join(runs, name);
   const mark = join(path, MARK);
-  const text = made ? MADE : FOUND;
-  await Deno.writeTextFile(mark, text, { createNew: true }).catch((error) => {
+  let ours = made;
+  try {
+    await Deno.writeTextFile(mark, made ? MADE : FOUND, { createNew: true });
+  } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
-  });
+    ours = await readText(mark, 1024) === MADE;
+  }
   const folder = await lock(name, path);
   // Another process may have begun it since it was looked at.
   if (await exists(folder.config)) {
@@ -179,10 +182,9 @@ async function startIn(runs: string, name: string, made: boolean): Promise<NewRu
       await Deno.remove(mark).catch(() => {});
     },
     async abandon() {
-      const keepFolder = await Deno.readTextFile(mark).then((found) => found === FOUND, () => !made);
       await removeOwn(path, OF_A_START, { keepFolder: true });
       folder.release();
-      await removeOwn(path, [LOCK, MARK], { keepFolder });
+      await removeOwn(path, [LOCK, MARK], { keepFolder: !ours });
     },
   };
 }
@@ -241,6 +243,7 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     }
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
   }
+  let held = true;
   return {
     name,
     path,
@@ -255,6 +258,8 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     tokenizer: join(path, "tokenizer.json"),
     dense: join(path, "dense"),
     release() {
+      if (!held) return;
+      held = false;
       file.unlockSync();
       file.close();
     },

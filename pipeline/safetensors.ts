@@ -29,6 +29,21 @@ import {
 export type TensorType = "F32" | "F16" | "BF16";
 
 const BYTES: Record<TensorType, number> = { F32: 4, F16: 2, BF16: 2 };
+/** Element types of the format that are passed over: buffers of a model may have them. */
+const OTHER_BYTES: Record<string, number> = {
+  BOOL: 1,
+  U8: 1,
+  I8: 1,
+  F8_E4M3: 1,
+  F8_E5M2: 1,
+  U16: 2,
+  I16: 2,
+  U32: 4,
+  I32: 4,
+  U64: 8,
+  I64: 8,
+  F64: 8,
+};
 const MAX_HEADER_BYTES = 100_000_000;
 /** What is hashed at once. */
 const PIECE_BYTES = 16 << 20;
@@ -40,7 +55,8 @@ const NO_DIGEST = "0".repeat(64);
 /** Where one tensor stands. */
 export interface TensorEntry {
   name: string;
-  type: TensorType;
+  /** A {@link TensorType}, or another of the format, whose values cannot be read. */
+  type: string;
   shape: number[];
   /** Path of the file that holds it. */
   file: string;
@@ -65,7 +81,7 @@ export interface Safetensors {
   /**
    * One tensor's values as float32.
    *
-   * @throws {UserError} when there is no such tensor, its bytes are not those that its checksum was made of, the file has
+   * @throws {UserError} when there is no such tensor, it is of another type, its bytes are not those that its checksum was made of, the file has
    * been cut short since it was opened, or memory does not hold it
    */
   read(name: string): Promise<Float32Array>;
@@ -155,6 +171,14 @@ function opened(
     async read(name) {
       const entry = entries.get(name);
       if (!entry) throw inputError(`Cannot read ${path} as it has no tensor ${name}`);
+      const { type } = entry;
+      if (!isReadable(type)) {
+        throw inputError(
+          `Cannot load ${entry.file} as tensor ${name} must be of type ${
+            Object.keys(BYTES).join(", ")
+          }: "${type}"`,
+        );
+      }
       using file = (await openRegular(entry.file)).file;
       const length = entry.end - entry.begin;
       const bytes = await readAt(file, entry.begin, length).catch((error) => {
@@ -165,7 +189,7 @@ function opened(
       });
       if (!bytes) throw cutShort(entry);
       if (entry.digest !== undefined && digestOf(bytes) !== entry.digest) throw damaged(entry);
-      return decode(bytes, entry.type);
+      return decode(bytes, type);
     },
     async verify() {
       for (const entry of entries.values()) {
@@ -299,9 +323,15 @@ function splitMetadata(
   const field = (digest: string): string => `"${DIGEST}":${JSON.stringify(digest)}`;
   const unsealed = text.replace(field(String(ofHeader)), field(NO_DIGEST));
   if (ofHeader === undefined || digestOf(unsealed) !== ofHeader) {
-    throw inputError(`Cannot load ${path} as its header is damaged: it has another SHA-256`);
+    throw inputError(
+      `Cannot load ${path} as its header is damaged, or was changed by a program that kept its checksums: it has another SHA-256`,
+    );
   }
   return { metadata, digests, checked: true };
+}
+
+function isReadable(type: string): type is TensorType {
+  return Object.hasOwn(BYTES, type);
 }
 
 function tensorEntry(path: string, name: string, value: unknown, data: number, size: number): TensorEntry {
@@ -309,7 +339,8 @@ function tensorEntry(path: string, name: string, value: unknown, data: number, s
   const fail = (why: string): never => {
     throw inputError(`Cannot load ${path} as tensor ${name} ${why}`);
   };
-  if (typeof dtype !== "string" || !Object.hasOwn(BYTES, dtype)) {
+  const known: Record<string, number> = { ...BYTES, ...OTHER_BYTES };
+  if (typeof dtype !== "string" || !Object.hasOwn(known, dtype)) {
     fail(`must be of type ${Object.keys(BYTES).join(", ")}: ${shown(dtype)}`);
   }
   const isSize = (axis: unknown): axis is number => Number.isSafeInteger(axis) && (axis as number) >= 0;
@@ -317,10 +348,10 @@ function tensorEntry(path: string, name: string, value: unknown, data: number, s
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isSize) || offsets[0] > offsets[1]) {
     fail(`has no valid data_offsets: ${shown(offsets)}`);
   }
-  const type = dtype as TensorType;
+  const type = dtype as string;
   const [first, last] = offsets as [number, number];
   if (data + last > size) fail(`ends at byte ${data + last} of a file of ${size}: the file is cut short`);
-  const wanted = BYTES[type] * elements(shape as number[]);
+  const wanted = known[type] * elements(shape as number[]);
   if (last - first !== wanted) {
     fail(`of shape [${(shape as number[]).join(", ")}] needs ${wanted} bytes: ${last - first}`);
   }

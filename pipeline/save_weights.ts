@@ -37,6 +37,23 @@ export interface SavedModel {
   recommended?: Record<string, unknown>;
 }
 
+/** What a sparse model's folder says of itself, for whoever loads it with another program. */
+function readmeOf({ bias, temperature }: NonNullable<ModelConfig["gate"]>): string {
+  return `# A model with gates on its attention
+
+Every attention edge of this model has a gate: query q attends to key k only where the gate logit, q · k / √D + ${bias},
+is above 0 (\`sparse_attention.gate\` in config.json: bias ${bias}, temperature ${temperature} of the relaxation it was trained with). The
+softmax runs over all keys; a closed edge's weight is then replaced by 0, and the rest is not scaled up.
+
+**transformers, vLLM, llama.cpp and others know nothing of the gates. They load this folder without a warning and run it
+dense, with every edge open: another model, with another loss.** The program that made it evaluates it with its gates:
+
+    deno task evaluate --model FOLDER --data TEXT
+
+Method: Draye et al., Sparse Attention Post-Training for Mechanistic Interpretability, arXiv 2512.05865.
+`;
+}
+
 /** What a model's folder consists of, whoever saved it. */
 const OF_A_MODEL: OwnNames = [
   /^(config|generation_config|sparsify|tokenizer|tokenizer_config|special_tokens_map)\.json(\.partial)?$/,
@@ -46,7 +63,7 @@ const OF_A_MODEL: OwnNames = [
 ];
 
 /**
- * Writes config.json, model.safetensors and tokenizer.json beside `folder` and moves them into its place when they are
+ * Writes config.json, model.safetensors and tokenizer.json, and of a model with gates a README.md, beside `folder` and moves them into its place when they are
  * whole; an older model of that name is replaced.
  *
  * @throws {UserError} when the tokenizer cannot be read, a weight is too large for the type, `folder` holds what belongs
@@ -55,9 +72,9 @@ const OF_A_MODEL: OwnNames = [
 export async function saveModel(folder: string, model: SavedModel): Promise<void> {
   const partial = join(dirname(folder), basename(folder) + TEMPORARY);
   const old = join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
+  for (const path of [folder, partial, old]) await checkIsModel(path);
   // A crash between the two renames below leaves the older model under its other name.
   if (!await exists(folder) && await exists(old)) await Deno.rename(old, folder);
-  for (const path of [folder, partial, old]) await checkIsModel(path);
   await removeOwn(partial, OF_A_MODEL);
   await removeOwn(old, OF_A_MODEL);
   try {
@@ -94,6 +111,10 @@ async function writeFiles(folder: string, model: SavedModel): Promise<void> {
   const tokenizer = await readBytes(model.tokenizer, MAX_JSON_BYTES);
   await writeAtomically(join(folder, "tokenizer.json"), (file) => writeAll(file, tokenizer));
   await writeJson(join(folder, "config.json"), modelConfigToJson(model.config, model.sparseAttention));
+  if (model.config.gate) {
+    const readme = new TextEncoder().encode(readmeOf(model.config.gate));
+    await writeAtomically(join(folder, "README.md"), (file) => writeAll(file, readme));
+  }
   if (model.recommended) await writeJson(join(folder, "sparsify.json"), model.recommended);
   await writeSafetensors(
     join(folder, "model.safetensors"),

@@ -10,7 +10,7 @@ import { dirname, isAbsolute, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import { isObject, readJson } from "./files.ts";
-import { STANDARD_INPUT } from "./documents.ts";
+import { STANDARD_INPUT } from "./data_files.ts";
 
 interface Common {
   help: string;

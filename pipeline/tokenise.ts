@@ -7,7 +7,8 @@
  * @module
  */
 import { join } from "node:path";
-import { type Example, expandSources, readDocuments, STANDARD_INPUT } from "./documents.ts";
+import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
+import { type Example, readDocuments } from "./documents.ts";
 import { inputError, UserError } from "./errors.ts";
 import {
   digestOf,
@@ -66,7 +67,7 @@ export type Tokens = Record<Split, TokenFile>;
  * @throws {UserError} when a source cannot be read
  */
 export async function hashSources(sources: readonly string[]): Promise<string> {
-  const files = await expandSources(sources);
+  const { files } = await findDataFiles(sources);
   if (files.includes(STANDARD_INPUT)) return STANDARD_INPUT;
   return digestOf((await Promise.all(files.map(hashFile))).join("\n"));
 }

@@ -10,7 +10,8 @@ import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { END_OF_TEXT, GPT2_WORDS } from "./bpe_trainer.ts";
 import { inputError } from "./errors.ts";
-import { digestOf, isObject, MAX_JSON_BYTES, parseJson, readText, reasonOf, shown } from "./files.ts";
+import type { ModelConfig } from "./model_config.ts";
+import { digestOf, exists, isObject, MAX_JSON_BYTES, parseJson, readText, reasonOf, shown } from "./files.ts";
 
 /** Text to tokens and back. */
 export interface Tokenizer {
@@ -28,7 +29,7 @@ export interface Tokenizer {
 
 /** What we look at in a tokenizer.json. */
 interface TokenizerJson {
-  added_tokens?: { id: number; content: string }[];
+  added_tokens?: { id: number; content: string; special?: boolean }[];
   pre_tokenizer?: { type?: string; use_regex?: boolean; add_prefix_space?: boolean } | null;
   normalizer?: unknown;
   model?: { type?: string; vocab?: unknown };
@@ -39,12 +40,23 @@ const GPT2_ENTRIES = 50257;
 /**
  * Loads a tokenizer.json, or the one in a folder.
  *
+ * @param options `endOfText` is the id that the model's config.json names; left out, or where the tokenizer has no such
+ * entry, an entry of a usual name is taken
  * @throws {UserError} when there is none, or it has no end-of-text token
  */
-export async function loadTokenizer(path: string): Promise<Tokenizer> {
+export async function loadTokenizer(
+  path: string,
+  { endOfText: wanted }: { endOfText?: number } = {},
+): Promise<Tokenizer> {
   const file = (await Deno.stat(path).catch(() => undefined))?.isDirectory
     ? join(path, "tokenizer.json")
     : path;
+  if (file !== path && !await exists(file) && await exists(join(path, "vocab.json"))) {
+    throw inputError(
+      `Cannot read ${file}: no such file; where vocab.json and merges.txt stand, Python's transformers makes it: ` +
+        `AutoTokenizer.from_pretrained(${shown(path)}).save_pretrained(${shown(path)})`,
+    );
+  }
   const text = await readText(file, MAX_JSON_BYTES);
   const json = parseJson(text, file) as TokenizerJson;
   const entries = entriesOf(json, file);
@@ -58,10 +70,12 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     throw inputError(`Cannot use the tokenizer ${file} as it cannot encode: ${reasonOf(error)}`);
   }
   const vocabularySize = 1 + entries.values().reduce((highest, id) => Math.max(highest, id), -1);
-  const endOfText = entries.get(END_OF_TEXT) ?? entries.get("</s>") ?? entries.get("<eos>");
+  const named = wanted !== undefined && entries.values().some((id) => id === wanted) ? wanted : undefined;
+  const endOfText = named ?? entries.get(END_OF_TEXT) ?? entries.get("</s>") ?? entries.get("<eos>");
   if (endOfText === undefined) {
     throw inputError(
-      `Cannot use the tokenizer ${file} as it has no ${END_OF_TEXT}, </s> or <eos> to separate documents`,
+      `Cannot use the tokenizer ${file} as it has no ${END_OF_TEXT}, </s> or <eos> to separate documents, nor does a ` +
+        `config.json name another by eos_token_id`,
     );
   }
   const shared = {
@@ -69,17 +83,46 @@ export async function loadTokenizer(path: string): Promise<Tokenizer> {
     vocabularySize,
     endOfText,
     hash: digestOf(text),
-    decode: (tokens: Iterable<number>) => tokenizer.decode([...tokens]),
+    // As it is: no space is taken away before a full stop, and no token is left out.
+    decode: (tokens: Iterable<number>) => {
+      const ids = [...tokens];
+      const asIs = { clean_up_tokenization_spaces: false, skip_special_tokens: false };
+      return ids.length === 0 ? "" : tokenizer.decode(ids, asIs);
+    },
   };
   if (isGpt2(entries)) return { ...shared, encode: await gpt2Encoder() };
   return {
     ...shared,
-    encode: encoderOf(json, tokenizer, (json.added_tokens ?? []).map(({ content }) => content)),
+    encode: encoderOf(json, tokenizer),
   };
+}
+
+/** Share of a model's embedding rows that its tokenizer must have tokens for: the rest is padding. */
+const NAMED_ROWS = 0.8;
+
+/**
+ * Checks that a tokenizer can be the model's. A vocabulary may be padded, as 50,257 entries to 50,304.
+ *
+ * @param label what error messages call the model
+ * @throws {UserError} when it has more entries than the model has rows, or far fewer
+ */
+export function checkTokenizer(
+  { path, vocabularySize }: Tokenizer,
+  config: ModelConfig,
+  label: string,
+): void {
+  const rows = config.vocabularySize;
+  if (vocabularySize <= rows && vocabularySize >= NAMED_ROWS * rows) return;
+  throw inputError(
+    `Cannot use ${path} with ${label} as the model's vocabulary has ${rows} entries: ${vocabularySize}; it is not ` +
+      `the tokenizer that the model was trained with`,
+  );
 }
 
 /** Text in which most parts of a tokenizer have something to do. */
 const TRIAL = "The 12 quick brown foxes, it's said, jump\n\n  over a naïve café. 日本";
+/** Types of models that are known; old files name none and are BPE. */
+const MODELS: readonly unknown[] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
 /** Ids beyond this are a slip, and would ask for an embedding that nothing can hold. */
 const LARGEST_ID = 2 ** 24;
 
@@ -93,6 +136,13 @@ function entriesOf(json: TokenizerJson, file: string): Map<string, number> {
     throw inputError(`Cannot use the tokenizer ${file} as it has no model`);
   }
   const { type, vocab = {} } = json.model;
+  if (type !== undefined && !MODELS.includes(type)) {
+    throw inputError(
+      `Cannot use the tokenizer ${file} as its model's type must be one of ${MODELS.join(", ")}: ${
+        shown(type)
+      }`,
+    );
+  }
   // Unigram models list pieces with their scores; an id is a place in the list.
   const listed = type === "Unigram" && Array.isArray(vocab) && vocab.every(Array.isArray);
   if (!listed && !isObject(vocab)) {
@@ -139,18 +189,20 @@ async function gpt2Encoder(): Promise<Tokenizer["encode"]> {
   return (text) => encode(text, asText);
 }
 
-function encoderOf(
-  json: TokenizerJson,
-  tokenizer: HuggingFaceTokenizer,
-  special: string[],
-): Tokenizer["encode"] {
+function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer): Tokenizer["encode"] {
   const plain = (text: string): number[] => tokenizer.encode(text, { add_special_tokens: false }).ids;
   const { pre_tokenizer: pre, normalizer } = json;
   const byWords = pre?.type === "ByteLevel" && pre.use_regex !== false && !pre.add_prefix_space &&
     !normalizer;
   // Words are encoded one by one and remembered: merges never cross them, and text repeats its words.
-  const encodeWords = byWords ? cachedWords(plain) : plain;
-  const spelled = special.filter((token) => token.length > 1);
+  const words = byWords ? cachedWords(plain) : plain;
+  const added = json.added_tokens ?? [];
+  const spelled = added.filter(({ content, special }) => special !== false && content.length > 1)
+    .map(({ content }) => content);
+  // Tokens that were added and are not special are part of the text, and may hold several words.
+  const ordinary = added.filter(({ special }) => special === false).map(({ content }) => content);
+  const encodeWords = (text: string): number[] =>
+    (ordinary.some((token) => text.includes(token)) ? plain : words)(text);
   return (text) => {
     if (!spelled.some((token) => text.includes(token))) return encodeWords(text);
     // A special token's text is cut after its first character, so that neither half is recognised as special.

@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import project from "../deno.json" with { type: "json" };
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { createTuner, type Tuner } from "../kernels/core/tuner.ts";
-import { writeJson } from "./files.ts";
+import { readJson, writeJson } from "./files.ts";
 
 /** Seconds that a start may spend on measuring; what is left over is measured at the next. */
 const SECONDS = 5;
@@ -48,9 +48,10 @@ export async function openTuner(gpu: Gpu, folder: string | undefined = cacheFold
 
 async function readKnown(path: string): Promise<Map<string, string>> {
   try {
-    const json = JSON.parse(await Deno.readTextFile(path));
     return new Map(
-      Object.entries(json).filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+      Object.entries(await readJson(path) as object).filter((entry): entry is [string, string] =>
+        typeof entry[1] === "string"
+      ),
     );
   } catch {
     return new Map();

@@ -37,7 +37,9 @@ function spoilt(name: string, value: number): WritableTensor {
   return { name, shape: [3, 2], read: () => Promise.resolve(new Float32Array([0, 1, 2, 3, value, 5])) };
 }
 
-for (const prefix of ["", "transformer."]) {
+for (
+  const prefix of ["", "transformer.", "module.transformer.", "_orig_mod.module.transformer.", "module."]
+) {
   Deno.test(`weights are read by their bare names from a file with the prefix "${prefix}"`, async () => {
     await using folder = await temporaryFolder();
     await saved(folder.path, model(prefix));
@@ -61,6 +63,47 @@ Deno.test("mask buffers and a head that equals the embedding are passed over", a
   const weights = await openWeights(folder.path, CONFIG);
   await weights.verify();
   assertEquals(weights.parameters.length, 16);
+});
+
+Deno.test("an embedding that is stored as the head it is tied to is the embedding", async () => {
+  await using folder = await temporaryFolder();
+  const [embedding, ...rest] = model("transformer.");
+  await saved(folder.path, [{ ...embedding, name: "lm_head.weight" }, ...rest]);
+  for (const config of [CONFIG, { ...CONFIG, tied: false as const }]) {
+    const weights = await openWeights(folder.path, config);
+    assertEquals(await weights.read("wte.weight"), await embedding.read());
+  }
+});
+
+Deno.test("a model that does not tie its head must have one, equal to the embedding", async () => {
+  await using folder = await temporaryFolder();
+  await saved(folder.path, model());
+  const untied = { ...CONFIG, tied: false as const };
+  await assertRejects(() => openWeights(folder.path, untied), UserError, "lm_head.weight is missing");
+  await saved(folder.path, [...model(), counting("lm_head.weight", [3, 2])]);
+  await (await openWeights(folder.path, untied)).verify();
+});
+
+Deno.test("mask buffers of any type are passed over, and a parameter of such a type is refused when it is read", async () => {
+  await using folder = await temporaryFolder();
+  const path = await saved(folder.path, [...model(), counting("h.0.attn.bias", [1, 1, 2, 2])]);
+  const bytes = await Deno.readFile(path);
+  const length = Number(new DataView(bytes.buffer).getBigUint64(0, true));
+  const { __metadata__: _, ...header } = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+  const write = async (name: string, dtype: string, shape: number[]): Promise<void> => {
+    const changed = { ...header, [name]: { ...header[name], dtype, shape } };
+    const text = new TextEncoder().encode(JSON.stringify(changed));
+    const prefix = new Uint8Array(8);
+    new DataView(prefix.buffer).setBigUint64(0, BigInt(text.length), true);
+    await Deno.writeFile(path, new Uint8Array([...prefix, ...text, ...bytes.subarray(8 + length)]));
+  };
+  for (const [dtype, shape] of [["BOOL", [1, 1, 4, 4]], ["U8", [16]], ["I64", [2]]] as const) {
+    await write("h.0.attn.bias", dtype, [...shape]);
+    await (await openWeights(folder.path, CONFIG)).verify();
+  }
+  await write("ln_f.bias", "I32", [2]);
+  const weights = await openWeights(folder.path, CONFIG);
+  await assertRejects(() => weights.verify(), UserError, 'ln_f.bias must be of type F32, F16, BF16: "I32"');
 });
 
 /** The tensors of a file that does not fit, and the error after the file's path. */

@@ -1,8 +1,8 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { RecordBatchReader } from "apache-arrow";
 import { UserError } from "../../pipeline/errors.ts";
-import { openMetrics, readMetrics } from "../../pipeline/metrics.ts";
+import { createMetricsReader, openMetrics, readMetrics } from "../../pipeline/metrics.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -67,6 +67,46 @@ Deno.test("a file that is no metrics file is refused", async () => {
   const path = join(folder.path, "metrics.arrows");
   await Deno.writeFile(path, new Uint8Array(10_000));
   await assertRejects(() => openMetrics(path), UserError, "no metrics file");
+});
+
+Deno.test("a metrics file with any bit flipped is cut to the last batch before it, which is said", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const file = await openMetrics(path);
+  const ends: number[] = [];
+  for (let step = 1; step <= 3; step++) {
+    await file.append([metricRow(step)]);
+    ends.push((await Deno.stat(path)).size);
+  }
+  file.close();
+  const bytes = await Deno.readFile(path);
+  const flipped = join(folder.path, "flipped.arrows");
+  // Every seventh byte of the second batch.
+  for (let at = ends[0]; at < ends[1]; at += 7) {
+    const damaged = bytes.slice();
+    damaged[at] ^= 1 << at % 8;
+    await Deno.writeFile(flipped, damaged);
+    const reader = createMetricsReader(flipped);
+    assertEquals((await reader.read()).map(({ step }) => step), [1], `byte ${at}`);
+    const opened = await openMetrics(flipped, { phase: "sparse", step: 3 });
+    opened.close();
+    assertMatch(
+      opened.problem!,
+      /cut to the sparse phase's step 1, and the rows from there to .* step 3 are lost/,
+    );
+    assertEquals((await Deno.stat(flipped)).size, ends[0]);
+  }
+});
+
+Deno.test("a row of no phase ends the file", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "metrics.arrows");
+  const file = await openMetrics(path);
+  await file.append([metricRow(1)]);
+  await file.append([metricRow(2, { phase: null as never })]);
+  file.close();
+  const reader = createMetricsReader(path);
+  assertEquals([(await reader.read()).length, reader.damaged], [1, true]);
 });
 
 Deno.test("a run resumed within a batch of rows has the rows of one that was never killed", async () => {

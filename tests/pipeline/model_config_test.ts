@@ -1,6 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import {
+  isModelConfig,
   type ModelConfig,
   modelConfigToJson,
   parameterShapes,
@@ -40,6 +41,8 @@ const TINY: ModelConfig = {
   heads: 2,
   mlpWidth: 6,
   layerNormEpsilon: 1e-6,
+  endOfText: 6,
+  startOfText: 5,
   gate: { bias: 3, temperature: 0.5 },
 };
 
@@ -52,6 +55,8 @@ Deno.test("GPT-2's own config.json is read", () => {
     heads: 12,
     mlpWidth: 3072,
     layerNormEpsilon: 1e-5,
+    endOfText: 50256,
+    startOfText: 50256,
     gate: undefined,
   });
 });
@@ -109,6 +114,13 @@ Deno.test("what is written as JSON is read back", () => {
   }
 });
 
+Deno.test("the tokens that end and begin a text are those that config.json names, also in a padded vocabulary", () => {
+  const padded = parse({ vocab_size: 50304, eos_token_id: [50256, 50255], bos_token_id: null });
+  assertEquals([padded.endOfText, padded.startOfText], [50256, undefined]);
+  const json = modelConfigToJson(padded);
+  assertEquals([json.vocab_size, json.eos_token_id, json.bos_token_id], [50304, 50256, 50256]);
+});
+
 Deno.test("further fields of sparse_attention stand beside the gate and cannot replace it", () => {
   const json = modelConfigToJson(TINY, { open_fraction: 0.01, gate: "none" });
   assertEquals(json.sparse_attention, { open_fraction: 0.01, gate: TINY.gate });
@@ -121,9 +133,9 @@ const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
   [{ model_type: undefined }, `model_type must be "gpt2": undefined`],
   [
     { activation_function: "relu" },
-    `activation_function must be "gelu_new" or "gelu_pytorch_tanh": "relu"`,
+    `activation_function must be "gelu_new" or "gelu_pytorch_tanh" or "gelu_fast": "relu"`,
   ],
-  [{ tie_word_embeddings: false }, "tie_word_embeddings must be true: false"],
+  [{ tie_word_embeddings: "no" }, `tie_word_embeddings must be true or false: "no"`],
   [{ scale_attn_weights: false }, "scale_attn_weights must be true: false"],
   [{ scale_attn_by_inverse_layer_idx: true }, "scale_attn_by_inverse_layer_idx must be false: true"],
   [{ n_embd: 770 }, "n_embd must be a multiple of n_head, 12: 770"],
@@ -133,8 +145,15 @@ const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
   [{ n_positions: "1024" }, `n_positions must be a positive integer: "1024"`],
   [{ vocab_size: -1 }, "vocab_size must be a positive integer: -1"],
   [{ n_inner: 0 }, "n_inner must be a positive integer: 0"],
+  [{ n_layer: 2 ** 31 }, "its layers must be at most 4096: 2147483648"],
+  [{ vocab_size: 1e12 }, "its vocabularySize must be at most 16777216: 1000000000000"],
+  [
+    { vocab_size: 2 ** 24, n_embd: 528, n_head: 12 },
+    "a matrix of it must have at most 2147483648 elements: 16777216 × 528",
+  ],
   [{ layer_norm_epsilon: 0 }, "layer_norm_epsilon must be a positive number: 0"],
   [{ layer_norm_epsilon: Infinity }, "layer_norm_epsilon must be a positive number: null"],
+  [{ layer_norm_epsilon: 1e308 }, "layer_norm_epsilon must be a positive number: 1e+308"],
   [{ sparse_attention: null }, `${gate}: null`],
   [{ sparse_attention: {} }, `${gate}: {}`],
   [
@@ -154,6 +173,22 @@ for (const [changes, message] of UNSUPPORTED) {
     assertEquals(error.exitCode, 3);
   });
 }
+
+Deno.test("a run's model is one that can be, whatever its config.json holds", () => {
+  assertEquals(isModelConfig(TINY), true);
+  for (
+    const changes of [
+      { layers: 1e12 },
+      { layers: "2" },
+      { heads: 0 },
+      { width: undefined },
+      { layerNormEpsilon: null },
+      { gate: 1 },
+      { vocabularySize: 2 ** 24, width: 2 ** 17 },
+    ]
+  ) assertEquals(isModelConfig({ ...TINY, ...changes }), false, JSON.stringify(changes));
+  for (const value of [null, [], "x", 3]) assertEquals(isModelConfig(value), false);
+});
 
 Deno.test("a config.json that is missing, no JSON or no object is refused", async () => {
   await using folder = await temporaryFolder();

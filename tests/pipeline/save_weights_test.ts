@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../../pipeline/model_config.ts";
@@ -14,6 +14,8 @@ const CONFIG: ModelConfig = {
   heads: 1,
   mlpWidth: 3,
   layerNormEpsilon: 1e-5,
+  endOfText: 1,
+  startOfText: 0,
   gate: { bias: 3, temperature: 1 },
 };
 
@@ -51,7 +53,7 @@ for (const type of ["F32", "F16", "BF16"] as const) {
     const folder = `${temporary.path}/model`;
     const model = await modelOf(0.5, temporary.path);
     await saveModel(folder, { ...model, type, sparseAttention: { open_fraction: 0.01 } });
-    assertEquals(await namesIn(folder), ["config.json", "model.safetensors", "tokenizer.json"]);
+    assertEquals(await namesIn(folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
     assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
     const json = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
     assertEquals(json.architectures, ["GPT2LMHeadModel"]);
@@ -68,6 +70,19 @@ for (const type of ["F32", "F16", "BF16"] as const) {
   });
 }
 
+Deno.test("a model with gates says that other programs run it without them; one without gates needs no word", async () => {
+  await using temporary = await temporaryFolder();
+  const folder = `${temporary.path}/model`;
+  const model = await modelOf(0.5, temporary.path);
+  await saveModel(folder, model);
+  const readme = await Deno.readTextFile(`${folder}/README.md`);
+  assertMatch(readme, /transformers[^]*know nothing of the gates[^]*another loss/);
+  assertMatch(readme, /q · k \/ √D \+ 3,/);
+  const { gate: _, ...dense } = CONFIG;
+  await saveModel(folder, { ...model, config: dense });
+  assertEquals(await namesIn(folder), ["config.json", "model.safetensors", "tokenizer.json"]);
+});
+
 Deno.test("recommended settings are saved as sparsify.json", async () => {
   await using temporary = await temporaryFolder();
   const folder = `${temporary.path}/model`;
@@ -82,7 +97,7 @@ Deno.test("an older model is replaced, with every file of a model that was in it
   await Deno.writeTextFile(`${folder}/model.safetensors.index.json`, "stale");
   await saveModel(folder, await modelOf(2, temporary.path));
   assertEquals(await firstWeight(folder), 2);
-  assertEquals(await namesIn(folder), ["config.json", "model.safetensors", "tokenizer.json"]);
+  assertEquals(await namesIn(folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
 });
 
@@ -123,7 +138,7 @@ Deno.test("what a crash left in the middle of a save is cleared away by the next
   }
   await saveModel(folder, await modelOf(2, temporary.path));
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
-  assertEquals(await namesIn(folder), ["config.json", "model.safetensors", "tokenizer.json"]);
+  assertEquals(await namesIn(folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
   assertEquals(await firstWeight(folder), 2);
 });
 

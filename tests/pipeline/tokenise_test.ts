@@ -1,14 +1,25 @@
-import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { RecordBatchReader } from "apache-arrow";
 import { createBatches, IGNORED, sequentialBatches } from "../../pipeline/batches.ts";
 import { bpeTokenizerJson, byteCharacters, END_OF_TEXT, trainBpe } from "../../pipeline/bpe_trainer.ts";
+import { findDataFiles } from "../../pipeline/data_files.ts";
 import { readDocuments } from "../../pipeline/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { hashFile } from "../../pipeline/files.ts";
 import { splitOf, SPLITS, tokenise } from "../../pipeline/tokenise.ts";
 import { openTokenFile, writeTokenFile } from "../../pipeline/token_file.ts";
-import { loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { checkTokenizer, loadTokenizer } from "../../pipeline/tokenizer.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION } from "../support/tiny_model.ts";
 
@@ -98,6 +109,108 @@ Deno.test("a tokenizer that is missing, broken or without an end of text is refu
   await assertRejects(() => loadTokenizer(path), UserError, "to separate documents");
 });
 
+Deno.test("an added token that is not special is one token, also with spaces in it; a special one is spelled", async () => {
+  await using folder = await temporaryFolder();
+  const json = JSON.parse(await Deno.readTextFile(ENGLISH));
+  const options = { single_word: false, lstrip: false, rstrip: false, normalized: false };
+  json.added_tokens.push({ id: 4096, content: "<tool call>", special: false, ...options });
+  json.added_tokens.push({ id: 4097, content: "<|secret|>", special: true, ...options });
+  await Deno.writeTextFile(join(folder.path, "tokenizer.json"), JSON.stringify(json));
+  const tokenizer = await loadTokenizer(folder.path);
+  const text = "he said <tool call> and <|secret|> went";
+  const tokens = Array.from(tokenizer.encode(text));
+  assertEquals([tokens.includes(4096), tokens.includes(4097)], [true, false]);
+  assertEquals(tokenizer.decode(tokens), text);
+  const plain = await loadTokenizer(ENGLISH);
+  assertEquals(
+    Array.from(tokenizer.encode("he said and went")),
+    Array.from(plain.encode("he said and went")),
+  );
+});
+
+Deno.test("decoding gives back every space, before full stops and apostrophes too", async () => {
+  const tokenizer = await loadTokenizer(ENGLISH);
+  for (
+    const text of ["He said . And then , so ?", "the men 's boots", "he did n't go !", " ' quoted ' ", ""]
+  ) {
+    assertEquals(tokenizer.decode(Array.from(tokenizer.encode(text))), text);
+  }
+  assertNotEquals(tokenizer.decode(Array.from(tokenizer.encode(" ."))), ".");
+});
+
+Deno.test("the token that ends a text is the one that the model names, where the tokenizer has it", async () => {
+  const { endOfText } = await loadTokenizer(ENGLISH);
+  assertEquals((await loadTokenizer(ENGLISH, { endOfText: 7 })).endOfText, 7);
+  assertEquals((await loadTokenizer(ENGLISH, { endOfText: 4200 })).endOfText, endOfText);
+  await using folder = await temporaryFolder();
+  const json = JSON.parse(await Deno.readTextFile(ADDITION.tokenizer));
+  json.added_tokens[0].content = "<|end|>";
+  delete json.model.vocab[END_OF_TEXT];
+  const path = join(folder.path, "tokenizer.json");
+  await Deno.writeTextFile(path, JSON.stringify(json));
+  assertEquals((await loadTokenizer(path, { endOfText: 12 })).endOfText, 12);
+  await assertRejects(() => loadTokenizer(path), UserError, "nor does a config.json name another");
+});
+
+Deno.test("a tokenizer is not taken for a model's of another vocabulary, but for that of a padded one", async () => {
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const check = (vocabularySize: number) => () =>
+    checkTokenizer(tokenizer, { vocabularySize } as ModelConfig, "a model");
+  for (const size of [13, 16]) check(size)();
+  for (const size of [12, 17, 4096]) assertThrows(check(size), UserError, `has ${size} entries: 13`);
+});
+
+Deno.test("where only vocab.json and merges.txt are, the sentence says how to make a tokenizer.json", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.writeTextFile(join(folder.path, "vocab.json"), "{}");
+  await assertRejects(() => loadTokenizer(folder.path), UserError, "AutoTokenizer.from_pretrained(");
+});
+
+const BAD_ENTRIES: [what: string, vocab: unknown, message: RegExp][] = [
+  ["an id that is text", { a: "0" }, /the id of "a" must be a whole number from 0: "0"/],
+  ["a negative id", { a: -1 }, /the id of "a" must be a whole number from 0: -1/],
+  ["a fractional id", { a: 0.5 }, /the id of "a" must be a whole number from 0: 0\.5/],
+  ["a huge id", { a: 1e12 }, /the id of "a" must be at most 16777216: 1000000000000/],
+  ["a list for a vocabulary", ["a", "b"], /its vocabulary must be an object/],
+];
+
+for (const [what, vocab, message] of BAD_ENTRIES) {
+  Deno.test(`a tokenizer with ${what} is refused`, async () => {
+    await using folder = await temporaryFolder();
+    const json = bpeTokenizerJson(["a"], []) as { model: { vocab: unknown } };
+    json.model.vocab = vocab;
+    await Deno.writeTextFile(join(folder.path, "tokenizer.json"), JSON.stringify(json));
+    assertMatch((await assertRejects(() => loadTokenizer(folder.path), UserError)).message, message);
+  });
+}
+
+Deno.test("token files that are damaged are made anew, which is said; of standard input they cannot be", async () => {
+  await using folder = await temporaryFolder();
+  const data = join(folder.path, "text.txt");
+  await Deno.writeTextFile(data, "some words and more ".repeat(100));
+  const tokenizer = await loadTokenizer(ENGLISH);
+  const output = join(folder.path, "tokens");
+  const said: string[] = [];
+  const options = { sources: [data], tokenizer, folder: output, onDamage: (text: string) => said.push(text) };
+  const before = await hashFile((await tokenise(options)).train.name);
+  const damage = async (): Promise<void> => {
+    const path = join(output, "train.arrow");
+    const bytes = await Deno.readFile(path);
+    bytes[bytes.length >> 1] ^= 1;
+    await Deno.writeFile(path, bytes);
+  };
+  await damage();
+  assertEquals(await hashFile((await tokenise(options)).train.name), before);
+  assertEquals(said.length, 1);
+  assertStringIncludes(said[0], "train.arrow is damaged");
+  await tokenise(options);
+  assertEquals(said.length, 1, "whole files are used again");
+  // As standard input would have left them.
+  await tokenise({ ...options, hash: "-" });
+  await damage();
+  await assertRejects(() => tokenise({ ...options, hash: "-" }), UserError, "give the same text with --data");
+});
+
 Deno.test("documents come from text, gzip, JSONL and folders, in order", async () => {
   await using folder = await temporaryFolder();
   const write = (name: string, text: string) => Deno.writeTextFile(join(folder.path, name), text);
@@ -114,6 +227,101 @@ Deno.test("documents come from text, gzip, JSONL and folders, in order", async (
     "fourth",
   ]);
 });
+
+const DOCUMENTS = ["first", "second\nwith a line", "third"];
+const LINES = DOCUMENTS.map((text) => JSON.stringify({ text })).join("\n");
+const ARRAY = JSON.stringify(DOCUMENTS.map((text) => ({ text })), null, 2);
+
+for (
+  const [what, name, content] of [
+    ["JSON Lines called .json", "train.json", LINES],
+    ["JSON Lines called .JSONL", "TRAIN.JSONL", LINES],
+    [
+      "JSON Lines with a mark of byte order and CR LF",
+      "dos.jsonl",
+      "\uFEFF" + LINES.replaceAll("\n", "\r\n"),
+    ],
+    ["JSON Lines of no known ending", "data", LINES],
+    ["an array called .json", "array.json", ARRAY],
+    ["an array of no known ending", "array", ARRAY],
+    ["JSON Lines in gzip without its ending", "lines.jsonl", gzipSync(LINES)],
+    ["JSON Lines in two members of gzip", "two.jsonl.gz", [
+      gzipSync(LINES.slice(0, 20)),
+      gzipSync(LINES.slice(20)),
+    ]],
+  ] as [string, string, string | Uint8Array | Uint8Array[]][]
+) {
+  Deno.test(`${what} is read as documents, not as prose`, async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, name);
+    await Deno.writeFile(path, new Uint8Array(await new Blob([content].flat() as BlobPart[]).arrayBuffer()));
+    const documents = await Array.fromAsync(readDocuments([path]));
+    assertEquals(documents.map((document) => document.kind === "text" && document.text), DOCUMENTS);
+  });
+}
+
+Deno.test("text is text by its name, whatever it looks like, and what only begins like JSON is prose", async () => {
+  await using folder = await temporaryFolder();
+  for (
+    const [name, text] of [["a.txt", LINES], ["b.md", ARRAY], ["c", "[Illustration] {Once} upon a time"]]
+  ) {
+    const path = join(folder.path, name);
+    await Deno.writeTextFile(path, text);
+    const documents = await Array.fromAsync(readDocuments([path]));
+    assertEquals(documents, [{ kind: "text", text, last: true }]);
+  }
+  const path = join(folder.path, "settings.json");
+  await Deno.writeTextFile(path, JSON.stringify({ lr: 1 }, null, 2));
+  await assertRejects(
+    () => Array.fromAsync(readDocuments([path])),
+    UserError,
+    "must be JSON Lines, or an array",
+  );
+});
+
+Deno.test("a folder means its text: links once, no hidden files, no README, no configurations", async () => {
+  await using folder = await temporaryFolder();
+  const [data, elsewhere] = [join(folder.path, "data"), join(folder.path, "elsewhere")];
+  await Deno.mkdir(join(data, ".cache"), { recursive: true });
+  await Deno.mkdir(elsewhere);
+  const write = (path: string, text: string) => Deno.writeTextFile(path, text);
+  await write(join(data, "a.txt"), "a");
+  await write(join(data, "README.md"), "# A data set");
+  await write(join(data, "LICENSE.txt"), "MIT");
+  await write(join(data, ".hidden.txt"), "hidden");
+  await write(join(data, ".cache", "b.txt"), "cached");
+  await write(join(data, "config.json"), '{"text_column": "text"}');
+  await write(join(data, "train.json"), '{"text": "t"}\n');
+  await write(join(elsewhere, "linked.txt"), "linked");
+  await Deno.symlink(elsewhere, join(data, "link"));
+  await Deno.symlink(elsewhere, join(data, "link again"));
+  await Deno.symlink(join(elsewhere, "linked.txt"), join(data, "z.txt"));
+  await Deno.symlink(data, join(data, "loop"));
+  await Deno.symlink("nowhere.txt", join(data, "dangling.txt"));
+  const { files, leftOut } = await findDataFiles([data]);
+  const relativeTo = (paths: string[]) => paths.map((path) => path.slice(data.length + 1));
+  assertEquals(relativeTo(files), ["a.txt", "link/linked.txt", "train.json"]);
+  assertEquals(relativeTo(leftOut), [
+    ".cache",
+    ".hidden.txt",
+    "LICENSE.txt",
+    "README.md",
+    "config.json",
+    "dangling.txt",
+  ]);
+});
+
+for (const codec of ["zstd", "gzip", "brotli", "lz4"]) {
+  Deno.test(`a Parquet file compressed with ${codec} holds what one with snappy holds`, async () => {
+    const read = async (name: string) =>
+      (await Array.fromAsync(readDocuments([`${PARQUET}${name}.parquet`]))).map((document) =>
+        document.kind === "text" && document.text
+      );
+    const texts = await read(codec);
+    assertEquals(texts.length, 5);
+    assertEquals(texts, await read("snappy"));
+  });
+}
 
 const PARQUET = new URL("../fixtures/parquet/", import.meta.url).pathname;
 

@@ -45,8 +45,21 @@ export interface CommandResult {
   stderr: string;
 }
 
-/** Runs the command line as a process of its own; with `killAfter` it is killed after so many milliseconds. */
-export async function runMain(args: string[], options: { killAfter?: number } = {}): Promise<CommandResult> {
+/** How a command is run. */
+export interface CommandOptions {
+  /** Milliseconds after which it is killed. */
+  killAfter?: number;
+  /** A signal that is sent when standard error has come to hold this text. */
+  signal?: { when: string; send: Deno.Signal };
+  /** Module that is run, from the root. */
+  script?: string;
+  /** Further variables. */
+  env?: Record<string, string>;
+}
+
+/** Runs the command line as a process of its own. */
+export async function runMain(args: string[], options: CommandOptions = {}): Promise<CommandResult> {
+  const { script = "pipeline/main.ts", signal } = options;
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "run",
@@ -55,24 +68,43 @@ export async function runMain(args: string[], options: { killAfter?: number } = 
       "--allow-write",
       "--allow-env",
       "--allow-net=127.0.0.1",
-      `${ROOT}pipeline/main.ts`,
+      `${ROOT}${script}`,
       ...args,
     ],
     cwd: ROOT,
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" },
+    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp", ...options.env },
   }).spawn();
-  const timer = options.killAfter === undefined ? undefined : setTimeout(() => {
+  const send = (name: Deno.Signal): void => {
     try {
-      child.kill("SIGKILL");
+      child.kill(name);
     } catch {
       // It ended by itself in the meantime.
     }
-  }, options.killAfter);
-  const { code, stdout, stderr } = await child.output();
+  };
+  const timer = options.killAfter === undefined
+    ? undefined
+    : setTimeout(() => send("SIGKILL"), options.killAfter);
+  const read = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>, onText?: (all: string) => void) => {
+    let all = "";
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      all += text;
+      onText?.(all);
+    }
+    return all;
+  };
+  let sent = false;
+  const [{ code }, stdout, stderr] = await Promise.all([
+    child.status,
+    read(child.stdout),
+    read(child.stderr, (all) => {
+      if (!signal || sent || !all.includes(signal.when)) return;
+      sent = true;
+      send(signal.send);
+    }),
+  ]);
   clearTimeout(timer);
-  const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
-  return { code, stdout: decode(stdout), stderr: decode(stderr) };
+  return { code, stdout, stderr };
 }
