@@ -38,6 +38,8 @@ export interface Findings {
   failures: string[];
   /** Milliseconds of the slowest answer, and whose it was. */
   slowest: { milliseconds: number; what: string };
+  /** What else is to be told, instead of the slowest. */
+  note?: string;
 }
 
 /** Nothing checked yet. */
