@@ -5,6 +5,7 @@
  */
 import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
 import { tmpdir } from "node:os";
+import { fileURLToPath } from "node:url";
 import { diskFullError, EXIT, UserError } from "./errors.ts";
 import { storing } from "./files.ts";
 
@@ -83,6 +84,26 @@ export async function temporaryFolder(): Promise<AsyncDisposable & { path: strin
       await Deno.remove(path, { recursive: true });
     },
   };
+}
+
+/** The project's folder, in which `deno task` starts whatever it is told. */
+const PROJECT = fileURLToPath(new URL("..", import.meta.url)).replace(/[/\\]$/, "");
+
+/**
+ * The folder that the user stands in, where that is not the working folder: `deno task` starts in the project's and
+ * says in INIT_CWD where it was called.
+ */
+export function userFolder(
+  environment: (name: string) => string | undefined = Deno.env.get,
+  workingFolder: string = Deno.cwd(),
+): string | undefined {
+  const called = environment("INIT_CWD");
+  return called && workingFolder === PROJECT && called !== workingFolder ? called : undefined;
+}
+
+/** Whether standard error is a terminal whose last line can be written anew. */
+export function isInteractive(): boolean {
+  return Deno.stderr.isTerminal() && Deno.env.get("TERM") !== "dumb";
 }
 
 /** Writes to standard error, which may be a terminal that has been closed meanwhile. */

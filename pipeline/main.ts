@@ -8,7 +8,15 @@ import { join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/gpu.ts";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
-import { describeError, runCommand, stopSignal, temporaryFolder, writeError } from "./command_line.ts";
+import {
+  describeError,
+  isInteractive,
+  runCommand,
+  stopSignal,
+  temporaryFolder,
+  userFolder,
+  writeError,
+} from "./command_line.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate } from "./evaluate.ts";
@@ -60,7 +68,7 @@ const PURPOSES = {
 };
 
 function progressOf(settings: { quiet: boolean }): Progress {
-  const interactive = Deno.stderr.isTerminal();
+  const interactive = isInteractive();
   return createProgress({
     interactive,
     quiet: settings.quiet,
@@ -166,7 +174,7 @@ async function train<Summary extends object>(
 }
 
 async function sparsifyCommand(args: string[]): Promise<void> {
-  const parsed = parseCommand(SPARSIFY, args);
+  const parsed = parseCommand(SPARSIFY, args, userFolder());
   if (parsed.help) return console.log(helpText("sparsify", PURPOSES.sparsify, SPARSIFY, { runs: true }));
   const { settings, resumed } = await runSettings("sparsify", SPARSIFY, parsed);
   const model = await openRunModel(settings.model, settings.tokenizer);
@@ -196,7 +204,7 @@ async function sparsifyCommand(args: string[]): Promise<void> {
 }
 
 async function pretrainCommand(args: string[]): Promise<void> {
-  const parsed = parseCommand(PRETRAIN, args);
+  const parsed = parseCommand(PRETRAIN, args, userFolder());
   if (parsed.help) return console.log(helpText("pretrain", PURPOSES.pretrain, PRETRAIN, { runs: true }));
   const { settings, resumed } = await runSettings("pretrain", PRETRAIN, parsed);
   const { width, heads, layers, context, seed, tokenizer } = settings;
@@ -244,7 +252,7 @@ async function pretrainCommand(args: string[]): Promise<void> {
 }
 
 async function evaluateCommand(args: string[]): Promise<void> {
-  const parsed = parseCommand(EVALUATE, args);
+  const parsed = parseCommand(EVALUATE, args, userFolder());
   if (parsed.help) return console.log(helpText("evaluate", PURPOSES.evaluate, EVALUATE, { runs: false }));
   const settings = await resolveSettings(EVALUATE, parsed);
   const { batch, model } = settings;
@@ -298,7 +306,7 @@ async function evaluateCommand(args: string[]): Promise<void> {
 }
 
 async function trainTokenizerCommand(args: string[]): Promise<void> {
-  const parsed = parseCommand(TRAIN_TOKENIZER, args);
+  const parsed = parseCommand(TRAIN_TOKENIZER, args, userFolder());
   if (parsed.help) {
     return console.log(
       helpText("train-tokenizer", PURPOSES["train-tokenizer"], TRAIN_TOKENIZER, { runs: false }),

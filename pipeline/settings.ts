@@ -20,7 +20,7 @@ interface Common {
 /** One setting: what kind of value it takes, its default and its line in `--help`. */
 export type Setting =
   | (Common & { kind: "path" | "name"; value: string | undefined; placeholder: string })
-  | (Common & { kind: "paths"; value: readonly string[]; placeholder: string })
+  | (Common & { kind: "paths" | "names"; value: readonly string[]; placeholder: string })
   | (Common & {
     kind: "number";
     value: number;
@@ -47,7 +47,7 @@ export type SettingsTable = Record<string, Setting>;
 type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V }
   ? V extends string ? string
   : string | undefined
-  : S extends { kind: "paths" } ? string[]
+  : S extends { kind: "paths" | "names" } ? string[]
   : S extends { kind: "number" } ? number
   : S extends { kind: "numberOrAuto" } ? number | "auto"
   : S extends { kind: "choice"; choices: readonly (infer C)[] } ? C
@@ -349,6 +349,8 @@ export interface ParsedCommand<Table extends SettingsTable> {
   given: Partial<SettingsOf<Table>>;
   /** Value of `--config`. */
   config: string | undefined;
+  /** Folder that relative paths are taken from, where it is another than the working folder. */
+  folder?: string;
   /** Value of `--resume`. */
   resume: string | undefined;
 }
@@ -361,15 +363,17 @@ const specialFlags = (table: SettingsTable): string[] => "runs" in table ? ["con
 /**
  * Parses a command's arguments against its table.
  *
+ * @param folder that relative paths are taken from; left out: the working folder
  * @throws {UserError} on an unknown flag, a missing or bad value: one line, naming the flag
  */
 export function parseCommand<const Table extends SettingsTable>(
   table: Table,
   args: string[],
+  folder?: string,
 ): ParsedCommand<Table> {
   const flags = new Map(Object.keys(table).map((name) => [kebab(name), name]));
   const booleans = [...flags].filter(([, name]) => table[name].kind === "flag").map(([key]) => key);
-  const lists = [...flags].filter(([, name]) => table[name].kind === "paths").map(([key]) => key);
+  const lists = [...flags].filter(([, name]) => isList(table[name])).map(([key]) => key);
   const special = specialFlags(table);
   const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
   const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`)];
@@ -389,15 +393,18 @@ export function parseCommand<const Table extends SettingsTable>(
   });
   const given: Record<string, unknown> = {};
   for (const [key, name] of flags) {
-    if (parsed[key] !== undefined) given[name] = parseValue(`--${key}`, table[name], parsed[key]);
+    if (parsed[key] === undefined) continue;
+    given[name] = fromFolder(table[name], parseValue(`--${key}`, table[name], parsed[key]), folder);
   }
   for (const key of special) {
     if (parsed[key] === "") throw usageError(`Cannot use --${key} as it needs a value`);
   }
+  const config = parsed.config as string | undefined;
   return {
     help: parsed.help === true,
     given: given as Partial<SettingsOf<Table>>,
-    config: parsed.config as string | undefined,
+    config: config && folder !== undefined && !isAbsolute(config) ? join(folder, config) : config,
+    folder,
     resume: parsed.resume as string | undefined,
   };
 }
@@ -440,11 +447,12 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
     case "path":
     case "name":
       return isText ? value : fail("a " + setting.kind);
+    case "names":
     case "paths": {
       const list = Array.isArray(value) ? value : [value];
       return list.length > 0 && list.every((item) => typeof item === "string" && item)
         ? list
-        : fail("a path");
+        : fail(`a ${setting.kind.slice(0, -1)}`);
     }
     case "choice":
       return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
@@ -490,6 +498,17 @@ function editDistance(a: string, b: string): number {
   return row[b.length];
 }
 
+const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "names";
+
+/** A value of a setting, its paths taken from a folder where they are relative. */
+function fromFolder(setting: Setting, value: unknown, folder: string | undefined): unknown {
+  if (folder === undefined) return value;
+  const resolve = (path: string): string =>
+    isAbsolute(path) || path === STANDARD_INPUT ? path : join(folder, path);
+  if (setting.kind === "path") return resolve(value as string);
+  return setting.kind === "paths" ? (value as string[]).map(resolve) : value;
+}
+
 /**
  * Reads settings from a JSON file, with the names of the table as keys.
  *
@@ -510,13 +529,8 @@ export async function readSettingsFile<const Table extends SettingsTable>(
     if (!Object.hasOwn(table, name)) {
       throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
     }
-    const setting = table[name];
-    const checked = parseValue(`${name} in ${path}`, setting, value);
-    const resolve = (item: string): string =>
-      relativeTo === undefined || isAbsolute(item) || item === STANDARD_INPUT ? item : join(relativeTo, item);
-    if (setting.kind === "path") settings[name] = resolve(checked as string);
-    else if (setting.kind === "paths") settings[name] = (checked as string[]).map(resolve);
-    else settings[name] = checked;
+    const checked = parseValue(`${name} in ${path}`, table[name], value);
+    settings[name] = fromFolder(table[name], checked, relativeTo);
   }
   return settings as Partial<SettingsOf<Table>>;
 }
@@ -528,10 +542,10 @@ export async function readSettingsFile<const Table extends SettingsTable>(
  */
 export async function resolveSettings<const Table extends SettingsTable>(
   table: Table,
-  { given, config }: Pick<ParsedCommand<Table>, "given" | "config">,
+  { given, config, folder }: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
 ): Promise<SettingsOf<Table>> {
   const defaults = defaultsOf(table);
-  const file = config ? await readSettingsFile(table, config) : {};
+  const file = config ? await readSettingsFile(table, config, folder) : {};
   const chosen = { ...defaults, ...file, ...given } as SettingsOf<Table> & { model?: string };
   const settings = { ...defaults, ...await recommended(table, chosen.model), ...file, ...given };
   checkOrder(table, settings);
@@ -632,7 +646,7 @@ export function helpText(
       : setting.kind === "choice"
       ? "TYPE"
       : "N";
-    const shown = setting.kind === "paths" ? undefined : setting.value;
+    const shown = isList(setting) ? undefined : setting.value;
     line(setting.group, `--${key} ${placeholder}`, setting.help + (shown === undefined ? "" : ` (${shown})`));
   }
   line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");

@@ -237,7 +237,7 @@ async function tokenizerOf(run: RunView, roots: readonly string[]): Promise<Toke
     }
   }
   await checkReadable(path, MAX_JSON_BYTES, roots);
-  return await usable(`${run.name}'s tokenizer`, () => loadTokenizer(path));
+  return await usable(`${run.name}'s tokenizer`, () => loadTokenizer(path, run.config?.model.config));
 }
 
 /** The run's weights: the finished model's, else the newest checkpoint's; or the dense model that it began with. */

@@ -5,7 +5,7 @@
  * @module
  */
 import { constants, setPriority } from "node:os";
-import { runCommand, stopSignal } from "../pipeline/command_line.ts";
+import { runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { helpText, parseCommand, resolveSettings } from "../pipeline/settings.ts";
 import { surviveFaults } from "./fault_log.ts";
@@ -16,7 +16,7 @@ import { SERVE } from "./settings.ts";
 const SHORTEST_TOKEN = 16;
 
 async function serve(args: string[]): Promise<void> {
-  const parsed = parseCommand(SERVE, args);
+  const parsed = parseCommand(SERVE, args, userFolder());
   if (parsed.help) {
     console.log(
       helpText("serve", "Shows a folder of runs in the browser and over HTTP.", SERVE, { runs: false }),

@@ -26,7 +26,7 @@ export const SERVE = {
     group: "Server",
   },
   allowHost: {
-    kind: "paths",
+    kind: "names",
     value: [],
     placeholder: "NAME",
     help: "name that the server may be asked by, as behind a proxy; repeatable",

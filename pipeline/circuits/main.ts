@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { runCommand, writeError } from "../command_line.ts";
+import { isInteractive, runCommand, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
@@ -239,12 +239,12 @@ async function save(
 }
 
 async function circuitsCommand(args: string[]): Promise<void> {
-  const parsed = parseCommand(CIRCUITS, args);
+  const parsed = parseCommand(CIRCUITS, args, userFolder());
   if (parsed.help) return console.log(helpText("circuits", PURPOSE, CIRCUITS, { runs: false }));
   const settings = await resolveSettings(CIRCUITS, parsed);
   const jobs = jobsOf(settings);
   const progress = createProgress({
-    interactive: Deno.stderr.isTerminal(),
+    interactive: isInteractive(),
     quiet: settings.quiet,
     columns: () => Deno.consoleSize().columns,
     write: writeError,
