@@ -7,7 +7,7 @@ import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { diskFullError, EXIT, UserError } from "./errors.ts";
-import { storing } from "./files.ts";
+import { reasonOf, storing } from "./files.ts";
 
 /**
  * 128 + SIGPIPE, as shells report a process that wrote to a closed pipe: 0 would call an unfinished run a finished one.
@@ -22,10 +22,15 @@ export function describeError(thrown: unknown): { exitCode: number; message: str
   if (error instanceof UserError) return { exitCode: error.exitCode, message: error.message };
   if (error instanceof AdapterError) return { exitCode: EXIT.adapter, message: error.message };
   if (error instanceof DeviceError) return { exitCode: EXIT.device, message: error.message };
-  // Only one line is shown, and the hint belongs on it.
-  const [message] = (error instanceof Error ? `${error.name}: ${error.message}` : String(error)).split("\n");
-  const hint = FROM_SYSTEM.test(message) ? "--debug shows where" : "this is a bug; --debug shows where";
-  return { exitCode: 1, message: `${message} (${hint})` };
+  const text = error instanceof Error ? error.message : String(error);
+  if (error instanceof Error && FROM_SYSTEM.test(text)) {
+    return {
+      exitCode: EXIT.device,
+      message: `Cannot go on as the system refused something: ${reasonOf(error)}`,
+    };
+  }
+  const name = error instanceof Error ? `${error.name}: ` : "";
+  return { exitCode: 1, message: `${name}${text} (this is a bug; --debug shows where)` };
 }
 
 /**
@@ -43,7 +48,7 @@ export async function runCommand(
     // The reader of a pipe may leave when it has seen enough.
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(BROKEN_PIPE);
     const { exitCode, message } = describeError(error);
-    console.error(`error: ${debug ? message : message.split("\n")[0]}`);
+    console.error(`error: ${debug ? message : message.replace(/\s*\n\s*/g, " ")}`);
     if (debug) console.error(error);
     Deno.exit(exitCode);
   }
@@ -52,7 +57,21 @@ export async function runCommand(
 /** What asks a process to end: Ctrl-C, whoever manages it, and the terminal that is closed. */
 const STOP_SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT", "SIGBREAK"]
+  : hangUpIsIgnored()
+  ? ["SIGINT", "SIGTERM"]
   : ["SIGINT", "SIGTERM", "SIGHUP"];
+
+/** Whether the process was started to outlive its terminal, as by nohup. Linux tells; elsewhere it is not known. */
+function hangUpIsIgnored(): boolean {
+  if (Deno.build.os !== "linux") return false;
+  try {
+    const [, mask] = /^SigIgn:\s*([0-9a-f]+)/m.exec(Deno.readTextFileSync("/proc/self/status")) ?? [];
+    // Signal n is bit n − 1; SIGHUP is 1.
+    return (Number.parseInt(mask.slice(-1), 16) & 1) === 1;
+  } catch {
+    return false;
+  }
+}
 
 /** Aborts on the first Ctrl-C, termination or hang-up; a second one ends the process at once. */
 export function stopSignal(onStop: () => void): AbortSignal {
@@ -104,6 +123,15 @@ export function userFolder(
 /** Whether standard error is a terminal whose last line can be written anew. */
 export function isInteractive(): boolean {
   return Deno.stderr.isTerminal() && Deno.env.get("TERM") !== "dumb";
+}
+
+/** Columns of the terminal; 100 where there is none, or it has been closed meanwhile. */
+export function terminalColumns(): number {
+  try {
+    return Deno.consoleSize().columns;
+  } catch {
+    return 100;
+  }
 }
 
 /** Writes to standard error, which may be a terminal that has been closed meanwhile. */

@@ -11,7 +11,7 @@ import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { findDataFiles, HEAD_BYTES, jsonFormatOf, STANDARD_INPUT } from "./data_files.ts";
 import { inputError } from "./errors.ts";
-import { openRegular, parseJson, reasonOf } from "./files.ts";
+import { openRegular, parseJson, readAt, reasonOf, streamRegular } from "./files.ts";
 
 /** A piece of a document of running text. */
 export interface TextPiece {
@@ -60,7 +60,7 @@ type Bytes = ReadableStream<Uint8Array<ArrayBuffer>>;
 
 /** Opens a source, takes its compression off, and tells what it holds. */
 async function openData(source: string): Promise<{ format: Format; bytes: Bytes }> {
-  const raw = source === STANDARD_INPUT ? await standardInput() : (await openRegular(source)).file.readable;
+  const raw = source === STANDARD_INPUT ? await standardInput() : await streamRegular(source);
   try {
     let opened = await peek(raw, 4);
     const zipped = opened.head[0] === 0x1f && opened.head[1] === 0x8b;
@@ -247,17 +247,20 @@ function documentOf(value: Record<string, unknown> | null, where: string): TextP
 async function* readParquet(source: string): AsyncGenerator<TextPiece | Example> {
   const { file: opened, size } = await openRegular(source);
   using file = opened;
+  // The reader asks for several parts at once, and a file has one place where it is read.
+  let turn: Promise<unknown> = Promise.resolve();
+  let ended = false;
   const buffer = {
     byteLength: size,
-    async slice(start: number, end = size): Promise<ArrayBuffer> {
-      await file.seek(start, Deno.SeekMode.Start);
-      const bytes = new Uint8Array(end - start);
-      for (let at = 0; at < bytes.length;) {
-        const count = await file.read(bytes.subarray(at));
-        if (count === null) throw new Error("the file is cut short");
-        at += count;
-      }
-      return bytes.buffer;
+    slice(start: number, end = size): Promise<ArrayBuffer> {
+      const part = turn.then(async () => {
+        const inside = !ended && start <= end && end <= size;
+        const bytes = inside ? await readAt(file, start, end - start) : undefined;
+        if (!bytes) throw new Error("the file is cut short");
+        return bytes.buffer;
+      });
+      turn = part.catch(() => {});
+      return part;
     },
   };
   try {
@@ -282,5 +285,9 @@ async function* readParquet(source: string): AsyncGenerator<TextPiece | Example>
   } catch (error) {
     if ((error as Error).name === "UserError") throw error;
     throw inputError(`Cannot read ${source} as a Parquet file: ${reasonOf(error)}`);
+  } finally {
+    // Parts may still be on their way, and the file is closed behind them.
+    ended = true;
+    await turn;
   }
 }

@@ -16,16 +16,19 @@ export const TEMPORARY = ".partial";
 /** Bytes of the largest file of JSON that is read: a tokenizer.json of 260,000 entries has 33 MB. */
 export const MAX_JSON_BYTES = 128 << 20;
 
+/** Bytes of a stream's pieces. */
+const PIECE_BYTES = 1 << 18;
+
 /** Bytes of the JSON files that a run writes, and of the configurations that it reads, at most. */
 export const MAX_SMALL_JSON_BYTES = 8 << 20;
 
 /** Why the system refused something, in a few words. */
 export function reasonOf(error: unknown): string {
-  if (error instanceof Deno.errors.NotFound) return "no such file";
+  if (error instanceof Deno.errors.NotFound) return "no such file or folder";
   if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.FilesystemLoop) return "a loop of links";
   const message = error instanceof Error ? error.message : String(error);
-  return message.split("\n")[0].replace(/ \(os error \d+\).*$/, "");
+  return message.split("\n")[0].replace(/ \(os error \d+\)/, "");
 }
 
 /** What stands at a path that is no regular file. */
@@ -53,6 +56,35 @@ export async function openRegular(path: string): Promise<{ file: Deno.FsFile; si
     if (error instanceof UserError) throw error;
     throw inputError(`Cannot read ${path}: ${reasonOf(error)}`, { cause: error });
   }
+}
+
+/**
+ * A regular file's bytes as a stream, as many as it has now: some files of the system never end, and one that grows is
+ * taken as it is.
+ *
+ * @throws {UserError} when it is none, or cannot be read
+ */
+export async function streamRegular(path: string): Promise<ReadableStream<Uint8Array<ArrayBuffer>>> {
+  const { file, size } = await openRegular(path);
+  let at = 0;
+  return new ReadableStream({
+    async pull(controller) {
+      const bytes = new Uint8Array(Math.min(PIECE_BYTES, size - at));
+      try {
+        const count = bytes.length === 0 ? null : await file.read(bytes);
+        if (count !== null) {
+          at += count;
+          return controller.enqueue(bytes.subarray(0, count));
+        }
+      } catch (error) {
+        file.close();
+        throw inputError(`Cannot read ${path}: ${reasonOf(error)}`, { cause: error });
+      }
+      file.close();
+      controller.close();
+    },
+    cancel: () => file.close(),
+  });
 }
 
 /**
@@ -155,7 +187,7 @@ export async function writeAtomically(
   write: (file: Deno.FsFile) => Promise<void>,
 ): Promise<void> {
   const temporary = path + TEMPORARY;
-  await storing(path, async () => {
+  await storing(temporary, async () => {
     // What a killed process left is ours to replace. A link is not followed, and nothing else is overwritten.
     const left = await Deno.lstat(temporary).catch(() => undefined);
     if (left?.isFile || left?.isSymlink) await Deno.remove(temporary);
@@ -168,6 +200,25 @@ export async function writeAtomically(
       throw error;
     }
     await Deno.rename(temporary, path);
+    await syncFolder(dirname(path));
+  });
+}
+
+/**
+ * Writes a file that is not there yet.
+ *
+ * @throws {UserError} when something is there, which is left as it is, or the system refuses
+ */
+export async function writeNew(path: string, bytes: Uint8Array): Promise<void> {
+  await storing(path, async () => {
+    using file = await Deno.open(path, { write: true, createNew: true });
+    try {
+      await writeAll(file, bytes);
+      await file.sync();
+    } catch (error) {
+      await Deno.remove(path);
+      throw error;
+    }
     await syncFolder(dirname(path));
   });
 }
@@ -210,8 +261,7 @@ export function digestOf(content: Uint8Array | string): string {
  */
 export async function hashFile(path: string): Promise<string> {
   const hash = sha256();
-  const { file } = await openRegular(path);
-  for await (const chunk of file.readable) hash.update(chunk);
+  for await (const chunk of await streamRegular(path)) hash.update(chunk);
   return hash.digest("hex");
 }
 

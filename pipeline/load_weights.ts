@@ -93,7 +93,8 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
       }
     },
     async hash() {
-      const hashes = await Promise.all(file.files.map(hashFile));
+      const hashes: string[] = [];
+      for (const path of file.files) hashes.push(await hashFile(path));
       if (hashes.length === 1) return hashes[0];
       const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(hashes.join("\n")));
       return new Uint8Array(digest).toHex();

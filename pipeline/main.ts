@@ -14,13 +14,14 @@ import {
   runCommand,
   stopSignal,
   temporaryFolder,
+  terminalColumns,
   userFolder,
   writeError,
 } from "./command_line.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate } from "./evaluate.ts";
-import { exists, writeAll, writeAtomically, writeJson } from "./files.ts";
+import { exists, writeJson, writeNew } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
 import { type MemorySettings, whatToLower } from "./memory_budget.ts";
@@ -72,7 +73,7 @@ function progressOf(settings: { quiet: boolean }): Progress {
   return createProgress({
     interactive,
     quiet: settings.quiet,
-    columns: () => interactive ? Deno.consoleSize().columns : 100,
+    columns: terminalColumns,
     write: writeError,
   });
 }
@@ -319,9 +320,11 @@ async function trainTokenizerCommand(args: string[]): Promise<void> {
       yield document.kind === "text" ? document.text : document.prompt + document.completion;
     }
   }
-  const path = await exists(output) && (await Deno.stat(output)).isDirectory
-    ? join(output, "tokenizer.json")
-    : output;
+  const info = await Deno.stat(output).catch(() => undefined);
+  const path = info?.isDirectory ? join(output, "tokenizer.json") : output;
+  if (await exists(path)) {
+    throw usageError(`Cannot write ${path} as it is there, and would be lost: use another --output`);
+  }
   const tokenizer = await trainBpe(texts(), { vocabularySize: vocabulary }) as {
     model: { vocab: Record<string, number> };
   };
@@ -331,8 +334,7 @@ async function trainTokenizerCommand(args: string[]): Promise<void> {
       `Cannot train ${vocabulary} entries as the text has no more pairs that occur twice: ${entries}`,
     );
   }
-  const bytes = new TextEncoder().encode(JSON.stringify(tokenizer) + "\n");
-  await writeAtomically(path, (file) => writeAll(file, bytes));
+  await writeNew(path, new TextEncoder().encode(JSON.stringify(tokenizer) + "\n"));
   console.log(`${entries} entries: ${path}`);
 }
 

@@ -8,7 +8,7 @@ import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl } from "./control.ts";
-import { findDataFiles } from "./data_files.ts";
+import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
 import { inputError } from "./errors.ts";
 import { exists, MAX_JSON_BYTES, readBytes, storing, writeAll, writeAtomically } from "./files.ts";
 import { checkWindows } from "./batches.ts";
@@ -297,7 +297,13 @@ function checkUnchanged(
   if (before.tokenizer.hash !== tokenizer.hash) {
     throw inputError(`Cannot resume ${name} as its tokenizer ${tokenizer.path} has changed since it began`);
   }
-  if (before.data?.hash === data.hash) return;
+  if (before.data?.hash === data.hash) {
+    if (data.hash !== STANDARD_INPUT || !dataGiven) return;
+    throw inputError(
+      `Cannot resume ${name} with --data - as it was read from there when it began, and cannot be compared: leave ` +
+        `--data out to go on with what was read`,
+    );
+  }
   const paths = settings.data.join(", ");
   if (!dataGiven) {
     const flags = settings.data.map((path) => `--data ${path}`).join(" ");

@@ -22,7 +22,7 @@
  */
 import { join } from "node:path";
 import { diskFullError, inputError, usageError, UserError } from "./errors.ts";
-import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn } from "./files.ts";
+import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn, storing } from "./files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
 
 /** Paths of a run. */
@@ -57,17 +57,20 @@ const MARK = ".start";
 /** What the mark says of the folder itself. */
 const MADE = "A run was about to begin in this folder, which was made for it.\n";
 const FOUND = "A run was about to begin in this folder, which was found empty.\n";
-/** What a start writes. */
+/** All that a folder holds in which a start was broken off before its config.json stood. */
+const BEFORE_CONFIG = [MARK, LOCK, "config.json.partial"];
+/** What a start writes into a folder that held nothing; config.json goes last, since a run is told by it. */
 const OF_A_START: OwnNames = [
-  /^(config|tokenizer|state|control|slack)\.json(\.partial)?$/,
+  /^(tokenizer|state|control|slack)\.json(\.partial)?$/,
   /^metrics\.arrows(\.partial)?$/,
+  /^(circuits\.(json|html)|summary\.json|(edges|curve)\.arrow)(\.partial)?$/,
   {
     folder: "tokens",
     names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
   },
   {
     folder: "dense",
-    names: [/^(config|tokenizer)\.json(\.partial)?$/, /^model.*\.safetensors(\.index\.json)?$/],
+    names: [/^config\.json(\.partial)?$/, /\.safetensors$/, "model.safetensors.index.json"],
   },
   { folder: "checkpoints", names: [] },
 ];
@@ -116,22 +119,20 @@ export async function checkRunIsNew(runs: string, name: string): Promise<void> {
   const info = await Deno.lstat(path).catch(() => undefined);
   if (!info) return;
   if (info.isDirectory) {
-    const names = (await Array.fromAsync(Deno.readDir(path))).map((entry) => entry.name);
-    if (names.length === 0) return;
-    if (names.includes(MARK) && !names.includes("config.json")) return;
-    if (await isRun(path)) {
-      throw usageError(
-        `Cannot create run ${name} as ${path} is there: go on with it by --resume ${name}, or use another --name`,
-      );
+    const entries = await Array.fromAsync(Deno.readDir(path)).catch((error) => {
+      throw usageError(`Cannot create run ${name} as ${path} cannot be read: ${reasonOf(error)}`);
+    });
+    // Nothing of these is lost when a run begins there.
+    if (entries.every((entry) => entry.isFile && BEFORE_CONFIG.includes(entry.name))) return;
+    const config = await readRunConfig(join(path, "config.json")).catch(() => undefined);
+    if (config) {
+      const goOn = config.command === "circuits" ? "" : `go on with it by --resume ${name}, or `;
+      throw usageError(`Cannot create run ${name} as ${path} is there: ${goOn}use another --name`);
     }
   }
   throw usageError(
     `Cannot create run ${name} as ${path} is there and holds no run: nothing in it was touched; use another --name`,
   );
-}
-
-async function isRun(path: string): Promise<boolean> {
-  return await readRunConfig(join(path, "config.json")).then(() => true, () => false);
 }
 
 /**
@@ -166,15 +167,18 @@ async function startIn(runs: string, name: string, made: boolean): Promise<NewRu
   try {
     await Deno.writeTextFile(mark, made ? MADE : FOUND, { createNew: true });
   } catch (error) {
-    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    if (!(error instanceof Deno.errors.AlreadyExists)) {
+      if (made) await removeOwn(path, [MARK]);
+      throw error;
+    }
     ours = await readText(mark, 1024) === MADE;
   }
   const folder = await lock(name, path);
   // Another process may have begun it since it was looked at.
-  if (await exists(folder.config)) {
+  await checkRunIsNew(runs, name).catch((error) => {
     folder.release();
-    throw usageError(`Cannot create run ${name} as another process has just begun it: use another --name`);
-  }
+    throw error;
+  });
   return {
     ...folder,
     async begin(config) {
@@ -183,8 +187,11 @@ async function startIn(runs: string, name: string, made: boolean): Promise<NewRu
     },
     async abandon() {
       await removeOwn(path, OF_A_START, { keepFolder: true });
-      folder.release();
+      await removeOwn(path, [/^config\.json(\.partial)?$/], { keepFolder: true });
+      // While it is locked, so that nobody else begins in what is being removed; Windows removes no open file.
+      if (Deno.build.os === "windows") folder.release();
       await removeOwn(path, [LOCK, MARK], { keepFolder: !ours });
+      folder.release();
     },
   };
 }
@@ -234,7 +241,14 @@ async function lock(name: string, path: string): Promise<RunFolder> {
   if (found && !found.isFile) {
     throw inputError(`Cannot write run ${name} as ${lockPath} must be a file: it is ${kindOf(found)}`);
   }
-  const file = Deno.openSync(lockPath, { create: true, write: true });
+  for (const own of ["checkpoints", "tokens", "model", "dense", "metrics.arrows"]) {
+    // What is written there would go elsewhere.
+    const info = await Deno.lstat(join(path, own)).catch(() => undefined);
+    if (info?.isSymlink) {
+      throw inputError(`Cannot write run ${name} as ${join(path, own)} is a link, which is not followed`);
+    }
+  }
+  const file = await storing(lockPath, () => Deno.open(lockPath, { create: true, write: true }));
   for (let attempt = 1; !file.tryLockSync(true); attempt++) {
     // Whoever asks whether a process is at it holds the lock for an instant.
     if (attempt === LOCK_ATTEMPTS) {
@@ -242,6 +256,12 @@ async function lock(name: string, path: string): Promise<RunFolder> {
       throw inputError(`Cannot write run ${name} as another process is writing it`);
     }
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+  }
+  // The process that had it before may have removed the folder meanwhile, and the lock with it.
+  const [locked, there] = [await file.stat(), await Deno.stat(lockPath).catch(() => undefined)];
+  if (there?.ino !== locked.ino || there?.dev !== locked.dev) {
+    file.close();
+    throw inputError(`Cannot write run ${name} as another process has just removed it: try again`);
   }
   let held = true;
   return {

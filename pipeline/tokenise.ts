@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { extname, join } from "node:path";
 import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
 import { type Example, readDocuments } from "./documents.ts";
 import { inputError, UserError } from "./errors.ts";
@@ -69,7 +69,10 @@ export type Tokens = Record<Split, TokenFile>;
 export async function hashSources(sources: readonly string[]): Promise<string> {
   const { files } = await findDataFiles(sources);
   if (files.includes(STANDARD_INPUT)) return STANDARD_INPUT;
-  return digestOf((await Promise.all(files.map(hashFile))).join("\n"));
+  const hashes: string[] = [];
+  // One after the other: a folder may have more files than a process may open. An ending says how a file is read.
+  for (const file of files) hashes.push(`${await hashFile(file)} ${extname(file).toLowerCase()}`);
+  return digestOf(hashes.join("\n"));
 }
 
 /**

@@ -64,7 +64,8 @@ export async function loadTokenizer(
   try {
     tokenizer = new HuggingFaceTokenizer(json as Record<string, unknown>, {});
     // What is wrong with merges, normalizers and decoders shows itself only when they are used.
-    const { ids } = tokenizer.encode(TRIAL, { add_special_tokens: false });
+    // A vocabulary need not cover it: some models have no token for a word that they do not know.
+    const ids = tokenizer.encode(TRIAL, { add_special_tokens: false }).ids.filter(Number.isInteger);
     if (ids.length > 0) tokenizer.decode(ids);
   } catch (error) {
     throw inputError(`Cannot use the tokenizer ${file} as it cannot encode: ${reasonOf(error)}`);
@@ -93,7 +94,7 @@ export async function loadTokenizer(
   if (isGpt2(entries)) return { ...shared, encode: await gpt2Encoder() };
   return {
     ...shared,
-    encode: encoderOf(json, tokenizer),
+    encode: encoderOf(json, tokenizer, file),
   };
 }
 
@@ -189,8 +190,16 @@ async function gpt2Encoder(): Promise<Tokenizer["encode"]> {
   return (text) => encode(text, asText);
 }
 
-function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer): Tokenizer["encode"] {
-  const plain = (text: string): number[] => tokenizer.encode(text, { add_special_tokens: false }).ids;
+function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer, file: string): Tokenizer["encode"] {
+  const plain = (text: string): number[] => {
+    const { ids } = tokenizer.encode(text, { add_special_tokens: false });
+    if (!ids.every(Number.isInteger)) {
+      throw inputError(
+        `Cannot encode as the tokenizer ${file} has no token for a part of the text, nor an unknown one`,
+      );
+    }
+    return ids;
+  };
   const { pre_tokenizer: pre, normalizer } = json;
   const byWords = pre?.type === "ByteLevel" && pre.use_regex !== false && !pre.add_prefix_space &&
     !normalizer;

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { isInteractive, runCommand, userFolder, writeError } from "../command_line.ts";
+import { isInteractive, runCommand, terminalColumns, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
@@ -246,7 +246,7 @@ async function circuitsCommand(args: string[]): Promise<void> {
   const progress = createProgress({
     interactive: isInteractive(),
     quiet: settings.quiet,
-    columns: () => Deno.consoleSize().columns,
+    columns: terminalColumns,
     write: writeError,
   });
   let told = "";
