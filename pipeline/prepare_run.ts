@@ -20,6 +20,7 @@ import { findResumePoint } from "./resume.ts";
 import { type RunConfig, writeRunConfig } from "./run_config.ts";
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "./run_folder.ts";
 import { createRunState } from "./run_state.ts";
+import { checkModelFolder } from "./save_weights.ts";
 import { assertSelfCheck } from "./self_check.ts";
 import {
   checkContext,
@@ -172,6 +173,8 @@ async function checkAndPrepare(
     reporter.message(describeNeeds(budget));
     if (!resumed) started = await createRun(settings.runs, command, settings.name);
     const folder = resumed?.folder ?? started!;
+    // Not after hours of training.
+    await checkModelFolder(folder.model);
     const config: RunConfig = {
       command,
       settings: { ...settings, batch: budget.batch },

@@ -11,6 +11,7 @@ import {
   MAX_JSON_BYTES,
   type OwnNames,
   readBytes,
+  readText,
   removeOwn,
   storing,
   syncFolder,
@@ -19,8 +20,8 @@ import {
   writeAtomically,
   writeJson,
 } from "./files.ts";
-import { type ModelConfig, modelConfigToJson } from "./model_config.ts";
-import { type TensorType, writeSafetensors } from "./safetensors.ts";
+import { type ModelConfig, modelConfigToJson, readModelConfig } from "./model_config.ts";
+import { openSafetensors, type TensorType, writeSafetensors } from "./safetensors.ts";
 
 /** What a saved model is made of. */
 export interface SavedModel {
@@ -54,29 +55,33 @@ Method: Draye et al., Sparse Attention Post-Training for Mechanistic Interpretab
 `;
 }
 
-/** What a model's folder consists of, whoever saved it. */
+/** What a saved model consists of. */
 const OF_A_MODEL: OwnNames = [
-  /^(config|generation_config|sparsify|tokenizer|tokenizer_config|special_tokens_map)\.json(\.partial)?$/,
-  /^model(-\d+-of-\d+)?\.safetensors(\.partial)?$/,
-  "model.safetensors.index.json",
+  /^(config|sparsify|tokenizer)\.json(\.partial)?$/,
+  /^model\.safetensors(\.partial)?$/,
   "README.md",
 ];
 
+const isOwn = (name: string): boolean =>
+  OF_A_MODEL.some((own) => own instanceof RegExp ? own.test(name) : own === name);
+const partialOf = (folder: string): string => join(dirname(folder), basename(folder) + TEMPORARY);
+const olderOf = (folder: string): string => join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
+
 /**
- * Writes config.json, model.safetensors and tokenizer.json, and of a model with gates a README.md, beside `folder` and moves them into its place when they are
- * whole; an older model of that name is replaced.
+ * Writes config.json, model.safetensors and tokenizer.json, and of a model with gates a README.md, beside `folder` and
+ * moves them into its place when they are whole. An older model that was saved here is replaced; what else lies in the
+ * folder stays in it.
  *
- * @throws {UserError} when the tokenizer cannot be read, a weight is too large for the type, `folder` holds what belongs
- * to no model, which is left as it is, or the disk is full
+ * @throws {UserError} when the tokenizer cannot be read, a weight is too large for the type, `folder` holds what was not
+ * saved here, which is left as it is, or the disk is full
  */
 export async function saveModel(folder: string, model: SavedModel): Promise<void> {
-  const partial = join(dirname(folder), basename(folder) + TEMPORARY);
-  const old = join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
-  for (const path of [folder, partial, old]) await checkIsModel(path);
+  const [partial, older] = [partialOf(folder), olderOf(folder)];
+  await checkModelFolder(folder);
   // A crash between the two renames below leaves the older model under its other name.
-  if (!await exists(folder) && await exists(old)) await Deno.rename(old, folder);
+  if (!await exists(folder) && await exists(older)) await Deno.rename(older, folder);
   await removeOwn(partial, OF_A_MODEL);
-  await removeOwn(old, OF_A_MODEL);
+  await removeOwn(older, OF_A_MODEL);
   try {
     await storing(partial, () => Deno.mkdir(partial, { recursive: true }));
     await writeFiles(partial, model);
@@ -85,25 +90,56 @@ export async function saveModel(folder: string, model: SavedModel): Promise<void
     throw error;
   }
   await storing(folder, async () => {
+    await keepOthers(folder, partial);
     await syncFolder(partial);
-    if (await exists(folder)) await Deno.rename(folder, old);
+    if (await exists(folder)) await Deno.rename(folder, older);
     await Deno.rename(partial, folder);
     await syncFolder(dirname(folder));
   });
-  await removeOwn(old, OF_A_MODEL);
+  await removeOwn(older, OF_A_MODEL);
 }
 
-/** Refuses a folder that holds something else than a model, or is none. */
-async function checkIsModel(folder: string): Promise<void> {
-  const info = await Deno.lstat(folder).catch(() => undefined);
-  if (!info) return;
-  const fail = (what: string): never => {
-    throw inputError(`Cannot save a model as ${folder} as ${what} is there: it was left as it is`);
-  };
-  if (!info.isDirectory) fail(kindOf(info));
-  for await (const { name, isFile } of Deno.readDir(folder)) {
-    const known = OF_A_MODEL.some((own) => own instanceof RegExp ? own.test(name) : own === name);
-    if (!known || !isFile) fail(name);
+/** Moves what a user has put beside a model, or written into its README.md, to the model that takes its place. */
+async function keepOthers(from: string, to: string): Promise<void> {
+  if (!await exists(from)) return;
+  for (const { name } of await Array.fromAsync(Deno.readDir(from))) {
+    if (!isOwn(name) || (name === "README.md" && await isEdited(from))) {
+      await Deno.rename(join(from, name), join(to, name));
+    }
+  }
+}
+
+/** Whether a saved model's README.md is not, or no longer, the one it was saved with. */
+async function isEdited(folder: string): Promise<boolean> {
+  const { gate } = await readModelConfig(folder);
+  return !gate || await readText(join(folder, "README.md"), 1 << 20).catch(() => "") !== readmeOf(gate);
+}
+
+/**
+ * Checks that a model can be saved as `folder` without loss: nothing is there, or an empty folder, or a model that was
+ * saved here, which is told by its checksums.
+ *
+ * @throws {UserError} naming what is there instead
+ */
+export async function checkModelFolder(folder: string): Promise<void> {
+  for (const path of [folder, partialOf(folder), olderOf(folder)]) {
+    const info = await Deno.lstat(path).catch(() => undefined);
+    if (!info) continue;
+    const fail = (what: string): never => {
+      throw inputError(`Cannot save a model as ${folder} as ${what} is there: it was left as it is`);
+    };
+    if (!info.isDirectory) fail(`${path}, ${kindOf(info)},`);
+    const names = (await Array.fromAsync(Deno.readDir(path))).map(({ name }) => name);
+    if (path === folder) {
+      const saved = await openSafetensors(join(folder, "model.safetensors")).then(
+        ({ checked }) => checked,
+        () => false,
+      );
+      if (names.length > 0 && !saved) fail(join(folder, names[0]));
+    } else {
+      const other = names.find((name) => !isOwn(name));
+      if (other !== undefined) fail(join(path, other));
+    }
   }
 }
 

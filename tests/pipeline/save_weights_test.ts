@@ -90,14 +90,24 @@ Deno.test("recommended settings are saved as sparsify.json", async () => {
   assertEquals(JSON.parse(await Deno.readTextFile(`${folder}/sparsify.json`)), { steps: 7 });
 });
 
-Deno.test("an older model is replaced, with every file of a model that was in its folder", async () => {
+Deno.test("an older model is replaced, and what a user put beside it or wrote of it stays", async () => {
   await using temporary = await temporaryFolder();
   const folder = `${temporary.path}/model`;
   await saveModel(folder, await modelOf(1, temporary.path));
-  await Deno.writeTextFile(`${folder}/model.safetensors.index.json`, "stale");
+  await Deno.writeTextFile(`${folder}/tokenizer_config.json`, "mine");
+  await Deno.writeTextFile(`${folder}/README.md`, "my card");
+  await Deno.mkdir(`${folder}/notes`);
   await saveModel(folder, await modelOf(2, temporary.path));
   assertEquals(await firstWeight(folder), 2);
-  assertEquals(await namesIn(folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
+  assertEquals(await Deno.readTextFile(`${folder}/README.md`), "my card");
+  assertEquals(await namesIn(folder), [
+    "README.md",
+    "config.json",
+    "model.safetensors",
+    "notes",
+    "tokenizer.json",
+    "tokenizer_config.json",
+  ]);
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
 });
 
