@@ -21,6 +21,8 @@ export interface CheckpointEntry {
 /** An open checkpoint. */
 export interface Checkpoint extends CheckpointEntry {
   state: Record<string, unknown>;
+  /** Id of the run that saved it. */
+  run: string;
   /**
    * A tensor's values, to the bit.
    *
@@ -35,7 +37,7 @@ export interface Checkpoint extends CheckpointEntry {
   verify(): Promise<void>;
 }
 
-const NAME = /^[a-z-]+-\d{7,}\.safetensors$/;
+const NAME = /^(pretrain|sparse|control)(-best)?-\d{7,}\.safetensors$/;
 
 function nameOf({ phase, step }: Pick<CheckpointEntry, "phase" | "step">): string {
   return `${phase}-${String(step).padStart(7, "0")}.safetensors`;
@@ -56,11 +58,16 @@ export function phaseInName(path: string): string {
  *
  * @param tensors whose values are asked for one after the other
  * @returns the file's path
- * @throws {RangeError} when the phase has other characters than lower-case letters and dashes, or the step is no count
+ * @throws {RangeError} when the phase is none of a run, or the step is no count
  */
 export async function saveCheckpoint(
   folder: string,
-  { phase, step, state }: { phase: string; step: number; state: Record<string, unknown> },
+  { phase, step, state, run = "" }: {
+    phase: string;
+    step: number;
+    state: Record<string, unknown>;
+    run?: string;
+  },
   tensors: readonly WritableTensor[],
 ): Promise<string> {
   const name = nameOf({ phase, step });
@@ -70,7 +77,12 @@ export async function saveCheckpoint(
   const path = join(folder, name);
   await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
   const exact = tensors.map((tensor): WritableTensor => ({ ...tensor, type: "F32" }));
-  await writeSafetensors(path, exact, { phase, step: String(step), state: JSON.stringify(state) });
+  await writeSafetensors(path, exact, {
+    phase,
+    step: String(step),
+    state: JSON.stringify(state),
+    run,
+  });
   return path;
 }
 
@@ -92,8 +104,12 @@ export async function listCheckpoints(
   const torn: TornCheckpoint[] = [];
   if (!await exists(folder)) return { checkpoints, torn };
   for await (const { name, isDirectory } of Deno.readDir(folder)) {
-    if (!NAME.test(name) || isDirectory) continue;
+    if (!NAME.test(name)) continue;
     const path = join(folder, name);
+    if (isDirectory) {
+      torn.push({ path, reason: `Cannot resume from ${path} as it is a folder` });
+      continue;
+    }
     try {
       const { phase, step } = await readCheckpoint(path);
       checkpoints.push({ path, phase, step });
@@ -113,7 +129,7 @@ export async function listCheckpoints(
  */
 export async function readCheckpoint(path: string): Promise<Checkpoint> {
   const file = await openSafetensors(path);
-  const { phase, step, state } = file.metadata;
+  const { phase, step, state, run = "" } = file.metadata;
   if (!phase || !/^\d+$/.test(step) || !state) {
     throw inputError(`Cannot resume from ${path} as it is no checkpoint`);
   }
@@ -127,6 +143,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     path,
     phase,
     step: Number(step),
+    run,
     state: parseState(state, path),
     async read(name, shape) {
       const entry = file.entries.get(name);

@@ -75,12 +75,14 @@ const slackPath = (run: string): string => join(run, "slack.json");
 /**
  * The changes of slack that took effect in a run, in order.
  *
+ * @param id of the run, which they must carry; left out: anyone's
  * @throws {UserError} when its slack.json is none, or damaged
  */
-export async function readSlackChanges(run: string): Promise<SlackChange[]> {
+export async function readSlackChanges(run: string, id?: string): Promise<SlackChange[]> {
   const path = slackPath(run);
   if (!await exists(path)) return [];
-  const { changes } = await readSealedJson(path);
+  const { changes, run: owner } = await readSealedJson(path);
+  if (id !== undefined && owner !== id) throw inputError(`Cannot use ${path} as it is another run's`);
   const whole = Array.isArray(changes) &&
     changes.every((change) =>
       isObject(change) && typeof change.phase === "string" && Number.isSafeInteger(change.step) &&
@@ -114,6 +116,8 @@ export interface RunControl {
 export interface ControlOptions {
   /** The run's folder. */
   run: string;
+  /** The run's id. */
+  id: string;
   onPause(paused: boolean): void | Promise<void>;
   onSlack(change: SlackChange): void;
   /** Something is wrong with control.json; what was wanted before goes on. */
@@ -127,7 +131,7 @@ export interface ControlOptions {
  */
 export async function openControl(options: ControlOptions): Promise<RunControl> {
   const { run } = options;
-  const changes = await readSlackChanges(run);
+  const changes = await readSlackChanges(run, options.id);
   if (await exists(controlPath(run))) {
     await requestControl(run, { paused: false, stop: false }).catch(async (error) => {
       if (!(error instanceof UserError)) throw error;
@@ -177,7 +181,7 @@ export async function openControl(options: ControlOptions): Promise<RunControl> 
       const decided = changes.some((change) => change.phase === phase && change.step > step);
       if (constrained && wanted.slack !== null && !decided && wanted.slack !== slackAt(phase, step)) {
         const change = { phase, step, slack: wanted.slack };
-        await writeSealedJson(slackPath(run), { changes: [...changes, change] });
+        await writeSealedJson(slackPath(run), { run: options.id, changes: [...changes, change] });
         changes.push(change);
         options.onSlack(change);
       }

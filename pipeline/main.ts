@@ -133,6 +133,7 @@ async function train<Summary extends object>(
         | "serve"
         | "port"
         | "steps"
+        | "checkpointEvery"
       >;
     model: RunModel;
     resumed?: ResumedRun;
@@ -141,9 +142,16 @@ async function train<Summary extends object>(
   },
 ): Promise<void> {
   const progress = progressOf(settings);
-  const signal = stopSignal(() => progress.message("stopping after this step; once more to stop at once"));
+  let training = false;
+  const signal = stopSignal(() => {
+    if (training) return progress.message("stopping after this step; once more to stop at once");
+    // Nothing that takes time to make is lost yet; a run that has begun can be resumed.
+    progress.message("stopped before training");
+    Deno.exit(130);
+  });
   if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
   const run = await prepareRun(command, settings, model, progress, resumed);
+  training = true;
   const { folder, state } = run;
   const goOn = `deno task ${command} --resume ${folder.name}`;
   let summary: Summary | undefined;

@@ -2,8 +2,8 @@
  * A run's metrics: an Arrow IPC stream to which record batches are appended. Any Arrow reader takes it, also while the
  * run goes on, and after a crash it is whole up to its last whole batch.
  *
- * Every batch carries the SHA-256 of its message, with zeros in that place, as `sha256` in its own metadata, so that a
- * damaged one is told from a whole one.
+ * Every batch carries the SHA-256 of its message, with zeros in that place, as `sha256` in its own metadata, beside that
+ * of the batch before it, so that one that is damaged, missing, moved or another run's is told from a whole one.
  *
  * @module
  */
@@ -133,19 +133,29 @@ const LARGEST_MESSAGE = 64 << 20;
 /** Bytes that are read at once. */
 const PIECE_BYTES = 8 << 20;
 
-function recordBatchOf(rows: readonly MetricRow[]): RecordBatch {
+function recordBatchOf(rows: readonly MetricRow[], metadata?: Map<string, string>): RecordBatch {
   const children = COLUMN_NAMES.map((name) =>
     vectorFromArray(rows.map((row) => row[name]), COLUMNS[name]).data[0]
   );
   const data = makeData({ type: new Struct(SCHEMA.fields), length: rows.length, children });
-  return new RecordBatch(SCHEMA, data, new Map([[DIGEST, NO_DIGEST]]));
+  return new RecordBatch(SCHEMA, data, metadata);
 }
 
-function batchBytes(rows: readonly MetricRow[]): Uint8Array {
-  const bytes = streamOf([recordBatchOf(rows)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
-  const text = new TextEncoder().encode(digestOf(bytes));
-  bytes.set(text, placeOf(bytes, NO_DIGEST));
-  return bytes;
+/** A batch's place in the file: the digest of the one before it, "" of the first, and the run that wrote it. */
+interface Link {
+  previous: string;
+  run: string;
+}
+
+function batchBytes(
+  rows: readonly MetricRow[],
+  { previous, run }: Link,
+): { bytes: Uint8Array; digest: string } {
+  const metadata = new Map([[DIGEST, NO_DIGEST], ["previous", previous], ["run", run]]);
+  const bytes = streamOf([recordBatchOf(rows, metadata)]).slice(HEADER.length, -END_OF_STREAM_BYTES);
+  const digest = digestOf(bytes);
+  bytes.set(new TextEncoder().encode(digest), placeOf(bytes, NO_DIGEST));
+  return { bytes, digest };
 }
 
 /** Where a text stands in a message; −1 where it does not. */
@@ -153,10 +163,14 @@ function placeOf(message: Uint8Array, text: string): number {
   return Buffer.from(message.buffer, message.byteOffset, message.byteLength).indexOf(text, 0, "latin1");
 }
 
-/** The rows of one message, or undefined when it is damaged. */
-function rowsOfMessage(message: Uint8Array): MetricRow[] | undefined {
+/** What one message holds, or undefined when it is damaged or does not belong behind `previous`. */
+function openMessage(
+  message: Uint8Array,
+  previous: string,
+): { rows: MetricRow[]; digest: string; run: string } | undefined {
   try {
     const { metadata } = Message.decode(message.subarray(8));
+    if (metadata.get("previous") !== previous) return undefined;
     const digest = metadata.get(DIGEST) ?? "";
     const at = /^[0-9a-f]{64}$/.test(digest) ? placeOf(message, digest) : -1;
     if (at < 0) return undefined;
@@ -165,23 +179,32 @@ function rowsOfMessage(message: Uint8Array): MetricRow[] | undefined {
     if (digestOf(unsealed) !== digest) return undefined;
     const rows = rowsOf(message);
     const whole = rows.every(({ phase, step }) => PHASES.includes(phase) && Number.isSafeInteger(step));
-    return whole ? rows : undefined;
+    return whole ? { rows, digest, run: metadata.get("run") ?? "" } : undefined;
   } catch {
     // Flatbuffers and Arrow throw many things at damaged bytes.
     return undefined;
   }
 }
 
+/** A batch that was gone through. */
+interface ScannedBatch {
+  at: number;
+  bytes: Uint8Array;
+  rows: MetricRow[];
+  digest: string;
+}
+
 /**
- * Goes through the messages from `at` on, as long as they are whole and undamaged.
+ * Goes through the messages from `at` on, as long as they are whole, undamaged, and one behind the other.
  *
+ * @param previous digest of the batch before
+ * @param run whose batches they must be; left out: anyone's
  * @returns where the last of them ends, and whether what follows is damaged rather than not written yet
  */
 async function scan(
   file: Deno.FsFile,
-  at: number,
-  size: number,
-  onBatch: (batch: { at: number; bytes: Uint8Array; rows: MetricRow[] }) => void,
+  { at, size, previous, run }: { at: number; size: number; previous: string; run?: string },
+  onBatch: (batch: ScannedBatch) => void,
 ): Promise<{ end: number; damaged: boolean }> {
   let piece: Uint8Array = new Uint8Array();
   let start = at;
@@ -196,6 +219,7 @@ async function scan(
     }
     return piece.subarray(from - start, from - start + length);
   };
+  let before = previous;
   for (let end = at;;) {
     const prefix = await bytesAt(end, 8);
     if (!prefix) return { end, damaged: false };
@@ -210,9 +234,10 @@ async function scan(
     if (body === undefined) return { end, damaged: true };
     const bytes = await bytesAt(end, 8 + metadata + body);
     if (!bytes) return { end, damaged: false };
-    const rows = rowsOfMessage(bytes);
-    if (!rows) return { end, damaged: true };
-    onBatch({ at: end, bytes, rows });
+    const opened = openMessage(bytes, before);
+    if (!opened || (run !== undefined && opened.run !== run)) return { end, damaged: true };
+    onBatch({ at: end, bytes, rows: opened.rows, digest: opened.digest });
+    before = opened.digest;
     end += bytes.length;
   }
 }
@@ -234,6 +259,8 @@ function bodyLength(metadata: Uint8Array): number | undefined {
 export interface MetricsFile {
   /** What was damaged or missing when it was opened, as a sentence. */
   readonly problem: string | undefined;
+  /** The last row that stood there, before anything was cut off. */
+  readonly found: MetricRow | undefined;
   /**
    * Appends the rows as one record batch.
    *
@@ -249,14 +276,18 @@ export interface MetricsFile {
  * Opens a metrics file for appending, or creates it. What is torn or damaged is cut off with all behind it, and with
  * `upTo` also every row of a later phase or step, so that a resumed run writes what the killed one would have.
  *
+ * @param run that writes it; what another wrote is taken for damage
  * @throws {UserError} when the file is there but is no metrics file
  */
 export async function openMetrics(
   path: string,
   upTo?: { phase: MetricRow["phase"]; step: number },
+  run = "",
 ): Promise<MetricsFile> {
   let end = 0;
   let last: MetricRow | undefined;
+  let found: MetricRow | undefined;
+  let previous = "";
   let damaged = false;
   if (await exists(path)) {
     const { file: opened, size } = await openRegular(path);
@@ -266,25 +297,34 @@ export async function openMetrics(
       const late = (row: MetricRow): boolean => upTo !== undefined && isAfter(row, upTo);
       /** The first batch that has rows to be cut off, and those of it that stay. */
       let cut: { at: number; kept: MetricRow[] } | undefined;
-      const found = await scan(file, HEADER.length, size, ({ at, rows }) => {
+      const scanned = await scan(file, { at: HEADER.length, size, previous, run }, ({ at, rows, digest }) => {
+        found = rows.at(-1);
         if (cut) return;
         const kept = rows.filter((row) => !late(row));
         last = kept.at(-1) ?? last;
         if (kept.length < rows.length) cut = { at, kept };
+        else previous = digest;
       });
-      damaged = found.damaged;
-      end = cut?.at ?? found.end;
-      if (cut && cut.kept.length > 0) {
+      damaged = scanned.damaged;
+      end = cut?.at ?? scanned.end;
+      // A file that has another name too, as in a copy by links, stays as it is under that.
+      const shared = ((await file.stat()).nlink ?? 1) > 1;
+      if (shared || (cut && cut.kept.length > 0)) {
         const before = await readAt(file, 0, end);
-        const batch = batchBytes(cut.kept);
+        const batch = cut && cut.kept.length > 0 ? batchBytes(cut.kept, { previous, run }) : undefined;
         // By a rename: a crash between cutting the batch and writing it anew would lose the rows to be kept.
         await writeAtomically(path, async (file) => {
           await writeAll(file, before!);
-          await writeAll(file, batch);
+          if (batch) await writeAll(file, batch.bytes);
         });
-        end += batch.length;
+        end += batch?.bytes.length ?? 0;
+        previous = batch?.digest ?? previous;
       }
-    } else damaged = size > 0;
+    } else {
+      damaged = size > 0;
+      // What is none of ours is not written over.
+      if (!equal(await readAt(file, 0, size), HEADER.subarray(0, size))) throw noMetricsFile(path);
+    }
   }
   const file = await storing(path, async () => {
     const file = await Deno.open(path, { read: true, write: true, create: true });
@@ -300,8 +340,12 @@ export async function openMetrics(
   });
   return {
     problem: problemOf(path, { damaged, last, upTo }),
+    found,
     async append(rows) {
-      if (rows.length > 0) await storing(path, () => writeAll(file, batchBytes(rows)));
+      if (rows.length === 0) return;
+      const { bytes, digest } = batchBytes(rows, { previous, run });
+      await storing(path, () => writeAll(file, bytes));
+      previous = digest;
     },
     sync: () => storing(path, () => file.sync()),
     close: () => file.close(),
@@ -352,6 +396,7 @@ export function createMetricsReader(
   { maxBytes = Infinity }: { maxBytes?: number } = {},
 ): MetricsReader {
   let at = 0;
+  let previous = "";
   let anchor: Uint8Array = new Uint8Array();
   let last: Pick<MetricRow, "phase" | "step"> | undefined;
   let damaged = false;
@@ -373,10 +418,12 @@ export function createMetricsReader(
         if (size < HEADER.length) return [];
         checkHeader((await readAt(file, 0, HEADER.length))!, path);
         at = HEADER.length;
+        previous = "";
         anchor = HEADER.slice(-ANCHOR_BYTES);
       }
       const fresh: MetricRow[] = [];
-      const found = await scan(file, at, size, ({ bytes, rows }) => {
+      const found = await scan(file, { at, size, previous }, ({ bytes, rows, digest }) => {
+        previous = digest;
         anchor = bytes.slice(-ANCHOR_BYTES);
         for (const row of rows) {
           if (last !== undefined && !isAfter(row, last)) continue;
@@ -409,12 +456,14 @@ export async function readMetrics(path: string): Promise<MetricRow[]> {
   return await createMetricsReader(path).read();
 }
 
+function noMetricsFile(path: string): Error {
+  return inputError(
+    `Cannot use ${path} as it is no metrics file of this version, or its beginning is damaged: moved away, it is begun anew`,
+  );
+}
+
 function checkHeader(bytes: Uint8Array, path: string): void {
-  if (!equal(bytes, HEADER)) {
-    throw inputError(
-      `Cannot use ${path} as it is no metrics file of this version, or its beginning is damaged: moved away, it is begun anew`,
-    );
-  }
+  if (!equal(bytes, HEADER)) throw noMetricsFile(path);
 }
 
 function equal(a: Uint8Array | undefined, b: Uint8Array): boolean {

@@ -38,6 +38,7 @@ import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
   steps: number;
+  checkpointEvery: number;
   data: string[];
   autotune: boolean;
   runs: string;
@@ -176,6 +177,7 @@ async function checkAndPrepare(
     // Not after hours of training.
     await checkModelFolder(folder.model);
     const config: RunConfig = {
+      id: resumed?.config.id ?? crypto.randomUUID(),
       command,
       settings: { ...settings, batch: budget.batch },
       adapter: gpu.adapter.name,
@@ -221,6 +223,7 @@ async function fillFolder(
   reporter.message(`run ${folder.path}`);
   const control = await openControl({
     run: folder.path,
+    id: config.id,
     async onPause(paused) {
       reporter.message(paused ? "paused from outside" : "going on");
       await state.set({ state: paused ? "paused" : "training" });
@@ -246,11 +249,20 @@ async function fillFolder(
       }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
   );
   checkLengths(tokens, settings);
-  const resume = await findResumePoint(folder.checkpoints, settings.steps);
+  const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id);
   for (const problem of resume.problems) reporter.warning(problem);
-  const metrics = await openMetrics(folder.metrics, resume.last);
+  const metrics = await openMetrics(folder.metrics, resume.last, config.id);
   if (metrics.problem) reporter.warning(metrics.problem);
+  const { found } = metrics;
+  const behind = found?.phase === resume.last.phase ? found.step - resume.last.step : 0;
+  if (found && (resume.last.step === 0 || behind > settings.checkpointEvery)) {
+    reporter.warning(
+      `no checkpoint is there behind step ${resume.last.step}, though the run came to the ${found.phase} phase's step ` +
+        `${found.step}: it goes on from step ${resume.last.step + 1}`,
+    );
+  }
   return {
+    id: config.id,
     gpu,
     batch,
     folder,

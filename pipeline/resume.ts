@@ -51,9 +51,10 @@ export function bestOf({ state, path }: Pick<Checkpoint, "state" | "path">): Bes
  * of later ones are removed, since they will come again.
  *
  * @param steps of a phase
+ * @param run id of the run, which every checkpoint must carry
  * @throws {UserError} when a phase has checkpoints and none of them is whole
  */
-export async function findResumePoint(folder: string, steps: number): Promise<ResumePoint> {
+export async function findResumePoint(folder: string, steps: number, run = ""): Promise<ResumePoint> {
   const { checkpoints: listed, torn } = await listCheckpoints(folder);
   const checkpoints = new Map<MetricRow["phase"], Checkpoint>();
   const problems = torn.map(({ reason }) => reason);
@@ -70,7 +71,7 @@ export async function findResumePoint(folder: string, steps: number): Promise<Re
     }
     for (const entry of ofPhase.toReversed()) {
       try {
-        checkpoints.set(phase, await openVerified(folder, entry.path));
+        checkpoints.set(phase, await openVerified(folder, entry.path, run));
         last = { phase, step: entry.step };
         break;
       } catch (error) {
@@ -94,13 +95,19 @@ export async function findResumePoint(folder: string, steps: number): Promise<Re
 }
 
 /** A checkpoint that is whole, as is that of the best step that it names. */
-async function openVerified(folder: string, path: string): Promise<Checkpoint> {
-  const checkpoint = await readCheckpoint(path);
+async function openVerified(folder: string, path: string, run: string): Promise<Checkpoint> {
+  const checkpoint = await readOwn(path, run);
   await checkpoint.verify();
   const best = bestOf(checkpoint);
   if (best) {
     const of = { phase: `${checkpoint.phase}-best`, step: best.step };
-    await (await readCheckpoint(checkpointPath(folder, of))).verify();
+    await (await readOwn(checkpointPath(folder, of), run)).verify();
   }
+  return checkpoint;
+}
+
+async function readOwn(path: string, run: string): Promise<Checkpoint> {
+  const checkpoint = await readCheckpoint(path);
+  if (checkpoint.run !== run) throw inputError(`Cannot resume from ${path} as it is another run's`);
   return checkpoint;
 }

@@ -9,6 +9,8 @@ import { isModelConfig, type ModelConfig } from "./model_config.ts";
 
 /** A run's config.json. */
 export interface RunConfig {
+  /** Tells the run from every other: its checkpoints, metrics and changes of slack carry it. */
+  id: string;
   command: string;
   settings: Record<string, unknown>;
   adapter: string;
@@ -31,8 +33,9 @@ export async function writeRunConfig(path: string, config: RunConfig): Promise<v
  */
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const config = await readSealedJson(path);
-  const { command, settings, adapter, versions, model, tokenizer, data } = config;
-  const whole = typeof command === "string" && isObject(settings) && typeof adapter === "string" &&
+  const { id, command, settings, adapter, versions, model, tokenizer, data } = config;
+  const whole = typeof id === "string" && typeof command === "string" && isObject(settings) &&
+    typeof adapter === "string" &&
     isObject(versions) && Object.values(versions).every((version) => typeof version === "string") &&
     isObject(model) && typeof model.hash === "string" && isModelConfig(model.config) &&
     isObject(tokenizer) && typeof tokenizer.hash === "string" &&

@@ -39,6 +39,8 @@ export interface WeightsSource {
 
 /** A run with its inputs open. */
 export interface PreparedRun {
+  /** The run's id. */
+  id: string;
   gpu: Gpu;
   /** Rows of a micro-batch, chosen where the setting was `auto`. */
   batch: number;
@@ -214,7 +216,7 @@ export async function runTrainedPhase(
         if (ce > target || (best && openFraction >= best.openFraction)) return;
         await saveCheckpoint(
           folder.checkpoints,
-          { step, phase: `${phase}-best`, state: {} },
+          { run: run.id, step, phase: `${phase}-best`, state: {} },
           readableParameters(gpu, parameters, "weight."),
         );
         best = { step, ce, openFraction };
@@ -224,7 +226,12 @@ export async function runTrainedPhase(
         async save(step) {
           // After a power cut no checkpoint is ahead of the rows.
           await metrics.sync();
-          await saveCheckpoint(folder.checkpoints, { step, phase, state: { best: best ?? null } }, [
+          await saveCheckpoint(folder.checkpoints, {
+            run: run.id,
+            step,
+            phase,
+            state: { best: best ?? null },
+          }, [
             ...readableParameters(gpu, parameters, "weight."),
             ...readableParameters(gpu, trainer.firstMoments, "first."),
             ...readableParameters(gpu, trainer.secondMoments, "second."),

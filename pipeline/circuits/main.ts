@@ -221,6 +221,7 @@ async function save(
   const folder = await createRun(settings.runs, `circuits-${results.task.replace(/[^\w.-]+/g, "-")}`, name);
   try {
     await folder.begin({
+      id: crypto.randomUUID(),
       command: "circuits",
       settings: { ...settings, task: results.task },
       adapter: results.adapter,
@@ -232,6 +233,9 @@ async function save(
     const page = new TextEncoder().encode(circuitsHtml(folder.name, results));
     await writeAtomically(join(folder.path, "circuits.html"), (file) => writeAll(file, page));
     await writeJson(folder.summary, JSON.parse(resultLine(results)));
+  } catch (error) {
+    await folder.abandon();
+    throw error;
   } finally {
     folder.release();
   }

@@ -13,6 +13,7 @@ import { writeSealedJson } from "../../pipeline/files.ts";
 import { readMetrics } from "../../pipeline/metrics.ts";
 import { openResumed, openRunModel, prepareRun } from "../../pipeline/prepare_run.ts";
 import { bestOf } from "../../pipeline/resume.ts";
+import { readRunConfig } from "../../pipeline/run_config.ts";
 import { SPARSIFY } from "../../pipeline/settings.ts";
 import { SPLITS } from "../../pipeline/tokenise.ts";
 import { seeded } from "../support/seeded.ts";
@@ -53,7 +54,9 @@ async function stoppedRun(folder: string): Promise<Site> {
   assertEquals(code, 130, stderr);
   const run = join(folder, "run");
   await requestControl(run, { slack: 4 });
-  await writeSealedJson(join(run, "slack.json"), { changes: [{ phase: "sparse", step: 3, slack: 5.5 }] });
+  const { id } = await readRunConfig(join(run, "config.json"));
+  const changes = [{ phase: "sparse", step: 3, slack: 5.5 }];
+  await writeSealedJson(join(run, "slack.json"), { run: id, changes });
   return { run, model, data };
 }
 

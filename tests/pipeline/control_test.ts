@@ -18,6 +18,7 @@ const NEVER = new AbortController().signal;
 async function opened(run: string) {
   const told: string[] = [];
   const control = await openControl({
+    id: "a run",
     run,
     onPause: (paused) => void told.push(paused ? "paused" : "going on"),
     onSlack: ({ step, slack }) => told.push(`slack ${slack} at ${step}`),

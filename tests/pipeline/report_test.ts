@@ -48,6 +48,7 @@ const SUMMARY: SparsifySummary = {
 };
 
 const CONFIG: ReportData["config"] = {
+  id: "a run",
   command: "sparsify",
   settings: {
     model: "data/english",

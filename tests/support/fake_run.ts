@@ -33,6 +33,7 @@ export interface FakeRunOptions {
 /** The config.json of a run of two layers with two heads. */
 export function fakeConfig(command: string, settings: Record<string, unknown> = {}): RunConfig {
   return {
+    id: "a run",
     command,
     settings: { ...defaultsOf(SPARSIFY), model: "nowhere", data: ["text"], ...settings },
     adapter: "a test",
