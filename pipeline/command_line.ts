@@ -57,9 +57,9 @@ export async function runCommand(
 /** What asks a process to end: Ctrl-C, whoever manages it, and the terminal that is closed. */
 const STOP_SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT", "SIGBREAK"]
-  : hangUpIsIgnored()
-  ? ["SIGINT", "SIGTERM"]
   : ["SIGINT", "SIGTERM", "SIGHUP"];
+/** Before any listener is added: with the first, Deno takes hang-ups itself and ends the process. */
+const OUTLIVES_TERMINAL = hangUpIsIgnored();
 
 /** Whether the process was started to outlive its terminal, as by nohup. Linux tells; elsewhere it is not known. */
 function hangUpIsIgnored(): boolean {
@@ -73,6 +73,17 @@ function hangUpIsIgnored(): boolean {
   }
 }
 
+/** Listens to what asks the process to end; gives back what ends the listening. */
+function onStopSignal(stop: () => void): () => void {
+  const listeners = STOP_SIGNALS.map((signal) =>
+    [signal, signal === "SIGHUP" && OUTLIVES_TERMINAL ? () => {} : stop] as const
+  );
+  for (const [signal, listener] of listeners) Deno.addSignalListener(signal, listener);
+  return () => {
+    for (const [signal, listener] of listeners) Deno.removeSignalListener(signal, listener);
+  };
+}
+
 /** Aborts on the first Ctrl-C, termination or hang-up; a second one ends the process at once. */
 export function stopSignal(onStop: () => void): AbortSignal {
   const controller = new AbortController();
@@ -81,7 +92,7 @@ export function stopSignal(onStop: () => void): AbortSignal {
     controller.abort();
     onStop();
   };
-  for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, stop);
+  onStopSignal(stop);
   return controller.signal;
 }
 
@@ -91,15 +102,14 @@ export function stopSignal(onStop: () => void): AbortSignal {
  */
 export async function temporaryFolder(): Promise<AsyncDisposable & { path: string }> {
   const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
-  const end = (): void => {
+  const stopListening = onStopSignal(() => {
     Deno.removeSync(path, { recursive: true });
     Deno.exit(130);
-  };
-  for (const signal of STOP_SIGNALS) Deno.addSignalListener(signal, end);
+  });
   return {
     path,
     async [Symbol.asyncDispose]() {
-      for (const signal of STOP_SIGNALS) Deno.removeSignalListener(signal, end);
+      stopListening();
       await Deno.remove(path, { recursive: true });
     },
   };

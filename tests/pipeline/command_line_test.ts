@@ -24,6 +24,22 @@ Deno.test("each kind of error has its exit code, and only a bug is called one", 
   }
 });
 
+Deno.test("a hang-up is heeded, but not by a process that was started to outlive it", async () => {
+  const module = new URL("../../pipeline/command_line.ts", import.meta.url).href;
+  const body = `import { stopSignal } from "${module}";
+    stopSignal(() => { console.log("stopping"); Deno.exit(7); });
+    Deno.kill(Deno.pid, "SIGHUP");
+    setTimeout(() => { console.log("goes on"); Deno.exit(0); }, 2000);`;
+  const run = async (shell: string) => {
+    const args = ["-c", `${shell} exec "$0" eval --no-check "$1"`, Deno.execPath(), body];
+    const { code, stdout } = await new Deno.Command("sh", { args }).output();
+    return [code, new TextDecoder().decode(stdout).trim()];
+  };
+  if (Deno.build.os === "windows") return;
+  assertEquals(await run(""), [7, "stopping"]);
+  if (Deno.build.os === "linux") assertEquals(await run("trap '' HUP;"), [0, "goes on"]);
+});
+
 /** Runs a command whose body is `body` in a process of its own. */
 async function outcome(body: string, debug = false): Promise<{ code: number; stderr: string }> {
   const pipeline = new URL("../../pipeline/", import.meta.url).href;

@@ -55,6 +55,17 @@ for (const [what, read] of Object.entries(READERS)) {
   });
 }
 
+Deno.test({
+  name: "a file of the system that never ends is read as far as its size says",
+  ...linux,
+  async fn() {
+    for (const path of ["/proc/self/pagemap", "/proc/kmsg"]) {
+      if (await Deno.stat(path).catch(() => undefined) === undefined) continue;
+      await assertRejects(() => Array.fromAsync(readDocuments([path])), UserError);
+    }
+  },
+});
+
 Deno.test("no message quotes what a file holds", async () => {
   await using folder = await temporaryFolder();
   const secret = "root:x:0:0:secret";

@@ -98,6 +98,56 @@ Deno.test("a metrics file with any bit flipped is cut to the last batch before i
   }
 });
 
+Deno.test("a batch that is missing, moved or another run's ends the file", async () => {
+  await using folder = await temporaryFolder();
+  const write = async (name: string, run: string) => {
+    const path = join(folder.path, name);
+    const file = await openMetrics(path, undefined, run);
+    const ends: number[] = [(await Deno.stat(path)).size];
+    for (let step = 1; step <= 3; step++) {
+      await file.append([metricRow(step)]);
+      ends.push((await Deno.stat(path)).size);
+    }
+    file.close();
+    return { bytes: await Deno.readFile(path), ends };
+  };
+  const [mine, other] = [await write("mine", "a"), await write("other", "b")];
+  const part = ({ bytes, ends }: typeof mine, n: number) => bytes.slice(n === 0 ? 0 : ends[n - 1], ends[n]);
+  const path = join(folder.path, "metrics.arrows");
+  for (
+    const [parts, kept] of [
+      [[part(mine, 0), part(mine, 1), part(mine, 3)], 1],
+      [[part(mine, 0), part(mine, 2), part(mine, 1), part(mine, 3)], 0],
+      [[part(mine, 0), part(mine, 1), part(other, 2)], 1],
+      [[part(other, 0), part(other, 1)], 0],
+    ] as [Uint8Array<ArrayBuffer>[], number][]
+  ) {
+    await Deno.writeFile(path, new Uint8Array(await new Blob(parts).arrayBuffer()));
+    const opened = await openMetrics(path, { phase: "sparse", step: 3 }, "a");
+    opened.close();
+    assertMatch(opened.problem!, /are lost/);
+    assertEquals((await readMetrics(path)).length, kept);
+  }
+});
+
+Deno.test("a metrics file that has another name too is not changed under that, and one of another's not at all", async () => {
+  await using folder = await temporaryFolder();
+  const [path, backup] = [join(folder.path, "metrics.arrows"), join(folder.path, "backup")];
+  const file = await openMetrics(path);
+  await file.append([metricRow(1)]);
+  file.close();
+  await Deno.link(path, backup);
+  const before = await Deno.readFile(backup);
+  const again = await openMetrics(path);
+  await again.append([metricRow(2)]);
+  again.close();
+  assertEquals(await Deno.readFile(backup), before);
+  assertEquals((await readMetrics(path)).map(({ step }) => step), [1, 2]);
+  await Deno.writeTextFile(path, "my diary");
+  await assertRejects(() => openMetrics(path), UserError, "no metrics file");
+  assertEquals(await Deno.readTextFile(path), "my diary");
+});
+
 Deno.test("a row of no phase ends the file", async () => {
   await using folder = await temporaryFolder();
   const path = join(folder.path, "metrics.arrows");

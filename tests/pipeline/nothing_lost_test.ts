@@ -32,6 +32,8 @@ async function writeThesis(folder: string): Promise<void> {
   for (
     const name of [
       "chapter.txt",
+      ".start",
+      ".lock",
       "state.json",
       "summary.json",
       "circuits.json",
@@ -53,6 +55,9 @@ Deno.test("a command that is given the name of a user's folder changes nothing i
   await writeThesis(thesis);
   const bad = join(folder.path, "bad.jsonl");
   await Deno.writeTextFile(bad, "no JSON\n");
+  const vocabulary = join(folder.path, "vocabulary.json");
+  await Deno.writeTextFile(vocabulary, "mine");
+  await Deno.writeTextFile(vocabulary + ".partial", "mine too");
   const before = await contentOf(folder.path);
   const named = ["--runs", folder.path, "--name", "thesis"];
   for (
@@ -62,6 +67,8 @@ Deno.test("a command that is given the name of a user's folder changes nothing i
       [["pretrain", "--tokenizer", ADDITION.tokenizer, "--data", ADDITION.data, ...named], {}],
       [["--task", "addition", "--model", "data/addition", "--prompts", "4", ...named], CIRCUITS],
       [["sparsify", "--resume", "thesis", "--runs", folder.path], {}],
+      [["train-tokenizer", "--data", ADDITION.data, "--vocabulary", "260", "--output", vocabulary], {}],
+      [["train-tokenizer", "--data", bad, "--vocabulary", "260", "--output", bad], {}],
       [["sparsify", "--resume", "tiny", "--runs", folder.path], {}],
     ] as [string[], CommandOptions][]
   ) {

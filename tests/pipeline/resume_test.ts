@@ -2,7 +2,8 @@ import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "
 import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
 import { UserError } from "../../pipeline/errors.ts";
-import { hashFile } from "../../pipeline/files.ts";
+import { readSlackChanges } from "../../pipeline/control.ts";
+import { hashFile, writeSealedJson } from "../../pipeline/files.ts";
 import { findResumePoint } from "../../pipeline/resume.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
@@ -51,6 +52,19 @@ Deno.test("an older checkpoint under a newer name is not taken for it", async ()
     problems[0],
     /sparse-0000030\.safetensors as it is the checkpoint of sparse at step 10, renamed/,
   );
+});
+
+Deno.test("another run's checkpoint is not taken for this run's, nor its changes of slack", async () => {
+  await using folder = await temporaryFolder();
+  await save(folder.path, "sparse", 10);
+  await assertRejects(
+    () => findResumePoint(folder.path, STEPS, "other"),
+    UserError,
+    "as it is another run's",
+  );
+  await writeSealedJson(join(folder.path, "slack.json"), { run: "a", changes: [] });
+  assertEquals(await readSlackChanges(folder.path, "a"), []);
+  await assertRejects(() => readSlackChanges(folder.path, "b"), UserError, "another run's");
 });
 
 Deno.test("a checkpoint whose best step is damaged or gone gives way to one whose best step is whole", async () => {
@@ -143,4 +157,12 @@ Deno.test("a run is not resumed on text that has changed, unless it is given aga
   assertEquals(taken.code, 0, taken.stderr);
   assertStringIncludes(taken.stderr, "warning: the data is not what the run began with");
   assertEquals((await resume()).code, 0, "what was taken is what the run has now");
+  const checkpoints = join(folder.path, "run", "checkpoints");
+  for await (const { name } of Deno.readDir(checkpoints)) {
+    await Deno.rename(join(checkpoints, name), join(folder.path, name));
+  }
+  const again = await resume();
+  assertStringIncludes(again.stderr, "warning: no checkpoint is there behind step 0, though the run came to");
+  const piped = await resume("--data", "-");
+  assertStringIncludes(piped.stderr, "the data is not what the run began with");
 });

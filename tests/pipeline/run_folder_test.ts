@@ -28,6 +28,38 @@ Deno.test("a folder that a process killed at its start left behind can be used",
   (await createRun(folder.path, "sparsify", "one")).release();
 });
 
+Deno.test("of two starts under one name only one begins, also where the first is abandoned meanwhile", async () => {
+  await using folder = await temporaryFolder();
+  for (let n = 0; n < 20; n++) {
+    const name = `run-${n}`;
+    const first = await createRun(folder.path, "sparsify", name);
+    const second = createRun(folder.path, "sparsify", name).then((run) => run, (error) => error);
+    await new Promise((resolve) => setTimeout(resolve, n));
+    await first.abandon();
+    const run = await second;
+    if (run instanceof Error) {
+      assert(run instanceof UserError, String(run));
+      continue;
+    }
+    await run.begin(fakeConfig("sparsify"));
+    await assertRejects(() => openRun(folder.path, name, "sparsify"), UserError, "another process");
+    run.release();
+  }
+});
+
+Deno.test("a run whose folders lead elsewhere is not written", async () => {
+  await using folder = await temporaryFolder();
+  const run = await createRun(folder.path, "sparsify", "one");
+  await run.begin(fakeConfig("sparsify"));
+  run.release();
+  for (const own of [run.checkpoints, run.tokens, run.model, run.metrics]) {
+    await Deno.symlink(folder.path, own);
+    await assertRejects(() => openRun(folder.path, "one", "sparsify"), UserError, "is a link, which is not");
+    await Deno.remove(own);
+  }
+  (await openRun(folder.path, "one", "sparsify")).folder.release();
+});
+
 Deno.test("runs without a name that begin in the same second get different folders", async () => {
   await using folder = await temporaryFolder();
   const runs = await Promise.all(Array.from({ length: 4 }, () => createRun(folder.path, "sparsify")));

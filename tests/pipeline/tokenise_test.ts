@@ -160,6 +160,25 @@ Deno.test("a tokenizer is not taken for a model's of another vocabulary, but for
   for (const size of [12, 17, 4096]) assertThrows(check(size), UserError, `has ${size} entries: 13`);
 });
 
+Deno.test("a tokenizer of whole words is taken, and a word that it has no token for is no token 0", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "tokenizer.json");
+  const vocab: Record<string, number> = { "<eos>": 0, cat: 1, dog: 2 };
+  const json = {
+    version: "1.0",
+    added_tokens: [],
+    normalizer: null,
+    pre_tokenizer: { type: "Whitespace" },
+    post_processor: null,
+    decoder: null,
+    model: { type: "WordLevel", vocab, unk_token: "[UNK]" },
+  };
+  await Deno.writeTextFile(path, JSON.stringify(json));
+  const tokenizer = await loadTokenizer(path);
+  assertEquals(Array.from(tokenizer.encode("cat dog cat")), [1, 2, 1]);
+  assertThrows(() => tokenizer.encode("cat bird"), UserError, "no token for a part of the text");
+});
+
 Deno.test("where only vocab.json and merges.txt are, the sentence says how to make a tokenizer.json", async () => {
   await using folder = await temporaryFolder();
   await Deno.writeTextFile(join(folder.path, "vocab.json"), "{}");
