@@ -148,8 +148,18 @@ export function isObject(value: unknown): value is Record<string, unknown> {
 
 /** A value of JSON for an error message: on one line, and cut where it is long. */
 export function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? "undefined";
+  const text = textOf(value);
   return text.length <= 80 ? text : `${text.slice(0, 77)}...`;
+}
+
+/** A value as JSON; it can be read deeper than it can be written. */
+function textOf(value: unknown): string {
+  try {
+    return JSON.stringify(value) ?? "undefined";
+  } catch (error) {
+    if (error instanceof RangeError) return "something too deep to show";
+    throw error;
+  }
 }
 
 /** Makes a folder's entries durable, where the system can. */
@@ -273,7 +283,7 @@ export async function writeJson(path: string, value: unknown): Promise<void> {
 
 /** The digest that seals an object: of its fields without the seal. */
 function sealOf(fields: object): string {
-  return digestOf(JSON.stringify(fields));
+  return digestOf(textOf(fields));
 }
 
 /** Writes an object as indented JSON with the SHA-256 of its fields, which {@link readSealedJson} asks for. */

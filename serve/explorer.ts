@@ -33,13 +33,16 @@ const DEFAULT_THRESHOLD = 0.01;
 /** Sets of weights kept on the device: dense and sparse of one run, looked at in turn. */
 const WEIGHTS_KEPT = 2;
 
+/** What is looked at of a run. */
+export type ExploredRun = Pick<RunView, "name" | "path" | "config">;
+
 /** Answers questions about runs' models. */
 export interface Explorer {
   /**
    * @throws {HTTPException} 409 when the run has no such weights yet or they cannot be read, 503 when too many questions
    * wait or the device fails
    */
-  ask(run: RunView, request: AttentionRequest): Promise<AttentionAnswer>;
+  ask(run: ExploredRun, request: AttentionRequest): Promise<AttentionAnswer>;
   /** Gives the device back. */
   close(): void;
 }
@@ -110,7 +113,7 @@ export function createExplorer(roots: readonly string[]): Explorer {
     return { gpu, network, parameters };
   }
 
-  async function answer(run: RunView, request: AttentionRequest): Promise<AttentionAnswer> {
+  async function answer(run: ExploredRun, request: AttentionRequest): Promise<AttentionAnswer> {
     const { prompt, model, threshold = DEFAULT_THRESHOLD } = request;
     const source = await sourceOf(run, model, roots);
     const tokenizer = await tokenizerOf(run, roots);
@@ -224,7 +227,7 @@ async function checkReadable(path: string, maxBytes: number, roots: readonly str
 }
 
 /** The run's own tokenizer, or the one that its settings name. */
-async function tokenizerOf(run: RunView, roots: readonly string[]): Promise<Tokenizer> {
+async function tokenizerOf(run: ExploredRun, roots: readonly string[]): Promise<Tokenizer> {
   const { tokenizer, model } = run.config!.settings;
   let path = join(run.path, "tokenizer.json");
   if (!await isOwn(path, "isFile")) path = join(run.path, "model", "tokenizer.json");
@@ -242,7 +245,7 @@ async function tokenizerOf(run: RunView, roots: readonly string[]): Promise<Toke
 
 /** The run's weights: the finished model's, else the newest checkpoint's; or the dense model that it began with. */
 async function sourceOf(
-  run: RunView,
+  run: ExploredRun,
   model: AttentionRequest["model"],
   roots: readonly string[],
 ): Promise<Source> {

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { createApp } from "./app.ts";
 import { readAssets } from "./assets.ts";
 import { logFault } from "./fault_log.ts";
-import { createExplorer } from "./explorer.ts";
+import { createExplorerThread } from "./explorer_thread.ts";
 import { openRuns } from "./runs.ts";
 
 /** Where and how to listen. */
@@ -25,6 +25,8 @@ export interface ServerOptions {
   models?: readonly string[];
   /** As in {@link AppOptions}. */
   bodyMilliseconds?: number;
+  /** For one answer of the attention explorer. */
+  explorerMilliseconds?: number;
 }
 
 /** A server that listens. */
@@ -53,7 +55,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     crypto.getRandomValues(new Uint8Array(24)).toBase64({ alphabet: "base64url" });
   const tokenToRead = !LOOPBACK.test(host);
   const stopping = new AbortController();
-  const explorer = createExplorer([runs, DATA, ...options.models ?? []]);
+  const explorer = createExplorerThread([runs, DATA, ...options.models ?? []], options.explorerMilliseconds);
   const app = createApp({
     runs: openRuns(runs),
     explorer,

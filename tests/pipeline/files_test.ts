@@ -113,6 +113,16 @@ Deno.test("sealed JSON comes back, and is refused when any character of a value 
   await assertRejects(() => readSealedJson(path), UserError, "damaged");
 });
 
+Deno.test("JSON that is deeper than can be written again is refused as any other", async () => {
+  await using folder = await temporaryFolder();
+  const deep = "[".repeat(200_000) + "]".repeat(200_000);
+  const path = join(folder.path, "config.json");
+  await Deno.writeTextFile(path, `{"sha256": "0", "deep": ${deep}}`);
+  await assertRejects(() => readSealedJson(path), UserError, "damaged");
+  await Deno.writeTextFile(path, `{"model_type": ${deep}}`);
+  await assertRejects(() => readModelConfig(folder.path), UserError, "too deep to show");
+});
+
 Deno.test("a full disk is one sentence with the path and exit code 5, and no other error is taken for one", async () => {
   const full = new Error("No space left on device (os error 28)");
   const error = await assertRejects(() => storing("a/b", () => Promise.reject(full)), UserError);

@@ -243,3 +243,52 @@ Deno.test("sparsify --serve shows the run while it trains", async () => {
     await child.status;
   }
 });
+
+Deno.test({
+  name: "a tokenizer whose pattern never ends keeps nobody waiting but who asked, and not for ever",
+  // The thread that is given up ends when it is next looked at.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn() {
+    await using folder = await temporaryFolder();
+    const run = await fakeRun(folder.path, "r", { live: false });
+    await writeTinyModel(`${run.path}/model`);
+    const config = await readRunConfig(`${run.path}/config.json`);
+    await writeRunConfig(`${run.path}/config.json`, {
+      ...config,
+      settings: { ...config.settings, gateBias: 0 },
+    });
+    const tokenizer = JSON.parse(await Deno.readTextFile(ADDITION.tokenizer));
+    tokenizer.pre_tokenizer = {
+      type: "Split",
+      pattern: { Regex: "(1+)+$" },
+      behavior: "Isolated",
+      invert: false,
+    };
+    await Deno.writeTextFile(`${run.path}/tokenizer.json`, JSON.stringify(tokenizer));
+    const server = await startServer({
+      runs: folder.path,
+      host: "127.0.0.1",
+      port: 0,
+      explorerMilliseconds: 2000,
+    });
+    try {
+      const asked = fetch(new URL("/api/runs/r/attention", server.url), {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify({ prompt: "1".repeat(60) + "2", model: "sparse" }),
+      });
+      let answered = false;
+      const answer = asked.finally(() => answered = true);
+      const list = await fetch(new URL("/api/runs", server.url));
+      assertEquals([(await list.json())[0].name, answered], ["r", false]);
+      const response = await answer;
+      assertEquals([response.status, (await response.json()).error], [
+        503,
+        "The model of r takes too long to look into",
+      ]);
+    } finally {
+      await server.close();
+    }
+  },
+});

@@ -1,0 +1,34 @@
+/**
+ * The explorer in a thread of its own.
+ *
+ * Receives first `{ roots }`, then questions `{ id, run, request }`, and answers each with `{ id, answer }`, or with
+ * `{ id, status, error }` where it cannot be answered.
+ *
+ * @module
+ */
+import { HTTPException } from "hono/http-exception";
+import { createExplorer, type Explorer } from "./explorer.ts";
+import { logFault } from "./fault_log.ts";
+
+// The compiler takes every module for one of the main thread.
+const parent = self as unknown as Worker;
+let explorer: Explorer | undefined;
+
+parent.addEventListener("message", async ({ data }) => {
+  if (data.roots) {
+    explorer = createExplorer(data.roots);
+    return;
+  }
+  const { id, run, request } = data;
+  try {
+    parent.postMessage({ id, answer: await explorer!.ask(run, request) });
+  } catch (error) {
+    const known = error instanceof HTTPException;
+    if (!known) logFault(`looking into ${run.name}`, error);
+    parent.postMessage({
+      id,
+      status: known ? error.status : 500,
+      error: known ? error.message : "The server failed at this; its log says why",
+    });
+  }
+});
