@@ -7,7 +7,7 @@ import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { diskFullError, EXIT, UserError } from "./errors.ts";
-import { reasonOf, storing } from "./files.ts";
+import { isNullDevice, reasonOf, storing } from "./files.ts";
 
 /**
  * 128 + SIGPIPE, as shells report a process that wrote to a closed pipe: 0 would call an unfinished run a finished one.
@@ -58,18 +58,20 @@ export async function runCommand(
 const STOP_SIGNALS: readonly Deno.Signal[] = Deno.build.os === "windows"
   ? ["SIGINT", "SIGBREAK"]
   : ["SIGINT", "SIGTERM", "SIGHUP"];
-/** Before any listener is added: with the first, Deno takes hang-ups itself and ends the process. */
-const OUTLIVES_TERMINAL = hangUpIsIgnored();
+/** With the first listener of any signal Deno takes hang-ups itself and ends the process: so one that does nothing. */
+const OUTLIVES_TERMINAL = isUnderNohup();
 
-/** Whether the process was started to outlive its terminal, as by nohup. Linux tells; elsewhere it is not known. */
-function hangUpIsIgnored(): boolean {
-  if (Deno.build.os !== "linux") return false;
+/**
+ * Whether nohup started the process. Deno does not tell which signals are ignored; but where standard input was a
+ * terminal, nohup puts the null device there, opened so that it cannot be read.
+ */
+function isUnderNohup(): boolean {
+  if (Deno.build.os === "windows" || !isNullDevice(0)) return false;
   try {
-    const [, mask] = /^SigIgn:\s*([0-9a-f]+)/m.exec(Deno.readTextFileSync("/proc/self/status")) ?? [];
-    // Signal n is bit n − 1; SIGHUP is 1.
-    return (Number.parseInt(mask.slice(-1), 16) & 1) === 1;
-  } catch {
+    Deno.stdin.readSync(new Uint8Array(1));
     return false;
+  } catch {
+    return true;
   }
 }
 

@@ -5,13 +5,14 @@
  *
  * @module
  */
+import { fstatSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { findDataFiles, HEAD_BYTES, jsonFormatOf, STANDARD_INPUT } from "./data_files.ts";
 import { inputError } from "./errors.ts";
-import { openRegular, parseJson, readAt, reasonOf, streamRegular } from "./files.ts";
+import { isNullDevice, openRegular, parseJson, readAt, reasonOf, streamRegular } from "./files.ts";
 
 /** A piece of a document of running text. */
 export interface TextPiece {
@@ -60,7 +61,7 @@ type Bytes = ReadableStream<Uint8Array<ArrayBuffer>>;
 
 /** Opens a source, takes its compression off, and tells what it holds. */
 async function openData(source: string): Promise<{ format: Format; bytes: Bytes }> {
-  const raw = source === STANDARD_INPUT ? await standardInput() : await streamRegular(source);
+  const raw = source === STANDARD_INPUT ? standardInput() : await streamRegular(source);
   try {
     let opened = await peek(raw, 4);
     const zipped = opened.head[0] === 0x1f && opened.head[1] === 0x8b;
@@ -132,18 +133,13 @@ function readingError(source: string, error: unknown): unknown {
 }
 
 /** Standard input's bytes; a device other than a terminal is refused, as most have no end. */
-async function standardInput(): Promise<Bytes> {
-  const info = Deno.build.os === "windows" ? undefined : await Deno.stat("/dev/stdin").catch(() => undefined);
-  const device = info && (info.isCharDevice || info.isBlockDevice);
-  if (device && !Deno.stdin.isTerminal() && !await isNull(info)) {
+function standardInput(): Bytes {
+  const info = fstatSync(0);
+  const device = info.isCharacterDevice() || info.isBlockDevice();
+  if (device && !Deno.stdin.isTerminal() && !isNullDevice(0)) {
     throw inputError(`Cannot read standard input as it must be a pipe, a file or a terminal: it is a device`);
   }
   return Deno.stdin.readable;
-}
-
-/** Whether it is the null device, which is empty. */
-async function isNull({ rdev }: Deno.FileInfo): Promise<boolean> {
-  return rdev !== null && rdev === (await Deno.stat("/dev/null")).rdev;
 }
 
 /** A source's text, decoded strictly, in pieces as they come. */

@@ -7,6 +7,7 @@
  * @module
  */
 import { createHash, type Hash } from "node:crypto";
+import { fstatSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { inputError, storageError, UserError } from "./errors.ts";
 
@@ -27,6 +28,9 @@ export function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "no such file or folder";
   if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.FilesystemLoop) return "a loop of links";
+  if (error instanceof Deno.errors.NotCapable) {
+    return "it is one of the system's own files, which are not read";
+  }
   const message = error instanceof Error ? error.message : String(error);
   return message.split("\n")[0].replace(/ \(os error \d+\)/, "");
 }
@@ -38,6 +42,16 @@ export function kindOf(info: Deno.FileInfo): string {
   if (info.isSymlink) return "a link";
   if (info.isFifo) return "a pipe";
   return info.isSocket ? "a socket" : "a device";
+}
+
+/** Whether an open file, given by its number, is the null device, which is empty. */
+export function isNullDevice(descriptor: number): boolean {
+  try {
+    const info = fstatSync(descriptor);
+    return info.isCharacterDevice() && info.rdev === Deno.statSync("/dev/null").rdev;
+  } catch {
+    return false;
+  }
 }
 
 /**

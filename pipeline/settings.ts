@@ -9,7 +9,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
-import { isObject, readJson } from "./files.ts";
+import { exists, isObject, readJson } from "./files.ts";
 import { STANDARD_INPUT } from "./data_files.ts";
 
 interface Common {
@@ -576,12 +576,7 @@ async function recommended(
 ): Promise<Record<string, unknown>> {
   if (model === undefined) return {};
   const path = join(model, "sparsify.json");
-  try {
-    await Deno.stat(path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return {};
-    throw error;
-  }
+  if (!await exists(path)) return {};
   const settings = await readSettingsFile(SPARSIFY, path, dirname(path));
   return Object.fromEntries(Object.entries(settings).filter(([name]) => name in table));
 }
