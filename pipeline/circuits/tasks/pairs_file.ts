@@ -41,6 +41,8 @@ export async function readPairs(
 ): Promise<PromptSet> {
   const text = await readText(path, MAX_PAIRS_BYTES);
   const pairs: PromptPair[] = [];
+  /** The line that each pair of prompts stands on. */
+  const seen = new Map<string, number>();
   for (const [n, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;
     if (pairs.length === prompts) break;
@@ -51,9 +53,18 @@ export async function readPairs(
     const [length, wanted] = [pair.clean.length, pairs[0]?.clean.length ?? pair.clean.length];
     if (length !== wanted) fail(`all prompts must have the same number of tokens: ${length}, not ${wanted}`);
     if (length > contextLength) fail(`the model has ${contextLength} positions: ${length} tokens`);
+    const key = `${pair.clean} ${pair.corrupted}`;
+    const before = seen.get(key);
+    if (before !== undefined) {
+      fail(`it repeats the prompts of line ${before}, which would count twice`);
+    }
+    seen.set(key, n + 1);
     pairs.push(pair);
   }
   if (pairs.length === 0) throw inputError(`Cannot use ${path} as it has no pair`);
+  if (pairs.length === 1) {
+    throw inputError(`Cannot use ${path} as one pair tells nothing of another: it needs two at least`);
+  }
   return { task: path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, ""), metric: "logit_difference", pairs };
 }
 
@@ -80,10 +91,16 @@ function parsePair(line: string, tokenizer: Tokenizer, fail: (required: string) 
   if (tokens.length !== other.length) {
     fail(`both prompts must have the same number of tokens: ${tokens.length} and ${other.length}`);
   }
+  if (tokens.every((token, n) => token === other[n])) {
+    fail("clean and corrupted are the same prompt, so that nothing can be told by exchanging them");
+  }
+  const [right, against] = [tokensOf(answers), tokensOf(wrong)];
+  const both = right.findIndex((token) => against.includes(token));
+  if (both >= 0) fail(`an answer cannot be right and wrong: ${JSON.stringify(answers[both])} is both`);
   return {
     clean: tokens,
     corrupted: other,
-    places: [{ position: tokens.length - 1, right: tokensOf(answers), wrong: tokensOf(wrong) }],
+    places: [{ position: tokens.length - 1, right, wrong: against }],
     template,
   };
 }

@@ -128,7 +128,8 @@ Deno.test("a user's pairs are read, and what is wrong with a line is told", asyn
     );
     return await readPairs(path, { tokenizer: GPT2, contextLength: 16, prompts: 8 });
   };
-  const set = await read(good, "", { ...good, template: "again" });
+  const sun = { ...good, clean: "The sun is", template: "again" };
+  const set = await read(good, "", sun);
   assertEquals(set.task, "colours");
   assertEquals(set.pairs.map(({ template }) => template), ["pairs", "again"]);
   assertSound(set, 50257);
@@ -139,10 +140,14 @@ Deno.test("a user's pairs are read, and what is wrong with a line is told", asyn
     [{ ...good, wrong: [] }, "answers and wrong must be lists of text"],
     [{ ...good, answers: [" unfathomable"] }, 'must be one token: " unfathomable" is'],
     [{ ...good, corrupted: "The deep sea is" }, "the same number of tokens: 3 and 4"],
+    [good, "it repeats the prompts of line 1"],
+    [{ ...good, corrupted: good.clean }, "clean and corrupted are the same prompt"],
+    [{ ...good, clean: "The sun is", answers: [" blue", " red"] }, 'right and wrong: " red" is both'],
     [{ ...good, clean: "A sky so is", corrupted: "A sea so is" }, "the same number of tokens: 4, not 3"],
   ];
   for (const [line, message] of refused) await assertRejects(() => read(good, line), UserError, message);
   await assertRejects(() => read(""), UserError, "it has no pair");
+  await assertRejects(() => read(good), UserError, "it needs two at least");
   await Deno.remove(path);
   await assertRejects(
     () => readPairs(path, { tokenizer: GPT2, contextLength: 16, prompts: 8 }),
