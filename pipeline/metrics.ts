@@ -60,8 +60,10 @@ export interface MetricRow {
   constraint: number | null;
   /** C̄, the moving average of the scaled and clipped constraint. */
   constraint_average: number | null;
-  /** λ. */
+  /** λ, the integral of the constraint: what is bounded, and what winds up. */
   lambda: number | null;
+  /** What weighs the loss in this step: λ exp(κ C̄), within λ's bounds. */
+  lambda_acting: number | null;
   /** E, mean open probability. */
   expected_open: number | null;
   /** Open edges over causal pairs with hard gates on the validation tokens, at evaluations. */
@@ -96,6 +98,7 @@ const COLUMNS: Record<keyof MetricRow, DataType> = {
   constraint: new Float32(),
   constraint_average: new Float32(),
   lambda: new Float32(),
+  lambda_acting: new Float32(),
   expected_open: new Float32(),
   open_fraction: new Float32(),
   learning_rate: new Float32(),

@@ -59,7 +59,13 @@ export function formatRow(
       }`,
     );
   }
-  if (row.lambda !== null) parts.push(`λ ${row.lambda.toPrecision(2)}`);
+  if (row.lambda !== null) {
+    const [integral, acting] = [row.lambda, row.lambda_acting ?? row.lambda].map((value) =>
+      value.toPrecision(2)
+    );
+    // With a proportional term the λ in the loss is another than the one that is carried on.
+    parts.push(integral === acting ? `λ ${acting}` : `λ ${acting} of ${integral}`);
+  }
   if (row.open_fraction !== null) parts.push(`open ${formatShare(row.open_fraction)}`);
   else if (row.expected_open !== null) parts.push(`open ≈${formatShare(row.expected_open)}`);
   if (row.validation_ce !== null) parts.push(`validation CE ${row.validation_ce.toFixed(3)}`);

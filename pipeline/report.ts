@@ -355,7 +355,7 @@ function evaluations(rows: readonly MetricRow[], chosen: Value): Markup | undefi
     "training loss",
     "validation loss",
     "τ",
-    "λ",
+    "λ in the loss",
     "open edges",
     "queries without an edge",
   ];
@@ -374,7 +374,7 @@ ${
               decimals(row.ce, digits),
               decimals(row.validation_ce, digits),
               decimals(row.target, digits),
-              isNumber(row.lambda) ? row.lambda.toPrecision(3) : MISSING,
+              isNumber(row.lambda_acting) ? row.lambda_acting.toPrecision(3) : MISSING,
               share(row.open_fraction),
               share(row.dead_queries),
             ].map((cell) => markup`<td>${cell}</td>`)

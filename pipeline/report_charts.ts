@@ -166,7 +166,10 @@ export function reportCharts({ config, rows: allRows, summary, events }: ChartDa
   const losses = loss.flatMap(({ points }) => points.map(([, y]) => y)).filter((y) => y > 0);
   const isWide = losses.length > 0 && quantile(losses, 0.99) > LOG_LOSS_RATIO * quantile(losses, 0.01);
 
-  const lambda: Series[] = [{ label: "λ", points: column(rows, "lambda"), colour: "purple" }];
+  const lambda: Series[] = [
+    { label: "λ in the loss", points: column(rows, "lambda_acting"), colour: "purple" },
+    { label: "λ without its proportional term", points: column(rows, "lambda"), colour: "ink" },
+  ];
   const bounds: Reference[] = [settings.lambdaMin, settings.lambdaMax].filter((y) => y !== undefined).map((
     y,
     n,

@@ -94,7 +94,9 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
         "wind-up",
         atBoundSince !== undefined && step - atBoundSince >= window,
         () =>
-          `λ has stood at its bound ${bound} for ${step - atBoundSince!} steps (raise --slack or lower --lr)`,
+          `λ, without its proportional term, has stood at its bound ${bound} for ${
+            step - atBoundSince!
+          } steps (raise --slack or lower --lr)`,
       );
     }
     if (expectedOpen !== undefined && violation !== undefined) {
@@ -104,7 +106,7 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before;
       report("plateau", still, () => {
         const cause = lambda === lambdaMax
-          ? "λ is at its ceiling: raise --slack"
+          ? "λ, without its proportional term, is at its ceiling: raise --slack"
           : "CE is below its target: a larger --lr usually helps";
         return `open edges stand at ${percent(expectedOpen)} for ${step - since} steps (${cause})`;
       });

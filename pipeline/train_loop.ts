@@ -9,7 +9,6 @@ import type { RunControl } from "./control.ts";
 import { UserError } from "./errors.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { HEAD_SNAPSHOTS, type MetricRow } from "./metrics.ts";
-import type { LogRow } from "./device_log.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { createHealthWatch, type HealthBounds, healthSample, type Signature } from "./signatures.ts";
 import type { MicroBatch, StepLog, Trainer } from "./trainer.ts";
@@ -121,13 +120,13 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
 
 function metricRow(
   options: PhaseOptions,
-  entry: LogRow<"totals" | "distillationTotals" | "headSums" | "update" | "multiplier">,
+  entry: Awaited<ReturnType<StepLog["poll"]>>[number],
   evaluation: Evaluation | undefined,
   started: number,
 ): MetricRow {
   const { schedule, accumulate, microBatchTokens, gated, edges } = options;
   const done = entry.step + 1;
-  const { totals, distillationTotals, headSums, update, multiplier } = entry;
+  const { totals, distillationTotals, headSums, update, multiplier, lossScale, edgeScale } = entry;
   const heads = headSums.length / HEAD_SUMS.length;
   const byHead = (name: typeof HEAD_SUMS[number]): number[] =>
     Array.from({ length: heads }, (_, head) => headSums[head * HEAD_SUMS.length + HEAD_SUMS.indexOf(name)]);
@@ -143,6 +142,8 @@ function metricRow(
     constraint: gated && multiplier[3] === 1 ? multiplier[2] : null,
     constraint_average: gated ? multiplier[1] : null,
     lambda: gated ? multiplier[0] : null,
+    // The objective is (E + λ CE) / (1 + λ): the two factors' ratio is the λ in it.
+    lambda_acting: gated ? lossScale[0] / edgeScale[0] : null,
     expected_open: gated ? headTotal("openProbability") / edges : null,
     open_fraction: evaluation?.openFraction ?? null,
     learning_rate: learningRate(schedule, entry.step),

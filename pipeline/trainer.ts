@@ -55,7 +55,9 @@ export interface TrainerOptions {
 }
 
 /** What each step leaves in the log; see {@link Network} for the sums. */
-export type StepLog = DeviceLog<"totals" | "distillationTotals" | "headSums" | "update" | "multiplier">;
+export type StepLog = DeviceLog<
+  "totals" | "distillationTotals" | "headSums" | "update" | "multiplier" | "lossScale" | "edgeScale"
+>;
 
 /** A model in training. */
 export interface Trainer {
@@ -130,6 +132,8 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       headSums: network.headSums,
       update,
       multiplier,
+      lossScale,
+      edgeScale,
     },
     LOG_CAPACITY,
   );

@@ -46,7 +46,12 @@ export function prometheusText(runs: readonly RunOverview[], clients: number): s
     "Loss above the target as last measured, nats.",
     ofLast(({ constraint }) => constraint),
   );
-  gauge("lambda", "Multiplier of the constraint.", ofLast(({ lambda }) => lambda));
+  gauge(
+    "lambda",
+    "Multiplier of the constraint, without its proportional term.",
+    ofLast(({ lambda }) => lambda),
+  );
+  gauge("lambda_acting", "Multiplier in the last step's loss.", ofLast((last) => last.lambda_acting));
   gauge("expected_open", "Mean open probability of all edges.", ofLast(({ expected_open }) => expected_open));
   gauge("grad_norm", "Global gradient norm of the last step.", ofLast(({ grad_norm }) => grad_norm));
   gauge(

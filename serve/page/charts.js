@@ -86,13 +86,23 @@ const CHARTS = [
     title: "Multiplier λ: how much the loss weighs",
     unit: "",
     log: true,
-    lines: [{
-      label: "λ",
-      colour: COLOURS.lambda,
-      value: (row) => row.lambda,
-      phases: ["sparse", "pretrain"],
-      width: 1.5,
-    }],
+    lines: [
+      {
+        label: "λ in the loss",
+        colour: COLOURS.lambda,
+        value: (row) => row.lambda_acting,
+        phases: ["sparse", "pretrain"],
+        width: 1.5,
+      },
+      {
+        label: "λ without its proportional term",
+        colour: COLOURS.lambda,
+        dash: [4, 3],
+        value: (row) => row.lambda,
+        phases: ["sparse", "pretrain"],
+        width: 1,
+      },
+    ],
   },
   {
     key: "speed",

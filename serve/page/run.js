@@ -149,7 +149,7 @@ function headerOf({ run, main }) {
     ["validation loss", fixed(evaluation?.validation_ce, 3)],
     ["target τ", fixed(main?.target, 3)],
     ["above target", signed(main?.constraint)],
-    ["λ", main?.lambda?.toPrecision(2) ?? "–"],
+    ["λ in the loss", main?.lambda_acting?.toPrecision(2) ?? "–"],
     ["open edges", percent(openEdges(run))],
     ["tokens/s", whole(run.tokens_per_second)],
     ["time left", duration(run.seconds_left)],

@@ -1,6 +1,8 @@
 /** The commands as a user meets them: each error one line and its exit code, each result where it was promised. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { readMetrics } from "../../pipeline/metrics.ts";
+import { readRunConfig } from "../../pipeline/run_config.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
@@ -108,6 +110,23 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
       summary.sparse.ce.toFixed(4),
     );
     assert(summary.sparse.open_fraction < 1, "edges were closed");
+    // What acts is λ exp(κ C̄) within λ's bounds; κ is above 0 by default, and C̄ moves from the first step on.
+    const rows = (await readMetrics(join(folder, "run", "metrics.arrows"))).filter(({ phase }) =>
+      phase === "sparse"
+    );
+    const { lambdaGain, lambdaMin, lambdaMax } = (await readRunConfig(join(folder, "run", "config.json")))
+      .settings as Record<string, number>;
+    for (const { step, lambda, lambda_acting, constraint_average } of rows) {
+      const expected = Math.min(
+        lambdaMax,
+        Math.max(lambdaMin, lambda! * Math.exp(lambdaGain * constraint_average!)),
+      );
+      assert(
+        Math.abs(lambda_acting! - expected) < 1e-5 * expected,
+        `step ${step}: ${lambda_acting}, ${expected}`,
+      );
+    }
+    assert(rows.some(({ lambda, lambda_acting }) => Math.abs(lambda_acting! - lambda!) > 0.01 * lambda!));
     const evaluated = await runMain([
       "evaluate",
       "--model",

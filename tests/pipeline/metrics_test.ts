@@ -12,7 +12,7 @@ Deno.test("metrics are appended and read back, nulls and lists too, also by a pl
   const rows = [
     metricRow(1),
     metricRow(2, { open_by_head: [0.5, 0.25], validation_ce: 2.5 }),
-    metricRow(3, { lambda: null }),
+    metricRow(3, { lambda: null, lambda_acting: null }),
   ];
   const file = await openMetrics(path);
   await file.append(rows.slice(0, 2));

@@ -22,7 +22,7 @@ Deno.test("the progress line says step, CE, τ, λ, open edges, speed and time l
   });
   assertEquals(
     text,
-    "sparse 50/100  CE 1.500  τ 1.250 (+0.250)  λ 2.0  open ≈12.5 %  1235 tokens/s  1m01s left",
+    "sparse 50/100  CE 1.500  τ 1.250 (+0.250)  λ 3.0 of 2.0  open ≈12.5 %  1235 tokens/s  1m01s left",
   );
 });
 

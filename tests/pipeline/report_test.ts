@@ -84,6 +84,7 @@ const phaseRows = (phase: MetricRow["phase"]): MetricRow[] =>
       ce: 4.5 + 0.25 * (n % 2),
       target: phase === "sparse" ? 4.5 : null,
       lambda: phase === "sparse" ? 2 : null,
+      lambda_acting: phase === "sparse" ? 3 : null,
       expected_open: phase === "sparse" ? 1 / (n + 1) : null,
       open_fraction: phase === "sparse" && isEvaluation ? 0.5 / (n + 1) : null,
       validation_ce: isEvaluation ? 4.25 : null,

@@ -11,6 +11,7 @@ export function metricRow(step: number, fields: Partial<MetricRow> = {}): Metric
     constraint: 0.25,
     constraint_average: 0.5,
     lambda: 2,
+    lambda_acting: 3,
     expected_open: 0.125,
     open_fraction: null,
     learning_rate: 0.5,
