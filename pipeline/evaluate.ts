@@ -16,6 +16,14 @@ export interface EvaluationBatch extends MicroBatch {
   rows: number;
 }
 
+/** Open edges a query from which on a head counts as live: one in a hundred queries. One in 65,536 is no use of a head. */
+export const LIVE_EDGES = 0.01;
+
+/** Heads that are live, by their open edges over so many queries. */
+export function countLiveHeads(open: ArrayLike<number>, queries: number): number {
+  return Array.from(open).filter((edges) => edges >= LIVE_EDGES * queries).length;
+}
+
 /** What is reported of a model. */
 export interface Evaluation {
   /** Mean cross-entropy of the counted tokens, nats. */
@@ -33,7 +41,7 @@ export interface Evaluation {
   edgesPerQuery: number;
   /** Share of queries (over layers and heads) with no open edge. */
   deadQueries: number;
-  /** Heads with at least one open edge on these tokens. */
+  /** Heads with at least {@link LIVE_EDGES} open edges a query on these tokens. */
   liveHeads: number;
   /** Open fraction of each head (layer, head). */
   openByHead: number[][];
@@ -139,7 +147,7 @@ export async function evaluate(
     openFraction: sum(open) / (layers * heads * pairs),
     edgesPerQuery: sum(open) / (layers * heads * queries),
     deadQueries: sum(dead) / (layers * heads * queries),
-    liveHeads: open.filter((edges) => edges > 0).length,
+    liveHeads: countLiveHeads(open, queries),
     openByHead: Array.from(
       { length: layers },
       (_, layer) => Array.from(open.subarray(layer * heads, (layer + 1) * heads), (edges) => edges / pairs),

@@ -20,7 +20,7 @@ import {
 } from "./command_line.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
-import { evaluate } from "./evaluate.ts";
+import { evaluate, LIVE_EDGES } from "./evaluate.ts";
 import { exists, writeJson, writeNew } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
@@ -307,7 +307,10 @@ async function evaluateCommand(args: string[]): Promise<void> {
     ["open edges", formatShare(result.openFraction)],
     ["edges per query", result.edgesPerQuery.toFixed(2)],
     ["queries without an edge", formatShare(result.deadQueries)],
-    ["live heads", `${result.liveHeads} of ${config.layers * config.heads}`],
+    [
+      `live heads (an edge for every ${1 / LIVE_EDGES} queries or fewer)`,
+      `${result.liveHeads} of ${config.layers * config.heads}`,
+    ],
   ]));
   const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
   const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);

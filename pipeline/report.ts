@@ -12,6 +12,7 @@ import { exists, readJson, writeAll, writeAtomically } from "./files.ts";
 import { type Filling, type Markup, markup } from "./markup.ts";
 import { type MetricRow, readMetrics } from "./metrics.ts";
 import type { PretrainSummary } from "./pretrain.ts";
+import { LIVE_EDGES } from "./evaluate.ts";
 import { formatDuration, formatShare } from "./progress.ts";
 import { mainRows, reportCharts, type RunEvent } from "./report_charts.ts";
 import { readRunConfig, type RunConfig } from "./run_config.ts";
@@ -144,13 +145,16 @@ function sparsifiedResult(summary: SparsifySummary, { settings }: RunConfig): Ma
   // A query at position n looks at itself and the n before it.
   const pairs = isNumber(context) ? (context + 1) / 2 : null;
   const models = [
-    { label: "dense", losses: dense, open: 1, edges: pairs, live: heads },
-    ...(control ? [{ label: "dense fine-tuned", losses: control, open: 1, edges: pairs, live: heads }] : []),
+    { label: "dense", losses: dense, open: 1, edges: pairs, dead: 0, live: heads },
+    ...(control
+      ? [{ label: "dense fine-tuned", losses: control, open: 1, edges: pairs, dead: 0, live: heads }]
+      : []),
     {
       label: "sparse",
       losses: sparse,
       open: sparse.open_fraction,
       edges: sparse.edges_per_query,
+      dead: sparse.dead_queries,
       live: sparse.live_heads,
     },
   ];
@@ -162,7 +166,11 @@ function sparsifiedResult(summary: SparsifySummary, { settings }: RunConfig): Ma
       : []),
     ["open edges", ({ open }) => share(open)],
     ["edges per query", ({ edges }) => decimals(edges, 2)],
-    ["live heads", ({ live }) => `${count(live)} of ${count(heads)}`],
+    ["queries without an edge", ({ dead }) => share(dead)],
+    [
+      `live heads (an edge for every ${1 / LIVE_EDGES} queries or fewer)`,
+      ({ live }) => `${count(live)} of ${count(heads)}`,
+    ],
   ];
   const chosen = (n: number): Markup | undefined =>
     n === models.length - 1 ? markup` class="chosen"` : undefined;

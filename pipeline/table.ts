@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { LIVE_EDGES } from "./evaluate.ts";
 import { formatShare } from "./progress.ts";
 import type { SparsifySummary } from "./sparsify.ts";
 
@@ -26,7 +27,7 @@ export function summaryTable(summary: SparsifySummary): string {
     of.perplexity.toFixed(2),
     ...(exact ? [formatShare(of.exact_rows)] : []),
   ];
-  const all = [formatShare(1), "", `${heads}/${heads}`];
+  const all = [formatShare(1), "", formatShare(0), `${heads}/${heads}`];
   const rows = [
     [
       "",
@@ -35,6 +36,7 @@ export function summaryTable(summary: SparsifySummary): string {
       ...(exact ? ["exact answers"] : []),
       "open edges",
       "edges/query",
+      "no edge",
       "live heads",
     ],
     ["dense", ...losses(dense), ...all],
@@ -44,8 +46,11 @@ export function summaryTable(summary: SparsifySummary): string {
       ...losses(sparse),
       formatShare(sparse.open_fraction),
       sparse.edges_per_query.toFixed(2),
+      formatShare(sparse.dead_queries),
       `${sparse.live_heads}/${heads}`,
     ],
   ];
-  return formatTable(rows);
+  return `${formatTable(rows)}\nno edge: queries without an open edge; live heads: an open edge for every ${
+    1 / LIVE_EDGES
+  } queries or fewer`;
 }

@@ -1,3 +1,4 @@
+import { countLiveHeads } from "../../pipeline/evaluate.ts";
 import { assertEquals } from "@std/assert";
 import { formatTable, summaryTable } from "../../pipeline/table.ts";
 import type { SparsifySummary } from "../../pipeline/sparsify.ts";
@@ -47,14 +48,19 @@ Deno.test("the summary's table has dense, dense fine-tuned and sparse, and leave
   assertEquals(
     summaryTable(summary(0, true)),
     [
-      "                    loss  perplexity  open edges  edges/query  live heads",
-      "dense             1.5000        4.48     100.0 %                      4/4",
-      "dense fine-tuned  1.2500        4.48     100.0 %                      4/4",
-      "sparse            1.5000        4.48      1.25 %         0.80         3/4",
+      "                    loss  perplexity  open edges  edges/query  no edge  live heads",
+      "dense             1.5000        4.48     100.0 %                0.00 %         4/4",
+      "dense fine-tuned  1.2500        4.48     100.0 %                0.00 %         4/4",
+      "sparse            1.5000        4.48      1.25 %         0.80   25.0 %         3/4",
+      "no edge: queries without an open edge; live heads: an open edge for every 100 queries or fewer",
     ].join("\n"),
   );
   const without = summaryTable(summary(0, false)).split("\n").map((line) => line.split(" ")[0]);
-  assertEquals(without, ["", "dense", "sparse"]);
+  assertEquals(without, ["", "dense", "sparse", "no"]);
+});
+
+Deno.test("a head is live with an edge for every hundred queries or fewer, not with one in all", () => {
+  assertEquals(countLiveHeads([0, 1, 9, 10, 500], 1000), 2);
 });
 
 Deno.test("where whole rows are answered exactly, the table says how many", () => {
