@@ -86,11 +86,19 @@ function onStopSignal(stop: () => void): () => void {
   };
 }
 
-/** Aborts on the first Ctrl-C, termination or hang-up; a second one ends the process at once. */
+/** Milliseconds in which another signal is the same: `deno task` passes on what the terminal has sent already. */
+const ONE_WISH = 1000;
+
+/** Aborts on the first Ctrl-C, termination or hang-up; a second one, a second later, ends the process at once. */
 export function stopSignal(onStop: () => void): AbortSignal {
   const controller = new AbortController();
+  let since = 0;
   const stop = (): void => {
-    if (controller.signal.aborted) Deno.exit(130);
+    if (controller.signal.aborted) {
+      if (performance.now() - since >= ONE_WISH) Deno.exit(130);
+      return;
+    }
+    since = performance.now();
     controller.abort();
     onStop();
   };

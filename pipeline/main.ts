@@ -153,7 +153,8 @@ async function train<Summary extends object>(
   const run = await prepareRun(command, settings, model, progress, resumed);
   training = true;
   const { folder, state } = run;
-  const goOn = `deno task ${command} --resume ${folder.name}`;
+  const elsewhere = settings.runs === SPARSIFY.runs.value ? "" : ` --runs ${settings.runs}`;
+  const goOn = `deno task ${command} --resume ${folder.name}${elsewhere}`;
   let summary: Summary | undefined;
   try {
     summary = await body(run, progress, signal);

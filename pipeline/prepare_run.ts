@@ -257,8 +257,8 @@ async function fillFolder(
   const behind = found?.phase === resume.last.phase ? found.step - resume.last.step : 0;
   if (found && (resume.last.step === 0 || behind > settings.checkpointEvery)) {
     reporter.warning(
-      `no checkpoint is there behind step ${resume.last.step}, though the run came to the ${found.phase} phase's step ` +
-        `${found.step}: it goes on from step ${resume.last.step + 1}`,
+      `the run came to step ${found.step} of the ${found.phase} phase, but its last checkpoint is of step ` +
+        `${resume.last.step}: the steps from there are done again`,
     );
   }
   return {

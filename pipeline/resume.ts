@@ -85,8 +85,8 @@ export async function findResumePoint(folder: string, steps: number, run = ""): 
       throw inputError(
         `Cannot go on as no checkpoint of the ${phase} phase is whole: ${
           problems[0]
-        }; without the files in ${folder} ` +
-          `it would begin again at step 1`,
+        }; to begin again at step 1, delete the ` +
+          `files in ${folder}`,
       );
     }
     unfinished = found !== undefined && found.step < steps;

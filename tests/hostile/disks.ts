@@ -82,7 +82,7 @@ export async function playDisks(sizes: readonly number[]): Promise<DisksPlayed> 
         assert(await command("mount", "-o", "remount,size=64m", disk));
         const begun = await Deno.stat(join(disk, "run", "config.json")).then(() => true, () => false);
         if (begun) {
-          assert(errors[0].endsWith("; go on by deno task sparsify --resume run"), errors[0]);
+          assert(errors[0].endsWith(`; go on by deno task sparsify --resume run --runs ${disk}`), errors[0]);
           played.resumed++;
         } else played.begunAnew++;
         const args = begun ? ["sparsify", "--resume", "run"] : [...settings, "--name", "run"];

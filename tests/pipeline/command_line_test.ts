@@ -41,6 +41,19 @@ Deno.test("a hang-up is heeded, but not by a process that was started to outlive
   assertEquals(await run("exec 0>/dev/null;"), [0, "goes on"]);
 });
 
+Deno.test("a signal that comes twice at once, as deno task passes it on, is one wish to stop", async () => {
+  if (Deno.build.os === "windows") return;
+  const module = new URL("../../pipeline/command_line.ts", import.meta.url).href;
+  const body = `import { stopSignal } from "${module}";
+    const signal = stopSignal(() => console.log("stopping"));
+    setInterval(() => {}, 1000);
+    for (let n = 0; n < 3; n++) Deno.kill(Deno.pid, "SIGINT");
+    signal.addEventListener("abort", () => setTimeout(() => { console.log("saved"); Deno.exit(0); }, 300));`;
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", body] })
+    .output();
+  assertEquals([code, new TextDecoder().decode(stdout)], [0, "stopping\nsaved\n"]);
+});
+
 /** Runs a command whose body is `body` in a process of its own. */
 async function outcome(body: string, debug = false): Promise<{ code: number; stderr: string }> {
   const pipeline = new URL("../../pipeline/", import.meta.url).href;

@@ -89,7 +89,7 @@ Deno.test("a run none of whose checkpoints is whole does not begin again at step
     "Cannot go on as no",
   );
   assertEquals(error.exitCode, 3);
-  assertStringIncludes(error.message, "would begin again at step 1");
+  assertStringIncludes(error.message, "to begin again at step 1, delete");
 });
 
 Deno.test("where an earlier phase has to end again, later checkpoints make way for those that will come", async () => {
@@ -118,7 +118,10 @@ Deno.test("a run goes on from the checkpoint before a damaged one, says so, and 
     signal: { when: "sparse 6/24", send: "SIGHUP" },
   });
   assertEquals(stopped.code, 130, stopped.stderr);
-  assertStringIncludes(stopped.stderr, "stopped; go on by: deno task sparsify --resume run");
+  assertStringIncludes(
+    stopped.stderr,
+    `stopped; go on by: deno task sparsify --resume run --runs ${folder.path}`,
+  );
   const checkpoints = join(folder.path, "run", "checkpoints");
   const newest = (await Array.fromAsync(Deno.readDir(checkpoints))).map(({ name }) => name)
     .filter((name) => /^sparse-\d/.test(name)).sort().at(-1)!;
@@ -162,7 +165,10 @@ Deno.test("a run is not resumed on text that has changed, unless it is given aga
     await Deno.rename(join(checkpoints, name), join(folder.path, name));
   }
   const again = await resume();
-  assertStringIncludes(again.stderr, "warning: no checkpoint is there behind step 0, though the run came to");
+  assertStringIncludes(
+    again.stderr,
+    "but its last checkpoint is of step 0: the steps from there are done again",
+  );
   const piped = await resume("--data", "-");
   assertStringIncludes(piped.stderr, "the data is not what the run began with");
 });
