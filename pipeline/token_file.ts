@@ -101,11 +101,20 @@ export async function writeTokenFile(
       }
     })().catch((error) => failure = error);
     writer.reset(undefined, schema);
-    for await (const batch of batches()) {
-      if (failure !== undefined) break;
-      writer.write(batch);
+    try {
+      for await (const batch of batches()) {
+        if (failure !== undefined) break;
+        writer.write(batch);
+      }
+      if (failure === undefined) writer.close();
+    } catch (error) {
+      // A writer whose bytes could not be taken is closed already, and says only that: why comes first.
+      try {
+        writer.close();
+      } catch { /* it is */ }
+      await written;
+      throw failure ?? error;
     }
-    writer.close();
     await written;
     if (failure !== undefined) throw failure;
   });

@@ -203,6 +203,21 @@ for (const [what, vocab, message] of BAD_ENTRIES) {
   });
 }
 
+Deno.test("a token file whose tokens cannot be read to their end ends with why, and leaves nothing", async () => {
+  await using folder = await temporaryFolder();
+  async function* tokens() {
+    yield { tokens: new Uint16Array(300_000) };
+    throw new Error("reading failed");
+  }
+  const path = join(folder.path, "train.arrow");
+  await assertRejects(
+    () => writeTokenFile(path, { wide: false, counted: false }, {}, tokens()),
+    Error,
+    "reading failed",
+  );
+  assertEquals((await Array.fromAsync(Deno.readDir(folder.path))).length, 0);
+});
+
 Deno.test("token files that are damaged are made anew, which is said; of standard input they cannot be", async () => {
   await using folder = await temporaryFolder();
   const data = join(folder.path, "text.txt");
