@@ -42,7 +42,7 @@ export interface AppOptions {
 }
 
 const MAX_BODY_BYTES = 16 << 10;
-const BODY_MS = 5000;
+const BODY_MS = 3000;
 /** What an answer's body may be. */
 type Data = string | Uint8Array<ArrayBuffer> | ReadableStream;
 

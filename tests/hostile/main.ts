@@ -14,7 +14,7 @@ import { tryRubbish } from "./rubbish.ts";
 import { type Findings, noFindings, type Site, withSite } from "./server.ts";
 
 const SEED = 1;
-/** Milliseconds for an answer: twice the server's own limit for a body that does not end. */
+/** Milliseconds for an answer: three times the server's own limit for a body that does not end, and a little. */
 const LIMIT = 10_000;
 
 /** Twenty more than there are places. */
