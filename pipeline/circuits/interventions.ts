@@ -83,13 +83,14 @@ export interface Interventions {
   destroy(): void;
 }
 
-/** Closes single gates without renormalising, of a dense model too. */
+/** Closes single gates without renormalising, of a dense model too: a replacement for each query that has one. */
 export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
-  return edges.map(({ layer, head, query, key }) => ({
-    activation: `blocks.${layer}.attn.hook_gates`,
-    head,
-    positions: [query],
-    keys: [key],
+  const rows = Map.groupBy(edges, ({ layer, head, query }) => `${layer} ${head} ${query}`);
+  return Array.from(rows.values(), (ofRow) => ({
+    activation: `blocks.${ofRow[0].layer}.attn.hook_gates`,
+    head: ofRow[0].head,
+    positions: [ofRow[0].query],
+    keys: ofRow.map(({ key }) => key),
     by: "zero",
   }));
 }

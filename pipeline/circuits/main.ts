@@ -24,7 +24,7 @@ import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis } from "./model_analysis.ts";
-import { circuitSentence, circuitsHtml, resultRows } from "./report.ts";
+import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, resultRows } from "./report.ts";
 import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
@@ -130,7 +130,7 @@ async function investigate(
     } finally {
       destroyParameters(gpu, loaded.parameters);
     }
-    const { findings, ablations, attention } = analysis;
+    const { findings } = analysis;
     const { performance: how } = findings;
     if (!how.able) {
       reporter.message(
@@ -144,9 +144,7 @@ async function investigate(
     const result = modelResult(graph, {
       label: folder,
       gated: kind === "sparse",
-      findings,
-      ablations,
-      attention,
+      ...analysis,
     });
     byKind.set(kind, { findings, result });
   }
@@ -283,7 +281,7 @@ async function circuitsCommand(args: string[]): Promise<void> {
         [results.task, ...kinds],
         ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
       ]));
-      console.log(`\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+      console.log(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
     }
   } finally {
     progress.finish();

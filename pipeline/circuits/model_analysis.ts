@@ -5,15 +5,14 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { readAttention } from "../attention_pattern.ts";
-import { prepareNetwork } from "../network.ts";
 import type { Tokenizer } from "../tokenizer.ts";
 import { analyse, type AnalysisOptions, type Findings } from "./analyse.ts";
 import { type Ablation, type CircuitEngine, type CircuitModel, createCircuitEngine } from "./engine.ts";
 import { faithfulness } from "./metrics.ts";
+import { measureOffPaths, summariseOffPaths, type TokenCircuits } from "./off_paths.ts";
 import type { PromptSet } from "./prompts.ts";
 import type { PromptAttention } from "./results.ts";
-import { tokenCircuit } from "./token_circuit.ts";
+import type { TokenCircuit } from "./token_circuit.ts";
 
 /** What is analysed, and how. */
 export interface ModelAnalysisOptions extends AnalysisOptions {
@@ -35,6 +34,8 @@ export interface ModelAnalysis {
   ablations: { ablation: Ablation; faithfulness: number }[];
   /** Of the first clean prompt. */
   attention: PromptAttention;
+  /** Of all clean prompts. */
+  tokenCircuits: TokenCircuits;
 }
 
 const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
@@ -57,7 +58,18 @@ export async function analyseModel(
   } finally {
     engine.destroy();
   }
-  return { findings, ablations, attention: await promptAttention(gpu, model, set, tokenizer) };
+  const prompts = await measureOffPaths(
+    gpu,
+    model,
+    set,
+    (done, of) => options.progress?.("closing edges off the paths", done, of),
+  );
+  return {
+    findings,
+    ablations,
+    attention: promptAttention(set, model.config, prompts[0].circuit, tokenizer),
+    tokenCircuits: summariseOffPaths(prompts),
+  };
 }
 
 /** The circuit's faithfulness when what it leaves out is replaced in each way. */
@@ -74,22 +86,12 @@ async function ablationsOf(engine: CircuitEngine, circuit: Uint8Array): Promise<
 }
 
 /** The attention of the first prompt, for drawing. */
-async function promptAttention(
-  gpu: Gpu,
-  { config, parameters }: CircuitModel,
-  { pairs: [{ clean, places }] }: PromptSet,
+function promptAttention(
+  { pairs: [{ clean }] }: PromptSet,
+  { heads, layers }: CircuitModel["config"],
+  circuit: TokenCircuit,
   tokenizer: Pick<Tokenizer, "decode">,
-): Promise<PromptAttention> {
-  const { heads, layers } = config;
-  const network = await prepareNetwork(gpu, config, { batch: 1, context: clean.length, training: false });
-  let pattern;
-  try {
-    pattern = await readAttention(gpu, network, parameters, clean, config.gate?.bias);
-  } finally {
-    network.destroy();
-  }
-  const answers = places.map(({ position }) => position);
-  const circuit = tokenCircuit(pattern.layers, { heads, length: clean.length, answers });
+): PromptAttention {
   const drawn = circuit.edges.filter(({ weight }) => weight >= DRAWN_WEIGHT);
   return {
     tokens: clean.map((token) => tokenizer.decode([token])),
@@ -106,6 +108,11 @@ async function promptAttention(
         ]),
       };
     }),
-    counts: { all: circuit.all, open: circuit.open, onPaths: circuit.onPaths },
+    counts: {
+      all: circuit.all,
+      open: circuit.open,
+      onPaths: circuit.onPaths,
+      mayMatter: circuit.mayMatter,
+    },
   };
 }

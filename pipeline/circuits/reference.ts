@@ -27,6 +27,14 @@ export interface ReferencePatch {
   replaced?: ReadonlyMap<number, Float64Array>;
 }
 
+/** One attention edge. */
+export interface ReferenceEdge {
+  layer: number;
+  head: number;
+  query: number;
+  key: number;
+}
+
 /** What a run gives. */
 export interface ReferenceRun {
   /** What each source wrote, [source][T · d]. */
@@ -72,8 +80,14 @@ function linear(
 const gelu = (x: number): number =>
   0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 
-/** Gated attention of one head from its q, k and v [T, D]. */
-function attention(q: Float64Array, k: Float64Array, v: Float64Array, size: number, gateBias?: number) {
+/** Gated attention of one head from its q, k and v [T, D]: the softmax runs over all causal keys, open or not. */
+function attention(
+  q: Float64Array,
+  k: Float64Array,
+  v: Float64Array,
+  size: number,
+  isOpen: (query: number, key: number, score: number) => boolean,
+) {
   const length = q.length / size;
   const z = new Float64Array(q.length);
   for (let i = 0; i < length; i++) {
@@ -86,7 +100,7 @@ function attention(q: Float64Array, k: Float64Array, v: Float64Array, size: numb
     const highest = Math.max(...scores);
     const total = scores.reduce((sum, score) => sum + Math.exp(score - highest), 0);
     scores.forEach((score, j) => {
-      if (gateBias !== undefined && score + gateBias <= 0) return;
+      if (!isOpen(i, j, score)) return;
       const weight = Math.exp(score - highest) / total;
       for (let d = 0; d < size; d++) z[i * size + d] += weight * v[j * size + d];
     });
@@ -97,11 +111,14 @@ function attention(q: Float64Array, k: Float64Array, v: Float64Array, size: numb
 /**
  * Runs a prompt; with `patch`, every input reads the sum over its sources of what they wrote in this run where the edge
  * is kept, and of their ablated values where it is not.
+ *
+ * @param isOpen which edges are open, told their gate logits (∞ in dense attention); left out: where that is positive
  */
 export function referenceRun(
   model: ReferenceModel,
   tokens: ArrayLike<number>,
   patch?: ReferencePatch,
+  isOpen: (edge: ReferenceEdge, gate: number) => boolean = (_, gate) => gate > 0,
 ): ReferenceRun {
   const { vocabularySize, width, layers, heads, mlpWidth, layerNormEpsilon, gateBias } = model;
   const get = (name: string): ArrayLike<number> => model.weights.get(name)!;
@@ -147,7 +164,13 @@ export function referenceRun(
     const projection = get(`${h}.attn.c_proj.weight`);
     const ofHeads = parts[0].map((_, head) => {
       const [q, k, v] = parts.map((part) => part[head]);
-      const z = attention(q, k, v, size, gateBias);
+      const z = attention(
+        q,
+        k,
+        v,
+        size,
+        (query, key, score) => isOpen({ layer, head, query, key }, score + (gateBias ?? Infinity)),
+      );
       const rowsOfHead = Float64Array.from(
         { length: size * width },
         (_, n) => projection[head * size * width + n],

@@ -5,7 +5,7 @@
 (() => {
   "use strict";
   /** @typedef {{ source: string, input: string, score: number, kept: boolean }} Edge */
-  /** @typedef {{ tokens: string[], heads: { layer: number, head: number, edges: [number, number, number][] }[], counts: { all: number, open: number, onPaths: number } }} Attention */
+  /** @typedef {{ tokens: string[], heads: { layer: number, head: number, edges: [number, number, number][] }[], counts: { all: number, open: number, onPaths: number, mayMatter: number } }} Attention */
   /** @typedef {{ kind: string, label: string, edges: Edge[], circuit: number, attention: Attention | null }} Model */
   const element = document.getElementById("data");
   if (!element) return;

@@ -13,6 +13,7 @@ import { formatShare } from "../progress.ts";
 import { type Chart, lineChart, type Series } from "../svg_chart.ts";
 import type { Interval } from "./metrics.ts";
 import { MOST } from "./metrics.ts";
+import { MOVED, type OffPathEffect } from "./off_paths.ts";
 import type { CircuitResults, ModelResult } from "./results.ts";
 
 const MISSING = "–";
@@ -34,6 +35,10 @@ export function intervalText({ value, low, high }: Interval, significant = 3): s
     ? digits(value, significant)
     : `${digits(value, significant)} (${digits(low, significant)} to ${digits(high, significant)})`;
 }
+
+/** What closing open edges off the paths changes. */
+const effectText = ({ moved, changed, logit, metric }: OffPathEffect): string =>
+  `${formatShare(moved)}; ${formatShare(changed)}; ${digits(logit, 2)}; ${digits(metric, 2)}`;
 
 /** A ratio dense : sparse in words. */
 function compared(ratio: number, what: string): string {
@@ -66,6 +71,11 @@ export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults):
   return `${sentence}${times}.`;
 }
 
+/** What the table's mark ¹ stands for. */
+export const OFF_PATH_NOTE =
+  `¹ Prompts in which a logit moves by more than ${MOVED} at an answer; in which the first choice of all tokens changes ` +
+  "there; largest move of a logit; mean move of the metric.";
+
 /** Rows of the table of results: a label, and the text of each model. */
 export function resultRows(results: CircuitResults): { label: string; cells: string[] }[] {
   const models = [results.dense, results.sparse].filter((model) => model !== null);
@@ -97,6 +107,12 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
         (circuit) => digits(circuit.ablations.find((one) => one.ablation === ablation)?.faithfulness),
       )
     ),
+    row("attention edges, of a prompt", (model) => digits(model.token_circuits.all)),
+    row("attention edges open", (model) => digits(model.token_circuits.open)),
+    row("attention edges on paths that carry values", (model) => digits(model.token_circuits.onPaths)),
+    row("attention edges that may matter, gates held", (model) => digits(model.token_circuits.mayMatter)),
+    row("those off paths closed, gates held ¹", (model) => effectText(model.token_circuits.held)),
+    row("those off paths closed, gates anew ¹", (model) => effectText(model.token_circuits.anew)),
   ];
   // Of models that cannot do the task there is nothing to say about circuits.
   return rows.filter(({ cells }) => cells.some((cell) => cell !== MISSING));
@@ -140,7 +156,7 @@ ${method(results)}
 
 function resultTable(results: CircuitResults, kinds: string[]): Markup {
   return markup`<div class="scroll" role="region" aria-label="Results" tabindex="0"><table class="results">
-<caption>95 % intervals in brackets, by drawing the prompts anew.</caption>
+<caption>95 % intervals in brackets, by drawing the prompts anew. ${OFF_PATH_NOTE}</caption>
 <thead><tr><td></td>${kinds.map((kind) => markup`<th scope="col">${kind}</th>`)}</tr></thead>
 <tbody>${
     resultRows(results).map(({ label, cells }) =>
@@ -250,13 +266,25 @@ function attentionSection(
     }
   }
   const counts = shown.map((model) => {
-    const { all, open, onPaths } = model.attention!.counts;
+    const { all, open, onPaths, mayMatter } = model.attention!.counts;
+    const { offPaths, held, anew } = model.token_circuits;
+    const effect = ({ moved, changed, logit }: OffPathEffect): string =>
+      `the answer’s logits in ${formatShare(moved)} of the prompts, by up to ${
+        digits(logit, 2)
+      }, and the first choice in ${formatShare(changed)}`;
     return markup`<li>${kindOf(model)}: ${digits(open)} of ${digits(all)} attention edges are open, ${
       digits(onPaths)
-    } of them on a path from the answer to a token</li>`;
+    } of them on a path that carries values from a token to the answer; ${
+      digits(mayMatter)
+    } may matter with the gates held, by value, query or key. ${
+      formatShare(offPaths)
+    } of all prompts have open edges off the paths: closing them changes ${
+      effect(held)
+    } with the other gates held, ${effect(anew)} with gates computed anew.</li>`;
   });
   return markup`<h2>Attention over the first prompt</h2>
 <ul>${counts}</ul>
+<p>What is on no path can still matter: the softmax runs over all earlier keys, open or not, so that queries and keys off the paths set the weights of edges on them, and gates open and close by queries and keys.</p>
 <div class="controls needs-script" hidden=""><label>Head <select id="attention-head">${options}</select></label></div>
 <div id="attention"></div>`;
 }

@@ -11,6 +11,7 @@ import type { CurvePoint, Findings, Performance, Stability } from "./analyse.ts"
 import type { Ablation, AttributionMethod } from "./engine.ts";
 import { type CircuitGraph, edgeEnds } from "./graph.ts";
 import type { Interval } from "./metrics.ts";
+import type { TokenCircuits } from "./off_paths.ts";
 import type { PromptSet } from "./prompts.ts";
 
 /** One edge, named by its ends. */
@@ -51,6 +52,8 @@ export interface ModelResult {
   };
   /** Attention of the first prompt, for looking at. */
   attention?: PromptAttention;
+  /** Attention edges over the tokens of all clean prompts, and what closing those off the paths changes. */
+  token_circuits: TokenCircuits;
 }
 
 /** The attention of one prompt. */
@@ -59,8 +62,11 @@ export interface PromptAttention {
   tokens: string[];
   /** For each layer and head the edges (query, key, weight) that carry something. */
   heads: { layer: number; head: number; edges: [number, number, number][] }[];
-  /** Attention edges there are, that are open, and that lie on a path from the answer to the tokens. */
-  counts: { all: number; open: number; onPaths: number };
+  /**
+   * Attention edges there are, those that are open, of them those on a path that carries values from a token to an answer,
+   * and those that may matter with the other gates held, by value, query or key.
+   */
+  counts: { all: number; open: number; onPaths: number; mayMatter: number };
 }
 
 /** The whole result. */
@@ -87,25 +93,25 @@ export interface CircuitResults {
 /** A model's findings as they are saved. */
 export function modelResult(
   graph: CircuitGraph,
-  { label, gated, findings, ablations, attention }: {
+  { label, gated, findings, ablations, attention, tokenCircuits }: {
     label: string;
     gated: boolean;
     findings: Findings;
     ablations: { ablation: Ablation; faithfulness: number }[];
     attention?: PromptAttention;
+    tokenCircuits: TokenCircuits;
   },
 ): ModelResult {
   const { performance, circuit } = findings;
-  if (!circuit) return { label, gated, performance, attention };
+  const shared = { label, gated, performance, attention, token_circuits: tokenCircuits };
+  if (!circuit) return shared;
   const edges = Array.from(circuit.scores, (score, edge): EdgeResult => {
     const { source, input } = edgeEnds(graph, edge);
     return { source: source.name, input: input.name, score, kept: circuit.circuit[edge] === 1 };
   });
   const { approximation } = circuit;
   return {
-    label,
-    gated,
-    performance,
+    ...shared,
     circuit: {
       n90_edges: circuit.edges,
       n90_heads: circuit.heads,
@@ -131,7 +137,6 @@ export function modelResult(
       ablations,
       edges,
     },
-    attention,
   };
 }
 
@@ -146,6 +151,7 @@ export function resultLine({ task, dense, sparse, ratio }: CircuitResults): stri
       n90_edges: model.circuit?.n90_edges.value ?? null,
       cpr: model.circuit?.cpr ?? null,
       cmd: model.circuit?.cmd ?? null,
+      token_circuits: model.token_circuits,
     };
   return JSON.stringify({ task, dense: brief(dense), sparse: brief(sparse), ratio });
 }

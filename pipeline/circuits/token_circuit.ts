@@ -1,6 +1,12 @@
 /**
- * The exact circuit over tokens that hard gates give for one prompt: which attention edges exist at all, and which of
- * them lie on a path from the answer back to a token. Nothing is estimated: a closed gate passes nothing on.
+ * The circuit over tokens that hard gates give for one prompt: which attention edges are open, and which of them lie on
+ * a path that carries values from a token to the answer. The paths are exact, but they are not all that matters:
+ *
+ * - The softmax runs over all causal keys, open or not. What is off the paths also writes to queries and keys, and so
+ *   moves the weights of open edges on them.
+ * - A gate is computed from its query and its key: what is off the paths can open closed gates and close open ones.
+ *
+ * How much that is, closing it tells (off_paths.ts).
  *
  * @module
  */
@@ -10,11 +16,17 @@ import type { AttentionEdge } from "./interventions.ts";
 /** An open attention edge. */
 export interface TokenEdge extends AttentionEdge {
   weight: number;
-  /** Whether the answer depends on it: its query's residual stream reaches an answer's position. */
+  /** Whether it carries a value to an answer: through open edges and the residual stream. */
   onPath: boolean;
+  /**
+   * Whether an answer can change at all when it is closed and the other gates are held: what it carries reaches an answer
+   * by value, or a query or key that sets the weight of an open edge that does. With gates computed anew any may matter
+   * whose query an answer can see: in the last layer those of the answers, below those up to the last answer.
+   */
+  mayMatter: boolean;
 }
 
-/** What can have reached the answers. */
+/** Which tokens' values can have reached the answers, and by which edges. */
 export interface TokenCircuit {
   /** Positions of the answers. */
   answers: readonly number[];
@@ -24,13 +36,15 @@ export interface TokenCircuit {
   all: number;
   /** Number of those that are open. */
   open: number;
-  /** Number of those that lie on a path. */
+  /** Number of those that lie on a path that carries values. */
   onPaths: number;
+  /** Number of the open ones that may matter with the other gates held: those on paths, and what moves their weights. */
+  mayMatter: number;
   /** Positions of the tokens that a path begins at. */
   sources: number[];
   /**
-   * Which nodes reach an answer: `reached[n][t]` is the residual stream at position t before layer n, and for n the
-   * number of layers behind the last one.
+   * Which nodes reach an answer by value: `reached[n][t]` is the residual stream at position t before layer n, and for n
+   * the number of layers behind the last one.
    */
   reached: boolean[][];
   /** Number of paths from each token to an answer. */
@@ -38,12 +52,12 @@ export interface TokenCircuit {
 }
 
 /**
- * The open edges of a prompt, and the paths through them.
+ * The open edges of a prompt, and the paths along which values go through them.
  *
  * A path runs from an answer's position down: through a layer it stays at its position, by the residual stream, or goes
  * from a query to a key that some head of the layer has open to it.
  *
- * @param layers as `readAttention` gives them; without gates every causal edge is open
+ * @param layers as `readAttention` gives them, or with 0 and 1 for gates; without gates every causal edge is open
  * @param answers positions whose logits are the answer
  * @throws {RangeError} when an answer is at no position of the prompt
  */
@@ -59,20 +73,27 @@ export function tokenCircuit(
   let paths = new Float64Array(length);
   for (const answer of new Set(answers)) paths[answer] = 1;
   const reached = [Array.from(paths, (count) => count > 0)];
+  /** Positions whose residual stream reaches an answer by value, or by a query or key that sets an open edge's weight. */
+  let matters = reached[0];
   for (let layer = layers.length - 1; layer >= 0; layer--) {
     const { weights, gates } = layers[layer];
     const below = paths.slice();
+    const mattersBelow = matters.slice();
     for (let head = 0; head < heads; head++) {
       for (let query = 0; query < length; query++) {
         for (let key = 0; key <= query; key++) {
           const at = (head * length + query) * length + key;
           if (gates.length > 0 && !(gates[at] > 0)) continue;
           below[key] += paths[query];
-          edges.push({ layer, head, query, key, weight: weights[at], onPath: paths[query] > 0 });
+          // The weight of an open edge depends on all of its query's keys.
+          if (matters[query]) mattersBelow.fill(true, 0, query + 1);
+          const onPath = paths[query] > 0;
+          edges.push({ layer, head, query, key, weight: weights[at], onPath, mayMatter: matters[query] });
         }
       }
     }
     paths = below;
+    matters = mattersBelow;
     reached.unshift(Array.from(paths, (count) => count > 0));
   }
   return {
@@ -81,6 +102,7 @@ export function tokenCircuit(
     all: layers.length * heads * length * (length + 1) / 2,
     open: edges.length,
     onPaths: edges.filter(({ onPath }) => onPath).length,
+    mayMatter: edges.filter(({ mayMatter }) => mayMatter).length,
     sources: [...paths.keys()].filter((position) => paths[position] > 0),
     reached,
     paths,

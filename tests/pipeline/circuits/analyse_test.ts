@@ -20,7 +20,17 @@ function resultsOf(findings: Findings, other: Findings | undefined): CircuitResu
   const attention = {
     tokens: ["one", "<two>", "</script>"],
     heads: [{ layer: 0, head: 0, edges: [[1, 0, 0.5]] as [number, number, number][] }],
-    counts: { all: 24, open: 3, onPaths: 2 },
+    counts: { all: 24, open: 3, onPaths: 1, mayMatter: 2 },
+  };
+  const held = { moved: 0.5, changed: 0, logit: 0.125, metric: 0.03 };
+  const tokenCircuits = {
+    all: 24,
+    open: 3.5,
+    onPaths: 1.5,
+    mayMatter: 2.5,
+    offPaths: 0.75,
+    held,
+    anew: { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 },
   };
   const of = (findings: Findings, gated: boolean) =>
     modelResult(graph, {
@@ -29,6 +39,7 @@ function resultsOf(findings: Findings, other: Findings | undefined): CircuitResu
       findings,
       ablations: [{ ablation: "zero", faithfulness: 0.5 }],
       attention,
+      tokenCircuits,
     });
   const { circuit } = findings;
   const ratio = circuit && other?.circuit
@@ -102,14 +113,19 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   assertEquals([line.dense.n90_edges, line.dense.n90_heads, line.sparse.performance], [4, 2, 1]);
   assertEquals(line.ratio.edges, { value: 1, low: 1, high: 1 });
   assert(circuitSentence(results).includes("needs 4 edges and 2 heads"));
-  assertEquals(resultRows(results).find(({ label }) => label.startsWith("edges"))!.cells, [
-    "4 (4 to 4)",
-    "4 (4 to 4)",
-  ]);
+  assertEquals(line.sparse.token_circuits.anew, { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 });
+  const rows = new Map(resultRows(results).map(({ label, cells }) => [label, cells[1]]));
+  assertEquals(rows.get("edges for 90 % of the effect"), "4 (4 to 4)");
+  // What is off the paths stands beside the count of what is on them.
+  assertEquals(rows.get("attention edges on paths that carry values"), "1.5");
+  assertEquals(rows.get("attention edges that may matter, gates held"), "2.5");
+  assertEquals(rows.get("those off paths closed, gates held ¹"), "50.0 %; 0.00 %; 0.13; 0.03");
+  assertEquals(rows.get("those off paths closed, gates anew ¹"), "75.0 %; 25.0 %; 11; 1.5");
   await using folder = await temporaryFolder();
   await saveResults(folder.path, results);
   const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
   assertEquals(json.dense.circuit.n90_edges.value, 4);
+  assertEquals(json.sparse.token_circuits.held.moved, 0.5);
   assertEquals(json.dense.circuit.edges, undefined);
   const edges = tableFromIPC(await Deno.readFile(`${folder.path}/edges.arrow`));
   assertEquals(edges.numRows, 2 * results.graph.edges);
@@ -128,6 +144,16 @@ Deno.test("the page escapes what models and prompts say, and names its two scrip
   const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
   const html = circuitsHtml("a <b> run", resultsOf(findings, findings));
   assert(html.includes("a &lt;b&gt; run"));
+  // The count of paths does not stand alone.
+  assert(html.includes("1 of them on a path that carries values from a token to the answer; 2 may matter"));
+  assert(
+    html.includes("in 50.0 % of the prompts, by up to 0.13, and the first choice in 0.00 % with the other"),
+  );
+  assert(
+    html.includes(
+      "in 75.0 % of the prompts, by up to 11, and the first choice in 25.0 % with gates computed",
+    ),
+  );
   assertEquals(html.match(/<\/script>/g)!.length, 2);
   assertEquals(html.match(/<style>/g)!.length, 1);
   assert(!/\sstyle="/.test(html));

@@ -1,0 +1,140 @@
+/**
+ * What the paths of token circuits leave out, measured: every open edge that carries no value to an answer is closed,
+ * and the answers are compared. Keys off the paths set the softmax weights of edges on them, and gates are functions of
+ * queries and keys, so that the answers may well change.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { CircuitModel, Progress } from "./engine.ts";
+import { closedEdges, prepareInterventions, type Replacement } from "./interventions.ts";
+import { placeMetric, type PromptSet } from "./prompts.ts";
+import { type TokenCircuit, tokenCircuit } from "./token_circuit.ts";
+
+/** How the answers move when the open edges off the paths are closed. */
+export interface OffPathEffect {
+  /** Share of prompts at one of whose answers a logit moves by more than {@link MOVED}. */
+  moved: number;
+  /** Share of prompts at one of whose answers the model's first choice of all tokens is another. */
+  changed: number;
+  /** Largest absolute change of a logit at an answer, of any token and prompt. */
+  logit: number;
+  /** Mean over prompts of the metric's absolute change. */
+  metric: number;
+}
+
+/** The token circuits of a set's clean prompts, and what is off them. */
+export interface TokenCircuits {
+  /** Causal attention edges of a prompt. */
+  all: number;
+  /** Mean numbers of those that are open, on a path that carries values, and may matter (see {@link TokenCircuit}). */
+  open: number;
+  onPaths: number;
+  mayMatter: number;
+  /** Share of prompts that have an open edge off the paths. */
+  offPaths: number;
+  /** All other gates held as they were in the whole run. */
+  held: OffPathEffect;
+  /** All other gates computed anew: they open and close as queries and keys now have it. */
+  anew: OffPathEffect;
+}
+
+/** What one prompt gives. */
+export interface PromptTokenCircuit {
+  circuit: TokenCircuit;
+  /** With shares of one prompt, 0 or 1. */
+  held: OffPathEffect;
+  anew: OffPathEffect;
+}
+
+/** A move of a logit that is no rounding: float32 and float64 differ by less than a tenth of this. */
+export const MOVED = 1e-4;
+
+const NONE: OffPathEffect = { moved: 0, changed: 0, logit: 0, metric: 0 };
+
+/** Finds each clean prompt's token circuit and runs the prompt without what is off it. */
+export async function measureOffPaths(
+  gpu: Gpu,
+  model: CircuitModel,
+  { pairs, metric }: PromptSet,
+  progress: Progress = () => {},
+): Promise<PromptTokenCircuit[]> {
+  const { layers, heads, vocabularySize } = model.config;
+  const length = pairs[0].clean.length;
+  const names = (what: string) => Array.from({ length: layers }, (_, n) => `blocks.${n}.attn.hook_${what}`);
+  const [patterns, gates] = [names("pattern"), names("gates")];
+  const run = await prepareInterventions(gpu, model, { batch: 1, positions: length });
+  const found: PromptTokenCircuit[] = [];
+  try {
+    for (const { clean, places } of pairs) {
+      progress(found.length, pairs.length);
+      const answers = [...new Set(places.map(({ position }) => position))];
+      const { logits, activations } = await run.run([clean], { at: answers, read: [...patterns, ...gates] });
+      const circuit = tokenCircuit(
+        gates.map((name, layer) => {
+          const open = activations.get(name)!;
+          return { gates: open, weights: activations.get(patterns[layer])!.map((one, n) => one * open[n]) };
+        }),
+        { heads, length, answers },
+      );
+      const off = circuit.edges.filter(({ onPath }) => !onPath);
+
+      const metricOf = (logits: Float32Array): number => {
+        const values = places.map((place) => {
+          const start = answers.indexOf(place.position) * vocabularySize;
+          return placeMetric(metric, logits.subarray(start, start + vocabularySize), place).value;
+        });
+        return values.reduce((sum, value) => sum + value, 0) / values.length;
+      };
+      const effectOf = async (replace: Replacement[]): Promise<OffPathEffect> => {
+        // Nothing to close: nothing changes.
+        if (off.length === 0) return NONE;
+        const without = (await run.run([clean], { at: answers, replace })).logits;
+        const choice = (logits: Float32Array, row: number): number => {
+          const ofRow = logits.subarray(row * vocabularySize, (row + 1) * vocabularySize);
+          return ofRow.indexOf(ofRow.reduce((best, logit) => Math.max(best, logit)));
+        };
+        const move = without.reduce((most, logit, n) => Math.max(most, Math.abs(logit - logits[n])), 0);
+        return {
+          moved: move > MOVED ? 1 : 0,
+          changed: answers.some((_, row) => choice(without, row) !== choice(logits, row)) ? 1 : 0,
+          logit: move,
+          metric: Math.abs(metricOf(without) - metricOf(logits)),
+        };
+      };
+      const heldGates = gates.map((activation, layer): Replacement => {
+        const values = activations.get(activation)!.slice();
+        for (const edge of off) {
+          if (edge.layer === layer) values[(edge.head * length + edge.query) * length + edge.key] = 0;
+        }
+        return { activation, by: { values } };
+      });
+      found.push({ circuit, held: await effectOf(heldGates), anew: await effectOf(closedEdges(off)) });
+    }
+    progress(pairs.length, pairs.length);
+    return found;
+  } finally {
+    run.destroy();
+  }
+}
+
+/** The prompts' token circuits together. */
+export function summariseOffPaths(prompts: readonly PromptTokenCircuit[]): TokenCircuits {
+  const mean = (value: (prompt: PromptTokenCircuit) => number): number =>
+    prompts.reduce((sum, prompt) => sum + value(prompt), 0) / prompts.length;
+  const effect = (gates: "held" | "anew"): OffPathEffect => ({
+    moved: mean((prompt) => prompt[gates].moved),
+    changed: mean((prompt) => prompt[gates].changed),
+    logit: Math.max(...prompts.map((prompt) => prompt[gates].logit)),
+    metric: mean((prompt) => prompt[gates].metric),
+  });
+  return {
+    all: prompts[0].circuit.all,
+    open: mean(({ circuit }) => circuit.open),
+    onPaths: mean(({ circuit }) => circuit.onPaths),
+    mayMatter: mean(({ circuit }) => circuit.mayMatter),
+    offPaths: mean(({ circuit }) => circuit.open > circuit.onPaths ? 1 : 0),
+    held: effect("held"),
+    anew: effect("anew"),
+  };
+}
