@@ -18,9 +18,10 @@ import {
 import type { AttributionMethod, CircuitEngine } from "./engine.ts";
 import {
   areas,
+  bisectForMost,
   bootstrap,
+  chosenSizes,
   faithfulness,
-  FRACTIONS,
   type Interval,
   jaccard,
   ladderSizes,
@@ -28,9 +29,10 @@ import {
   type Measured,
   rankCorrelation,
   resample,
+  type Rung,
   sizeForMost,
 } from "./metrics.ts";
-import type { PromptSet } from "./prompts.ts";
+import { type PromptSet, splitPairs } from "./prompts.ts";
 
 /** How an analysis is done. */
 export interface AnalysisOptions {
@@ -66,27 +68,34 @@ export interface CurvePoint {
   high: number | null;
 }
 
-/** What a circuit of one model looks like. */
+/**
+ * What a circuit of one model looks like. Half of the pairs choose (`splitPairs`): edges and heads are ranked by their
+ * effects there. On the other half every circuit is scored, unless it says otherwise.
+ */
 export interface CircuitFindings {
-  /** Mean estimated effect of each edge. */
+  /** Mean estimated effect of each edge over the pairs that choose. */
   scores: Float64Array;
   /** Estimates of each prompt, [pair][edge]. */
   pairScores: Float32Array[];
   /** Edges in order of absolute estimate. */
   ranked: Uint32Array;
-  /** Mean exact effect of each source. */
+  /** Mean exact effect of each source, over all pairs. */
   noising: Float64Array;
   denoising: Float64Array;
-  /** Exact effects of the top edges beside their estimates. */
+  /** Exact effects of the top edges beside their estimates, over the pairs that choose. */
   approximation: { edges: number[]; estimated: number[]; exact: number[]; rankCorrelation: number };
-  /** At each of FRACTIONS, edges ranked by absolute estimate, and as they are. */
+  /** At each of `chosenSizes`, edges ranked by absolute estimate, and as they are. */
   curve: CurvePoint[];
   signedCurve: CurvePoint[];
-  /** Circuits of growing size, edges and heads, as they were run. */
+  /** Circuits of growing size, edges and heads, as they were run: metrics of the pairs that score. */
   edgeLadder: Measured[];
   headLadder: Measured[];
   bounds: { full: Float64Array; empty: Float64Array };
-  /** Sizes for 90 % of the effect; null where the ladder does not reach it. */
+  /**
+   * The smallest number for 90 % of the effect such that all larger circuits that were run restore as much; the one with
+   * an edge or head less was run and does not. Null where the whole model does not. Intervals are of sizes that were run:
+   * away from the value, those of a ladder.
+   */
   edges: Interval;
   heads: Interval;
   cpr: number;
@@ -97,7 +106,9 @@ export interface CircuitFindings {
   stability: Stability;
 }
 
-/** How far a circuit depends on which prompts were drawn; overlaps are Jaccard's, of circuits of one size. */
+/**
+ * How far a circuit depends on which prompts were drawn, over all pairs; overlaps are Jaccard's, of circuits of one size.
+ */
 export interface Stability {
   /** Mean overlap of circuits from two draws of as many prompts. */
   resampled: number;
@@ -150,31 +161,41 @@ export async function analyse(
   if (!performance.able) return { performance };
 
   const pairScores = await engine.attribute(method, told("attribution"));
-  const scores = meanScores(pairScores);
+  const { choosing, scoring } = splitPairs(set.pairs);
+  const scores = meanScores(pairScores, choosing);
   const ranked = rankEdges(scores);
-  const noising = meanScores(await engine.patchNodes("noising", told("patching nodes")));
+  const noisingOf = await engine.patchNodes("noising", told("patching nodes"));
+  const noising = meanScores(noisingOf);
   const denoising = meanScores(await engine.patchNodes("denoising", told("patching nodes back")));
   const top = Array.from(ranked.subarray(0, EXACT_EDGES));
-  const exactEffects = Array.from(meanScores(await engine.patchEdges(top, told("patching edges"))));
+  const exactEffects = Array.from(
+    meanScores(await engine.patchEdges(top, told("patching edges")), choosing),
+  );
   const estimated = top.map((edge) => scores[edge]);
 
-  const bounds = { full: clean, empty: await engine.run(new Uint8Array(graph.edges)) };
+  const whole = { full: clean, empty: await engine.run(new Uint8Array(graph.edges)) };
+  const scored = (metrics: Float64Array): Float64Array => Float64Array.from(scoring, (pair) => metrics[pair]);
+  const bounds = { full: scored(whole.full), empty: scored(whole.empty) };
   const ladder = async (
     text: string,
     sizes: readonly number[],
     circuitOf: (size: number) => Uint8Array,
     sizeOf: (size: number, kept: Uint8Array) => number,
-  ): Promise<(Measured & { chosen: number })[]> => {
-    const measured = [];
+  ): Promise<Rung[]> => {
+    const measure = async (chosen: number): Promise<Rung> => {
+      const kept = circuitOf(chosen);
+      return { chosen, size: sizeOf(chosen, kept), metrics: scored(await engine.run(kept)) };
+    };
+    const measured: Rung[] = [];
     for (const [n, chosen] of sizes.entries()) {
       progress(text, n, sizes.length);
-      const kept = circuitOf(chosen);
-      measured.push({ chosen, size: sizeOf(chosen, kept), metrics: await engine.run(kept) });
+      measured.push(await measure(chosen));
     }
+    await bisectForMost(measured, bounds, measure);
     progress(text, sizes.length, sizes.length);
     return measured;
   };
-  const atFractions = FRACTIONS.map((fraction) => Math.max(1, Math.round(fraction * graph.edges)));
+  const atFractions = chosenSizes(graph.edges);
   const byEdges = await ladder(
     "circuits of edges",
     ladderSizes(graph.edges, EDGE_RATIO, atFractions),
@@ -184,12 +205,13 @@ export async function analyse(
   const signedRank = rankEdges(scores, { signed: true });
   const bySigned = await ladder(
     "circuits of helping edges",
-    [...new Set(atFractions)],
+    atFractions,
     (chosen) => connected(graph, topEdges(signedRank, chosen)),
     (_, kept) => edgeCount(kept),
   );
   const heads = headSources(graph);
-  const rankedHeads = heads.toSorted((a, b) => Math.abs(noising[b]) - Math.abs(noising[a]));
+  const chosenBy = meanScores(noisingOf, choosing);
+  const rankedHeads = heads.toSorted((a, b) => Math.abs(chosenBy[b]) - Math.abs(chosenBy[a]));
   const byHeads = await ladder(
     "circuits of heads",
     [0, ...ladderSizes(heads.length, HEAD_RATIO)],
@@ -197,28 +219,39 @@ export async function analyse(
     (chosen) => chosen,
   );
 
-  const curveOf = (measured: readonly (Measured & { chosen: number })[], part: number): CurvePoint[] =>
-    FRACTIONS.map((fraction, n) => {
-      const { chosen, size, metrics } = measured.find(({ chosen }) => chosen === atFractions[n])!;
-      const { value, low, high } = bootstrap([count], (drawn) => faithfulness(metrics, bounds, drawn), {
-        draws: DRAWS,
-        random: random(part),
-      });
-      return { fraction, chosen, edges: size, faithfulness: value ?? NaN, low, high };
+  const curveOf = (measured: readonly Rung[], part: number): CurvePoint[] =>
+    atFractions.map((chosen) => {
+      const { size, metrics } = measured.find((rung) => rung.chosen === chosen)!;
+      const { value, low, high } = bootstrap(
+        [scoring.length],
+        (drawn) => faithfulness(metrics, bounds, drawn),
+        { draws: DRAWS, random: random(part) },
+      );
+      return {
+        fraction: chosen / graph.edges,
+        chosen,
+        edges: size,
+        faithfulness: value ?? NaN,
+        low,
+        high,
+      };
     });
   const curve = curveOf(byEdges, 4);
   const signedCurve = curveOf(bySigned, 5);
   const sizeOf = (measured: readonly Measured[], part: number): Interval =>
-    bootstrap([count], (chosen) => sizeForMost(measured, bounds, chosen), {
+    bootstrap([scoring.length], (chosen) => sizeForMost(measured, bounds, chosen), {
       draws: DRAWS,
       random: random(part),
     });
   const edges = sizeOf(byEdges, 6);
-  // The size is that of a rung: what was chosen to get it is found again.
+  // What was chosen to get the size is found again.
   const chosenCount = byEdges.find(({ size }) => size === edges.value)?.chosen ?? graph.edges;
   const circuit = connected(graph, topEdges(ranked, chosenCount));
   const grown = greedyCircuit(graph, scores, chosenCount);
-  const greedy = { edges: edgeCount(grown), faithfulness: faithfulness(await engine.run(grown), bounds) };
+  const greedy = {
+    edges: edgeCount(grown),
+    faithfulness: faithfulness(scored(await engine.run(grown)), bounds),
+  };
 
   return {
     performance,
@@ -245,7 +278,7 @@ export async function analyse(
       cmd: areas(curve).cmd,
       circuit,
       greedy,
-      stability: await stabilityOf(engine, set, pairScores, chosenCount, bounds, random(8)),
+      stability: await stabilityOf(engine, set, pairScores, chosenCount, whole, random(8)),
     },
   };
 }

@@ -26,6 +26,7 @@ import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis } from "./model_analysis.ts";
 import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, resultRows } from "./report.ts";
 import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
+import { splitPairs } from "./prompts.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
 
@@ -149,6 +150,7 @@ async function investigate(
     byKind.set(kind, { findings, result });
   }
   const { layers, heads } = configs[0];
+  const { choosing, scoring } = splitPairs(set.pairs);
   const [dense, sparse] = [byKind.get("dense"), byKind.get("sparse")];
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
     ladder: of[kind],
@@ -166,6 +168,7 @@ async function investigate(
     purpose: pairs === undefined ? TASKS[task!].purpose : `the pairs of ${set.task}`,
     metric: set.metric,
     prompts: set.pairs.length,
+    split: { choosing: choosing.length, scoring: scoring.length },
     length: set.pairs[0].clean.length,
     templates: new Set(set.pairs.map(({ template }) => template)).size,
     method,

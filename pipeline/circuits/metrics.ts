@@ -9,8 +9,16 @@
  */
 import type { RandomStream } from "../random.ts";
 
-/** Shares of all edges at which faithfulness is reported. */
+/** Shares of all edges at which faithfulness is reported, as far as they are different numbers of edges. */
 export const FRACTIONS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1] as const;
+
+/**
+ * Numbers of edges at {@link FRACTIONS} of `edges`, rounded, one at least. In a small graph several fractions come to the
+ * same number, which is one circuit and counts once.
+ */
+export function chosenSizes(edges: number): number[] {
+  return [...new Set(FRACTIONS.map((fraction) => Math.max(1, Math.round(fraction * edges))))];
+}
 
 /** Faithfulness that counts as most of the effect. */
 export const MOST = 0.9;
@@ -67,7 +75,8 @@ export function area(points: readonly (readonly [x: number, y: number])[]): numb
 
 /**
  * CPR = ∫ f dk, large for circuits that do much with few edges, and CMD = ∫ |1 − f| dk, small for circuits that do what
- * the model does, over the share k of edges kept, from the smallest of {@link FRACTIONS} to 1.
+ * the model does, over the share k = n / E of the E edges that were chosen, by trapezoids between the circuits of
+ * {@link chosenSizes}: from the smallest of them, 1 / E in a small graph, to 1.
  */
 export function areas(
   curve: readonly { fraction: number; faithfulness: number }[],
@@ -79,23 +88,46 @@ export function areas(
 }
 
 /**
- * Size of the smallest circuit on the ladder from which on all reach {@link MOST} of the effect: one that reaches it by
- * chance and is followed by others that do not is not counted.
+ * Index of the smallest circuit on the ladder from which on all reach {@link MOST} of the effect: one that reaches it by
+ * chance and is followed by others that do not is not counted. The ladder's length where not even the largest does.
  *
  * @param ladder in order of size
- * @returns null where not even the largest does
  */
+function firstForMost(ladder: readonly Measured[], bounds: Bounds, chosen?: ArrayLike<number>): number {
+  return ladder.findLastIndex(({ metrics }) => !(faithfulness(metrics, bounds, chosen) >= MOST)) + 1;
+}
+
+/** Size of the smallest circuit on the ladder from which on all reach {@link MOST}; null where the largest does not. */
 export function sizeForMost(
   ladder: readonly Measured[],
   bounds: Bounds,
   chosen?: ArrayLike<number>,
 ): number | null {
-  let size: number | null = null;
-  for (const circuit of ladder.toReversed()) {
-    if (!(faithfulness(circuit.metrics, bounds, chosen) >= MOST)) break;
-    size = circuit.size;
+  return ladder[firstForMost(ladder, bounds, chosen)]?.size ?? null;
+}
+
+/** A rung of a ladder: a circuit of the first `chosen` edges or heads of a ranking. */
+export interface Rung extends Measured {
+  chosen: number;
+}
+
+/**
+ * Measures circuits between the last rung that does not reach {@link MOST} and the next, halving what lies between, and
+ * puts them on the ladder. Then `sizeForMost` is exact: the circuit with one edge or head less was run and does not reach
+ * it, and all larger ones that were run do.
+ */
+export async function bisectForMost(
+  ladder: Rung[],
+  bounds: Bounds,
+  measure: (chosen: number) => Promise<Rung>,
+): Promise<void> {
+  for (;;) {
+    const first = firstForMost(ladder, bounds);
+    if (first === 0 || first === ladder.length) return;
+    const [below, above] = [ladder[first - 1].chosen, ladder[first].chosen];
+    if (above - below < 2) return;
+    ladder.splice(first, 0, await measure((below + above) >> 1));
   }
-  return size;
 }
 
 /** Sizes from 1 to `most`, each at least one and about `ratio` times more than the one before, and those given. */

@@ -10,7 +10,7 @@ import { analyse, type AnalysisOptions, type Findings } from "./analyse.ts";
 import { type Ablation, type CircuitEngine, type CircuitModel, createCircuitEngine } from "./engine.ts";
 import { faithfulness } from "./metrics.ts";
 import { measureOffPaths, summariseOffPaths, type TokenCircuits } from "./off_paths.ts";
-import type { PromptSet } from "./prompts.ts";
+import { type PromptSet, splitPairs } from "./prompts.ts";
 import type { PromptAttention } from "./results.ts";
 import type { TokenCircuit } from "./token_circuit.ts";
 
@@ -54,7 +54,7 @@ export async function analyseModel(
   try {
     onReady?.(engine);
     findings = await analyse(engine, set, options);
-    if (findings.circuit) ablations = await ablationsOf(engine, findings.circuit.circuit);
+    if (findings.circuit) ablations = await ablationsOf(engine, set, findings.circuit.circuit);
   } finally {
     engine.destroy();
   }
@@ -72,15 +72,20 @@ export async function analyseModel(
   };
 }
 
-/** The circuit's faithfulness when what it leaves out is replaced in each way. */
-async function ablationsOf(engine: CircuitEngine, circuit: Uint8Array): Promise<ModelAnalysis["ablations"]> {
+/** The circuit's faithfulness, on pairs that did not choose it, when what it leaves out is replaced in each way. */
+async function ablationsOf(
+  engine: CircuitEngine,
+  { pairs }: PromptSet,
+  circuit: Uint8Array,
+): Promise<ModelAnalysis["ablations"]> {
+  const { scoring } = splitPairs(pairs);
   const { edges } = engine.graph;
   const found = [];
   for (const ablation of ABLATIONS) {
     const full = await engine.run(new Uint8Array(edges).fill(1), ablation);
     const empty = await engine.run(new Uint8Array(edges), ablation);
     const ofCircuit = await engine.run(circuit, ablation);
-    found.push({ ablation, faithfulness: faithfulness(ofCircuit, { full, empty }) });
+    found.push({ ablation, faithfulness: faithfulness(ofCircuit, { full, empty }, scoring) });
   }
   return found;
 }

@@ -24,6 +24,18 @@ export interface PromptPair {
 }
 
 /**
+ * Halves of the pairs, by index: circuits are ranked on one and scored on the other. Every template's pairs are dealt out
+ * in turn, in their order; the choosing half has the odd one.
+ */
+export function splitPairs(pairs: readonly PromptPair[]): { choosing: number[]; scoring: number[] } {
+  const byTemplate = [...Map.groupBy(pairs.keys(), (n) => pairs[n].template).values()].flat();
+  const [choosing, scoring] = [0, 1].map((half) =>
+    byTemplate.filter((_, n) => n % 2 === half).sort((a, b) => a - b)
+  );
+  return { choosing, scoring };
+}
+
+/**
  * How an answer is scored; a pair's metric is its mean over the places.
  *
  * - `logit_difference`: mean logit of the right tokens less that of the wrong ones.

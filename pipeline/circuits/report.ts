@@ -62,7 +62,9 @@ export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults):
       : `the ${gated ? "sparse" : "dense"} model needs ${digits(circuit!.n90_edges.value)} edges and ${
         circuit!.n90_heads.value === null ? "more than all its" : digits(circuit!.n90_heads.value)
       } heads`;
-  const sentence = `For ${100 * MOST} % of the effect, ${models.map(needs).join(", ")}`;
+  const sentence = `For ${100 * MOST} % of the effect on prompts that did not choose the circuit, ${
+    models.map(needs).join(", ")
+  }`;
   const times = ratio && ratio.edges.value !== null
     ? `: ${compared(ratio.edges.value, "edges")}${
       ratio.heads.value === null ? "" : ` and ${compared(ratio.heads.value, "heads")}`
@@ -292,6 +294,7 @@ function attentionSection(
 function method(results: CircuitResults): Markup {
   const { prompts, length, templates, method, ablation, graph, metric, seed, adapter } = results;
   const name = method.name === "eap" ? "EAP" : `EAP-IG over ${method.steps} steps`;
+  const { choosing, scoring } = results.split;
   return markup`<p>${prompts} pairs of prompts of ${length} tokens in ${templates} ${
     templates === 1 ? "template" : "templates"
   }; metric: ${metric.replace("_", " ")}. The graph has ${
@@ -302,9 +305,9 @@ function method(results: CircuitResults): Markup {
       : ablation === "mean"
       ? "its mean"
       : "zero"
-  }. Faithfulness is (M(C) − M(∅)) / (M(model) − M(∅)) of means over prompts. The size for ${
+  }. ${choosing} of the pairs rank edges and heads; the other ${scoring} score every circuit but those of a template left out. Faithfulness is (M(C) − M(∅)) / (M(model) − M(∅)) of means over prompts. The size for ${
     100 * MOST
-  } % is that from which on all larger circuits on the ladder restore as much; edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151). Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
+  } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head; its interval is of sizes that were run. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
 }
 
 /** What the script reads; `<` is written so that no text can end the script element. */

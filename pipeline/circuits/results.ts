@@ -75,6 +75,8 @@ export interface CircuitResults {
   purpose: string;
   metric: PromptSet["metric"];
   prompts: number;
+  /** How many of them ranked edges and heads, and how many others scored the circuits. */
+  split: { choosing: number; scoring: number };
   /** Tokens of each. */
   length: number;
   templates: number;

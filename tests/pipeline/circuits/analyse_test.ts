@@ -1,6 +1,10 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { tableFromIPC } from "apache-arrow";
 import { analyse, type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
+import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
+import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
+import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
+import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
 import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
 import {
   type CircuitResults,
@@ -57,6 +61,7 @@ function resultsOf(findings: Findings, other: Findings | undefined): CircuitResu
     purpose: "what was planted",
     metric: "logit_difference",
     prompts: PROMPTS,
+    split: { choosing: 6, scoring: 6 },
     length: 3,
     templates: 2,
     method: OPTIONS.method,
@@ -89,6 +94,72 @@ Deno.test("an analysis finds the planted circuit, its size in edges and heads, a
   assertEquals([circuit.noising[0], circuit.noising[a0h1]], [8, 6]);
   assertEquals([circuit.denoising[0], circuit.denoising[a0h1]], [2, 0]);
   assertEquals(circuit.approximation.exact.slice(0, 4), [6, 6, 6, 2]);
+});
+
+Deno.test("areas go over the shares of edges that were chosen, each number of edges once", async () => {
+  const { circuit } = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  // Five of the fractions of 46 edges are one edge. Three edges of the chain restore 3 of 4, the fourth the rest.
+  const sizes = [1, 2, 5, 9, 23, 46];
+  for (const curve of [circuit!.curve, circuit!.signedCurve]) {
+    assertEquals(curve.map(({ chosen }) => chosen), sizes);
+    assertEquals(curve.map(({ fraction }) => fraction), sizes.map((size) => size / 46));
+    assertEquals(curve.map(({ faithfulness }) => faithfulness), [0, 0, 1, 1, 1, 1]);
+  }
+  // Trapezoids over 1 to 2, 2 to 5, and 5 to 46 edges.
+  assertAlmostEquals(circuit!.cpr, (0 + 1.5 + 41) / 46, 1e-12);
+  assertAlmostEquals(circuit!.cmd, (1 + 1.5 + 0) / 46, 1e-12);
+});
+
+Deno.test("the size for 90 % is exact between the rungs of the ladder", async () => {
+  const engine = plantedEngine(PROMPTS);
+  const { clean } = await engine.baselines();
+  const run = (kept: Uint8Array) =>
+    Promise.resolve(clean.map((metric) => edgeCount(kept) >= 34 ? metric : 0));
+  const { circuit } = await analyse({ ...engine, run }, plantedSet(PROMPTS), OPTIONS);
+  const sizeOf = (chosen: number) => edgeCount(connected(engine.graph, topEdges(circuit!.ranked, chosen)));
+  const sizes = Array.from({ length: engine.graph.edges }, (_, n) => sizeOf(n + 1));
+  const expected = sizes.find((size) => size >= 34)!;
+  assertEquals(circuit!.edges.value, expected);
+  assertEquals(edgeCount(circuit!.circuit), expected);
+  const rungs = ladderSizes(engine.graph.edges, 1.25).map(sizeOf);
+  assert(!rungs.includes(expected), `${expected} lies between the rungs ${rungs}`);
+});
+
+Deno.test("pairs are dealt out to choosing and scoring template by template", () => {
+  const { choosing, scoring } = splitPairs(plantedSet(12).pairs);
+  assertEquals([choosing, scoring], [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]);
+  assertEquals(splitPairs(plantedSet(3).pairs), { choosing: [0, 1], scoring: [2] });
+});
+
+Deno.test("pairs that score neither rank edges or heads, nor do pairs that choose score", async () => {
+  const engine = plantedEngine(PROMPTS);
+  const { choosing, scoring } = splitPairs(plantedSet(PROMPTS).pairs);
+  const isPlanted = (edge: number): boolean => engine.planted[edge] === 1;
+  const biased: CircuitEngine = {
+    ...engine,
+    // Every edge but the planted ones seems large to the pairs that score, and every head alike.
+    attribute: async (method) => {
+      const scores = await engine.attribute(method);
+      for (const pair of scoring) scores[pair] = scores[pair].map((_, edge) => isPlanted(edge) ? 0 : 1000);
+      return scores;
+    },
+    patchNodes: async (direction) => {
+      const effects = await engine.patchNodes(direction);
+      for (const pair of scoring) effects[pair] = effects[pair].map((effect) => effect > 0 ? 0 : 1000);
+      return effects;
+    },
+    // Any circuit with an edge does everything for the pairs that choose.
+    run: async (kept) => {
+      const metrics = await engine.run(kept);
+      const { clean } = await engine.baselines();
+      if (kept.includes(1)) { for (const pair of choosing) metrics[pair] = clean[pair]; }
+      return metrics;
+    },
+  };
+  const { circuit } = await analyse(biased, plantedSet(PROMPTS), OPTIONS);
+  assertEquals(circuit!.circuit, engine.planted);
+  assertEquals([circuit!.edges.value, circuit!.heads.value], [4, 2]);
+  assertEquals(circuit!.curve[0].faithfulness, 0);
 });
 
 Deno.test("a model that cannot do the task gets no circuit, and the report says so", async () => {
@@ -125,6 +196,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   await saveResults(folder.path, results);
   const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
   assertEquals(json.dense.circuit.n90_edges.value, 4);
+  assertEquals(json.split, { choosing: 6, scoring: 6 });
   assertEquals(json.sparse.token_circuits.held.moved, 0.5);
   assertEquals(json.dense.circuit.edges, undefined);
   const edges = tableFromIPC(await Deno.readFile(`${folder.path}/edges.arrow`));
@@ -137,7 +209,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
     "embed->logits",
   ]);
   const curve = tableFromIPC(await Deno.readFile(`${folder.path}/curve.arrow`));
-  assertEquals(curve.numRows, 2 * 2 * 10);
+  assertEquals(curve.numRows, 2 * 2 * 6);
 });
 
 Deno.test("the page escapes what models and prompts say, and names its two scripts once", async () => {

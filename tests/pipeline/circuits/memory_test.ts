@@ -1,8 +1,9 @@
 /** An engine frees all that it held, and an analysis of a model leaves the device as it found it. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { type CircuitModel, createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { analyseModel } from "../../../pipeline/circuits/model_analysis.ts";
+import { faithfulness } from "../../../pipeline/circuits/metrics.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
 import type { ModelConfig } from "../../../pipeline/model_config.ts";
@@ -47,6 +48,10 @@ async function analyseOnce(gpu: Gpu, config: ModelConfig): Promise<void> {
   });
   assert(findings.circuit, "the model does the task");
   assertEquals(ablations.map(({ ablation }) => ablation), ["resample", "mean", "zero"]);
+  // The circuit's own ablation gives it what it was scored with, on the pairs that did not choose it.
+  const { edges, edgeLadder, bounds } = findings.circuit;
+  const rung = edgeLadder.find(({ size }) => size === edges.value)!;
+  assertAlmostEquals(ablations[0].faithfulness, faithfulness(rung.metrics, bounds), 1e-5);
   assertEquals(attention.tokens, set.pairs[0].clean.map(String));
   destroyParameters(gpu, model.parameters);
 }

@@ -2,7 +2,9 @@ import { assert, assertEquals } from "@std/assert";
 import {
   area,
   areas,
+  bisectForMost,
   bootstrap,
+  chosenSizes,
   faithfulness,
   jaccard,
   ladderSizes,
@@ -28,6 +30,40 @@ Deno.test("CPR and CMD are areas under f and |1 - f| by trapezoids", () => {
     faithfulness: 1,
   }];
   assertEquals(areas(curve), { cpr: 0.375 + 0.625, cmd: 0.375 + 0.125 });
+});
+
+Deno.test("fractions that come to the same number of edges are one circuit", () => {
+  // 0.001 and 0.002 of 479 edges are one edge each.
+  assertEquals(chosenSizes(479), [1, 2, 5, 10, 24, 48, 96, 240, 479]);
+  assertEquals(chosenSizes(32491).length, 10);
+  assertEquals(chosenSizes(1), [1]);
+});
+
+Deno.test("the size for most of the effect is bisected to the edge above the last circuit that falls short", async () => {
+  const runs: number[] = [];
+  const bisected = async (least: number, sizes: number[], dips: number[] = []) => {
+    const rung = (chosen: number) => {
+      const f = chosen >= least && !dips.includes(chosen) ? 1 : 0.5;
+      return { chosen, size: 10 * chosen, metrics: [1 + 2 * f, 1 + 4 * f] };
+    };
+    const ladder = sizes.map(rung);
+    runs.length = 0;
+    await bisectForMost(ladder, bounds, (chosen) => {
+      runs.push(chosen);
+      return Promise.resolve(rung(chosen));
+    });
+    assertEquals(ladder.map(({ chosen }) => chosen), [...sizes, ...runs].sort((a, b) => a - b));
+    return sizeForMost(ladder, bounds);
+  };
+  for (let least = 41; least <= 61; least++) {
+    assertEquals(await bisected(least, [1, 40, 61, 100]), 10 * least);
+    assert(runs.length <= 5, `${runs}`);
+  }
+  // What falls short further up counts, though smaller circuits do not.
+  assertEquals(await bisected(45, [1, 40, 61, 100], [61]), 620);
+  assertEquals(await bisected(101, [1, 40, 61, 100]), null);
+  assertEquals(await bisected(1, [1, 40]), 10);
+  assertEquals(runs, []);
 });
 
 Deno.test("the size for most of the effect is that from which on all circuits reach it", () => {
