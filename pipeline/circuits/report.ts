@@ -113,8 +113,8 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     row("attention edges open", (model) => digits(model.token_circuits.open)),
     row("attention edges on paths that carry values", (model) => digits(model.token_circuits.onPaths)),
     row("attention edges that may matter, gates held", (model) => digits(model.token_circuits.mayMatter)),
-    row("those off paths closed, gates held ¹", (model) => effectText(model.token_circuits.held)),
-    row("those off paths closed, gates anew ¹", (model) => effectText(model.token_circuits.anew)),
+    row("open edges off the paths closed, gates held ¹", (model) => effectText(model.token_circuits.held)),
+    row("open edges off the paths closed, gates anew ¹", (model) => effectText(model.token_circuits.anew)),
   ];
   // Of models that cannot do the task there is nothing to say about circuits.
   return rows.filter(({ cells }) => cells.some((cell) => cell !== MISSING));

@@ -190,8 +190,8 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   // What is off the paths stands beside the count of what is on them.
   assertEquals(rows.get("attention edges on paths that carry values"), "1.5");
   assertEquals(rows.get("attention edges that may matter, gates held"), "2.5");
-  assertEquals(rows.get("those off paths closed, gates held ¹"), "50.0 %; 0.00 %; 0.13; 0.03");
-  assertEquals(rows.get("those off paths closed, gates anew ¹"), "75.0 %; 25.0 %; 11; 1.5");
+  assertEquals(rows.get("open edges off the paths closed, gates held ¹"), "50.0 %; 0.00 %; 0.13; 0.03");
+  assertEquals(rows.get("open edges off the paths closed, gates anew ¹"), "75.0 %; 25.0 %; 11; 1.5");
   await using folder = await temporaryFolder();
   await saveResults(folder.path, results);
   const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
