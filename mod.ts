@@ -66,7 +66,8 @@
  *
  * @module
  */
-export { type AdapterDescription, AdapterError, DeviceError, Gpu } from "./kernels/core/gpu.ts";
+export { type AdapterDescription, AdapterError, DeviceError } from "./kernels/core/device.ts";
+export { Gpu } from "./kernels/core/gpu.ts";
 export { compile, Kernel, type KernelSource } from "./kernels/core/kernel.ts";
 export { Recorder } from "./kernels/core/recorder.ts";
 export { destroyTensor, reshape, rows, type Tensor } from "./kernels/core/tensor.ts";

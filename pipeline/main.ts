@@ -5,7 +5,7 @@
  */
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { OutOfMemoryError } from "../kernels/core/gpu.ts";
+import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
 import {

@@ -6,7 +6,8 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { join, resolve } from "node:path";
-import { AdapterError, DeviceError, Gpu } from "../kernels/core/gpu.ts";
+import { AdapterError, DeviceError } from "../kernels/core/device.ts";
+import { Gpu } from "../kernels/core/gpu.ts";
 import { readAttention } from "../pipeline/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/checkpoint.ts";
 import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";

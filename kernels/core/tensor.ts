@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Gpu } from "./gpu.ts";
+import type { Device } from "./device.ts";
 
 /**
  * The element types that kernels use: four bytes each, two for `f16`, in which only storage is: kernels compute with
@@ -34,7 +34,12 @@ export interface Tensor {
 export const BINDING_ALIGNMENT = 256;
 
 /** Creates the buffer behind `gpu.tensor`. */
-export function createTensor(gpu: Gpu, label: string, shape: readonly number[], type: ElementType): Tensor {
+export function createTensor(
+  gpu: Device,
+  label: string,
+  shape: readonly number[],
+  type: ElementType,
+): Tensor {
   const length = shape.reduce((product, axis) => product * axis, 1);
   if (!Number.isSafeInteger(length) || length < 1) {
     throw new RangeError(
@@ -57,7 +62,7 @@ export function createTensor(gpu: Gpu, label: string, shape: readonly number[], 
 }
 
 /** Frees the tensor's buffer, and what kernels keep of it. */
-export function destroyTensor(gpu: Gpu, tensor: Tensor): void {
+export function destroyTensor(gpu: Device, tensor: Tensor): void {
   gpu.allocatedBytes -= tensor.byteLength;
   gpu.bindGroups.drop(tensor.buffer);
   tensor.buffer.destroy();
