@@ -232,8 +232,8 @@ async function spillTokens(
 }
 
 function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
-  const prompt = [...Array.from(tokenizer.encode(example.prompt))];
-  const completion = [...Array.from(tokenizer.encode(example.completion))];
+  const prompt = tokenizer.encode(example.prompt);
+  const completion = tokenizer.encode(example.completion);
   if (prompt.length === 0 || completion.length === 0) {
     throw inputError(
       `Cannot use ${example.where} as prompt and completion must have at least one token each`,

@@ -23,7 +23,9 @@ export interface Tokenizer {
   readonly endOfText: number;
   /** SHA-256 of the tokenizer.json. */
   readonly hash: string;
-  encode(text: string): ArrayLike<number>;
+  /** Tokens of a text, without any that begin or end one. */
+  encode(text: string): number[];
+  /** The text that tokens spell, every space of it. */
   decode(tokens: Iterable<number>): string;
 }
 
@@ -226,7 +228,7 @@ function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer, file: s
         });
       });
     }
-    return pieces.flatMap((piece) => [...encodeWords(piece)]);
+    return pieces.flatMap(encodeWords);
   };
 }
 

@@ -118,7 +118,7 @@ export function createExplorer(roots: readonly string[]): Explorer {
     const { prompt, model, threshold = DEFAULT_THRESHOLD } = request;
     const source = await sourceOf(run, model, roots);
     const tokenizer = await tokenizerOf(run, roots);
-    const all = await usable(`${run.name}'s tokenizer`, () => Array.from(tokenizer.encode(prompt)));
+    const all = await usable(`${run.name}'s tokenizer`, () => tokenizer.encode(prompt));
     if (all.length === 0) throw problem(400, "Cannot look at an empty prompt");
     const { vocabularySize } = source.config;
     if (!all.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize)) {

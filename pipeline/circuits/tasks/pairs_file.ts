@@ -86,8 +86,8 @@ function parsePair(line: string, tokenizer: Tokenizer, fail: (required: string) 
       }
       return encoded[0];
     });
-  const tokens = Array.from(tokenizer.encode(clean));
-  const other = Array.from(tokenizer.encode(corrupted));
+  const tokens = tokenizer.encode(clean);
+  const other = tokenizer.encode(corrupted);
   if (tokens.length !== other.length) {
     fail(`both prompts must have the same number of tokens: ${tokens.length} and ${other.length}`);
   }
