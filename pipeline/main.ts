@@ -276,7 +276,12 @@ async function evaluateCommand(args: string[]): Promise<void> {
   checkTokenizer(tokenizer, config, model);
   const progress = progressOf(settings);
   await using folder = await temporaryFolder();
-  const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.path });
+  const tokens = await tokenise({
+    sources: settings.data,
+    tokenizer,
+    folder: folder.path,
+    onLoss: (message) => progress.warning(message),
+  });
   const gpu = await openCheckedGpu(progress, false);
   const network = await prepareNetwork(gpu, config, { batch, context, training: false });
   const batchesOf = async function* (splits: readonly Split[]) {

@@ -240,6 +240,7 @@ async function fillFolder(
     tokenizer,
     folder: folder.tokens,
     onDamage: (message) => reporter.warning(message),
+    onLoss: (message) => reporter.warning(message),
   });
   const { metadata } = tokens.train;
   reporter.message(

@@ -10,7 +10,7 @@ import { AdapterError, DeviceError } from "../kernels/core/device.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import { readAttention } from "../pipeline/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/checkpoint.ts";
-import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
+import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
 import { type Network, prepareNetwork } from "../pipeline/network.ts";
@@ -118,7 +118,11 @@ export function createExplorer(roots: readonly string[]): Explorer {
     const { prompt, model, threshold = DEFAULT_THRESHOLD } = request;
     const source = await sourceOf(run, model, roots);
     const tokenizer = await tokenizerOf(run, roots);
-    const all = await usable(`${run.name}'s tokenizer`, () => tokenizer.encode(prompt));
+    const known = await usable(`${run.name}'s tokenizer`, () => tokenizer.encodeKnown(prompt));
+    if (known.lost > 0) {
+      throw problem(400, `Cannot look at the prompt as the model has no token for ${shown(known.firstLost)}`);
+    }
+    const all = known.tokens;
     if (all.length === 0) throw problem(400, "Cannot look at an empty prompt");
     const { vocabularySize } = source.config;
     if (!all.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize)) {

@@ -34,8 +34,8 @@ export interface Task {
 export function singleTokens(tokenizer: Tokenizer, words: readonly string[]): Map<string, number> {
   const tokens = new Map<string, number>();
   for (const word of words) {
-    const encoded = tokenizer.encode(word);
-    if (encoded.length === 1) tokens.set(word, encoded[0]);
+    const { tokens: encoded, lost } = tokenizer.encodeKnown(word);
+    if (lost === 0 && encoded.length === 1) tokens.set(word, encoded[0]);
   }
   return tokens;
 }
