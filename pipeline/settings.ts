@@ -10,6 +10,7 @@ import { dirname, isAbsolute, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import { exists, isObject, readJson } from "./files.ts";
+import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./data_files.ts";
 
 interface Common {
@@ -477,25 +478,8 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
 
 /** The nearest known name, as a question, where one is near. */
 function suggestion(name: string, known: string[], prefix = ""): string {
-  const near =
-    known.map((other) => ({ other, distance: editDistance(name, other) })).sort((a, b) =>
-      a.distance - b.distance
-    )[0];
-  return near && near.distance < name.length && near.distance <= Math.max(2, name.length / 3)
-    ? ` (did you mean ${prefix}${near.other}?)`
-    : "";
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, n) => n);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length];
+  const near = nearest(name, known);
+  return near === undefined ? "" : ` (did you mean ${prefix}${near}?)`;
 }
 
 const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "names";

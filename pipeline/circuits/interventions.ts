@@ -11,6 +11,7 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model_config.ts";
+import { nearest } from "../nearest.ts";
 import { prepareNetwork } from "../network.ts";
 import type { CircuitModel } from "./engine.ts";
 
@@ -108,44 +109,93 @@ interface Location {
 
 const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
-function locationsOf(config: ModelConfig, batch: number, positions: number): Map<string, Location> {
-  const { width, heads, layers, mlpWidth } = config;
-  const size = width / heads;
-  const locations = new Map<string, Location>();
-  const whole = (hook: string, length: number): void => {
-    const runs = [batch, positions];
-    locations.set(hook, { hook, shape: [...runs, length], runs, length, start: (run) => run * length });
-  };
+/** An axis of an activation. */
+export type ActivationAxis =
+  | "batch"
+  | "position"
+  | "head"
+  | "query"
+  | "key"
+  | "width"
+  | "headSize"
+  | "mlpWidth";
+
+/**
+ * The axes of everything that can be read and replaced, by name, in the order in which a model computes it: see
+ * {@link Interventions.names}.
+ */
+export function activationAxes(
+  { layers }: Pick<ModelConfig, "layers">,
+): Map<string, readonly ActivationAxis[]> {
+  const stream = ["batch", "position", "width"] as const;
+  const ofHead = ["batch", "position", "head", "headSize"] as const;
+  const square = ["batch", "head", "query", "key"] as const;
+  const mlp = ["batch", "position", "mlpWidth"] as const;
+  const axes = new Map<string, readonly ActivationAxis[]>();
   for (let layer = 0; layer < layers; layer++) {
     const block = `blocks.${layer}`;
-    for (const name of ["hook_resid_pre", "hook_resid_mid", "hook_attn_out", "hook_mlp_out"]) {
-      whole(`${block}.${name}`, width);
-    }
-    for (const name of ["ln1", "ln2"]) whole(`${block}.${name}.hook_normalized`, width);
-    for (const name of ["pre", "post"]) whole(`${block}.mlp.hook_${name}`, mlpWidth);
-    const byHead = { runs: [batch, positions, heads], length: size, shape: [batch, positions, heads, size] };
-    ["q", "k", "v"].forEach((name, part) =>
-      locations.set(`${block}.attn.hook_${name}`, {
-        ...byHead,
-        hook: `${block}.attn.hook_qkv`,
-        start: (run) => ((Math.floor(run / heads) * 3 + part) * heads + run % heads) * size,
-      })
-    );
-    const z = `${block}.attn.hook_z`;
-    locations.set(z, { ...byHead, hook: z, start: (run) => run * size });
-    for (const name of ["pattern", "gates"]) {
-      locations.set(`${block}.attn.hook_${name}`, {
-        hook: `${block}.attn.hook_${name}`,
-        shape: [batch, heads, positions, positions],
-        runs: [batch, heads, positions],
-        length: positions,
-        start: (run) => run * positions,
-      });
-    }
+    axes.set(`${block}.hook_resid_pre`, stream).set(`${block}.ln1.hook_normalized`, stream);
+    for (const name of ["q", "k", "v"]) axes.set(`${block}.attn.hook_${name}`, ofHead);
+    for (const name of ["pattern", "gates"]) axes.set(`${block}.attn.hook_${name}`, square);
+    axes.set(`${block}.attn.hook_z`, ofHead).set(`${block}.hook_attn_out`, stream);
+    axes.set(`${block}.hook_resid_mid`, stream).set(`${block}.ln2.hook_normalized`, stream);
+    axes.set(`${block}.mlp.hook_pre`, mlp).set(`${block}.mlp.hook_post`, mlp);
+    axes.set(`${block}.hook_mlp_out`, stream);
   }
-  whole(`blocks.${layers - 1}.hook_resid_post`, width);
-  whole("ln_final.hook_normalized", width);
+  return axes.set(`blocks.${layers - 1}.hook_resid_post`, stream).set("ln_final.hook_normalized", stream);
+}
+
+function locationsOf(config: ModelConfig, batch: number, positions: number): Map<string, Location> {
+  const { width, heads, mlpWidth } = config;
+  const headSize = width / heads;
+  const sizes = {
+    batch,
+    position: positions,
+    head: heads,
+    query: positions,
+    key: positions,
+    width,
+    headSize,
+  };
+  const locations = new Map<string, Location>();
+  for (const [name, axes] of activationAxes(config)) {
+    const shape = axes.map((axis) => ({ ...sizes, mlpWidth })[axis]);
+    const [runs, length] = [shape.slice(0, -1), shape.at(-1)!];
+    const part = ["q", "k", "v"].findIndex((part) => name.endsWith(`.hook_${part}`));
+    locations.set(name, {
+      hook: part < 0 ? name : name.replace(/hook_.$/, "hook_qkv"),
+      shape,
+      runs,
+      length,
+      // Queries, keys and values lie side by side in one tensor.
+      start: part < 0
+        ? (run) => run * length
+        : (run) => ((Math.floor(run / heads) * 3 + part) * heads + run % heads) * length,
+    });
+  }
   return locations;
+}
+
+/** The error that there is no activation of a name: the nearest that there is, and all there are, one for all layers. */
+export function noActivation(name: string, known: Iterable<string>): RangeError {
+  const names = [...known];
+  const near = nearest(name, names);
+  const layersOf = new Map<string, number[]>();
+  for (const one of names) {
+    const general = one.replace(/^blocks\.(\d+)\./, "blocks.N.");
+    const [, layer] = /^blocks\.(\d+)\./.exec(one) ?? [];
+    layersOf.set(general, [...layersOf.get(general) ?? [], Number(layer ?? NaN)]);
+  }
+  const layers = Math.max(0, ...[...layersOf.values()].map(({ length }) => length));
+  const listed = [...layersOf].map(([general, of]) =>
+    of.length === layers || Number.isNaN(of[0]) ? general : general.replace("N", String(of[0]))
+  );
+  return new RangeError(
+    `Cannot find an activation as none is named ${name}${
+      near === undefined ? "" : ` (did you mean ${near}?)`
+    }: ` +
+      `there are ${listed.join(", ")}, for N from 0 to ${layers - 1}`,
+  );
 }
 
 /** A run of elements of a tensor, for copies, which may start where bindings may not. */
@@ -200,7 +250,7 @@ export async function prepareInterventions(
 
   const locate = (name: string): Location => {
     const location = locations.get(name);
-    if (!location) throw new RangeError(`Cannot intervene as no activation has this name: ${name}`);
+    if (!location) throw noActivation(name, locations.keys());
     return location;
   };
 
