@@ -230,7 +230,7 @@ gpuTest("activations stand in the order in which they are computed", async (gpu)
 });
 
 gpuTest("what an activation has not is refused", async (gpu) => {
-  await withModel(gpu, TINY, async (model) => {
+  await withModel(gpu, TINY, async (model, sides) => {
     const refused = (replace: Parameters<Interventions["run"]>[1], message: string) =>
       assertRejects(() => model.run(CLEAN, replace), RangeError, message);
     const one = (activation: string, part = {}) => ({
@@ -248,5 +248,11 @@ gpuTest("what an activation has not is refused", async (gpu) => {
     await refused({ read: ["nothing"] }, "none is named nothing: there are blocks.N.hook_resid_pre, ");
     await assertRejects(() => model.run([CLEAN[0]]), RangeError, "holds 2: 1");
     await assertRejects(() => model.run([CLEAN[0], [1]]), RangeError, "6 tokens: 1");
+    await assertRejects(() => model.run([CLEAN[0], [0, 1, 2, 3, 4, V]]), RangeError, `below ${V}: ${V}`);
+    const long = () => prepareInterventions(gpu, sides, { batch: 1, positions: 9 });
+    await assertRejects(long, RangeError, "the model takes 1 to 8 tokens: 9");
+    const bytes = gpu.allocatedBytes;
+    await refused({ read: ["blocks.0.hook_resid_pre", "nothing"] }, "nothing");
+    assertEquals(gpu.allocatedBytes, bytes, "what was refused leaves nothing on the device");
   });
 });
