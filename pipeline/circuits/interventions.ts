@@ -12,7 +12,7 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model_config.ts";
 import { nearest } from "../nearest.ts";
-import { prepareNetwork } from "../network.ts";
+import { hardGates, prepareNetwork } from "../network.ts";
 import type { CircuitModel } from "./engine.ts";
 
 /** Tokens of some prompts, each of T. */
@@ -254,16 +254,7 @@ export async function prepareInterventions(
   }
   const padded = Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
   const network = await prepareNetwork(gpu, config, { batch, context: padded, training: false });
-  network.configureGates({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: config.gate?.bias ?? 0,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows: batch,
-  });
+  network.configureGates(hardGates(config.gate?.bias, batch));
   const mode = config.gate ? "deterministic" : "dense";
   const locations = locationsOf(config, { batch, positions, padded });
   const squares = { batch, heads, positions: padded, headSize: width / heads, gateBias: config.gate?.bias };
