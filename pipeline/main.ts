@@ -9,7 +9,6 @@ import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
 import {
-  describeError,
   isInteractive,
   runCommand,
   stopSignal,
@@ -18,10 +17,11 @@ import {
   userFolder,
   writeError,
 } from "./command_line.ts";
+import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate, LIVE_EDGES } from "./evaluate.ts";
-import { exists, writeJson, writeNew } from "./files.ts";
+import { exists, writeNew } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
 import { type MemorySettings, whatToLower } from "./memory_budget.ts";
@@ -38,7 +38,6 @@ import {
 } from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
-import { writeReport } from "./report.ts";
 import {
   checkContext,
   EVALUATE,
@@ -152,29 +151,16 @@ async function train<Summary extends object>(
   if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
   const run = await prepareRun(command, settings, model, progress, resumed);
   training = true;
-  const { folder, state } = run;
+  const { folder } = run;
   const elsewhere = settings.runs === SPARSIFY.runs.value ? "" : ` --runs ${settings.runs}`;
   const goOn = `deno task ${command} --resume ${folder.name}${elsewhere}`;
   let summary: Summary | undefined;
   try {
-    summary = await body(run, progress, signal);
-    progress.finish();
-    if (summary) {
-      await writeJson(folder.summary, summary);
-      await writeReport(folder);
-      await state.set({ state: "finished" });
-    } else await state.set({ state: "stopped" });
+    summary = await completeRun(run, () => body(run, progress, signal).finally(() => progress.finish()));
   } catch (error) {
-    progress.finish();
-    // On a full disk this may fail as well; what matters is why.
-    await state.set({ state: "failed", error: describeError(error).message.split("\n")[0] }).catch(() => {});
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings)}`;
     if (error instanceof Error) error.message += `; go on by ${goOn}`;
     throw error;
-  } finally {
-    run.metrics.close();
-    run.gpu.close();
-    folder.release();
   }
   if (!summary) {
     progress.message(`stopped; go on by: ${goOn}`);

@@ -508,12 +508,27 @@ export async function readSettingsFile<const Table extends SettingsTable>(
     throw usageError(`Cannot read settings from ${path}: ${(error as Error).message}`, { cause: error });
   });
   if (!isObject(json)) throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
+  return checkedSettings(table, json, path, relativeTo);
+}
+
+/**
+ * Settings with the names of the table as keys, each value checked.
+ *
+ * @param label what error messages call where they are from
+ * @throws {UserError} on an unknown key or a bad value
+ */
+export function checkedSettings<const Table extends SettingsTable>(
+  table: Table,
+  values: Readonly<Record<string, unknown>>,
+  label: string,
+  relativeTo?: string,
+): Partial<SettingsOf<Table>> {
   const settings: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(json)) {
+  for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) {
-      throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
+      throw usageError(`Cannot use ${label}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
     }
-    const checked = parseValue(`${name} in ${path}`, table[name], value);
+    const checked = parseValue(`${name} in ${label}`, table[name], value);
     settings[name] = fromFolder(table[name], checked, relativeTo);
   }
   return settings as Partial<SettingsOf<Table>>;
