@@ -20,6 +20,7 @@ export interface LayerPattern {
 
 /** A prompt's attention in all layers, and what comes next. */
 export interface AttentionPattern {
+  /** By layer. */
   layers: LayerPattern[];
   /** Log-probabilities of the token behind the prompt [V]. */
   next: Float32Array;

@@ -16,7 +16,9 @@ import { isNullDevice, openRegular, parseJson, readAt, reasonOf, streamRegular }
 
 /** A piece of a document of running text. */
 export interface TextPiece {
+  /** Tells it from an {@link Example}. */
   kind: "text";
+  /** What it says. */
   text: string;
   /** Whether the document ends with this piece. */
   last: boolean;
@@ -28,8 +30,11 @@ export interface TextPiece {
 
 /** A prompt with the completion that is to be learnt. */
 export interface Example {
+  /** Tells it from a {@link TextPiece}. */
   kind: "example";
+  /** What the model reads; it does not count in the loss. */
   prompt: string;
+  /** What it is to learn. */
   completion: string;
   /** File and line, for error messages. */
   where: string;

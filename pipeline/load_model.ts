@@ -132,6 +132,7 @@ const MOST_SHAPES = 4;
  *
  * @example Attention, gates and logits of a sparse model, and one head patched from another prompt
  * ```ts
+ * import assert from "node:assert/strict";
  * import { loadModel } from "../mod.ts";
  *
  * using model = await loadModel("data/addition-sparse");
@@ -139,17 +140,18 @@ const MOST_SHAPES = 4;
  * const { logits, activations } = await model.run("12+34=", { read: [pattern, gates] });
  *
  * const answer = logits.values.indexOf(Math.max(...logits.values));
- * console.assert(model.tokenizer.decode([answer]) === "6");
- * console.assert(activations.get(gates)!.shape.join() === "1,2,6,6"); // (batch, head, query, key)
+ * assert(model.tokenizer.decode([answer]) === "6");
+ * assert(activations.get(gates)!.shape.join() === "1,4,6,6"); // (batch, head, query, key)
  *
  * const patched = await model.run("12+34=", {
  *   patch: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: "50+21=" } }],
  * });
- * console.assert(patched.logits.values.length === model.config.vocabularySize);
+ * assert(patched.logits.values.length === model.config.vocabularySize);
  * ```
  *
  * @example A function on an activation, as with TransformerLens's hooks
  * ```ts
+ * import assert from "node:assert/strict";
  * import { loadModel } from "../mod.ts";
  *
  * using model = await loadModel("data/addition");
@@ -157,7 +159,7 @@ const MOST_SHAPES = 4;
  *   hooks: { "blocks.0.mlp.hook_post": (values) => values.map((value) => Math.min(value, 1)) },
  *   read: ["blocks.0.mlp.hook_post"],
  * });
- * console.assert(activations.get("blocks.0.mlp.hook_post")!.values.every((value) => value <= 1));
+ * assert(activations.get("blocks.0.mlp.hook_post")!.values.every((value) => value <= 1));
  * ```
  *
  * @throws {UserError} naming file and fault where the folder is no model, its weights are damaged or its tokenizer is

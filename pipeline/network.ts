@@ -54,6 +54,7 @@ export interface LossSettings {
 
 /** Where the head's gradients go, and what they are multiplied by. */
 export interface HeadBackward {
+  /** Added to, by name. */
   gradients: Parameters;
   /** [1], multiplies the loss's gradient. */
   lossScale: Tensor;
@@ -61,7 +62,9 @@ export interface HeadBackward {
 
 /** A compiled network with its activations. */
 export interface Network {
+  /** What it is compiled for. */
   readonly shape: NetworkShape;
+  /** Whose sizes it has. */
   readonly config: ModelConfig;
   /**
    * Activations by TransformerLens's names, with `(batch · position)` as the first axis: `blocks.N.hook_resid_pre`
@@ -88,6 +91,7 @@ export interface Network {
   configureGates(settings: NetworkGates): void;
   /** Counts only the first `rows` of the batch in `headSums`. */
   configureRows(rows: number): void;
+  /** Sets how the next submissions weigh the loss. */
   configureLoss(settings: LossSettings): void;
   /**
    * Everything up to the final layer norm. `hook` sees each activation as it is computed, and may replace it;

@@ -111,6 +111,7 @@ const SILENT: Reporter = { message() {}, warning() {}, row() {} };
  *
  * @example The toy that adds two numbers, for a few steps
  * ```ts
+ * import assert from "node:assert/strict";
  * import { loadModel, sparsify } from "../mod.ts";
  *
  * const runs = await Deno.makeTempDir();
@@ -119,12 +120,13 @@ const SILENT: Reporter = { message() {}, warning() {}, row() {} };
  *   steps: 4,
  *   batch: 32,
  *   control: false,
+ *   autotune: false,
  *   evalTokens: 512,
  *   validationTokens: 512,
  * }))!;
- * console.assert(summary.sparse.open_fraction <= 1 && summary.dense.ce < 0.001);
+ * assert(summary.sparse.open_fraction <= 1 && summary.dense.ce < 0.001);
  * using model = await loadModel(`${folder}/model`);
- * console.assert(model.config.gate !== undefined);
+ * assert(model.config.gate !== undefined);
  * ```
  *
  * @param options.reporter is told what is done, and every step's metrics

@@ -15,6 +15,7 @@ import { digestOf, exists, isObject, MAX_JSON_BYTES, parseJson, readText, reason
 
 /** Tokens of a text, and what of it they leave out. */
 export interface KnownTokens {
+  /** Of what is known. */
   tokens: number[];
   /** Characters of the text that the vocabulary has no token for, nor one for what is unknown. */
   lost: number;

@@ -9,11 +9,13 @@ import { BindGroups } from "./bind_groups.ts";
 
 /** No adapter could be had, or it lacks something we cannot do without. */
 export class AdapterError extends Error {
+  /** For telling it apart where classes do not reach. */
   override name = "AdapterError";
 }
 
 /** The device failed: lost, out of memory, or an operation it refused. The message names the operation. */
 export class DeviceError extends Error {
+  /** For telling it apart where classes do not reach. */
   override name = "DeviceError";
 }
 
@@ -26,7 +28,9 @@ export class OutOfMemoryError extends DeviceError {
 export interface AdapterDescription {
   /** For people, for example `llvmpipe (LLVM 15.0.6, 256 bits)`. */
   name: string;
+  /** As WebGPU says it; may be empty. */
   vendor: string;
+  /** As WebGPU says it; may be empty. */
   architecture: string;
   /** True for a CPU driver such as llvmpipe. */
   software: boolean;
@@ -87,6 +91,7 @@ export async function openDevice(options: { maxBindingBytes?: number } = {}): Pr
 export class Device {
   /** WebGPU's own object. */
   readonly device: GPUDevice;
+  /** What it is a device of. */
   readonly adapter: AdapterDescription;
   /** Largest number of bytes one storage binding may hold; larger tensors are bound in slices. */
   readonly maxBindingBytes: number;

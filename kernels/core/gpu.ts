@@ -97,11 +97,11 @@ export class Gpu extends Device {
   }
 
   /**
-   * The tensor's elements, or `length` of them from `start` on, after all submitted work. Waits for the device: not for
-   * use inside a step.
+   * The tensor's elements, or `length` of them (all that are left, where left out) from `start` on, after all submitted
+   * work. Waits for the device: not for use inside a step.
    */
-  async read(tensor: Tensor, start = 0, length = tensor.length - start): Promise<Float32Array> {
-    const bytes = await this.#readBytes(tensor, start, length);
+  async read(tensor: Tensor, start = 0, length?: number): Promise<Float32Array> {
+    const bytes = await this.#readBytes(tensor, start, length ?? tensor.length - start);
     return tensor.type === "f16" ? Float32Array.from(new Float16Array(bytes)) : new Float32Array(bytes);
   }
 

@@ -45,6 +45,7 @@ function idOf(buffer: GPUBuffer): number {
 export class Kernel {
   readonly #id = kernelIds++;
 
+  /** Made by {@link compile}. */
   constructor(
     private readonly gpu: Device,
     readonly label: string,

@@ -19,12 +19,17 @@ export function elementBytes(type: ElementType): 2 | 4 {
 
 /** A region of a device buffer. The last axis is the fastest. */
 export interface Tensor {
+  /** Name in error messages. */
   readonly label: string;
+  /** Sizes of the axes, from slowest to fastest. */
   readonly shape: readonly number[];
+  /** Of its elements. */
   readonly type: ElementType;
   /** Number of elements. */
   readonly length: number;
+  /** Bytes of its elements. */
   readonly byteLength: number;
+  /** The buffer that it is a region of. */
   readonly buffer: GPUBuffer;
   /** Bytes from the start of the buffer. */
   readonly offset: number;

@@ -38,14 +38,19 @@ export interface Replacement {
   positions?: readonly number[];
   /** Of patterns and gates, only at these keys. */
   keys?: readonly number[];
+  /** What replaces it. */
   by: ReplacementValue;
 }
 
 /** One attention edge. */
 export interface AttentionEdge {
+  /** From 0. */
   layer: number;
+  /** From 0. */
   head: number;
+  /** Position that attends. */
   query: number;
+  /** Position that is attended to. */
   key: number;
 }
 
@@ -225,22 +230,22 @@ function span(tensor: Tensor, start: number, length: number): Tensor {
 /**
  * Compiles the model for `batch` prompts of `positions` tokens.
  *
+ * {@link LoadedModel.run} does so by itself, for prompts of any length.
+ *
  * @example The answer's logits with one head's output taken from another prompt
  * ```ts
- * import { createParameters, Gpu, openWeights, prepareInterventions, readModelConfig, uploadParameters } from "../../mod.ts";
+ * import assert from "node:assert/strict";
+ * import { loadModel, prepareInterventions } from "../../mod.ts";
  *
- * const config = await readModelConfig("data/addition");
- * const weights = await openWeights("data/addition", config);
- * const gpu = await Gpu.open();
- * const parameters = createParameters(gpu, weights.parameters);
- * await uploadParameters(gpu, parameters, (name) => weights.read(name));
- * const model = await prepareInterventions(gpu, { config, parameters }, { batch: 1, positions: 6 });
+ * using model = await loadModel("data/addition");
+ * const runs = await prepareInterventions(model.gpu, model, { batch: 1, positions: 6 });
+ * const [clean, other] = ["12+34=", "56+78="].map(model.tokenizer.encode);
  *
- * const { logits } = await model.run([[1, 2, 10, 3, 4, 11]], {
- *   replace: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: [[5, 6, 10, 7, 8, 11]] } }],
+ * const { logits } = await runs.run([clean], {
+ *   replace: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: [other] } }],
  * });
- * console.assert(logits.length === config.vocabularySize);
- * gpu.close();
+ * assert(logits.length === model.config.vocabularySize);
+ * runs.destroy();
  * ```
  */
 export async function prepareInterventions(

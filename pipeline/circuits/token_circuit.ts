@@ -9,6 +9,7 @@ import type { AttentionEdge } from "./interventions.ts";
 
 /** An open attention edge. */
 export interface TokenEdge extends AttentionEdge {
+  /** Softmax weight. */
   weight: number;
   /** Whether the answer depends on it: its query's residual stream reaches an answer's position. */
   onPath: boolean;
@@ -89,8 +90,11 @@ export function tokenCircuit(
 
 /** One path: its token, its answer, and in each layer the edge that it goes along; undefined: the residual stream. */
 export interface TokenPath {
+  /** Position of its token. */
   source: number;
+  /** Position of its answer. */
   answer: number;
+  /** By layer. */
   steps: (TokenEdge | undefined)[];
 }
 

@@ -11,20 +11,25 @@ import type { PromptPair, PromptSet } from "../prompts.ts";
 
 /** What a generator is given. */
 export interface TaskOptions {
+  /** The model's. */
   tokenizer: Tokenizer;
   /** Positions that the model has. */
   contextLength: number;
   /** How many pairs to make. */
   prompts: number;
+  /** Draws the prompts. */
   random: RandomStream;
 }
 
 /** Makes a task's prompts. */
 export interface Task {
+  /** As `--task` takes it. */
   name: string;
   /** One line for people: what the model has to do, and what the corruption changes. */
   purpose: string;
   /**
+   * Makes prompts, all of one number of tokens.
+   *
    * @throws {UserError} when the tokenizer does not have the tokens that the task needs
    */
   generate(options: TaskOptions): PromptSet;
