@@ -246,7 +246,13 @@ export {
   HEAD_SUMS,
   prepareGatedAttention,
 } from "./kernels/gated_attention/op.ts";
-export { type AdapterDescription, AdapterError, Device, DeviceError } from "./kernels/core/device.ts";
+export {
+  type AdapterDescription,
+  AdapterError,
+  findAdapters,
+  type FoundAdapter,
+} from "./kernels/core/adapters.ts";
+export { Device, DeviceError, type DeviceOptions } from "./kernels/core/device.ts";
 export { type Contest, Gpu, type Tuner } from "./kernels/core/gpu.ts";
 export { BindGroups } from "./kernels/core/bind_groups.ts";
 export { type Bindings, compile, Kernel, type KernelSource } from "./kernels/core/kernel.ts";

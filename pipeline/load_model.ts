@@ -83,6 +83,8 @@ export interface ModelRun {
 export interface LoadOptions {
   /** A device that is open, which stays the caller's; left out, one is opened and checked, and closed with the model. */
   gpu?: Gpu;
+  /** Which adapter is opened: a part of its name, or its number; the fastest where left out. */
+  adapter?: string;
   /** tokenizer.json or its folder; the model's where left out. */
   tokenizer?: string;
   /** Ignores the gates of a sparse model. */
@@ -174,7 +176,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   checkTokenizer(tokenizer, stored, folder);
   const config = options.dense ? { ...stored, gate: undefined } : stored;
 
-  const gpu = options.gpu ?? await Gpu.open();
+  const gpu = options.gpu ?? await Gpu.open({ adapter: options.adapter });
   const closes = options.gpu === undefined;
   let parameters: Parameters | undefined;
   try {

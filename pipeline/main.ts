@@ -93,7 +93,7 @@ async function runSettings<const Table extends SettingsTable>(
 
 /** Starts the server in a thread of its own and returns its address. */
 async function serveBeside(
-  { runs, port, model }: { runs: string; port: number; model?: string },
+  { runs, port, model, gpu }: { runs: string; port: number; model?: string; gpu?: string },
 ): Promise<string> {
   // By its address, not by an import: the pipeline does not know the server.
   const worker = new Worker(new URL("../serve/worker.ts", import.meta.url), { type: "module" });
@@ -105,7 +105,7 @@ async function serveBeside(
     };
   });
   const models = model === undefined ? [] : [model];
-  worker.postMessage({ runs, port, models, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
+  worker.postMessage({ runs, port, models, gpu, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
   const { url, error } = await answer;
   if (!url) throw usageError(`Cannot serve at port ${port}: ${error}`);
   return url;
@@ -121,6 +121,7 @@ async function train<Summary extends object>(
         SettingsOf<typeof SPARSIFY>,
         | "data"
         | "autotune"
+        | "gpu"
         | "context"
         | "batch"
         | "recompute"
@@ -268,7 +269,7 @@ async function evaluateCommand(args: string[]): Promise<void> {
     folder: folder.path,
     onLoss: (message) => progress.warning(message),
   });
-  const gpu = await openCheckedGpu(progress, false);
+  const gpu = await openCheckedGpu(progress, settings);
   const network = await prepareNetwork(gpu, config, { batch, context, training: false });
   const batchesOf = async function* (splits: readonly Split[]) {
     for (const split of splits) {

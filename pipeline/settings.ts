@@ -75,6 +75,17 @@ const OUTPUT = {
   debug: flag(false, "stack traces for errors", "Output"),
 } as const;
 
+/** Which adapter a command opens. */
+const GPU = {
+  gpu: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME",
+    help: "part of the adapter's name, or its number, as an unknown one lists them (default: the fastest)",
+    group: "Run",
+  },
+} as const;
+
 const DATA = {
   data: {
     kind: "paths",
@@ -177,6 +188,7 @@ const RUN = {
     help: "GB of device memory to stay within; auto: what can be had",
     group: "Run",
   },
+  ...GPU,
   autotune: flag(true, "choose kernels by measuring them at the first start; the bits are the same", "Run"),
   runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
   name: {
@@ -261,6 +273,7 @@ export const EVALUATE = {
     group: "Evaluation",
   },
   evalTokens: RUN.evalTokens,
+  gpu: { ...RUN.gpu, group: "Evaluation" },
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -312,6 +325,7 @@ export const CIRCUITS = {
   },
   seed: TRAINING.seed,
   memory: RUN.memory,
+  gpu: RUN.gpu,
   runs: RUN.runs,
   name: RUN.name,
   ...OUTPUT,
@@ -590,7 +604,7 @@ export function resumedSettings<const Table extends SettingsTable>(
   given: Partial<SettingsOf<Table>>,
   name: string,
 ): SettingsOf<Table> {
-  // What changes no bit of the result, and the data, whose content is compared by itself.
+  // What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told.
   const free = [
     "data",
     "json",
@@ -604,6 +618,7 @@ export function resumedSettings<const Table extends SettingsTable>(
     "recompute",
     "memory",
     "autotune",
+    "gpu",
   ];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];

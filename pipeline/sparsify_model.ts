@@ -86,6 +86,8 @@ export interface SparsifyOptions {
   keepCheckpoints?: number;
   /** Gigabytes of device memory to stay within; `auto`: what can be had. */
   memory?: number | "auto";
+  /** Which adapter: a part of its name, or its number; the fastest where left out. */
+  gpu?: string;
   /** Whether variants of kernels are chosen by measuring them. */
   autotune?: boolean;
   /** Folder of runs; `runs` where left out. */

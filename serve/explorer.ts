@@ -6,7 +6,8 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { join, resolve } from "node:path";
-import { AdapterError, DeviceError } from "../kernels/core/device.ts";
+import { AdapterError } from "../kernels/core/adapters.ts";
+import { DeviceError } from "../kernels/core/device.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import { readAttention } from "../pipeline/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/checkpoint.ts";
@@ -70,8 +71,9 @@ interface Bench {
  * Creates an explorer; nothing is opened before the first question.
  *
  * @param roots folders that models and tokenizers are read from, the folder of the runs among them
+ * @param adapter which adapter, by a part of its name or its number; the fastest where left out
  */
-export function createExplorer(roots: readonly string[]): Explorer {
+export function createExplorer(roots: readonly string[], adapter?: string): Explorer {
   let bench: Bench | undefined;
   let waiting = 0;
   let turn: Promise<unknown> = Promise.resolve();
@@ -88,7 +90,7 @@ export function createExplorer(roots: readonly string[]): Explorer {
     // Compiled kernels live as long as their device.
     if (bench?.sizes !== sizes) close();
     if (!bench) {
-      const gpu = await Gpu.open();
+      const gpu = await Gpu.open({ adapter });
       try {
         await assertSelfCheck(gpu);
         const context = Math.min(config.contextLength, MAX_PROMPT_TOKENS);

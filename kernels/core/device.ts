@@ -5,13 +5,14 @@
  *
  * @module
  */
+import {
+  type AdapterDescription,
+  AdapterError,
+  chooseAdapter,
+  fastestAdapter,
+  findAdapters,
+} from "./adapters.ts";
 import { BindGroups } from "./bind_groups.ts";
-
-/** No adapter could be had, or it lacks something we cannot do without. */
-export class AdapterError extends Error {
-  /** For telling it apart where classes do not reach. */
-  override name = "AdapterError";
-}
 
 /** The device failed: lost, out of memory, or an operation it refused. The message names the operation. */
 export class DeviceError extends Error {
@@ -24,18 +25,6 @@ export class OutOfMemoryError extends DeviceError {
   override name = "OutOfMemoryError";
 }
 
-/** Which adapter the numbers come from; goes into every run's config.json. */
-export interface AdapterDescription {
-  /** For people, for example `llvmpipe (LLVM 15.0.6, 256 bits)`. */
-  name: string;
-  /** As WebGPU says it; may be empty. */
-  vendor: string;
-  /** As WebGPU says it; may be empty. */
-  architecture: string;
-  /** True for a CPU driver such as llvmpipe. */
-  software: boolean;
-}
-
 const WANTED_LIMITS = [
   "maxBufferSize",
   "maxStorageBufferBindingSize",
@@ -43,9 +32,6 @@ const WANTED_LIMITS = [
   "maxComputeInvocationsPerWorkgroup",
   "maxComputeWorkgroupSizeX",
 ] as const;
-
-const NO_ADAPTER = "Cannot open a GPU as WebGPU requires: no adapter was found. " +
-  "Install your GPU's Vulkan driver, or the software driver (Debian: apt-get install mesa-vulkan-drivers libvulkan1).";
 
 /** What a {@link Device} is made of. */
 export interface OpenedDevice {
@@ -57,15 +43,23 @@ export interface OpenedDevice {
   maxBindingBytes: number;
 }
 
+/** How a device is opened. */
+export interface DeviceOptions {
+  /** Which adapter, as {@link chooseAdapter} takes it: a part of its name, or its number; left out: the fastest. */
+  adapter?: string;
+  /** Lowers the binding size below the adapter's own, to test slicing. */
+  maxBindingBytes?: number;
+}
+
 /**
- * Opens the machine's high-performance adapter.
+ * Opens an adapter.
  *
- * @param options `maxBindingBytes` lowers the binding size below the adapter's own, to test slicing.
- * @throws {AdapterError} when there is no adapter or it refuses a device; the message says what to install.
+ * @throws {AdapterError} when there is no adapter, none such, or it refuses a device; the message says what to install,
+ * or which there are
  */
-export async function openDevice(options: { maxBindingBytes?: number } = {}): Promise<OpenedDevice> {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new AdapterError(NO_ADAPTER);
+export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDevice> {
+  const fastest = options.adapter === undefined ? await fastestAdapter() : undefined;
+  const { adapter, description } = chooseAdapter(fastest ? [fastest] : await findAdapters(), options.adapter);
   const requiredLimits: Record<string, number> = {};
   for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
   const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
@@ -76,15 +70,12 @@ export async function openDevice(options: { maxBindingBytes?: number } = {}): Pr
     device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
   } catch (error) {
     throw new AdapterError(
-      `Cannot open a device on ${adapter.info.description}: ${(error as Error).message}`,
+      `Cannot open a device on ${description.name}: ${(error as Error).message}`,
     );
   }
-  const { description, vendor, architecture } = adapter.info;
-  const name = description || vendor || "unknown adapter";
-  const software = /llvmpipe|lavapipe|swiftshader|basic render/i.test(name);
   const portable = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
   const maxBindingBytes = Math.min(options.maxBindingBytes ?? portable, portable);
-  return { device, adapter: { name, vendor, architecture, software }, maxBindingBytes };
+  return { device, adapter: description, maxBindingBytes };
 }
 
 /** An open device with its limits, what is kept for it, and what went wrong on it. */

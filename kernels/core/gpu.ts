@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { Device, DeviceError, openDevice } from "./device.ts";
+import { Device, DeviceError, type DeviceOptions, openDevice } from "./device.ts";
 import { Recorder } from "./recorder.ts";
 import { createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
 
@@ -38,12 +38,12 @@ export class Gpu extends Device {
   tuner: Tuner | undefined;
 
   /**
-   * Opens the machine's high-performance adapter.
+   * Opens the machine's high-performance adapter, or another.
    *
-   * @param options `maxBindingBytes` lowers the binding size below the adapter's own, to test slicing.
-   * @throws {AdapterError} when there is no adapter or it refuses a device; the message says what to install.
+   * @throws {AdapterError} when there is no adapter, none such, or it refuses a device; the message says what to install,
+   * or which there are
    */
-  static async open(options: { maxBindingBytes?: number } = {}): Promise<Gpu> {
+  static async open(options: DeviceOptions = {}): Promise<Gpu> {
     return new Gpu(await openDevice(options));
   }
 
