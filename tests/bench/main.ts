@@ -175,7 +175,10 @@ async function openGpu(): Promise<Gpu> {
   return gpu;
 }
 
-let gpu = await openGpu();
+let gpu = await openGpu().catch((error) => {
+  console.error(`error: ${error.message}`);
+  Deno.exit(4);
+});
 const ceilings = await measureCeilings(gpu);
 const torchDevice = flags.torch as string | undefined ?? "cuda";
 const torch = await hasTorch(torchDevice) ? openTorch(torchDevice) : undefined;

@@ -117,6 +117,31 @@ Deno.test("the device is opened on the adapter that was chosen, and without a ch
   });
 });
 
+gpuTest(
+  "a program that may not read the environment opens the same adapter, without asking and without a backend",
+  async (gpu) => {
+    const script = `import { Gpu } from ${
+      JSON.stringify(import.meta.resolve("../../../kernels/core/gpu.ts"))
+    };
+    const gpu = await Gpu.open({ adapter: "0" });
+    console.log(JSON.stringify(gpu.adapter));
+    gpu.close();`;
+    const command = new Deno.Command(Deno.execPath(), {
+      args: ["run", "--no-check", "--no-prompt", "-"],
+      stdin: "piped",
+      stdout: "piped",
+      stderr: "null",
+    });
+    const child = command.spawn();
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(script));
+    await writer.close();
+    const { stdout } = await child.output();
+    const { backend: _, ...known } = gpu.adapter;
+    assertEquals(JSON.parse(new TextDecoder().decode(stdout)), known);
+  },
+);
+
 gpuTest("this machine's adapter is found by its own name, with its backend", async (gpu) => {
   const chosen = await Gpu.open({ adapter: gpu.adapter.name.slice(0, 6).toUpperCase() });
   try {
