@@ -115,7 +115,8 @@ export interface LoadedModel extends Disposable {
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
-   * Runs one prompt, or several of the same number of tokens.
+   * Runs one prompt, or several of the same number of tokens. No token is put before them: a model that was trained with
+   * one at the start of a text wants `[model.config.startOfText, ...tokens]`.
    *
    * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
    * different lengths, and on a head, a position or a number of values that the activation has not
