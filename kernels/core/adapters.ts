@@ -70,7 +70,7 @@ export async function findAdapters(): Promise<FoundAdapter[]> {
   for (const wish of WISHES) {
     for (const backend of backendsToAsk()) {
       const one = await request(wish, backend);
-      if (one && !found.has(keyOf(one))) found.set(keyOf(one), one);
+      if (one) found.set(keyOf(one), one);
     }
   }
   return [...found.values()];
