@@ -2,56 +2,54 @@
  * Sparse attention post-training on WebGPU (arXiv 2512.05865): put a binary gate on every attention edge of a
  * pretrained GPT-2-type model and train until few are open, at the dense model's loss.
  *
- * The commands in deno.json are made of what is exported here.
+ * The commands in deno.json are made of what is exported here. {@link loadModel} is where looking into a model begins,
+ * {@link sparsify} where a sparse one comes from.
+ *
+ * @example What a model attends to, through which gates, and what comes of it without one head
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel } from "./mod.ts";
+ *
+ * using model = await loadModel("data/addition-sparse"); // or the model of a run, runs/<name>/model
+ * const { activations } = await model.run("12+34=", {
+ *   read: ["blocks.0.attn.hook_pattern", "blocks.0.attn.hook_gates"],
+ * });
+ * const { shape } = activations.get("blocks.0.attn.hook_gates")!;
+ * assert(shape.join() === "1,4,6,6"); // (batch, head, query, key)
+ *
+ * const { logits } = await model.run("12+34=", {
+ *   patch: [{ activation: "blocks.0.attn.hook_z", head: 0, by: "zero" }],
+ * });
+ * assert(logits.values.length === model.config.vocabularySize);
+ * assert([...model.hooks.keys()].includes("blocks.0.hook_resid_mid"));
+ * ```
  *
  * @example Held-out loss and open edges of a model
  * ```ts
- * import {
- *   createParameters,
- *   evaluate,
- *   Gpu,
- *   loadTokenizer,
- *   openWeights,
- *   prepareNetwork,
- *   readModelConfig,
- *   sequentialBatches,
- *   tokenise,
- *   uploadParameters,
- * } from "./mod.ts";
+ * import assert from "node:assert/strict";
+ * import { evaluate, loadModel, sequentialBatches, tokenise } from "./mod.ts";
  *
- * const folder = "data/addition"; // or the model of a run, runs/<name>/model
- * const config = await readModelConfig(folder);
- * const weights = await openWeights(folder, config);
+ * using model = await loadModel("data/addition", { batch: 64 });
  * const tokens = await tokenise({
- *   sources: [`${folder}/examples.jsonl.gz`],
- *   tokenizer: await loadTokenizer(folder),
+ *   sources: ["data/addition/examples.jsonl.gz"],
+ *   tokenizer: model.tokenizer,
  *   folder: await Deno.makeTempDir(),
  * });
- *
- * const gpu = await Gpu.open();
- * const parameters = createParameters(gpu, weights.parameters);
- * await uploadParameters(gpu, parameters, (name) => weights.read(name));
- * const network = await prepareNetwork(gpu, config, { batch: 64, context: 8, training: false });
- * const { ce, openFraction } = await evaluate(gpu, network, parameters, {
- *   mode: config.gate ? "deterministic" : "dense",
- *   gateBias: config.gate?.bias,
+ * const { ce, openFraction } = await evaluate(model.gpu, model.network, model.parameters, {
+ *   mode: model.config.gate ? "deterministic" : "dense",
+ *   gateBias: model.config.gate?.bias,
  *   batches: sequentialBatches({ tokens: tokens.test, batch: 64, context: 8, limit: 1024 }),
  * });
- * console.assert(ce < 0.001 && openFraction === 1);
- * gpu.close();
+ * assert(ce < 0.001 && openFraction === 1);
  * ```
  *
- * @example Replace an activation while the model runs: all heads of layer 0 ablated
+ * @example Replace an activation on the device while the model runs: all heads of layer 0 ablated
  * ```ts
- * import { createParameters, Gpu, openWeights, prepareNetwork, readModelConfig, uploadParameters } from "./mod.ts";
+ * import assert from "node:assert/strict";
+ * import { loadModel } from "./mod.ts";
  *
- * const config = await readModelConfig("data/addition");
- * const weights = await openWeights("data/addition", config);
- * const gpu = await Gpu.open();
- * const parameters = createParameters(gpu, weights.parameters);
- * await uploadParameters(gpu, parameters, (name) => weights.read(name));
- * const network = await prepareNetwork(gpu, config, { batch: 1, context: 8, training: false });
- *
+ * using model = await loadModel("data/addition");
+ * const { gpu, network, parameters } = model;
  * network.upload(Uint32Array.of(1, 2, 3, 4, 5, 6, 7, 8), new Uint32Array(8));
  * gpu.submit("ablated forward", (recorder) =>
  *   network.forward(recorder, parameters, "dense", {
@@ -60,45 +58,122 @@
  *     },
  *   }));
  * const final = await gpu.read(network.activations.get("ln_final.hook_normalized")!);
- * console.assert(final.length === 8 * config.width);
- * gpu.close();
+ * assert(final.length === 8 * model.config.width);
  * ```
  *
  * @module
  */
-export { type AdapterDescription, AdapterError, DeviceError, Gpu } from "./kernels/core/gpu.ts";
-export { compile, Kernel, type KernelSource } from "./kernels/core/kernel.ts";
-export { Recorder } from "./kernels/core/recorder.ts";
-export { destroyTensor, reshape, rows, type Tensor } from "./kernels/core/tensor.ts";
+
+// A model of a folder, and text for it.
 export {
-  type GatedAttention,
-  type GateMode,
-  HEAD_SUMS,
-  prepareGatedAttention,
-} from "./kernels/gated_attention/op.ts";
+  type Activation,
+  type Hook,
+  type LoadedModel,
+  loadModel,
+  type LoadOptions,
+  type ModelRun,
+  type Patch,
+  type Prompt,
+  type RunOptions,
+} from "./pipeline/load_model.ts";
+export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
+export { type ModelConfig, parameterShapes, readModelConfig } from "./pipeline/model_config.ts";
+export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
+export {
+  createParameters,
+  destroyParameters,
+  loadParameters,
+  type Parameters,
+  type ParameterShape,
+  readableParameters,
+  uploadParameters,
+} from "./pipeline/parameters.ts";
+export { type SavedModel, saveModel } from "./pipeline/save_weights.ts";
+export {
+  openSafetensors,
+  type Safetensors,
+  type TensorEntry,
+  type TensorType,
+  type WritableTensor,
+  writeSafetensors,
+} from "./pipeline/safetensors.ts";
+export { type Example, readDocuments, type TextPiece } from "./pipeline/documents.ts";
+export { type Split, SPLITS, tokenise, type Tokens } from "./pipeline/tokenise.ts";
+export { type TokenArray, type TokenFile } from "./pipeline/token_file.ts";
 export {
   type Batch,
+  type BatchShape,
   createBatches,
   IGNORED,
   sequentialBatches,
   type TokenSource,
 } from "./pipeline/batches.ts";
+export { trainBpe } from "./pipeline/bpe_trainer.ts";
+
+// What a model does.
+export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/evaluate.ts";
 export { type AttentionPattern, type LayerPattern, readAttention } from "./pipeline/attention_pattern.ts";
 export {
-  type Ablation,
-  type CircuitEngine,
-  type CircuitModel,
-  createCircuitEngine,
-} from "./pipeline/circuits/engine.ts";
-export { type CircuitGraph, createGraph, edgeEnds } from "./pipeline/circuits/graph.ts";
-export {
+  activationAxes,
+  type ActivationAxis,
   type AttentionEdge,
   closedEdges,
+  type InterventionResult,
   type Interventions,
   prepareInterventions,
+  type Prompts,
   type Replacement,
+  type ReplacementValue,
 } from "./pipeline/circuits/interventions.ts";
-export { type AnswerPlace, type PromptPair, type PromptSet } from "./pipeline/circuits/prompts.ts";
+
+// Circuits: tasks, the engine that runs and patches, ranking, and all that is found out together.
+export {
+  type AnswerPlace,
+  type MetricName,
+  type PromptPair,
+  type PromptSet,
+} from "./pipeline/circuits/prompts.ts";
+export { type Task, type TaskOptions } from "./pipeline/circuits/tasks/task.ts";
+export { TASKS } from "./pipeline/circuits/tasks/tasks.ts";
+export { readPairs } from "./pipeline/circuits/tasks/pairs_file.ts";
+export { type RandomStream, randomStream } from "./pipeline/random.ts";
+export {
+  type Ablation,
+  type AttributionMethod,
+  type Baselines,
+  type CircuitEngine,
+  type CircuitEngineOptions,
+  type CircuitModel,
+  createCircuitEngine,
+  type Progress,
+} from "./pipeline/circuits/engine.ts";
+export {
+  type CircuitGraph,
+  createGraph,
+  edgeEnds,
+  type NodeInput,
+  type SourceNode,
+} from "./pipeline/circuits/graph.ts";
+export {
+  connected,
+  edgeCount,
+  greedyCircuit,
+  headCircuit,
+  headSources,
+  meanScores,
+  rankEdges,
+  topEdges,
+} from "./pipeline/circuits/discovery.ts";
+export { type Bounds, faithfulness, type Interval, type Measured } from "./pipeline/circuits/metrics.ts";
+export {
+  analyse,
+  type AnalysisOptions,
+  type CircuitFindings,
+  type CurvePoint,
+  type Findings,
+  type Performance,
+  type Stability,
+} from "./pipeline/circuits/analyse.ts";
 export {
   type TokenCircuit,
   tokenCircuit,
@@ -106,26 +181,80 @@ export {
   type TokenPath,
   tokenPaths,
 } from "./pipeline/circuits/token_circuit.ts";
-export { trainBpe } from "./pipeline/bpe_trainer.ts";
-export { listCheckpoints, readCheckpoint, saveCheckpoint } from "./pipeline/checkpoint.ts";
-export { readDocuments } from "./pipeline/documents.ts";
-export { EXIT, UserError } from "./pipeline/errors.ts";
-export { evaluate, type Evaluation } from "./pipeline/evaluate.ts";
-export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
-export { createMetricsReader, type MetricRow, openMetrics, readMetrics } from "./pipeline/metrics.ts";
-export { type ModelConfig, parameterShapes, readModelConfig } from "./pipeline/model_config.ts";
-export { type ActivationHook, type Network, prepareNetwork } from "./pipeline/network.ts";
+
+// Training.
 export {
-  createParameters,
-  destroyParameters,
-  loadParameters,
-  type Parameters,
-  readableParameters,
-  uploadParameters,
-} from "./pipeline/parameters.ts";
-export { openSafetensors, writeSafetensors } from "./pipeline/safetensors.ts";
-export { saveModel } from "./pipeline/save_weights.ts";
-export { createHealthWatch, type Signature } from "./pipeline/signatures.ts";
-export { SPLITS, tokenise } from "./pipeline/tokenise.ts";
-export { loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
-export { createTrainer, type Trainer } from "./pipeline/trainer.ts";
+  type SparsifiedModel,
+  sparsifyModel as sparsify,
+  type SparsifyOptions,
+} from "./pipeline/sparsify_model.ts";
+export { type SparsifySummary } from "./pipeline/sparsify.ts";
+export { type Reporter } from "./pipeline/training_run.ts";
+export {
+  createTrainer,
+  type GateObjective,
+  type MicroBatch,
+  type StepLog,
+  type Trainer,
+  type TrainerOptions,
+} from "./pipeline/trainer.ts";
+export {
+  type Checkpoint,
+  type CheckpointEntry,
+  listCheckpoints,
+  readCheckpoint,
+  saveCheckpoint,
+  type TornCheckpoint,
+} from "./pipeline/checkpoint.ts";
+export {
+  createMetricsReader,
+  type MetricRow,
+  type MetricsFile,
+  type MetricsReader,
+  openMetrics,
+  type Phase,
+  readMetrics,
+} from "./pipeline/metrics.ts";
+export {
+  createHealthWatch,
+  type HealthBounds,
+  type HealthSample,
+  type Signature,
+} from "./pipeline/signatures.ts";
+export { EXIT, UserError } from "./pipeline/errors.ts";
+
+// The network and the kernels below it.
+export {
+  type ActivationHook,
+  hardGates,
+  type HeadBackward,
+  type LossSettings,
+  type Network,
+  type NetworkGates,
+  prepareNetwork,
+} from "./pipeline/network.ts";
+export { type DeviceLog, type LogRow } from "./pipeline/device_log.ts";
+export { type GecoSettings } from "./kernels/geco/op.ts";
+export { type AdamWSettings } from "./kernels/adamw/op.ts";
+export { type NetworkShape } from "./pipeline/memory_plan.ts";
+export {
+  type AttentionVariant,
+  type GatedAttention,
+  type GatedAttentionConfig,
+  type GateMode,
+  type GateSettings,
+  HEAD_SUMS,
+  prepareGatedAttention,
+} from "./kernels/gated_attention/op.ts";
+export {
+  type AdapterDescription,
+  AdapterError,
+  findAdapters,
+  type FoundAdapter,
+} from "./kernels/core/adapters.ts";
+export { Device, DeviceError, type DeviceOptions } from "./kernels/core/device.ts";
+export { type Contest, Gpu, type Tuner } from "./kernels/core/gpu.ts";
+export { BindGroups } from "./kernels/core/bind_groups.ts";
+export { type Bindings, compile, Kernel, type KernelSource } from "./kernels/core/kernel.ts";
+export { type Grid, Recorder } from "./kernels/core/recorder.ts";
+export { destroyTensor, type ElementType, reshape, rows, type Tensor } from "./kernels/core/tensor.ts";

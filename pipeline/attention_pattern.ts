@@ -7,7 +7,7 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { destroyTensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
-import type { Network } from "./network.ts";
+import { hardGates, type Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
 
 /** The attention of one layer over the T positions of a prompt. */
@@ -20,6 +20,7 @@ export interface LayerPattern {
 
 /** A prompt's attention in all layers, and what comes next. */
 export interface AttentionPattern {
+  /** By layer. */
   layers: LayerPattern[];
   /** Log-probabilities of the token behind the prompt [V]. */
   next: Float32Array;
@@ -52,16 +53,7 @@ export async function readAttention(
   inputs.set(tokens);
   network.upload(inputs, new Uint32Array(context).fill(IGNORED_TARGET));
   network.configureRows(1);
-  network.configureGates({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: gateBias ?? 0,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows: 1,
-  });
+  network.configureGates(hardGates(gateBias, 1));
   const block = network.blocks.findIndex(({ first, count }) => length - 1 < first + count);
   // Layers may share the memory of their activations: each one's are copied as they are computed.
   const copies = Array.from(

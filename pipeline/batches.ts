@@ -18,6 +18,7 @@ export interface TokenSource {
   readonly length: number;
   /** Tokens of each example, where the data are prompts with completions; windows then hold one example each. */
   readonly exampleTokens?: number;
+  /** `length` tokens from `start` on. */
   window(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
   /** 1 where the token counts in the loss; needed with `exampleTokens`. */
   countedWindow?(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
@@ -25,13 +26,17 @@ export interface TokenSource {
 
 /** Inputs and the tokens that follow them, each (row, position). */
 export interface Batch {
+  /** Tokens that the model reads. */
   inputs: Uint32Array;
+  /** The token behind each; {@link IGNORED} does not count. */
   targets: Uint32Array;
   /** Rows that are not padding. */
   rows: number;
 }
 
-interface BatchShape {
+/** How tokens are cut into batches. */
+export interface BatchShape {
+  /** What is cut. */
   tokens: TokenSource;
   /** Rows. */
   batch: number;

@@ -11,6 +11,7 @@ import { openSafetensors, type WritableTensor, writeSafetensors } from "./safete
 
 /** A checkpoint's name, as its file says. */
 export interface CheckpointEntry {
+  /** Its file. */
   path: string;
   /** `sparse`, `control`, `pretrain`, or one of these with `-best`. */
   phase: string;
@@ -20,6 +21,7 @@ export interface CheckpointEntry {
 
 /** An open checkpoint. */
 export interface Checkpoint extends CheckpointEntry {
+  /** What was saved beside the tensors. */
   state: Record<string, unknown>;
   /** Id of the run that saved it. */
   run: string;
@@ -88,6 +90,7 @@ export async function saveCheckpoint(
 
 /** A file that has a checkpoint's name, and is none or a torn one. */
 export interface TornCheckpoint {
+  /** Its file. */
   path: string;
   /** What is wrong with it, as a sentence. */
   reason: string;

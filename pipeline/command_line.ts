@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { AdapterError, DeviceError } from "../kernels/core/gpu.ts";
+import { AdapterError } from "../kernels/core/adapters.ts";
+import { DeviceError } from "../kernels/core/device.ts";
 import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { diskFullError, EXIT, UserError } from "./errors.ts";

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { DeviceError, type Gpu } from "../kernels/core/gpu.ts";
+import { DeviceError } from "../kernels/core/device.ts";
+import type { Gpu } from "../kernels/core/gpu.ts";
 import type { Recorder } from "../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../kernels/core/tensor.ts";
 

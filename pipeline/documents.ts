@@ -16,16 +16,25 @@ import { isNullDevice, openRegular, parseJson, readAt, reasonOf, streamRegular }
 
 /** A piece of a document of running text. */
 export interface TextPiece {
+  /** Tells it from an {@link Example}. */
   kind: "text";
+  /** What it says. */
   text: string;
   /** Whether the document ends with this piece. */
   last: boolean;
+  /** File, and line, row or element, for messages. */
+  where: string;
+  /** Of a file that is one text, the line that the piece begins in. */
+  line?: number;
 }
 
 /** A prompt with the completion that is to be learnt. */
 export interface Example {
+  /** Tells it from a {@link TextPiece}. */
   kind: "example";
+  /** What the model reads; it does not count in the loss. */
   prompt: string;
+  /** What it is to learn. */
   completion: string;
   /** File and line, for error messages. */
   where: string;
@@ -155,6 +164,7 @@ async function* textOf(source: string, bytes: Bytes): AsyncGenerator<string> {
 async function* readPlainText(source: string, bytes: Bytes): AsyncGenerator<TextPiece> {
   let pending = "";
   let seen = false;
+  let line = 1;
   for await (const piece of textOf(source, bytes)) {
     pending += piece;
     seen ||= pending.length > 0;
@@ -163,12 +173,21 @@ async function* readPlainText(source: string, bytes: Bytes): AsyncGenerator<Text
       let cut = PIECE_CHARACTERS;
       while (cut > 1 && !(/\s/.test(pending[cut]) && !/\s/.test(pending[cut - 1]))) cut--;
       if (cut === 1) cut = PIECE_CHARACTERS;
-      yield { kind: "text", text: pending.slice(0, cut), last: false };
+      const text = pending.slice(0, cut);
+      yield { kind: "text", text, last: false, where: source, line };
+      line += lineEnds(text);
       pending = pending.slice(cut);
     }
   }
   if (!seen) throw inputError(`Cannot read ${source} as it is empty`);
-  yield { kind: "text", text: pending, last: true };
+  yield { kind: "text", text: pending, last: true, where: source, line };
+}
+
+/** Number of line ends in a text. */
+export function lineEnds(text: string): number {
+  let count = 0;
+  for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) count++;
+  return count;
 }
 
 async function* readLines(source: string, bytes: Bytes): AsyncGenerator<{ line: string; number: number }> {
@@ -231,7 +250,7 @@ async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<Text
 
 function documentOf(value: Record<string, unknown> | null, where: string): TextPiece | Example {
   const { text, prompt, completion } = value ?? {};
-  if (typeof text === "string") return { kind: "text", text, last: true };
+  if (typeof text === "string") return { kind: "text", text, last: true, where };
   if (typeof prompt === "string" && typeof completion === "string") {
     return { kind: "example", prompt, completion, where };
   }

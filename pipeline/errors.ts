@@ -13,6 +13,7 @@ export class UserError extends Error {
   /** The process's exit code; one of {@link EXIT}. */
   readonly exitCode: number;
 
+  /** An error with its exit code, one of {@link EXIT}. */
   constructor(exitCode: number, message: string, options?: ErrorOptions) {
     super(message, options);
     this.name = "UserError";

@@ -28,6 +28,7 @@ export function countLiveHeads(open: ArrayLike<number>, queries: number): number
 export interface Evaluation {
   /** Mean cross-entropy of the counted tokens, nats. */
   ce: number;
+  /** exp(CE). */
   perplexity: number;
   /** Counted tokens. */
   tokens: number;

@@ -11,6 +11,7 @@ import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./saf
 
 /** The weights of one model, read one tensor at a time. */
 export interface WeightSource {
+  /** Names and shapes, in the order of the model. */
   readonly parameters: readonly ParameterShape[];
   /** Values of a parameter by its bare name, as float32. */
   read(name: string): Promise<Float32Array>;

@@ -5,11 +5,10 @@
  */
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { OutOfMemoryError } from "../kernels/core/gpu.ts";
+import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
 import {
-  describeError,
   isInteractive,
   runCommand,
   stopSignal,
@@ -18,10 +17,11 @@ import {
   userFolder,
   writeError,
 } from "./command_line.ts";
+import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate, LIVE_EDGES } from "./evaluate.ts";
-import { exists, writeJson, writeNew } from "./files.ts";
+import { exists, writeNew } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
 import { type MemorySettings, whatToLower } from "./memory_budget.ts";
@@ -38,7 +38,6 @@ import {
 } from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
-import { writeReport } from "./report.ts";
 import {
   checkContext,
   EVALUATE,
@@ -94,7 +93,7 @@ async function runSettings<const Table extends SettingsTable>(
 
 /** Starts the server in a thread of its own and returns its address. */
 async function serveBeside(
-  { runs, port, model }: { runs: string; port: number; model?: string },
+  { runs, port, model, gpu }: { runs: string; port: number; model?: string; gpu?: string },
 ): Promise<string> {
   // By its address, not by an import: the pipeline does not know the server.
   const worker = new Worker(new URL("../serve/worker.ts", import.meta.url), { type: "module" });
@@ -106,7 +105,7 @@ async function serveBeside(
     };
   });
   const models = model === undefined ? [] : [model];
-  worker.postMessage({ runs, port, models, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
+  worker.postMessage({ runs, port, models, gpu, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
   const { url, error } = await answer;
   if (!url) throw usageError(`Cannot serve at port ${port}: ${error}`);
   return url;
@@ -122,6 +121,7 @@ async function train<Summary extends object>(
         SettingsOf<typeof SPARSIFY>,
         | "data"
         | "autotune"
+        | "gpu"
         | "context"
         | "batch"
         | "recompute"
@@ -152,29 +152,16 @@ async function train<Summary extends object>(
   if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
   const run = await prepareRun(command, settings, model, progress, resumed);
   training = true;
-  const { folder, state } = run;
+  const { folder } = run;
   const elsewhere = settings.runs === SPARSIFY.runs.value ? "" : ` --runs ${settings.runs}`;
   const goOn = `deno task ${command} --resume ${folder.name}${elsewhere}`;
   let summary: Summary | undefined;
   try {
-    summary = await body(run, progress, signal);
-    progress.finish();
-    if (summary) {
-      await writeJson(folder.summary, summary);
-      await writeReport(folder);
-      await state.set({ state: "finished" });
-    } else await state.set({ state: "stopped" });
+    summary = await completeRun(run, () => body(run, progress, signal).finally(() => progress.finish()));
   } catch (error) {
-    progress.finish();
-    // On a full disk this may fail as well; what matters is why.
-    await state.set({ state: "failed", error: describeError(error).message.split("\n")[0] }).catch(() => {});
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings)}`;
     if (error instanceof Error) error.message += `; go on by ${goOn}`;
     throw error;
-  } finally {
-    run.metrics.close();
-    run.gpu.close();
-    folder.release();
   }
   if (!summary) {
     progress.message(`stopped; go on by: ${goOn}`);
@@ -276,8 +263,13 @@ async function evaluateCommand(args: string[]): Promise<void> {
   checkTokenizer(tokenizer, config, model);
   const progress = progressOf(settings);
   await using folder = await temporaryFolder();
-  const tokens = await tokenise({ sources: settings.data, tokenizer, folder: folder.path });
-  const gpu = await openCheckedGpu(progress, false);
+  const tokens = await tokenise({
+    sources: settings.data,
+    tokenizer,
+    folder: folder.path,
+    onLoss: (message) => progress.warning(message),
+  });
+  const gpu = await openCheckedGpu(progress, settings);
   const network = await prepareNetwork(gpu, config, { batch, context, training: false });
   const batchesOf = async function* (splits: readonly Split[]) {
     for (const split of splits) {

@@ -40,14 +40,18 @@ import { Buffer } from "node:buffer";
 import { dirname } from "node:path";
 
 /** The phases of a run in the order in which they come. */
-export const PHASES = ["pretrain", "sparse", "control"] as const;
+export const PHASES: readonly ["pretrain", "sparse", "control"] = ["pretrain", "sparse", "control"];
+
+/** A phase of a run. */
+export type Phase = "pretrain" | "sparse" | "control";
 
 /** Steps of a phase, at most, at which every head's open probability is kept. */
 export const HEAD_SNAPSHOTS = 500;
 
 /** One step of one phase. Losses in nats; null where a value was not measured. */
 export interface MetricRow {
-  phase: typeof PHASES[number];
+  /** Which phase the step is of. */
+  phase: Phase;
   /** Steps done, from 1. */
   step: number;
   /** Training tokens seen so far in this phase. */
@@ -68,6 +72,7 @@ export interface MetricRow {
   expected_open: number | null;
   /** Open edges over causal pairs with hard gates on the validation tokens, at evaluations. */
   open_fraction: number | null;
+  /** Of the step, from the schedule. */
   learning_rate: number;
   /** Global gradient norm before clipping. */
   grad_norm: number;
@@ -272,6 +277,7 @@ export interface MetricsFile {
   append(rows: readonly MetricRow[]): Promise<void>;
   /** Flushes what was appended to the disk. */
   sync(): Promise<void>;
+  /** Closes the file. */
   close(): void;
 }
 

@@ -16,15 +16,19 @@ export interface ModelConfig {
   contextLength: number;
   /** d, a multiple of the heads. */
   width: number;
+  /** L. */
   layers: number;
+  /** H, of each layer. */
   heads: number;
   /** F, the width inside the MLP. */
   mlpWidth: number;
+  /** Added to the variance in layer norms. */
   layerNormEpsilon: number;
   /** Stands where the model has a head of its own, which must equal the embedding. */
   tied?: false;
   /** Ids of the tokens that end and begin a text, where config.json names them. */
   endOfText?: number;
+  /** Id of the token that begins a text, where config.json names it. */
   startOfText?: number;
   /** How the gates of a sparse model are computed. */
   gate?: { bias: number; temperature: number };

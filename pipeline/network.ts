@@ -38,6 +38,12 @@ import type { Parameters, ParameterShape } from "./parameters.ts";
 /** Called after each activation is computed; may record a copy out of it, or into it to replace it. */
 export type ActivationHook = (name: string, tensor: Tensor, recorder: Recorder) => void;
 
+/** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
+export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
+  /** Rows of all micro-batches of a step together. */
+  batchRows: number;
+};
+
 /** How the loss of one micro-batch is weighed. */
 export interface LossSettings {
   /** Weight of each counted position: 1 / (counted positions of the whole batch). */
@@ -48,6 +54,7 @@ export interface LossSettings {
 
 /** Where the head's gradients go, and what they are multiplied by. */
 export interface HeadBackward {
+  /** Added to, by name. */
   gradients: Parameters;
   /** [1], multiplies the loss's gradient. */
   lossScale: Tensor;
@@ -55,7 +62,9 @@ export interface HeadBackward {
 
 /** A compiled network with its activations. */
 export interface Network {
+  /** What it is compiled for. */
   readonly shape: NetworkShape;
+  /** Whose sizes it has. */
   readonly config: ModelConfig;
   /**
    * Activations by TransformerLens's names, with `(batch · position)` as the first axis: `blocks.N.hook_resid_pre`
@@ -78,10 +87,11 @@ export interface Network {
   readonly headSums: Tensor;
   /** Uploads inputs and targets, each [B · T]; a target of 0xffffffff does not count. */
   upload(inputs: Uint32Array, targets: Uint32Array): void;
-  /** Sets what the gates see in the next submissions. `edgeWeight` is worked out here from `batchRows`. */
-  configureGates(settings: Omit<GateSettings, "edgeWeight"> & { batchRows: number }): void;
+  /** Sets what the gates see in the next submissions. */
+  configureGates(settings: NetworkGates): void;
   /** Counts only the first `rows` of the batch in `headSums`. */
   configureRows(rows: number): void;
+  /** Sets how the next submissions weigh the loss. */
   configureLoss(settings: LossSettings): void;
   /**
    * Everything up to the final layer norm. `hook` sees each activation as it is computed, and may replace it;
@@ -128,6 +138,20 @@ export interface Network {
   readonly logitsStride: number;
   /** Frees everything that the network holds on the device, which is all but the caller's parameters. */
   destroy(): void;
+}
+
+/** What {@link Network.configureGates} takes for gates without noise, as a trained model is run: open or closed. */
+export function hardGates(bias: number | undefined, batchRows: number): NetworkGates {
+  return {
+    seed: 0,
+    step: 0,
+    firstRow: 0,
+    bias: bias ?? 0,
+    temperature: 1,
+    saturationWeight: 0,
+    saturationBound: 0,
+    batchRows,
+  };
 }
 
 /** What a linear layer is compiled for: y [rows, outputs] from x [rows, inputs]. */

@@ -11,7 +11,9 @@ export type Parameters = ReadonlyMap<string, Tensor>;
 
 /** Name and shape of one parameter. */
 export interface ParameterShape {
+  /** Hugging Face name without the `transformer.` prefix. */
   name: string;
+  /** Sizes of its axes; linear weights are [in, out]. */
   shape: readonly number[];
 }
 

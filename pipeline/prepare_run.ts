@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { adapterLabel } from "../kernels/core/adapters.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
@@ -41,6 +42,8 @@ interface PreparedSettings extends MemorySettings {
   checkpointEvery: number;
   data: string[];
   autotune: boolean;
+  /** Which adapter; undefined: the fastest. */
+  gpu: string | undefined;
   runs: string;
   name: string | undefined;
 }
@@ -90,16 +93,27 @@ export interface ResumedRun {
 }
 
 /**
- * Opens the device and checks its arithmetic against the float64 references.
+ * Opens the device, says which, and checks its arithmetic against the float64 references.
  *
- * @param autotune whether variants of kernels are chosen by measuring
+ * @param options `gpu`: which adapter, as a command's `--gpu`; `autotune`: whether variants of kernels are chosen by
+ * measuring
+ * @throws {AdapterError} when there is no adapter, or none such
  */
-export async function openCheckedGpu(reporter: Reporter, autotune: boolean): Promise<Gpu> {
-  const gpu = await Gpu.open();
-  await assertSelfCheck(gpu);
-  if (autotune) gpu.tuner = await openTuner(gpu);
+export async function openCheckedGpu(
+  reporter: Pick<Reporter, "message">,
+  { gpu: wanted, autotune = false }: { gpu: string | undefined; autotune?: boolean },
+): Promise<Gpu> {
+  const gpu = await Gpu.open({ adapter: wanted });
+  try {
+    await assertSelfCheck(gpu);
+    if (autotune) gpu.tuner = await openTuner(gpu);
+  } catch (error) {
+    gpu.close();
+    throw error;
+  }
+  const { adapter } = gpu;
   reporter.message(
-    `adapter ${gpu.adapter.name}${gpu.adapter.software ? ", a CPU driver" : ""}; self-check passed`,
+    `adapter ${adapterLabel(adapter)}${adapter.software ? ", a CPU driver" : ""}; self-check passed`,
   );
   return gpu;
 }
@@ -167,7 +181,7 @@ async function checkAndPrepare(
     );
   }
   if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
-  const gpu = await openCheckedGpu(reporter, settings.autotune);
+  const gpu = await openCheckedGpu(reporter, settings);
   let started: NewRunFolder | undefined;
   try {
     const budget = await budgetMemory(gpu, model.config, settings);
@@ -240,6 +254,7 @@ async function fillFolder(
     tokenizer,
     folder: folder.tokens,
     onDamage: (message) => reporter.warning(message),
+    onLoss: (message) => reporter.warning(message),
   });
   const { metadata } = tokens.train;
   reporter.message(

@@ -54,14 +54,17 @@ const NO_DIGEST = "0".repeat(64);
 
 /** Where one tensor stands. */
 export interface TensorEntry {
+  /** As stored. */
   name: string;
   /** A {@link TensorType}, or another of the format, whose values cannot be read. */
   type: string;
+  /** Sizes of the axes. */
   shape: number[];
   /** Path of the file that holds it. */
   file: string;
   /** First byte in the file, and one past the last. */
   begin: number;
+  /** Byte behind its last. */
   end: number;
   /** SHA-256 of its bytes, where the file says it. */
   digest?: string;
@@ -73,6 +76,7 @@ export interface Safetensors {
   readonly path: string;
   /** The files it is made of. */
   readonly files: readonly string[];
+  /** By name. */
   readonly entries: ReadonlyMap<string, TensorEntry>;
   /** Without the checksums. */
   readonly metadata: Readonly<Record<string, string>>;
@@ -402,10 +406,13 @@ function bfloat16(values: Float32Array): Uint16Array<ArrayBuffer> {
 
 /** A tensor to be written; its values are asked for when their turn comes. */
 export interface WritableTensor {
+  /** Name in the file. */
   name: string;
+  /** Sizes of the axes. */
   shape: readonly number[];
   /** F32 when left out. */
   type?: TensorType;
+  /** Its values, when their turn comes. */
   read(): Promise<Float32Array>;
 }
 

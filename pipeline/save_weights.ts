@@ -25,6 +25,7 @@ import { openSafetensors, type TensorType, writeSafetensors } from "./safetensor
 
 /** What a saved model is made of. */
 export interface SavedModel {
+  /** Its sizes, with a gate where it is sparse. */
   config: ModelConfig;
   /** By bare name. */
   tensors: readonly { name: string; shape: readonly number[]; read(): Promise<Float32Array> }[];

@@ -7,7 +7,8 @@
  */
 import { prepareAdamW } from "../kernels/adamw/op.ts";
 import { adamwReference } from "../kernels/adamw/reference.ts";
-import { DeviceError, type Gpu } from "../kernels/core/gpu.ts";
+import { DeviceError } from "../kernels/core/device.ts";
+import type { Gpu } from "../kernels/core/gpu.ts";
 import type { Recorder } from "../kernels/core/recorder.ts";
 import type { Tensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../kernels/cross_entropy/op.ts";

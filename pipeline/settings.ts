@@ -10,6 +10,7 @@ import { dirname, isAbsolute, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import { exists, isObject, readJson } from "./files.ts";
+import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./data_files.ts";
 
 interface Common {
@@ -72,6 +73,17 @@ const OUTPUT = {
   json: flag(false, "end with the summary as one line of JSON on standard output", "Output"),
   quiet: flag(false, "no progress", "Output"),
   debug: flag(false, "stack traces for errors", "Output"),
+} as const;
+
+/** Which adapter a command opens. */
+const GPU = {
+  gpu: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME",
+    help: "part of the adapter's name, or its number, as an unknown one lists them (default: the fastest)",
+    group: "Run",
+  },
 } as const;
 
 const DATA = {
@@ -176,6 +188,7 @@ const RUN = {
     help: "GB of device memory to stay within; auto: what can be had",
     group: "Run",
   },
+  ...GPU,
   autotune: flag(true, "choose kernels by measuring them at the first start; the bits are the same", "Run"),
   runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
   name: {
@@ -260,6 +273,7 @@ export const EVALUATE = {
     group: "Evaluation",
   },
   evalTokens: RUN.evalTokens,
+  gpu: { ...RUN.gpu, group: "Evaluation" },
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -311,6 +325,7 @@ export const CIRCUITS = {
   },
   seed: TRAINING.seed,
   memory: RUN.memory,
+  gpu: RUN.gpu,
   runs: RUN.runs,
   name: RUN.name,
   ...OUTPUT,
@@ -477,25 +492,8 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
 
 /** The nearest known name, as a question, where one is near. */
 function suggestion(name: string, known: string[], prefix = ""): string {
-  const near =
-    known.map((other) => ({ other, distance: editDistance(name, other) })).sort((a, b) =>
-      a.distance - b.distance
-    )[0];
-  return near && near.distance < name.length && near.distance <= Math.max(2, name.length / 3)
-    ? ` (did you mean ${prefix}${near.other}?)`
-    : "";
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, n) => n);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      next[j] = Math.min(row[j] + 1, next[j - 1] + 1, row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-    row = next;
-  }
-  return row[b.length];
+  const near = nearest(name, known);
+  return near === undefined ? "" : ` (did you mean ${prefix}${near}?)`;
 }
 
 const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "names";
@@ -524,12 +522,27 @@ export async function readSettingsFile<const Table extends SettingsTable>(
     throw usageError(`Cannot read settings from ${path}: ${(error as Error).message}`, { cause: error });
   });
   if (!isObject(json)) throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
+  return checkedSettings(table, json, path, relativeTo);
+}
+
+/**
+ * Settings with the names of the table as keys, each value checked.
+ *
+ * @param label what error messages call where they are from
+ * @throws {UserError} on an unknown key or a bad value
+ */
+export function checkedSettings<const Table extends SettingsTable>(
+  table: Table,
+  values: Readonly<Record<string, unknown>>,
+  label: string,
+  relativeTo?: string,
+): Partial<SettingsOf<Table>> {
   const settings: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(json)) {
+  for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) {
-      throw usageError(`Cannot use ${path}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
+      throw usageError(`Cannot use ${label}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
     }
-    const checked = parseValue(`${name} in ${path}`, table[name], value);
+    const checked = parseValue(`${name} in ${label}`, table[name], value);
     settings[name] = fromFolder(table[name], checked, relativeTo);
   }
   return settings as Partial<SettingsOf<Table>>;
@@ -591,7 +604,7 @@ export function resumedSettings<const Table extends SettingsTable>(
   given: Partial<SettingsOf<Table>>,
   name: string,
 ): SettingsOf<Table> {
-  // What changes no bit of the result, and the data, whose content is compared by itself.
+  // What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told.
   const free = [
     "data",
     "json",
@@ -605,6 +618,7 @@ export function resumedSettings<const Table extends SettingsTable>(
     "recompute",
     "memory",
     "autotune",
+    "gpu",
   ];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];

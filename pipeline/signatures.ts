@@ -8,9 +8,11 @@ import type { MetricRow } from "./metrics.ts";
 
 /** What is looked at after each step. */
 export interface HealthSample {
+  /** Of the sample, from 1. */
   step: number;
   /** CE − τ as last measured, nats; undefined before the first measurement and in dense training. */
   violation?: number;
+  /** λ. */
   lambda?: number;
   /** Mean open probability. */
   expectedOpen?: number;
@@ -31,8 +33,11 @@ export function healthSample(row: MetricRow): HealthSample {
 
 /** Bounds that the signatures are told by. */
 export interface HealthBounds {
+  /** Steps of the whole run. */
   steps: number;
+  /** λ's floor. */
   lambdaMin: number;
+  /** λ's ceiling. */
   lambdaMax: number;
   /** A violation above this many nats is a spike. */
   spike?: number;
@@ -44,8 +49,11 @@ export interface HealthBounds {
 
 /** A failure signature by name, with what was seen and what usually mends it. */
 export interface Signature {
+  /** Which. */
   name: "loss spike" | "plateau" | "wind-up" | "dead queries";
+  /** At which it set in. */
   step: number;
+  /** What was seen and what usually mends it, for people. */
   message: string;
 }
 

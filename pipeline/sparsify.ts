@@ -35,8 +35,11 @@ import {
 
 /** The result of a run, as it stands in summary.json. */
 export interface SparsifySummary {
+  /** The dense model, test tokens. */
   dense: { ce: number; perplexity: number; accuracy: number; exact_rows: number };
+  /** The dense control, test tokens; null without one. */
   control: { ce: number; perplexity: number; accuracy: number; exact_rows: number } | null;
+  /** The sparse model, test tokens, hard gates. */
   sparse: {
     ce: number;
     perplexity: number;
@@ -52,19 +55,27 @@ export interface SparsifySummary {
     /** Whether the constraint held on the validation tokens at that step. */
     feasible: boolean;
   };
+  /** Heads of all layers. */
   heads: number;
   /** τ on the validation tokens, nats. */
   target_loss: number;
+  /** The dense model's loss on the validation tokens, nats. */
   dense_validation_ce: number;
+  /** Validation tokens that were counted. */
   validation_tokens: number;
+  /** Test tokens that were counted. */
   test_tokens: number;
+  /** Optimiser steps of the sparse phase. */
   steps: number;
   /** Training tokens of the sparse phase. */
   tokens: number;
   /** Wall time of this process, seconds. */
   seconds: number;
+  /** Name of the adapter. */
   adapter: string;
+  /** Keys the order of batches and the noise. */
   seed: number;
+  /** Folder that it began with. */
   model: string;
   /** Failure signatures that were named. */
   signatures: string[];

@@ -123,10 +123,13 @@ export async function writeTokenFile(
 
 /** An open token file. */
 export interface TokenFile extends TokenSource {
+  /** What stands in its schema, such as `all_tokens`. */
   readonly metadata: ReadonlyMap<string, string>;
   /** Tokens from `start` on: a view of the stored bytes where they lie in one record batch. */
   window(start: number, length: number): Promise<TokenArray>;
+  /** 1 where the token counts in the loss. */
   countedWindow(start: number, length: number): Promise<Uint8Array>;
+  /** Closes the file. */
   close(): Promise<void>;
 }
 

@@ -8,7 +8,7 @@
  */
 import { extname, join } from "node:path";
 import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
-import { type Example, readDocuments } from "./documents.ts";
+import { type Example, lineEnds, readDocuments, type TextPiece } from "./documents.ts";
 import { inputError, UserError } from "./errors.ts";
 import {
   digestOf,
@@ -17,6 +17,7 @@ import {
   isObject,
   readAt,
   readSealedJson,
+  shown,
   storing,
   TEMPORARY,
   writeAll,
@@ -38,6 +39,8 @@ export const SPLITS = ["train", "validation", "test"] as const;
 /** One of the three splits. */
 export type Split = typeof SPLITS[number];
 
+/** Share of the characters that may have no token: beyond it, what is left is another text. */
+const MOST_LOST = 0.01;
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
 const FORMAT = "2";
@@ -79,12 +82,12 @@ export async function hashSources(sources: readonly string[]): Promise<string> {
  * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
  *
  * @param options `hash` is the sources' {@link hashSources}; `onDamage` is told when token files were damaged, which are
- * made anew
- * @throws {UserError} on unreadable data, on examples of unequal length, where there is too little to split, and when the
- * disk is full
+ * made anew; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
+ * @throws {UserError} on unreadable data, on examples of unequal length or with a character that has no token, where more
+ * than 1 % of a text has none, where there is too little to split, and when the disk is full
  */
 export async function tokenise(
-  { sources, hash, tokenizer, folder, onProgress, onDamage }: {
+  { sources, hash, tokenizer, folder, onProgress, onDamage, onLoss }: {
     sources: readonly string[];
     hash?: string;
     tokenizer: Tokenizer;
@@ -92,6 +95,7 @@ export async function tokenise(
     /** Called with the tokens so far. */
     onProgress?: (tokens: number) => void;
     onDamage?: (message: string) => void;
+    onLoss?: (message: string) => void;
   },
 ): Promise<Tokens> {
   const identity = {
@@ -110,6 +114,7 @@ export async function tokenise(
       () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
     );
     const all = await storing(spillPath, () => spillTokens(spill, sources, tokenizer, onProgress));
+    if (all.lost > 0) onLoss?.(`${all.loss}: they are left out`);
     const { ranges, rule } = splitDocuments(all.documents);
     const digests: Record<string, string> = {};
     for (const split of SPLITS) {
@@ -122,6 +127,7 @@ export async function tokenise(
         documents: String(ranges[split].length),
         all_documents: String(all.documents.length),
         all_tokens: String(all.documents.at(-1)!.end),
+        ...(all.lost ? { lost_characters: String(all.lost) } : {}),
         ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
       };
       const columns = { wide: all.wide, counted: all.exampleTokens !== undefined };
@@ -181,6 +187,9 @@ interface Spilled {
   exampleTokens: number | undefined;
   /** Of an example, the tokens of the prompt, by example. */
   promptTokens: number[];
+  /** Characters of running text without a token, and what is said of them. */
+  lost: number;
+  loss: string;
 }
 
 /** Writes every document's tokens one behind the other, and says where each begins and ends. */
@@ -197,6 +206,9 @@ async function spillTokens(
   let kind: "text" | "example" | undefined;
   let length = 0;
   let start = 0;
+  let characters = 0;
+  let lost = 0;
+  let firstLost = "";
   const write = async (tokens: ArrayLike<number>): Promise<void> => {
     const stored = wide ? Uint32Array.from(tokens) : Uint16Array.from(tokens);
     await writeAll(spill, new Uint8Array(stored.buffer));
@@ -209,7 +221,11 @@ async function spillTokens(
       throw inputError(`Cannot use ${sources.join(", ")} as running text and examples cannot be mixed`);
     }
     if (document.kind === "text") {
-      await write(tokenizer.encode(document.text));
+      const known = tokenizer.encodeKnown(document.text);
+      if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
+      lost += known.lost;
+      characters += document.text.length;
+      await write(known.tokens);
       if (!document.last) continue;
       await write([tokenizer.endOfText]);
     } else {
@@ -228,12 +244,32 @@ async function spillTokens(
     start = length;
   }
   if (documents.length === 0) throw inputError(`Cannot use ${sources.join(", ")} as there is no document`);
-  return { documents, wide, exampleTokens, promptTokens };
+  const loss = `the tokenizer has no token for ${lost} of ${characters} characters ` +
+    `(${percent(lost / characters)}), of which the first, ${firstLost}`;
+  if (lost > MOST_LOST * characters) {
+    throw inputError(
+      `Cannot use ${sources.join(", ")} as ${loss}; at most ${percent(MOST_LOST)} may be left out`,
+    );
+  }
+  return { documents, wide, exampleTokens, promptTokens, lost, loss };
+}
+
+const percent = (share: number): string => `${Number((100 * share).toPrecision(2))} %`;
+
+/** A character of a piece of text, and where it stands. */
+function placeOf({ text, where, line }: TextPiece, character: string): string {
+  const inLine = line === undefined
+    ? where
+    : `${where}, line ${line + lineEnds(text.slice(0, text.indexOf(character)))}`;
+  return `${shown(character)}, stands in ${inLine}`;
 }
 
 function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
-  const prompt = [...Array.from(tokenizer.encode(example.prompt))];
-  const completion = [...Array.from(tokenizer.encode(example.completion))];
+  const [prompt, completion] = [example.prompt, example.completion].map((text) => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+    if (lost === 0) return tokens;
+    throw inputError(`Cannot use ${example.where} as the tokenizer has no token for ${shown(firstLost)}`);
+  });
   if (prompt.length === 0 || completion.length === 0) {
     throw inputError(
       `Cannot use ${example.where} as prompt and completion must have at least one token each`,

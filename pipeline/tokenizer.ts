@@ -13,6 +13,16 @@ import { inputError } from "./errors.ts";
 import type { ModelConfig } from "./model_config.ts";
 import { digestOf, exists, isObject, MAX_JSON_BYTES, parseJson, readText, reasonOf, shown } from "./files.ts";
 
+/** Tokens of a text, and what of it they leave out. */
+export interface KnownTokens {
+  /** Of what is known. */
+  tokens: number[];
+  /** Characters of the text that the vocabulary has no token for, nor one for what is unknown. */
+  lost: number;
+  /** The first of them. */
+  firstLost?: string;
+}
+
 /** Text to tokens and back. */
 export interface Tokenizer {
   /** Path of its tokenizer.json. */
@@ -23,7 +33,19 @@ export interface Tokenizer {
   readonly endOfText: number;
   /** SHA-256 of the tokenizer.json. */
   readonly hash: string;
-  encode(text: string): ArrayLike<number>;
+  /**
+   * Tokens of a text, without any that begin or end one.
+   *
+   * @throws {UserError} naming the first character that the vocabulary has no token for, nor one for what is unknown
+   */
+  encode(text: string): number[];
+  /**
+   * As {@link Tokenizer.encode}, without such characters, which are counted.
+   *
+   * @throws {UserError} when a whole word has no token, of a vocabulary of words
+   */
+  encodeKnown(text: string): KnownTokens;
+  /** The text that tokens spell, every space of it. */
   decode(tokens: Iterable<number>): string;
 }
 
@@ -32,7 +54,7 @@ interface TokenizerJson {
   added_tokens?: { id: number; content: string; special?: boolean }[];
   pre_tokenizer?: { type?: string; use_regex?: boolean; add_prefix_space?: boolean } | null;
   normalizer?: unknown;
-  model?: { type?: string; vocab?: unknown };
+  model?: { type?: string; vocab?: unknown; unk_token?: string | null };
 }
 
 const GPT2_ENTRIES = 50257;
@@ -62,7 +84,7 @@ export async function loadTokenizer(
   const entries = entriesOf(json, file);
   let tokenizer: HuggingFaceTokenizer;
   try {
-    tokenizer = new HuggingFaceTokenizer(json as Record<string, unknown>, {});
+    tokenizer = new HuggingFaceTokenizer(tellingWhatIsLost(json, entries), {});
     // What is wrong with merges, normalizers and decoders shows itself only when they are used.
     // A vocabulary need not cover it: some models have no token for a word that they do not know.
     const ids = tokenizer.encode(TRIAL, { add_special_tokens: false }).ids.filter(Number.isInteger);
@@ -91,10 +113,66 @@ export async function loadTokenizer(
       return ids.length === 0 ? "" : tokenizer.decode(ids, asIs);
     },
   };
-  if (isGpt2(entries)) return { ...shared, encode: await gpt2Encoder() };
+  if (isGpt2(entries)) {
+    const encode = await gpt2Encoder();
+    return { ...shared, encode, encodeKnown: (text) => ({ tokens: encode(text), lost: 0 }) };
+  }
+  const encodeKnown = knownEncoderOf(encoderOf(json, tokenizer, file));
   return {
     ...shared,
-    encode: encoderOf(json, tokenizer, file),
+    encodeKnown,
+    encode(text) {
+      const { tokens, lost, firstLost } = encodeKnown(text);
+      if (lost === 0) return tokens;
+      throw inputError(
+        `Cannot encode as the tokenizer ${file} has no token for ${shown(firstLost)}, nor an unknown one`,
+      );
+    },
+  };
+}
+
+/** Stands among tokens for what a vocabulary has none for. */
+const NO_TOKEN = -1;
+
+/** BPE leaves out what it has no token for; given an unknown token that has no id, it shows where. */
+function tellingWhatIsLost(
+  json: TokenizerJson,
+  entries: ReadonlyMap<string, number>,
+): Record<string, unknown> {
+  const { model } = json;
+  if (!losesText(json) || (model!.unk_token ?? null) !== null || entries.has("")) {
+    return json as Record<string, unknown>;
+  }
+  return { ...json, model: { ...model, unk_token: "", fuse_unk: false } };
+}
+
+const losesText = ({ model }: TokenizerJson): boolean => (model?.type ?? "BPE") === "BPE";
+
+/** Takes out and counts what has no token. */
+function knownEncoderOf(encodeAll: (text: string) => number[]): Tokenizer["encodeKnown"] {
+  /** Whether a character, by itself, has no token. */
+  const unknown = new Map<string, boolean>();
+  const isUnknown = (character: string): boolean => {
+    let known = unknown.get(character);
+    if (known === undefined) {
+      unknown.set(character, known = encodeAll(character).includes(NO_TOKEN));
+    }
+    return known;
+  };
+  return (text) => {
+    const all = encodeAll(text);
+    if (!all.includes(NO_TOKEN)) return { tokens: all, lost: 0 };
+    const tokens = all.filter((token) => token !== NO_TOKEN);
+    let characters = 0;
+    let firstLost: string | undefined;
+    for (const character of text) {
+      if (!isUnknown(character)) continue;
+      characters++;
+      firstLost ??= character;
+    }
+    // A character is lost by its bytes, of which there are more, or whole, unless it has a token beside others only.
+    const lost = Math.max(1, Math.min(characters, all.length - tokens.length));
+    return { tokens, lost, firstLost: firstLost ?? text };
   };
 }
 
@@ -183,17 +261,23 @@ function isGpt2(entries: ReadonlyMap<string, number>): boolean {
     entries.get("Ġgazed") === 50255 && entries.get(END_OF_TEXT) === 50256;
 }
 
-async function gpt2Encoder(): Promise<Tokenizer["encode"]> {
+async function gpt2Encoder(): Promise<(text: string) => number[]> {
   const { encode } = await import("gpt-tokenizer/encoding/r50k_base");
   // With its defaults it throws on a special token's text past position 0 and takes it as special at position 0.
   const asText = { allowedSpecial: new Set<string>(), disallowedSpecial: new Set<string>() };
   return (text) => encode(text, asText);
 }
 
-function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer, file: string): Tokenizer["encode"] {
+/** Encodes, with {@link NO_TOKEN} for what BPE has no token for. */
+function encoderOf(
+  json: TokenizerJson,
+  tokenizer: HuggingFaceTokenizer,
+  file: string,
+): (text: string) => number[] {
   const plain = (text: string): number[] => {
     const { ids } = tokenizer.encode(text, { add_special_tokens: false });
     if (!ids.every(Number.isInteger)) {
+      if (losesText(json)) return ids.map((id) => Number.isInteger(id) ? id : NO_TOKEN);
       throw inputError(
         `Cannot encode as the tokenizer ${file} has no token for a part of the text, nor an unknown one`,
       );
@@ -226,7 +310,7 @@ function encoderOf(json: TokenizerJson, tokenizer: HuggingFaceTokenizer, file: s
         });
       });
     }
-    return pieces.flatMap((piece) => [...encodeWords(piece)]);
+    return pieces.flatMap(encodeWords);
   };
 }
 

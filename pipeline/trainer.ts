@@ -20,7 +20,9 @@ import { createParameters, destroyParameters, type Parameters } from "./paramete
 
 /** One micro-batch, each [B · T]; a target of 0xffffffff does not count. */
 export interface MicroBatch {
+  /** Tokens that are read. */
   inputs: Uint32Array;
+  /** The token behind each. */
   targets: Uint32Array;
 }
 
@@ -32,14 +34,17 @@ export interface GateObjective {
   temperature: number;
   /** ρ. */
   saturationWeight: number;
+  /** Gate logit beyond which they are pulled back. */
   saturationBound: number;
   /** λ at the start. */
   lambdaStart: number;
+  /** The controller of λ. */
   geco: Omit<GecoSettings, "targetLoss">;
 }
 
 /** What a trainer is made of. */
 export interface TrainerOptions {
+  /** Compiled for training; its shape is that of a micro-batch. */
   network: Network;
   /** Updated in place. */
   parameters: Parameters;
@@ -51,6 +56,7 @@ export interface TrainerOptions {
   gates?: GateObjective;
   /** A frozen dense model and the weight w of KL(teacher ‖ student). */
   distill?: { teacher: Parameters; weight: number };
+  /** Constants of AdamW. */
   optimiser: Omit<AdamWSettings, "learningRate" | "step">;
 }
 
@@ -61,16 +67,20 @@ export type StepLog = DeviceLog<
 
 /** A model in training. */
 export interface Trainer {
+  /** The weights, updated in place. */
   readonly parameters: Parameters;
   /** Of the last step's objective, before clipping. */
   readonly gradients: Parameters;
+  /** AdamW's m. */
   readonly firstMoments: Parameters;
+  /** AdamW's v. */
   readonly secondMoments: Parameters;
   /**
    * `multiplier` [4] (λ, its moving average, CE − τ as last measured, 1 once measured) and what the device made of it,
    * `loss_scale` [1] and `edge_scale` [1], which the host could not compute to the same bits.
    */
   readonly controller: Parameters;
+  /** What the steps left, read a few steps later. */
   readonly log: StepLog;
   /** Submits step `step`, counted from 0. */
   step(step: number, learningRate: number, microBatches: readonly MicroBatch[]): void;

@@ -61,9 +61,11 @@ export interface PreparedRun {
 
 /** Where a run says what it is doing. */
 export interface Reporter {
+  /** What is being done. */
   message(text: string): void;
   /** A failure signature or another thing to look at. */
   warning(text: string): void;
+  /** A step's metrics. */
   row(row: MetricRow, of: { steps: number }): void;
 }
 

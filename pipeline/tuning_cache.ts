@@ -6,8 +6,8 @@
  */
 import { dirname, join } from "node:path";
 import project from "../deno.json" with { type: "json" };
-import type { Gpu } from "../kernels/core/gpu.ts";
-import { createTuner, type Tuner } from "../kernels/core/tuner.ts";
+import type { Gpu, Tuner } from "../kernels/core/gpu.ts";
+import { createTuner } from "../kernels/core/tuner.ts";
 import { readJson, writeJson } from "./files.ts";
 
 /** Seconds that a start may spend on measuring; what is left over is measured at the next. */

@@ -6,10 +6,12 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { join, resolve } from "node:path";
-import { AdapterError, DeviceError, Gpu } from "../kernels/core/gpu.ts";
+import { AdapterError } from "../kernels/core/adapters.ts";
+import { DeviceError } from "../kernels/core/device.ts";
+import { Gpu } from "../kernels/core/gpu.ts";
 import { readAttention } from "../pipeline/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/checkpoint.ts";
-import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
+import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
 import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
 import { type Network, prepareNetwork } from "../pipeline/network.ts";
@@ -69,8 +71,9 @@ interface Bench {
  * Creates an explorer; nothing is opened before the first question.
  *
  * @param roots folders that models and tokenizers are read from, the folder of the runs among them
+ * @param adapter which adapter, by a part of its name or its number; the fastest where left out
  */
-export function createExplorer(roots: readonly string[]): Explorer {
+export function createExplorer(roots: readonly string[], adapter?: string): Explorer {
   let bench: Bench | undefined;
   let waiting = 0;
   let turn: Promise<unknown> = Promise.resolve();
@@ -87,7 +90,7 @@ export function createExplorer(roots: readonly string[]): Explorer {
     // Compiled kernels live as long as their device.
     if (bench?.sizes !== sizes) close();
     if (!bench) {
-      const gpu = await Gpu.open();
+      const gpu = await Gpu.open({ adapter });
       try {
         await assertSelfCheck(gpu);
         const context = Math.min(config.contextLength, MAX_PROMPT_TOKENS);
@@ -117,7 +120,11 @@ export function createExplorer(roots: readonly string[]): Explorer {
     const { prompt, model, threshold = DEFAULT_THRESHOLD } = request;
     const source = await sourceOf(run, model, roots);
     const tokenizer = await tokenizerOf(run, roots);
-    const all = await usable(`${run.name}'s tokenizer`, () => Array.from(tokenizer.encode(prompt)));
+    const known = await usable(`${run.name}'s tokenizer`, () => tokenizer.encodeKnown(prompt));
+    if (known.lost > 0) {
+      throw problem(400, `Cannot look at the prompt as the model has no token for ${shown(known.firstLost)}`);
+    }
+    const all = known.tokens;
     if (all.length === 0) throw problem(400, "Cannot look at an empty prompt");
     const { vocabularySize } = source.config;
     if (!all.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize)) {

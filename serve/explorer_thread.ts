@@ -30,9 +30,13 @@ interface Reply {
  * Creates an explorer in a thread; the thread begins with the first question.
  *
  * @param roots folders that models and tokenizers are read from
- * @param patience milliseconds after which a question is given up, and the thread with it
+ * @param options `patience`: milliseconds after which a question is given up, and the thread with it; `gpu`: which adapter,
+ * the fastest where left out
  */
-export function createExplorerThread(roots: readonly string[], patience: number = PATIENCE): Explorer {
+export function createExplorerThread(
+  roots: readonly string[],
+  { patience = PATIENCE, gpu }: { patience?: number; gpu?: string } = {},
+): Explorer {
   let worker: Worker | undefined;
   let asked = 0;
   const waiting = new Map<number, Waiting>();
@@ -62,7 +66,7 @@ export function createExplorerThread(roots: readonly string[], patience: number 
       event.preventDefault();
       end("The explorer failed: ask again");
     };
-    begun.postMessage({ roots });
+    begun.postMessage({ roots, gpu });
     return begun;
   }
 

@@ -1,7 +1,7 @@
 /**
  * The explorer in a thread of its own.
  *
- * Receives first `{ roots }`, then questions `{ id, run, request }`, and answers each with `{ id, answer }`, or with
+ * Receives first `{ roots, gpu }`, then questions `{ id, run, request }`, and answers each with `{ id, answer }`, or with
  * `{ id, status, error }` where it cannot be answered.
  *
  * @module
@@ -16,7 +16,7 @@ let explorer: Explorer | undefined;
 
 parent.addEventListener("message", async ({ data }) => {
   if (data.roots) {
-    explorer = createExplorer(data.roots);
+    explorer = createExplorer(data.roots, data.gpu);
     return;
   }
   const { id, run, request } = data;

@@ -5,6 +5,7 @@
  * @module
  */
 import { constants, setPriority } from "node:os";
+import { adapterLabel, chooseAdapter, findAdapters } from "../kernels/core/adapters.ts";
 import { runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { helpText, parseCommand, resolveSettings } from "../pipeline/settings.ts";
@@ -23,7 +24,7 @@ async function serve(args: string[]): Promise<void> {
     );
     return;
   }
-  const { runs, host, port, allowHost, models } = await resolveSettings(SERVE, parsed);
+  const { runs, host, port, allowHost, models, gpu } = await resolveSettings(SERVE, parsed);
   const token = Deno.env.get("SPARSE_ATTENTION_TOKEN") || undefined;
   if (token !== undefined && !/^[A-Za-z0-9._~-]+$/.test(token)) {
     throw usageError(
@@ -35,11 +36,15 @@ async function serve(args: string[]): Promise<void> {
       `Cannot use SPARSE_ATTENTION_TOKEN as it must have at least ${SHORTEST_TOKEN} characters`,
     );
   }
+  if (gpu !== undefined) {
+    const { description } = chooseAdapter(await findAdapters(), gpu);
+    console.error(`models are looked into on ${adapterLabel(description)}`);
+  }
   // Whoever trains on this machine comes first.
   setPriority(constants.priority.PRIORITY_LOW);
   let server: Awaited<ReturnType<typeof startServer>>;
   try {
-    server = await startServer({ runs, host, port, token, allowedHosts: allowHost, models });
+    server = await startServer({ runs, host, port, token, allowedHosts: allowHost, models, gpu });
   } catch (error) {
     throw usageError(`Cannot listen on ${host}, port ${port}: ${(error as Error).message}`, { cause: error });
   }

@@ -23,6 +23,8 @@ export interface ServerOptions {
   allowedHosts?: readonly string[];
   /** Folders that models may be read from, besides the runs and the project's own data. */
   models?: readonly string[];
+  /** Adapter that models are looked into on: a part of its name, or its number; the fastest where left out. */
+  gpu?: string;
   /** As in {@link AppOptions}. */
   bodyMilliseconds?: number;
   /** For one answer of the attention explorer. */
@@ -55,7 +57,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     crypto.getRandomValues(new Uint8Array(24)).toBase64({ alphabet: "base64url" });
   const tokenToRead = !LOOPBACK.test(host);
   const stopping = new AbortController();
-  const explorer = createExplorerThread([runs, DATA, ...options.models ?? []], options.explorerMilliseconds);
+  const explorer = createExplorerThread([runs, DATA, ...options.models ?? []], {
+    patience: options.explorerMilliseconds,
+    gpu: options.gpu,
+  });
   const app = createApp({
     runs: openRuns(runs),
     explorer,

@@ -39,5 +39,6 @@ export const SERVE = {
     help: "folder that the dense models of runs may be read from, besides the runs' and data/; repeatable",
     group: "Server",
   },
+  gpu: { ...SPARSIFY.gpu, group: "Server" },
   debug: SPARSIFY.debug,
 } as const satisfies SettingsTable;

@@ -3,6 +3,8 @@
  *
  * The modules are read by Deno's own parser (`Deno.lint.runPlugin`, to be had in tests only), so that an import in a
  * comment or a string does not count, and a type import, a re-export or a dynamic import does.
+ *
+ * No module imports itself through others, not for a type either: what stands below can be read without what is above.
  */
 import { assert, assertEquals } from "@std/assert";
 import { join, posix } from "node:path";
@@ -94,6 +96,37 @@ function heightOf(room: string): number {
   return ["pipeline", "serve", "", "tests"].indexOf(room) + 2;
 }
 
+/**
+ * The circles among the modules: each a list of paths in alphabetical order, every one of which imports every other
+ * through modules of the list.
+ */
+function circles(modules: Modules, importMap: ImportMap = {}): string[][] {
+  const imports = new Map(
+    Object.entries(modules).map(([path, source]) => [
+      path,
+      parse(path, source).specifiers.map((specifier) => localPath(path, specifier, importMap))
+        .filter((target) => target !== undefined && target in modules) as string[],
+    ]),
+  );
+  const reached = new Map([...imports.keys()].map((path) => {
+    const found = new Set<string>();
+    const open = [path];
+    for (let next = open.pop(); next !== undefined; next = open.pop()) {
+      for (const target of imports.get(next)!) {
+        if (!found.has(target)) open.push(target);
+        found.add(target);
+      }
+    }
+    return [path, found];
+  }));
+  const found = new Set<string>();
+  for (const [path, all] of reached) {
+    if (!all.has(path)) continue;
+    found.add(JSON.stringify([...all].filter((other) => reached.get(other)!.has(path)).sort()));
+  }
+  return [...found].map((circle) => JSON.parse(circle));
+}
+
 async function readModules(folder: string, modules: Modules = {}): Promise<Modules> {
   for await (const { name, isDirectory } of Deno.readDir(join(ROOT, folder))) {
     const path = posix.join(folder, name);
@@ -109,6 +142,30 @@ Deno.test("imports flow from kernels/core to the operations, the pipeline and th
   const modules = await readModules("");
   assert(Object.keys(modules).some((path) => path.startsWith("kernels/core/")), "no kernels/core was found");
   assertEquals(violations(modules, imports), []);
+});
+
+Deno.test("no module imports itself through others, for a type either", async () => {
+  const { imports } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
+  const modules = { ...await readModules(""), ...await readModules("tests") };
+  assertEquals(circles(modules, imports), []);
+});
+
+Deno.test("the device knows nothing of what is built on it", async () => {
+  const path = "kernels/core/device.ts";
+  const { specifiers } = parse(path, await Deno.readTextFile(join(ROOT, path)));
+  assertEquals(specifiers, ["./adapters.ts", "./bind_groups.ts"]);
+});
+
+Deno.test("planted circles are found, each whole and once, and what leads to one is not in it", () => {
+  const modules = {
+    "a.ts": `import { b } from "./b.ts";`,
+    "b.ts": `import type { c } from "./sub/c.ts";`,
+    "sub/c.ts": `export * from "../a.ts"; import "#own";`,
+    "own.ts": `type Own = import("./own.ts").Own;`,
+    "leads.ts": `import "./a.ts"; await import("./other.ts");`,
+    "other.ts": `import "./data.json"; import "npm:package";`,
+  };
+  assertEquals(circles(modules, { "#own": "./own.ts" }), [["a.ts", "b.ts", "sub/c.ts"], ["own.ts"]]);
 });
 
 Deno.test("imports along the direction are allowed", () => {

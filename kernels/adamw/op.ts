@@ -28,10 +28,15 @@ export interface OptimisedParameter {
 
 /** Values of one step. */
 export interface AdamWSettings {
+  /** Step size. */
   learningRate: number;
+  /** Decay of the first moment. */
   beta1: number;
+  /** Decay of the second moment. */
   beta2: number;
+  /** Added to the root of the second moment. */
   epsilon: number;
+  /** Share of a parameter that decays, times the learning rate. */
   weightDecay: number;
   /** Steps taken, this one included, for the bias correction; from 1. */
   step: number;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { DeviceError, type Gpu } from "./gpu.ts";
+import { type Device, DeviceError } from "./device.ts";
 import { storeInHalf } from "./half.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 import { unroll } from "./unroll.ts";
@@ -45,8 +45,9 @@ function idOf(buffer: GPUBuffer): number {
 export class Kernel {
   readonly #id = kernelIds++;
 
+  /** Made by {@link compile}. */
   constructor(
-    private readonly gpu: Gpu,
+    private readonly gpu: Device,
     readonly label: string,
     readonly pipeline: GPUComputePipeline,
     private readonly layout: GPUBindGroupLayout,
@@ -126,7 +127,7 @@ function constantLines(source: KernelSource): string {
  *
  * @throws {DeviceError} when the shader is refused: its label, the compiler's message and the numbered source
  */
-export function compile(gpu: Gpu, source: KernelSource): Promise<Kernel> {
+export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const body = unroll(source.source, { ...source.constants, ...source.flags });
   const code = constantLines(source) + storeInHalf(body, source.half ?? []);
   const key = `${source.label}\n${code}`;
@@ -138,7 +139,7 @@ export function compile(gpu: Gpu, source: KernelSource): Promise<Kernel> {
   return kernel;
 }
 
-async function build(gpu: Gpu, label: string, code: string, half: readonly string[]): Promise<Kernel> {
+async function build(gpu: Device, label: string, code: string, half: readonly string[]): Promise<Kernel> {
   const { device } = gpu;
   const declarations = declarationsOf(code, half);
   // The scope is popped before anything is awaited: a scope held across an await would catch others' errors.

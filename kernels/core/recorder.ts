@@ -23,7 +23,11 @@ export class Recorder {
   readonly #encoder: GPUCommandEncoder;
   #pass: GPUComputePassEncoder | undefined;
 
-  /** @param timestampWrites where the device notes when the dispatches begin and end; nothing may then be copied */
+  /**
+   * Begins a command buffer.
+   *
+   * @param timestampWrites where the device notes when the dispatches begin and end; nothing may then be copied
+   */
   constructor(
     device: GPUDevice,
     label: string,

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { Gpu } from "./gpu.ts";
+import type { Device } from "./device.ts";
 
 /**
  * The element types that kernels use: four bytes each, two for `f16`, in which only storage is: kernels compute with
@@ -19,12 +19,17 @@ export function elementBytes(type: ElementType): 2 | 4 {
 
 /** A region of a device buffer. The last axis is the fastest. */
 export interface Tensor {
+  /** Name in error messages. */
   readonly label: string;
+  /** Sizes of the axes, from slowest to fastest. */
   readonly shape: readonly number[];
+  /** Of its elements. */
   readonly type: ElementType;
   /** Number of elements. */
   readonly length: number;
+  /** Bytes of its elements. */
   readonly byteLength: number;
+  /** The buffer that it is a region of. */
   readonly buffer: GPUBuffer;
   /** Bytes from the start of the buffer. */
   readonly offset: number;
@@ -34,7 +39,12 @@ export interface Tensor {
 export const BINDING_ALIGNMENT = 256;
 
 /** Creates the buffer behind `gpu.tensor`. */
-export function createTensor(gpu: Gpu, label: string, shape: readonly number[], type: ElementType): Tensor {
+export function createTensor(
+  gpu: Device,
+  label: string,
+  shape: readonly number[],
+  type: ElementType,
+): Tensor {
   const length = shape.reduce((product, axis) => product * axis, 1);
   if (!Number.isSafeInteger(length) || length < 1) {
     throw new RangeError(
@@ -57,7 +67,7 @@ export function createTensor(gpu: Gpu, label: string, shape: readonly number[], 
 }
 
 /** Frees the tensor's buffer, and what kernels keep of it. */
-export function destroyTensor(gpu: Gpu, tensor: Tensor): void {
+export function destroyTensor(gpu: Device, tensor: Tensor): void {
   gpu.allocatedBytes -= tensor.byteLength;
   gpu.bindGroups.drop(tensor.buffer);
   tensor.buffer.destroy();

@@ -4,34 +4,8 @@
  *
  * @module
  */
-import type { Gpu } from "./gpu.ts";
-import type { Recorder } from "./recorder.ts";
+import type { Contest, Gpu, Tuner } from "./gpu.ts";
 import { createStopwatch, type Stopwatch } from "./stopwatch.ts";
-
-/** Compiled candidates with what they compute on. */
-export interface Contest {
-  /** By name: records dispatches, and nothing else. */
-  candidates: ReadonlyMap<string, (recorder: Recorder) => void>;
-  /** Frees what they compute on. */
-  destroy(): void;
-}
-
-/** Measures, and remembers. */
-export interface Tuner {
-  /**
-   * The name of the fastest candidate for `key`: as remembered, else measured now.
-   *
-   * @param names the candidates
-   * @param prepare called where they must be measured; gives undefined where they cannot be
-   * @returns undefined when it is not known and cannot be measured, or the time for measuring is used up
-   */
-  choose(
-    gpu: Gpu,
-    key: string,
-    names: readonly string[],
-    prepare: () => Promise<Contest | undefined>,
-  ): Promise<string | undefined>;
-}
 
 /** What a tuner starts from and where its findings go. */
 export interface TunerOptions {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Gpu } from "./gpu.ts";
+import type { Device } from "./device.ts";
 import { destroyTensor, type Tensor } from "./tensor.ts";
 
 /** A uniform buffer. A write takes effect for everything submitted after it. */
@@ -20,7 +20,7 @@ export interface Uniform<Name extends string> {
  * @param fields names and types in order
  */
 export function createUniform<const Name extends string>(
-  gpu: Gpu,
+  gpu: Device,
   label: string,
   fields: readonly (readonly [Name, "u32" | "f32"])[],
 ): Uniform<Name> {

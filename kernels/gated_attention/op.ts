@@ -41,7 +41,9 @@ export type GateMode = "dense" | "deterministic" | "sampled";
 
 /** The shape of one layer's attention; compiled in. */
 export interface GatedAttentionConfig {
+  /** Rows B. */
   batch: number;
+  /** Heads H. */
   heads: number;
   /** Positions T. */
   positions: number;
@@ -85,7 +87,9 @@ export function chooseAttentionVariant(gpu: Gpu, headSize: number): AttentionVar
 
 /** What may change from call to call. */
 export interface GateSettings {
+  /** Keys the gates' noise. */
   seed: number;
+  /** Counts the noise on, from 0. */
   step: number;
   /** First row of the batch times heads, where a batch is cut in micro-batches. */
   firstRow: number;
@@ -97,6 +101,7 @@ export interface GateSettings {
   edgeWeight: number;
   /** ρ of the pull on saturated gates, mean of relu(|g| − bound)². */
   saturationWeight: number;
+  /** Gate logit beyond which it pulls. */
   saturationBound: number;
 }
 

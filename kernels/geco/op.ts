@@ -26,7 +26,9 @@ export interface GecoSettings {
   rate: number;
   /** κ: what acts is λ exp(κ C̄), a proportional term that damps the swings of the integral one; 0 for none. */
   gain: number;
+  /** λ's floor. */
   lowest: number;
+  /** λ's ceiling. */
   highest: number;
 }
 

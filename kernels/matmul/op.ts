@@ -9,11 +9,10 @@
  *
  * @module
  */
-import type { Gpu } from "../core/gpu.ts";
+import type { Contest, Gpu } from "../core/gpu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { destroyTensor, type Tensor } from "../core/tensor.ts";
-import type { Contest } from "../core/tuner.ts";
 import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import nnSource from "./nn.wgsl" with { type: "text" };

@@ -36,7 +36,9 @@ import { type PromptSet, splitPairs } from "./prompts.ts";
 
 /** How an analysis is done. */
 export interface AnalysisOptions {
+  /** How edges are estimated. */
   method: AttributionMethod;
+  /** Keys the bootstrap. */
   seed: number;
   /** Told what is being done, and how far it is. */
   progress?(text: string, done: number, of: number): void;
@@ -46,7 +48,9 @@ export interface AnalysisOptions {
 export interface Performance {
   /** Mean metric of the clean prompts, of the corrupted ones, and the difference of the two, with 95 % intervals. */
   clean: Interval;
+  /** Of the corrupted prompts. */
   corrupted: Interval;
+  /** Of clean less corrupted. */
   difference: Interval;
   /** Share of answers at which the best right token beats every wrong one, clean prompts. */
   correct: number;
@@ -62,9 +66,13 @@ export interface CurvePoint {
   fraction: number;
   /** Edges chosen, and those of them that are left when what hangs in the air is taken away. */
   chosen: number;
+  /** Edges that are left. */
   edges: number;
+  /** f of the circuit, see {@link faithfulness}. */
   faithfulness: number;
+  /** Of the 95 % interval. */
   low: number | null;
+  /** Of the 95 % interval. */
   high: number | null;
 }
 
@@ -81,15 +89,19 @@ export interface CircuitFindings {
   ranked: Uint32Array;
   /** Mean exact effect of each source, over all pairs. */
   noising: Float64Array;
+  /** Rise of the metric when a source's output in the corrupted run is the clean run's. */
   denoising: Float64Array;
   /** Exact effects of the top edges beside their estimates, over the pairs that choose. */
   approximation: { edges: number[]; estimated: number[]; exact: number[]; rankCorrelation: number };
   /** At each of `chosenSizes`, edges ranked by absolute estimate, and as they are. */
   curve: CurvePoint[];
+  /** The same with edges ranked as they are. */
   signedCurve: CurvePoint[];
   /** Circuits of growing size, edges and heads, as they were run: metrics of the pairs that score. */
   edgeLadder: Measured[];
+  /** Of heads. */
   headLadder: Measured[];
+  /** Each prompt's metric with every edge kept, and with none. */
   bounds: { full: Float64Array; empty: Float64Array };
   /**
    * The smallest number for 90 % of the effect such that all larger circuits that were run restore as much; the one with
@@ -97,12 +109,17 @@ export interface CircuitFindings {
    * away from the value, those of a ladder.
    */
   edges: Interval;
+  /** Heads for 90 % of the effect. */
   heads: Interval;
+  /** Area under the signed curve. */
   cpr: number;
+  /** Area between the curve and 1. */
   cmd: number;
   /** The circuit at that size (all edges where there is none), and one grown from the logits with as many. */
   circuit: Uint8Array;
+  /** Edges of the grown circuit, and what it does. */
   greedy: { edges: number; faithfulness: number };
+  /** How far all this depends on the prompts. */
   stability: Stability;
 }
 
@@ -120,6 +137,7 @@ export interface Stability {
 
 /** What was found of one model. */
 export interface Findings {
+  /** How well it does the task. */
   performance: Performance;
   /** Left out where the model cannot do the task. */
   circuit?: CircuitFindings;
@@ -135,7 +153,34 @@ const EXACT_EDGES = 30;
 /** Share of answers that must be right: with two choices half are by chance. */
 const ABLE = 0.6;
 
-/** Analyses one model. */
+/**
+ * Analyses one model on one task: whether it does the task, what edges and nodes are worth, how small a circuit does
+ * most of it, and how far that hangs on the prompts.
+ *
+ * @param engine made for the prompts of `set`
+ * @returns findings without `circuit` where the model cannot do the task
+ *
+ * @example The circuit for the sum of two numbers in the embedded toy
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { analyse, createCircuitEngine, edgeEnds, loadModel, randomStream, TASKS } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition-sparse");
+ * const set = TASKS.addition.generate({
+ *   tokenizer: model.tokenizer,
+ *   contextLength: model.config.contextLength,
+ *   prompts: 4,
+ *   random: randomStream(1),
+ * });
+ * const engine = await createCircuitEngine(model.gpu, model, { set });
+ * const { performance, circuit } = await analyse(engine, set, { method: { name: "eap" }, seed: 1 });
+ * assert(performance.correct === 1);
+ * const [first] = circuit!.ranked; // the edge whose ablation changes the answer most
+ * const { source, input } = edgeEnds(engine.graph, first);
+ * assert(typeof `${source.name} -> ${input.name}` === "string");
+ * engine.destroy();
+ * ```
+ */
 export async function analyse(
   engine: CircuitEngine,
   set: PromptSet,

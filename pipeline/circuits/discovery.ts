@@ -19,6 +19,21 @@ export function meanScores(scores: readonly ArrayLike<number>[], chosen?: ArrayL
 /**
  * The edges in order of their scores, the largest first: by absolute value, which finds edges that work against the
  * answer too, or as they are (`signed`), which finds those that help.
+ *
+ * @param scores estimated effect of each edge, as {@link meanScores} of what {@link CircuitEngine.attribute} gives
+ * @returns edges, the first the most important
+ *
+ * @example The two most important of four edges
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { edgeCount, rankEdges, topEdges } from "../../mod.ts";
+ *
+ * const ranked = rankEdges([0.1, -3, 0, 2]);
+ * assert(ranked.join() === "1,3,0,2");
+ * const kept = topEdges(ranked, 2);
+ * assert(kept.join() === "0,1,0,1" && edgeCount(kept) === 2);
+ * assert(rankEdges([0.1, -3, 0, 2], { signed: true }).join() === "3,0,2,1");
+ * ```
  */
 export function rankEdges(scores: ArrayLike<number>, { signed = false } = {}): Uint32Array {
   const by = (edge: number): number => signed ? scores[edge] : Math.abs(scores[edge]);

@@ -29,12 +29,15 @@ export type Ablation = "resample" | "mean" | "zero";
 
 /** A loaded model: dense, or with hard gates where its config has a gate. */
 export interface CircuitModel {
+  /** Its sizes, and its gate where it has one. */
   config: ModelConfig;
+  /** Its weights on the device. */
   parameters: Parameters;
 }
 
 /** What an engine is made for. */
 export interface CircuitEngineOptions {
+  /** The prompts. */
   set: PromptSet;
   /** Of everything that is measured, where a run does not name another; `resample` when left out. */
   ablation?: Ablation;
@@ -50,7 +53,9 @@ export type Progress = (done: number, of: number) => void;
 
 /** Metrics of the unpatched model, one value a pair. */
 export interface Baselines {
+  /** Of the clean prompts. */
   clean: Float64Array;
+  /** Of the corrupted prompts. */
   corrupted: Float64Array;
   /** Share of a pair's places at which the best right token beats every wrong one, for the clean prompt. */
   correct: Float64Array;
@@ -60,11 +65,13 @@ export interface Baselines {
 
 /** A model and its prompt pairs, compiled and ready. */
 export interface CircuitEngine {
+  /** What edges are numbered by. */
   readonly graph: CircuitGraph;
   /** Bytes held on the device beside the parameters. */
   readonly bytes: number;
   /** Pairs in one batch: as many as fit. */
   readonly batch: number;
+  /** Runs every prompt, clean and corrupted, unpatched. */
   baselines(): Promise<Baselines>;
   /**
    * Metric of each pair where the kept edges (1 of 0/1 for each edge) carry what their source computes in this run, and

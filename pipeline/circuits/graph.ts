@@ -8,6 +8,7 @@
 
 /** What writes to the residual stream. */
 export interface SourceNode {
+  /** What it is. */
   kind: "embedding" | "head" | "mlp";
   /** −1 for the embedding. */
   layer: number;
@@ -19,8 +20,11 @@ export interface SourceNode {
 
 /** What reads from it. */
 export interface NodeInput {
+  /** What it is an input of. */
   kind: "query" | "key" | "value" | "mlp" | "logits";
+  /** −1 for the logits. */
   layer: number;
+  /** −1 where it is no head. */
   head: number;
   /** `a0.h3.q`, `m0`, `logits`. */
   name: string;
@@ -32,7 +36,9 @@ export interface NodeInput {
 
 /** All nodes and edges of a model. */
 export interface CircuitGraph {
+  /** Layers of the model. */
   readonly layers: number;
+  /** Heads of a layer. */
   readonly heads: number;
   /** In the order in which they are computed: the embedding, then each layer's heads and its MLP. */
   readonly sources: readonly SourceNode[];

@@ -11,7 +11,8 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import { prepareNetwork } from "../network.ts";
+import { nearest } from "../nearest.ts";
+import { hardGates, prepareNetwork } from "../network.ts";
 import type { CircuitModel } from "./engine.ts";
 
 /** Tokens of some prompts, each of T. */
@@ -37,14 +38,19 @@ export interface Replacement {
   positions?: readonly number[];
   /** Of patterns and gates, only at these keys. */
   keys?: readonly number[];
+  /** What replaces it. */
   by: ReplacementValue;
 }
 
 /** One attention edge. */
 export interface AttentionEdge {
+  /** From 0. */
   layer: number;
+  /** From 0. */
   head: number;
+  /** Position that attends. */
   query: number;
+  /** Position that is attended to. */
   key: number;
 }
 
@@ -95,6 +101,12 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
   }));
 }
 
+/**
+ * Positions that a model is compiled for: behind a prompt stand positions that none of its own sees. Products of a round
+ * number of rows compile in a fraction of the time, and prompts of about one length share what was compiled.
+ */
+const ROUND = 16;
+
 /** How an activation lies in a tensor, and the name of the network's activation that it is a part of. */
 interface Location {
   hook: string;
@@ -109,44 +121,106 @@ interface Location {
 
 const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
-function locationsOf(config: ModelConfig, batch: number, positions: number): Map<string, Location> {
-  const { width, heads, layers, mlpWidth } = config;
-  const size = width / heads;
-  const locations = new Map<string, Location>();
-  const whole = (hook: string, length: number): void => {
-    const runs = [batch, positions];
-    locations.set(hook, { hook, shape: [...runs, length], runs, length, start: (run) => run * length });
-  };
+/** An axis of an activation. */
+export type ActivationAxis =
+  | "batch"
+  | "position"
+  | "head"
+  | "query"
+  | "key"
+  | "width"
+  | "headSize"
+  | "mlpWidth";
+
+/**
+ * The axes of everything that can be read and replaced, by name, in the order in which a model computes it: see
+ * {@link Interventions.names}.
+ */
+export function activationAxes(
+  { layers }: Pick<ModelConfig, "layers">,
+): Map<string, readonly ActivationAxis[]> {
+  const stream = ["batch", "position", "width"] as const;
+  const ofHead = ["batch", "position", "head", "headSize"] as const;
+  const square = ["batch", "head", "query", "key"] as const;
+  const mlp = ["batch", "position", "mlpWidth"] as const;
+  const axes = new Map<string, readonly ActivationAxis[]>();
   for (let layer = 0; layer < layers; layer++) {
     const block = `blocks.${layer}`;
-    for (const name of ["hook_resid_pre", "hook_resid_mid", "hook_attn_out", "hook_mlp_out"]) {
-      whole(`${block}.${name}`, width);
-    }
-    for (const name of ["ln1", "ln2"]) whole(`${block}.${name}.hook_normalized`, width);
-    for (const name of ["pre", "post"]) whole(`${block}.mlp.hook_${name}`, mlpWidth);
-    const byHead = { runs: [batch, positions, heads], length: size, shape: [batch, positions, heads, size] };
-    ["q", "k", "v"].forEach((name, part) =>
-      locations.set(`${block}.attn.hook_${name}`, {
-        ...byHead,
-        hook: `${block}.attn.hook_qkv`,
-        start: (run) => ((Math.floor(run / heads) * 3 + part) * heads + run % heads) * size,
-      })
-    );
-    const z = `${block}.attn.hook_z`;
-    locations.set(z, { ...byHead, hook: z, start: (run) => run * size });
-    for (const name of ["pattern", "gates"]) {
-      locations.set(`${block}.attn.hook_${name}`, {
-        hook: `${block}.attn.hook_${name}`,
-        shape: [batch, heads, positions, positions],
-        runs: [batch, heads, positions],
-        length: positions,
-        start: (run) => run * positions,
-      });
-    }
+    axes.set(`${block}.hook_resid_pre`, stream).set(`${block}.ln1.hook_normalized`, stream);
+    for (const name of ["q", "k", "v"]) axes.set(`${block}.attn.hook_${name}`, ofHead);
+    for (const name of ["pattern", "gates"]) axes.set(`${block}.attn.hook_${name}`, square);
+    axes.set(`${block}.attn.hook_z`, ofHead).set(`${block}.hook_attn_out`, stream);
+    axes.set(`${block}.hook_resid_mid`, stream).set(`${block}.ln2.hook_normalized`, stream);
+    axes.set(`${block}.mlp.hook_pre`, mlp).set(`${block}.mlp.hook_post`, mlp);
+    axes.set(`${block}.hook_mlp_out`, stream);
   }
-  whole(`blocks.${layers - 1}.hook_resid_post`, width);
-  whole("ln_final.hook_normalized", width);
+  return axes.set(`blocks.${layers - 1}.hook_resid_post`, stream).set("ln_final.hook_normalized", stream);
+}
+
+/** @param padded positions of the tensors, of which the activations have the first `positions` */
+function locationsOf(
+  config: ModelConfig,
+  { batch, positions, padded }: { batch: number; positions: number; padded: number },
+): Map<string, Location> {
+  const { width, heads, mlpWidth } = config;
+  const headSize = width / heads;
+  const sizes = {
+    batch,
+    position: positions,
+    head: heads,
+    query: positions,
+    key: positions,
+    width,
+    headSize,
+  };
+  const locations = new Map<string, Location>();
+  for (const [name, axes] of activationAxes(config)) {
+    const shape = axes.map((axis) => ({ ...sizes, mlpWidth })[axis]);
+    const [runs, length] = [shape.slice(0, -1), shape.at(-1)!];
+    const part = ["q", "k", "v"].findIndex((part) => name.endsWith(`.hook_${part}`));
+    const ofHead = axes.includes("headSize");
+    /** Place of a run in the tensor's own runs, in which every prompt has more positions. */
+    const inTensor = (run: number): number => {
+      const inner = ofHead ? heads : 1;
+      const position = Math.floor(run / inner) % positions;
+      const before = Math.floor(run / inner / positions);
+      return (before * padded + position) * inner + run % inner;
+    };
+    const tensorLength = isSquare(name) ? padded : length;
+    locations.set(name, {
+      hook: part < 0 ? name : name.replace(/hook_.$/, "hook_qkv"),
+      shape,
+      runs,
+      length,
+      // Queries, keys and values lie side by side in one tensor.
+      start: part < 0
+        ? (run) => inTensor(run) * tensorLength
+        : (run) => ((Math.floor(inTensor(run) / heads) * 3 + part) * heads + run % heads) * length,
+    });
+  }
   return locations;
+}
+
+/** The error that there is no activation of a name: the nearest that there is, and all there are, one for all layers. */
+export function noActivation(name: string, known: Iterable<string>): RangeError {
+  const names = [...known];
+  const near = nearest(name, names);
+  const layersOf = new Map<string, number[]>();
+  for (const one of names) {
+    const general = one.replace(/^blocks\.(\d+)\./, "blocks.N.");
+    const [, layer] = /^blocks\.(\d+)\./.exec(one) ?? [];
+    layersOf.set(general, [...layersOf.get(general) ?? [], Number(layer ?? NaN)]);
+  }
+  const layers = Math.max(0, ...[...layersOf.values()].map(({ length }) => length));
+  const listed = [...layersOf].map(([general, of]) =>
+    of.length === layers || Number.isNaN(of[0]) ? general : general.replace("N", String(of[0]))
+  );
+  return new RangeError(
+    `Cannot find an activation as none is named ${name}${
+      near === undefined ? "" : ` (did you mean ${near}?)`
+    }: ` +
+      `there are ${listed.join(", ")}, for N from 0 to ${layers - 1}`,
+  );
 }
 
 /** A run of elements of a tensor, for copies, which may start where bindings may not. */
@@ -157,22 +231,22 @@ function span(tensor: Tensor, start: number, length: number): Tensor {
 /**
  * Compiles the model for `batch` prompts of `positions` tokens.
  *
+ * {@link LoadedModel.run} does so by itself, for prompts of any length.
+ *
  * @example The answer's logits with one head's output taken from another prompt
  * ```ts
- * import { createParameters, Gpu, openWeights, prepareInterventions, readModelConfig, uploadParameters } from "../../mod.ts";
+ * import assert from "node:assert/strict";
+ * import { loadModel, prepareInterventions } from "../../mod.ts";
  *
- * const config = await readModelConfig("data/addition");
- * const weights = await openWeights("data/addition", config);
- * const gpu = await Gpu.open();
- * const parameters = createParameters(gpu, weights.parameters);
- * await uploadParameters(gpu, parameters, (name) => weights.read(name));
- * const model = await prepareInterventions(gpu, { config, parameters }, { batch: 1, positions: 6 });
+ * using model = await loadModel("data/addition");
+ * const runs = await prepareInterventions(model.gpu, model, { batch: 1, positions: 6 });
+ * const [clean, other] = ["12+34=", "56+78="].map(model.tokenizer.encode);
  *
- * const { logits } = await model.run([[1, 2, 10, 3, 4, 11]], {
- *   replace: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: [[5, 6, 10, 7, 8, 11]] } }],
+ * const { logits } = await runs.run([clean], {
+ *   replace: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: [other] } }],
  * });
- * console.assert(logits.length === config.vocabularySize);
- * gpu.close();
+ * assert(logits.length === model.config.vocabularySize);
+ * runs.destroy();
  * ```
  */
 export async function prepareInterventions(
@@ -180,28 +254,23 @@ export async function prepareInterventions(
   { config, parameters }: CircuitModel,
   { batch, positions }: { batch: number; positions: number },
 ): Promise<Interventions> {
-  const { heads, width, vocabularySize } = config;
-  const network = await prepareNetwork(gpu, config, { batch, context: positions, training: false });
-  network.configureGates({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: config.gate?.bias ?? 0,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows: batch,
-  });
+  const { heads, width, vocabularySize, contextLength } = config;
+  if (!(Number.isInteger(positions) && positions >= 1 && positions <= contextLength)) {
+    throw new RangeError(`Cannot run prompts as the model takes 1 to ${contextLength} tokens: ${positions}`);
+  }
+  const padded = Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
+  const network = await prepareNetwork(gpu, config, { batch, context: padded, training: false });
+  network.configureGates(hardGates(config.gate?.bias, batch));
   const mode = config.gate ? "deterministic" : "dense";
-  const locations = locationsOf(config, batch, positions);
-  const squares = { batch, heads, positions, headSize: width / heads, gateBias: config.gate?.bias };
+  const locations = locationsOf(config, { batch, positions, padded });
+  const squares = { batch, heads, positions: padded, headSize: width / heads, gateBias: config.gate?.bias };
   const explicit = await prepareExplicitAttention(gpu, squares);
-  const square = [batch, heads, positions, positions];
+  const square = [batch, heads, padded, padded];
   const [pattern, gates] = ["pattern", "gates"].map((name) => gpu.tensor(`attention ${name}`, square));
 
   const locate = (name: string): Location => {
     const location = locations.get(name);
-    if (!location) throw new RangeError(`Cannot intervene as no activation has this name: ${name}`);
+    if (!location) throw noActivation(name, locations.keys());
     return location;
   };
 
@@ -211,7 +280,17 @@ export async function prepareInterventions(
     }
     const other = prompts.find(({ length }) => length !== positions);
     if (other) throw new RangeError(`Cannot run prompts as each has ${positions} tokens: ${other.length}`);
-    return Uint32Array.from(prompts.flat());
+    const tokens = new Uint32Array(batch * padded);
+    prompts.forEach((prompt, n) => {
+      const outside = prompt.find((token) =>
+        !(Number.isInteger(token) && token >= 0 && token < vocabularySize)
+      );
+      if (outside !== undefined) {
+        throw new RangeError(`Cannot run a prompt as its tokens must be below ${vocabularySize}: ${outside}`);
+      }
+      tokens.set(prompt, n * padded);
+    });
+    return tokens;
   }
 
   /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
@@ -293,11 +372,9 @@ export async function prepareInterventions(
     if (outside !== undefined) {
       throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${outside}`);
     }
-    network.upload(tokensOf(prompts), new Uint32Array(batch * positions).fill(IGNORED_TARGET));
-    const wanted = [...new Set(read)].map((name) => {
-      const location = locate(name);
-      return { name, location, copy: gpu.tensor(name, location.shape) };
-    });
+    network.upload(tokensOf(prompts), new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    const located = [...new Set(read)].map((name) => ({ name, location: locate(name) }));
+    const wanted = located.map((one) => ({ ...one, copy: gpu.tensor(one.name, one.location.shape) }));
     const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
     const intervene = (hook: string, tensor: Tensor, recorder: Recorder): void => {
       for (const { parts, values } of replace.filter((one) => one.hook === hook)) {
@@ -352,7 +429,7 @@ export async function prepareInterventions(
       gpu.submit("logits", (recorder) => network.logits(recorder, parameters, block));
       const values = await gpu.read(network.logitsTensor, 0, count * network.logitsStride);
       for (let n = 0; n < batch * at.length; n++) {
-        const row = Math.floor(n / at.length) * positions + at[n % at.length] - first;
+        const row = Math.floor(n / at.length) * padded + at[n % at.length] - first;
         if (row < 0 || row >= count) continue;
         const start = row * network.logitsStride;
         logits.set(values.subarray(start, start + vocabularySize), n * vocabularySize);

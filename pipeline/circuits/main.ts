@@ -267,7 +267,7 @@ async function circuitsCommand(args: string[]): Promise<void> {
     const name = nameOf(n, job, settings.name);
     if (name !== undefined) await checkRunIsNew(settings.runs, name);
   }
-  const gpu = await openCheckedGpu(progress, false);
+  const gpu = await openCheckedGpu(progress, settings);
   try {
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, settings, reporter);

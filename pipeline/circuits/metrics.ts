@@ -27,19 +27,25 @@ export const MOST = 0.9;
 export interface Measured {
   /** Edges, or heads. */
   size: number;
+  /** Of each prompt. */
   metrics: ArrayLike<number>;
 }
 
 /** What a circuit's metrics are measured against: each prompt's metric with everything kept and with nothing. */
 export interface Bounds {
+  /** With everything kept. */
   full: ArrayLike<number>;
+  /** With nothing kept. */
   empty: ArrayLike<number>;
 }
 
 /** An estimate with the interval in which 95 % of the bootstrap's lie; null where there is none. */
 export interface Interval {
+  /** The estimate. */
   value: number | null;
+  /** The interval's lower end. */
   low: number | null;
+  /** The interval's upper end. */
   high: number | null;
 }
 

@@ -16,8 +16,11 @@ export interface AnswerPlace {
 
 /** A prompt and its corruption, of the same number of tokens. */
 export interface PromptPair {
+  /** Tokens of the prompt. */
   clean: readonly number[];
+  /** Tokens of its corruption. */
   corrupted: readonly number[];
+  /** Where the model answers. */
   places: readonly AnswerPlace[];
   /** Which template it is from: circuits are compared across templates. */
   template: string;
@@ -47,6 +50,7 @@ export type MetricName = "logit_difference" | "probability_difference";
 export interface PromptSet {
   /** `copy`, `ioi`, `greater-than`, `docstring`, `addition`, or the name of a file. */
   task: string;
+  /** How answers are scored. */
   metric: MetricName;
   /** All of one number of tokens T. */
   pairs: readonly PromptPair[];

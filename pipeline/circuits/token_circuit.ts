@@ -15,6 +15,7 @@ import type { AttentionEdge } from "./interventions.ts";
 
 /** An open attention edge. */
 export interface TokenEdge extends AttentionEdge {
+  /** Softmax weight. */
   weight: number;
   /** Whether it carries a value to an answer: through open edges and the residual stream. */
   onPath: boolean;
@@ -111,8 +112,11 @@ export function tokenCircuit(
 
 /** One path: its token, its answer, and in each layer the edge that it goes along; undefined: the residual stream. */
 export interface TokenPath {
+  /** Position of its token. */
   source: number;
+  /** Position of its answer. */
   answer: number;
+  /** By layer. */
   steps: (TokenEdge | undefined)[];
 }
 

@@ -1,5 +1,5 @@
 /**
- * `deno task bench [what] [--all] [--json] [--torch DEVICE]`: how fast the kernels, the training step and what stands
+ * `deno task bench [what] [--all] [--json] [--torch DEVICE] [--gpu NAME]`: how fast the kernels, the training step and what stands
  * before it are, side by side with peers. `what` is a part of the case names, such as `matmul` or `T=512`. On a CPU
  * driver, cases that take minutes there run only where `what` names them, or with `--all`. PyTorch runs beside where
  * Python has it with an NVIDIA GPU; `--torch cpu` tries that part without one.
@@ -8,6 +8,7 @@
  */
 import { tmpdir } from "node:os";
 import { parseArgs } from "@std/cli/parse-args";
+import { adapterLabel } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createTuner } from "../../kernels/core/tuner.ts";
 import type { MatmulLayout } from "../../kernels/matmul/op.ts";
@@ -154,7 +155,7 @@ const number = (value: number | undefined, digits = 1): string =>
 const share = (part: number | undefined, of: number): string =>
   part === undefined ? "" : `${(100 * part / of).toFixed(0)} %`;
 
-const flags = parseArgs(Deno.args, { boolean: ["all", "json"], string: ["torch"] });
+const flags = parseArgs(Deno.args, { boolean: ["all", "json"], string: ["torch", "gpu"] });
 const what = flags._.join(" ");
 const { json, all } = flags;
 if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
@@ -169,12 +170,15 @@ addEventListener("unhandledrejection", (event) => {
 // Every product is measured in its variants, as in a run that has been started before.
 const tuner = createTuner({ known: new Map(), seconds: Infinity, onFound: () => {} });
 async function openGpu(): Promise<Gpu> {
-  const gpu = await Gpu.open();
+  const gpu = await Gpu.open({ adapter: flags.gpu as string | undefined });
   gpu.tuner = tuner;
   return gpu;
 }
 
-let gpu = await openGpu();
+let gpu = await openGpu().catch((error) => {
+  console.error(`error: ${error.message}`);
+  Deno.exit(4);
+});
 const ceilings = await measureCeilings(gpu);
 const torchDevice = flags.torch as string | undefined ?? "cuda";
 const torch = await hasTorch(torchDevice) ? openTorch(torchDevice) : undefined;
@@ -182,7 +186,7 @@ const date = new Date().toISOString().slice(0, 10);
 if (json) console.log(JSON.stringify({ case: "ceilings", adapter: gpu.adapter.name, date, ...ceilings }));
 else {
   console.log(
-    `${date}, ${gpu.adapter.name}, Deno ${Deno.version.deno}\n` +
+    `${date}, ${adapterLabel(gpu.adapter)}, Deno ${Deno.version.deno}\n` +
       `held against ${number(ceilings.gflops)} GFLOP/s of multiply-adds in registers and ${
         number(ceilings.gbps)
       } GB/s ` +

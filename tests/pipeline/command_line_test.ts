@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { AdapterError, DeviceError } from "../../kernels/core/gpu.ts";
+import { AdapterError } from "../../kernels/core/adapters.ts";
+import { DeviceError } from "../../kernels/core/device.ts";
 import { describeError } from "../../pipeline/command_line.ts";
 import { inputError, usageError } from "../../pipeline/errors.ts";
 

@@ -312,6 +312,7 @@ Deno.test("the command that makes a run again parses to the run's settings", () 
     control: false,
     data: ["a", "it's"],
     name: "x",
+    gpu: "llvmpipe",
     json: true,
   };
   const [command, ...args] = commandOf({ command: "sparsify", settings });

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { DeviceError, type Gpu } from "../../kernels/core/gpu.ts";
+import { DeviceError } from "../../kernels/core/device.ts";
+import type { Gpu } from "../../kernels/core/gpu.ts";
 import { assertSelfCheck, selfCheck } from "../../pipeline/self_check.ts";
 import { MATMUL_VARIANTS, variantCost, variantName } from "../../kernels/matmul/op.ts";
 import { gpuTest, testGpu } from "../support/gpu.ts";

@@ -302,7 +302,7 @@ Deno.test("text is text by its name, whatever it looks like, and what only begin
     const path = join(folder.path, name);
     await Deno.writeTextFile(path, text);
     const documents = await Array.fromAsync(readDocuments([path]));
-    assertEquals(documents, [{ kind: "text", text, last: true }]);
+    assertEquals(documents, [{ kind: "text", text, last: true, where: path, line: 1 }]);
   }
   const path = join(folder.path, "settings.json");
   await Deno.writeTextFile(path, JSON.stringify({ lr: 1 }, null, 2));
@@ -364,11 +364,11 @@ Deno.test("documents come from the rows of a Parquet file, compressed or not, ov
     readDocuments([`${PARQUET}texts.parquet`, `${PARQUET}examples.parquet`]),
   );
   assertEquals(documents, [
-    { kind: "text", text: "first row", last: true },
-    { kind: "text", text: "naïve — second", last: true },
-    { kind: "text", text: "third\nwith a line end", last: true },
-    { kind: "text", text: "fourth", last: true },
-    { kind: "text", text: "", last: true },
+    { kind: "text", text: "first row", last: true, where: `${PARQUET}texts.parquet, row 1` },
+    { kind: "text", text: "naïve — second", last: true, where: `${PARQUET}texts.parquet, row 2` },
+    { kind: "text", text: "third\nwith a line end", last: true, where: `${PARQUET}texts.parquet, row 3` },
+    { kind: "text", text: "fourth", last: true, where: `${PARQUET}texts.parquet, row 4` },
+    { kind: "text", text: "", last: true, where: `${PARQUET}texts.parquet, row 5` },
     { kind: "example", prompt: "1+1=", completion: "2", where: `${PARQUET}examples.parquet, row 1` },
     { kind: "example", prompt: "2+2=", completion: "4", where: `${PARQUET}examples.parquet, row 2` },
   ]);
@@ -605,4 +605,102 @@ Deno.test("too few tokens for one window are refused", async () => {
     UserError,
     "needs 9 tokens",
   );
+});
+
+Deno.test("a prompt with characters that the vocabulary has no token for is refused, naming the first", async () => {
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  assertThrows(() => tokenizer.encode("12+3x=ä"), UserError, 'has no token for "x"');
+  assertThrows(() => tokenizer.encode("1 2"), UserError, 'has no token for " "');
+  assertThrows(() => tokenizer.encode("日"), UserError, 'has no token for "日"');
+  assertEquals(tokenizer.encodeKnown("1x+ä2日x="), { tokens: [1, 10, 2, 11], lost: 4, firstLost: "x" });
+  assertEquals(tokenizer.encodeKnown("12"), { tokens: [1, 2], lost: 0 });
+  assertEquals(tokenizer.decode([1, 99, 2]), "12", "a row of padding has no text");
+  const english = await loadTokenizer(ENGLISH);
+  assertEquals(english.encodeKnown("naïve 日本 👩‍🚀").lost, 0);
+});
+
+Deno.test("a vocabulary of characters, not of bytes, tells what it lacks; one with an unknown token lacks nothing", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "tokenizer.json");
+  const json = (unk_token: string | null) => ({
+    added_tokens: [],
+    normalizer: { type: "Lowercase" },
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: { type: "Fuse" },
+    model: { type: "BPE", unk_token, vocab: { "<eos>": 0, "<unk>": 1, a: 2, b: 3, ab: 4 }, merges: ["a b"] },
+  });
+  await Deno.writeTextFile(path, JSON.stringify(json(null)));
+  const tokenizer = await loadTokenizer(path);
+  assertEquals(tokenizer.encodeKnown("ABÄaxb"), { tokens: [4, 2, 3], lost: 2, firstLost: "Ä" });
+  await Deno.writeTextFile(path, JSON.stringify(json("<unk>")));
+  assertEquals((await loadTokenizer(path)).encode("abÄ"), [4, 1]);
+});
+
+Deno.test("characters of the data that are left out are counted and told with the place of the first; many are refused", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const source = join(folder.path, "sums.jsonl");
+  const told: string[] = [];
+  let n = 0;
+  const tokeniseText = (lines: string[]) => {
+    Deno.writeTextFileSync(source, lines.map((text) => JSON.stringify({ text })).join("\n"));
+    const to = join(folder.path, `tokens ${n++}`);
+    return tokenise({ sources: [source], tokenizer, folder: to, onLoss: (message) => told.push(message) });
+  };
+  const sums = (count: number) => Array.from({ length: count }, () => "12+34=640");
+  const files = await tokeniseText([...sums(60), "1 2+34=64ä", ...sums(60)]);
+  assertEquals(told.length, 1);
+  assertStringIncludes(told[0], "2 of 1090 characters");
+  assertStringIncludes(told[0], `the first, " ", stands in ${source}, line 61`);
+  assertEquals(files.train.metadata.get("lost_characters"), "2");
+  for (const file of Object.values(files)) await file.close();
+
+  for (const file of Object.values(await tokeniseText(sums(100)))) await file.close();
+  assertEquals(told.length, 1, "nothing is lost, nothing is told");
+
+  await assertRejects(
+    () => tokeniseText([...sums(40), "1+ä日本語=x", ...sums(2)]),
+    UserError,
+    `Cannot use ${source}`,
+  ).then((error) =>
+    assertStringIncludes(
+      error.message,
+      `5 of 386 characters (1.3 %), of which the first, "ä", stands in ${source}, line 41`,
+    )
+  );
+});
+
+Deno.test("in one text the line of the first character without a token is told, in a later piece too", async () => {
+  await using folder = await temporaryFolder();
+  const json = JSON.parse(await Deno.readTextFile(ADDITION.tokenizer));
+  json.model.vocab = { a: 0, Ġ: 1, Ċ: 2, [END_OF_TEXT]: 12 };
+  await Deno.writeTextFile(join(folder.path, "tokenizer.json"), JSON.stringify(json));
+  const source = join(folder.path, "letters.txt");
+  await Deno.writeTextFile(source, "aaaa aaaa\n".repeat(150_000) + "aa b\nab");
+  const told: string[] = [];
+  const files = await tokenise({
+    sources: [source],
+    tokenizer: await loadTokenizer(folder.path),
+    folder: join(folder.path, "tokens"),
+    onLoss: (message) => told.push(message),
+  });
+  for (const file of Object.values(files)) await file.close();
+  assertStringIncludes(told[0], "2 of 1500007 characters");
+  assertStringIncludes(told[0], `the first, "b", stands in ${source}, line 150001`);
+});
+
+Deno.test("an example with a character that has no token is refused where it stands", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const source = join(folder.path, "sums.jsonl");
+  await Deno.writeTextFile(
+    source,
+    '{"prompt":"1+1=","completion":"2"}\n{"prompt":"1+ 1=","completion":"2"}\n',
+  );
+  await assertRejects(
+    () => tokenise({ sources: [source], tokenizer, folder: join(folder.path, "tokens") }),
+    UserError,
+    `Cannot use ${source}, line 2`,
+  ).then((error) => assertStringIncludes(error.message, `no token for " "`));
 });

@@ -2,7 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { compile } from "../../kernels/core/kernel.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
-import type { Contest } from "../../kernels/core/tuner.ts";
+import type { Contest } from "../../kernels/core/gpu.ts";
 import { cacheFolder, openTuner } from "../../pipeline/tuning_cache.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { LOOP } from "../support/loop.ts";

@@ -122,6 +122,11 @@ explorerTest("a prompt is cut after the model's positions, and one without token
   await refused(site_.ask("dense", ""), 400);
 });
 
+explorerTest("a prompt with a character that the model has no token for is refused, naming it", async () => {
+  await using site_ = await site();
+  assert((await refused(site_.ask("dense", "12+3 4="), 400)).includes('no token for " "'));
+});
+
 explorerTest("a dense model that is gone, and weights that are damaged, are said to be so", async () => {
   await using site_ = await site();
   await Deno.writeTextFile(join(site_.dense, "model.safetensors"), "damaged");

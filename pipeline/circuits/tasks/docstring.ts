@@ -32,10 +32,10 @@ export const docstring: Task = {
       const [verb] = sample(random, FUNCTIONS, 1);
       const [first, second] = sample(random, WORDS, 2);
       const text = (x: string, y: string, z: string): number[] =>
-        Array.from(tokenizer.encode(
+        tokenizer.encode(
           `def ${verb}(self,${d},${x},${y},${z},${e}):\n    """${verb} the${f}\n\n` +
             `    :param${a}: ${first}\n    :param${b}: ${second}\n    :param`,
-        ));
+        );
       const clean = text(a, b, c);
       const others = [a, b, d, e, ...fresh];
       return {

@@ -21,10 +21,11 @@ export const greaterThan: Task = {
     // A year that is cut as 17 and two digits, and those two digits as a token.
     const tokenOf = new Map<number, number>();
     for (let year = 0; year < 100; year++) {
-      const encoded = Array.from(tokenizer.encode(` 17${two(year)}`));
-      const century = Array.from(tokenizer.encode(" 17"));
+      const { tokens: encoded, lost } = tokenizer.encodeKnown(` 17${two(year)}`);
+      const { tokens: century } = tokenizer.encodeKnown(" 17");
       if (
-        encoded.length === century.length + 1 && tokenizer.decode([encoded.at(-1)!]) === two(year) &&
+        lost === 0 && encoded.length === century.length + 1 &&
+        tokenizer.decode([encoded.at(-1)!]) === two(year) &&
         century.every((token, n) => token === encoded[n])
       ) tokenOf.set(year, encoded.at(-1)!);
     }
@@ -39,7 +40,7 @@ export const greaterThan: Task = {
       const noun = NOUNS[random.below(NOUNS.length)];
       const year = usable[random.below(usable.length)];
       const text = (from: number): number[] =>
-        Array.from(tokenizer.encode(`The ${noun} lasted from the year 17${two(from)} to the year 17`));
+        tokenizer.encode(`The ${noun} lasted from the year 17${two(from)} to the year 17`);
       const clean = text(year);
       const later = [...tokenOf].filter(([other]) => other > year).map(([, token]) => token);
       const earlier = [...tokenOf].filter(([other]) => other <= year).map(([, token]) => token);

@@ -41,7 +41,7 @@ export const ioi: Task = {
       const subjectFirst = random.below(2) === 1;
       const [first, second] = subjectFirst ? [subject, io] : [io, subject];
       const text = (a: string, b: string, s: string): number[] =>
-        Array.from(tokenizer.encode(TEMPLATES[template](a, b, s, place, object)));
+        tokenizer.encode(TEMPLATES[template](a, b, s, place, object));
       const clean = text(first, second, subject);
       return {
         clean,

@@ -8,7 +8,7 @@
  * @module
  */
 import { inputError } from "../../errors.ts";
-import { readText } from "../../files.ts";
+import { readText, shown } from "../../files.ts";
 import type { Tokenizer } from "../../tokenizer.ts";
 import type { PromptPair, PromptSet } from "../prompts.ts";
 
@@ -78,16 +78,21 @@ function parsePair(line: string, tokenizer: Tokenizer, fail: (required: string) 
   if (!isText(clean) || !isText(corrupted)) return fail("clean and corrupted must be text");
   if (!areTexts(answers) || !areTexts(wrong)) return fail("answers and wrong must be lists of text");
   if (!isText(template)) return fail("template must be text");
+  const encode = (text: string): number[] => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+    if (lost > 0) fail(`the tokenizer has no token for ${shown(firstLost)}`);
+    return tokens;
+  };
   const tokensOf = (words: string[]): number[] =>
     words.map((word) => {
-      const encoded = tokenizer.encode(word);
+      const encoded = encode(word);
       if (encoded.length !== 1) {
         fail(`an answer must be one token: ${JSON.stringify(word)} is ${encoded.length}`);
       }
       return encoded[0];
     });
-  const tokens = Array.from(tokenizer.encode(clean));
-  const other = Array.from(tokenizer.encode(corrupted));
+  const tokens = encode(clean);
+  const other = encode(corrupted);
   if (tokens.length !== other.length) {
     fail(`both prompts must have the same number of tokens: ${tokens.length} and ${other.length}`);
   }

@@ -11,20 +11,25 @@ import type { PromptPair, PromptSet } from "../prompts.ts";
 
 /** What a generator is given. */
 export interface TaskOptions {
+  /** The model's. */
   tokenizer: Tokenizer;
   /** Positions that the model has. */
   contextLength: number;
   /** How many pairs to make. */
   prompts: number;
+  /** Draws the prompts. */
   random: RandomStream;
 }
 
 /** Makes a task's prompts. */
 export interface Task {
+  /** As `--task` takes it. */
   name: string;
   /** One line for people: what the model has to do, and what the corruption changes. */
   purpose: string;
   /**
+   * Makes prompts, all of one number of tokens.
+   *
    * @throws {UserError} when the tokenizer does not have the tokens that the task needs
    */
   generate(options: TaskOptions): PromptSet;
@@ -34,8 +39,8 @@ export interface Task {
 export function singleTokens(tokenizer: Tokenizer, words: readonly string[]): Map<string, number> {
   const tokens = new Map<string, number>();
   for (const word of words) {
-    const encoded = tokenizer.encode(word);
-    if (encoded.length === 1) tokens.set(word, encoded[0]);
+    const { tokens: encoded, lost } = tokenizer.encodeKnown(word);
+    if (lost === 0 && encoded.length === 1) tokens.set(word, encoded[0]);
   }
   return tokens;
 }

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { AdapterError, DeviceError, Gpu } from "../../../kernels/core/gpu.ts";
+import { AdapterError } from "../../../kernels/core/adapters.ts";
+import { DeviceError } from "../../../kernels/core/device.ts";
+import { Gpu } from "../../../kernels/core/gpu.ts";
 import { elementwise } from "../../../kernels/core/elementwise.ts";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { linearGrid } from "../../../kernels/core/recorder.ts";

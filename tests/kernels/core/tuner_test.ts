@@ -1,8 +1,8 @@
 import { assertEquals } from "@std/assert";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { destroyTensor } from "../../../kernels/core/tensor.ts";
-import { type Contest, createTuner } from "../../../kernels/core/tuner.ts";
-import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { createTuner } from "../../../kernels/core/tuner.ts";
+import type { Contest, Gpu } from "../../../kernels/core/gpu.ts";
 import { prepareMatmul } from "../../../kernels/matmul/op.ts";
 import { gpuTest, runAndRead, upload } from "../../support/gpu.ts";
 import { LOOP } from "../../support/loop.ts";

@@ -1,13 +1,16 @@
-import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import {
+  activationAxes,
   closedEdges,
   type Interventions,
+  noActivation,
   prepareInterventions,
 } from "../../../pipeline/circuits/interventions.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
 import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import { prepareNetwork } from "../../../pipeline/network.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
@@ -193,14 +196,47 @@ gpuTest("a closed edge takes its weight away and leaves the others as they are",
   });
 });
 
+Deno.test("an unknown activation is told with the nearest, and with all there are in one line for all layers", () => {
+  const names = activationAxes({ layers: 48 });
+  const { message } = noActivation("blocks.7.atn.hook_z", names.keys());
+  assertStringIncludes(message, "none is named blocks.7.atn.hook_z (did you mean blocks.7.attn.hook_z?)");
+  const general = new Set([...names.keys()].map((name) => name.replace(/^blocks\.\d+/, "blocks.N")));
+  for (const name of general) {
+    assertStringIncludes(message, name === "blocks.N.hook_resid_post" ? "blocks.47.hook_resid_post" : name);
+  }
+  assertStringIncludes(message, "for N from 0 to 47");
+  assert(message.length < 700, `${message.length} characters`);
+  assertStringIncludes(
+    noActivation("blocks.1.attn.hook_q", ["blocks.0.attn.hook_q"]).message,
+    "mean blocks.0.attn",
+  );
+});
+
+gpuTest("activations stand in the order in which they are computed", async (gpu) => {
+  const network = await prepareNetwork(gpu, TINY, { batch: 1, context: 2, training: false });
+  const sides = randomModel(gpu, TINY);
+  const seen: string[] = [];
+  network.upload(new Uint32Array(2), new Uint32Array(2));
+  gpu.submit(
+    "forward",
+    (recorder) =>
+      network.forward(recorder, sides.parameters, "dense", { hook: (name) => void seen.push(name) }),
+  );
+  network.destroy();
+  const computed = [...activationAxes(TINY).keys()].filter((name) =>
+    !/hook_([kv]|pattern|gates)$/.test(name)
+  );
+  assertEquals(computed.map((name) => name.replace(/hook_q$/, "hook_qkv")), seen);
+});
+
 gpuTest("what an activation has not is refused", async (gpu) => {
-  await withModel(gpu, TINY, async (model) => {
+  await withModel(gpu, TINY, async (model, sides) => {
     const refused = (replace: Parameters<Interventions["run"]>[1], message: string) =>
       assertRejects(() => model.run(CLEAN, replace), RangeError, message);
     const one = (activation: string, part = {}) => ({
       replace: [{ activation, by: "zero" as const, ...part }],
     });
-    await refused(one("blocks.0.hook_nothing"), "hook_nothing");
+    await refused(one("blocks.0.hook_nothing"), "none is named blocks.0.hook_nothing");
     await refused(one("blocks.0.hook_resid_pre", { head: 0 }), "it has none: 0");
     await refused(one("blocks.0.attn.hook_z", { head: 2 }), "it has 2: 2");
     await refused(one("blocks.0.attn.hook_z", { keys: [0] }), "keys");
@@ -209,8 +245,14 @@ gpuTest("what an activation has not is refused", async (gpu) => {
     await refused(one("blocks.0.attn.hook_z", values), "3 values");
     await refused(one("blocks.0.attn.hook_z", { by: { meanOf: [] } }), "no prompts");
     await refused({ at: [6] }, "position 6");
-    await refused({ read: ["nothing"] }, "nothing");
+    await refused({ read: ["nothing"] }, "none is named nothing: there are blocks.N.hook_resid_pre, ");
     await assertRejects(() => model.run([CLEAN[0]]), RangeError, "holds 2: 1");
     await assertRejects(() => model.run([CLEAN[0], [1]]), RangeError, "6 tokens: 1");
+    await assertRejects(() => model.run([CLEAN[0], [0, 1, 2, 3, 4, V]]), RangeError, `below ${V}: ${V}`);
+    const long = () => prepareInterventions(gpu, sides, { batch: 1, positions: 9 });
+    await assertRejects(long, RangeError, "the model takes 1 to 8 tokens: 9");
+    const bytes = gpu.allocatedBytes;
+    await refused({ read: ["blocks.0.hook_resid_pre", "nothing"] }, "nothing");
+    assertEquals(gpu.allocatedBytes, bytes, "what was refused leaves nothing on the device");
   });
 });

@@ -17,6 +17,7 @@ const GPT2: Tokenizer = {
   endOfText: 50256,
   hash: "",
   encode: (text) => encode(text),
+  encodeKnown: (text) => ({ tokens: encode(text), lost: 0 }),
   decode: (tokens) => decode([...tokens]),
 };
 const DATA = new URL("../../../data/", import.meta.url).pathname;
@@ -110,6 +111,32 @@ Deno.test("a task whose words the tokenizer cuts is refused with what it needs a
   assertThrows(() => make("ioi", english), UserError, "first names must be one token each");
   assertThrows(() => make("addition", english), UserError, "12+34=64 must be 8 tokens");
   assertThrows(() => make("ioi", GPT2, 8), UserError, "of one length within 8 tokens: 0 made");
+});
+
+Deno.test("pairs and words with a character that the model has no token for are refused, naming line and character", async () => {
+  const addition = await loadTokenizer(DATA + "addition");
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/sums.jsonl`;
+  const pair = { clean: "12+34=", corrupted: "21+43=", answers: ["6"], wrong: ["1"] };
+  const read = async (line: object) => {
+    await Deno.writeTextFile(
+      path,
+      [{ ...pair, clean: "11+34=" }, line].map((l) => JSON.stringify(l)).join("\n"),
+    );
+    return await readPairs(path, { tokenizer: addition, contextLength: 8, prompts: 8 });
+  };
+  assertEquals((await read(pair)).pairs.length, 2);
+  for (
+    const odd of [{ clean: "12 + 34 =" }, { corrupted: "21+ 43=" }, { answers: [" 6"] }, { wrong: ["1 "] }]
+  ) {
+    await assertRejects(
+      () => read({ ...pair, ...odd }),
+      UserError,
+      'line 2, as the tokenizer has no token for " "',
+    );
+  }
+  assertThrows(() => make("greater-than", addition), UserError, "0 of 100 are");
+  assertThrows(() => make("ioi", addition), UserError, "0 of ");
 });
 
 Deno.test("a user's pairs are read, and what is wrong with a line is told", async () => {

@@ -1,0 +1,156 @@
+/**
+ * The adapters of a machine. WebGPU gives one adapter for one wish (fast, sparing, by software), and Deno reads from an
+ * environment variable on which backends; so what can be found is the fastest, the most sparing and the software adapter
+ * of each backend. Of several cards of one kind it gives the first in the driver's order, which the driver's own
+ * variables change: for Vulkan's loader `VK_DRIVER_FILES`, for Mesa's drivers `MESA_VK_DEVICE_SELECT`.
+ *
+ * @module
+ */
+
+/** No adapter could be had, or it lacks something we cannot do without. */
+export class AdapterError extends Error {
+  /** For telling it apart where classes do not reach. */
+  override name = "AdapterError";
+}
+
+/** Which adapter the numbers come from; its name goes into every run's config.json. */
+export interface AdapterDescription {
+  /** For people, for example `llvmpipe (LLVM 15.0.6, 256 bits)`. */
+  name: string;
+  /** As WebGPU says it; may be empty. */
+  vendor: string;
+  /** As WebGPU says it; may be empty. */
+  architecture: string;
+  /** True for a CPU driver such as llvmpipe. */
+  software: boolean;
+  /** What it is driven by, such as `Vulkan`; left out where that may not be asked. */
+  backend?: string;
+}
+
+/** An adapter with what is known of it. */
+export interface FoundAdapter {
+  /** WebGPU's own object. */
+  adapter: GPUAdapter;
+  /** What it is. */
+  description: AdapterDescription;
+}
+
+/** The variable that Deno reads at each request, and its values. */
+const BACKEND_VARIABLE = "DENO_WEBGPU_BACKEND";
+const BACKENDS: Readonly<Record<string, string>> = {
+  vulkan: "Vulkan",
+  metal: "Metal",
+  dx12: "DX12",
+  opengl: "OpenGL",
+};
+
+const WISHES: readonly GPURequestAdapterOptions[] = [
+  { powerPreference: "high-performance" },
+  { powerPreference: "low-power" },
+  { forceFallbackAdapter: true },
+];
+
+const NO_ADAPTER = "Cannot open a GPU as WebGPU requires: no adapter was found. " +
+  "Install your GPU's Vulkan driver, or the software driver (Debian: apt-get install mesa-vulkan-drivers libvulkan1).";
+
+/** An adapter as people are told of it: its name, and what it is driven by. */
+export function adapterLabel({ name, backend }: AdapterDescription): string {
+  return backend === undefined ? name : `${name} by ${backend}`;
+}
+
+/**
+ * Every adapter that can be asked for, the one that is the fastest by WebGPU's own choice first.
+ *
+ * @returns without backends, and of all backends together, where the environment may not be changed
+ */
+export async function findAdapters(): Promise<FoundAdapter[]> {
+  const first = await fastestAdapter();
+  if (!first) return [];
+  const found = new Map([[keyOf(first), first]]);
+  for (const wish of WISHES) {
+    for (const backend of backendsToAsk()) {
+      const one = await request(wish, backend);
+      if (one) found.set(keyOf(one), one);
+    }
+  }
+  return [...found.values()];
+}
+
+/** The fastest adapter by WebGPU's own choice; undefined where there is none. */
+export async function fastestAdapter(): Promise<FoundAdapter | undefined> {
+  const [wish] = WISHES;
+  const fastest = await request(wish, undefined);
+  if (!fastest) return undefined;
+  // What drives it is not told, but it is found again when only that is asked.
+  for (const backend of backendsToAsk()) {
+    const same = await request(wish, backend);
+    if (
+      same && keyOf({ ...same, description: { ...same.description, backend: undefined } }) === keyOf(fastest)
+    ) {
+      return { ...fastest, description: same.description };
+    }
+  }
+  return fastest;
+}
+
+/**
+ * The adapter that is wanted.
+ *
+ * @param found as {@link findAdapters} gives them
+ * @param wanted a number below 100: its place in `found`; else a part of the name or the backend, in any case, of which
+ * the first that has it is taken; left out: the first
+ * @throws {AdapterError} when there is none, or none such: with those that there are
+ */
+export function chooseAdapter(found: readonly FoundAdapter[], wanted?: string): FoundAdapter {
+  if (found.length === 0) throw new AdapterError(NO_ADAPTER);
+  if (wanted === undefined) return found[0];
+  const chosen = /^\d{1,2}$/.test(wanted)
+    ? found[Number(wanted)]
+    : found.find(({ description }) => adapterLabel(description).toLowerCase().includes(wanted.toLowerCase()));
+  if (chosen) return chosen;
+  const list = found.map(({ description }, n) => `${n}: ${adapterLabel(description)}`).join("; ");
+  throw new AdapterError(`Cannot open ${wanted} as a GPU as the adapters that WebGPU gives here are ${list}`);
+}
+
+/** The backends to be asked one by one: the user's, if one is named, or all; undefined, all at once, if none may be. */
+function backendsToAsk(): readonly (string | undefined)[] {
+  const variable = { name: "env", variable: BACKEND_VARIABLE } as const;
+  if (Deno.permissions.querySync(variable).state !== "granted") return [undefined];
+  const named = Deno.env.get(BACKEND_VARIABLE);
+  if (named === undefined) return Object.keys(BACKENDS);
+  return [named];
+}
+
+async function request(
+  wish: GPURequestAdapterOptions,
+  backend: string | undefined,
+): Promise<FoundAdapter | undefined> {
+  const adapter = await withBackend(backend, async () => await navigator.gpu?.requestAdapter(wish));
+  if (!adapter) return undefined;
+  const { description, vendor, architecture } = adapter.info;
+  const name = description || vendor || "unknown adapter";
+  const software = /llvmpipe|lavapipe|swiftshader|basic render/i.test(name);
+  const described: AdapterDescription = { name, vendor, architecture, software };
+  if (backend !== undefined) described.backend = BACKENDS[backend] ?? backend;
+  return { adapter, description: described };
+}
+
+async function withBackend<Result>(
+  backend: string | undefined,
+  body: () => Promise<Result>,
+): Promise<Result> {
+  if (backend === undefined) return await body();
+  const before = Deno.env.get(BACKEND_VARIABLE);
+  if (before === backend) return await body();
+  Deno.env.set(BACKEND_VARIABLE, backend);
+  try {
+    return await body();
+  } finally {
+    if (before === undefined) Deno.env.delete(BACKEND_VARIABLE);
+    else Deno.env.set(BACKEND_VARIABLE, before);
+  }
+}
+
+function keyOf({ adapter, description }: FoundAdapter): string {
+  return JSON.stringify([description.backend, description.name, description.vendor, adapter.info.device]);
+}

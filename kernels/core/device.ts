@@ -1,0 +1,167 @@
+/**
+ * The device: opened once, with every limit it needs asked for by name, and with every asynchronous failure turned
+ * into an exception that names the operation under way. It knows nothing of what is built on it: tensors, kernels,
+ * recorders; {@link Gpu} joins them.
+ *
+ * @module
+ */
+import {
+  type AdapterDescription,
+  AdapterError,
+  chooseAdapter,
+  fastestAdapter,
+  findAdapters,
+} from "./adapters.ts";
+import { BindGroups } from "./bind_groups.ts";
+
+/** The device failed: lost, out of memory, or an operation it refused. The message names the operation. */
+export class DeviceError extends Error {
+  /** For telling it apart where classes do not reach. */
+  override name = "DeviceError";
+}
+
+/** The device had not enough memory for an operation. */
+export class OutOfMemoryError extends DeviceError {
+  override name = "OutOfMemoryError";
+}
+
+const WANTED_LIMITS = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupSizeX",
+] as const;
+
+/** What a {@link Device} is made of. */
+export interface OpenedDevice {
+  /** WebGPU's own object. */
+  device: GPUDevice;
+  /** What it is a device of. */
+  adapter: AdapterDescription;
+  /** Largest number of bytes one storage binding may hold. */
+  maxBindingBytes: number;
+}
+
+/** How a device is opened. */
+export interface DeviceOptions {
+  /** Which adapter, as {@link chooseAdapter} takes it: a part of its name, or its number; left out: the fastest. */
+  adapter?: string;
+  /** Lowers the binding size below the adapter's own, to test slicing. */
+  maxBindingBytes?: number;
+}
+
+/**
+ * Opens an adapter.
+ *
+ * @throws {AdapterError} when there is no adapter, none such, or it refuses a device; the message says what to install,
+ * or which there are
+ */
+export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDevice> {
+  const fastest = options.adapter === undefined ? await fastestAdapter() : undefined;
+  const { adapter, description } = chooseAdapter(fastest ? [fastest] : await findAdapters(), options.adapter);
+  const requiredLimits: Record<string, number> = {};
+  for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
+  const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
+    ? ["timestamp-query"]
+    : [];
+  let device: GPUDevice;
+  try {
+    device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+  } catch (error) {
+    throw new AdapterError(
+      `Cannot open a device on ${description.name}: ${(error as Error).message}`,
+    );
+  }
+  const portable = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
+  const maxBindingBytes = Math.min(options.maxBindingBytes ?? portable, portable);
+  return { device, adapter: description, maxBindingBytes };
+}
+
+/** An open device with its limits, what is kept for it, and what went wrong on it. */
+export class Device {
+  /** WebGPU's own object. */
+  readonly device: GPUDevice;
+  /** What it is a device of. */
+  readonly adapter: AdapterDescription;
+  /** Largest number of bytes one storage binding may hold; larger tensors are bound in slices. */
+  readonly maxBindingBytes: number;
+  /** Pipelines by label and source; filled by `compile` in kernel.ts. */
+  readonly pipelines: Map<string, Promise<unknown>> = new Map();
+  /** What kernels were bound to; filled by {@link Kernel.bind}, without the groups of destroyed buffers. */
+  readonly bindGroups: BindGroups = new BindGroups();
+  /** Bytes of every tensor and uniform that was created and not destroyed. */
+  allocatedBytes = 0;
+  #failure: DeviceError | undefined;
+  #closed = false;
+
+  /** Use {@link Gpu.open}. */
+  protected constructor({ device, adapter, maxBindingBytes }: OpenedDevice) {
+    this.device = device;
+    this.adapter = adapter;
+    this.maxBindingBytes = maxBindingBytes;
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#fail("an operation", (event as GPUUncapturedErrorEvent).error);
+    });
+    device.lost.then((info) => {
+      const message = `device lost (${info.reason || "unknown"}): ${info.message}`;
+      if (!this.#closed) this.#fail("the run", { message });
+    });
+  }
+
+  #fail(operation: string, error: { message: string }): void {
+    const failed = `Cannot complete ${operation} on ${this.adapter.name}`;
+    this.#failure ??= error instanceof GPUOutOfMemoryError
+      ? new OutOfMemoryError(`${failed}: out of device memory`)
+      : new DeviceError(`${failed}: ${error.message.trim()}`);
+  }
+
+  /**
+   * Runs `work`, which may not wait, and keeps what the device says against it under the operation's name, for the next
+   * {@link Device.check} after a wait.
+   */
+  protected scoped<Result>(operation: string, work: () => Result): Result {
+    const filters = ["validation", "out-of-memory", "internal"] as const;
+    for (const filter of filters) this.device.pushErrorScope(filter);
+    try {
+      return work();
+    } finally {
+      for (const _ of filters) {
+        this.device.popErrorScope().then((error) => error && this.#fail(operation, error), () => {});
+      }
+    }
+  }
+
+  /** Throws what went wrong on the device since it was opened, if anything did. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+  }
+
+  /** Whether buffers of these sizes can be held at once beside what is there; they are given back. */
+  async canHold(sizes: readonly number[]): Promise<boolean> {
+    const buffers: GPUBuffer[] = [];
+    this.device.pushErrorScope("out-of-memory");
+    this.device.pushErrorScope("validation");
+    for (const size of sizes) {
+      buffers.push(
+        this.device.createBuffer({ size: Math.ceil(size / 16) * 16, usage: GPUBufferUsage.STORAGE }),
+      );
+    }
+    const errors = await Promise.all([this.device.popErrorScope(), this.device.popErrorScope()]);
+    for (const buffer of buffers) buffer.destroy();
+    return errors.every((error) => error === null);
+  }
+
+  /** Waits until everything submitted so far is done. */
+  async sync(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  /** Destroys the device and everything on it. */
+  close(): void {
+    this.#closed = true;
+    this.device.destroy();
+  }
+}

@@ -1,0 +1,289 @@
+/**
+ * A model of a folder, ready to be looked into: text in, logits and any activation out, and any activation replaced on
+ * the way.
+ *
+ * @module
+ */
+import { Gpu } from "../kernels/core/gpu.ts";
+import {
+  activationAxes,
+  type ActivationAxis,
+  type Interventions,
+  noActivation,
+  prepareInterventions,
+  type Replacement,
+} from "./circuits/interventions.ts";
+import { openWeights } from "./load_weights.ts";
+import { type ModelConfig, readModelConfig } from "./model_config.ts";
+import { hardGates, type Network, prepareNetwork } from "./network.ts";
+import { destroyParameters, loadParameters, type Parameters } from "./parameters.ts";
+import { assertSelfCheck } from "./self_check.ts";
+import { checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+
+/** A prompt: text, or its tokens. */
+export type Prompt = string | readonly number[];
+
+/** An array with its axes' sizes, the last axis the fastest. */
+export interface Activation {
+  /** All elements. */
+  values: Float32Array;
+  /** Sizes of the axes. */
+  shape: readonly number[];
+}
+
+/** What stands in for an activation, as {@link ReplacementValue}, with prompts as text or tokens. */
+export type Patch = Omit<Replacement, "by"> & {
+  /**
+   * - `"zero"`
+   * - `values`, in the activation's own shape, whatever part of it is replaced
+   * - `prompts`: the same activation of other prompts, one for each that is run
+   * - `meanOf`: its mean over any number of prompts, at each position
+   */
+  by: "zero" | { values: Float32Array } | { prompts: Prompt | readonly Prompt[] } | {
+    meanOf: readonly Prompt[];
+  };
+};
+
+/**
+ * Sees an activation, and may change it in place or give back another of the same length.
+ *
+ * @param values in the shape that {@link LoadedModel.hooks} gives the axes of
+ */
+export type Hook = (
+  values: Float32Array,
+  shape: readonly number[],
+) => Float32Array | void | Promise<Float32Array | void>;
+
+/** What a run reads and changes. */
+export interface RunOptions {
+  /** Names of {@link LoadedModel.hooks} to read, as they are after patches and hooks; `"all"` for every one. */
+  read?: readonly string[] | "all";
+  /** Replacements, in the order in which they are given where they meet. */
+  patch?: readonly Patch[];
+  /**
+   * Functions by the name of the activation that they see, patches done. Each costs a run of its own, as it is called
+   * with what the hooks before it, in the order of computation, have made of the activation.
+   */
+  hooks?: Readonly<Record<string, Hook>>;
+  /** Positions whose logits are wanted, `"all"` or a list; the last where left out. */
+  at?: readonly number[] | "all";
+}
+
+/** What a run gives. */
+export interface ModelRun {
+  /** Tokens of each prompt. */
+  tokens: number[][];
+  /** Logits (batch, position asked for, vocabulary). */
+  logits: Activation;
+  /** What was read, by name. */
+  activations: Map<string, Activation>;
+}
+
+/** How a model is loaded. */
+export interface LoadOptions {
+  /** A device that is open, which stays the caller's; left out, one is opened and checked, and closed with the model. */
+  gpu?: Gpu;
+  /** Which adapter is opened: a part of its name, or its number; the fastest where left out. */
+  adapter?: string;
+  /** tokenizer.json or its folder; the model's where left out. */
+  tokenizer?: string;
+  /** Ignores the gates of a sparse model. */
+  dense?: boolean;
+  /** Rows of {@link LoadedModel.network}; 1 where left out. */
+  batch?: number;
+  /** Positions of {@link LoadedModel.network}; all that the model has where left out. */
+  context?: number;
+}
+
+/** A model on the device with its tokenizer. What takes a `config` and `parameters`, takes it. */
+export interface LoadedModel extends Disposable {
+  /** Folder that it is from. */
+  readonly folder: string;
+  /** Its sizes; `gate` stands where it is sparse, and its gates are not ignored. */
+  readonly config: ModelConfig;
+  /** Text to tokens and back. */
+  readonly tokenizer: Tokenizer;
+  /** The device. */
+  readonly gpu: Gpu;
+  /** Weights by their Hugging Face names. */
+  readonly parameters: Parameters;
+  /** The network of `batch` rows of `context` positions, for what records work itself, such as `evaluate`. */
+  readonly network: Network;
+  /**
+   * The axes of everything that {@link LoadedModel.run} can read and replace, by TransformerLens's name, in the order of
+   * computation. Patterns are softmax weights before the gates, gates are 0 or 1: an edge's weight is their product.
+   */
+  readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
+  /**
+   * Runs one prompt, or several of the same number of tokens. No token is put before them: a model that was trained with
+   * one at the start of a text wants `[model.config.startOfText, ...tokens]`.
+   *
+   * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
+   * different lengths, and on a head, a position or a number of values that the activation has not
+   * @throws {UserError} on a character that the vocabulary has no token for
+   */
+  run(prompts: Prompt | readonly Prompt[], options?: RunOptions): Promise<ModelRun>;
+  /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
+  destroy(): void;
+}
+
+/** Shapes that stay compiled; a prompt of another number of tokens, rounded up, is another. */
+const MOST_SHAPES = 4;
+
+/**
+ * Loads a model folder: config.json, safetensors and tokenizer.json, dense or with a `sparse_attention` block.
+ *
+ * @example Attention, gates and logits of a sparse model, and one head patched from another prompt
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel } from "../mod.ts";
+ *
+ * using model = await loadModel("data/addition-sparse");
+ * const pattern = "blocks.0.attn.hook_pattern", gates = "blocks.0.attn.hook_gates";
+ * const { logits, activations } = await model.run("12+34=", { read: [pattern, gates] });
+ *
+ * const answer = logits.values.indexOf(Math.max(...logits.values));
+ * assert(model.tokenizer.decode([answer]) === "6");
+ * assert(activations.get(gates)!.shape.join() === "1,4,6,6"); // (batch, head, query, key)
+ *
+ * const patched = await model.run("12+34=", {
+ *   patch: [{ activation: "blocks.0.attn.hook_z", head: 1, by: { prompts: "50+21=" } }],
+ * });
+ * assert(patched.logits.values.length === model.config.vocabularySize);
+ * ```
+ *
+ * @example A function on an activation, as with TransformerLens's hooks
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel } from "../mod.ts";
+ *
+ * using model = await loadModel("data/addition");
+ * const { activations } = await model.run(["12+34=", "50+21="], {
+ *   hooks: { "blocks.0.mlp.hook_post": (values) => values.map((value) => Math.min(value, 1)) },
+ *   read: ["blocks.0.mlp.hook_post"],
+ * });
+ * assert(activations.get("blocks.0.mlp.hook_post")!.values.every((value) => value <= 1));
+ * ```
+ *
+ * @throws {UserError} naming file and fault where the folder is no model, its weights are damaged or its tokenizer is
+ * another model's
+ * @throws {AdapterError} when there is no adapter
+ */
+export async function loadModel(folder: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  const stored = await readModelConfig(folder);
+  const weights = await openWeights(folder, stored);
+  await weights.verify();
+  const tokenizer = await loadTokenizer(options.tokenizer ?? folder, stored);
+  checkTokenizer(tokenizer, stored, folder);
+  const config = options.dense ? { ...stored, gate: undefined } : stored;
+
+  const gpu = options.gpu ?? await Gpu.open({ adapter: options.adapter });
+  const closes = options.gpu === undefined;
+  let parameters: Parameters | undefined;
+  try {
+    if (closes) await assertSelfCheck(gpu);
+    parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
+    const { batch = 1, context = config.contextLength } = options;
+    const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+    network.configureGates(hardGates(config.gate?.bias, batch));
+    return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });
+  } catch (error) {
+    if (parameters) destroyParameters(gpu, parameters);
+    if (closes) gpu.close();
+    throw error;
+  }
+}
+
+function modelOf(
+  parts: Omit<LoadedModel, "hooks" | "run" | "destroy" | typeof Symbol.dispose> & { closes: boolean },
+): LoadedModel {
+  const { closes, ...model } = parts;
+  const { config, tokenizer, gpu, parameters, network } = model;
+  const hooks = activationAxes(config);
+  const compiled = new Map<string, Interventions>();
+  let turn: Promise<unknown> = Promise.resolve();
+  let destroyed = false;
+
+  const tokensOf = (prompt: Prompt): number[] =>
+    typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
+
+  /** The model compiled for prompts of this shape; the ones asked for last are kept. */
+  async function compiledFor(batch: number, positions: number): Promise<Interventions> {
+    const key = `${batch} x ${positions}`;
+    const found = compiled.get(key) ?? await prepareInterventions(gpu, model, { batch, positions });
+    compiled.delete(key);
+    compiled.set(key, found);
+    if (compiled.size > MOST_SHAPES) {
+      const [oldest, unused] = compiled.entries().next().value!;
+      unused.destroy();
+      compiled.delete(oldest);
+    }
+    return found;
+  }
+
+  async function runNow(prompts: readonly Prompt[], options: RunOptions): Promise<ModelRun> {
+    if (destroyed) throw new RangeError(`Cannot run ${model.folder} as it was destroyed`);
+    const { patch = [], hooks: functions = {} } = options;
+    const read = options.read === "all" ? [...hooks.keys()] : options.read ?? [];
+    for (const name of [...read, ...Object.keys(functions), ...patch.map(({ activation }) => activation)]) {
+      if (!hooks.has(name)) throw noActivation(name, hooks.keys());
+    }
+    const tokens = prompts.map(tokensOf);
+    if (tokens.length === 0 || tokens[0].length === 0) {
+      throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
+    }
+    const positions = tokens[0].length;
+    const at = options.at === "all"
+      ? tokens[0].map((_, position) => position)
+      : options.at ?? [positions - 1];
+    const runs = await compiledFor(tokens.length, positions);
+    const replace = patch.map(({ by, ...rest }): Replacement => {
+      if (by === "zero" || "values" in by) return { ...rest, by };
+      if ("meanOf" in by) return { ...rest, by: { meanOf: by.meanOf.map(tokensOf) } };
+      return { ...rest, by: { prompts: listOf(by.prompts).map(tokensOf) } };
+    });
+    for (const activation of hooks.keys()) {
+      if (!Object.hasOwn(functions, activation)) continue;
+      const { activations } = await runs.run(tokens, { replace, read: [activation], at: [] });
+      const values = activations.get(activation)!;
+      const changed = await functions[activation](values, runs.names.get(activation)!);
+      replace.push({ activation, by: { values: changed ?? values } });
+    }
+    const { logits, activations } = await runs.run(tokens, { replace, read, at });
+    return {
+      tokens,
+      logits: { values: logits, shape: [tokens.length, at.length, config.vocabularySize] },
+      activations: new Map(
+        [...activations].map(([name, values]) => [name, { values, shape: runs.names.get(name)! }]),
+      ),
+    };
+  }
+
+  function destroy(): void {
+    if (destroyed) return;
+    destroyed = true;
+    for (const runs of compiled.values()) runs.destroy();
+    network.destroy();
+    destroyParameters(gpu, parameters);
+    if (closes) gpu.close();
+  }
+
+  return {
+    ...model,
+    hooks,
+    run(prompts, options = {}) {
+      // What is compiled holds one run at a time.
+      const result = turn.then(() => runNow(listOf(prompts), options));
+      turn = result.catch(() => {});
+      return result;
+    },
+    destroy,
+    [Symbol.dispose]: destroy,
+  };
+}
+
+/** One prompt as a list of prompts. */
+function listOf(prompts: Prompt | readonly Prompt[]): readonly Prompt[] {
+  if (typeof prompts === "string") return [prompts];
+  return prompts.every((part) => typeof part === "number") ? [prompts as number[]] : prompts as Prompt[];
+}

@@ -1,0 +1,164 @@
+/**
+ * Sparse post-training as one call, as `deno task sparsify` does it.
+ *
+ * @module
+ */
+import { completeRun } from "./complete_run.ts";
+import { openRunModel, prepareRun } from "./prepare_run.ts";
+import { checkedSettings, resolveSettings, SPARSIFY, type SparsifySettings } from "./settings.ts";
+import { sparsify, type SparsifySummary } from "./sparsify.ts";
+import type { Reporter } from "./training_run.ts";
+
+/**
+ * How a model is made sparse. What is left out comes from the model folder's `sparsify.json`, else it is what
+ * `deno task sparsify --help` shows.
+ */
+export interface SparsifyOptions {
+  /** Files or folders of text for training; what the folder's sparsify.json names, where left out. */
+  data?: string[];
+  /** tokenizer.json or its folder; the model's where left out. */
+  tokenizer?: string;
+  /** Optimiser steps. */
+  steps?: number;
+  /** Rows of a micro-batch; `auto`: as many as fit. */
+  batch?: number | "auto";
+  /** Micro-batches to a step. */
+  accumulate?: number;
+  /** Tokens of a row. */
+  context?: number;
+  /** Keeps only the residual stream between forward and backward: less memory, a third more time, the same bits. */
+  recompute?: boolean;
+  /** Type in which products read weights and activations. */
+  dtype?: "f32" | "f16";
+  /** Peak learning rate. */
+  lr?: number;
+  /** Steps over which it rises. */
+  warmup?: number;
+  /** Share of the steps, at the end, over which it falls to 0. */
+  decay?: number;
+  /** AdamW's, never on queries, keys, biases and layer norms. */
+  weightDecay?: number;
+  /** Largest global gradient norm. */
+  clip?: number;
+  /** Keys the order of batches and the gates' noise. */
+  seed?: number;
+  /** b in gate logit = score + b. */
+  gateBias?: number;
+  /** Of the straight-through relaxation. */
+  temperature?: number;
+  /** Held-out loss to stay at, nats; `auto`: the dense model's plus `slack`. */
+  targetLoss?: number | "auto";
+  /** Nats above the dense loss, with `auto`. */
+  slack?: number;
+  /** Violation in nats at which the controller reacts fully. */
+  constraintScale?: number;
+  /** Steps between measurements of the constraint. */
+  constraintEvery?: number;
+  /** Moving average of the violation, 0 to 0.999. */
+  average?: number;
+  /** Multiplier λ at the start. */
+  lambdaStart?: number;
+  /** Its floor. */
+  lambdaMin?: number;
+  /** Its ceiling. */
+  lambdaMax?: number;
+  /** Its growth a step at a full violation, on a log scale. */
+  lambdaRate?: number;
+  /** What acts is λ times exp(gain times average violation). */
+  lambdaGain?: number;
+  /** Pull on saturated gates. */
+  saturationWeight?: number;
+  /** Gate logit beyond which it pulls. */
+  saturationBound?: number;
+  /** Weight of KL(dense || sparse) beside the loss. */
+  distill?: number;
+  /** Whether a dense control is fine-tuned with the same steps and data. */
+  control?: boolean;
+  /** Test tokens that the results come from, at most. */
+  evalTokens?: number;
+  /** Validation tokens of each evaluation, at most. */
+  validationTokens?: number;
+  /** Steps between evaluations. */
+  evalEvery?: number;
+  /** Steps between checkpoints. */
+  checkpointEvery?: number;
+  /** Checkpoints kept of each phase. */
+  keepCheckpoints?: number;
+  /** Gigabytes of device memory to stay within; `auto`: what can be had. */
+  memory?: number | "auto";
+  /** Which adapter: a part of its name, or its number; the fastest where left out. */
+  gpu?: string;
+  /** Whether variants of kernels are chosen by measuring them. */
+  autotune?: boolean;
+  /** Folder of runs; `runs` where left out. */
+  runs?: string;
+  /** The run's folder in it; named after the time where left out. */
+  name?: string;
+  /** Type of the saved weights. */
+  saveType?: "F32" | "F16" | "BF16";
+}
+
+/** A run that came to its end. */
+export interface SparsifiedModel {
+  /** The run's folder: `model` in it is the sparse model, `report.html` the report. */
+  folder: string;
+  /** Loss, open edges and live heads, dense and sparse; as in summary.json. */
+  summary: SparsifySummary;
+}
+
+const SILENT: Reporter = { message() {}, warning() {}, row() {} };
+
+/**
+ * Makes the attention of the model in a folder sparse, in a new run below `options.runs`.
+ *
+ * @example The toy that adds two numbers, for a few steps
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel, sparsify } from "../mod.ts";
+ *
+ * const runs = await Deno.makeTempDir();
+ * const { folder, summary } = (await sparsify("data/addition", {
+ *   runs,
+ *   steps: 4,
+ *   batch: 32,
+ *   control: false,
+ *   autotune: false,
+ *   evalTokens: 512,
+ *   validationTokens: 512,
+ * }))!;
+ * assert(summary.sparse.open_fraction <= 1 && summary.dense.ce < 0.001);
+ * using model = await loadModel(`${folder}/model`);
+ * assert(model.config.gate !== undefined);
+ * ```
+ *
+ * @param options.reporter is told what is done, and every step's metrics
+ * @param options.signal stops the run with a checkpoint, from which `deno task sparsify --resume NAME` goes on
+ * @returns undefined when it was stopped
+ * @throws {UserError} on a bad setting, model or data, when of the run nothing is left behind, and after repeated
+ * non-finite gradients
+ * @throws {AdapterError} when there is no adapter
+ * @throws {DeviceError} when the device fails
+ */
+export async function sparsifyModel(
+  model: string,
+  { reporter = SILENT, signal = new AbortController().signal, ...options }: SparsifyOptions & {
+    reporter?: Reporter;
+    signal?: AbortSignal;
+  } = {},
+): Promise<SparsifiedModel | undefined> {
+  // Whatever an option may be is what the command's setting may be.
+  const chosen: Partial<SparsifySettings> = options;
+  const named = Object.fromEntries(
+    Object.entries({ ...chosen, model }).filter(([, value]) => value !== undefined),
+  );
+  const given = checkedSettings(SPARSIFY, named, "the options");
+  const settings = await resolveSettings(SPARSIFY, { given, config: undefined });
+  const run = await prepareRun(
+    "sparsify",
+    settings,
+    await openRunModel(settings.model, settings.tokenizer),
+    reporter,
+  );
+  const summary = await completeRun(run, () => sparsify(settings, run, reporter, signal));
+  return summary && { folder: run.folder.path, summary };
+}

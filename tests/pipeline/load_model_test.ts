@@ -1,0 +1,232 @@
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { join } from "node:path";
+import { readAttention } from "../../pipeline/attention_pattern.ts";
+import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
+import { referenceRun } from "../../pipeline/circuits/reference.ts";
+import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
+import { UserError } from "../../pipeline/errors.ts";
+import { loadModel } from "../../pipeline/load_model.ts";
+import { openWeights } from "../../pipeline/load_weights.ts";
+import { readModelConfig } from "../../pipeline/model_config.ts";
+import { randomStream } from "../../pipeline/random.ts";
+import { assertClose } from "../support/compare.ts";
+import { gpuTest } from "../support/gpu.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+
+const DATA = new URL("../../data/", import.meta.url).pathname;
+const [DENSE, SPARSE] = [DATA + "addition", DATA + "addition-sparse"];
+const PROMPTS = ["12+34=", "50+21="];
+
+/** Logits of the last position in float64. */
+async function referenceLogits(folder: string, tokens: number[]): Promise<Float64Array> {
+  const config = await readModelConfig(folder);
+  const source = await openWeights(folder, config);
+  const weights = new Map<string, Float32Array>();
+  for (const { name } of source.parameters) weights.set(name, await source.read(name));
+  const { logits } = referenceRun({ ...config, gateBias: config.gate?.bias, weights }, tokens);
+  return Float64Array.from(logits.slice(-config.vocabularySize));
+}
+
+gpuTest(
+  "a folder is loaded in one call; text and tokens give the logits of float64, dense and sparse",
+  async (gpu) => {
+    for (const folder of [DENSE, SPARSE]) {
+      using model = await loadModel(folder, { gpu });
+      const { tokens, logits } = await model.run(PROMPTS);
+      assertEquals(tokens, PROMPTS.map((text) => model.tokenizer.encode(text)));
+      assertEquals(logits.shape, [2, 1, 13]);
+      const expected = [];
+      for (const prompt of tokens) expected.push(...await referenceLogits(folder, prompt));
+      // Measured: 2e-6 of logits to 20.
+      assertClose(logits.values, expected, { tolerance: 1e-5, name: folder });
+      assertEquals((await model.run(tokens)).logits, logits);
+      const one = await model.run(tokens[1], { at: "all" });
+      assertEquals(one.logits.shape, [1, 6, 13]);
+      assertClose(one.logits.values.slice(-13), logits.values.slice(13), { tolerance: 1e-5, name: "one" });
+    }
+  },
+);
+
+gpuTest("the gates of a sparse model are used, and are not where it is loaded as dense", async (gpu) => {
+  using sparse = await loadModel(SPARSE, { gpu });
+  using dense = await loadModel(SPARSE, { gpu, dense: true });
+  const gates = "blocks.0.attn.hook_gates";
+  const closed = (values: Float32Array) => values.filter((gate) => gate === 0).length;
+  const read = async (model: typeof sparse) =>
+    (await model.run(PROMPTS, { read: [gates] })).activations.get(gates)!;
+  // Of 2 prompts, 4 heads and 36 pairs, 15 each are not causal; what a dense model's gates are there is never used.
+  assert(closed((await read(sparse)).values) > closed((await read(dense)).values));
+  assertEquals(dense.config.gate, undefined);
+  assertNotEquals((await sparse.run(PROMPTS)).logits, (await dense.run(PROMPTS)).logits);
+});
+
+gpuTest(
+  "every name can be read, in the sizes of its axes, and an edge's weight is its pattern times its gate",
+  async (gpu) => {
+    using model = await loadModel(SPARSE, { gpu });
+    const { heads, width, mlpWidth, layers } = model.config;
+    const sizes = {
+      batch: 2,
+      position: 6,
+      head: heads,
+      query: 6,
+      key: 6,
+      width,
+      headSize: width / heads,
+      mlpWidth,
+    };
+    const { activations } = await model.run(PROMPTS, { read: "all" });
+    assertEquals([...activations.keys()].sort(), [...model.hooks.keys()].sort());
+    for (const [name, axes] of model.hooks) {
+      const { shape, values } = activations.get(name)!;
+      assertEquals(shape, axes.map((axis) => sizes[axis]), name);
+      assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1), name);
+    }
+    const tokens = model.tokenizer.encode(PROMPTS[0]);
+    const { layers: seen } = await readAttention(
+      gpu,
+      model.network,
+      model.parameters,
+      tokens,
+      model.config.gate!.bias,
+    );
+    for (let layer = 0; layer < layers; layer++) {
+      const [pattern, gates] = ["pattern", "gates"].map((name) =>
+        activations.get(`blocks.${layer}.attn.hook_${name}`)!.values.subarray(0, heads * 36)
+      );
+      // Measured: 2e-7.
+      assertClose(pattern.map((weight, n) => weight * gates[n]), seen[layer].weights, {
+        tolerance: 2e-6,
+        name: `layer ${layer}`,
+      });
+    }
+  },
+);
+
+gpuTest(
+  "a hook sees an activation with what the hooks before it did, in the order of computation, and changes it",
+  async (gpu) => {
+    using model = await loadModel(DENSE, { gpu });
+    const [early, late] = ["blocks.0.hook_attn_out", "blocks.0.mlp.hook_post"];
+    const seen: string[] = [];
+    let before: Float32Array | undefined;
+    const hooked = await model.run(PROMPTS, {
+      hooks: {
+        async [late](values, shape) {
+          seen.push(`${late} ${shape}`);
+          before = values.slice();
+          return await Promise.resolve(values.map((value) => 2 * value));
+        },
+        [early](values) {
+          seen.push(early);
+          values.fill(0);
+        },
+      },
+      read: [late],
+    });
+    assertEquals(seen, [early, `${late} 2,6,${model.config.mlpWidth}`]);
+    const patched = await model.run(PROMPTS, { patch: [{ activation: early, by: "zero" }], read: [late] });
+    assertEquals(before, patched.activations.get(late)!.values);
+    const doubled = before!.map((value) => 2 * value);
+    assertEquals(hooked.activations.get(late)!.values, doubled);
+    const both = await model.run(PROMPTS, {
+      patch: [{ activation: early, by: "zero" }, { activation: late, by: { values: doubled } }],
+    });
+    assertEquals(hooked.logits, both.logits);
+  },
+);
+
+gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const [clean, other] = PROMPTS;
+  const activation = "blocks.0.hook_resid_pre";
+  const by = { prompts: other };
+  const { logits } = await model.run(clean, { patch: [{ activation, by }] });
+  assertEquals(
+    logits,
+    (await model.run(other)).logits,
+    "what the first layer reads is all there is of a prompt",
+  );
+  const asTokens = { prompts: [model.tokenizer.encode(other)] };
+  assertEquals((await model.run(clean, { patch: [{ activation, by: asTokens }] })).logits, logits);
+  const mean = await model.run(clean, { patch: [{ activation, by: { meanOf: [other, other] } }] });
+  assertClose(mean.logits.values, logits.values, { tolerance: 1e-5, name: "mean of one" });
+  const head = await model.run(clean, {
+    patch: [{ activation: "blocks.0.attn.hook_z", head: 1, positions: [5], by }],
+  });
+  assertNotEquals(head.logits, logits);
+});
+
+gpuTest("a loaded model is what circuits are found in", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const { contextLength } = model.config;
+  const set = TASKS.addition.generate({ ...model, contextLength, prompts: 4, random: randomStream(1) });
+  const engine = await createCircuitEngine(model.gpu, model, { set });
+  const { correct } = await engine.baselines();
+  engine.destroy();
+  assertEquals([...correct], [1, 1, 1, 1]);
+});
+
+gpuTest("names, prompts and characters that there are not are refused, naming what there is", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const nearest =
+    "none is named blocks.0.atn.hook_z (did you mean blocks.0.attn.hook_z?): there are blocks.N.";
+  const activation = "blocks.0.atn.hook_z";
+  const refused = (prompts: string | string[], options: Parameters<typeof model.run>[1], message: string) =>
+    assertRejects(() => model.run(prompts, options), Error, message);
+  await refused("12", { read: [activation] }, nearest);
+  await refused("12", { patch: [{ activation, by: "zero" }] }, nearest);
+  await refused("12", { hooks: { [activation]: () => {} } }, nearest);
+  await refused("12", { hooks: { "blocks.0.attn.hook_z": () => new Float32Array(3) } }, "3 values");
+  await refused("1 2", {}, 'no token for " "');
+  await refused(["12", "123"], {}, "each has 2 tokens: 3");
+  await refused("123456789", {}, "takes 1 to 8 tokens: 9");
+  await refused("", {}, "at least one token");
+  await refused([], {}, "at least one token");
+  assertEquals((await model.run("12")).tokens, [[1, 2]], "and it goes on");
+});
+
+gpuTest(
+  "a model frees all that it holds on a device that it was given, whatever was run, and only once",
+  async (gpu) => {
+    const held = () => ({ bytes: gpu.allocatedBytes, bindGroups: gpu.bindGroups.size });
+    const before = held();
+    const model = await loadModel(DENSE, { gpu });
+    for (const text of ["1", "12", "123", "1234", "12345", "123456"]) await model.run(text, { read: "all" });
+    model.destroy();
+    assertEquals(held(), before);
+    model[Symbol.dispose]();
+    assertEquals(held(), before);
+    await assertRejects(() => model.run("1"), RangeError, "was destroyed");
+    await gpu.sync();
+  },
+);
+
+gpuTest("a device that was opened for a model is closed with it", async () => {
+  const model = await loadModel(DENSE);
+  assertEquals((await model.run("12+34=")).logits.shape, [1, 1, 13]);
+  model.destroy();
+  assertEquals((await model.gpu.device.lost).reason, "destroyed");
+});
+
+gpuTest(
+  "a folder that is no model is refused by what is wrong with it, and nothing is left on the device",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const bytes = gpu.allocatedBytes;
+    const refused = (options: object, message: string) =>
+      assertRejects(() => loadModel(folder.path, { gpu, ...options }), UserError, message);
+    await refused({}, "config.json");
+    for (const name of ["config.json", "model.safetensors"]) {
+      await Deno.copyFile(join(DENSE, name), join(folder.path, name));
+    }
+    await refused({}, "tokenizer.json");
+    await refused({ tokenizer: DATA + "english" }, "it is not the tokenizer that the model was trained with");
+    await Deno.truncate(join(folder.path, "model.safetensors"), 1000);
+    await refused({ tokenizer: DENSE }, "model.safetensors");
+    assertEquals(gpu.allocatedBytes, bytes);
+    const long = () => loadModel(DENSE, { gpu, context: 9 });
+    await assertRejects(long, RangeError, "positions end at 8");
+    assertEquals(gpu.allocatedBytes, bytes);
+  },
+);
