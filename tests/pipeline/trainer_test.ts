@@ -171,7 +171,7 @@ for (
   );
 }
 
-gpuTest("stored in half precision, a teacher has its own embedding", async (gpu) => {
+gpuTest("stored in half precision, a teacher has its own weights", async (gpu) => {
   await withTrainer(gpu, { gated: true, distill: true, half: true }, async (trainer) => {
     trainer.step(4, 0, MICRO_BATCHES);
     const { distillationTotals } = await lastRow(trainer);
