@@ -52,6 +52,7 @@ const SETTINGS = ["pipeline/training_run_test.ts", "/every setting|the step that
 const PHASE = ["pipeline/training_run_test.ts", "a phase ends with"] as const;
 const RUN = "pipeline/sparsify_test.ts";
 const PRETRAIN = "pipeline/pretrain_test.ts";
+const RESUMED = ["pipeline/training_run_test.ts", "stopped and resumed"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
@@ -276,6 +277,10 @@ export const MUTANTS: readonly Mutant[] = [
     "batches without the seed": ["batch, context, seed: settings.seed }", "batch, context, seed: 0 }"],
     "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
     "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
+    "weights do not decay": ["weightDecay: settings.weightDecay, clip", "weightDecay: 0, clip"],
+    "gradients are clipped to 1 whatever is set": ["clip: settings.clip }", "clip: 1 }"],
+    "AdamW's second moment is averaged ten times as long": ["beta2: 0.99,", "beta2: 0.999,"],
+    "the learning rate does not fall": ["decay: settings.decay,", "decay: 0,"],
     "a phase forgets its teacher": ["distill: options.distill,", ""],
     "a phase forgets its constraint": ["constraint: options.constraint,", ""],
   }),
@@ -341,6 +346,10 @@ export const MUTANTS: readonly Mutant[] = [
       "options.batchAt(step * accumulate + n)",
       "options.batchAt(step + n)",
     ],
+    "the learning rate is not the schedule's": [
+      "trainer.step(step, learningRate(schedule, step),",
+      "trainer.step(step, schedule.peak,",
+    ],
     "the λ that is shown as acting is the other": ["lossScale[0] / edgeScale[0]", "multiplier[0]"],
     "the constraint that is shown is its average": ["=== 1 ? multiplier[2]", "=== 1 ? multiplier[1]"],
     "expected edges are those that were used": [
@@ -381,6 +390,17 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/signatures.ts", "pipeline/signatures_test.ts", {
     "a plateau is named once a run": ["if (still) recent.length = 0;", ""],
+  }),
+
+  // What a resumed run goes on with.
+  ...plant("pipeline/training_run.ts", RESUMED, {
+    "λ begins anew where a run is resumed": ["    controller: trainer.controller,\n", ""],
+    "moments begin anew where a run is resumed": ["    second: trainer.secondMoments,\n", ""],
+    "a resumed run forgets what it had chosen": ["best = bestOf(latest);", ""],
+    "a resumed run begins with the first batches": [
+      "batches.at(position)",
+      "batches.at(position - accumulate * startStep)",
+    ],
   }),
 
   // EAP-IG.

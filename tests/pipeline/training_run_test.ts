@@ -1,12 +1,22 @@
 /** What every kind of training run shares: settings as the controller gets them, and the step that a phase ends with. */
 import { assertEquals, assertNotEquals } from "@std/assert";
 import type { Evaluation } from "../../pipeline/evaluate.ts";
+import { openMetrics, readMetrics } from "../../pipeline/metrics.ts";
+import { parameterShapes } from "../../pipeline/model_config.ts";
 import { prepareNetwork } from "../../pipeline/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { findResumePoint } from "../../pipeline/resume.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
 import { chooseStep, gateObjective, healthBounds, runTrainedPhase } from "../../pipeline/training_run.ts";
 import { gpuTest } from "../support/gpu.ts";
-import { prepareTestRun, RUN_CONFIG, RUN_SHAPE, SILENT } from "../support/prepared_run.ts";
+import {
+  checkpointWeights,
+  heldOut,
+  prepareTestRun,
+  RUN_CONFIG,
+  RUN_SHAPE,
+  SILENT,
+} from "../support/prepared_run.ts";
 import { randomWeights } from "../support/reference_training.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -120,3 +130,70 @@ for (
     run.folder.release();
   });
 }
+
+gpuTest(
+  "a phase that was stopped and resumed has the rows, the choice and the weights of one that was not",
+  async (gpu) => {
+    const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
+    const settings = {
+      ...(defaultsOf(SPARSIFY) as SparsifySettings),
+      ...RUN_SHAPE,
+      steps: 5,
+      accumulate: 2,
+      evalEvery: 1,
+      checkpointEvery: 100,
+    };
+    const probes = await heldOut("validation");
+    // The second step is chosen, which only the checkpoint of the third tells the process that resumes.
+    const open = [0.5, 0.2, 0.3, 0.4, 0.3];
+
+    /** Trains in a new run, stopped in the second step's evaluation and resumed, or not. */
+    async function train(stopped: boolean) {
+      await using folder = await temporaryFolder();
+      const weights = randomWeights(RUN_CONFIG, 1);
+      const parameters = createParameters(gpu, parameterShapes(RUN_CONFIG));
+      let run = await prepareTestRun(gpu, { runs: folder.path, weights });
+      const signals = [new AbortController(), new AbortController()];
+      let evaluated = 0;
+      let outcome: Awaited<ReturnType<typeof runTrainedPhase>>;
+      for (const { signal } of stopped ? signals : signals.slice(1)) {
+        await uploadParameters(gpu, parameters, run.weights.read);
+        outcome = await runTrainedPhase({
+          run,
+          settings,
+          phase: "sparse",
+          network,
+          parameters,
+          reporter: SILENT,
+          signal,
+          gates: gateObjective(settings),
+          constraint: { every: 1, probeAt: (n) => ({ batch: probes[n % 2], targetLoss: 2 }) },
+          targetAt: () => 2,
+          evaluate() {
+            if (evaluated === 1) signals[0].abort();
+            const script = { ce: 1, openFraction: open[evaluated++], openByHead: [], deadQueries: 0 };
+            return Promise.resolve(script as unknown as Evaluation);
+          },
+        });
+        if (outcome) break;
+        assertEquals(evaluated, 3);
+        run.metrics.close();
+        const resume = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
+        run = { ...run, resume, metrics: await openMetrics(run.folder.metrics, resume.last) };
+      }
+      const rows = (await readMetrics(run.folder.metrics)).map(({ seconds: _, ...row }) => row);
+      const found = new Map<string, Float32Array>();
+      for (const [name, tensor] of parameters) found.set(name, await gpu.read(tensor));
+      const last = await checkpointWeights(run, { phase: "sparse", step: settings.steps });
+      run.metrics.close();
+      run.folder.release();
+      return { outcome, evaluated, rows, found, last };
+    }
+
+    const [whole, parts] = [await train(false), await train(true)];
+    assertEquals(whole.outcome, { step: 2, feasible: true });
+    assertEquals(whole.rows.map(({ step }) => step), [1, 2, 3, 4, 5]);
+    assertEquals(parts, whole);
+    network.destroy();
+  },
+);
