@@ -150,7 +150,7 @@ export async function sparsify(
   if (teacher) destroyParameters(gpu, teacher);
   if (!outcome) return undefined;
 
-  // The test tokens are first looked at here, after the step has been chosen.
+  // What was trained first meets the test tokens here, after its step has been chosen.
   const sparse = await measure("deterministic", test);
   await saveModel(run.folder.model, {
     config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },

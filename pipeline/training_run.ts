@@ -145,6 +145,19 @@ export interface TrainedPhase {
   targetAt?(step: number): number;
 }
 
+/**
+ * Which step a phase would end with after another evaluation: of those at or below the target the one with the fewest
+ * open edges, the earlier of equals; undefined while there is none.
+ *
+ * @param best what was chosen before, which a target that was lowered meanwhile may rule out
+ * @param target τ, nats
+ */
+export function chooseStep(best: Best | undefined, evaluated: Best, target: number): Best | undefined {
+  const before = best && best.ce <= target ? best : undefined;
+  if (evaluated.ce > target) return before;
+  return before && before.openFraction <= evaluated.openFraction ? before : evaluated;
+}
+
 /** The evaluation batches of a split, held in memory. */
 export async function collect(
   tokens: TokenSource,
@@ -213,15 +226,15 @@ export async function runTrainedPhase(
       async onEvaluation(step, { ce, openFraction }) {
         const target = targetAt?.(step - 1);
         if (target === undefined) return;
-        // A target that was lowered meanwhile may rule out what was chosen before.
-        if (best && best.ce > target) best = undefined;
-        if (ce > target || (best && openFraction >= best.openFraction)) return;
-        await saveCheckpoint(
-          folder.checkpoints,
-          { run: run.id, step, phase: `${phase}-best`, state: {} },
-          readableParameters(gpu, parameters, "weight."),
-        );
-        best = { step, ce, openFraction };
+        const chosen = chooseStep(best, { step, ce, openFraction }, target);
+        if (chosen?.step === step) {
+          await saveCheckpoint(
+            folder.checkpoints,
+            { run: run.id, step, phase: `${phase}-best`, state: {} },
+            readableParameters(gpu, parameters, "weight."),
+          );
+        }
+        best = chosen;
       },
       checkpoint: {
         every: settings.checkpointEvery,

@@ -20,16 +20,15 @@ const CONFIG: ModelConfig = {
 const TOKENS = [3, 14, 15, 9, 26, 5];
 const HEAD_SIZE = 8;
 
-/** A random network with weights large enough that gates at bias 0 are open here and closed there. */
-async function randomNetwork(gpu: Gpu) {
-  const network = await prepareNetwork(gpu, CONFIG, {
-    batch: 1,
-    context: 16,
-    training: false,
-    keep: true,
-    logitsBytes: 1,
-  });
-  const shapes = parameterShapes(CONFIG);
+/**
+ * A random network with weights large enough that gates at bias 0 are open here and closed there. Its logits are held in
+ * blocks of 64 positions.
+ */
+async function randomNetwork(gpu: Gpu, context = 16) {
+  const config = { ...CONFIG, contextLength: context };
+  const shape = { batch: 1, context, training: false, keep: true, logitsBytes: 1 };
+  const network = await prepareNetwork(gpu, config, shape);
+  const shapes = parameterShapes(config);
   const parameters = createParameters(gpu, shapes);
   await uploadParameters(gpu, parameters, (name) => {
     const index = shapes.findIndex((shape) => shape.name === name);
@@ -83,24 +82,32 @@ for (const gateBias of [undefined, 0, -0.5]) {
   );
 }
 
-gpuTest("the next token's log-probabilities are those of the prompt's last position", async (gpu) => {
-  const { network, parameters } = await randomNetwork(gpu);
-  const { next } = await readAttention(gpu, network, parameters, TOKENS);
-  const total = next.reduce((sum, logProbability) => sum + Math.exp(logProbability), 0);
-  assertClose([total], [1], { tolerance: 1e-6, name: "sum of probabilities" });
-  // The loss kernel says the same of a target at that position.
-  const inputs = new Uint32Array(16);
-  inputs.set(TOKENS);
-  const targets = new Uint32Array(16).fill(0xffffffff);
-  targets[TOKENS.length - 1] = 7;
-  network.upload(inputs, targets);
-  gpu.submit("loss", (recorder) => {
-    network.forward(recorder, parameters, "dense");
-    network.head(recorder, parameters);
-  });
-  const rows = await gpu.read(network.lossRows);
-  assertClose([-next[7]], [rows[4 * (TOKENS.length - 1)]], { tolerance: 1e-6, name: "cross-entropy" });
-});
+for (const [where, length, blocks] of [["the first", 6, 1], ["the last", 68, 2]] as const) {
+  gpuTest(
+    `the next token's log-probabilities are those of the prompt's last position, in ${where} block`,
+    async (gpu) => {
+      const context = 64 * blocks - 48;
+      const { network, parameters } = await randomNetwork(gpu, context);
+      assertEquals(network.blocks.length, blocks);
+      const tokens = Array.from({ length }, (_, n) => (7 * n + 3) % CONFIG.vocabularySize);
+      const { next } = await readAttention(gpu, network, parameters, tokens);
+      const total = next.reduce((sum, logProbability) => sum + Math.exp(logProbability), 0);
+      assertClose([total], [1], { tolerance: 1e-6, name: "sum of probabilities" });
+      // The loss kernel says the same of a target at that position.
+      const inputs = new Uint32Array(context);
+      inputs.set(tokens);
+      const targets = new Uint32Array(context).fill(0xffffffff);
+      targets[length - 1] = 7;
+      network.upload(inputs, targets);
+      gpu.submit("loss", (recorder) => {
+        network.forward(recorder, parameters, "dense");
+        network.head(recorder, parameters);
+      });
+      const rows = await gpu.read(network.lossRows);
+      assertClose([-next[7]], [rows[4 * (length - 1)]], { tolerance: 1e-6, name: "cross-entropy" });
+    },
+  );
+}
 
 gpuTest("no token, and more tokens than positions, are refused", async (gpu) => {
   const { network, parameters } = await randomNetwork(gpu);

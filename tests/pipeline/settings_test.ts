@@ -8,8 +8,10 @@ import {
   PRETRAIN,
   resolveSettings,
   resumedSettings,
+  type SettingsTable,
   SPARSIFY,
   type SparsifySettings,
+  TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -121,10 +123,22 @@ Deno.test("a resumed run keeps its settings but for the few that do not change i
 });
 
 Deno.test("help names every flag with its default", () => {
-  const help = helpText("pretrain", "Trains.", PRETRAIN, { runs: true });
-  for (const flag of ["--weight-decay N", "--[no-]", "--sparse", "--resume NAME", "(0.002)"]) {
-    if (flag !== "--[no-]") assertStringIncludes(help, flag);
+  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER] as SettingsTable[]) {
+    const lines = helpText("command", "", table, { runs: true }).split("\n");
+    for (const [name, setting] of Object.entries(table)) {
+      const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      const line = lines.find((line) => new RegExp(`^  --(\\[no-\\])?${flag}(?![a-z-])`).test(line));
+      assert(line !== undefined, `--${flag} is not named`);
+      assertStringIncludes(line, setting.help);
+      const isOn = setting.kind === "flag" && setting.value;
+      assertEquals(line.includes("[no-]"), isOn, line);
+      if (setting.kind.startsWith("number")) assert(line.endsWith(` (${setting.value})`), line);
+    }
   }
-  assertStringIncludes(helpText("sparsify", "", SPARSIFY, { runs: true }), "--[no-]control");
+  const help = helpText("pretrain", "Trains.", PRETRAIN, { runs: true });
+  for (const flag of ["--weight-decay N", "--sparse", "--resume NAME", "(0.002)"]) {
+    assertStringIncludes(help, flag);
+  }
+  assert(!helpText("evaluate", "", EVALUATE, { runs: false }).includes("--resume"));
   assert(help.split("\n").every((line) => line.length < 120));
 });

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assertEquals } from "@std/assert";
 import { createHealthWatch, type HealthSample, signaturesOf } from "../../pipeline/signatures.ts";
 import { metricRow } from "../support/metric_row.ts";
 
@@ -37,8 +37,7 @@ Deno.test("wind-up is λ at its ceiling, or at its floor while CE is too high, f
 Deno.test("a plateau above the goal is named once a window; one below the goal is none", () => {
   const still = (expectedOpen: number) =>
     Array.from({ length: 250 }, () => ({ expectedOpen, violation: -0.1, lambda: 1 }));
-  assertEquals(course(still(0.2)), ["plateau 101", "plateau 202"].slice(0, course(still(0.2)).length));
-  assert(course(still(0.2)).length >= 1);
+  assertEquals(course(still(0.2)), ["plateau 101", "plateau 202"]);
   assertEquals(course(still(0.005)), []);
 });
 

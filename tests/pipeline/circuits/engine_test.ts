@@ -195,6 +195,63 @@ gpuTest("of the gated model's edges some are open and some are closed", async (g
   assert(share > 0.2 && share < 0.8, `share of open edges: ${share}`);
 });
 
+/**
+ * EAP-IG in float64, [edge]: on the way from the ablated embedding to the clean one, at the end of each of `steps` parts
+ * of equal length, the slope of the metric along what the edge's source writes for the clean prompt less what it writes
+ * under the ablation; the mean of these.
+ */
+function integratedGradients(
+  model: ReferenceModel,
+  { metric, pairs: [{ clean, places }] }: PromptSet,
+  ablated: readonly Float64Array[],
+  steps: number,
+): number[] {
+  const written = referenceRun(model, clean).outputs;
+  const scores = new Array<number>(GRAPH.edges).fill(0);
+  for (let step = 1; step <= steps; step++) {
+    const share = step / steps;
+    const embedding = written[0].map((value, n) => share * value + (1 - share) * ablated[0][n]);
+    const replaced = new Map([[0, embedding]]);
+    const patch = { ablated, kept: () => 1, replaced };
+    const here = referenceRun(model, clean, patch).outputs;
+    // An edge of which 1 + h is kept then carries its source's output here and h times the direction.
+    const directed = here.map((output, source) =>
+      output.map((value, n) => value - (written[source][n] - ablated[source][n]))
+    );
+    const h = 1e-4;
+    GRAPH.inputs.forEach(({ sources, firstEdge }, input) => {
+      for (let source = 0; source < sources; source++) {
+        const [above, below] = [1 + h, 1 - h].map((share) =>
+          referenceMetric(model, metric, clean, places, {
+            ablated: directed,
+            kept: (i, s) => i === input && s === source ? share : 1,
+            replaced,
+          })
+        );
+        scores[firstEdge + source] += (above - below) / (2 * h) / steps;
+      }
+    });
+  }
+  return scores;
+}
+
+for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
+  for (const [steps, ablation] of [[2, "resample"], [3, "resample"], [3, "mean"]] as const) {
+    gpuTest(`${name}, ${ablation}: EAP-IG in ${steps} steps is float64's for every edge`, async (gpu) => {
+      const set = randomSet(TINY, { pairs: 2, positions: 5, seed: 6 });
+      await withEngine(gpu, config, { set, ablation }, async (engine, reference) => {
+        const scores = await engine.attribute({ name: "eap-ig", steps });
+        const ablated = ablatedOutputs(reference, set, ablation);
+        set.pairs.forEach((pair, n) => {
+          const expected = integratedGradients(reference, { ...set, pairs: [pair] }, ablated[n], steps);
+          // Measured: 7e-7.
+          assertClose(scores[n], expected, { tolerance: 1e-5, name: `scores of pair ${n}` });
+        });
+      });
+    });
+  }
+}
+
 gpuTest("EAP-IG's scores of the embedding's edges sum to the whole effect as steps grow", async (gpu) => {
   await withEngine(gpu, TINY, { set: SET }, async (engine) => {
     const { clean, corrupted } = await engine.baselines();

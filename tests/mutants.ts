@@ -1,0 +1,598 @@
+/**
+ * `deno task mutants [part of a name…]`: faults that a test must notice. Each is planted by itself in a copy of the
+ * tree, and the test that is named beside it must then fail by an assertion. Prints one line a fault, and leaves with 1
+ * when any survives or could not be tried. The whole takes a quarter of an hour on two slow cores.
+ *
+ * The list is mostly of joints: what one part hands to the next. A fault that a test was not seen to notice belongs here
+ * with the test that now does.
+ *
+ * @module
+ */
+import { dirname, join } from "node:path";
+import { temporaryFolder } from "./support/temporary_folder.ts";
+
+/** One fault and the test that must fail with it. */
+export interface Mutant {
+  name: string;
+  /** Where it is planted, from the root. */
+  file: string;
+  /** What stands there, exactly once. */
+  find: string;
+  replace: string;
+  /** File of tests, from the root. */
+  test: string;
+  /** As `deno test --filter`; left out: all tests of the file. */
+  filter?: string;
+}
+
+/** Faults of one file that one test must notice, by name: what stands there, and what is planted. */
+function plant(
+  file: string,
+  test: string | readonly [file: string, filter: string],
+  faults: Record<string, readonly [find: string, replace: string]>,
+): Mutant[] {
+  const [path, filter] = typeof test === "string" ? [test] : test;
+  return Object.entries(faults).map(([name, [find, replace]]) => ({
+    name,
+    file,
+    find,
+    replace,
+    test: `tests/${path}`,
+    filter,
+  }));
+}
+
+const A_STEP = ["pipeline/trainer_test.ts", "a step of two micro-batches"] as const;
+const HALF = ["pipeline/trainer_test.ts", "stored in half precision"] as const;
+const LAMBDA = ["pipeline/trainer_test.ts", "λ follows the constraint"] as const;
+const TEN_STEPS = ["pipeline/network_test.ts", "gated: ten steps"] as const;
+const CUT = ["pipeline/network_test.ts", "must be cut"] as const;
+const EVALUATION = "pipeline/evaluate_test.ts";
+const SETTINGS = ["pipeline/training_run_test.ts", "/every setting|the step that is chosen/"] as const;
+const PHASE = ["pipeline/training_run_test.ts", "a phase ends with"] as const;
+const RUN = "pipeline/sparsify_test.ts";
+const PRETRAIN = "pipeline/pretrain_test.ts";
+const RESUMED = ["pipeline/training_run_test.ts", "stopped and resumed"] as const;
+const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
+const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
+const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
+
+/** Every fault. */
+export const MUTANTS: readonly Mutant[] = [
+  // The teacher.
+  ...plant("pipeline/trainer.ts", A_STEP, {
+    "the teacher is the student": ['recorder, distill.teacher, "dense"', 'recorder, parameters, "dense"'],
+    "the teacher runs with the student's gates": ['distill.teacher, "dense",', "distill.teacher, mode,"],
+    "the teacher's edges are counted": ['"dense", { countEdges: false }', '"dense"'],
+    "the head's teacher is the student": ["teacher: distill?.teacher,", "teacher: distill && parameters,"],
+    "KL without its weight": ["distill: distill?.weight }", "distill: distill && 1 }"],
+  }),
+  ...plant("pipeline/network.ts", A_STEP, {
+    "the teacher's logits come from the student's embedding": [
+      "recordLogits(recorder, teacherParameters, block, true)",
+      "recordLogits(recorder, parameters, block, true)",
+    ],
+    "the teacher's logits come from the student's final layer norm": [
+      "ofTeacher ? [teacher!.norm, teacher!.logits]",
+      "ofTeacher ? [normFinal, teacher!.logits]",
+    ],
+    "KL is summed": ["weight: weight * distillWeight", "weight: distillWeight"],
+    "KL has no gradient": ["extra = tensors.teacher;", ""],
+    "KL's sums are the loss's": [
+      "crossEntropy.total(recorder, { rows: teacher!.rows, totals: distillationTotals })",
+      "crossEntropy.total(recorder, { rows: lossRows, totals: distillationTotals })",
+    ],
+  }),
+  ...plant("pipeline/network.ts", HALF, {
+    "in half precision the teacher's weights are not rounded anew": [
+      "for (const { name, tensor, slices } of rounded) {",
+      'for (const { name, tensor, slices } of mode === "dense" ? [] : rounded) {',
+    ],
+  }),
+
+  // Micro-batches and noise.
+  ...plant("pipeline/trainer.ts", A_STEP, {
+    "micro-batches have the same noise": ["configureGates(step, index * batch)", "configureGates(step, 0)"],
+    "noise counts rows and not heads": ["firstRow: firstRow * heads", "firstRow: firstRow"],
+    "steps have the same noise": ["      step,\n      firstRow:", "      step: 0,\n      firstRow:"],
+    "noise without the seed": ["      seed,\n      step,", "      seed: 0,\n      step,"],
+    "edges are averaged over one micro-batch": ["batchRows: batch * accumulate", "batchRows: batch"],
+    "the loss is averaged over one micro-batch": ["weight: 1 / counted,", "weight: accumulate / counted,"],
+    "the loss is averaged over targets that do not count": [
+      "if (target !== IGNORED_TARGET) counted++",
+      "if (target >= 0) counted++",
+    ],
+    "every micro-batch clears the gradients": ["if (index === 0) {", "if (index >= 0) {"],
+    "gradients of the step before are kept": [
+      "for (const gradient of gradients.values()) recorder.clear(gradient);",
+      "",
+    ],
+    "sums of the step before are kept": [
+      "[network.totals, network.distillationTotals, network.headSums]",
+      "[network.distillationTotals, network.headSums]",
+    ],
+    "gates are trained without noise": ['gates ? "sampled" : "dense"', 'gates ? "deterministic" : "dense"'],
+    "gates without their bias": ["bias: gates?.bias ?? 0", "bias: 0"],
+    "gates without their temperature": ["temperature: gates?.temperature ?? 1", "temperature: 1"],
+    "gates without the pull on saturated ones": ["gates?.saturationWeight ?? 0", "0"],
+    "the pull on saturated gates without its bound": ["gates?.saturationBound ?? 0", "0"],
+  }),
+  ...plant("pipeline/network.ts", A_STEP, {
+    "edges are averaged over T² pairs": [
+      "const pairs = context * (context + 1) / 2;",
+      "const pairs = context ** 2;",
+    ],
+    "edges are averaged over one layer": [
+      "(layers * heads * batchRows * pairs)",
+      "(heads * batchRows * pairs)",
+    ],
+  }),
+
+  // λ.
+  ...plant("pipeline/trainer.ts", LAMBDA, {
+    "the constraint is measured with noise": ['"deterministic", { countEdges', '"sampled", { countEdges'],
+    "the constraint is measured without gates": ['"deterministic", { countEdges', '"dense", { countEdges'],
+    "the constraint is measured against nothing": [
+      "...gates.geco, targetLoss }",
+      "...gates.geco, targetLoss: 0 }",
+    ],
+    "the constraint is measured with the sums of the step before": [
+      "        recorder.clear(network.totals);\n",
+      "",
+    ],
+    "λ does not move": ["if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
+    "λ at the start does not act": ["[gates ? lambda / (1 + lambda) : 1]", "[gates ? 0.5 : 1]"],
+    "λ at the start is not that of the settings": ["gates?.lambdaStart ?? 0", "gates ? 1 : 0"],
+  }),
+  ...plant("kernels/geco/update.wgsl", LAMBDA, {
+    "λ passes its ceiling": [
+      "clamp(state[0] * exp(controller.rate * average), controller.lowest, controller.highest)",
+      "max(state[0] * exp(controller.rate * average), controller.lowest)",
+    ],
+    "λ passes its floor": [
+      "clamp(state[0] * exp(controller.rate * average), controller.lowest, controller.highest)",
+      "min(state[0] * exp(controller.rate * average), controller.highest)",
+    ],
+    "what acts passes its bounds": [
+      "clamp(lambda * exp(controller.gain * average), controller.lowest, controller.highest)",
+      "lambda * exp(controller.gain * average)",
+    ],
+  }),
+  ...plant("pipeline/training_run.ts", SETTINGS, {
+    "λ's floor is not that of the settings": ["lowest: settings.lambdaMin", "lowest: 0"],
+    "λ's ceiling is not that of the settings": ["highest: settings.lambdaMax", "highest: Infinity"],
+    "λ's rate is its gain": ["rate: settings.lambdaRate", "rate: settings.lambdaGain"],
+    "the constraint's scale is not that of the settings": ["scale: settings.constraintScale", "scale: 1"],
+    "the signatures do not know λ's floor": ["gates?.geco.lowest ?? 0", "0"],
+  }),
+
+  // The weights after a step.
+  ...plant("pipeline/trainer.ts", TEN_STEPS, {
+    "keys decay": ["? 2 * shape[1] / 3 :", "? shape[1] / 3 :"],
+    "vectors decay": ["if (shape.length < 2) return Infinity;", ""],
+    "the optimiser's steps are counted from 0": [
+      "learningRate, step: step + 1 }",
+      "learningRate, step: step || 1 }",
+    ],
+  }),
+
+  // A vocabulary and logits in pieces.
+  ...plant("pipeline/network.ts", CUT, {
+    "the gradient of the final layer norm is that of the last slice": [
+      "accumulate: index > 0,",
+      "accumulate: false,",
+    ],
+    "every slice writes the first columns of the logits": ["cColumn: slice.start,", "cColumn: 0,"],
+    "a slice's logits come from the first rows of the embedding": [
+      "b: rowsOf(embeddingTensor, start, tokens),\n        c: into,",
+      "b: rowsOf(embeddingTensor, 0, tokens),\n        c: into,",
+    ],
+    "a block's loss goes to the first rows": [
+      "ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count)",
+      "ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, 0, count)",
+    ],
+    "a block's gradient of the embedding comes from the first rows": [
+      "b: rowsOf(normFinal, first, count)",
+      "b: rowsOf(normFinal, 0, count)",
+    ],
+    "a slice's gradient goes to the first rows of the embedding": [
+      "c: rowsOf(dembedding, start, tokens)",
+      "c: rowsOf(dembedding, 0, tokens)",
+    ],
+    "a block's gradient goes to the first rows": [
+      "rowsOf(scratch!.dnorm, first, count)",
+      "rowsOf(scratch!.dnorm, 0, count)",
+    ],
+  }),
+
+  // Evaluations.
+  ...plant("pipeline/evaluate.ts", EVALUATION, {
+    "an evaluation samples its gates": [
+      "network.forward(recorder, parameters, mode)",
+      'network.forward(recorder, parameters, mode === "dense" ? mode : "sampled")',
+    ],
+    "an evaluation runs without gates": [
+      "network.forward(recorder, parameters, mode)",
+      'network.forward(recorder, parameters, "dense")',
+    ],
+    "an evaluation's gates have no bias": ["bias: gateBias,", "bias: 0,"],
+    "edges of padding are counted": ["network.configureRows(count)", "network.configureRows(batch)"],
+    "queries of padding are counted": ["rows += count;", "rows += batch;"],
+    "rows of padding are exact": ["r < rowCounts[row.step]", "r < batch"],
+    "edges of the batch before are counted again": ["recorder.clear(headSums);", ""],
+    "losses of the batch before are counted again": ["recorder.clear(totals);", ""],
+    "the loss is the mean of batches": [
+      "const ce = loss / tokens;",
+      "const ce = batchCe.reduce((a, b) => a + b, 0) / batchCe.length;",
+    ],
+    "open edges are expected ones": ['HEAD_SUMS.indexOf("open")', 'HEAD_SUMS.indexOf("openProbability")'],
+    "open edges over T² pairs": ["rows * context * (context + 1) / 2", "rows * context * context"],
+    "open edges of all layers over one": [
+      "sum(open) / (layers * heads * pairs)",
+      "sum(open) / (heads * pairs)",
+    ],
+    "edges per query from the share of T² pairs": [
+      "sum(open) / (layers * heads * queries)",
+      "context * sum(open) / (layers * heads * pairs)",
+    ],
+    "dead queries over pairs": [
+      "sum(dead) / (layers * heads * queries)",
+      "sum(dead) / (layers * heads * pairs)",
+    ],
+    "open edges by head over queries": ["(edges) => edges / pairs", "(edges) => edges / queries"],
+    "heads that are live by pairs": ["countLiveHeads(open, queries)", "countLiveHeads(open, 100 * pairs)"],
+    "accuracy over positions that do not count": ["correct / tokens", "correct / queries"],
+  }),
+
+  // The step that is chosen.
+  ...plant("pipeline/training_run.ts", SETTINGS, {
+    "a step at its target is not within it": ["evaluated.ce > target", "evaluated.ce >= target"],
+    "a step above its target is chosen": ["if (evaluated.ce > target) return before;", ""],
+    "of equals the later is chosen": [
+      "before.openFraction <= evaluated.openFraction",
+      "before.openFraction < evaluated.openFraction",
+    ],
+    "the lowest loss is chosen": [
+      "before.openFraction <= evaluated.openFraction",
+      "before.ce <= evaluated.ce",
+    ],
+    "a target that was lowered rules nothing out": ["best && best.ce <= target ? best : undefined", "best"],
+  }),
+  ...plant("pipeline/training_run.ts", PHASE, {
+    "the chosen weights are not taken": [
+      "gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));",
+      "",
+    ],
+    "the first step within the target stays": ["best = chosen;", "best ??= chosen;"],
+    "a step is held to the next one's target": ["targetAt?.(step - 1)", "targetAt?.(step)"],
+    "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
+  }),
+
+  // What each phase is made of.
+  ...plant("pipeline/training_run.ts", RUN, {
+    "training reads the validation split": [
+      "tokens: run.tokens.train, batch",
+      "tokens: run.tokens.validation, batch",
+    ],
+    "batches without the seed": ["batch, context, seed: settings.seed }", "batch, context, seed: 0 }"],
+    "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
+    "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
+    "weights do not decay": ["weightDecay: settings.weightDecay, clip", "weightDecay: 0, clip"],
+    "gradients are clipped to 1 whatever is set": ["clip: settings.clip }", "clip: 1 }"],
+    "AdamW's second moment is averaged ten times as long": ["beta2: 0.99,", "beta2: 0.999,"],
+    "the learning rate does not fall": ["decay: settings.decay,", "decay: 0,"],
+    "a phase forgets its teacher": ["distill: options.distill,", ""],
+    "a phase forgets its constraint": ["constraint: options.constraint,", ""],
+  }),
+  ...plant("pipeline/sparsify.ts", RUN, {
+    "validation tokens are those of training": ["collect(tokens.validation,", "collect(tokens.train,"],
+    "test tokens are those of validation": ["collect(tokens.test,", "collect(tokens.validation,"],
+    "the step is chosen on test": [
+      'evaluate: () => measure("deterministic", validation)',
+      'evaluate: () => measure("deterministic", test)',
+    ],
+    "evaluations of the sparse phase are without gates": [
+      'evaluate: () => measure("deterministic", validation)',
+      'evaluate: () => measure("dense", validation)',
+    ],
+    "the constraint is held against the mean of batches": [
+      "denseValidation.batchCe[index] + offset",
+      "denseValidation.ce + offset",
+    ],
+    "the constraint is held against another batch": [
+      "denseValidation.batchCe[index] + offset",
+      "denseValidation.batchCe[(index + 1) % validation.length] + offset",
+    ],
+    "the constraint is measured on one batch alone": [
+      "const index = n % validation.length;",
+      "const index = 0;",
+    ],
+    "a change of slack does not reach the constraint": [
+      "const offset = targetAt(step) - denseValidation.ce;",
+      "const offset = target - denseValidation.ce;",
+    ],
+    "the target comes from test": ["denseValidation.ce + settings.slack", "dense.ce + settings.slack"],
+    "dense is measured with gates, on validation": [
+      'denseValidation = await measure("dense", validation)',
+      'denseValidation = await measure("deterministic", validation)',
+    ],
+    "dense is measured with gates, on test": [
+      'const dense = await measure("dense", test)',
+      'const dense = await measure("deterministic", test)',
+    ],
+    "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
+    "the teacher has no weights": ["if (teacher) await loadDense(teacher);", ""],
+    "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
+    "sparse is measured without gates": [
+      'const sparse = await measure("deterministic", test)',
+      'const sparse = await measure("dense", test)',
+    ],
+    "the control starts from the sparse weights": [
+      "    await loadDense(parameters);\n    const finished",
+      "    const finished",
+    ],
+    "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
+    "the control is measured with gates": [
+      'control = await measure("dense", test)',
+      'control = await measure("deterministic", test)',
+    ],
+    "the control is measured on validation": [
+      'control = await measure("dense", test)',
+      'control = await measure("dense", validation)',
+    ],
+  }),
+  ...plant("pipeline/train_loop.ts", RUN, {
+    "micro-batches are seen again in the next step": [
+      "options.batchAt(step * accumulate + n)",
+      "options.batchAt(step + n)",
+    ],
+    "the learning rate is not the schedule's": [
+      "trainer.step(step, learningRate(schedule, step),",
+      "trainer.step(step, schedule.peak,",
+    ],
+    "the λ that is shown as acting is the other": ["lossScale[0] / edgeScale[0]", "multiplier[0]"],
+    "the constraint that is shown is its average": ["=== 1 ? multiplier[2]", "=== 1 ? multiplier[1]"],
+    "expected edges are those that were used": [
+      'expected_open: gated ? headTotal("openProbability")',
+      'expected_open: gated ? headTotal("openUsed")',
+    ],
+    "expected edges by head over all heads": ["(sum) => sum * heads / edges", "(sum) => sum / edges"],
+    "an evaluation is shown with the next step": [
+      "evaluations.get(entry.step + 1)",
+      "evaluations.get(entry.step)",
+    ],
+    "KL is shown as a sum": ["distillationTotals[0] / distillationTotals[3]", "distillationTotals[0]"],
+    "a row's target is the next step's": [
+      "options.targetAt?.(entry.step)",
+      "options.targetAt?.(entry.step + 1)",
+    ],
+  }),
+  ...plant("pipeline/train_loop.ts", PRETRAIN, {
+    "probes are counted by steps": [
+      "constraint.probeAt(step / constraint.every, step)",
+      "constraint.probeAt(step, step)",
+    ],
+    "the constraint is measured once": ["step % constraint.every === 0", "step === 0"],
+  }),
+  ...plant("pipeline/pretrain.ts", PRETRAIN, {
+    "pre-training measures one batch alone": ["validation[n % validation.length]", "validation[0]"],
+    "pre-training reports validation as test": ["collect(tokens.test,", "collect(tokens.validation,"],
+    "sparse pre-training is measured without gates": [
+      'mode: sparse ? "deterministic"',
+      'mode: sparse ? "dense"',
+    ],
+  }),
+  ...plant("pipeline/main.ts", COMMANDS, {
+    "evaluate reads the test split whatever is asked for": [
+      "tokens: tokens[split], batch",
+      "tokens: tokens.test, batch",
+    ],
+  }),
+  ...plant("pipeline/signatures.ts", "pipeline/signatures_test.ts", {
+    "a plateau is named once a run": ["if (still) recent.length = 0;", ""],
+  }),
+
+  // What a resumed run goes on with.
+  ...plant("pipeline/training_run.ts", RESUMED, {
+    "λ begins anew where a run is resumed": ["    controller: trainer.controller,\n", ""],
+    "moments begin anew where a run is resumed": ["    second: trainer.secondMoments,\n", ""],
+    "a resumed run forgets what it had chosen": ["best = bestOf(latest);", ""],
+    "a resumed run begins with the first batches": [
+      "batches.at(position)",
+      "batches.at(position - accumulate * startStep)",
+    ],
+  }),
+
+  // EAP-IG.
+  ...plant("pipeline/circuits/engine.ts", EAP_IG, {
+    "EAP-IG takes the middle of its parts": ["b: step / steps }", "b: (step - 0.5) / steps }"],
+    "EAP-IG takes the beginning of its parts": ["b: step / steps }", "b: (step - 1) / steps }"],
+    "EAP-IG starts from zero": ["interpolation.configure({ a: -1,", "interpolation.configure({ a: 0,"],
+    "EAP-IG leaves its first part out": ["step = steps; step > 0; step--", "step = steps; step > 1; step--"],
+    "EAP-IG is the mean over one point more": ["1 / steps)", "1 / (steps + 1))"],
+    "EAP-IG does not interpolate": ["step === steps ? sources.collect : interpolate", "sources.collect"],
+  }),
+
+  // What tests said that they looked at.
+  ...plant("pipeline/attention_pattern.ts", ["pipeline/attention_pattern_test.ts", "in the last block"], {
+    "the next token's logits are those of the first block": [
+      "network.logits(recorder, parameters, block)",
+      "network.logits(recorder, parameters, 0)",
+    ],
+  }),
+  ...plant("pipeline/memory_plan.ts", ["pipeline/memory_budget_test.ts", "what is told of"], {
+    "one moment is planned for two": [
+      "moments: shape.training ? 2 * weights",
+      "moments: shape.training ? weights",
+    ],
+  }),
+  ...plant("pipeline/memory_budget.ts", ["pipeline/memory_budget_test.ts", "what a run takes"], {
+    "parts of a run that take nothing are told": ["needs[part] > 0", "needs[part] >= 0"],
+  }),
+  ...plant("pipeline/tokenise.ts", ["pipeline/tokenise_test.ts", "splits by document"], {
+    "test holds validation's documents": [
+      'if (place < HELD_OUT.validation) return "validation";',
+      'if (place < HELD_OUT.validation) return "test";',
+    ],
+    "more documents are held out": ["{ validation: 0.05, test: 0.05 }", "{ validation: 0.05, test: 0.07 }"],
+  }),
+  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "help names every flag"], {
+    "help leaves a flag out": [
+      "    const key = kebab(name);\n",
+      '    const key = kebab(name);\n    if (key === "seed") continue;\n',
+    ],
+  }),
+  ...plant("pipeline/circuits/tasks/greater_than.ts", [
+    "pipeline/circuits/tasks_test.ts",
+    "greater-than: all",
+  ], {
+    "the last year is no right answer": ["other > year).map", "other > year && other < 99).map"],
+  }),
+
+  // Kernels, whose own tests hold them: a few, as evidence.
+  ...plant("kernels/gated_attention/gate.wgsl", ATTENTION, {
+    "a gate at 0 is open": ["return g > 0.0;", "return g > -0.25;"],
+    "no straight-through gradient": ["if (NOISE) { slope += relaxed_slope(noisy); }", ""],
+    "the pull on saturated gates has no sign": ["2.0 * excess * sign(g)", "2.0 * excess"],
+  }),
+  ...plant("kernels/core/random.wgsl", ATTENTION, {
+    "rows have the same noise": ["mix((k ^ row) + 0x9e3779b9u)", "mix(k + 0x9e3779b9u)"],
+  }),
+  ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
+    "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
+  }),
+  ...plant("kernels/cross_entropy/loss.wgsl", "kernels/cross_entropy/cross_entropy_test.ts", {
+    "targets that do not count have a gradient": [
+      "select(0.0, loss.weight * scale[0], target_token < V)",
+      "loss.weight * scale[0]",
+    ],
+  }),
+  ...plant("kernels/distillation/backward.wgsl", "kernels/distillation/distillation_test.ts", {
+    "KL's gradient with the teacher's sum for the student's": [
+      "student[at + v] - row.z",
+      "student[at + v] - row.y",
+    ],
+  }),
+  ...plant("kernels/geco/update.wgsl", "kernels/geco/geco_test.ts", {
+    "the constraint is not clipped": [
+      "clamp(state[2] / controller.scale, -1.0, 1.0)",
+      "state[2] / controller.scale",
+    ],
+  }),
+  ...plant("kernels/layer_norm/backward.wgsl", "kernels/layer_norm/layer_norm_test.ts", {
+    "the layer norm's variance has no gradient": [" - h * means.y", ""],
+  }),
+  ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
+    "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
+  }),
+  ...plant("kernels/gelu/backward.wgsl", "kernels/gelu/gelu_test.ts", {
+    "GELU's slope without its 3": ["0.134145", "0.044715"],
+  }),
+];
+
+/** How often `part` stands in `text`. */
+export function occurrences(text: string, part: string): number {
+  return text.split(part).length - 1;
+}
+
+/** What a fault did to its test. */
+type Outcome = { kind: "caught" } | { kind: "survived" } | { kind: "not tried"; why: string };
+
+const ROOT = new URL("../", import.meta.url).pathname;
+/** What a copy of the tree goes without. */
+const LEFT_OUT = [".git", ".gpu", "coverage", "node_modules", "runs"];
+/** Milliseconds after which a test that hangs is given up. */
+const LIMIT = 10 * 60_000;
+
+/** Copies the tree but for what is made anew; what is installed is linked. */
+async function copyTree(from: string, to: string): Promise<void> {
+  await Deno.mkdir(to, { recursive: true });
+  for await (const { name, isDirectory, isFile } of Deno.readDir(from)) {
+    if (LEFT_OUT.includes(name)) continue;
+    if (isDirectory) await copyTree(join(from, name), join(to, name));
+    if (isFile) await Deno.copyFile(join(from, name), join(to, name));
+  }
+}
+
+/** Runs a test in a tree. */
+async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "filter">) {
+  // deno-fmt-ignore
+  const args = ["test", "--no-check", "--fail-fast", "--allow-read", "--allow-write", "--allow-env", "--allow-run",
+    "--allow-net=127.0.0.1,0.0.0.0", ...filter === undefined ? [] : ["--filter", filter], test];
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args,
+    cwd: tree,
+    stdin: "null",
+    env: { NO_COLOR: "1" },
+    signal: AbortSignal.timeout(LIMIT),
+  }).output();
+  const output = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("\n");
+  const passed = Number(/(\d+) passed/.exec(output)?.[1] ?? 0);
+  const failed = Number(/(\d+) failed/.exec(output)?.[1] ?? 0);
+  return { code, passed, failed, output };
+}
+
+/** What went wrong, in one line. */
+const firstError = (output: string): string =>
+  output.split("\n").find((line) => /^error: (?!XDG_RUNTIME_DIR)/.test(line)) ?? "no test ran";
+
+/** Plants one fault in the tree, runs its test, and takes it out again. */
+async function tryMutant(tree: string, mutant: Mutant): Promise<Outcome> {
+  const path = join(tree, mutant.file);
+  const text = await Deno.readTextFile(path);
+  const count = occurrences(text, mutant.find);
+  if (count !== 1) {
+    return { kind: "not tried", why: `stale: what it replaces stands ${count} times in ${mutant.file}` };
+  }
+  await Deno.writeTextFile(path, text.replace(mutant.find, () => mutant.replace));
+  try {
+    const { code, failed, passed, output } = await runTest(tree, mutant);
+    if (code === 0 && passed > 0) return { kind: "survived" };
+    // A fault that cannot be run, or throws on its way, shows nothing about the test.
+    if (failed > 0 && output.includes("error: AssertionError")) return { kind: "caught" };
+    return { kind: "not tried", why: firstError(output) };
+  } finally {
+    await Deno.writeTextFile(path, text);
+  }
+}
+
+/** Tries all whose name or file holds one of the words, and returns how many were not caught. */
+async function main(words: readonly string[]): Promise<number> {
+  const chosen = MUTANTS.filter(({ name, file }) =>
+    words.length === 0 || words.some((word) => name.includes(word) || file.includes(word))
+  );
+  if (chosen.length === 0) {
+    console.error(`There is no fault whose name or file holds ${words.join(" or ")}`);
+    return 1;
+  }
+  await using folder = await temporaryFolder();
+  const tree = join(folder.path, "tree");
+  await copyTree(ROOT, tree);
+  await Deno.symlink(join(ROOT, "node_modules"), join(tree, "node_modules"));
+  const tests = new Map(chosen.map(({ test, filter }) => [`${test} ${filter ?? ""}`, { test, filter }]));
+  for (const [name, test] of tests) {
+    const { code, passed, output } = await runTest(tree, test);
+    if (code === 0 && passed > 0) continue;
+    console.error(`Cannot try faults as ${name.trim()} must pass without one: ${firstError(output)}`);
+    return 1;
+  }
+  console.log(`${tests.size} tests pass without a fault`);
+  const counts = { caught: 0, survived: 0, "not tried": 0 };
+  for (const mutant of chosen) {
+    const started = performance.now();
+    const outcome = await tryMutant(tree, mutant);
+    counts[outcome.kind]++;
+    const seconds = ((performance.now() - started) / 1000).toFixed(1);
+    const why = outcome.kind === "not tried" ? `: ${outcome.why}` : "";
+    console.log(
+      `${outcome.kind.padEnd(9)} ${mutant.name} (${dirname(mutant.file)}, ${seconds} s)${why}`,
+    );
+  }
+  const untried = counts["not tried"];
+  console.log(
+    `${counts.caught} caught, ${counts.survived} survived${untried > 0 ? `, ${untried} not tried` : ""}`,
+  );
+  return counts.survived + untried;
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args) > 0 ? 1 : 0);
