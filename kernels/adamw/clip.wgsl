@@ -5,20 +5,12 @@ struct Clip { limit: f32 }
 @group(0) @binding(1) var<storage, read> partials: array<f32>;
 @group(0) @binding(2) var<storage, read_write> update: array<f32>;
 
-const LANES = 256u;
-var<workgroup> partial: array<f32, LANES>;
-
 @compute @workgroup_size(LANES)
 fn main(@builtin(local_invocation_index) lane: u32) {
-  var sum = 0.0;
-  for (var n = lane; n < COUNT; n += LANES) { sum += partials[n]; }
-  partial[lane] = sum;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-  }
+  var own = 0.0;
+  for (var n = lane; n < COUNT; n += LANES) { own += partials[n]; }
+  let squares = sum_over_lanes(lane, own);
   if (lane == 0u) {
-    let squares = partial[0];
     let finite = (bitcast<u32>(squares) & 0x7f800000u) != 0x7f800000u;
     let norm = sqrt(squares);
     update[0] = norm;

@@ -7,6 +7,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
+import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import { destroyTensor, rows, slicesOf, type Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
@@ -76,15 +77,17 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
       };
     });
   });
+  const sum = laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "f32" }]);
   const partials = gpu.tensor("squared gradient sums", [pieces.length * GROUPS]);
   const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }, index) => {
     const { alias, width, elements } = elementwise(weight.length, columns, decayFrom);
+    const ofSquares = elementwise(weight.length);
     return {
       elements,
       squares: await compile(gpu, {
         label: "gradient squares",
-        source: squaresSource,
-        constants: { N: weight.length, FIRST: index * GROUPS, GROUPS },
+        source: ofSquares.alias + sum + squaresSource,
+        constants: { ELEMENTS: ofSquares.elements, FIRST: index * GROUPS, GROUPS, LANES: lanesOf(gpu, 64) },
       }),
       adamw: await compile(gpu, {
         label: "adamw",
@@ -95,8 +98,8 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
   }));
   const clipKernel = await compile(gpu, {
     label: "gradient clip",
-    source: clipSource,
-    constants: { COUNT: pieces.length * GROUPS },
+    source: sum + clipSource,
+    constants: { COUNT: pieces.length * GROUPS, LANES: lanesOf(gpu, 256) },
   });
   const clip = createUniform(gpu, "gradient clip", [["limit", "f32"]]);
   const optimiser = createUniform(gpu, "adamw", [

@@ -13,6 +13,7 @@ import {
   findAdapters,
 } from "./adapters.ts";
 import { BindGroups } from "./bind_groups.ts";
+import { Textures } from "./textures.ts";
 
 /** The device failed: lost, out of memory, or an operation it refused. The message names the operation. */
 export class DeviceError extends Error {
@@ -41,6 +42,8 @@ export interface OpenedDevice {
   adapter: AdapterDescription;
   /** Largest number of bytes one storage binding may hold. */
   maxBindingBytes: number;
+  /** Lanes of a CPU driver's vectors, which are its subgroups; undefined where they are not known, and on a GPU. */
+  lanes: number | undefined;
 }
 
 /** How a device is opened. */
@@ -49,6 +52,8 @@ export interface DeviceOptions {
   adapter?: string;
   /** Lowers the binding size below the adapter's own, to test slicing. */
   maxBindingBytes?: number;
+  /** False leaves a CPU driver's subgroups out, to test what adapters without known ones do. */
+  subgroups?: boolean;
 }
 
 /**
@@ -62,20 +67,27 @@ export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDev
   const { adapter, description } = chooseAdapter(fastest ? [fastest] : await findAdapters(), options.adapter);
   const requiredLimits: Record<string, number> = {};
   for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
+  const { subgroupMinSize, subgroupMaxSize } = adapter.info;
   const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
     ? ["timestamp-query"]
     : [];
+  const request = (...more: GPUFeatureName[]) =>
+    adapter.requestDevice({ requiredLimits, requiredFeatures: [...requiredFeatures, ...more] });
   let device: GPUDevice;
   try {
-    device = await adapter.requestDevice({ requiredLimits, requiredFeatures });
+    // Deno does not list this feature among an adapter's, but gives it to who asks.
+    device = description.software && subgroupMinSize === subgroupMaxSize && options.subgroups !== false
+      ? await request("subgroups").catch(() => request())
+      : await request();
   } catch (error) {
     throw new AdapterError(
       `Cannot open a device on ${description.name}: ${(error as Error).message}`,
     );
   }
+  const lanes = device.features.has("subgroups") ? subgroupMaxSize : undefined;
   const portable = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
   const maxBindingBytes = Math.min(options.maxBindingBytes ?? portable, portable);
-  return { device, adapter: description, maxBindingBytes };
+  return { device, adapter: description, maxBindingBytes, lanes };
 }
 
 /** An open device with its limits, what is kept for it, and what went wrong on it. */
@@ -86,20 +98,26 @@ export class Device {
   readonly adapter: AdapterDescription;
   /** Largest number of bytes one storage binding may hold; larger tensors are bound in slices. */
   readonly maxBindingBytes: number;
+  /** Lanes of a CPU driver's vectors, which are its subgroups; undefined where they are not known, and on a GPU. */
+  readonly lanes: number | undefined;
   /** Pipelines by label and source; filled by `compile` in kernel.ts. */
   readonly pipelines: Map<string, Promise<unknown>> = new Map();
   /** What kernels were bound to; filled by {@link Kernel.bind}, without the groups of destroyed buffers. */
   readonly bindGroups: BindGroups = new BindGroups();
+  /** What a CPU driver's kernels read by texture. */
+  readonly textures: Textures;
   /** Bytes of every tensor and uniform that was created and not destroyed. */
   allocatedBytes = 0;
   #failure: DeviceError | undefined;
   #closed = false;
 
   /** Use {@link Gpu.open}. */
-  protected constructor({ device, adapter, maxBindingBytes }: OpenedDevice) {
+  protected constructor({ device, adapter, maxBindingBytes, lanes }: OpenedDevice) {
     this.device = device;
     this.adapter = adapter;
     this.maxBindingBytes = maxBindingBytes;
+    this.lanes = lanes;
+    this.textures = new Textures(device, (texture) => this.bindGroups.drop(texture));
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();
       this.#fail("an operation", (event as GPUUncapturedErrorEvent).error);

@@ -68,6 +68,7 @@ export class Gpu extends Device {
         `Cannot write ${tensor.label} as its length is ${tensor.length}: ${start} + ${data.length} elements`,
       );
     }
+    this.textures.written(tensor.buffer);
     const stored = tensor.type === "f16" ? Float16Array.from(data) : data;
     this.device.queue.writeBuffer(
       tensor.buffer,
@@ -90,9 +91,10 @@ export class Gpu extends Device {
   ): void {
     this.check();
     this.scoped(operation, () => {
-      const recorder = new Recorder(this.device, operation, timestampWrites);
+      const recorder = new Recorder(this, operation, timestampWrites);
       record(recorder);
       this.device.queue.submit([recorder.finish()]);
+      this.textures.submitted();
     });
   }
 

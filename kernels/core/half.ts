@@ -6,6 +6,8 @@
  * @module
  */
 
+import { closing, storageElement } from "./wgsl.ts";
+
 const FUNCTIONS = `
 fn unpack_half(stored: vec2u) -> vec4f { return vec4f(unpack2x16float(stored.x), unpack2x16float(stored.y)); }
 // What float16 cannot hold becomes its largest value: packing it is otherwise undefined.
@@ -32,11 +34,8 @@ function storeOneInHalf(source: string, name: string): string {
   const fail = (required: string): never => {
     throw new SyntaxError(`Cannot store ${name} in half precision as it must be ${required}`);
   };
-  const declaration = new RegExp(`(var<storage,[^>]*>\\s*${name}\\s*:\\s*array<)(\\w+)(>)`);
-  const [, , element] = declaration.exec(source) ?? fail("declared as a storage array");
-  if (element !== "vec4f" && !(element === "ELEMENT" && /alias ELEMENT = vec4f;/.test(source))) {
-    fail(`an array of vec4f: array<${element}>`);
-  }
+  const { declaration, element } = storageElement(source, name);
+  if (element !== "vec4f") fail(`an array of vec4f: ${declaration}`);
   const use = new RegExp(`(?<![\\w.])${name}\\[`, "g");
   let result = "";
   let from = 0;
@@ -57,19 +56,10 @@ function storeOneInHalf(source: string, name: string): string {
       from = semicolon;
     } else fail(`assigned as a whole: ${place} ${after[1]}`);
   }
-  return (result + source.slice(from)).replace(declaration, "$1vec2u$3");
+  return (result + source.slice(from)).replace(declaration, declaration.replace(/<\w+>$/, "<vec2u>"));
 }
 
 function unpackReads(expression: string, use: RegExp, fail: (required: string) => never): string {
   if (expression.search(use) >= 0) fail(`written from other variables: ${expression}`);
   return expression;
-}
-
-/** Where the bracket opened just before `at` closes, and one past. */
-function closing(source: string, at: number): number {
-  for (let depth = 1; at < source.length; at++) {
-    if (source[at] === "[") depth++;
-    if (source[at] === "]" && --depth === 0) return at + 1;
-  }
-  throw new SyntaxError("Cannot find the end of an index: a bracket is not closed");
 }

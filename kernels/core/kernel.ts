@@ -6,6 +6,7 @@
 import { type Device, DeviceError } from "./device.ts";
 import { storeInHalf } from "./half.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
+import { readByTexture, type Shadow, type TextureReads } from "./textures.ts";
 import { unroll } from "./unroll.ts";
 
 /** What a kernel is made from. */
@@ -20,16 +21,27 @@ export interface KernelSource {
   flags?: Record<string, boolean>;
   /** Storage variables whose tensors are f16; see half.ts. */
   half?: readonly string[];
+  /** Storage variables that a CPU driver reads by texture; see textures.ts. */
+  textures?: readonly string[];
 }
 
 /** Tensors by the name of the WGSL variable they are bound to. */
 export type Bindings = Record<string, Tensor>;
 
 interface Declaration {
+  /** Of the tensor that is bound. */
   name: string;
   binding: number;
-  access: "uniform" | "read" | "read_write";
+  access: "uniform" | "read" | "read_write" | GPUTextureFormat;
   half: boolean;
+}
+
+/** What a dispatch binds: the group, and the textures in it, each with the tensor that it must be a copy of. */
+export interface Bound {
+  /** What a pass is given. */
+  group: GPUBindGroup;
+  /** In no order. */
+  shadows: readonly { shadow: Shadow; tensor: Tensor }[];
 }
 
 let kernelIds = 0;
@@ -59,21 +71,27 @@ export class Kernel {
    *
    * @throws {RangeError} when a name is missing or unknown, or a tensor is larger than a binding
    */
-  bind(bindings: Bindings): GPUBindGroup {
+  bind(bindings: Bindings): Bound {
     let key = `${this.#id};`;
-    for (const { name } of this.declarations) {
+    const shadows: { name: string; shadow: Shadow; tensor: Tensor }[] = [];
+    for (const { name, access } of this.declarations) {
       const tensor = bindings[name];
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
       key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
+      if (isTexture(access)) {
+        const shadow = this.gpu.textures.of(tensor, access);
+        shadows.push({ name, shadow, tensor });
+        key += `${shadow.id};`;
+      }
     }
     const known = this.gpu.bindGroups.get(key);
-    if (known) return known;
+    if (known) return { group: known, shadows };
     const names = Object.keys(bindings);
-    if (names.length !== this.declarations.length) {
-      const surplus = names.filter((name) => !this.declarations.some((d) => d.name === name));
+    const surplus = names.filter((name) => !this.declarations.some((d) => d.name === name));
+    if (surplus.length > 0) {
       throw new RangeError(`Cannot bind ${this.label} as it declares no ${surplus.join(", ")}`);
     }
-    const entries = this.declarations.map(({ name, binding, half }) => {
+    const entries = this.declarations.map(({ name, binding, half, access }) => {
       const { buffer, offset, byteLength, label, type } = bindings[name];
       if (half !== (type === "f16")) {
         throw new RangeError(
@@ -86,25 +104,51 @@ export class Kernel {
             `multiple of ${BINDING_ALIGNMENT}: ${byteLength} bytes at ${offset}`,
         );
       }
+      if (isTexture(access)) {
+        return { binding, resource: shadows.find((shadow) => shadow.name === name)!.shadow.view };
+      }
       // Rounded up so that a vec4 view of a tensor whose length is no multiple of 4 stays inside the buffer.
       const size = Math.min(Math.ceil(byteLength / 16) * 16, buffer.size - offset);
       return { binding, resource: { buffer, offset, size } };
     });
     const group = this.gpu.device.createBindGroup({ label: this.label, layout: this.layout, entries });
-    this.gpu.bindGroups.add(key, group, entries.map(({ resource }) => resource.buffer));
-    return group;
+    const resources = [
+      ...this.declarations.map(({ name }) => bindings[name].buffer),
+      ...shadows.map(({ shadow }) => shadow.texture),
+    ];
+    this.gpu.bindGroups.add(key, group, resources);
+    return { group, shadows };
+  }
+
+  /** Says that what a dispatch with these bindings writes has been written. */
+  wrote(bindings: Bindings): void {
+    for (const { name, access } of this.declarations) {
+      if (access === "read_write") this.gpu.textures.written(bindings[name].buffer);
+    }
   }
 }
 
-function declarationsOf(source: string, half: readonly string[]): Declaration[] {
+function isTexture(access: Declaration["access"]): access is GPUTextureFormat {
+  return !["uniform", "read", "read_write"].includes(access);
+}
+
+function declarationsOf(
+  source: string,
+  half: readonly string[],
+  textures: TextureReads,
+): Declaration[] {
   const pattern =
-    /@group\(0\)\s*@binding\((\d+)\)\s*var<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>\s*(\w+)/g;
-  return [...source.matchAll(pattern)].map(([, binding, space, access, name]) => ({
-    name,
-    binding: Number(binding),
-    access: space === "uniform" ? "uniform" : (access ?? "read") as "read" | "read_write",
-    half: half.includes(name),
-  }));
+    /@group\(0\)\s*@binding\((\d+)\)\s*var(?:<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>)?\s*(\w+)/g;
+  return [...source.matchAll(pattern)].map(([, binding, space, access, variable]) => {
+    const texture = textures.get(variable);
+    const name = texture?.of ?? variable;
+    return {
+      name,
+      binding: Number(binding),
+      access: texture?.format ?? (space === "uniform" ? space : (access ?? "read") as "read" | "read_write"),
+      half: half.includes(name),
+    };
+  });
 }
 
 function constantLines(source: KernelSource): string {
@@ -129,19 +173,29 @@ function constantLines(source: KernelSource): string {
  */
 export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const body = unroll(source.source, { ...source.constants, ...source.flags });
-  const code = constantLines(source) + storeInHalf(body, source.half ?? []);
+  const { source: stored, reads } = readByTexture(
+    storeInHalf(body, source.half ?? []),
+    gpu.adapter.software ? source.textures ?? [] : [],
+  );
+  const code = constantLines(source) + stored;
   const key = `${source.label}\n${code}`;
   let kernel = gpu.pipelines.get(key) as Promise<Kernel> | undefined;
   if (!kernel) {
-    kernel = build(gpu, source.label, code, source.half ?? []);
+    kernel = build(gpu, source.label, code, source.half ?? [], reads);
     gpu.pipelines.set(key, kernel);
   }
   return kernel;
 }
 
-async function build(gpu: Device, label: string, code: string, half: readonly string[]): Promise<Kernel> {
+async function build(
+  gpu: Device,
+  label: string,
+  code: string,
+  half: readonly string[],
+  textures: TextureReads,
+): Promise<Kernel> {
   const { device } = gpu;
-  const declarations = declarationsOf(code, half);
+  const declarations = declarationsOf(code, half, textures);
   // The scope is popped before anything is awaited: a scope held across an await would catch others' errors.
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label, code });
@@ -150,9 +204,13 @@ async function build(gpu: Device, label: string, code: string, half: readonly st
     entries: declarations.map(({ binding, access }) => ({
       binding,
       visibility: GPUShaderStage.COMPUTE,
-      buffer: {
-        type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
-      },
+      ...(isTexture(access)
+        ? { texture: { sampleType: access.endsWith("uint") ? "uint" : "unfilterable-float" } }
+        : {
+          buffer: {
+            type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
+          },
+        }),
     })),
   });
   const pipeline = device.createComputePipeline({

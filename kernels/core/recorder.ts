@@ -5,6 +5,7 @@
  * @module
  */
 import type { Bindings, Kernel } from "./kernel.ts";
+import type { Device } from "./device.ts";
 import { elementBytes, type Tensor } from "./tensor.ts";
 
 /** Workgroups along x, y and z. */
@@ -22,26 +23,40 @@ export function linearGrid(count: number, workgroupSize: number): Grid {
 export class Recorder {
   readonly #encoder: GPUCommandEncoder;
   #pass: GPUComputePassEncoder | undefined;
+  /** When set, the next pass notes when it begins. */
+  #begins: GPUComputePassTimestampWrites | undefined;
 
   /**
    * Begins a command buffer.
    *
-   * @param timestampWrites where the device notes when the dispatches begin and end; nothing may then be copied
+   * @param timestampWrites where the device notes when what is recorded begins and ends
    */
   constructor(
-    device: GPUDevice,
+    private readonly device: Device,
     label: string,
     private readonly timestampWrites?: GPUComputePassTimestampWrites,
   ) {
-    this.#encoder = device.createCommandEncoder({ label });
+    this.#encoder = device.device.createCommandEncoder({ label });
+    if (timestampWrites) {
+      const { querySet, beginningOfPassWriteIndex } = timestampWrites;
+      this.#begins = { querySet, beginningOfPassWriteIndex };
+      this.#openPass();
+    }
   }
 
   /** Runs the kernel over `grid` workgroups with its variables bound to tensors by name. */
   dispatch(kernel: Kernel, bindings: Bindings, grid: Grid): void {
-    this.#pass ??= this.#encoder.beginComputePass({ timestampWrites: this.timestampWrites });
-    this.#pass.setPipeline(kernel.pipeline);
-    this.#pass.setBindGroup(0, kernel.bind(bindings));
-    this.#pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
+    const { group, shadows } = kernel.bind(bindings);
+    for (const { shadow, tensor } of shadows) {
+      if (!shadow.stale) continue;
+      this.#endPass();
+      this.device.textures.refresh(this.#encoder, shadow, tensor);
+    }
+    const pass = this.#openPass();
+    pass.setPipeline(kernel.pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(grid[0], grid[1] ?? 1, grid[2] ?? 1);
+    kernel.wrote(bindings);
   }
 
   /**
@@ -56,6 +71,7 @@ export class Recorder {
       );
     }
     this.#endPass();
+    this.device.textures.written(target.buffer);
     this.#encoder.copyBufferToBuffer(
       source.buffer,
       source.offset,
@@ -74,7 +90,14 @@ export class Recorder {
   /** Sets every element to zero. */
   clear(tensor: Tensor): void {
     this.#endPass();
+    this.device.textures.written(tensor.buffer);
     this.#encoder.clearBuffer(tensor.buffer, tensor.offset, tensor.byteLength);
+  }
+
+  #openPass(): GPUComputePassEncoder {
+    this.#pass ??= this.#encoder.beginComputePass({ timestampWrites: this.#begins });
+    this.#begins = undefined;
+    return this.#pass;
   }
 
   #endPass(): void {
@@ -85,6 +108,13 @@ export class Recorder {
   /** The command buffer with everything recorded. */
   finish(): GPUCommandBuffer {
     this.#endPass();
+    if (this.timestampWrites) {
+      // A pass of its own: which of those with dispatches is the last is not known when it begins.
+      const { querySet, endOfPassWriteIndex } = this.timestampWrites;
+      this.#begins = { querySet, endOfPassWriteIndex };
+      this.#openPass();
+      this.#endPass();
+    }
     return this.#encoder.finish();
   }
 }

@@ -70,6 +70,7 @@ export function createTensor(
 export function destroyTensor(gpu: Device, tensor: Tensor): void {
   gpu.allocatedBytes -= tensor.byteLength;
   gpu.bindGroups.drop(tensor.buffer);
+  gpu.textures.drop(tensor.buffer);
   tensor.buffer.destroy();
 }
 

@@ -8,6 +8,7 @@
  *     $}
  *
  * Loop variables are single letters; the upper bound is excluded and is a number or the name of an integer constant.
+ * `$[$i / 4]` and `$[$i % LANES]` are quotient and remainder, worked out here, for parts of names.
  * Lines that only some variants of a kernel have, such as a binding, stand between `$if FLAG {` and `$}`.
  *
  * @module
@@ -15,6 +16,7 @@
 
 const OPEN = /^\s*\$for ([a-z]) in (\w+)\.\.(\w+) \{\s*$/;
 const CONDITION = /^\s*\$if (\w+) \{\s*$/;
+const DIVISION = /\$\[(\w+) ([/%]) (\w+)\]/g;
 const CLOSE = /^\s*\$\}\s*$/;
 
 /**
@@ -64,5 +66,11 @@ export function unroll(source: string, constants: Record<string, unknown>): stri
     if (nested) throw new SyntaxError("Cannot unroll as a $for or $if block is not closed");
     return out;
   }
-  return block(false).join("\n");
+  return block(false).join("\n").replace(
+    DIVISION,
+    (_, dividend: string, operator: string, divisor: string) => {
+      const [a, b] = [bound(dividend), bound(divisor)];
+      return String(operator === "/" ? Math.floor(a / b) : a % b);
+    },
+  );
 }

@@ -16,14 +16,6 @@ struct Loss { weight: f32 }
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> logits: array<vec4f>;
 
-// (highest logit, sum of exponentials of what lies below it)
-var<workgroup> partial: array<vec2f, LANES>;
-
-fn join(a: vec2f, b: vec2f) -> vec2f {
-  let highest = max(a.x, b.x);
-  return vec2f(highest, a.y * exp(a.x - highest) + b.y * exp(b.x - highest));
-}
-
 fn columns(v: u32) -> vec4u { return 4u * v + vec4u(0u, 1u, 2u, 3u); }
 
 @compute @workgroup_size(LANES)
@@ -38,19 +30,14 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     sum = sum * exp(highest - higher) + dot(exp(values - higher), vec4f(1.0));
     highest = higher;
   }
-  partial[lane] = vec2f(highest, sum);
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] = join(partial[lane], partial[lane + half]); }
-  }
-  workgroupBarrier();
-  let log_sum_exp = partial[0].x + log(partial[0].y);
+  let highest_of_all = max_over_lanes(lane, highest);
+  let log_sum_exp = highest_of_all + log(sum_over_lanes(lane, sum * exp(highest - highest_of_all)));
   let target_token = targets[row];
   if (lane == 0u) {
     var result = vec4f(0.0, 0.0, log_sum_exp, 0.0);
     if (target_token < V) {
       let logit = logits[at + target_token / 4u][target_token % 4u];
-      result = vec4f(log_sum_exp - logit, select(0.0, 1.0, logit >= partial[0].x), log_sum_exp, 1.0);
+      result = vec4f(log_sum_exp - logit, select(0.0, 1.0, logit >= highest_of_all), log_sum_exp, 1.0);
     }
     rows[row] = result;
   }

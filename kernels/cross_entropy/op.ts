@@ -6,6 +6,7 @@
  */
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
+import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
@@ -56,15 +57,29 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
       `Cannot prepare cross-entropy as the stride must be a multiple of 4 and at least ${vocabularySize}: ${stride}`,
     );
   }
-  // A workgroup of llvmpipe's vector width has no barrier to pay for.
-  const constants = { V: vocabularySize, STRIDE4: stride / 4, LANES: gpu.adapter.software ? 8 : 256 };
+  const lanes = lanesOf(gpu, 256);
+  const constants = { V: vocabularySize, STRIDE4: stride / 4, LANES: lanes };
+  const functions = laneFunctions(gpu, [
+    { name: "max_over_lanes", of: "max", type: "f32" },
+    { name: "sum_over_lanes", of: "sum", type: "f32" },
+  ]);
   const kernel = (label: string, flags: { GRADIENT: boolean; EXTRA: boolean }) =>
-    compile(gpu, { label: `cross-entropy ${label}`, source: lossSource, constants, flags });
+    compile(gpu, {
+      label: `cross-entropy ${label}`,
+      source: functions + lossSource,
+      constants,
+      flags,
+      textures: ["logits"],
+    });
   const [loss, gradient, gradientExtra, totals] = await Promise.all([
     kernel("forward", { GRADIENT: false, EXTRA: false }),
     kernel("backward", { GRADIENT: true, EXTRA: false }),
     kernel("backward with distillation", { GRADIENT: true, EXTRA: true }),
-    compile(gpu, { label: "cross-entropy totals", source: totalsSource, constants: { ROWS: rows } }),
+    compile(gpu, {
+      label: "cross-entropy totals",
+      source: laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "vec4f" }]) + totalsSource,
+      constants: { ROWS: rows, LANES: lanes },
+    }),
   ]);
   const weight = createUniform(gpu, "cross-entropy", [["weight", "f32"]]);
   return {

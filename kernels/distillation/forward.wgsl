@@ -7,10 +7,7 @@
 @group(0) @binding(2) var<storage, read> targets: array<u32>;
 @group(0) @binding(3) var<storage, read_write> rows: array<vec4f>;
 
-// (highest teacher logit, sum, highest student logit, sum)
-var<workgroup> partial: array<vec4f, LANES>;
-var<workgroup> terms: array<f32, LANES>;
-
+// Of (highest teacher logit, sum, highest student logit, sum).
 fn join(a: vec4f, b: vec4f) -> vec4f {
   let teacher_highest = max(a.x, b.x);
   let student_highest = max(a.z, b.z);
@@ -27,27 +24,18 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let at = group.x * STRIDE;
   var sums = vec4f(-3.0e38, 0.0, -3.0e38, 0.0);
   for (var v = lane; v < V; v += LANES) { sums = join(sums, vec4f(teacher[at + v], 1.0, student[at + v], 1.0)); }
-  partial[lane] = sums;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] = join(partial[lane], partial[lane + half]); }
-  }
-  workgroupBarrier();
-  sums = partial[0];
-  let teacher_log_sum = sums.x + log(sums.y);
-  let student_log_sum = sums.z + log(sums.w);
-  var kl = 0.0;
+  let teacher_highest = max_over_lanes(lane, sums.x);
+  let student_highest = max_over_lanes(lane, sums.z);
+  let teacher_log_sum = teacher_highest + log(sum_over_lanes(lane, sums.y * exp(sums.x - teacher_highest)));
+  let student_log_sum = student_highest + log(sum_over_lanes(lane, sums.w * exp(sums.z - student_highest)));
+  var own = 0.0;
   for (var v = lane; v < V; v += LANES) {
     let log_p = teacher[at + v] - teacher_log_sum;
-    kl += exp(log_p) * (log_p - (student[at + v] - student_log_sum));
+    own += exp(log_p) * (log_p - (student[at + v] - student_log_sum));
   }
-  terms[lane] = kl;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { terms[lane] += terms[lane + half]; }
-  }
+  let kl = sum_over_lanes(lane, own);
   if (lane == 0u) {
     let counted = select(0.0, 1.0, targets[group.x] < V);
-    rows[group.x] = vec4f(terms[0] * counted, teacher_log_sum, student_log_sum, counted);
+    rows[group.x] = vec4f(kl * counted, teacher_log_sum, student_log_sum, counted);
   }
 }

@@ -6,6 +6,7 @@
  */
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
+import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
@@ -37,9 +38,18 @@ export interface Distillation {
 /** Compiles the distillation loss for one shape. */
 export async function prepareDistillation(gpu: Gpu, config: DistillationConfig): Promise<Distillation> {
   const { vocabularySize, stride } = config;
-  const constants = { V: vocabularySize, STRIDE: stride, LANES: 64 };
+  const constants = { V: vocabularySize, STRIDE: stride, LANES: lanesOf(gpu, 64) };
+  const functions = laneFunctions(gpu, [
+    { name: "max_over_lanes", of: "max", type: "f32" },
+    { name: "sum_over_lanes", of: "sum", type: "f32" },
+  ]);
   const [forward, backward] = await Promise.all([
-    compile(gpu, { label: "distillation forward", source: forwardSource, constants }),
+    compile(gpu, {
+      label: "distillation forward",
+      source: functions + forwardSource,
+      constants,
+      textures: ["teacher", "student"],
+    }),
     compile(gpu, { label: "distillation backward", source: backwardSource, constants }),
   ]);
   const loss = createUniform(gpu, "distillation", [["weight", "f32"]]);

@@ -68,11 +68,17 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       return {
         start,
         count,
-        forward: await compile(gpu, { label: "embedding forward", source: forwardSource, constants }),
+        forward: await compile(gpu, {
+          label: "embedding forward",
+          source: forwardSource,
+          constants,
+          textures: ["token_embedding"],
+        }),
         backward: await compile(gpu, {
           label: "embedding backward token",
           source: backwardTokenSource,
           constants,
+          textures: ["order", "dx"],
         }),
       };
     }),

@@ -66,11 +66,13 @@ export async function prepareExplicitAttention(
       source: element + patternSource,
       constants: { ...shape, LANES: lanes, SCALE: { f32: 1 / Math.sqrt(headSize) } },
       flags: { GATED: gateBias !== undefined },
+      textures: ["qkv"],
     }),
     compile(gpu, {
       label: "explicit attention mix",
       source: element + mixSource,
       constants: { ...shape, BATCH: batch },
+      textures: ["qkv", "pattern", "gates"],
     }),
   ]);
   const gate = createUniform(gpu, "gate of explicit attention", [["bias", "f32"]]);

@@ -1,5 +1,5 @@
-// dq_i = sum over j <= i of dl_ij k_j / sqrt(D), QUERIES queries to an invocation. Also delta_i = dy_i . y_i, which the
-// kernel for keys and values reads.
+// dq_i = sum over j <= i of dl_ij k_j / sqrt(D), a query to an invocation. Also delta_i = dy_i . y_i, which the kernel for
+// keys and values reads.
 //
 // qkv, dqkv    (batch, position, 3, head, D); writes the query third of dqkv
 // y, dy        (batch, position, head, D)
@@ -14,61 +14,51 @@
 @group(0) @binding(7) var<storage, read_write> dqkv: array<ELEMENT>;
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let first = id.x * QUERIES;
-  let head = id.y;
-  let b = id.z;
-  if (first >= T) { return; }
-  let last = min(first + QUERIES, T) - 1u;
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let head = group.y;
+  let b = group.z;
+  let own = group.x * LANES + lane;
+  let i = min(own, T - 1u);
+  let keys = min((group.x + 1u) * LANES, T);
   let first_k = b * T * 3u * WIDTH + WIDTH + head * CHUNKS;
+  let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
+  let y_at = (b * T + i) * WIDTH + head * CHUNKS;
+  let row = (b * HEADS + head) * T + i;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, gate.first_row + b * HEADS + head), NOISE);
+  let noise_row = random_row(key, i);
   let edge = edge_scale[0] * gate.edge_weight;
-  $for n in 0..QUERIES {
-  let i$n = min(first + $nu, last);
-  let q_at$n = (b * T + i$n) * 3u * WIDTH + head * CHUNKS;
-  let y_at$n = (b * T + i$n) * WIDTH + head * CHUNKS;
-  let row$n = (b * HEADS + head) * T + i$n;
-  var delta$n = 0.0;
+  let normaliser = log_sum_exp[row];
+  var delta_i = 0.0;
   $for d in 0..CHUNKS {
-  let q$n_$d = qkv[q_at$n + $du];
-  let dy$n_$d = dy[y_at$n + $du];
-  delta$n += dot_element(dy$n_$d, y[y_at$n + $du]);
-  var dq$n_$d = ELEMENT();
+  let q$d = qkv[q_at + $du];
+  let dy$d = dy[y_at + $du];
+  delta_i += dot_element(dy$d, y[y_at + $du]);
+  var dq$d = ELEMENT();
   $}
-  delta[row$n] = delta$n;
-  let normaliser$n = log_sum_exp[row$n];
-  let noise_row$n = random_row(key, i$n);
-  $}
-  for (var j = 0u; j <= last; j++) {
+  for (var j = 0u; j < keys; j++) {
     let k_at = first_k + j * 3u * WIDTH;
-    $for n in 0..QUERIES {
-    var score$n = 0.0;
-    var dy_v$n = 0.0;
+    $for p in 0..PARTS {
+    let k_part$p = qkv[k_at + part($pu, lane)];
+    let v_part$p = qkv[k_at + WIDTH + part($pu, lane)];
     $}
+    var score = 0.0;
+    var dy_v = 0.0;
     $for d in 0..CHUNKS {
-    let k$d = qkv[k_at + $du];
-    let v$d = qkv[k_at + WIDTH + $du];
-    $for n in 0..QUERIES {
-    score$n += dot_element(q$n_$d, k$d);
-    dy_v$n += dot_element(dy$n_$d, v$d);
+    let k$d = subgroupBroadcast(k_part$[$d / HANDS], $[$d % HANDS]u);
+    score += dot_element(q$d, k$d);
+    dy_v += dot_element(dy$d, subgroupBroadcast(v_part$[$d / HANDS], $[$d % HANDS]u));
     $}
-    $}
-    $for n in 0..QUERIES {
-    let l$n = score$n * SCALE;
-    let edge$n = edge_backward(l$n, exp(l$n - normaliser$n), dy_v$n, delta$n, edge, noise_row$n, key, j);
-    let dl$n = select(0.0, edge$n.dl, j <= i$n);
-    $}
+    let l = score * SCALE;
+    let of_edge = edge_backward(l, exp(l - normaliser), dy_v, delta_i, edge, noise_row, key, j);
+    let dl = select(0.0, of_edge.dl, j <= i);
     $for d in 0..CHUNKS {
-    $for n in 0..QUERIES {
-    dq$n_$d += dl$n * k$d;
-    $}
+    dq$d += dl * k$d;
     $}
   }
-  $for n in 0..QUERIES {
-  if (first + $nu <= last) {
+  if (own < T) {
+    delta[row] = delta_i;
     $for d in 0..CHUNKS {
-    dqkv[q_at$n + $du] = dq$n_$d * SCALE;
+    dqkv[q_at + $du] = dq$d * SCALE;
     $}
   }
-  $}
 }

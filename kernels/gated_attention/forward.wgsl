@@ -1,7 +1,7 @@
 // y_i = sum over j <= i of m_ij s_ij v_j, s the softmax over ALL causal keys; not renormalised over the open ones.
-// Neither scores nor masks are stored. One invocation computes QUERIES queries, so that a key that was loaded serves
-// them all: it goes over the keys once for each query's log-sum-exp, and a second time, with scores computed anew, for
-// y. That is cheaper than rescaling y whenever a running maximum moves.
+// Neither scores nor masks are stored. An invocation computes one query: it goes over the keys once for the query's
+// log-sum-exp, and a second time, with scores computed anew, for y. That is cheaper than rescaling y whenever the running
+// maximum moves.
 //
 // qkv          (batch, position, 3, head, D)
 // y            (batch, position, head, D)
@@ -14,100 +14,81 @@
 @group(0) @binding(4) var<storage, read_write> row_sums: array<vec4f>;
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(global_invocation_id) id: vec3u) {
-  let first = id.x * QUERIES;
-  let head = id.y;
-  let b = id.z;
-  if (first >= T) { return; }
-  let last = min(first + QUERIES, T) - 1u;
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let head = group.y;
+  let b = group.z;
+  // Past the end stand copies of the last query, which are not stored: every lane loads for the others.
+  let own = group.x * LANES + lane;
+  let i = min(own, T - 1u);
+  let keys = min((group.x + 1u) * LANES, T);
   let first_k = b * T * 3u * WIDTH + WIDTH + head * CHUNKS;
+  let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, gate.first_row + b * HEADS + head), NOISE);
-  $for n in 0..QUERIES {
-  // Past the end stand copies of the last query, which are not stored.
-  let i$n = min(first + $nu, last);
-  let q_at$n = (b * T + i$n) * 3u * WIDTH + head * CHUNKS;
+  let noise_row = random_row(key, i);
   $for d in 0..CHUNKS {
-  let q$n_$d = qkv[q_at$n + $du];
-  var sum$n_$d = ELEMENT();
+  let q$d = qkv[q_at + $du];
+  var sum$d = ELEMENT();
   $}
-  let noise_row$n = random_row(key, i$n);
-  var highest$n = -3.0e38;
-  var total$n = 0.0;
-  var sums$n = vec4f();
-  $}
-  for (var j = 0u; j <= last; j++) {
+  var highest = -3.0e38;
+  var total = 0.0;
+  for (var j = 0u; j < keys; j++) {
     let k_at = first_k + j * 3u * WIDTH;
-    $for n in 0..QUERIES {
-    var score$n = 0.0;
+    var score = 0.0;
+    $for p in 0..PARTS {
+    let k_part$p = qkv[k_at + part($pu, lane)];
     $}
     $for d in 0..CHUNKS {
-    let k$d = qkv[k_at + $du];
-    $for n in 0..QUERIES {
-    score$n += dot_element(q$n_$d, k$d);
+    score += dot_element(q$d, subgroupBroadcast(k_part$[$d / HANDS], $[$d % HANDS]u));
     $}
-    $}
-    $for n in 0..QUERIES {
-    let l$n = select(-3.0e38, score$n * SCALE, j <= i$n);
-    let fall$n = exp(-abs(l$n - highest$n));
-    total$n = select(total$n + fall$n, total$n * fall$n + 1.0, l$n > highest$n);
-    highest$n = max(highest$n, l$n);
-    $}
+    let l = select(-3.0e38, score * SCALE, j <= i);
+    let fall = exp(-abs(l - highest));
+    total = select(total + fall, total * fall + 1.0, l > highest);
+    highest = max(highest, l);
   }
-  $for n in 0..QUERIES {
-  let normaliser$n = highest$n + log(total$n);
-  $}
-  for (var j = 0u; j <= last; j++) {
+  let normaliser = highest + log(total);
+  var sums = vec4f();
+  for (var j = 0u; j < keys; j++) {
     let k_at = first_k + j * 3u * WIDTH;
-    $for n in 0..QUERIES {
-    var score$n = 0.0;
+    var score = 0.0;
+    $for p in 0..PARTS {
+    let k_part$p = qkv[k_at + part($pu, lane)];
     $}
     $for d in 0..CHUNKS {
-    let k$d = qkv[k_at + $du];
-    $for n in 0..QUERIES {
-    score$n += dot_element(q$n_$d, k$d);
+    score += dot_element(q$d, subgroupBroadcast(k_part$[$d / HANDS], $[$d % HANDS]u));
     $}
-    $}
-    $for n in 0..QUERIES {
-    let l$n = score$n * SCALE;
-    var weight$n = select(0.0, exp(l$n - normaliser$n), j <= i$n);
+    let l = score * SCALE;
+    var weight = select(0.0, exp(l - normaliser), j <= i);
     if (GATED) {
-      let g = l$n + gate.bias;
+      let g = l + gate.bias;
       let odds = closed_odds(g);
-      let open = is_open(g, noisy_odds(odds, noise_row$n, key, j));
+      let open = is_open(g, noisy_odds(odds, noise_row, key, j));
       let excess = max(abs(g) - gate.saturation_bound, 0.0);
       let of_edge = vec4f(open_probability(odds), select(0.0, 1.0, open), excess * excess, select(0.0, 1.0, g > 0.0));
-      sums$n += select(vec4f(), of_edge, j <= i$n);
-      weight$n = select(0.0, weight$n, open);
+      sums += select(vec4f(), of_edge, j <= i);
+      weight = select(0.0, weight, open);
     }
-    $}
-    // A value that no query of these lanes takes is not loaded: at few open edges 15 % of the time. A loop, because a
-    // CPU driver goes through a branch that no lane takes, and leaves a loop that none enters.
-    var taken = 0.0;
-    $for n in 0..QUERIES {
-    taken += weight$n;
-    $}
-    for (var once = taken > 0.0; once; once = false) {
+    // A value that no query of these lanes takes is not loaded. A loop, because a CPU driver goes through a branch that no
+    // lane takes, and leaves a loop that none enters.
+    for (var once = subgroupAny(weight > 0.0); once; once = false) {
+      $for p in 0..PARTS {
+      let v_part$p = qkv[k_at + WIDTH + part($pu, lane)];
+      $}
       $for d in 0..CHUNKS {
-      let v$d = qkv[k_at + WIDTH + $du];
-      $for n in 0..QUERIES {
-      sum$n_$d += weight$n * v$d;
-      $}
+      sum$d += weight * subgroupBroadcast(v_part$[$d / HANDS], $[$d % HANDS]u);
       $}
     }
   }
-  $for n in 0..QUERIES {
-  if (first + $nu <= last) {
-    let y_at = (b * T + i$n) * WIDTH + head * CHUNKS;
+  if (own < T) {
+    let y_at = (b * T + i) * WIDTH + head * CHUNKS;
     $for d in 0..CHUNKS {
-    y[y_at + $du] = sum$n_$d;
+    y[y_at + $du] = sum$d;
     $}
-    let row = (b * HEADS + head) * T + i$n;
-    log_sum_exp[row] = normaliser$n;
+    let row = (b * HEADS + head) * T + i;
+    log_sum_exp[row] = normaliser;
     if (!GATED) {
-      let keys = f32(i$n + 1u);
-      sums$n = vec4f(keys, keys, 0.0, keys);
+      let causal = f32(i + 1u);
+      sums = vec4f(causal, causal, 0.0, causal);
     }
-    row_sums[row] = sums$n;
+    row_sums[row] = sums;
   }
-  $}
 }

@@ -1,5 +1,5 @@
 // Adds the row sums of one layer to its heads' totals: sum over (batch row, query) of the four row sums, and the
-// number of queries with no open gate, as used and without noise. One workgroup a head, then a tree of fixed shape.
+// number of queries with no open gate, as used and without noise. One workgroup a head.
 //
 // row_sums   (batch, head, query) of vec4, as forward.wgsl writes them
 // head_sums  (layer, head, 2) of vec4; the second holds (dead queries as used, dead queries without noise, 0, 0)
@@ -7,10 +7,6 @@ struct Rows { layer: u32, batch: u32 }
 @group(0) @binding(0) var<uniform> rows: Rows;
 @group(0) @binding(1) var<storage, read> row_sums: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> head_sums: array<vec4f>;
-
-const LANES = 64u;
-var<workgroup> sums: array<vec4f, LANES>;
-var<workgroup> dead: array<vec4f, LANES>;
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
@@ -24,18 +20,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       none += vec4f(select(0.0, 1.0, row.y == 0.0), select(0.0, 1.0, row.w == 0.0), 0.0, 0.0);
     }
   }
-  sums[lane] = sum;
-  dead[lane] = none;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) {
-      sums[lane] += sums[lane + half];
-      dead[lane] += dead[lane + half];
-    }
-  }
+  let sums = sum_over_lanes(lane, sum);
+  let dead = sum_over_lanes(lane, none);
   if (lane == 0u) {
     let at = 2u * (rows.layer * HEADS + head);
-    head_sums[at] += sums[0];
-    head_sums[at + 1u] += dead[0];
+    head_sums[at] += sums;
+    head_sums[at + 1u] += dead;
   }
 }

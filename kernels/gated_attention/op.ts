@@ -6,6 +6,7 @@
  */
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
+import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import randomSource from "../core/random.wgsl" with { type: "text" };
 import type { Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
@@ -14,6 +15,7 @@ import backwardKeyValueSource from "./backward_key_value.wgsl" with { type: "tex
 import backwardQuerySource from "./backward_query.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
 import gateSource from "./gate.wgsl" with { type: "text" };
+import handSource from "./hand.wgsl" with { type: "text" };
 import tileSource from "./tile.wgsl" with { type: "text" };
 import tiledBackwardKeyValueSource from "./tiled_backward_key_value.wgsl" with { type: "text" };
 import tiledBackwardQuerySource from "./tiled_backward_query.wgsl" with { type: "text" };
@@ -22,15 +24,22 @@ import headSumsSource from "./head_sums.wgsl" with { type: "text" };
 
 const SOURCES = {
   registers: {
-    forward: forwardSource,
-    backwardQuery: backwardQuerySource,
-    backwardKeyValue: backwardKeyValueSource,
+    forward: handSource + forwardSource,
+    backwardQuery: handSource + backwardQuerySource,
+    backwardKeyValue: handSource + backwardKeyValueSource,
   },
   tiled: {
     forward: tileSource + tiledForwardSource,
     backwardQuery: tileSource + tiledBackwardQuerySource,
     backwardKeyValue: tileSource + tiledBackwardKeyValueSource,
   },
+};
+
+/** What a CPU driver reads by texture. */
+const TEXTURES = {
+  forward: ["qkv"],
+  backwardQuery: ["qkv", "y", "dy", "log_sum_exp"],
+  backwardKeyValue: ["qkv", "dy", "log_sum_exp", "delta"],
 };
 
 /**
@@ -62,8 +71,8 @@ export interface GatedAttentionConfig {
 /**
  * The kernels there are.
  *
- * - `registers`: an invocation goes over the keys for a few queries that it holds in registers, with no barrier; for
- *   CPU drivers, which pay dearly for barriers, and for any head size.
+ * - `registers`: an invocation goes over the keys for a query that it holds in registers, with no barrier; for CPU
+ *   drivers, which pay dearly for barriers, and for any head size.
  * - `tiled`: a workgroup of 256 works on 64 queries by 64 keys at a time in workgroup memory; for GPUs.
  */
 export type AttentionVariant = "registers" | "tiled";
@@ -164,16 +173,18 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
     }
   }
   const vector = headSize % 4 === 0;
-  // A CPU's lanes load one by one what a GPU's load together: there each load should serve several rows.
-  const { lanes, rows: rowsEach } = gpu.adapter.software ? { lanes: 8, rows: 4 } : { lanes: 64, rows: 1 };
+  const chunks = vector ? headSize / 4 : headSize;
+  const handed = gpu.lanes !== undefined;
+  const lanes = lanesOf(gpu, 64);
+  const hands = handed ? lanes : 1;
   const constants = {
     HEADS: heads,
     T: positions,
-    CHUNKS: vector ? headSize / 4 : headSize,
-    WIDTH: heads * (vector ? headSize / 4 : headSize),
+    CHUNKS: chunks,
+    WIDTH: heads * chunks,
     LANES: lanes,
-    QUERIES: rowsEach,
-    KEYS: rowsEach,
+    HANDS: hands,
+    PARTS: Math.ceil(chunks / hands),
     SCALE: { f32: 1 / Math.sqrt(headSize) },
     SLAB: 16 * Math.max(16, headSize / 4),
     GROUPS: Math.ceil(headSize / SIDE),
@@ -188,8 +199,14 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
         label: `gated attention ${label}, ${mode}`,
         source: element + randomSource + gateSource + sources[name],
         constants,
-        flags: { GATED: mode !== "dense", NOISE: mode === "sampled", BACKWARD: name !== "forward" },
+        flags: {
+          GATED: mode !== "dense",
+          NOISE: mode === "sampled",
+          BACKWARD: name !== "forward",
+          LOADED: !handed,
+        },
         half: half ? inHalf : [],
+        textures: variant === "registers" ? TEXTURES[name] : [],
       });
     const [forward, backwardQuery, backwardKeyValue] = await Promise.all([
       kernel("forward", "forward", ["qkv", "y"]),
@@ -206,8 +223,9 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
   const kernels = { dense, deterministic, sampled };
   const headSumsKernel = await compile(gpu, {
     label: "gated attention head sums",
-    source: headSumsSource,
-    constants: { HEADS: heads, T: positions },
+    source: laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "vec4f" }]) + headSumsSource,
+    constants: { HEADS: heads, T: positions, LANES: lanesOf(gpu, 64) },
+    textures: ["row_sums"],
   });
   const gate = createUniform(gpu, `gate of layer ${layer}`, [
     ["seed", "u32"],
@@ -222,7 +240,7 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
   ]);
   const rows = createUniform(gpu, `rows of layer ${layer}`, [["layer", "u32"], ["batch", "u32"]]);
   rows.set({ layer, batch });
-  const rowsOfWorkgroup = variant === "tiled" ? SIDE : lanes * rowsEach;
+  const rowsOfWorkgroup = variant === "tiled" ? SIDE : lanes;
   const grid = [Math.ceil(positions / rowsOfWorkgroup), heads, batch] as const;
   return {
     configure({ temperature, ...settings }) {

@@ -9,8 +9,6 @@
 @group(0) @binding(4) var<storage, read> dresidual: array<ELEMENT>;
 @group(0) @binding(5) var<storage, read_write> dx: array<ELEMENT>;
 
-var<workgroup> partial: array<vec2f, LANES>;
-
 @compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -28,14 +26,7 @@ fn main(
       let dh = dy[at + n] * weight[n];
       sums += vec2f(sum_of(dh), sum_of(dh * (x[x_at + n] - mean)) * inverse);
     }
-    workgroupBarrier();
-    partial[lane] = sums;
-    for (var half = LANES / 2u; half > 0u; half /= 2u) {
-      workgroupBarrier();
-      if (lane < half) { partial[lane] += partial[lane + half]; }
-    }
-    workgroupBarrier();
-    let means = partial[0] / f32(N);
+    let means = pair_over_lanes(lane, sums) / f32(N);
     for (var n = lane; n < ELEMENTS; n += LANES) {
       let h = (x[x_at + n] - mean) * inverse;
       var value = inverse * (dy[at + n] * weight[n] - means.x - h * means.y);

@@ -8,19 +8,6 @@
 @group(0) @binding(3) var<storage, read_write> y: array<ELEMENT>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2f>;
 
-var<workgroup> partial: array<f32, LANES>;
-
-fn sum_over_lanes(lane: u32, value: f32) -> f32 {
-  workgroupBarrier();
-  partial[lane] = value;
-  for (var half = LANES / 2u; half > 0u; half /= 2u) {
-    workgroupBarrier();
-    if (lane < half) { partial[lane] += partial[lane + half]; }
-  }
-  workgroupBarrier();
-  return partial[0];
-}
-
 @compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,

@@ -6,6 +6,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { elementwise } from "../core/elementwise.ts";
 import { compile, type KernelSource } from "../core/kernel.ts";
+import { type LaneFunction, laneFunctions, lanesOf } from "../core/lanes.ts";
 import { MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import backwardSource from "./backward.wgsl" with { type: "text" };
@@ -40,28 +41,51 @@ export interface LayerNorm {
   ): void;
 }
 
+/** What a CPU driver reads by texture, backward. */
+const OPERANDS = ["x", "weight", "statistics", "dy"];
+
 /** Compiles layer norm for one shape. */
 export async function prepareLayerNorm(
   gpu: Gpu,
   { rows, width, epsilon, gradients = 1, half = false }: LayerNormConfig,
 ): Promise<LayerNorm> {
-  // A workgroup of llvmpipe's vector width has no barrier to pay for: 3 times faster there than 64 lanes.
-  const lanes = gpu.adapter.software ? 8 : 64;
   const { alias, elements } = elementwise(width);
-  const constants = { ROWS: rows, N: width, ELEMENTS: elements, LANES: lanes, EPSILON: { f32: epsilon } };
-  const kernel = (label: string, source: string, options: Partial<KernelSource> = {}) =>
-    compile(gpu, { label: `layer norm ${label}`, source: alias + source, constants, ...options });
+  const constants = {
+    ROWS: rows,
+    N: width,
+    ELEMENTS: elements,
+    LANES: lanesOf(gpu, 64),
+    EPSILON: { f32: epsilon },
+  };
+  const kernel = (label: string, over: LaneFunction, source: string, options: Partial<KernelSource> = {}) =>
+    compile(gpu, {
+      label: `layer norm ${label}`,
+      source: alias + laneFunctions(gpu, [over]) + source,
+      constants,
+      ...options,
+    });
+  const pairs: LaneFunction = { name: "pair_over_lanes", of: "sum", type: "vec2f" };
   const [forward, backward, backwardResidual, parameterGradient] = await Promise.all([
-    kernel("forward", forwardSource, { half: half ? ["y"] : [] }),
-    kernel("backward", backwardSource, {
+    kernel("forward", { name: "sum_over_lanes", of: "sum", type: "f32" }, forwardSource, {
+      half: half ? ["y"] : [],
+      textures: ["x", "weight", "bias"],
+    }),
+    kernel("backward", pairs, backwardSource, {
       constants: { ...constants, GRADIENTS: gradients },
       flags: { RESIDUAL: false },
+      textures: OPERANDS,
     }),
-    kernel("backward with residual", backwardSource, {
+    kernel("backward with residual", pairs, backwardSource, {
       constants: { ...constants, GRADIENTS: gradients },
       flags: { RESIDUAL: true },
+      textures: OPERANDS,
     }),
-    kernel("parameter gradient", parameterGradientSource),
+    kernel(
+      "parameter gradient",
+      { name: "element_over_lanes", of: "sum", type: "ELEMENT" },
+      parameterGradientSource,
+      { textures: ["x", "statistics", "dy"] },
+    ),
   ]);
   const gridOf = (count: number) => [Math.min(count, MAX_WORKGROUPS)] as const;
   return {
@@ -76,7 +100,7 @@ export async function prepareLayerNorm(
       );
       if (!parameters) return;
       const { dweight, dbias } = parameters;
-      recorder.dispatch(parameterGradient, { x, statistics, dy, dweight, dbias }, [width]);
+      recorder.dispatch(parameterGradient, { x, statistics, dy, dweight, dbias }, [elements]);
     },
   };
 }

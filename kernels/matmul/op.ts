@@ -9,12 +9,16 @@
  *
  * @module
  */
+import { elementwise } from "../core/elementwise.ts";
 import type { Contest, Gpu } from "../core/gpu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
+import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { destroyTensor, type Tensor } from "../core/tensor.ts";
 import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
+import lanesSource from "./lanes.wgsl" with { type: "text" };
+import lanesTnSource from "./lanes_tn.wgsl" with { type: "text" };
 import nnSource from "./nn.wgsl" with { type: "text" };
 import ntSource from "./nt.wgsl" with { type: "text" };
 import tileSource from "./tile.wgsl" with { type: "text" };
@@ -71,6 +75,13 @@ export interface MatmulConfig {
  */
 export type MatmulVariant =
   | {
+    /** A workgroup is one vector of a CPU driver, whose lanes hand round by subgroup operations what all need. */
+    kind: "lanes";
+    rows: 16;
+    /** Columns of one lane. */
+    columns: 4;
+  }
+  | {
     /** No barrier: each invocation loads for itself what a tile of C in its registers needs. */
     kind: "registers";
     /** Rows of the tile, a multiple of 4. */
@@ -89,8 +100,8 @@ export type MatmulVariant =
 
 /** The variants there are. */
 export const MATMUL_VARIANTS: readonly MatmulVariant[] = [
+  { kind: "lanes", rows: 16, columns: 4 },
   { kind: "registers", rows: 8, columns: 8 },
-  { kind: "registers", rows: 16, columns: 16 },
   { kind: "workgroup", rows: 64, columns: 64 },
   { kind: "workgroup", rows: 128, columns: 64 },
   { kind: "workgroup", rows: 128, columns: 128 },
@@ -101,10 +112,8 @@ export function variantName({ kind, rows, columns }: MatmulVariant): string {
   return `${kind} ${rows} x ${columns}`;
 }
 
-/** Lanes of llvmpipe's vectors. */
+/** Lanes of a CPU driver that has no subgroups of a known size. */
 const CPU_LANES = 8;
-/** What loading four elements costs a CPU driver, in multiplications of four by one (docs/log.md). */
-const CPU_LOAD_COST = 6;
 /** Terms in a slab: two slabs of 128 rows take the 16 KiB of workgroup memory that every adapter has. */
 const DEPTH = 16;
 /** Workgroups below which a GPU's processors would stand idle: the tile is then made smaller. */
@@ -114,17 +123,16 @@ const ENOUGH_WORKGROUPS = 128;
  * What a product [m, n] costs in a variant on this adapter, in no unit: for choosing without measuring, and for leaving
  * out of measurements what cannot win.
  *
- * A CPU driver loads lane by lane, so that a large tile, which loads less for each product, is the faster one unless too
- * much of it lies outside C; and it pays dearly for barriers. On a GPU an invocation that loads for itself waits for
- * memory, and a large tile needs a large C.
+ * A CPU driver pays dearly for barriers and for loads: where its lanes can hand round what was loaded, they do. On a GPU
+ * an invocation that loads for itself waits for memory, and a large tile needs a large C.
  */
 export function variantCost(gpu: Gpu, variant: MatmulVariant, m: number, n: number): number {
   const { kind, rows, columns } = variant;
   if (gpu.adapter.software) {
-    if (kind === "workgroup") return Infinity;
-    return Math.ceil(n / (columns * CPU_LANES)) * Math.ceil(m / rows) *
-      (rows * columns + CPU_LOAD_COST * (rows + columns));
+    const handed = [4, 8, 16].includes(gpu.lanes ?? 0);
+    return kind === (handed ? "lanes" : "registers") ? 1 : Infinity;
   }
+  if (kind === "lanes") return Infinity;
   if (kind === "registers") {
     // Past 8 x 8 the registers of a GPU run over.
     return rows === 8 ? 4 * (8 * Math.ceil(m / 8)) * (8 * Math.ceil(n / 8)) : Infinity;
@@ -143,19 +151,16 @@ export function chooseVariant(gpu: Gpu, m: number, n: number): MatmulVariant {
 
 /** Multiply-adds below which no product is worth measuring: it takes a small part of any step. */
 const LEAST_TERMS = 1 << 24;
-/**
- * Variants that should cost more than this many times the cheapest are not measured. The rule for CPU drivers was fitted
- * to one, and there a variant takes longer to compile than most could gain.
- */
-const WORTH_MEASURING = { software: 1.15, hardware: 3 };
+/** Variants that should cost more than this many times the cheapest are not measured. */
+const WORTH_MEASURING = 3;
 
 /** The variant that was measured to be the fastest for this product, where there is a tuner and it has time. */
 async function tunedVariant(gpu: Gpu, config: MatmulConfig): Promise<MatmulVariant | undefined> {
   const { layout, m, n, k, half = [], batches } = config;
-  if (!gpu.tuner || batches || m * n * k < LEAST_TERMS) return undefined;
+  // A CPU driver takes longer to compile a variant than any could gain, and the rule was fitted to one.
+  if (!gpu.tuner || gpu.adapter.software || batches || m * n * k < LEAST_TERMS) return undefined;
   const cost = (variant: MatmulVariant): number => variantCost(gpu, variant, m, n);
-  const cheapest = Math.min(...MATMUL_VARIANTS.map(cost));
-  const most = cheapest * (gpu.adapter.software ? WORTH_MEASURING.software : WORTH_MEASURING.hardware);
+  const most = WORTH_MEASURING * Math.min(...MATMUL_VARIANTS.map(cost));
   const variants = MATMUL_VARIANTS.filter((variant) => cost(variant) <= most);
   if (variants.length === 1) return variants[0];
   const strides = stridesOf(config);
@@ -285,12 +290,16 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     BATCHED: config.batches !== undefined,
     ALONE: config.batches === undefined,
   };
+  const read = { bias, residual, c: accumulate };
+  const textures = ["a", "b", ...Object.entries(read).flatMap(([name, is]) => is ? [name] : [])];
   let kernel: Kernel;
   let grid: [number, number, number];
   if (aligned) {
     const variant = config.variant ?? await tunedVariant(gpu, config) ?? chooseVariant(gpu, m, n);
     const { source, constants, tile } = variant.kind === "registers"
       ? registerTile(gpu, layout, variant)
+      : variant.kind === "lanes"
+      ? laneTile(gpu, layout, variant)
       : workgroupTile(variant);
     kernel = await compile(gpu, {
       label: `matmul ${layout}`,
@@ -314,8 +323,9 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         ROWS: variant.rows,
         ...constants,
       },
-      flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt" },
+      flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt", B_ALONG_N: layout !== "nt" },
       half: half.includes("c") && gelu ? [...half, "activated"] : half,
+      textures,
     });
     grid = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows), count];
   } else {
@@ -337,6 +347,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         C_STEP: cStep,
       },
       flags: { ...flags, TRANSPOSE_A: layout === "tn", TRANSPOSE_B: layout === "nt" },
+      textures,
     });
     grid = [Math.ceil(n / 8), Math.ceil(m / 8), count];
   }
@@ -365,8 +376,23 @@ interface Tiling {
   tile: { rows: number; columns: number };
 }
 
+function laneTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVariant): Tiling {
+  const { lanes } = gpu;
+  if (!lanes) {
+    throw new RangeError(
+      `Cannot prepare matmul ${layout} by lanes as ${gpu.adapter.name} has no known subgroups`,
+    );
+  }
+  const loads = rows / lanes;
+  return {
+    source: layout === "tn" ? lanesTnSource : lanesSource,
+    constants: { LANES: lanes, A_LOADS: loads, ROWS4: rows / 4, TERMS_EACH: 4 / loads },
+    tile: { rows, columns: columns * lanes },
+  };
+}
+
 function registerTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVariant): Tiling {
-  // Eight lanes are llvmpipe's vector; a real GPU wants at least a full subgroup, square for cache reuse.
+  // A CPU driver's vector; a GPU wants at least a full subgroup, square for cache reuse.
   const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : [8, 8];
   return {
     source: REGISTER_SOURCES[layout],
@@ -402,15 +428,18 @@ export async function prepareBiasGradient(
   config: { m: number; n: number; accumulate?: boolean },
 ): Promise<BiasGradient> {
   const { m, n, accumulate = false } = config;
+  const { alias, elements } = elementwise(n);
   const kernel = await compile(gpu, {
     label: "bias gradient",
-    source: biasGradientSource,
-    constants: { M: m, N: n },
+    source: alias + laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "ELEMENT" }]) +
+      biasGradientSource,
+    constants: { M: m, ELEMENTS: elements, LANES: lanesOf(gpu, 64) },
     flags: { ACCUMULATE: accumulate },
+    textures: ["dc"],
   });
   return {
     record(recorder, { dc, dbias }) {
-      recorder.dispatch(kernel, { dc, dbias }, [n]);
+      recorder.dispatch(kernel, { dc, dbias }, [elements]);
     },
   };
 }

@@ -92,6 +92,15 @@ export function candidate(run: () => void | Promise<void>, wait: () => Promise<v
   };
 }
 
+/** A candidate that submits kernels alone. What they read counts as just written: where it must be copied first, it is. */
+export function kernelCandidate(gpu: Gpu, submit: () => void): Candidate {
+  const run = (): void => {
+    gpu.textures.expire();
+    submit();
+  };
+  return candidate(run, () => gpu.sync());
+}
+
 /** Checks a case, then measures it: medians over rounds in which the candidates take turns. */
 export async function measure(gpu: Gpu, bench: BenchCase): Promise<BenchResult> {
   await bench.check();

@@ -1,6 +1,6 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DeviceError } from "../../kernels/core/device.ts";
-import type { Gpu } from "../../kernels/core/gpu.ts";
+import { Gpu } from "../../kernels/core/gpu.ts";
 import { assertSelfCheck, selfCheck } from "../../pipeline/self_check.ts";
 import { MATMUL_VARIANTS, variantCost, variantName } from "../../kernels/matmul/op.ts";
 import { gpuTest, testGpu } from "../support/gpu.ts";
@@ -16,7 +16,7 @@ interface Fault {
 const gpu = await testGpu();
 /** How the self-check names what this adapter may use, as far as the faults below are in it. */
 const VARIANTS = MATMUL_VARIANTS
-  .filter((variant) => variant.kind === "registers" && variantCost(gpu, variant, 9, 12) < Infinity)
+  .filter((variant) => variant.kind === "lanes" && variantCost(gpu, variant, 9, 12) < Infinity)
   .map((variant) => `, ${variantName(variant)}`);
 
 const FAULTS: Fault[] = [
@@ -28,14 +28,14 @@ const FAULTS: Fault[] = [
   },
   {
     kernel: "matmul nt",
-    from: "b0_3[0]",
-    to: "b0_2[0]",
+    from: "along3[0]",
+    to: "along2[0]",
     found: VARIANTS.map((variant) => `matmul nt of 9 x 12 x 8${variant}`),
   },
   {
     kernel: "matmul tn",
-    from: "k < K;",
-    to: "k < K - 1u;",
+    from: "+ lane / ROWS4",
+    to: "+ lane % ROWS4",
     found: VARIANTS.map((variant) => `matmul tn of 12 x 12 x 8${variant}`),
   },
   { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
@@ -84,8 +84,8 @@ const FAULTS: Fault[] = [
   },
   {
     kernel: "gated attention forward",
-    from: "select(0.0, weight0, open)",
-    to: "weight0",
+    from: "select(0.0, weight, open)",
+    to: "weight",
     found: ["gated attention forward, deterministic", "gated attention forward, sampled"],
   },
   {
@@ -102,8 +102,8 @@ const FAULTS: Fault[] = [
   },
   {
     kernel: "gated attention head sums",
-    from: "sums[0]",
-    to: "sums[1]",
+    from: "head_sums[at] += sums",
+    to: "head_sums[at] += dead",
     found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention head sums, ${mode}`),
   },
   {
@@ -134,8 +134,8 @@ const FAULTS: Fault[] = [
   { kernel: "distillation backward", from: "* row.w", to: "", found: ["distillation backward"] },
   {
     kernel: "gradient squares",
-    from: "gradient[n] * gradient[n]",
-    to: "abs(gradient[n])",
+    from: "element * element",
+    to: "abs(element)",
     found: ["gradient clip", "AdamW"],
   },
   { kernel: "gradient clip", from: "min(1.0", to: "max(1.0", found: ["gradient clip", "AdamW"] },
@@ -182,6 +182,26 @@ gpuTest("every operation passes on this adapter, each time with the same errors"
   assertEquals(await selfCheck(gpu), results);
   await assertSelfCheck(gpu);
 });
+
+gpuTest(
+  "every operation passes without subgroups too, where a workgroup adds up in its own memory",
+  async (gpu) => {
+    const plain = await Gpu.open({ subgroups: false });
+    try {
+      assertEquals(plain.lanes, undefined);
+      const results = await selfCheck(plain);
+      assertEquals(results.filter(isWrong), []);
+      if (gpu.adapter.software) {
+        const operations = results.map(({ operation }) => operation);
+        assert(operations.includes("matmul nn of 9 x 12 x 8, registers 8 x 8"), operations.join());
+        assert([...plain.pipelines.keys()].some((source) => source.includes("sum_over_lanes_partial")));
+        assert(![...gpu.pipelines.keys()].some((source) => source.includes("sum_over_lanes_partial")));
+      }
+    } finally {
+      plain.close();
+    }
+  },
+);
 
 gpuTest("a fault in any kernel is found, and every operation can be found to be wrong", async (gpu) => {
   const found = new Set<string>();

@@ -10,7 +10,7 @@ import {
 import { assertClose } from "../../support/compare.ts";
 import { upload } from "../../support/gpu.ts";
 import { fill } from "../data.ts";
-import { type BenchCase, candidate, type Peer } from "../harness.ts";
+import { type BenchCase, kernelCandidate, type Peer } from "../harness.ts";
 import {
   jaxArray,
   jaxAttentionForward,
@@ -200,7 +200,7 @@ export async function attentionCase(gpu: Gpu, shape: AttentionShape, torch?: Tor
   return {
     operations: heads * pairs * 2 * D * products,
     bytes: 4 * T * width * arrays,
-    ours: candidate(run, () => gpu.sync()),
+    ours: kernelCandidate(gpu, run),
     peers: { ...inProcess, ...inTorch },
     async check() {
       // Without what later queries add to them, the first positions' values and gradients are those of a shorter row.

@@ -6,7 +6,7 @@ import { assertClose } from "../../support/compare.ts";
 import { upload } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";
 import { fill } from "../data.ts";
-import { type BenchCase, candidate } from "../harness.ts";
+import { type BenchCase, kernelCandidate } from "../harness.ts";
 import { jaxArray, jaxMatmul, jaxPeer, jaxValues, openJax, ready } from "../peers/jax.ts";
 import { tfjsMatmul } from "../peers/tfjs.ts";
 import { type Torch, torchPeers } from "../peers/torch.ts";
@@ -40,7 +40,7 @@ export async function matmulCase(
   return {
     operations: 2 * m * n * k,
     bytes: 4 * (m * k + k * n + m * n),
-    ours: candidate(run, () => gpu.sync()),
+    ours: kernelCandidate(gpu, run),
     peers: {
       "jax-js": async () => {
         await openJax();

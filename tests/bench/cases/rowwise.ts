@@ -17,7 +17,7 @@ import { layerNormGradientReference, layerNormReference } from "../../../kernels
 import { assertClose } from "../../support/compare.ts";
 import { upload } from "../../support/gpu.ts";
 import { fill } from "../data.ts";
-import { type BenchCase, candidate } from "../harness.ts";
+import { type BenchCase, kernelCandidate } from "../harness.ts";
 
 /** Rows that the float64 references go over. */
 const REFERENCE_ROWS = 64;
@@ -64,7 +64,7 @@ export async function layerNormCase(
   return {
     // x and y; or x, dy and dx.
     bytes: 4 * rows * width * (pass === "forward" ? 2 : 3),
-    ours: candidate(run[pass], () => gpu.sync()),
+    ours: kernelCandidate(gpu, run[pass]),
     async check() {
       const { values: { x, dy, weight }, tensors, run, destroy } = await of(Math.min(rows, REFERENCE_ROWS));
       run.forward();
@@ -106,7 +106,7 @@ export async function crossEntropyCase(
   return {
     // Logits are read and their gradients written.
     bytes: 8 * rows * vocabularySize,
-    ours: candidate(run, () => gpu.sync()),
+    ours: kernelCandidate(gpu, run),
     async check() {
       const count = Math.min(rows, REFERENCE_ROWS);
       const { logits, targets, tensors, run, destroy } = await of(count);
@@ -155,7 +155,7 @@ export async function adamwCase(
   return {
     // The gradient is read twice, for its norm and for the update; weight and moments are read and written.
     bytes: 4 * length * 8,
-    ours: candidate(run, () => gpu.sync()),
+    ours: kernelCandidate(gpu, run),
     async check() {
       run();
       const count = Math.min(rows, REFERENCE_ROWS) * columns;

@@ -49,9 +49,13 @@ Deno.test("a source that uses the variable in another way is refused", () => {
   assertStringIncludes(of("let e = y[i] == z;")(), "unpack_half(y[i]) == z");
   assertThrows(of("y[i] += b;"), SyntaxError, "assigned as a whole: y[i] +=");
   assertThrows(of("y[i] = y[j];"), SyntaxError, "written from other variables: y[j]");
-  assertThrows(of("", "f32"), SyntaxError, "an array of vec4f: array<f32>");
-  assertThrows(of("", "ELEMENT"), SyntaxError, "an array of vec4f: array<ELEMENT>");
-  assertThrows(() => storeInHalf("", ["y"]), SyntaxError, "declared as a storage array");
+  assertThrows(of("", "f32"), SyntaxError, "an array of vec4f: var<storage, read_write> y: array<f32>");
+  assertThrows(
+    of("", "ELEMENT"),
+    SyntaxError,
+    "an array of vec4f: var<storage, read_write> y: array<ELEMENT>",
+  );
+  assertThrows(() => storeInHalf("", ["y"]), SyntaxError, "storage array y: it is not declared");
 });
 
 gpuTest("rows, copies and reads of float16 tensors count two bytes an element", async (gpu) => {

@@ -75,11 +75,12 @@ for (const layout of ["nn", "nt", "tn"] as const) {
 }
 
 gpuTest("the variant follows the adapter and the size of C", (gpu) => {
-  const chosen = (software: boolean, m: number, n: number): string =>
-    variantName(chooseVariant({ adapter: { ...gpu.adapter, software } } as Gpu, m, n));
-  assertEquals(chosen(true, 1024, 512), "registers 16 x 16");
-  assertEquals(chosen(true, 1024, 64), "registers 8 x 8", "half of its lanes would be idle");
-  assertEquals(chosen(true, 8, 512), "registers 8 x 8", "half of its rows would be outside");
+  const chosen = (software: boolean, m: number, n: number, lanes: number | undefined = 8): string =>
+    variantName(chooseVariant({ adapter: { ...gpu.adapter, software }, lanes } as Gpu, m, n));
+  assertEquals(chosen(true, 1024, 512), "lanes 16 x 4");
+  assertEquals([4, 16].map((lanes) => chosen(true, 8, 512, lanes)), ["lanes 16 x 4", "lanes 16 x 4"]);
+  assertEquals(chosen(true, 8, 512, 32), "registers 8 x 8", "a tile has fewer rows than that");
+  assertEquals(chosen(true, 1024, 512, 0), "registers 8 x 8", "lanes that are not known hand nothing round");
   assertEquals(chosen(false, 4096, 4096), "workgroup 128 x 128");
   assertEquals(chosen(false, 512, 512), "workgroup 64 x 64", "of the largest tiles there would be 16");
   assertEquals(chosen(false, 8, 8), "registers 8 x 8");

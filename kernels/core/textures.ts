@@ -1,0 +1,235 @@
+/**
+ * Copies of tensors as textures, for CPU drivers. Such a driver loads a vector of eight lanes from storage lane by lane;
+ * from a texture it takes a quarter to an eighth of the time (docs/benchmarks.md), which pays for the copy wherever an
+ * element is read more than once. A kernel is written for storage; which of its variables a CPU driver reads by texture
+ * is said when it is compiled, and its source is changed so.
+ *
+ * @module
+ */
+import { replaceReads, storageElement } from "./wgsl.ts";
+
+/** Texels in a row of every texture: a power of two, so that a place is two bits of arithmetic away from an index. */
+const ROW = 4096;
+/** Bytes of textures that are kept; where a dispatch needs more, the longest unused make place. */
+const CAPACITY = 256 << 20;
+/** Bindings that a dispatch has at most: textures used as recently as this many uses ago are not taken from it. */
+const BINDINGS = 8;
+
+/** How elements that storage can hold stand in a texture. */
+const TEXELS: Record<string, { format: GPUTextureFormat; bytes: number; type: "f32" | "u32"; read: string }> =
+  {
+    vec4f: { format: "rgba32float", bytes: 16, type: "f32", read: "" },
+    vec2f: { format: "rg32float", bytes: 8, type: "f32", read: ".xy" },
+    f32: { format: "r32float", bytes: 4, type: "f32", read: ".x" },
+    vec2u: { format: "rg32uint", bytes: 8, type: "u32", read: ".xy" },
+    u32: { format: "r32uint", bytes: 4, type: "u32", read: ".x" },
+  };
+
+const FUNCTION = `
+fn texel(at: u32) -> vec2u { return vec2u(at & ${ROW - 1}u, at >> ${Math.log2(ROW)}u); }
+`;
+
+/** What is copied: a tensor, as far as it matters here. */
+export interface Region {
+  /** Name in error messages and captures. */
+  readonly label: string;
+  /** Where its elements are. */
+  readonly buffer: GPUBuffer;
+  /** Bytes from the start of the buffer. */
+  readonly offset: number;
+  /** How many of them there are. */
+  readonly byteLength: number;
+}
+
+/** The textures that a source reads: for each variable, the storage variable that it is a copy of, and its format. */
+export type TextureReads = ReadonlyMap<string, { of: string; format: GPUTextureFormat }>;
+
+/**
+ * The source with what it reads of storage variables `names`, as `name[…]`, read from textures. Of a variable that the
+ * kernel writes too, what stood there before the dispatch: an element may not be read after it was written.
+ *
+ * @throws {SyntaxError} when one is not declared, or holds what no texture can
+ */
+export function readByTexture(
+  source: string,
+  names: readonly string[],
+): { source: string; reads: TextureReads } {
+  const reads = new Map<string, { of: string; format: GPUTextureFormat }>();
+  if (names.length === 0) return { source, reads };
+  let result = source;
+  for (const of of names) {
+    const { element, declaration } = storageElement(result, of);
+    const texel = TEXELS[element];
+    if (!texel) throw new SyntaxError(`Cannot read ${of} by texture as none holds this: ${declaration}`);
+    const written = declaration.includes("read_write");
+    const name = written ? `${of}_before` : of;
+    const texture = `var ${name}: texture_2d<${texel.type}>`;
+    result = written
+      ? `@group(0) @binding(${freeBinding(result)}) ${texture};\n${result}`
+      : result.replace(declaration, texture);
+    reads.set(name, { of, format: texel.format });
+    result = replaceReads(result, of, (index) => `textureLoad(${name}, texel(${index}), 0)${texel.read}`);
+  }
+  return { source: FUNCTION + result, reads };
+}
+
+/** A binding that the source does not use. */
+function freeBinding(source: string): number {
+  return 1 + Math.max(...[...source.matchAll(/@binding\((\d+)\)/g)].map(([, binding]) => Number(binding)));
+}
+
+/** A tensor's elements as a texture. */
+export interface Shadow {
+  /** Tells it from all others. */
+  readonly id: number;
+  /** What is bound. */
+  readonly view: GPUTextureView;
+  /** What it is a view of. */
+  readonly texture: GPUTexture;
+  /** Whether the tensor may have been written since it was copied. */
+  stale: boolean;
+}
+
+interface Entry extends Shadow {
+  readonly key: string;
+  readonly buffer: GPUBuffer;
+  readonly size: string;
+  readonly bytes: number;
+  used: number;
+}
+
+let ids = 0;
+
+/** The textures of a device. */
+export class Textures {
+  /** By buffer, then by region and format. */
+  readonly #entries = new Map<GPUBuffer, Map<string, Entry>>();
+  /** Textures that commands being recorded may still use. */
+  readonly #retired: GPUTexture[] = [];
+  #bytes = 0;
+  #uses = 0;
+
+  /**
+   * Textures on a device.
+   *
+   * @param forget called with each texture that is about to be destroyed
+   * @param capacity bytes to keep
+   */
+  constructor(
+    private readonly device: GPUDevice,
+    private readonly forget: (texture: GPUTexture) => void,
+    private readonly capacity: number = CAPACITY,
+  ) {}
+
+  /** Bytes of the textures that are kept. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** The tensor's texture, which is stale at first. */
+  of({ label, buffer, offset, byteLength }: Region, format: GPUTextureFormat): Shadow {
+    let ofBuffer = this.#entries.get(buffer);
+    if (!ofBuffer) this.#entries.set(buffer, ofBuffer = new Map());
+    const key = `${offset}:${byteLength}:${format}`;
+    let entry = ofBuffer.get(key);
+    if (!entry) {
+      const texels = Math.ceil(byteLength / texelBytes(format));
+      const width = Math.min(texels, ROW);
+      // Few sizes, so that one can take another's place.
+      const height = 2 ** Math.ceil(Math.log2(Math.ceil(texels / ROW)));
+      const size = `${width} x ${height} ${format}`;
+      const bytes = width * height * texelBytes(format);
+      const texture = this.#makeRoom(bytes, size) ?? this.device.createTexture({
+        label: `${label} as texture`,
+        size: [width, height],
+        format,
+        usage: GPUTextureUsage.TEXTURE_BINDING | GPUTextureUsage.COPY_DST,
+      });
+      entry = {
+        key,
+        buffer,
+        size,
+        bytes,
+        texture,
+        view: texture.createView(),
+        id: ids++,
+        stale: true,
+        used: 0,
+      };
+      this.#bytes += bytes;
+      ofBuffer.set(key, entry);
+    }
+    entry.used = this.#uses++;
+    return entry;
+  }
+
+  /** Records the copy that makes a shadow its tensor's image. */
+  refresh(encoder: GPUCommandEncoder, shadow: Shadow, { buffer, offset, byteLength }: Region): void {
+    const { texture } = shadow;
+    const bytes = texelBytes(texture.format);
+    const texels = Math.ceil(byteLength / bytes);
+    const rows = Math.floor(texels / ROW);
+    if (rows > 0) {
+      encoder.copyBufferToTexture({ buffer, offset, bytesPerRow: ROW * bytes }, { texture }, [ROW, rows]);
+    }
+    if (texels % ROW > 0) {
+      encoder.copyBufferToTexture(
+        { buffer, offset: offset + rows * ROW * bytes },
+        { texture, origin: [0, rows] },
+        [texels % ROW, 1],
+      );
+    }
+    shadow.stale = false;
+  }
+
+  /** To be told of every write to a buffer. */
+  written(buffer: GPUBuffer): void {
+    for (const entry of this.#entries.get(buffer)?.values() ?? []) entry.stale = true;
+  }
+
+  /** Makes every texture stale, as if all tensors had been written. */
+  expire(): void {
+    for (const buffer of this.#entries.keys()) this.written(buffer);
+  }
+
+  /** To be told of every buffer that is destroyed, when nothing is being recorded that uses it. */
+  drop(buffer: GPUBuffer): void {
+    for (const entry of [...this.#entries.get(buffer)?.values() ?? []]) {
+      this.#remove(entry);
+      this.forget(entry.texture);
+      entry.texture.destroy();
+    }
+  }
+
+  /** To be told when everything that was recorded has been submitted. */
+  submitted(): void {
+    for (const texture of this.#retired.splice(0)) texture.destroy();
+  }
+
+  #remove({ buffer, key, bytes }: Entry): void {
+    const ofBuffer = this.#entries.get(buffer)!;
+    ofBuffer.delete(key);
+    if (ofBuffer.size === 0) this.#entries.delete(buffer);
+    this.#bytes -= bytes;
+  }
+
+  /** Retires textures until `bytes` more fit; gives back one of the same size for reuse instead where there is one. */
+  #makeRoom(bytes: number, size: string): GPUTexture | undefined {
+    while (this.#bytes + bytes > this.capacity) {
+      const unused = [...this.#entries.values()].flatMap((ofBuffer) => [...ofBuffer.values()])
+        .filter(({ used }) => used < this.#uses - BINDINGS)
+        .sort((a, b) => a.used - b.used);
+      const entry = unused.find((candidate) => candidate.size === size) ?? unused[0];
+      if (!entry) return undefined;
+      this.#remove(entry);
+      this.forget(entry.texture);
+      if (entry.size === size) return entry.texture;
+      this.#retired.push(entry.texture);
+    }
+    return undefined;
+  }
+}
+
+function texelBytes(format: GPUTextureFormat): number {
+  return Object.values(TEXELS).find((texel) => texel.format === format)!.bytes;
+}

@@ -1,0 +1,139 @@
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { compile } from "../../../kernels/core/kernel.ts";
+import { readByTexture, Textures } from "../../../kernels/core/textures.ts";
+import { destroyTensor, rows } from "../../../kernels/core/tensor.ts";
+import { gpuTest, runAndRead, testGpu, upload } from "../../support/gpu.ts";
+
+const DOUBLE = `
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@compute @workgroup_size(8) fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x < N) { y[id.x] = 2.0 * x[id.x]; }
+}`;
+
+Deno.test("what a kernel reads is read from a texture, what it writes is written to storage", () => {
+  const of = (body: string, element = "vec4f", access = "read") =>
+    readByTexture(`@group(0) @binding(3) var<storage, ${access}> x: array<${element}>;\n${body}`, ["x"]);
+  assertStringIncludes(of("let a = x[4u * i];").source, "let a = textureLoad(x, texel(4u * i), 0);");
+  assertStringIncludes(of("let a = x[i];", "f32").source, "let a = textureLoad(x, texel(i), 0).x;");
+  assertStringIncludes(of("let a = x[i].xy;", "vec2f").source, "textureLoad(x, texel(i), 0).xy.xy;");
+  assertStringIncludes(of("let a = my.x[i] + max[i];").source, "let a = my.x[i] + max[i];");
+  assertStringIncludes(
+    of("let a = y[x[x[i]]];", "u32").source,
+    "let a = y[textureLoad(x, texel(textureLoad(x, texel(i), 0).x), 0).x];",
+  );
+  assertEquals(of("", "u32").reads.get("x"), { of: "x", format: "r32uint" });
+  const both = of("x[i] = x[i] + 1.0; x[i] += 1.0; let same = x[i] == 1.0;", "f32", "read_write");
+  assertStringIncludes(both.source, "@group(0) @binding(4) var x_before: texture_2d<f32>;");
+  assertStringIncludes(
+    both.source,
+    "x[i] = textureLoad(x_before, texel(i), 0).x + 1.0; x[i] += 1.0; " +
+      "let same = textureLoad(x_before, texel(i), 0).x == 1.0;",
+  );
+  assertEquals(both.reads.get("x_before"), { of: "x", format: "r32float" });
+  assertThrows(() => of("", "vec3f"), SyntaxError, "as none holds this: var<storage, read> x: array<vec3f>");
+  assertThrows(() => readByTexture("", ["x"]), SyntaxError, "storage array x: it is not declared");
+});
+
+gpuTest("a texture follows what is written to its tensor, by whatever way", async (gpu) => {
+  const doubled = await compile(gpu, {
+    label: "double",
+    source: DOUBLE,
+    constants: { N: 5000 },
+    textures: ["x"],
+  });
+  // More than a row of texels, and no whole number of rows.
+  const values = Float32Array.from({ length: 5000 }, (_, n) => n - 7);
+  const x = upload(gpu, "x", values);
+  const y = gpu.tensor("y", [5000]);
+  const z = gpu.tensor("z", [5000]);
+  const grid = [5000 / 8] as const;
+  const twice = (factor: number) => values.map((value) => factor * value);
+  assertEquals(await runAndRead(gpu, y, (r) => r.dispatch(doubled, { x, y }, grid)), twice(2));
+  gpu.write(x, Float32Array.of(11), 4999);
+  assertEquals((await runAndRead(gpu, y, (r) => r.dispatch(doubled, { x, y }, grid)))[4999], 22);
+  gpu.write(x, values);
+  const chained = await runAndRead(gpu, z, (r) => {
+    r.dispatch(doubled, { x, y }, grid);
+    r.dispatch(doubled, { x: y, y: z }, grid);
+    r.dispatch(doubled, { x: z, y }, grid);
+    r.dispatch(doubled, { x: y, y: z }, grid);
+  });
+  assertEquals(chained, twice(16), "written by a kernel");
+  const copied = await runAndRead(gpu, y, (r) => {
+    r.copy(x, z);
+    r.dispatch(doubled, { x: z, y }, grid);
+  });
+  assertEquals(copied, twice(2), "copied over");
+  const cleared = await runAndRead(gpu, y, (r) => {
+    r.clear(z);
+    r.dispatch(doubled, { x: z, y }, grid);
+  });
+  assertEquals(cleared, new Float32Array(5000), "cleared");
+});
+
+gpuTest(
+  "of a slice of a tensor the texture holds the slice, and writing the tensor makes it stale",
+  async (gpu) => {
+    const doubled = await compile(gpu, {
+      label: "double",
+      source: DOUBLE,
+      constants: { N: 64 },
+      textures: ["x"],
+    });
+    const x = upload(gpu, "x", Float32Array.from({ length: 256 }, (_, n) => n), [4, 64]);
+    const y = gpu.tensor("y", [64]);
+    const second = rows(x, 1, 1);
+    const of = () => runAndRead(gpu, y, (r) => r.dispatch(doubled, { x: second, y }, [8]));
+    assertEquals((await of())[3], 2 * 67);
+    gpu.write(x, Float32Array.of(-1), 67);
+    assertEquals((await of())[3], -2);
+  },
+);
+
+Deno.test({
+  name: "beyond their capacity textures make place, the longest unused first, and the results stay",
+  sanitizeOps: false,
+  sanitizeResources: false,
+  fn: async () => {
+    const gpu = await testGpu();
+    const forgotten: GPUTexture[] = [];
+    // Three rows of 4096 texels of 4 bytes.
+    const textures = new Textures(gpu.device, (texture) => forgotten.push(texture), 3 * 16384);
+    const tensors = Array.from({ length: 12 }, (_, n) => gpu.tensor(`tensor ${n}`, [4096]));
+    const shadows = tensors.map((tensor) => textures.of(tensor, "r32float"));
+    assert(textures.bytes > 3 * 16384, "those of one dispatch are never taken from it");
+    assertEquals(forgotten, shadows.slice(0, 3).map(({ texture }) => texture), "the longest unused first");
+    assertEquals(
+      new Set(shadows.map(({ texture }) => texture)).size,
+      9,
+      "one of the same size is used again",
+    );
+    assertEquals(new Set(shadows.map(({ id }) => id)).size, 12, "but as another");
+    const last = textures.of(tensors[11], "r32float");
+    assertEquals(last.id, shadows[11].id);
+    assert(textures.of(tensors[0], "r32float").stale, "one that lost its place must be copied anew");
+    for (const tensor of tensors) {
+      textures.drop(tensor.buffer);
+      destroyTensor(gpu, tensor);
+    }
+    assertEquals(textures.bytes, 0);
+  },
+});
+
+gpuTest("a destroyed tensor's texture and bind groups go with it", async (gpu) => {
+  const doubled = await compile(gpu, {
+    label: "double",
+    source: DOUBLE,
+    constants: { N: 8 },
+    textures: ["x"],
+  });
+  const y = gpu.tensor("y", [8]);
+  const before = [gpu.textures.bytes, gpu.bindGroups.size];
+  for (let n = 0; n < 3; n++) {
+    const x = upload(gpu, "x", new Float32Array(8).fill(n));
+    assertEquals((await runAndRead(gpu, y, (r) => r.dispatch(doubled, { x, y }, [1])))[7], 2 * n);
+    destroyTensor(gpu, x);
+  }
+  assertEquals([gpu.textures.bytes, gpu.bindGroups.size], before);
+});
