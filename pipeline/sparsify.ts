@@ -113,19 +113,21 @@ export async function sparsify(
 
   const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
   const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
-  const measure = (mode: "dense" | "deterministic", batches: EvaluationBatch[]): Promise<Evaluation> =>
-    evaluate(gpu, network, parameters, { mode, gateBias: gates.bias, batches });
+  const measure = (
+    mode: "dense" | "deterministic",
+    batches: EvaluationBatch[],
+    of: Parameters = parameters,
+  ): Promise<Evaluation> => evaluate(gpu, network, of, { mode, gateBias: gates.bias, batches });
   reporter.message("measuring the dense model");
   const denseValidation = await measure("dense", validation);
-  const dense = await measure("dense", test);
   const target = settings.targetLoss === "auto" ? denseValidation.ce + settings.slack : settings.targetLoss;
   const targetAt = (step: number): number => {
     const slack = run.control.slackAt("sparse", step);
     return slack === undefined ? target : denseValidation.ce + slack;
   };
   reporter.message(
-    `dense loss ${dense.ce.toFixed(4)} on ${dense.tokens} test tokens, ${denseValidation.ce.toFixed(4)} on ` +
-      `${denseValidation.tokens} validation tokens; target ${target.toFixed(4)}`,
+    `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens; ` +
+      `target ${target.toFixed(4)}`,
   );
 
   const teacher = settings.distill > 0 ? createParameters(gpu, weights.parameters, "teacher's ") : undefined;
@@ -150,8 +152,14 @@ export async function sparsify(
   if (teacher) destroyParameters(gpu, teacher);
   if (!outcome) return undefined;
 
-  // What was trained first meets the test tokens here, after its step has been chosen.
+  // The test tokens are first looked at here, after the step has been chosen.
+  reporter.message("measuring the sparse and the dense model on test tokens");
   const sparse = await measure("deterministic", test);
+  // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
+  const denseWeights = createParameters(gpu, weights.parameters, "dense ");
+  await loadDense(denseWeights);
+  const dense = await measure("dense", test, denseWeights);
+  destroyParameters(gpu, denseWeights);
   await saveModel(run.folder.model, {
     config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
     tensors: readableParameters(gpu, parameters),

@@ -311,15 +311,15 @@ export const MUTANTS: readonly Mutant[] = [
       "const offset = targetAt(step) - denseValidation.ce;",
       "const offset = target - denseValidation.ce;",
     ],
-    "the target comes from test": ["denseValidation.ce + settings.slack", "dense.ce + settings.slack"],
     "dense is measured with gates, on validation": [
       'denseValidation = await measure("dense", validation)',
       'denseValidation = await measure("deterministic", validation)',
     ],
     "dense is measured with gates, on test": [
-      'const dense = await measure("dense", test)',
-      'const dense = await measure("deterministic", test)',
+      'measure("dense", test, denseWeights)',
+      'measure("deterministic", test, denseWeights)',
     ],
+    "dense on test is the sparse weights": ['measure("dense", test, denseWeights)', 'measure("dense", test)'],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
     "the teacher has no weights": ["if (teacher) await loadDense(teacher);", ""],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],

@@ -177,10 +177,10 @@ runTest(
     const [validation, test] = [of("evaluation of validation", 3), of("evaluation of test", 2)];
     const trained = of("step of train", accumulate);
     assertEquals(seen, [
-      // The dense model, the sparse phase, the sparse model, the control phase, the control.
-      ...[...validation, ...test],
+      // The dense model, the sparse phase, the sparse model and the dense one, the control phase, the control.
+      ...validation,
       ...STEPS.flatMap(() => ["measuring of validation", ...trained, ...validation]),
-      ...test,
+      ...[...test, ...test],
       ...STEPS.flatMap(() => [...trained, ...validation]),
       ...test,
     ]);
