@@ -5,10 +5,10 @@
 // runs  (distinct token) of (token, first index in order, one past the last, 0); runs_count in runs[0].w
 @group(0) @binding(0) var<storage, read> order: array<u32>;
 @group(0) @binding(1) var<storage, read> runs: array<vec4u>;
-@group(0) @binding(2) var<storage, read> dx: array<f32>;
-@group(0) @binding(3) var<storage, read_write> dtoken_embedding: array<f32>;
+@group(0) @binding(2) var<storage, read> dx: array<ELEMENT>;
+@group(0) @binding(3) var<storage, read_write> dtoken_embedding: array<ELEMENT>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
@@ -18,10 +18,10 @@ fn main(
     let run = runs[r];
     let row = run.x - START;
     if (row >= COUNT) { continue; }
-    for (var n = lane; n < N; n += 64u) {
-      var sum = 0.0;
-      for (var at = run.y; at < run.z; at++) { sum += dx[order[at] * N + n]; }
-      dtoken_embedding[row * N + n] += sum;
+    for (var n = lane; n < ELEMENTS; n += LANES) {
+      var sum = ELEMENT();
+      for (var at = run.y; at < run.z; at++) { sum += dx[order[at] * ELEMENTS + n]; }
+      dtoken_embedding[row * ELEMENTS + n] += sum;
     }
   }
 }

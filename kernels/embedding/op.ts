@@ -5,7 +5,9 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
+import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
+import { lanesOf } from "../core/lanes.ts";
 import { linearGrid, MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
 import { destroyTensor, rows as rowsOf, slicesOf, type Tensor } from "../core/tensor.ts";
 import backwardPositionSource from "./backward_position.wgsl" with { type: "text" };
@@ -61,23 +63,19 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
   const tokens = gpu.tensor("tokens", [rows], "u32");
   const order = gpu.tensor("token order", [rows], "u32");
   const runs = gpu.tensor("token runs", [rows, 4], "u32");
-  const shape = { ROWS: rows, T: positions, N: width };
+  const { alias, elements } = elementwise(width);
+  const shape = { ROWS: rows, T: positions, ELEMENTS: elements };
   const slices = await Promise.all(
     slicesOf(vocabularySize, width, gpu.maxBindingBytes).map(async ({ start, count }) => {
       const constants = { ...shape, START: start, COUNT: count };
       return {
         start,
         count,
-        forward: await compile(gpu, {
-          label: "embedding forward",
-          source: forwardSource,
-          constants,
-          textures: ["token_embedding"],
-        }),
+        forward: await compile(gpu, { label: "embedding forward", source: alias + forwardSource, constants }),
         backward: await compile(gpu, {
           label: "embedding backward token",
-          source: backwardTokenSource,
-          constants,
+          source: alias + backwardTokenSource,
+          constants: { ...constants, LANES: lanesOf(gpu, 64) },
           textures: ["order", "dx"],
         }),
       };
@@ -85,7 +83,7 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
   );
   const backwardPosition = await compile(gpu, {
     label: "embedding backward position",
-    source: backwardPositionSource,
+    source: alias + backwardPositionSource,
     constants: shape,
   });
   return {
@@ -108,7 +106,7 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       for (const { start, count, forward } of slices) {
         const slice = rowsOf(tokenEmbedding, start, count);
         const bindings = { tokens, token_embedding: slice, position_embedding: positionEmbedding, x };
-        recorder.dispatch(forward, bindings, linearGrid(rows * width, 64));
+        recorder.dispatch(forward, bindings, linearGrid(rows * elements, 64));
       }
     },
     backward(recorder, { dx, dtokenEmbedding, dpositionEmbedding }) {
@@ -118,7 +116,7 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
         recorder.dispatch(backward, bindings, [Math.min(rows, MAX_WORKGROUPS)]);
       }
       const bindings = { dx, dposition_embedding: dpositionEmbedding };
-      recorder.dispatch(backwardPosition, bindings, linearGrid(positions * width, 64));
+      recorder.dispatch(backwardPosition, bindings, linearGrid(positions * elements, 64));
     },
     destroy() {
       for (const tensor of [tokens, order, runs]) destroyTensor(gpu, tensor);
