@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
+import { textureCapacity } from "../kernels/core/textures.ts";
 import { usageError } from "./errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "./memory_plan.ts";
 import type { ModelConfig } from "./model_config.ts";
@@ -81,7 +82,7 @@ export async function budgetMemory(
       training: true,
       distill: distill > 0,
     };
-    return memoryNeeds(config, shape, gpu.maxBindingBytes);
+    return memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
   };
   const problemOf = async (needs: MemoryNeeds): Promise<string | undefined> => {
     if (needs.largestBinding > gpu.maxBindingBytes) {
@@ -116,7 +117,7 @@ export async function budgetMemory(
 
 /** One line for people: what a run takes, by what it is for. */
 export function describeNeeds({ batch, needs }: MemoryBudget): string {
-  const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations"] as const)
+  const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations", "textures"] as const)
     .filter((part) => needs[part] > 0)
     .map((part) => `${part} ${amount(needs[part])}`);
   return `device memory ${amount(needs.total)} with a batch of ${batch}: ${parts.join(", ")}`;

@@ -70,6 +70,8 @@ export interface MemoryNeeds {
   /** AdamW's two. */
   moments: number;
   activations: number;
+  /** What a CPU driver reads of all these by texture, about. */
+  textures: number;
   /** All of it: everything is held at once. */
   total: number;
   /** The largest buffer that is bound whole. */
@@ -256,7 +258,12 @@ function overlap(a: Held, b: Held): boolean {
 }
 
 /** What training, or only running, a network takes on the device. */
-export function memoryNeeds(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryNeeds {
+export function memoryNeeds(
+  config: ModelConfig,
+  shape: NetworkShape,
+  maxBindingBytes: number,
+  textureCapacity = 0,
+): MemoryNeeds {
   const ofNetwork = planMemory(config, shape, maxBindingBytes).buffers;
   const shapes = parameterShapes(config);
   const ofParameters = shapes.map(({ shape }) => bytesOf(shape));
@@ -266,6 +273,8 @@ export function memoryNeeds(config: ModelConfig, shape: NetworkShape, maxBinding
   // The weights, the teacher's, gradients and two moments are each as large as the other.
   const sets = 1 + (shape.distill ? 1 : 0) + (shape.training ? 3 : 0);
   const buffers = [...ofNetwork, ...ofCopies, ...Array.from({ length: sets }, () => ofParameters).flat()];
+  const held = sum(buffers);
+  const textures = Math.min(textureCapacity, held);
   return {
     weights,
     copies: sum(ofCopies),
@@ -273,7 +282,8 @@ export function memoryNeeds(config: ModelConfig, shape: NetworkShape, maxBinding
     gradients: shape.training ? weights : 0,
     moments: shape.training ? 2 * weights : 0,
     activations: sum(ofNetwork),
-    total: sum(buffers),
+    textures,
+    total: held + textures,
     largestBinding: Math.max(...ofNetwork),
     buffers,
   };

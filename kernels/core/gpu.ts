@@ -36,6 +36,8 @@ export interface Tuner {
 export class Gpu extends Device {
   /** Chooses between variants of kernels by measuring; without one they are chosen by rule. */
   tuner: Tuner | undefined;
+  /** What is being recorded. */
+  #recording: string | undefined;
 
   /**
    * Opens the machine's high-performance adapter, or another.
@@ -68,6 +70,7 @@ export class Gpu extends Device {
         `Cannot write ${tensor.label} as its length is ${tensor.length}: ${start} + ${data.length} elements`,
       );
     }
+    this.#refuseWhileRecording(`writing ${tensor.label}`);
     this.textures.written(tensor.buffer);
     const stored = tensor.type === "f16" ? Float16Array.from(data) : data;
     this.device.queue.writeBuffer(
@@ -80,7 +83,8 @@ export class Gpu extends Device {
   }
 
   /**
-   * Records with `record` and submits what it recorded. `operation` names the work in any error it causes.
+   * Records with `record` and submits what it recorded. `operation` names the work in any error it causes. Nothing may be
+   * written or submitted while it records: that would come before what is being recorded.
    *
    * @param timestampWrites where the device notes when dispatches, which must then be all there is, begin and end
    */
@@ -90,12 +94,29 @@ export class Gpu extends Device {
     timestampWrites?: GPUComputePassTimestampWrites,
   ): void {
     this.check();
-    this.scoped(operation, () => {
-      const recorder = new Recorder(this, operation, timestampWrites);
-      record(recorder);
-      this.device.queue.submit([recorder.finish()]);
+    this.#refuseWhileRecording(operation);
+    this.#recording = operation;
+    try {
+      this.scoped(operation, () => {
+        const recorder = new Recorder(this, operation, timestampWrites);
+        record(recorder);
+        this.device.queue.submit([recorder.finish()]);
+      });
+    } catch (error) {
+      // Copies that were recorded are never made.
+      this.textures.expire();
+      throw error;
+    } finally {
+      this.#recording = undefined;
       this.textures.submitted();
-    });
+    }
+  }
+
+  #refuseWhileRecording(operation: string): void {
+    if (this.#recording === undefined) return;
+    throw new RangeError(
+      `Cannot start ${operation} while ${this.#recording} is being recorded, as it would come before that`,
+    );
   }
 
   /**

@@ -69,7 +69,8 @@ export class Kernel {
   /**
    * The bind group for these tensors, made once for each set of buffers and kept while all of them live.
    *
-   * @throws {RangeError} when a name is missing or unknown, or a tensor is larger than a binding
+   * @throws {RangeError} when a name is missing or unknown, a tensor is larger than a binding, or one that is written is
+   *   also something else
    */
   bind(bindings: Bindings): Bound {
     let key = `${this.#id};`;
@@ -78,7 +79,7 @@ export class Kernel {
       const tensor = bindings[name];
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
       key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
-      if (isTexture(access)) {
+      if (isTexture(access) && tensor.byteLength <= this.gpu.maxBindingBytes) {
         const shadow = this.gpu.textures.of(tensor, access);
         shadows.push({ name, shadow, tensor });
         key += `${shadow.id};`;
@@ -111,6 +112,7 @@ export class Kernel {
       const size = Math.min(Math.ceil(byteLength / 16) * 16, buffer.size - offset);
       return { binding, resource: { buffer, offset, size } };
     });
+    this.#checkAliases(bindings);
     const group = this.gpu.device.createBindGroup({ label: this.label, layout: this.layout, entries });
     const resources = [
       ...this.declarations.map(({ name }) => bindings[name].buffer),
@@ -118,6 +120,24 @@ export class Kernel {
     ];
     this.gpu.bindGroups.add(key, group, resources);
     return { group, shadows };
+  }
+
+  /** A CPU driver, which reads copies, would let pass what a GPU refuses. */
+  #checkAliases(bindings: Bindings): void {
+    for (const { name, access } of this.declarations) {
+      if (access !== "read_write") continue;
+      const written = bindings[name];
+      for (const { name: other, access: otherAccess } of this.declarations) {
+        const { buffer, offset, byteLength, label } = bindings[other];
+        if (other === name || buffer !== written.buffer) continue;
+        const apart = offset >= written.offset + written.byteLength || written.offset >= offset + byteLength;
+        if (otherAccess === "read_write" && apart) continue;
+        throw new RangeError(
+          `Cannot bind ${label} to ${this.label} as ${other} while ${written.label} is written as ${name}: ` +
+            `they share a buffer`,
+        );
+      }
+    }
   }
 
   /** Says that what a dispatch with these bindings writes has been written. */

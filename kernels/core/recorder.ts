@@ -84,6 +84,7 @@ export class Recorder {
   /** Copies the tensor to the start of a plain buffer, such as one that is mapped for reading afterwards. */
   copyToBuffer(source: Tensor, target: GPUBuffer): void {
     this.#endPass();
+    this.device.textures.written(target);
     this.#encoder.copyBufferToBuffer(source.buffer, source.offset, target, 0, source.byteLength);
   }
 

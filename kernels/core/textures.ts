@@ -100,6 +100,11 @@ interface Entry extends Shadow {
 
 let ids = 0;
 
+/** Bytes that textures take on a device at most, but for those of the dispatch under way. */
+export function textureCapacity({ adapter }: { adapter: { software: boolean } }): number {
+  return adapter.software ? CAPACITY : 0;
+}
+
 /** The textures of a device. */
 export class Textures {
   /** By buffer, then by region and format. */

@@ -3,6 +3,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { initialWeights } from "../../pipeline/initial_weights.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "../../pipeline/memory_budget.ts";
+import { textureCapacity } from "../../kernels/core/textures.ts";
 import { memoryNeeds } from "../../pipeline/memory_plan.ts";
 import { parameterShapes } from "../../pipeline/model_config.ts";
 import { prepareNetwork } from "../../pipeline/network.ts";
@@ -92,7 +93,8 @@ gpuTest(
 
 gpuTest("auto takes the largest batch that stays within the memory it is given", async (gpu) => {
   const totalOf = (batch: number) =>
-    memoryNeeds(CONFIG, { batch, context: 32, training: true }, gpu.maxBindingBytes).total;
+    memoryNeeds(CONFIG, { batch, context: 32, training: true }, gpu.maxBindingBytes, textureCapacity(gpu))
+      .total;
   const { batch, needs } = await budgetMemory(gpu, CONFIG, {
     ...SETTINGS,
     batch: "auto",
@@ -111,6 +113,7 @@ gpuTest("a run that does not fit is refused with what it needs and what to lower
     CONFIG,
     { batch: 2, context: 32, training: true, distill: true },
     gpu.maxBindingBytes,
+    textureCapacity(gpu),
   );
   assertEquals(
     error.message,
@@ -127,11 +130,11 @@ gpuTest("a run that does not fit is refused with what it needs and what to lower
 
 Deno.test("what a run takes is told by what it is for", () => {
   const parts = { weights: 1e6, copies: 0, teacher: 2e6, gradients: 3e6, moments: 40e6, activations: 5e9 };
-  const needs = { ...parts, total: 5.046e9, largestBinding: 0, buffers: [] };
+  const needs = { ...parts, textures: 256e6, total: 5.302e9, largestBinding: 0, buffers: [] };
   assertEquals(
     describeNeeds({ batch: 2, needs }),
-    "device memory 5.0 GB with a batch of 2: weights 1.0 MB, teacher 2.0 MB, gradients 3.0 MB, moments 40 MB, " +
-      "activations 5.0 GB",
+    "device memory 5.3 GB with a batch of 2: weights 1.0 MB, teacher 2.0 MB, gradients 3.0 MB, moments 40 MB, " +
+      "activations 5.0 GB, textures 256 MB",
   );
 });
 
@@ -142,7 +145,7 @@ gpuTest(
     // Tokens and positions; two norms, queries, keys and values, projection and MLP of each layer; the last norm.
     const layer = 4 * 16 + 17 * 48 + 17 * 16 + 17 * 64 + 65 * 16;
     const weights = 4 * ((61 + 32) * 16 + 4 * layer + 2 * 16);
-    const { teacher, gradients, moments, copies, activations, total } = needs;
+    const { teacher, gradients, moments, copies, activations, textures, total } = needs;
     assertEquals([needs.weights, teacher, gradients, moments, copies], [
       weights,
       weights,
@@ -150,7 +153,9 @@ gpuTest(
       2 * weights,
       0,
     ]);
-    assertEquals(total, 5 * weights + activations);
+    const held = 5 * weights + activations;
+    assertEquals(textures, gpu.adapter.software ? held : 0, "a CPU driver reads copies");
+    assertEquals(total, held + textures);
   },
 );
 

@@ -121,6 +121,51 @@ Deno.test({
   },
 });
 
+gpuTest("what was recorded and never submitted leaves no texture that counts as fresh", async (gpu) => {
+  const doubled = await compile(gpu, {
+    label: "double",
+    source: DOUBLE,
+    constants: { N: 8 },
+    textures: ["x"],
+  });
+  const x = upload(gpu, "x", new Float32Array(8).fill(3));
+  const y = gpu.tensor("y", [8]);
+  const fault = () =>
+    gpu.submit("a fault", (r) => {
+      r.dispatch(doubled, { x, y }, [1]);
+      throw new Error("on purpose");
+    });
+  assertThrows(fault, Error, "on purpose");
+  assertEquals((await runAndRead(gpu, y, (r) => r.dispatch(doubled, { x, y }, [1])))[7], 6);
+});
+
+gpuTest("nothing is written or submitted while something is recorded", async (gpu) => {
+  const x = upload(gpu, "x", new Float32Array(8));
+  const inside = (act: () => void) => () => gpu.submit("outer", act);
+  assertThrows(
+    inside(() => gpu.submit("inner", () => {})),
+    RangeError,
+    "Cannot start inner while outer is being recorded",
+  );
+  assertThrows(inside(() => gpu.write(x, Float32Array.of(1))), RangeError, "Cannot start writing x while");
+  gpu.write(x, Float32Array.of(2));
+  assertEquals((await gpu.read(x))[0], 2);
+});
+
+gpuTest("a tensor that is written cannot be another of a kernel's tensors, as on a GPU", async (gpu) => {
+  const doubled = await compile(gpu, {
+    label: "double",
+    source: DOUBLE,
+    constants: { N: 8 },
+    textures: ["x"],
+  });
+  const x = upload(gpu, "x", new Float32Array(128), [2, 64]);
+  const [y, z] = [rows(x, 0, 1), rows(x, 1, 1)];
+  const refused = "as x while x[0:1] is written as y: they share a buffer";
+  assertThrows(() => doubled.bind({ x: y, y }), RangeError, refused);
+  assertThrows(() => doubled.bind({ x: z, y }), RangeError, refused);
+});
+
 gpuTest("a destroyed tensor's texture and bind groups go with it", async (gpu) => {
   const doubled = await compile(gpu, {
     label: "double",
