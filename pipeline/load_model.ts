@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { AsyncLocalStorage } from "node:async_hooks";
 import { Gpu } from "../kernels/core/gpu.ts";
 import {
   activationAxes,
@@ -18,7 +19,7 @@ import { type ModelConfig, readModelConfig } from "./model_config.ts";
 import { hardGates, type Network, prepareNetwork } from "./network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./parameters.ts";
 import { assertSelfCheck } from "./self_check.ts";
-import { checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
 /** A prompt: text, or its tokens. */
 export type Prompt = string | readonly number[];
@@ -175,6 +176,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   await weights.verify();
   const tokenizer = await loadTokenizer(options.tokenizer ?? folder, stored);
   checkTokenizer(tokenizer, stored, folder);
+  await checkOwnTokenizer(tokenizer, folder);
   const config = options.dense ? { ...stored, gate: undefined } : stored;
 
   const gpu = options.gpu ?? await Gpu.open({ adapter: options.adapter });
@@ -202,7 +204,9 @@ function modelOf(
   const hooks = activationAxes(config);
   const compiled = new Map<string, Interventions>();
   let turn: Promise<unknown> = Promise.resolve();
+  let waiting = 0;
   let destroyed = false;
+  const inHook = new AsyncLocalStorage<true>();
 
   const tokensOf = (prompt: Prompt): number[] =>
     typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
@@ -246,7 +250,10 @@ function modelOf(
       if (!Object.hasOwn(functions, activation)) continue;
       const { activations } = await runs.run(tokens, { replace, read: [activation], at: [] });
       const values = activations.get(activation)!;
-      const changed = await functions[activation](values, runs.names.get(activation)!);
+      const changed = await inHook.run(
+        true,
+        () => functions[activation](values, runs.names.get(activation)!),
+      );
       replace.push({ activation, by: { values: changed ?? values } });
     }
     const { logits, activations } = await runs.run(tokens, { replace, read, at });
@@ -262,6 +269,11 @@ function modelOf(
   function destroy(): void {
     if (destroyed) return;
     destroyed = true;
+    if (waiting === 0) free();
+    else turn = turn.then(free);
+  }
+
+  function free(): void {
     for (const runs of compiled.values()) runs.destroy();
     network.destroy();
     destroyParameters(gpu, parameters);
@@ -272,8 +284,15 @@ function modelOf(
     ...model,
     hooks,
     run(prompts, options = {}) {
+      if (inHook.getStore()) {
+        const error = new RangeError(
+          `Cannot run ${model.folder} from a hook of its own run, which waits for the hook: run it before`,
+        );
+        return Promise.reject(error);
+      }
       // What is compiled holds one run at a time.
-      const result = turn.then(() => runNow(listOf(prompts), options));
+      waiting++;
+      const result = turn.then(() => runNow(listOf(prompts), options)).finally(() => waiting--);
       turn = result.catch(() => {});
       return result;
     },

@@ -55,7 +55,7 @@ import {
 import { sparsify, type SparsifySummary } from "./sparsify.ts";
 import { formatTable, summaryTable } from "./table.ts";
 import { type Split, SPLITS, tokenise } from "./tokenise.ts";
-import { checkTokenizer, loadTokenizer } from "./tokenizer.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
 type Progress = Reporter & { finish(): void };
@@ -261,6 +261,7 @@ async function evaluateCommand(args: string[]): Promise<void> {
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? model, config);
   checkTokenizer(tokenizer, config, model);
+  await checkOwnTokenizer(tokenizer, model);
   const progress = progressOf(settings);
   await using folder = await temporaryFolder();
   const tokens = await tokenise({

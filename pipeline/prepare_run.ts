@@ -33,7 +33,7 @@ import {
 } from "./settings.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "./tokenise.ts";
 import { openTuner } from "./tuning_cache.ts";
-import { checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
@@ -72,6 +72,7 @@ export async function openRunModel(folder: string, tokenizer?: string): Promise<
   const config = await readModelConfig(folder);
   const weights = await openWeights(folder, config);
   await weights.verify();
+  if (tokenizer !== undefined) await checkOwnTokenizer(await loadTokenizer(tokenizer, config), folder);
   return {
     config,
     weights,

@@ -113,7 +113,7 @@ export async function loadTokenizer(
       return ids.length === 0 ? "" : tokenizer.decode(ids, asIs);
     },
   };
-  if (isGpt2(entries)) {
+  if (isGpt2(entries, json)) {
     const encode = await gpt2Encoder();
     return { ...shared, encode, encodeKnown: (text) => ({ tokens: encode(text), lost: 0 }) };
   }
@@ -198,6 +198,29 @@ export function checkTokenizer(
   );
 }
 
+/**
+ * Checks a tokenizer that is to stand in for the one in a model's folder, where that has one: entries of both must be the
+ * same, though either may have more.
+ *
+ * @throws {UserError} naming the first entry that differs
+ */
+export async function checkOwnTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
+  const file = join(folder, "tokenizer.json");
+  if (!await exists(file)) return;
+  const own = await loadTokenizer(file, { endOfText: tokenizer.endOfText });
+  if (own.hash === tokenizer.hash) return;
+  for (let id = 0; id < Math.min(own.vocabularySize, tokenizer.vocabularySize); id++) {
+    const [expected, found] = [own.decode([id]), tokenizer.decode([id])];
+    if (expected === found) continue;
+    throw inputError(
+      `Cannot use ${tokenizer.path} with ${folder} as token ${id} is ${shown(expected)} there: ${
+        shown(found)
+      }; it is ` +
+        `not the tokenizer that the model was trained with`,
+    );
+  }
+}
+
 /** Text in which most parts of a tokenizer have something to do. */
 const TRIAL = "The 12 quick brown foxes, it's said, jump\n\n  over a naïve café. 日本";
 /** Types of models that are known; old files name none and are BPE. */
@@ -255,9 +278,17 @@ function entriesOf(json: TokenizerJson, file: string): Map<string, number> {
   return entries;
 }
 
-/** Whether the vocabulary is GPT-2's: its size, and entries from its beginning, its middle and its end. */
-function isGpt2(entries: ReadonlyMap<string, number>): boolean {
-  return entries.size === GPT2_ENTRIES && entries.get("!") === 0 && entries.get("Ġthe") === 262 &&
+/**
+ * Whether it is GPT-2's: the vocabulary's size and entries from its beginning, its middle and its end, and text that
+ * reaches it as it is.
+ */
+function isGpt2(entries: ReadonlyMap<string, number>, json: TokenizerJson): boolean {
+  const { normalizer, pre_tokenizer: before } = json as {
+    normalizer?: unknown;
+    pre_tokenizer?: { type?: unknown; add_prefix_space?: unknown };
+  };
+  const plain = !normalizer && before?.type === "ByteLevel" && before.add_prefix_space !== true;
+  return plain && entries.size === GPT2_ENTRIES && entries.get("!") === 0 && entries.get("Ġthe") === 262 &&
     entries.get("Ġgazed") === 50255 && entries.get(END_OF_TEXT) === 50256;
 }
 

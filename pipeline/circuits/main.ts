@@ -19,7 +19,7 @@ import { randomStream } from "../random.ts";
 import { checkRunIsNew, createRun } from "../run_folder.ts";
 import { CIRCUITS, type CircuitsSettings, helpText, parseCommand, resolveSettings } from "../settings.ts";
 import { formatTable } from "../table.ts";
-import { checkTokenizer, loadTokenizer, type Tokenizer } from "../tokenizer.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../tokenizer.ts";
 import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
@@ -90,7 +90,10 @@ async function investigate(
     }
   }
   const tokenizer = await loadTokenizer(model, configs[0]);
-  for (const [n, config] of configs.entries()) checkTokenizer(tokenizer, config, folders[n]);
+  for (const [n, config] of configs.entries()) {
+    checkTokenizer(tokenizer, config, folders[n]);
+    await checkOwnTokenizer(tokenizer, folders[n]);
+  }
   const contextLength = Math.min(...configs.map((config) => config.contextLength));
   const { prompts, seed, ablation } = settings;
   const set = pairs === undefined

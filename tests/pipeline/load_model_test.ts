@@ -230,3 +230,36 @@ gpuTest(
     assertEquals(gpu.allocatedBytes, bytes);
   },
 );
+
+gpuTest(
+  "a model destroyed while it runs ends that run first, refuses the next, and leaves others on its device",
+  async (gpu) => {
+    using other = await loadModel(SPARSE, { gpu });
+    const model = await loadModel(SPARSE, { gpu });
+    const { logits } = await other.run(PROMPTS);
+    let held = 0;
+    const hook = () => {
+      held = gpu.allocatedBytes;
+      model.destroy();
+      assertEquals(gpu.allocatedBytes, held, "freed while it runs");
+    };
+    const run = model.run(PROMPTS, { hooks: { "blocks.0.hook_resid_pre": hook } });
+    const queued = model.run(PROMPTS);
+    assertEquals((await run).logits, logits);
+    await assertRejects(() => queued, RangeError, "as it was destroyed");
+    await Promise.resolve();
+    assert(gpu.allocatedBytes < held, "freed after it");
+    assertEquals((await other.run(PROMPTS)).logits, logits);
+  },
+);
+
+gpuTest("a run from a hook of the same model's run is refused rather than waited for", async (gpu) => {
+  using model = await loadModel(SPARSE, { gpu });
+  using other = await loadModel(DENSE, { gpu });
+  const name = "blocks.0.hook_resid_pre";
+  const inner = { hooks: { [name]: async () => void await model.run(PROMPTS) } };
+  await assertRejects(() => model.run(PROMPTS, inner), RangeError, "from a hook of its own run");
+  let logits;
+  await model.run(PROMPTS, { hooks: { [name]: async () => void ({ logits } = await other.run(PROMPTS)) } });
+  assertEquals(logits, (await other.run(PROMPTS)).logits, "another model's run is none of its own");
+});

@@ -7,7 +7,7 @@ import {
   assertStringIncludes,
   assertThrows,
 } from "@std/assert";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { RecordBatchReader } from "apache-arrow";
 import { createBatches, IGNORED, sequentialBatches } from "../../pipeline/batches.ts";
@@ -19,7 +19,7 @@ import type { ModelConfig } from "../../pipeline/model_config.ts";
 import { hashFile } from "../../pipeline/files.ts";
 import { type Split, tokenise } from "../../pipeline/tokenise.ts";
 import { openTokenFile, writeTokenFile } from "../../pipeline/token_file.ts";
-import { checkTokenizer, loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../../pipeline/tokenizer.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION } from "../support/tiny_model.ts";
 
@@ -94,6 +94,39 @@ Deno.test("GPT-2's vocabulary goes through r50k, with special text as text", asy
   for (const text of [END_OF_TEXT, `x ${END_OF_TEXT}`]) {
     assert(!Array.from(tokenizer.encode(text)).includes(50256), text);
   }
+  const json = bpeTokenizerJson(entries, []) as TokenizerJson & { pre_tokenizer: { type: string } };
+  for (
+    const other of [
+      { ...json, normalizer: { type: "Lowercase" } },
+      { ...json, pre_tokenizer: { ...json.pre_tokenizer, add_prefix_space: true } },
+    ]
+  ) {
+    await Deno.writeTextFile(path, JSON.stringify(other));
+    const changed = await loadTokenizer(path);
+    assertThrows(() => changed.encode("Hello world"), UserError, "no token", "goes by its own file");
+  }
+});
+
+Deno.test("a tokenizer of the model's size with other entries is refused, one with more entries is not", async () => {
+  await using folder = await temporaryFolder();
+  const own = await loadTokenizer(ENGLISH);
+  const model = dirname(own.path);
+  await checkOwnTokenizer(own, model);
+  await checkOwnTokenizer(own, folder.path);
+  const json = JSON.parse(await Deno.readTextFile(own.path));
+  const { vocab } = json.model;
+  const [first, second] = Object.keys(vocab).filter((entry) => vocab[entry] === 300 || vocab[entry] === 301);
+  const path = join(folder.path, "tokenizer.json");
+  const more = {
+    ...json,
+    added_tokens: [...json.added_tokens, { id: 4096, content: "<tool>", special: false }],
+  };
+  await Deno.writeTextFile(path, JSON.stringify(more));
+  await checkOwnTokenizer(await loadTokenizer(path), model);
+  [vocab[first], vocab[second]] = [vocab[second], vocab[first]];
+  await Deno.writeTextFile(path, JSON.stringify(json));
+  const exchanged = await loadTokenizer(path);
+  await assertRejects(() => checkOwnTokenizer(exchanged, model), UserError, "as token 300 is");
 });
 
 Deno.test("a tokenizer that is missing, broken or without an end of text is refused", async () => {
