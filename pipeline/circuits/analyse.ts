@@ -201,7 +201,8 @@ export async function analyse(
     difference,
     correct: mean(correct),
     exact: mean(exact),
-    able: mean(correct) >= ABLE && difference.low !== null && difference.low > 0,
+    // Of few pairs there is no interval; their difference itself has to do.
+    able: mean(correct) >= ABLE && (difference.low ?? difference.value ?? 0) > 0,
   };
   if (!performance.able) return { performance };
 

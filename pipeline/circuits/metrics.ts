@@ -156,10 +156,13 @@ function percentiles(values: number[], low: number, high: number): [number, numb
   return [at(low), at(high)];
 }
 
+/** Prompts below which draws say too little: of two, half of the draws are one of them alone. */
+const FEWEST_PROMPTS = 5;
+
 /**
  * The bootstrap's interval of a statistic of prompts: it is computed again for each of `draws` draws of as many prompts,
- * with replacement. Draws for which it does not exist are left out; where that is more than one in twenty, there is no
- * interval.
+ * with replacement. Draws for which it does not exist are left out; where that is more than one in twenty, or fewer than
+ * {@link FEWEST_PROMPTS} are drawn from, there is no interval.
  *
  * @param counts prompts of each set that is drawn from, drawn independently of one another
  */
@@ -175,7 +178,8 @@ export function bootstrap(
     if (drawn !== null && Number.isFinite(drawn)) found.push(drawn);
   }
   const exists = value !== null && Number.isFinite(value);
-  if (!exists || found.length < 0.95 * draws) return { value: exists ? value : null, low: null, high: null };
+  const enough = Math.min(...counts) >= FEWEST_PROMPTS && found.length >= 0.95 * draws;
+  if (!exists || !enough) return { value: exists ? value : null, low: null, high: null };
   const [low, high] = percentiles(found, 0.025, 0.975);
   return { value, low, high };
 }

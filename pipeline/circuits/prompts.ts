@@ -28,14 +28,25 @@ export interface PromptPair {
 
 /**
  * Halves of the pairs, by index: circuits are ranked on one and scored on the other. Every template's pairs are dealt out
- * in turn, in their order; the choosing half has the odd one.
+ * in turn, in their order, to the half that has fewer; those of one clean prompt go together. The choosing half has the
+ * odd one.
+ *
+ * @throws {RangeError} when all have one clean prompt, so that none is left to score on
  */
 export function splitPairs(pairs: readonly PromptPair[]): { choosing: number[]; scoring: number[] } {
   const byTemplate = [...Map.groupBy(pairs.keys(), (n) => pairs[n].template).values()].flat();
-  const [choosing, scoring] = [0, 1].map((half) =>
-    byTemplate.filter((_, n) => n % 2 === half).sort((a, b) => a - b)
-  );
-  return { choosing, scoring };
+  const byPrompt = Map.groupBy(byTemplate, (n) => pairs[n].clean.join());
+  if (byPrompt.size < 2) {
+    throw new RangeError(
+      `Cannot split pairs in those that choose a circuit and those that score it as they have ${byPrompt.size} clean ` +
+        `prompt: at least 2 are needed`,
+    );
+  }
+  const [choosing, scoring]: number[][] = [[], []];
+  for (const group of byPrompt.values()) {
+    (scoring.length < choosing.length ? scoring : choosing).push(...group);
+  }
+  return { choosing: choosing.sort((a, b) => a - b), scoring: scoring.sort((a, b) => a - b) };
 }
 
 /**

@@ -90,6 +90,12 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     row("first choice of all tokens", ({ performance }) => formatShare(performance.exact)),
     row(`metric, clean prompts`, ({ performance }) => intervalText(performance.clean)),
     row("metric, corrupted prompts", ({ performance }) => intervalText(performance.corrupted)),
+    {
+      label: "pairs that choose circuits, and that score them",
+      cells: models.map(({ circuit }) =>
+        circuit ? `${results.split.choosing}, ${results.split.scoring}` : MISSING
+      ),
+    },
     ofCircuit(`edges for ${100 * MOST} % of the effect`, ({ n90_edges }) => intervalText(n90_edges)),
     ofCircuit(`heads for ${100 * MOST} % of the effect`, ({ n90_heads }) => intervalText(n90_heads)),
     ofCircuit("CPR (area under faithfulness)", ({ cpr }) => digits(cpr)),
@@ -307,7 +313,7 @@ function method(results: CircuitResults): Markup {
       : "zero"
   }. ${choosing} of the pairs rank edges and heads; the other ${scoring} score every circuit but those of a template left out. Faithfulness is (M(C) − M(∅)) / (M(model) − M(∅)) of means over prompts. The size for ${
     100 * MOST
-  } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head; its interval is of sizes that were run. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
+  } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head, on the pairs that score, so that this circuit restores as much of them by construction; its interval is of sizes that were run, and there is none of fewer than five pairs. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
 }
 
 /** What the script reads; `<` is written so that no text can end the script element. */

@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { tableFromIPC } from "apache-arrow";
 import { analyse, type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
@@ -129,6 +129,10 @@ Deno.test("pairs are dealt out to choosing and scoring template by template", ()
   const { choosing, scoring } = splitPairs(plantedSet(12).pairs);
   assertEquals([choosing, scoring], [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7, 10, 11]]);
   assertEquals(splitPairs(plantedSet(3).pairs), { choosing: [0, 1], scoring: [2] });
+  const [pair] = plantedSet(1).pairs;
+  const of = (...clean: number[]) => clean.map((token) => ({ ...pair, clean: [token] }));
+  assertEquals(splitPairs(of(1, 2, 1, 3)), { choosing: [0, 2], scoring: [1, 3] }, "one prompt, one half");
+  assertThrows(() => splitPairs(of(1, 1)), RangeError, "they have 1 clean prompt");
 });
 
 Deno.test("pairs that score neither rank edges or heads, nor do pairs that choose score", async () => {

@@ -93,9 +93,12 @@ Deno.test("the bootstrap's interval holds the mean's, and is that of the normal 
 
 Deno.test("a statistic that often does not exist has no interval, and one that never does no value", () => {
   let calls = 0;
-  const half = bootstrap([2], () => calls++ % 2 === 0 ? 1 : null, { draws: 100, random: randomStream(1) });
+  const few = { draws: 10, random: randomStream(1) };
+  assertEquals(bootstrap([4], () => 7, few), { value: 7, low: null, high: null }, "of four nothing is said");
+  assertEquals(bootstrap([5], () => 7, few), { value: 7, low: 7, high: 7 });
+  const half = bootstrap([5], () => calls++ % 2 === 0 ? 1 : null, { draws: 100, random: randomStream(1) });
   assertEquals(half, { value: 1, low: null, high: null });
-  assertEquals(bootstrap([2], () => null, { draws: 10, random: randomStream(1) }), {
+  assertEquals(bootstrap([5], () => null, { draws: 10, random: randomStream(1) }), {
     value: null,
     low: null,
     high: null,

@@ -18,8 +18,8 @@ export function plantedSet(prompts: number): PromptSet {
     task: "planted",
     metric: "logit_difference",
     pairs: Array.from({ length: prompts }, (_, n) => ({
-      clean: [1, 2, 3],
-      corrupted: [4, 2, 3],
+      clean: [1, 2 + n, 3],
+      corrupted: [4, 2 + n, 3],
       places: [{ position: 2, right: [1], wrong: [4] }],
       template: n % 2 === 0 ? "even" : "odd",
     })),
