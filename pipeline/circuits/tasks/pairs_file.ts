@@ -65,6 +65,11 @@ export async function readPairs(
   if (pairs.length === 1) {
     throw inputError(`Cannot use ${path} as one pair tells nothing of another: it needs two at least`);
   }
+  if (new Set(pairs.map(({ clean }) => clean.join())).size < 2) {
+    throw inputError(
+      `Cannot use ${path} as all pairs have one clean prompt, and a circuit chosen on one is scored on another`,
+    );
+  }
   return { task: path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, ""), metric: "logit_difference", pairs };
 }
 

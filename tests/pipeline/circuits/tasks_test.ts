@@ -177,6 +177,8 @@ Deno.test("a user's pairs are read, and what is wrong with a line is told", asyn
   for (const [line, message] of refused) await assertRejects(() => read(good, line), UserError, message);
   await assertRejects(() => read(""), UserError, "it has no pair");
   await assertRejects(() => read(good), UserError, "it needs two at least");
+  const another = { ...good, corrupted: "The sun is" };
+  await assertRejects(() => read(good, another), UserError, "all pairs have one clean prompt");
   await Deno.remove(path);
   await assertRejects(
     () => readPairs(path, { tokenizer: GPT2, contextLength: 16, prompts: 8 }),
