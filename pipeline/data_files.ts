@@ -16,6 +16,9 @@ const DATA_FILE = /\.(txt|md|text|jsonl|ndjson|parquet|json)(\.gz)?$/i;
 const BESIDE_DATA =
   /^\.|^(readme|licen[cs]e|changelog|citation)(\.|$)|^(dataset_infos?|dataset_dict|state)\.json$/i;
 
+/** Files of text that is not all meant to be read. */
+const MARKED_UP = /\.(csv|tsv|html?|xml|tex|ipynb)(\.gz)?$/i;
+
 /** Bytes of a beginning by which a format is told. */
 export const HEAD_BYTES = 1 << 16;
 
@@ -47,6 +50,12 @@ export async function findDataFiles(sources: readonly string[]): Promise<DataFil
     } catch (error) {
       const what = error instanceof Deno.errors.NotFound ? "no such file or folder" : reasonOf(error);
       throw inputError(`Cannot read data ${source}: ${what}`);
+    }
+    if (info.isFile && MARKED_UP.test(source)) {
+      throw inputError(
+        `Cannot read data ${source} as its columns and marks would be taken for text: give plain text, JSON Lines with ` +
+          `a field "text", or Parquet`,
+      );
     }
     if (info.isFile) found.files.push(source);
     else if (info.isDirectory) {

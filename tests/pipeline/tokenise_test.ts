@@ -107,6 +107,18 @@ Deno.test("GPT-2's vocabulary goes through r50k, with special text as text", asy
   }
 });
 
+Deno.test("tables and pages are refused by name, and left out of folders", async () => {
+  await using folder = await temporaryFolder();
+  for (const name of ["a.csv", "b.tsv.gz", "c.HTML"]) {
+    const path = join(folder.path, name);
+    await Deno.writeTextFile(path, "text\n");
+    await assertRejects(() => findDataFiles([path]), UserError, "would be taken for text");
+  }
+  await Deno.writeTextFile(join(folder.path, "d.txt"), "text\n");
+  const { files, leftOut } = await findDataFiles([folder.path]);
+  assertEquals([files.length, leftOut.length], [1, 3]);
+});
+
 Deno.test("a tokenizer of the model's size with other entries is refused, one with more entries is not", async () => {
   await using folder = await temporaryFolder();
   const own = await loadTokenizer(ENGLISH);
