@@ -181,6 +181,13 @@ export {
   type TokenPath,
   tokenPaths,
 } from "./pipeline/circuits/token_circuit.ts";
+export {
+  measureOffPaths,
+  type OffPathEffect,
+  type PromptTokenCircuit,
+  summariseOffPaths,
+  type TokenCircuits,
+} from "./pipeline/circuits/off_paths.ts";
 
 // Training.
 export {

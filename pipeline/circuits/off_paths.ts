@@ -29,7 +29,9 @@ export interface TokenCircuits {
   all: number;
   /** Mean numbers of those that are open, on a path that carries values, and may matter (see {@link TokenCircuit}). */
   open: number;
+  /** On a path. */
   onPaths: number;
+  /** With the gates held. */
   mayMatter: number;
   /** Share of prompts that have an open edge off the paths. */
   offPaths: number;
@@ -41,9 +43,11 @@ export interface TokenCircuits {
 
 /** What one prompt gives. */
 export interface PromptTokenCircuit {
+  /** Its edges and paths. */
   circuit: TokenCircuit;
   /** With shares of one prompt, 0 or 1. */
   held: OffPathEffect;
+  /** Likewise, gates anew. */
   anew: OffPathEffect;
 }
 
