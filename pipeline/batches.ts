@@ -62,8 +62,8 @@ function windowCount({ tokens, context }: Pick<BatchShape, "tokens" | "context">
   if (exampleTokens !== undefined) {
     if (context !== exampleTokens - 1) {
       throw inputError(
-        `Cannot cut ${name} into batches as its examples have ${exampleTokens} tokens, which needs a context of ` +
-          `${exampleTokens - 1}: ${context}`,
+        `Cannot cut ${name} into batches as its examples have ${exampleTokens} tokens, which needs ` +
+          `--context ${exampleTokens - 1}: ${context}`,
       );
     }
     return length / exampleTokens;
@@ -71,7 +71,8 @@ function windowCount({ tokens, context }: Pick<BatchShape, "tokens" | "context">
   const windows = Math.floor((length - 1 - offset) / context);
   if (windows < 1) {
     throw inputError(
-      `Cannot cut ${name} into windows as a context of ${context} needs ${context + 1} tokens: ${length}`,
+      `Cannot cut ${name} into windows as a context of ${context} needs ${context + 1} tokens: ${length}; ` +
+        `give more text, or a smaller --context`,
     );
   }
   return windows;

@@ -163,3 +163,13 @@ export function writeError(text: string): void {
     if (error instanceof Deno.errors.BrokenPipe) throw error;
   }
 }
+
+/**
+ * Gives Mesa a session folder where a server has none: it complains about that on standard error, though it needs none
+ * here.
+ */
+export function quietMesa(): void {
+  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
+    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+  }
+}

@@ -3,13 +3,13 @@
  *
  * @module
  */
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
-import { sequentialBatches } from "./batches.ts";
+import { checkWindows, sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
 import {
   isInteractive,
+  quietMesa,
   runCommand,
   stopSignal,
   temporaryFolder,
@@ -21,6 +21,7 @@ import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { evaluate, LIVE_EDGES } from "./evaluate.ts";
+import { DEFAULT_RUNS, type RunFolder } from "./run_folder.ts";
 import { exists, writeNew } from "./files.ts";
 import { initialWeights } from "./initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
@@ -29,6 +30,7 @@ import { type ModelConfig, parameterShapes, readModelConfig } from "./model_conf
 import { prepareNetwork } from "./network.ts";
 import { createParameters, uploadParameters } from "./parameters.ts";
 import {
+  finishedSummary,
   openCheckedGpu,
   openResumed,
   openRunModel,
@@ -40,17 +42,21 @@ import { pretrain, sparseTarget } from "./pretrain.ts";
 import { createProgress, formatShare } from "./progress.ts";
 import {
   checkContext,
+  defaultsIn,
   EVALUATE,
-  helpText,
+  fromModelLine,
   parseCommand,
   type ParsedCommand,
   PRETRAIN,
+  printedInstead,
   requireData,
+  resolveFully,
   resolveSettings,
   type SettingsOf,
   type SettingsTable,
   SPARSIFY,
   TRAIN_TOKENIZER,
+  versionText,
 } from "./settings.ts";
 import { sparsify, type SparsifySummary } from "./sparsify.ts";
 import { formatTable, summaryTable } from "./table.ts";
@@ -82,9 +88,12 @@ async function runSettings<const Table extends SettingsTable>(
   command: string,
   table: Table,
   parsed: ParsedCommand<Table>,
-): Promise<{ settings: SettingsOf<Table>; resumed?: ResumedRun }> {
-  if (parsed.resume === undefined) return { settings: await resolveSettings(table, parsed) };
-  const runs = (parsed.given as { runs?: string }).runs ?? (table.runs.value as string);
+): Promise<{ settings: SettingsOf<Table>; resumed?: ResumedRun; fromModel?: string }> {
+  if (parsed.resume === undefined) {
+    const resolved = await resolveFully(table, parsed);
+    return { settings: resolved.settings, fromModel: fromModelLine(resolved) };
+  }
+  const { runs } = { ...defaultsIn(table, parsed.folder), ...parsed.given } as { runs: string };
   if (parsed.config) {
     throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
   }
@@ -114,7 +123,7 @@ async function serveBeside(
 /** Runs a training command to its end or to an orderly stop, and writes its summary. */
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
-  { settings, model, resumed, body, show }: {
+  { settings, model, resumed, fromModel, body, show }: {
     settings:
       & MemorySettings
       & Pick<
@@ -137,29 +146,48 @@ async function train<Summary extends object>(
       >;
     model: RunModel;
     resumed?: ResumedRun;
+    /** What is said of the settings that come from the model. */
+    fromModel?: string;
     body(run: PreparedRun, reporter: Progress, signal: AbortSignal): Promise<Summary | undefined>;
-    show(summary: Summary, run: PreparedRun): string;
+    show(summary: Summary, folder: RunFolder): string;
   },
 ): Promise<void> {
   const progress = progressOf(settings);
+  const print = (summary: Summary, folder: RunFolder): void =>
+    console.log(settings.json ? JSON.stringify(summary) : show(summary, folder));
+  const finished = resumed && await finishedSummary(resumed, settings, model).catch((error) => {
+    resumed.folder.release();
+    throw error;
+  });
+  if (resumed && finished) {
+    progress.message(`run ${resumed.folder.path} is finished: nothing is left to do`);
+    progress.finish();
+    return print(finished as Summary, resumed.folder);
+  }
+  if (fromModel !== undefined) progress.message(fromModel);
   let training = false;
-  const signal = stopSignal(() => {
+  let abandon: (() => Promise<void>) | undefined;
+  const signal = stopSignal(async () => {
     if (training) return progress.message("stopping after this step; once more to stop at once");
     // Nothing that takes time to make is lost yet; a run that has begun can be resumed.
     progress.message("stopped before training");
+    await abandon?.().catch(() => {});
     Deno.exit(130);
   });
   if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
-  const run = await prepareRun(command, settings, model, progress, resumed);
+  const run = await prepareRun(command, settings, model, progress, {
+    resumed,
+    onStart: (remove) => abandon = remove,
+  });
   training = true;
   const { folder } = run;
-  const elsewhere = settings.runs === SPARSIFY.runs.value ? "" : ` --runs ${settings.runs}`;
+  const elsewhere = settings.runs === DEFAULT_RUNS ? "" : ` --runs ${settings.runs}`;
   const goOn = `deno task ${command} --resume ${folder.name}${elsewhere}`;
   let summary: Summary | undefined;
   try {
     summary = await completeRun(run, () => body(run, progress, signal).finally(() => progress.finish()));
   } catch (error) {
-    if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings)}`;
+    if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings, true)}`;
     if (error instanceof Error) error.message += `; go on by ${goOn}`;
     throw error;
   }
@@ -167,24 +195,27 @@ async function train<Summary extends object>(
     progress.message(`stopped; go on by: ${goOn}`);
     Deno.exit(130);
   }
-  console.log(settings.json ? JSON.stringify(summary) : show(summary, run));
+  print(summary, folder);
 }
 
 async function sparsifyCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(SPARSIFY, args, userFolder());
-  if (parsed.help) return console.log(helpText("sparsify", PURPOSES.sparsify, SPARSIFY, { runs: true }));
-  const { settings, resumed } = await runSettings("sparsify", SPARSIFY, parsed);
+  const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed);
+  if (printed !== undefined) return console.log(printed);
+  const { settings, resumed, fromModel } = await runSettings("sparsify", SPARSIFY, parsed);
   const model = await openRunModel(settings.model, settings.tokenizer);
   await train<SparsifySummary>("sparsify", {
     settings,
     model,
     resumed,
+    fromModel,
     body: (run, reporter, signal) => sparsify(settings, run, reporter, signal),
-    show(summary, run) {
+    show(summary, folder) {
       const lines = [summaryTable(summary), ""];
       if (!summary.sparse.feasible) {
         lines.push(
-          `The constraint held at no evaluation: these are the last step's weights. Try more --steps or --slack.`,
+          `The constraint held at no evaluation: these are the last step's weights. ` +
+            `Begin another run with more --steps than ${settings.steps}, or a --slack above ${settings.slack}.`,
         );
       }
       lines.push(
@@ -192,9 +223,7 @@ async function sparsifyCommand(args: string[]): Promise<void> {
           summary.target_loss.toFixed(4)
         } on validation.`,
       );
-      lines.push(
-        `Model: ${run.folder.model}   Results: ${run.folder.summary}   Report: ${run.folder.report}`,
-      );
+      lines.push(`Model: ${folder.model}   Results: ${folder.summary}   Report: ${folder.report}`);
       return lines.join("\n");
     },
   });
@@ -202,10 +231,15 @@ async function sparsifyCommand(args: string[]): Promise<void> {
 
 async function pretrainCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(PRETRAIN, args, userFolder());
-  if (parsed.help) return console.log(helpText("pretrain", PURPOSES.pretrain, PRETRAIN, { runs: true }));
-  const { settings, resumed } = await runSettings("pretrain", PRETRAIN, parsed);
+  const printed = await printedInstead("pretrain", PURPOSES.pretrain, PRETRAIN, parsed);
+  if (printed !== undefined) return console.log(printed);
+  const { settings, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed);
   const { width, heads, layers, context, seed, tokenizer } = settings;
-  if (tokenizer === undefined) throw usageError("Cannot pre-train without --tokenizer");
+  if (tokenizer === undefined) {
+    throw usageError(
+      "Cannot pre-train without a vocabulary: give --tokenizer PATH, as deno task train-tokenizer makes one",
+    );
+  }
   sparseTarget(settings);
   if (width % heads !== 0) {
     throw usageError(`Cannot use --width ${width} as it must be a multiple of --heads ${heads}`);
@@ -236,22 +270,23 @@ async function pretrainCommand(args: string[]): Promise<void> {
     settings,
     model,
     resumed,
+    fromModel,
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
-    show: ({ test, validation, parameters }, run) =>
+    show: ({ test, validation, parameters }, folder) =>
       `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
       `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${
         formatShare(test.exact_rows)
       }; ` +
-      `open edges ${
-        formatShare(test.open_fraction)
-      }\nModel: ${run.folder.model}   Report: ${run.folder.report}`,
+      `open edges ${formatShare(test.open_fraction)}\nModel: ${folder.model}   Report: ${folder.report}`,
   });
 }
 
 async function evaluateCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(EVALUATE, args, userFolder());
-  if (parsed.help) return console.log(helpText("evaluate", PURPOSES.evaluate, EVALUATE, { runs: false }));
-  const settings = await resolveSettings(EVALUATE, parsed);
+  const printed = await printedInstead("evaluate", PURPOSES.evaluate, EVALUATE, parsed);
+  if (printed !== undefined) return console.log(printed);
+  const resolved = await resolveFully(EVALUATE, parsed);
+  const { settings } = resolved;
   const { batch, model } = settings;
   const config = await readModelConfig(model);
   const weights = await openWeights(model, config);
@@ -263,6 +298,8 @@ async function evaluateCommand(args: string[]): Promise<void> {
   checkTokenizer(tokenizer, config, model);
   await checkOwnTokenizer(tokenizer, model);
   const progress = progressOf(settings);
+  const fromModel = fromModelLine(resolved);
+  if (fromModel !== undefined) progress.message(fromModel);
   await using folder = await temporaryFolder();
   const tokens = await tokenise({
     sources: settings.data,
@@ -270,9 +307,14 @@ async function evaluateCommand(args: string[]): Promise<void> {
     folder: folder.path,
     onLoss: (message) => progress.warning(message),
   });
+  const splits: readonly Split[] = settings.split === "all" ? SPLITS : [settings.split];
+  for (const split of splits) {
+    const name = `the ${split} split of ${settings.data.join(", ")}`;
+    checkWindows({ tokens: tokens[split], context, name });
+  }
   const gpu = await openCheckedGpu(progress, settings);
   const network = await prepareNetwork(gpu, config, { batch, context, training: false });
-  const batchesOf = async function* (splits: readonly Split[]) {
+  const batches = async function* () {
     for (const split of splits) {
       yield* sequentialBatches({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
     }
@@ -283,7 +325,7 @@ async function evaluateCommand(args: string[]): Promise<void> {
   const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
     mode: gated ? "deterministic" : "dense",
     gateBias: config.gate?.bias,
-    batches: batchesOf(settings.split === "all" ? SPLITS : [settings.split]),
+    batches: batches(),
   });
   gpu.close();
   progress.finish();
@@ -313,11 +355,13 @@ async function evaluateCommand(args: string[]): Promise<void> {
 
 async function trainTokenizerCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(TRAIN_TOKENIZER, args, userFolder());
-  if (parsed.help) {
-    return console.log(
-      helpText("train-tokenizer", PURPOSES["train-tokenizer"], TRAIN_TOKENIZER, { runs: false }),
-    );
-  }
+  const printed = await printedInstead(
+    "train-tokenizer",
+    PURPOSES["train-tokenizer"],
+    TRAIN_TOKENIZER,
+    parsed,
+  );
+  if (printed !== undefined) return console.log(printed);
   const { data, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
   requireData(data);
   async function* texts(): AsyncGenerator<string> {
@@ -336,7 +380,8 @@ async function trainTokenizerCommand(args: string[]): Promise<void> {
   const entries = Object.keys(tokenizer.model.vocab).length;
   if (entries < vocabulary) {
     throw inputError(
-      `Cannot train ${vocabulary} entries as the text has no more pairs that occur twice: ${entries}`,
+      `Cannot train a vocabulary of ${vocabulary} entries as the text gives ${entries}, after which no two tokens stand ` +
+        `side by side twice: give --vocabulary ${entries} or more text`,
     );
   }
   await writeNew(path, new TextEncoder().encode(JSON.stringify(tokenizer) + "\n"));
@@ -350,14 +395,20 @@ const COMMANDS: Record<string, (args: string[]) => Promise<void>> = {
   "train-tokenizer": trainTokenizerCommand,
 };
 
+/** The commands, each with what it does. */
+function commandsText(): string {
+  const lines = Object.entries(PURPOSES).map(([name, purpose]) => `  ${name.padEnd(16)}  ${purpose}`);
+  return `Usage: deno task COMMAND [flags]; --help after a command lists them\n\n${lines.join("\n")}`;
+}
+
 if (import.meta.main) {
-  // Mesa complains on standard error where a server has no session folder, though it needs none here.
-  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
-    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
-  }
+  quietMesa();
   const [name, ...args] = Deno.args;
   const debug = args.includes("--debug");
   await runCommand(async () => {
+    if (["--help", "-h", "--version"].includes(name)) {
+      return console.log(name === "--version" ? versionText() : commandsText());
+    }
     const command = COMMANDS[name];
     if (!command) throw usageError(`Unknown command ${name ?? ""}: ${Object.keys(COMMANDS).join(", ")}`);
     await command(args);

@@ -50,8 +50,20 @@ function freeMemory(gpu: Gpu): number {
   }
 }
 
-/** Which settings make a run smaller, for the error that it does not fit. */
-export function whatToLower({ batch, context, recompute, dtype, distill = 0 }: MemorySettings): string {
+/**
+ * Which settings make a run smaller, for the error that it does not fit.
+ *
+ * @param resumed whether it has begun: then only what changes none of its bits can be given
+ */
+export function whatToLower(
+  { batch, context, recompute, dtype, distill = 0 }: MemorySettings,
+  resumed = false,
+): string {
+  if (resumed) {
+    return recompute
+      ? "free memory on the device, or begin another run with a smaller --batch"
+      : "give --recompute";
+  }
   return [
     ...(batch !== 1 ? [`lower --batch ${batch} and raise --accumulate`] : []),
     `lower --context ${context}`,
@@ -64,12 +76,14 @@ export function whatToLower({ batch, context, recompute, dtype, distill = 0 }: M
 /**
  * Chooses the batch where it is `auto`, and makes sure that the run fits.
  *
+ * @param resumed whether it has begun
  * @throws {UserError} when it does not: what it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
   gpu: Gpu,
   config: ModelConfig,
   settings: MemorySettings,
+  resumed = false,
 ): Promise<MemoryBudget> {
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
@@ -101,7 +115,9 @@ export async function budgetMemory(
   const problem = await problemOf(needsOf(asked));
   if (problem) {
     throw usageError(
-      `Cannot train with a batch of ${asked} as ${problem}: ${whatToLower({ ...settings, batch: asked })}`,
+      `Cannot train with a batch of ${asked} as ${problem}: ${
+        whatToLower({ ...settings, batch: asked }, resumed)
+      }`,
     );
   }
   let batch = asked;

@@ -8,23 +8,34 @@ import { adapterLabel } from "../kernels/core/adapters.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
-import { openControl } from "./control.ts";
+import { openControl, readSlackChanges, requestControl } from "./control.ts";
 import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
-import { inputError } from "./errors.ts";
-import { exists, MAX_JSON_BYTES, readBytes, storing, writeAll, writeAtomically } from "./files.ts";
+import { inputError, usageError } from "./errors.ts";
+import {
+  exists,
+  isObject,
+  MAX_JSON_BYTES,
+  readBytes,
+  readJson,
+  storing,
+  writeAll,
+  writeAtomically,
+} from "./files.ts";
 import { checkWindows } from "./batches.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics } from "./metrics.ts";
 import { openWeights } from "./load_weights.ts";
 import { type ModelConfig, readModelConfig } from "./model_config.ts";
-import { findResumePoint } from "./resume.ts";
-import { type RunConfig, writeRunConfig } from "./run_config.ts";
+import { findResumePoint, type ResumePoint } from "./resume.ts";
+import { type RunConfig, type SettingChange, writeRunConfig } from "./run_config.ts";
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "./run_folder.ts";
 import { createRunState } from "./run_state.ts";
 import { checkModelFolder } from "./save_weights.ts";
 import { assertSelfCheck } from "./self_check.ts";
 import {
+  CHANGEABLE,
   checkContext,
+  checkOrder,
   defaultsOf,
   requireData,
   resumedSettings,
@@ -91,6 +102,10 @@ export interface ResumedRun {
   config: RunConfig;
   /** Whether the data was given anew, and may be another. */
   dataGiven: boolean;
+  /** Settings that are to be others from where it goes on. */
+  changed?: readonly Pick<SettingChange, "setting" | "before" | "now">[];
+  /** The slack from where it goes on, where it was given. */
+  slack?: number;
 }
 
 /**
@@ -130,8 +145,18 @@ export async function openResumed<const Table extends SettingsTable>(
   const { folder, config } = await openRun(runs, name, command);
   try {
     const own = { ...defaultsOf(table), ...config.settings } as SettingsOf<Table>;
-    const settings = resumedSettings(own, given, name);
-    return { resumed: { folder, config, dataGiven: "data" in given }, settings };
+    const settings: SettingsOf<Table> & { slack?: number } = resumedSettings(own, given, name);
+    checkOrder(table, settings);
+    const { slack } = given as { slack?: number };
+    if (slack !== undefined && "sparse" in table) {
+      throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);
+    }
+    // What it is at each step stands in slack.json, as where it is changed from outside.
+    if (slack !== undefined) settings.slack = (own as { slack: number }).slack;
+    const value = (of: object, key: string) => (of as Record<string, number | string>)[key];
+    const changed = CHANGEABLE.filter((key) => key !== "slack" && value(settings, key) !== value(own, key))
+      .map((setting) => ({ setting, before: value(own, setting), now: value(settings, setting) }));
+    return { resumed: { folder, config, dataGiven: "data" in given, changed, slack }, settings };
   } catch (error) {
     folder.release();
     throw error;
@@ -139,9 +164,38 @@ export async function openResumed<const Table extends SettingsTable>(
 }
 
 /**
+ * The summary of a run that came to its end, so that nothing is left to do; undefined where a part of its results is
+ * missing, or its model or data is not what it was.
+ *
+ * @throws {UserError} when settings were to be others from here on
+ */
+export async function finishedSummary(
+  resumed: ResumedRun,
+  { data }: Pick<PreparedSettings, "data">,
+  model: Pick<RunModel, "hash">,
+): Promise<object | undefined> {
+  const { folder, config, dataGiven, changed = [], slack } = resumed;
+  for (const path of [folder.summary, folder.report, join(folder.model, "config.json")]) {
+    if (!await exists(path)) return undefined;
+  }
+  const summary = await readJson(folder.summary).catch(() => undefined);
+  if (!isObject(summary) || config.model.hash !== model.hash) return undefined;
+  const hash = await hashSources(data);
+  if (config.data?.hash !== hash || (hash === STANDARD_INPUT && dataGiven)) return undefined;
+  if (changed.length > 0 || slack !== undefined) {
+    throw usageError(
+      `Cannot resume ${folder.name} with other settings as it is finished: begin another run with them`,
+    );
+  }
+  await replaceConfig(resumed, { ...config, settings: { ...config.settings, data } });
+  return summary;
+}
+
+/**
  * Prepares a run.
  *
- * @param resumed left out for a new one
+ * @param options `resumed` is left out for a new one; `onStart` is given what takes a new run's folder away again, for as
+ * long as it has not begun
  * @throws {UserError} on bad input, when of a new run nothing is left behind
  */
 export async function prepareRun(
@@ -149,23 +203,29 @@ export async function prepareRun(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  resumed?: ResumedRun,
+  { resumed, onStart }: StartOptions = {},
 ): Promise<PreparedRun> {
   try {
-    return await checkAndPrepare(command, settings, model, reporter, resumed);
+    return await checkAndPrepare(command, settings, model, reporter, { resumed, onStart });
   } catch (error) {
     resumed?.folder.release();
     throw error;
   }
 }
 
-/** Inputs are checked before the device is opened, and the device before anything is written. */
+/** How a run is started. */
+interface StartOptions {
+  resumed?: ResumedRun;
+  onStart?(abandon: () => Promise<void>): void;
+}
+
+/** Inputs are checked, the data to its last token, before the device is opened; config.json comes after both. */
 async function checkAndPrepare(
   command: string,
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  resumed: ResumedRun | undefined,
+  { resumed, onStart }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
@@ -182,15 +242,21 @@ async function checkAndPrepare(
     );
   }
   if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
-  const gpu = await openCheckedGpu(reporter, settings);
   let started: NewRunFolder | undefined;
+  let gpu: Gpu | undefined;
   try {
-    const budget = await budgetMemory(gpu, model.config, settings);
-    reporter.message(describeNeeds(budget));
-    if (!resumed) started = await createRun(settings.runs, command, settings.name);
+    if (!resumed) {
+      started = await createRun(settings.runs, command, settings.name);
+      onStart?.(started.abandon);
+    }
     const folder = resumed?.folder ?? started!;
+    reporter.message(`run ${folder.path}`);
     // Not after hours of training.
     await checkModelFolder(folder.model);
+    const tokens = await tokeniseInto(folder, { hash: data.hash, tokenizer, settings, reporter });
+    gpu = await openCheckedGpu(reporter, settings);
+    const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined);
+    reporter.message(describeNeeds(budget));
     const config: RunConfig = {
       id: resumed?.config.id ?? crypto.randomUUID(),
       command,
@@ -211,47 +277,37 @@ async function checkAndPrepare(
       config,
       model,
       tokenizer,
+      tokens,
       settings,
       batch: budget.batch,
       reporter,
+      resumed,
     });
   } catch (error) {
-    gpu.close();
+    gpu?.close();
     await started?.abandon();
     throw error;
   }
 }
 
-/** Tokens, metrics, control and state of a run whose config.json stands. */
-async function fillFolder(
+/**
+ * Tokenises the data into a run's folder.
+ *
+ * @throws {UserError} when it cannot be read, or is too little
+ */
+async function tokeniseInto(
   folder: RunFolder,
-  { gpu, config, model, tokenizer, settings, batch, reporter }: {
-    gpu: Gpu;
-    config: RunConfig;
-    model: RunModel;
+  { hash, tokenizer, settings, reporter }: {
+    hash: string;
     tokenizer: Tokenizer;
     settings: PreparedSettings;
-    batch: number;
     reporter: Reporter;
   },
-): Promise<PreparedRun> {
-  reporter.message(`run ${folder.path}`);
-  const control = await openControl({
-    run: folder.path,
-    id: config.id,
-    async onPause(paused) {
-      reporter.message(paused ? "paused from outside" : "going on");
-      await state.set({ state: paused ? "paused" : "training" });
-    },
-    onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
-    onProblem: (message) => reporter.warning(message),
-  });
-  // From here on others may ask for something.
-  const state = await createRunState(folder.state);
+): Promise<Tokens> {
   reporter.message("tokenising");
   const tokens = await tokenise({
     sources: settings.data,
-    hash: config.data!.hash,
+    hash,
     tokenizer,
     folder: folder.tokens,
     onDamage: (message) => reporter.warning(message),
@@ -265,8 +321,40 @@ async function fillFolder(
       }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
   );
   checkLengths(tokens, settings);
+  return tokens;
+}
+
+/** Metrics, control and state of a run whose config.json stands. */
+async function fillFolder(
+  folder: RunFolder,
+  { gpu, config, model, tokenizer, tokens, settings, batch, reporter, resumed }: {
+    gpu: Gpu;
+    config: RunConfig;
+    model: RunModel;
+    tokenizer: Tokenizer;
+    tokens: Tokens;
+    settings: PreparedSettings;
+    batch: number;
+    reporter: Reporter;
+    resumed: ResumedRun | undefined;
+  },
+): Promise<PreparedRun> {
+  if (resumed?.slack !== undefined) await askForSlack(resumed);
+  const control = await openControl({
+    run: folder.path,
+    id: config.id,
+    async onPause(paused) {
+      reporter.message(paused ? "paused from outside" : "going on");
+      await state.set({ state: paused ? "paused" : "training" });
+    },
+    onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
+    onProblem: (message) => reporter.warning(message),
+  });
+  // From here on others may ask for something.
+  const state = await createRunState(folder.state);
   const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id);
   for (const problem of resume.problems) reporter.warning(problem);
+  if (resumed) await writeChanges(resumed, resume.last, settings, reporter);
   const metrics = await openMetrics(folder.metrics, resume.last, config.id);
   if (metrics.problem) reporter.warning(metrics.problem);
   const { found } = metrics;
@@ -346,17 +434,47 @@ function checkUnchanged(
 }
 
 /** Takes up a run: what may be new, its data, goes into its config.json; on another adapter its bits will differ. */
-async function goOn(
-  { folder, config: before }: ResumedRun,
-  now: RunConfig,
-  reporter: Reporter,
-): Promise<void> {
+async function goOn(resumed: ResumedRun, now: RunConfig, reporter: Reporter): Promise<void> {
+  const { config: before } = resumed;
   if (before.adapter !== now.adapter) {
     reporter.warning(`the run began on ${before.adapter}: the same bits come only from the same adapter`);
   }
   const settings = { ...before.settings, data: now.settings.data };
-  const config = { ...before, settings, data: now.data };
-  if (JSON.stringify(config) !== JSON.stringify(before)) await writeRunConfig(folder.config, config);
+  await replaceConfig(resumed, { ...before, settings, data: now.data });
+}
+
+async function replaceConfig(resumed: ResumedRun, config: RunConfig): Promise<void> {
+  if (JSON.stringify(config) !== JSON.stringify(resumed.config)) {
+    await writeRunConfig(resumed.folder.config, config);
+  }
+  resumed.config = config;
+}
+
+/** Writes down which settings are others from here on, and says so. */
+async function writeChanges(
+  resumed: ResumedRun,
+  { phase, step }: ResumePoint["last"],
+  settings: object,
+  reporter: Reporter,
+): Promise<void> {
+  const { config, changed = [] } = resumed;
+  if (changed.length === 0) return;
+  const now = Object.fromEntries(
+    changed.map(({ setting }) => [setting, (settings as Record<string, unknown>)[setting]]),
+  );
+  const changes = [...config.changes ?? [], ...changed.map((each) => ({ ...each, phase, step }))];
+  await replaceConfig(resumed, { ...config, settings: { ...config.settings, ...now }, changes });
+  for (const { setting, before, now } of changed) {
+    reporter.message(
+      `${setting} ${now} in place of ${before} from step ${step + 1} of the ${phase} phase on`,
+    );
+  }
+}
+
+/** Asks for the slack that was given, as whoever watches the run may. */
+async function askForSlack({ folder, config, slack }: ResumedRun): Promise<void> {
+  const last = (await readSlackChanges(folder.path, config.id)).at(-1)?.slack ?? config.settings.slack;
+  if (slack !== last) await requestControl(folder.path, { slack });
 }
 
 async function copyFile(from: string, to: string): Promise<void> {

@@ -226,16 +226,20 @@ function pretrainedResult({ test, validation, parameters }: PretrainSummary): Ma
 
 /** Failure signatures and changes from outside, in order. */
 function eventsOf({ rows, config, slackChanges = [] }: ReportData): RunEvent[] {
-  const { steps, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
+  const { steps, warmup, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
     string,
     number | undefined
   >;
-  const found = signaturesOf(mainRows(rows), { steps: steps ?? 0, lambdaMin, lambdaMax });
+  const found = signaturesOf(mainRows(rows), { steps: steps ?? 0, warmup, lambdaMin, lambdaMax });
   const changes = slackChanges.map(({ step, slack }) => ({
     step: step + 1,
     message: `slack set to ${decimals(slack, 4)} nats from step ${step + 1} on, from outside`,
   }));
-  return [...found, ...changes].sort((a, b) => a.step - b.step);
+  const settings = (config.changes ?? []).map(({ setting, step, before, now }) => ({
+    step: step + 1,
+    message: `${setting} ${now} in place of ${before} from step ${step + 1} on, as it was resumed`,
+  }));
+  return [...found, ...changes, ...settings].sort((a, b) => a.step - b.step);
 }
 
 function eventList(events: readonly RunEvent[]): Markup {

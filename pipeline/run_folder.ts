@@ -59,21 +59,25 @@ const MADE = "A run was about to begin in this folder, which was made for it.\n"
 const FOUND = "A run was about to begin in this folder, which was found empty.\n";
 /** All that a folder holds in which a start was broken off before its config.json stood. */
 const BEFORE_CONFIG = [MARK, LOCK, "config.json.partial"];
+/** The token files of a run. */
+const TOKENS = {
+  folder: "tokens",
+  names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
+} as const;
 /** What a start writes into a folder that held nothing; config.json goes last, since a run is told by it. */
 const OF_A_START: OwnNames = [
   /^(tokenizer|state|control|slack)\.json(\.partial)?$/,
   /^metrics\.arrows(\.partial)?$/,
   /^(circuits\.(json|html)|summary\.json|(edges|curve)\.arrow)(\.partial)?$/,
-  {
-    folder: "tokens",
-    names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
-  },
+  TOKENS,
   {
     folder: "dense",
     names: [/^config\.json(\.partial)?$/, /\.safetensors$/, "model.safetensors.index.json"],
   },
   { folder: "checkpoints", names: [] },
 ];
+/** Where runs are kept unless --runs says otherwise. */
+export const DEFAULT_RUNS = "runs";
 const LOCK_ATTEMPTS = 5;
 const LOCK_RETRY_MS = 20;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
@@ -123,16 +127,27 @@ export async function checkRunIsNew(runs: string, name: string): Promise<void> {
       throw usageError(`Cannot create run ${name} as ${path} cannot be read: ${reasonOf(error)}`);
     });
     // Nothing of these is lost when a run begins there.
-    if (entries.every((entry) => entry.isFile && BEFORE_CONFIG.includes(entry.name))) return;
+    const rest = entries.filter((entry) => !(entry.isFile && BEFORE_CONFIG.includes(entry.name)));
+    if (rest.length === 0 || (entries.length > rest.length && await areTokensOfStart(path, rest))) return;
     const config = await readRunConfig(join(path, "config.json")).catch(() => undefined);
     if (config) {
-      const goOn = config.command === "circuits" ? "" : `go on with it by --resume ${name}, or `;
+      const elsewhere = runs === DEFAULT_RUNS ? "" : ` --runs ${runs}`;
+      const goOn = config.command === "circuits" ? "" : `go on with it by --resume ${name}${elsewhere}, or `;
       throw usageError(`Cannot create run ${name} as ${path} is there: ${goOn}use another --name`);
     }
   }
   throw usageError(
     `Cannot create run ${name} as ${path} is there and holds no run: nothing in it was touched; use another --name`,
   );
+}
+
+/** Whether what a folder holds beside the mark of a start are that start's token files, which are written first. */
+async function areTokensOfStart(path: string, entries: readonly Deno.DirEntry[]): Promise<boolean> {
+  if (!await exists(join(path, MARK))) return false;
+  const [only, ...more] = entries;
+  if (more.length > 0 || !only.isDirectory || only.name !== TOKENS.folder) return false;
+  const files = await Array.fromAsync(Deno.readDir(join(path, only.name))).catch(() => undefined);
+  return files?.every(({ name, isFile }) => isFile && TOKENS.names.some((own) => own.test(name))) ?? false;
 }
 
 /**

@@ -6,12 +6,15 @@
  *
  * @module
  */
-import { dirname, isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join, resolve } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
+import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
+import { readModelConfig } from "./model_config.ts";
 import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./data_files.ts";
+import { DEFAULT_RUNS } from "./run_folder.ts";
 
 interface Common {
   help: string;
@@ -81,7 +84,7 @@ const GPU = {
     kind: "name",
     value: undefined,
     placeholder: "NAME",
-    help: "part of the adapter's name, or its number, as an unknown one lists them (default: the fastest)",
+    help: "adapter by part of its name or its number; another lists them (default: fastest)",
     group: "Run",
   },
 } as const;
@@ -158,6 +161,7 @@ const GATES = {
     kind: "number",
     value: 0,
     lowest: -100,
+    highest: 100,
     help: "nats above the dense loss, with auto",
     group: "Gates",
   },
@@ -190,7 +194,7 @@ const RUN = {
   },
   ...GPU,
   autotune: flag(true, "choose kernels by measuring them at the first start; the bits are the same", "Run"),
-  runs: { kind: "path", value: "runs", placeholder: "DIR", help: "folder of runs", group: "Run" },
+  runs: { kind: "path", value: DEFAULT_RUNS, placeholder: "DIR", help: "folder of runs", group: "Run" },
   name: {
     kind: "name",
     value: undefined,
@@ -241,7 +245,8 @@ export const SPARSIFY = {
 
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
-  ...DATA,
+  data: { ...DATA.data, help: `${DATA.data.help}; required` },
+  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json, or a folder with one; required" },
   layers: integer(3, 1, "layers", "Model and data"),
   heads: integer(4, 1, "heads of a layer", "Model and data"),
   width: integer(128, 1, "width, a multiple of the heads", "Model and data"),
@@ -269,7 +274,7 @@ export const EVALUATE = {
     kind: "choice",
     value: "test",
     choices: ["test", "validation", "train", "all"],
-    help: "documents of the data to measure on: test, validation, train, or all",
+    help: "documents of the data to measure on",
     group: "Evaluation",
   },
   evalTokens: RUN.evalTokens,
@@ -323,8 +328,11 @@ export const CIRCUITS = {
     help: "what replaces what a circuit leaves out",
     group: "Discovery",
   },
-  seed: TRAINING.seed,
-  memory: RUN.memory,
+  seed: { ...TRAINING.seed, help: "keys the choice of prompts and the bootstrap", group: "Task" },
+  memory: {
+    ...RUN.memory,
+    help: "GB of device memory for the activations of the pairs that are run at once; auto: 1",
+  },
   gpu: RUN.gpu,
   runs: RUN.runs,
   name: RUN.name,
@@ -333,7 +341,7 @@ export const CIRCUITS = {
 
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
-  data: DATA.data,
+  data: { ...DATA.data, help: `${DATA.data.help}; required` },
   vocabulary: integer(4096, 257, "entries, the bytes and the end-of-text token included", "Tokenizer"),
   output: {
     kind: "path",
@@ -360,6 +368,8 @@ export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 export interface ParsedCommand<Table extends SettingsTable> {
   /** `--help` was given. */
   help: boolean;
+  /** `--version` was given. */
+  version: boolean;
   /** Only what the flags say. */
   given: Partial<SettingsOf<Table>>;
   /** Value of `--config`. */
@@ -373,7 +383,10 @@ export interface ParsedCommand<Table extends SettingsTable> {
 const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
 
 /** Flags with a value that a command has beside its table. */
-const specialFlags = (table: SettingsTable): string[] => "runs" in table ? ["config", "resume"] : ["config"];
+const specialFlags = (table: SettingsTable): string[] => hasRuns(table) ? ["config", "resume"] : ["config"];
+
+/** Whether a command trains, so that a run of it can be stopped and resumed. */
+const hasRuns = (table: SettingsTable): boolean => "steps" in table;
 
 /**
  * Parses a command's arguments against its table.
@@ -391,10 +404,10 @@ export function parseCommand<const Table extends SettingsTable>(
   const lists = [...flags].filter(([, name]) => isList(table[name])).map(([key]) => key);
   const special = specialFlags(table);
   const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
-  const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`)];
-  checkSwitches(args, [...booleans, "help"]);
+  const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`), "help", "version"];
+  checkSwitches(args, [...booleans, "help", "version"]);
   const parsed = parseArgs(joinNegativeNumbers(args, strings), {
-    boolean: [...booleans, "help"],
+    boolean: [...booleans, "help", "version"],
     string: strings,
     collect: lists,
     negatable: booleans,
@@ -417,6 +430,7 @@ export function parseCommand<const Table extends SettingsTable>(
   const config = parsed.config as string | undefined;
   return {
     help: parsed.help === true,
+    version: parsed.version === true,
     given: given as Partial<SettingsOf<Table>>,
     config: config && folder !== undefined && !isAbsolute(config) ? join(folder, config) : config,
     folder,
@@ -490,9 +504,18 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
   }
 }
 
-/** The nearest known name, as a question, where one is near. */
+/** What other programs call a setting of ours. */
+const ALSO_CALLED: Readonly<Record<string, string>> = { "learning-rate": "lr", "output-dir": "runs" };
+
+/** The nearest known name, as a question, where one is near: `vocab` for `vocabulary`, `batch` for `batch-size`. */
 function suggestion(name: string, known: string[], prefix = ""): string {
-  const near = nearest(name, known);
+  const word = name.toLowerCase();
+  const also = Object.hasOwn(ALSO_CALLED, word) ? ALSO_CALLED[word] : undefined;
+  const parts = word.split(/[-_]/);
+  const near = known.find((other) => other === also) ?? nearest(name, known) ??
+    (word.length > 2 ? known.find((other) => other.startsWith(word)) : undefined) ??
+    known.find((other) => parts.includes(other)) ??
+    known.find((other) => word.length > 2 && other.split("-").includes(word));
   return near === undefined ? "" : ` (did you mean ${prefix}${near}?)`;
 }
 
@@ -501,10 +524,10 @@ const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "nam
 /** A value of a setting, its paths taken from a folder where they are relative. */
 function fromFolder(setting: Setting, value: unknown, folder: string | undefined): unknown {
   if (folder === undefined) return value;
-  const resolve = (path: string): string =>
+  const inFolder = (path: string): string =>
     isAbsolute(path) || path === STANDARD_INPUT ? path : join(folder, path);
-  if (setting.kind === "path") return resolve(value as string);
-  return setting.kind === "paths" ? (value as string[]).map(resolve) : value;
+  if (setting.kind === "path") return inFolder(value as string);
+  return setting.kind === "paths" ? (value as string[]).map(inFolder) : value;
 }
 
 /**
@@ -548,6 +571,15 @@ export function checkedSettings<const Table extends SettingsTable>(
   return settings as Partial<SettingsOf<Table>>;
 }
 
+/** Settings, and what of them a model decided. */
+export interface Resolved<Table extends SettingsTable> {
+  settings: SettingsOf<Table>;
+  /** What stands in force because the model folder's sparsify.json says so. */
+  recommended: Partial<SettingsOf<Table>>;
+  /** What is lower than the table says as the model has fewer positions. */
+  fitted: Partial<SettingsOf<Table>>;
+}
+
 /**
  * All settings of a command, in the order of precedence.
  *
@@ -555,14 +587,85 @@ export function checkedSettings<const Table extends SettingsTable>(
  */
 export async function resolveSettings<const Table extends SettingsTable>(
   table: Table,
-  { given, config, folder }: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
+  parsed: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
 ): Promise<SettingsOf<Table>> {
-  const defaults = defaultsOf(table);
+  return (await resolveFully(table, parsed)).settings;
+}
+
+/**
+ * All settings of a command, and which of them come from the model.
+ *
+ * @throws {UserError} as {@link resolveSettings}
+ */
+export async function resolveFully<const Table extends SettingsTable>(
+  table: Table,
+  { given, config, folder }: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
+): Promise<Resolved<Table>> {
+  const defaults = defaultsIn(table, folder);
   const file = config ? await readSettingsFile(table, config, folder) : {};
-  const chosen = { ...defaults, ...file, ...given } as SettingsOf<Table> & { model?: string };
-  const settings = { ...defaults, ...await recommended(table, chosen.model), ...file, ...given };
+  const chosen: Record<string, unknown> = { ...file, ...given };
+  const { model } = { ...defaults, ...chosen } as { model?: string };
+  const inFile = await recommended(table, model);
+  const fitted = await fittedTo(model, defaults, { ...inFile, ...chosen });
+  const settings = { ...defaults, ...fitted, ...inFile, ...chosen };
   checkOrder(table, settings);
-  return settings as SettingsOf<Table>;
+  return {
+    settings: settings as SettingsOf<Table>,
+    recommended: Object.fromEntries(
+      Object.entries(inFile).filter(([name]) => !Object.hasOwn(chosen, name)),
+    ) as Partial<SettingsOf<Table>>,
+    fitted: fitted as Partial<SettingsOf<Table>>,
+  };
+}
+
+/**
+ * The default context where the model has fewer positions, and a default batch of about as many tokens.
+ *
+ * @param chosen what the user or the model's recommendation says
+ */
+async function fittedTo(
+  model: string | undefined,
+  { context, batch }: Record<string, unknown>,
+  chosen: Record<string, unknown>,
+): Promise<Record<string, unknown>> {
+  if (model === undefined || typeof context !== "number" || "context" in chosen) return {};
+  // What is wrong with the model is said when it is opened.
+  const config = await readModelConfig(model).catch(() => undefined);
+  if (!config || config.contextLength >= context) return {};
+  const { contextLength } = config;
+  const keepsTokens = typeof batch === "number" && !("batch" in chosen);
+  return {
+    context: contextLength,
+    ...(keepsTokens ? { batch: Math.floor(batch * context / contextLength) } : {}),
+  };
+}
+
+/** One line on the settings that come from the model; undefined where none do. */
+export function fromModelLine<Table extends SettingsTable>(
+  { settings, recommended, fitted }: Resolved<Table>,
+): string | undefined {
+  const { model } = settings as { model?: string };
+  const list = (values: object): string =>
+    Object.entries(values).map(([name, value]) => `${kebab(name)} ${value}`).join(", ");
+  const lines = [
+    [recommended, `from ${join(model ?? "", "sparsify.json")}`],
+    [fitted, `as the positions of ${model} end there`],
+  ] as const;
+  const said = lines.filter(([values]) => Object.keys(values).length > 0)
+    .map(([values, where]) => `${list(values)} (${where})`);
+  return said.length > 0 ? `settings from the model: ${said.join("; ")}` : undefined;
+}
+
+/** The table's own values; paths are such that they hold where the user stands. */
+export function defaultsIn(table: SettingsTable, folder: string | undefined): Record<string, unknown> {
+  const defaults = defaultsOf(table);
+  if (folder === undefined) return defaults;
+  return Object.fromEntries(
+    Object.entries(defaults).map(([name, value]) => [
+      name,
+      table[name].kind === "path" && typeof value === "string" ? resolve(value) : value,
+    ]),
+  );
 }
 
 /** The table's own values. */
@@ -570,7 +673,8 @@ export function defaultsOf(table: SettingsTable): Record<string, unknown> {
   return Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
 }
 
-function checkOrder(table: SettingsTable, settings: Record<string, unknown>): void {
+/** @throws {UserError} on a setting that exceeds another that bounds it */
+export function checkOrder(table: SettingsTable, settings: Record<string, unknown>): void {
   for (const [name, setting] of Object.entries(table)) {
     if (setting.kind !== "number" || setting.atMost === undefined) continue;
     const [value, bound] = [settings[name] as number, settings[setting.atMost] as number];
@@ -595,7 +699,30 @@ async function recommended(
 }
 
 /**
- * The settings of a run that is resumed: the run's own, with the few that do not change its course taken from flags.
+ * What a run that goes on may be given anew and that changes its course from there on; which, and from which step, is
+ * written into its config.json, of the slack into its slack.json.
+ */
+export const CHANGEABLE = ["lr", "clip", "slack", "targetLoss", "lambdaMin", "lambdaMax"] as const;
+
+/** What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told. */
+const FREE_ON_RESUME = [
+  "data",
+  "json",
+  "quiet",
+  "debug",
+  "serve",
+  "port",
+  "runs",
+  "checkpointEvery",
+  "keepCheckpoints",
+  "recompute",
+  "memory",
+  "autotune",
+  "gpu",
+];
+
+/**
+ * The settings of a run that is resumed: the run's own, with those taken from flags that may be new.
  *
  * @throws {UserError} when another flag differs from the run's setting
  */
@@ -604,68 +731,112 @@ export function resumedSettings<const Table extends SettingsTable>(
   given: Partial<SettingsOf<Table>>,
   name: string,
 ): SettingsOf<Table> {
-  // What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told.
-  const free = [
-    "data",
-    "json",
-    "quiet",
-    "debug",
-    "serve",
-    "port",
-    "runs",
-    "checkpointEvery",
-    "keepCheckpoints",
-    "recompute",
-    "memory",
-    "autotune",
-    "gpu",
-  ];
+  const allowed: readonly string[] = [...FREE_ON_RESUME, ...CHANGEABLE];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
-    if (!free.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
+    if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
       throw usageError(
-        `Cannot resume ${name} with --${kebab(key)} ${value}, as the run began with ${before}`,
+        `Cannot resume ${name} with --${
+          kebab(key)
+        } ${value}, as the run began with ${before}: leave it out, or ` +
+          `begin another run with it; ${CHANGEABLE.map((each) => `--${kebab(each)}`).join(", ")} may be new`,
       );
     }
   }
   return { ...own, ...given };
 }
 
-/** The `--help` text of a command. */
-export function helpText(
+/** Columns of a terminal that a help text fits. */
+const HELP_COLUMNS = 118;
+
+/** What `--version` prints. */
+export function versionText(): string {
+  return `sparse-attention ${project.version}, Deno ${Deno.version.deno}`;
+}
+
+/**
+ * The `--help` text of a command.
+ *
+ * @param options `resolved`: what would be in force with the other arguments; left out: the table's values
+ */
+export function helpText<const Table extends SettingsTable>(
   command: string,
   purpose: string,
-  table: SettingsTable,
-  options: { runs: boolean },
+  table: Table,
+  { resolved }: { resolved?: Resolved<Table> } = {},
 ): string {
-  const groups = new Map<string, [string, string][]>();
-  const line = (group: string, left: string, right: string): void => {
+  const groups = new Map<string, HelpLine[]>();
+  const line = (group: string, left: string, right: string, value = ""): void => {
     if (!groups.has(group)) groups.set(group, []);
-    groups.get(group)!.push([left, right]);
+    groups.get(group)!.push({ left, right, value });
   };
+  const values: Record<string, unknown> = resolved?.settings ?? defaultsOf(table);
   for (const [name, setting] of Object.entries(table)) {
     const key = kebab(name);
+    const value = values[name];
     if (setting.kind === "flag") {
-      const left = setting.value ? `--[no-]${key}` : `--${key}`;
-      line(setting.group, left, setting.help + (setting.value ? " (on)" : ""));
+      const left = value ? `--[no-]${key}` : `--${key}`;
+      line(setting.group, left, setting.help + (value ? " (on)" : ""));
       continue;
     }
     const placeholder = "placeholder" in setting
       ? setting.placeholder
       : setting.kind === "choice"
-      ? "TYPE"
+      ? setting.choices.join("|")
       : "N";
-    const shown = isList(setting) ? undefined : setting.value;
-    line(setting.group, `--${key} ${placeholder}`, setting.help + (shown === undefined ? "" : ` (${shown})`));
+    const shown = Array.isArray(value) ? value.join(" ") : value;
+    const isShown = shown !== undefined && shown !== "";
+    line(setting.group, `--${key} ${placeholder}`, setting.help, isShown ? `(${shown})` : "");
   }
   line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");
-  if (options.runs) line("Settings", "--resume NAME", "go on with a stopped run");
-  line("Settings", "--help", "this text");
-  const width = Math.max(...[...groups.values()].flat().map(([left]) => left.length));
+  if (hasRuns(table)) line("Settings", "--resume NAME", "go on with a stopped run");
+  line("Settings", "--help", `this text${"model" in table ? "; with --model, what would hold for it" : ""}`);
+  line("Settings", "--version", "the version of this program, and of Deno");
+  const width = Math.max(...[...groups.values()].flat().map(({ left }) => left.length));
   const body = [...groups].map(([group, lines]) =>
-    `${group}:\n${lines.map(([left, right]) => `  ${left.padEnd(width)}  ${right}`).join("\n")}`
+    `${group}:\n${lines.map((each) => helpLine(each, width)).join("\n")}`
   );
-  return `${purpose}\n\nUsage: deno task ${command} [flags]\n\n${body.join("\n\n")}\n`;
+  const origin = resolved && originOfDefaults(resolved);
+  const usage = `Usage: deno task ${command} [flags]${origin ? `\n\n${origin}` : ""}`;
+  return `${purpose}\n\n${usage}\n\n${body.join("\n\n")}\n`;
+}
+
+interface HelpLine {
+  left: string;
+  right: string;
+  /** What holds without the flag, in brackets. */
+  value: string;
+}
+
+/** One setting in a help text; a long value stands on a line of its own. */
+function helpLine({ left, right, value }: HelpLine, width: number): string {
+  const line = `  ${left.padEnd(width)}  ${right}`;
+  if (!value) return line;
+  const isLong = line.length + 1 + value.length > HELP_COLUMNS;
+  return line + (isLong ? `\n${" ".repeat(width + 4)}` : " ") + value;
+}
+
+/** Whose defaults a help text shows, where a model has a say in them. */
+function originOfDefaults<Table extends SettingsTable>(
+  { settings, recommended, fitted }: Resolved<Table>,
+): string | undefined {
+  const { model } = settings as { model?: string };
+  const names = [...Object.keys(recommended), ...Object.keys(fitted)].map((name) => `--${kebab(name)}`);
+  if (names.length === 0) return undefined;
+  return `In brackets: what holds with --model ${model}, which itself decides\n${names.join(", ")}.`;
+}
+
+/** What a command prints in place of doing anything, where that was asked for: its help, or the version. */
+export async function printedInstead<const Table extends SettingsTable>(
+  command: string,
+  purpose: string,
+  table: Table,
+  parsed: ParsedCommand<Table>,
+): Promise<string | undefined> {
+  if (parsed.version) return versionText();
+  if (!parsed.help) return undefined;
+  const resolved = await resolveFully(table, parsed);
+  return helpText(command, purpose, table, { resolved });
 }
 
 /** The data a command needs, or the error that none was given. */

@@ -39,7 +39,9 @@ export interface HealthBounds {
   lambdaMin: number;
   /** λ's ceiling. */
   lambdaMax: number;
-  /** A violation above this many nats is a spike. */
+  /** Steps over which the learning rate rises, in which no spike is told: the weights are only beginning to follow. */
+  warmup?: number;
+  /** A violation above this many nats, and as much above those measured before it, is a spike. */
   spike?: number;
   /** Share of queries with no open edge above which the run is reported. */
   deadQueries?: number;
@@ -57,12 +59,25 @@ export interface Signature {
   message: string;
 }
 
+/** How the advice is followed: a run takes these settings also when it goes on. */
+const ON_RESUME = ", also with --resume";
+/** Measurements of the constraint that another is held against, and how few of them are too few. */
+const SPIKE_WINDOW = 16;
+const SPIKE_LEAST = 4;
+
+/** The middle one of some values. */
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
 /** Watches a run: give it every step's sample, get the signatures that set in with it. */
 export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
   const { steps, lambdaMin, lambdaMax, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } = bounds;
   const window = Math.max(100, Math.floor(steps / 10));
   // Closing the first gates of a dense model costs loss for a moment, in every run.
-  const settling = Math.floor(steps / 20);
+  const settling = Math.max(bounds.warmup ?? 0, Math.floor(steps / 20));
+  /** Violations as measured before, once the run has settled. */
+  const measured: number[] = [];
   const active = new Set<Signature["name"]>();
   const recent: { step: number; expectedOpen: number; violation: number }[] = [];
   let atBoundSince: number | undefined;
@@ -80,15 +95,17 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
     const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 
     if (violation !== undefined) {
+      const before = measured.length < SPIKE_LEAST ? Infinity : median(measured);
       report(
         "loss spike",
-        step > settling && violation > spike,
+        violation > Math.max(spike, spike + before),
         () =>
-          `CE stands ${
-            violation.toFixed(2)
-          } above its target; edges fell faster than the weights could follow ` +
-          `(raise --lambda-min or lower --lr)`,
+          `CE stands ${violation.toFixed(2)} above its target, where it stood ${before.toFixed(2)} before; ` +
+          `edges fell faster than the weights could follow (raise --lambda-min or lower --lr${ON_RESUME})`,
       );
+      // What a spike is held against are not the steps of that spike.
+      if (step > settling && !active.has("loss spike")) measured.push(violation);
+      if (measured.length > SPIKE_WINDOW) measured.shift();
     }
     if (lambda !== undefined) {
       // The floor is where a healthy run may rest while the constraint holds easily; the ceiling is not.
@@ -104,7 +121,7 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
         () =>
           `λ, without its proportional term, has stood at its bound ${bound} for ${
             step - atBoundSince!
-          } steps (raise --slack or lower --lr)`,
+          } steps (raise --slack, or --target-loss where that was given, or lower --lr${ON_RESUME})`,
       );
     }
     if (expectedOpen !== undefined && violation !== undefined) {
@@ -114,8 +131,8 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before;
       report("plateau", still, () => {
         const cause = lambda === lambdaMax
-          ? "λ, without its proportional term, is at its ceiling: raise --slack"
-          : "CE is below its target: a larger --lr usually helps";
+          ? `λ, without its proportional term, is at its ceiling: raise --slack, or --target-loss where that was given${ON_RESUME}`
+          : `CE is below its target: a larger --lr usually helps${ON_RESUME}`;
         return `open edges stand at ${percent(expectedOpen)} for ${step - since} steps (${cause})`;
       });
       // The next report needs another whole window, so that a plateau with ripples is not reported at each of them.

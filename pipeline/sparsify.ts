@@ -181,9 +181,7 @@ export async function sparsify(
   }
 
   const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
-  const signatures = signaturesOf(sparseRows, healthBounds(settings.steps, gates)).map(({ message }) =>
-    message
-  );
+  const signatures = signaturesOf(sparseRows, healthBounds(settings, gates)).map(({ message }) => message);
   const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
     ce,
     perplexity,

@@ -80,7 +80,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
         throw new UserError(
           1,
           `Cannot go on at step ${row.step} of the ${options.phase} phase as the last ${skippedInARow} gradients ` +
-            `were not finite: lower --lr or --clip and resume from the last checkpoint`,
+            `were not finite: give --resume a lower --lr or --clip, which hold from the last checkpoint on`,
         );
       }
       for (const signature of watch(healthSample(row))) options.onSignature(signature);

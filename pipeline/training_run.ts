@@ -120,8 +120,11 @@ export function gateObjective(settings: GateSettings): GateObjective {
 }
 
 /** What a phase's failure signatures are told by. */
-export function healthBounds(steps: number, gates: GateObjective | undefined): HealthBounds {
-  return { steps, lambdaMin: gates?.geco.lowest ?? 0, lambdaMax: gates?.geco.highest ?? Infinity };
+export function healthBounds(
+  { steps, warmup }: Pick<TrainingSettings, "steps" | "warmup">,
+  gates: GateObjective | undefined,
+): HealthBounds {
+  return { steps, warmup, lambdaMin: gates?.geco.lowest ?? 0, lambdaMax: gates?.geco.highest ?? Infinity };
 }
 
 /** One phase of a run. */
@@ -212,7 +215,7 @@ export async function runTrainedPhase(
       constraint: options.constraint,
       targetAt,
       control: run.control,
-      health: healthBounds(steps, options.gates),
+      health: healthBounds(settings, options.gates),
       earlierRows: (await readMetrics(folder.metrics)).filter((row) => row.phase === phase),
       signal: options.signal,
       async onRows(rows) {

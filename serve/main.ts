@@ -6,24 +6,22 @@
  */
 import { constants, setPriority } from "node:os";
 import { adapterLabel, chooseAdapter, findAdapters } from "../kernels/core/adapters.ts";
-import { runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
+import { quietMesa, runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
-import { helpText, parseCommand, resolveSettings } from "../pipeline/settings.ts";
+import { parseCommand, printedInstead, resolveSettings } from "../pipeline/settings.ts";
 import { surviveFaults } from "./fault_log.ts";
 import { startServer } from "./server.ts";
 import { SERVE } from "./settings.ts";
+
+const PURPOSE = "Shows a folder of runs in the browser and over HTTP.";
 
 /** Characters of a token that nobody can guess. */
 const SHORTEST_TOKEN = 16;
 
 async function serve(args: string[]): Promise<void> {
   const parsed = parseCommand(SERVE, args, userFolder());
-  if (parsed.help) {
-    console.log(
-      helpText("serve", "Shows a folder of runs in the browser and over HTTP.", SERVE, { runs: false }),
-    );
-    return;
-  }
+  const printed = await printedInstead("serve", PURPOSE, SERVE, parsed);
+  if (printed !== undefined) return console.log(printed);
   const { runs, host, port, allowHost, models, gpu } = await resolveSettings(SERVE, parsed);
   const token = Deno.env.get("SPARSE_ATTENTION_TOKEN") || undefined;
   if (token !== undefined && !/^[A-Za-z0-9._~-]+$/.test(token)) {
@@ -60,4 +58,7 @@ async function serve(args: string[]): Promise<void> {
   await server.finished;
 }
 
-if (import.meta.main) await runCommand(() => serve(Deno.args), { debug: Deno.args.includes("--debug") });
+if (import.meta.main) {
+  quietMesa();
+  await runCommand(() => serve(Deno.args), { debug: Deno.args.includes("--debug") });
+}

@@ -295,11 +295,11 @@ function speedOf(
 }
 
 function watchHealth(memory: RunMemory, config: RunConfig, fresh: readonly MetricRow[]): void {
-  const { steps, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
+  const { steps, warmup, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
   for (const row of fresh) {
     const { phase } = row;
     let watch = memory.watches.get(phase);
-    if (!watch) memory.watches.set(phase, watch = createHealthWatch({ steps, lambdaMin, lambdaMax }));
+    if (!watch) memory.watches.set(phase, watch = createHealthWatch({ steps, warmup, lambdaMin, lambdaMax }));
     for (const { name, step, message } of watch(healthSample(row))) {
       memory.signatures.push({ name, phase, step, message });
     }

@@ -3,11 +3,17 @@
  *
  * @module
  */
-import { tmpdir } from "node:os";
 import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { isInteractive, runCommand, terminalColumns, userFolder, writeError } from "../command_line.ts";
+import {
+  isInteractive,
+  quietMesa,
+  runCommand,
+  terminalColumns,
+  userFolder,
+  writeError,
+} from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
@@ -17,7 +23,13 @@ import { openCheckedGpu } from "../prepare_run.ts";
 import { createProgress } from "../progress.ts";
 import { randomStream } from "../random.ts";
 import { checkRunIsNew, createRun } from "../run_folder.ts";
-import { CIRCUITS, type CircuitsSettings, helpText, parseCommand, resolveSettings } from "../settings.ts";
+import {
+  CIRCUITS,
+  type CircuitsSettings,
+  parseCommand,
+  printedInstead,
+  resolveSettings,
+} from "../settings.ts";
 import { formatTable } from "../table.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../tokenizer.ts";
 import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
@@ -248,7 +260,8 @@ async function save(
 
 async function circuitsCommand(args: string[]): Promise<void> {
   const parsed = parseCommand(CIRCUITS, args, userFolder());
-  if (parsed.help) return console.log(helpText("circuits", PURPOSE, CIRCUITS, { runs: false }));
+  const printed = await printedInstead("circuits", PURPOSE, CIRCUITS, parsed);
+  if (printed !== undefined) return console.log(printed);
   const settings = await resolveSettings(CIRCUITS, parsed);
   const jobs = jobsOf(settings);
   const progress = createProgress({
@@ -296,10 +309,7 @@ async function circuitsCommand(args: string[]): Promise<void> {
 }
 
 if (import.meta.main) {
-  // Mesa complains on standard error where a server has no session folder, though it needs none here.
-  if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
-    Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
-  }
+  quietMesa();
   const args = [...Deno.args];
   await runCommand(() => circuitsCommand(args), { debug: args.includes("--debug") });
 }

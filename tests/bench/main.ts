@@ -6,12 +6,13 @@
  *
  * @module
  */
-import { tmpdir } from "node:os";
 import { parseArgs } from "@std/cli/parse-args";
 import { adapterLabel } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createTuner } from "../../kernels/core/tuner.ts";
 import type { MatmulLayout } from "../../kernels/matmul/op.ts";
+import { quietMesa } from "../../pipeline/command_line.ts";
+import { versionText } from "../../pipeline/settings.ts";
 import { formatTable } from "../../pipeline/table.ts";
 import { attentionCase } from "./cases/attention.ts";
 import { firstStepTime, loadingCase, tokenisingCase } from "./cases/files.ts";
@@ -155,12 +156,36 @@ const number = (value: number | undefined, digits = 1): string =>
 const share = (part: number | undefined, of: number): string =>
   part === undefined ? "" : `${(100 * part / of).toFixed(0)} %`;
 
-const flags = parseArgs(Deno.args, { boolean: ["all", "json"], string: ["torch", "gpu"] });
+const HELP = `Times kernels, the training step and what stands before it, beside peers.
+
+Usage: deno task bench [what] [flags]
+
+  what            a part of the cases' names, such as matmul or T=512; left out: all
+  --all           also what takes minutes on a CPU driver, which else runs only where it is named
+  --json          a line of JSON for each case
+  --torch DEVICE  where PyTorch runs beside, if Python has it (cuda)
+  --gpu NAME      part of the adapter's name, or its number (the fastest)
+  --help          this text
+  --version       the version of this program, and of Deno`;
+
+const flags = parseArgs(Deno.args, {
+  boolean: ["all", "json", "help", "version"],
+  string: ["torch", "gpu"],
+  alias: { h: "help" },
+  unknown(arg, key) {
+    // What is no flag names cases.
+    if (key === undefined) return true;
+    console.error(`error: Unknown flag ${arg}: --help lists those that there are`);
+    Deno.exit(2);
+  },
+});
 const what = flags._.join(" ");
 const { json, all } = flags;
-if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) {
-  Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+if (flags.help || flags.version) {
+  console.log(flags.help ? HELP : versionText());
+  Deno.exit(0);
 }
+quietMesa();
 // Peers fail in promises, too, that nobody waits for; theirs is then the line that tells of it, not the run's end.
 addEventListener("unhandledrejection", (event) => {
   event.preventDefault();

@@ -4,18 +4,18 @@
  *
  * @module
  */
-import { tmpdir } from "node:os";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { Recorder } from "../../kernels/core/recorder.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model_config.ts";
 import { prepareNetwork } from "../../pipeline/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { quietMesa } from "../../pipeline/command_line.ts";
 import { formatTable } from "../../pipeline/table.ts";
 import { createTrainer } from "../../pipeline/trainer.ts";
 import { seeded } from "../support/seeded.ts";
 
-if (Deno.build.os === "linux" && !Deno.env.get("XDG_RUNTIME_DIR")) Deno.env.set("XDG_RUNTIME_DIR", tmpdir());
+quietMesa();
 const folder = new URL("../../data/english", import.meta.url).pathname;
 const [batch, context] = [8, 128];
 const gpu = await Gpu.open();

@@ -75,7 +75,7 @@ async function resume(runs: string): Promise<{ taken: unknown; said: string[] }>
     resumed.folder.release();
     throw error;
   });
-  const run = await prepareRun("sparsify", settings, model, reporter, resumed);
+  const run = await prepareRun("sparsify", settings, model, reporter, { resumed });
   try {
     const tokens = [];
     for (const split of SPLITS) {

@@ -162,9 +162,13 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     const { seconds: _, ...whole } = summary;
     const { seconds: __, ...after } = JSON.parse(again.stdout);
     assertEquals(after, whole);
-    const other = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--lr", "0.5"]);
+    assertStringIncludes(again.stderr, "is finished");
+    const other = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--seed", "5"]);
     assertEquals(other.code, 2);
-    assertStringIncludes(other.stderr, "--lr 0.5, as the run began with 0.01");
+    assertStringIncludes(other.stderr, "--seed 5, as the run began with 1");
+    const changed = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--lr", "0.5"]);
+    assertEquals(changed.code, 2);
+    assertStringIncludes(changed.stderr, "as it is finished: begin another run");
   });
 });
 

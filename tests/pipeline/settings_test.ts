@@ -1,11 +1,25 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
+import { modelConfigToJson } from "../../pipeline/model_config.ts";
 import {
+  CHANGEABLE,
+  CIRCUITS,
+  defaultsOf,
   EVALUATE,
+  fromModelLine,
   helpText,
   parseCommand,
   PRETRAIN,
+  printedInstead,
+  resolveFully,
   resolveSettings,
   resumedSettings,
   type SettingsTable,
@@ -13,6 +27,7 @@ import {
   type SparsifySettings,
   TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
+import { SERVE } from "../../serve/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
 Deno.test("a command's flags become typed values", () => {
@@ -33,6 +48,11 @@ Deno.test("a command's flags become typed values", () => {
 
 for (
   const [args, message] of [
+    [["--vocab", "3"], "Unknown flag --vocab"],
+    [["--learning-rate", "3"], "Unknown flag --learning-rate (did you mean --lr?)"],
+    [["--batch-size", "3"], "Unknown flag --batch-size (did you mean --batch?)"],
+    [["--max-steps", "3"], "Unknown flag --max-steps (did you mean --steps?)"],
+    [["--checkpoint", "3"], "Unknown flag --checkpoint (did you mean --checkpoint-every?)"],
     [["--stepz", "3"], "Unknown flag --stepz (did you mean --steps?)"],
     [["--no-contrl"], "Unknown flag --no-contrl (did you mean --no-control?)"],
     [["-steps", "3"], "Unknown flag -steps (did you mean --steps?)"],
@@ -64,7 +84,9 @@ for (
 
 Deno.test("only a command that has runs resumes one", () => {
   assertEquals(parseCommand(SPARSIFY, ["--resume", "one"]).resume, "one");
-  assertThrows(() => parseCommand(EVALUATE, ["--resume", "one"]), UserError, "Unknown flag --resume");
+  for (const table of [EVALUATE, CIRCUITS, SERVE] as SettingsTable[]) {
+    assertThrows(() => parseCommand(table, ["--resume", "one"]), UserError, "Unknown flag --resume");
+  }
 });
 
 Deno.test("a flag wins over the settings file, that over the model's recommendation, that over the default", async () => {
@@ -122,9 +144,120 @@ Deno.test("a resumed run keeps its settings but for the few that do not change i
   );
 });
 
+Deno.test("what a refused resume says may be new is taken", () => {
+  const own = defaultsOf(SPARSIFY) as unknown as SparsifySettings;
+  const { message } = assertThrows(
+    () => resumedSettings<typeof SPARSIFY>(own, { steps: 5 }, "run"),
+    UserError,
+  );
+  const offered = [...message.split(";")[1].matchAll(/--[a-z-]+/g)].map(([flag]) => flag);
+  assertEquals(offered.length, CHANGEABLE.length);
+  for (const flag of offered) {
+    const { given } = parseCommand(SPARSIFY, [flag, "0.5"]);
+    assertEquals(resumedSettings<typeof SPARSIFY>(own, given, "run"), { ...own, ...given });
+  }
+});
+
+/** A folder with a model of 8 positions, as far as settings look at it. */
+async function writeShortModel(folder: string, recommended?: object): Promise<void> {
+  const config = {
+    vocabularySize: 13,
+    contextLength: 8,
+    width: 16,
+    layers: 2,
+    heads: 2,
+    mlpWidth: 64,
+    layerNormEpsilon: 1e-5,
+  };
+  await Deno.writeTextFile(join(folder, "config.json"), JSON.stringify(modelConfigToJson(config)));
+  if (recommended) await Deno.writeTextFile(join(folder, "sparsify.json"), JSON.stringify(recommended));
+}
+
+Deno.test("the default context is the model's where that is shorter, and the batch has as many tokens", async () => {
+  await using folder = await temporaryFolder();
+  const model = folder.path;
+  await writeShortModel(model);
+  const resolved = await resolveFully(SPARSIFY, { given: { model }, config: undefined });
+  assertEquals([resolved.settings.context, resolved.settings.batch], [8, 128]);
+  assertStringIncludes(fromModelLine(resolved)!, "context 8, batch 128 (as the positions of");
+  const batch = await resolveSettings(SPARSIFY, { given: { model, batch: 3 }, config: undefined });
+  assertEquals([batch.context, batch.batch], [8, 3]);
+  const context = await resolveSettings(SPARSIFY, { given: { model, context: 9 }, config: undefined });
+  assertEquals([context.context, context.batch], [9, 8], "what was asked for is refused, not mended");
+  await writeShortModel(model, { context: 4 });
+  const own = await resolveSettings(SPARSIFY, { given: { model }, config: undefined });
+  assertEquals([own.context, own.batch], [4, 8], "the model's recommendation stands as it is");
+});
+
+Deno.test("a line tells what comes from a model's sparsify.json, and nothing that a flag overrules", async () => {
+  await using folder = await temporaryFolder();
+  const model = folder.path;
+  await writeShortModel(model, { context: 8, steps: 11, lr: 0.5, lambdaGain: 0 });
+  const line = fromModelLine(await resolveFully(SPARSIFY, { given: { model, lr: 1 }, config: undefined }));
+  assertEquals(
+    line,
+    `settings from the model: context 8, steps 11, lambda-gain 0 (${model}/sparsify.json)`
+      .replace("(", "(from "),
+  );
+  const none = { model, context: 8, steps: 1, lr: 1, lambdaGain: 1 };
+  assertEquals(fromModelLine(await resolveFully(SPARSIFY, { given: none, config: undefined })), undefined);
+});
+
+Deno.test("help shows what would hold with --model, and says that the model decides it", async () => {
+  await using folder = await temporaryFolder();
+  const model = folder.path;
+  await writeShortModel(model, { steps: 11, slack: 0.25, data: ["text.txt"] });
+  const help =
+    (await printedInstead("sparsify", "", SPARSIFY, parseCommand(SPARSIFY, ["--help", "--model", model])))!;
+  for (const part of ["optimiser steps (11)", "with auto (0.25)", `(${model}/text.txt)`, "(8)", "(128)"]) {
+    assertStringIncludes(help, part);
+  }
+  assertStringIncludes(help, `what holds with --model ${model}`);
+  assertStringIncludes(help, "--steps, --slack, --data, --context, --batch");
+  const plain = (await printedInstead("pretrain", "", PRETRAIN, parseCommand(PRETRAIN, ["--help"])))!;
+  assert(!plain.includes("In brackets"), "no model, no say");
+});
+
+Deno.test("help lists choices, says what is required and what circuits take", () => {
+  const sparsify = helpText("sparsify", "", SPARSIFY);
+  assertStringIncludes(sparsify, "--dtype f32|f16 ");
+  assertStringIncludes(sparsify, "--save-type F32|F16|BF16 ");
+  assertStringIncludes(helpText("evaluate", "", EVALUATE), "--split test|validation|train|all ");
+  assertMatch(helpText("pretrain", "", PRETRAIN), /--tokenizer PATH .*required\n/);
+  assertMatch(helpText("pretrain", "", PRETRAIN), /--data PATH .*required\n/);
+  const circuits = helpText("circuits", "", CIRCUITS);
+  assertMatch(circuits, /--seed N .*prompts/);
+  assertMatch(circuits, /--memory N .*pairs/);
+  assert(!circuits.includes("batches"), "nothing of training");
+});
+
+Deno.test("--version is known everywhere", async () => {
+  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER, CIRCUITS, SERVE] as SettingsTable[]) {
+    const printed = await printedInstead("c", "", table, parseCommand(table, ["--version"]));
+    assertMatch(printed!, /^sparse-attention \d+\.\d+\.\d+, Deno \d/);
+    assertStringIncludes(helpText("c", "", table), "--version");
+  }
+});
+
+Deno.test("from another folder the default paths are such that they can be used there", async () => {
+  const elsewhere = await resolveSettings(TRAIN_TOKENIZER, {
+    given: {},
+    config: undefined,
+    folder: "/elsewhere",
+  });
+  assertEquals(elsewhere.output, join(Deno.cwd(), "tokenizer.json"));
+  const { runs, model } = await resolveSettings(SPARSIFY, {
+    given: {},
+    config: undefined,
+    folder: "/elsewhere",
+  });
+  assertEquals([runs, model], [join(Deno.cwd(), "runs"), join(Deno.cwd(), "data/english")]);
+  assertEquals((await resolveSettings(SPARSIFY, { given: {}, config: undefined })).runs, "runs");
+});
+
 Deno.test("help names every flag with its default", () => {
   for (const table of [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER] as SettingsTable[]) {
-    const lines = helpText("command", "", table, { runs: true }).split("\n");
+    const lines = helpText("command", "", table).split("\n");
     for (const [name, setting] of Object.entries(table)) {
       const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
       const line = lines.find((line) => new RegExp(`^  --(\\[no-\\])?${flag}(?![a-z-])`).test(line));
@@ -135,10 +268,10 @@ Deno.test("help names every flag with its default", () => {
       if (setting.kind.startsWith("number")) assert(line.endsWith(` (${setting.value})`), line);
     }
   }
-  const help = helpText("pretrain", "Trains.", PRETRAIN, { runs: true });
+  const help = helpText("pretrain", "Trains.", PRETRAIN);
   for (const flag of ["--weight-decay N", "--sparse", "--resume NAME", "(0.002)"]) {
     assertStringIncludes(help, flag);
   }
-  assert(!helpText("evaluate", "", EVALUATE, { runs: false }).includes("--resume"));
-  assert(help.split("\n").every((line) => line.length < 120));
+  assert(!helpText("evaluate", "", EVALUATE).includes("--resume"));
+  assert(help.split("\n").every((line) => line.length <= 120));
 });

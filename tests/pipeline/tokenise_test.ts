@@ -550,7 +550,7 @@ Deno.test("examples keep their length, count only completions, and must be equal
   await assertRejects(
     () => Array.fromAsync(sequentialBatches({ tokens: files.test, batch: 4, context: 7 })),
     UserError,
-    "needs a context of 8",
+    "needs --context 8",
   );
   for (const file of Object.values(files)) await file.close();
   const uneven = join(folder.path, "uneven.jsonl");

@@ -44,8 +44,18 @@ Deno.test("every setting of the gates comes where it belongs, and λ's bounds te
     lambdaStart: 5,
     geco: { scale: 6, alpha: 7, rate: 8, gain: 9, lowest: 10, highest: 11 },
   });
-  assertEquals(healthBounds(100, objective), { steps: 100, lambdaMin: 10, lambdaMax: 11 });
-  assertEquals(healthBounds(100, undefined), { steps: 100, lambdaMin: 0, lambdaMax: Infinity });
+  assertEquals(healthBounds({ steps: 100, warmup: 7 }, objective), {
+    steps: 100,
+    warmup: 7,
+    lambdaMin: 10,
+    lambdaMax: 11,
+  });
+  assertEquals(healthBounds({ steps: 100, warmup: 7 }, undefined), {
+    steps: 100,
+    warmup: 7,
+    lambdaMin: 0,
+    lambdaMax: Infinity,
+  });
 });
 
 /** CE, open fraction and τ of one evaluation after another, and the step that is chosen after all of them. */

@@ -1,0 +1,154 @@
+/** What the commands advise, tried as it is written. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { readSlackChanges } from "../../pipeline/control.ts";
+import { readMetrics } from "../../pipeline/metrics.ts";
+import { readRunConfig } from "../../pipeline/run_config.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
+
+/** No machine has it: a command that opens a device leaves with 4. */
+const NO_DEVICE = ["--gpu", "Voodoo 2"];
+
+/** The one line that a command fails with. */
+function errorOf(stderr: string): string {
+  const lines = stderr.split("\n").filter((line) => line.startsWith("error: "));
+  assertEquals(lines.length, 1, stderr);
+  return lines[0];
+}
+
+async function namesIn(folder: string): Promise<string[]> {
+  return (await Array.fromAsync(Deno.readDir(folder)).catch(() => [])).map(({ name }) => name);
+}
+
+Deno.test("too little text is said before a device is opened, by its own name, and leaves nothing behind", async () => {
+  await using folder = await temporaryFolder();
+  const [model, runs] = [join(folder.path, "tiny"), join(folder.path, "runs")];
+  await writeTinyModel(model);
+  const text = join(folder.path, "little.txt");
+  await Deno.writeTextFile(text, "12+34=46".repeat(4));
+  const data = ["--model", model, "--data", text, ...NO_DEVICE];
+  const trained = await runMain(["sparsify", ...data, "--context", "8", "--runs", runs]);
+  assertEquals(trained.code, 3, trained.stderr);
+  const error = errorOf(trained.stderr);
+  assertStringIncludes(error, `split of ${text} into windows`);
+  assertStringIncludes(error, "give more text, or a smaller --context");
+  assert(!error.includes("--resume"), error);
+  assertEquals(await namesIn(runs), []);
+  const evaluated = await runMain(["evaluate", ...data]);
+  assertEquals(evaluated.code, 3, evaluated.stderr);
+  assertStringIncludes(errorOf(evaluated.stderr), `the test split of ${text} into windows`);
+  await Deno.writeTextFile(text, "12+34=46".repeat(400));
+  const more = await runMain(["sparsify", ...data, "--context", "8", "--runs", runs]);
+  assertEquals(more.code, 4, "more text comes as far as the device");
+  assertEquals(await namesIn(runs), []);
+});
+
+Deno.test("data with a character that has no token and a taken name are found before a device is opened", async () => {
+  await using folder = await temporaryFolder();
+  const [model, runs] = [join(folder.path, "tiny"), join(folder.path, "runs")];
+  await writeTinyModel(model);
+  const text = join(folder.path, "words.txt");
+  await Deno.writeTextFile(text, "words ".repeat(100));
+  const bad = await runMain(["sparsify", "--model", model, "--data", text, "--runs", runs, ...NO_DEVICE]);
+  assertEquals(bad.code, 3, bad.stderr);
+  assertStringIncludes(errorOf(bad.stderr), text);
+  assertEquals(await namesIn(runs), []);
+  await Deno.mkdir(join(runs, "taken"), { recursive: true });
+  await Deno.writeTextFile(join(runs, "taken", "mine.txt"), "");
+  const named = ["--model", model, "--data", ADDITION.data, "--runs", runs, "--name", "taken", ...NO_DEVICE];
+  const taken = await runMain(["sparsify", ...named]);
+  assertEquals(taken.code, 2, taken.stderr);
+  assertStringIncludes(errorOf(taken.stderr), "Cannot create run taken");
+});
+
+Deno.test("a start that was killed while it tokenised gives its name to the next", async () => {
+  await using folder = await temporaryFolder();
+  const [model, runs] = [join(folder.path, "tiny"), join(folder.path, "runs")];
+  await writeTinyModel(model);
+  const tokens = join(runs, "run", "tokens");
+  await Deno.mkdir(tokens, { recursive: true });
+  await Deno.writeTextFile(join(tokens, "tokens.partial"), "torn");
+  const start = [
+    "sparsify",
+    "--model",
+    model,
+    "--data",
+    ADDITION.data,
+    "--runs",
+    runs,
+    "--name",
+    "run",
+    ...NO_DEVICE,
+  ];
+  assertEquals((await runMain(start)).code, 2, "without a mark it is somebody's");
+  await Deno.writeTextFile(
+    join(runs, "run", ".start"),
+    "A run was about to begin in this folder, which was made for it.\n",
+  );
+  const again = await runMain(start);
+  assertEquals(again.code, 4, again.stderr);
+  assertEquals(await namesIn(runs), []);
+});
+
+Deno.test("a run that was stopped goes on with the settings that the signatures advise, and says from where", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "tiny");
+  await writeTinyModel(model);
+  // deno-fmt-ignore
+  const stopped = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--batch", "32", "--steps", "400",
+    "--lr", "0.01", "--warmup", "0", "--decay", "0", "--slack", "1", "--no-control", "--no-autotune", "--eval-every", "400",
+    "--checkpoint-every", "200", "--validation-tokens", "256", "--eval-tokens", "256", "--runs", folder.path,
+    "--name", "run"], { signal: { when: "target ", send: "SIGINT" } });
+  assertEquals(stopped.code, 130, stopped.stderr);
+  assertStringIncludes(stopped.stderr, "settings from the model: context 8");
+  assertStringIncludes(stopped.stderr, `sparsify --resume run --runs ${folder.path}`);
+  const run = join(folder.path, "run");
+  const done = (await readMetrics(join(run, "metrics.arrows"))).length;
+  assert(done > 0 && done < 400, `${done} steps`);
+  const resume = ["sparsify", "--resume", "run", "--runs", folder.path];
+  const refused = await runMain([...resume, "--lambda-min", "9"]);
+  assertEquals(refused.code, 2, refused.stderr);
+  const advised = ["--lr", "0.005", "--slack", "2", "--lambda-min", "0.05", "--clip", "0.5"];
+  const { code, stderr } = await runMain([...resume, ...advised, "--json"]);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, `lr 0.005 in place of 0.01 from step ${done + 1} of the sparse phase on`);
+  const rows = await readMetrics(join(run, "metrics.arrows"));
+  const rates = new Set(rows.map(({ step, learning_rate }) => `${step > done} ${learning_rate.toFixed(4)}`));
+  assertEquals([...rates], ["false 0.0100", "true 0.0050"]);
+  const config = await readRunConfig(join(run, "config.json"));
+  assertEquals([config.settings.lr, config.settings.lambdaMin, config.settings.slack], [0.005, 0.05, 1]);
+  assertEquals(config.changes?.map(({ setting, phase, step }) => [setting, phase, step]), [
+    ["lr", "sparse", done],
+    ["clip", "sparse", done],
+    ["lambdaMin", "sparse", done],
+  ]);
+  assertEquals(await readSlackChanges(run), [{ phase: "sparse", step: done, slack: 2 }]);
+  assertStringIncludes(
+    await Deno.readTextFile(join(run, "report.html")),
+    "lr 0.005 in place of 0.01 from step",
+  );
+  const finished = await runMain([...resume, "--json", ...NO_DEVICE]);
+  assertEquals(finished.code, 0, finished.stderr);
+  assertMatch(finished.stderr, /run .*run is finished: nothing is left to do/);
+  assertEquals(
+    finished.stdout,
+    await Deno.readTextFile(join(run, "summary.json")).then(JSON.parse).then((summary) =>
+      JSON.stringify(summary) + "\n"
+    ),
+  );
+});
+
+Deno.test("a vocabulary that the text cannot fill is answered with the one that it can", async () => {
+  await using folder = await temporaryFolder();
+  const text = join(folder.path, "text.txt");
+  await Deno.writeTextFile(text, "so much and so much more");
+  const train = ["train-tokenizer", "--data", text, "--output", join(folder.path, "tokenizer.json")];
+  const { code, stderr } = await runMain(train);
+  assertEquals(code, 3, stderr);
+  const [, entries] = /give --vocabulary (\d+) or more text/.exec(errorOf(stderr))!;
+  const taken = await runMain([...train, "--vocabulary", entries]);
+  assertEquals(taken.code, 0, taken.stderr);
+  const unknown = await runMain(["train-tokenizer", "--vocab", "300"]);
+  assertStringIncludes(errorOf(unknown.stderr), "(did you mean --vocabulary?)");
+});
