@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { inputError } from "./errors.ts";
-import { isObject, readJson, shown } from "./files.ts";
+import { exists, isObject, readJson, shown } from "./files.ts";
 import type { ParameterShape } from "./parameters.ts";
 
 /** The sizes of a GPT-2-type model. */
@@ -44,9 +44,27 @@ type Fail = (field: string, required: string) => never;
  */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const path = join(folder, "config.json");
+  if (!await exists(path)) throw inputError(await whyNoModel(folder, path));
   const json = await readJson(path);
   if (!isObject(json)) throw inputError(`Cannot load ${path} as it must be a JSON object`);
+  if ("settings" in json && "command" in json) {
+    const model = join(folder, "model");
+    const instead = await exists(join(model, "config.json"))
+      ? `give ${model}`
+      : "it has not come to the end at which its model is saved";
+    throw inputError(`Cannot load ${folder} as it is the folder of a run: ${instead}`);
+  }
   return parseModelConfig(json, path);
+}
+
+/** Why there is no model in a folder, and how one gets there. */
+async function whyNoModel(folder: string, path: string): Promise<string> {
+  if (await exists(folder)) return `Cannot read ${path}: no such file; a model is a Hugging Face folder`;
+  const isOnHub = /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(folder);
+  const name = isOnHub ? folder : "ORGANISATION/NAME";
+  const into = isOnHub ? ` ${folder}` : "";
+  return `Cannot read ${path}: no such file, as there is no folder ${folder}; a model of the Hugging Face hub is ` +
+    `fetched by: git clone https://huggingface.co/${name}${into} (which needs Git LFS)`;
 }
 
 /** Checks the fields of a config.json; `path` is for error messages. */

@@ -53,12 +53,12 @@ export interface NewRunFolder extends RunFolder {
 
 const LOCK = ".lock";
 /** Says of a folder that a run was about to begin in it. */
-const MARK = ".start";
+export const START_MARK = ".start";
 /** What the mark says of the folder itself. */
 const MADE = "A run was about to begin in this folder, which was made for it.\n";
 const FOUND = "A run was about to begin in this folder, which was found empty.\n";
 /** All that a folder holds in which a start was broken off before its config.json stood. */
-const BEFORE_CONFIG = [MARK, LOCK, "config.json.partial"];
+const BEFORE_CONFIG = [START_MARK, LOCK, "config.json.partial"];
 /** The token files of a run. */
 const TOKENS = {
   folder: "tokens",
@@ -143,7 +143,7 @@ export async function checkRunIsNew(runs: string, name: string): Promise<void> {
 
 /** Whether what a folder holds beside the mark of a start are that start's token files, which are written first. */
 async function areTokensOfStart(path: string, entries: readonly Deno.DirEntry[]): Promise<boolean> {
-  if (!await exists(join(path, MARK))) return false;
+  if (!await exists(join(path, START_MARK))) return false;
   const [only, ...more] = entries;
   if (more.length > 0 || !only.isDirectory || only.name !== TOKENS.folder) return false;
   const files = await Array.fromAsync(Deno.readDir(join(path, only.name))).catch(() => undefined);
@@ -177,13 +177,13 @@ export async function createRun(runs: string, command: string, name?: string): P
 /** Marks and locks a folder in which a run is about to begin. */
 async function startIn(runs: string, name: string, made: boolean): Promise<NewRunFolder> {
   const path = join(runs, name);
-  const mark = join(path, MARK);
+  const mark = join(path, START_MARK);
   let ours = made;
   try {
     await Deno.writeTextFile(mark, made ? MADE : FOUND, { createNew: true });
   } catch (error) {
     if (!(error instanceof Deno.errors.AlreadyExists)) {
-      if (made) await removeOwn(path, [MARK]);
+      if (made) await removeOwn(path, [START_MARK]);
       throw error;
     }
     ours = await readText(mark, 1024) === MADE;
@@ -205,7 +205,7 @@ async function startIn(runs: string, name: string, made: boolean): Promise<NewRu
       await removeOwn(path, [/^config\.json(\.partial)?$/], { keepFolder: true });
       // While it is locked, so that nobody else begins in what is being removed; Windows removes no open file.
       if (Deno.build.os === "windows") folder.release();
-      await removeOwn(path, [LOCK, MARK], { keepFolder: !ours });
+      await removeOwn(path, [LOCK, START_MARK], { keepFolder: !ours });
       folder.release();
     },
   };

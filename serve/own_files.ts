@@ -33,8 +33,8 @@ export async function ownInfo(path: string): Promise<Deno.FileInfo | undefined> 
   }
 }
 
-/** Whether a file, or a folder, stands at the path itself. */
-export async function isOwn(path: string, kind: "isFile" | "isDirectory"): Promise<boolean> {
+/** Whether a file, a folder or a link stands at the path itself. */
+export async function isOwn(path: string, kind: "isFile" | "isDirectory" | "isSymlink"): Promise<boolean> {
   return (await ownInfo(path).catch(() => undefined))?.[kind] ?? false;
 }
 

@@ -53,6 +53,16 @@ export function prometheusText(runs: readonly RunOverview[], clients: number): s
   );
   gauge("lambda_acting", "Multiplier in the last step's loss.", ofLast((last) => last.lambda_acting));
   gauge("expected_open", "Mean open probability of all edges.", ofLast(({ expected_open }) => expected_open));
+  gauge(
+    "open_edges",
+    "Share of attention edges that are open, as last evaluated.",
+    runs.map((run): Sample => [{ run: run.name }, run.evaluation?.open_fraction]),
+  );
+  gauge(
+    "validation_cross_entropy",
+    "Loss on validation tokens as last evaluated, nats.",
+    runs.map((run): Sample => [{ run: run.name }, run.evaluation?.validation_ce]),
+  );
   gauge("grad_norm", "Global gradient norm of the last step.", ofLast(({ grad_norm }) => grad_norm));
   gauge(
     "tokens_per_second",

@@ -8,7 +8,7 @@ import { inputError, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
 import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
 import type { RunConfig } from "../pipeline/run_config.ts";
-import { runIsLocked } from "../pipeline/run_folder.ts";
+import { runIsLocked, START_MARK } from "../pipeline/run_folder.ts";
 import type { RunState } from "../pipeline/run_state.ts";
 import { createHealthWatch, healthSample } from "../pipeline/signatures.ts";
 import type { NamedSignature, PhaseProgress, RunOverview, RunStatus } from "./api.ts";
@@ -131,7 +131,7 @@ export async function readRun(
     memory.stamp = stamp;
   }, "its config.json is damaged");
   const { config } = memory;
-  if (!config) problem ??= "not a run: it has no config.json";
+  if (!config && !await isStarting(path)) problem ??= "not a run: it has no config.json";
   const state = await part(() => runState(path), "its state.json is damaged");
   let updated = state ? new Date(state.since) : null;
   let note: string | null = null;
@@ -201,6 +201,11 @@ async function readMetrics(
     reading.catch(() => {});
   }
   return await within(memory.reading, patience);
+}
+
+/** Whether a process is about to begin a run in this folder. */
+async function isStarting(path: string): Promise<boolean> {
+  return await isOwn(join(path, START_MARK), "isFile") && await isAtWork(path).catch(() => false);
 }
 
 /** Whether a process is at the run in this folder. */

@@ -42,6 +42,7 @@ const SLOW_LIST_MS = 500;
 export const MOST_RUNS = 1000;
 const READ_AT_ONCE = 4;
 const LOOKED_AT_ONCE = 64;
+const NO_WISHES: ControlRequest = { paused: false, stop: false, slack: null };
 const MOST_REPORTS = 100;
 const MOST_ENTRIES = 10_000;
 const REPORT = /^[A-Za-z0-9][A-Za-z0-9._-]*\.html$/;
@@ -97,6 +98,9 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     return await isOwn(path, "isDirectory") ? path : undefined;
   }
 
+  /** A run that is a link: it is shown, and nothing of it is read. */
+  const linked = (name: string): RunView => unreadable(name, join(folder, name), "left out: a symbolic link");
+
   function entryOf(name: string, path: string): Entry {
     const entry = entries.get(name) ??
       { memory: createRunMemory(path), view: undefined, readAt: -Infinity, reading: undefined };
@@ -117,7 +121,8 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     const path = await pathOf(name);
     if (path === undefined) {
       entries.delete(name);
-      return undefined;
+      const isLink = isRunName(name) && await isOwn(join(folder, name), "isSymlink");
+      return isLink ? linked(name) : undefined;
     }
     const entry = entryOf(name, path);
     if (entry.view && now() - entry.readAt < FRESH_MS) return entry.view;
@@ -153,9 +158,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     const begun = performance.now();
     const { names, links } = await namesIn(folder);
     const deadline = performance.now() + PATIENCE_MS;
-    const overviews = links.map((name) =>
-      unreadable(name, join(folder, name), "left out: a symbolic link").overview
-    );
+    const overviews = links.map((name) => linked(name).overview);
     await inTurn(names, READ_AT_ONCE, async (name) => {
       const found = await overview(name, Math.max(0, deadline - performance.now()));
       if (found) overviews.push(found);
@@ -180,6 +183,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
 
     async detail({ path, config, overview }) {
       const { layers = 0, heads = 0, contextLength = 0 } = config?.model.config ?? {};
+      const isOurs = await isOwn(path, "isDirectory");
       return {
         ...overview,
         settings: config?.settings ?? {},
@@ -188,24 +192,29 @@ export function openRuns(folder: string, now: () => number = () => performance.n
         layers,
         heads,
         context: contextLength,
-        summary: await runSummary(path),
-        control: await runControl(path).catch(() => ({ paused: false, stop: false, slack: null })),
-        slack_changes: await runSlackChanges(path),
-        reports: await listReports(path),
+        summary: isOurs ? await runSummary(path) : null,
+        control: isOurs ? await runControl(path).catch(() => NO_WISHES) : NO_WISHES,
+        slack_changes: isOurs ? await runSlackChanges(path) : [],
+        reports: isOurs ? await listReports(path) : [],
       };
     },
 
     async checkpoints({ path }) {
+      if (!await isOwn(path, "isDirectory")) return { checkpoints: [], torn: [] };
       const { checkpoints, torn } = await ownCheckpoints(join(path, "checkpoints"));
       return { checkpoints: checkpoints.map(({ path: _, ...checkpoint }) => checkpoint), torn };
     },
 
     async report({ path }, file) {
-      if (!REPORT.test(file) || !await isOwn(join(path, file), "isFile")) return undefined;
+      if (!REPORT.test(file) || !await isOwn(path, "isDirectory")) return undefined;
+      if (!await isOwn(join(path, file), "isFile")) return undefined;
       return await openReport(join(path, file));
     },
 
     async control({ name, path }, change) {
+      if (!await isOwn(path, "isDirectory")) {
+        throw problem(409, `Cannot steer ${name} as it is no folder of its own`);
+      }
       try {
         // Nothing but a file is opened.
         await runControl(path);

@@ -152,3 +152,33 @@ Deno.test("a vocabulary that the text cannot fill is answered with the one that 
   const unknown = await runMain(["train-tokenizer", "--vocab", "300"]);
   assertStringIncludes(errorOf(unknown.stderr), "(did you mean --vocabulary?)");
 });
+
+Deno.test("a run's folder, a name of the hub and a folder without a model are answered with what to give", async () => {
+  await using folder = await temporaryFolder();
+  const run = join(folder.path, "run");
+  const evaluate = async (model: string): Promise<string> => {
+    const { code, stderr } = await runMain([
+      "evaluate",
+      "--model",
+      model,
+      "--data",
+      ADDITION.data,
+      ...NO_DEVICE,
+    ]);
+    assertEquals(code, 3, stderr);
+    return errorOf(stderr);
+  };
+  await Deno.mkdir(run);
+  await Deno.writeTextFile(join(run, "config.json"), JSON.stringify({ command: "sparsify", settings: {} }));
+  assertStringIncludes(await evaluate(run), "it has not come to the end");
+  await writeTinyModel(join(run, "model"));
+  const [, offered] = /the folder of a run: give (.*)$/.exec(await evaluate(run))!;
+  const taken = await runMain(["evaluate", "--model", offered, "--data", ADDITION.data, ...NO_DEVICE]);
+  assertEquals(taken.code, 4, "it comes as far as the device");
+  assertStringIncludes(await evaluate("gpt2"), "git clone https://huggingface.co/gpt2 gpt2 (");
+  const ofAnother = "git clone https://huggingface.co/distilbert/distilgpt2 distilbert/distilgpt2 (";
+  assertStringIncludes(await evaluate("distilbert/distilgpt2"), ofAnother);
+  assertStringIncludes(await evaluate(join(folder.path, "nowhere")), "huggingface.co/ORGANISATION/NAME (");
+  const { stderr } = await runMain(["evaluate", "--model", folder.path, "--data", ADDITION.data]);
+  assertStringIncludes(errorOf(stderr), "a model is a Hugging Face folder");
+});

@@ -371,7 +371,8 @@ Deno.test("a request under another host's name is refused", async () => {
 
 Deno.test("metrics for Prometheus: one line a sample, labels escaped", async () => {
   await using server = await served();
-  await fakeRun(server.folder, "r.1", { live: false, rows: ROWS });
+  const evaluated = metricRow(5, { ce: 1.5, validation_ce: 1.25, open_fraction: 0.125 });
+  await fakeRun(server.folder, "r.1", { live: false, rows: [...ROWS, evaluated] });
   const { text, headers } = await ask(server.app, "/metrics");
   assertMatch(headers.get("Content-Type")!, /^text\/plain; version=0\.0\.4/);
   for (const line of text.trimEnd().split("\n")) {
@@ -382,8 +383,10 @@ Deno.test("metrics for Prometheus: one line a sample, labels escaped", async () 
   }
   assertStringIncludes(text, 'sparse_attention_run_status{run="r.1",status="interrupted"} 1\n');
   assertStringIncludes(text, 'sparse_attention_run_status{run="r.1",status="training"} 0\n');
-  assertStringIncludes(text, 'sparse_attention_step{run="r.1",phase="sparse"} 4\n');
+  assertStringIncludes(text, 'sparse_attention_step{run="r.1",phase="sparse"} 5\n');
   assertStringIncludes(text, 'sparse_attention_cross_entropy{run="r.1",phase="sparse"} 1.5\n');
+  assertStringIncludes(text, 'sparse_attention_open_edges{run="r.1"} 0.125\n');
+  assertStringIncludes(text, 'sparse_attention_validation_cross_entropy{run="r.1"} 1.25\n');
 });
 
 Deno.test("the OpenAPI document holds every route of the API, and no other", async () => {

@@ -1,10 +1,10 @@
 /** A folder of runs as it is found: live, ended, torn, foreign. */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { dirname, join } from "node:path";
 import { writeSealedJson } from "../../pipeline/files.ts";
 import { openMetrics } from "../../pipeline/metrics.ts";
 import { readRunConfig, type RunConfig } from "../../pipeline/run_config.ts";
-import { openRun } from "../../pipeline/run_folder.ts";
+import { createRun, openRun } from "../../pipeline/run_folder.ts";
 import { signaturesOf } from "../../pipeline/signatures.ts";
 import { MOST_RUNS, openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
@@ -147,7 +147,6 @@ Deno.test("nothing outside the folder is a run, by whatever name or link", async
   ]);
   for (
     const name of [
-      "link",
       ".hidden",
       "..",
       ".",
@@ -160,6 +159,18 @@ Deno.test("nothing outside the folder is a run, by whatever name or link", async
   ) {
     assertEquals(await runs.view(name), undefined, name);
   }
+  const link = (await runs.view("link"))!;
+  assertEquals(
+    link.overview,
+    (await runs.list()).find(({ name }) => name === "link"),
+    "what is listed is served",
+  );
+  const detail = await runs.detail(link);
+  assertEquals([link.rows, detail.summary, detail.reports, detail.slack_changes], [[], null, [], []]);
+  assertEquals(await runs.checkpoints(link), { checkpoints: [], torn: [] });
+  await Deno.writeTextFile(join(outside.path, "report.html"), "");
+  assertEquals(await runs.report(link, "report.html"), undefined);
+  await assertRejects(() => runs.control(link, { stop: true }), Error, "Cannot steer link");
   // Files that lead elsewhere are not followed.
   for (const file of ["config.json", "metrics.arrows", "summary.json", "state.json"]) {
     await Deno.remove(join(run.path, file)).catch(() => {});
@@ -378,4 +389,14 @@ Deno.test("the list does not read again what ended, and sees a run that goes on"
   } finally {
     Deno.open = open;
   }
+});
+
+Deno.test("a run that is about to begin is preparing, and one whose start was broken off is none", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  const start = await createRun(folder.path, "sparsify", "r");
+  const { status, problem } = (await runs.view("r"))!.overview;
+  assertEquals([status, problem], ["preparing", null]);
+  start.release();
+  assertEquals((await runs.view("r"))!.overview.status, "broken");
 });
