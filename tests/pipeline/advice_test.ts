@@ -4,6 +4,16 @@ import { join } from "node:path";
 import { readSlackChanges } from "../../pipeline/control.ts";
 import { readMetrics } from "../../pipeline/metrics.ts";
 import { readRunConfig } from "../../pipeline/run_config.ts";
+import {
+  CHANGEABLE,
+  CIRCUITS,
+  EVALUATE,
+  PRETRAIN,
+  type SettingsTable,
+  SPARSIFY,
+  TRAIN_TOKENIZER,
+} from "../../pipeline/settings.ts";
+import { SERVE } from "../../serve/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
@@ -20,6 +30,48 @@ function errorOf(stderr: string): string {
 async function namesIn(folder: string): Promise<string[]> {
   return (await Array.fromAsync(Deno.readDir(folder)).catch(() => [])).map(({ name }) => name);
 }
+
+/** Flags of every command. */
+function knownFlags(): Set<string> {
+  const tables = [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER, CIRCUITS, SERVE] as SettingsTable[];
+  const known = new Set(["--help", "--version", "--config", "--resume"]);
+  for (const table of tables) {
+    for (const [name, { kind }] of Object.entries(table)) {
+      const key = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      known.add(`--${key}`);
+      if (kind === "flag") known.add(`--no-${key}`);
+    }
+  }
+  return known;
+}
+
+Deno.test("every flag that a message, the README or the docs name is one that a command has", async () => {
+  const root = new URL("../../", import.meta.url).pathname;
+  const known = knownFlags();
+  const named = new Map<string, string>();
+  const read = async (path: string): Promise<void> => {
+    const text = (await Deno.readTextFile(path)).split("\n").filter((line) =>
+      !/^\s*(\*|\/\/|\/\*)/.test(line)
+    );
+    for (const [flag] of text.join("\n").matchAll(/(?<![\w(-])--[a-z][a-z-]*[a-z](?![\w-])/g)) {
+      named.set(flag, path);
+    }
+  };
+  for (const file of ["README.md", "docs/method.md"]) await read(join(root, file));
+  const walk = async (folder: string): Promise<void> => {
+    for await (const { name, isDirectory } of Deno.readDir(folder)) {
+      if (isDirectory) await walk(join(folder, name));
+      else if (name.endsWith(".ts")) await read(join(folder, name));
+    }
+  };
+  for (const folder of ["pipeline", "serve"]) await walk(join(root, folder));
+  assert(named.size > 30, [...named.keys()].join());
+  assertEquals([...named].filter(([flag]) => !known.has(flag)), []);
+  const readme = await Deno.readTextFile(join(root, "README.md"));
+  for (const name of CHANGEABLE) {
+    assertStringIncludes(readme, `\`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}\``);
+  }
+});
 
 Deno.test("too little text is said before a device is opened, by its own name, and leaves nothing behind", async () => {
   await using folder = await temporaryFolder();
