@@ -334,7 +334,11 @@ function facts({ name, config, summary, rows }: ReportData): Markup {
   return markup`<dl>${entries.map(([term, value]) => markup`<dt>${term}</dt><dd>${value}</dd>\n`)}</dl>
 <details><summary>Make it again</summary>
 <pre>deno task ${commandOf(config).map(quoted).join(" \\\n  ")}</pre>
-<p class="note">The same bits come from the same adapter. Paths are as they were given to <code>${name}</code>.</p>
+<p class="note">The same bits come from the same adapter. Paths are as they were given to <code>${name}</code>.${
+    config.changes?.length
+      ? " The command has the last value of each setting and gives other bits, as its settings changed on the way."
+      : undefined
+  }</p>
 </details>`;
 }
 

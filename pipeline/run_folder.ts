@@ -128,7 +128,7 @@ export async function checkRunIsNew(runs: string, name: string): Promise<void> {
     });
     // Nothing of these is lost when a run begins there.
     const rest = entries.filter((entry) => !(entry.isFile && BEFORE_CONFIG.includes(entry.name)));
-    if (rest.length === 0 || (entries.length > rest.length && await areTokensOfStart(path, rest))) return;
+    if (rest.length === 0 || await areTokensOfStart(path, rest)) return;
     const config = await readRunConfig(join(path, "config.json")).catch(() => undefined);
     if (config) {
       const elsewhere = runs === DEFAULT_RUNS ? "" : ` --runs ${runs}`;

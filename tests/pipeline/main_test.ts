@@ -79,6 +79,24 @@ Deno.test("every command has a help that fits a terminal", async () => {
   }
 });
 
+Deno.test("every command prints its help and the version, and opens no device for it", async () => {
+  const commands: [script: string | undefined, args: string[], task: string][] = [
+    [undefined, ["sparsify"], "sparsify"],
+    [undefined, [], "COMMAND"],
+    ["pipeline/circuits/main.ts", [], "circuits"],
+    ["serve/main.ts", [], "serve"],
+    ["tests/bench/main.ts", [], "bench"],
+  ];
+  for (const [script, args, task] of commands) {
+    const help = await runMain([...args, "--help"], { script, killAfter: 60_000 });
+    assertEquals([help.code, help.stderr], [0, ""], task);
+    assertStringIncludes(help.stdout, `deno task ${task}`);
+    const version = await runMain([...args, "--version"], { script, killAfter: 60_000 });
+    assertEquals(version.code, 0, task);
+    assertMatch(version.stdout, /^sparse-attention \d+\.\d+\.\d+, Deno [\d.]+\n$/);
+  }
+});
+
 Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a finished run", async () => {
   await withFolder(async (folder) => {
     const model = join(folder, "tiny");

@@ -156,7 +156,9 @@ Deno.test("a run is not resumed on text that has changed, unless it is given aga
     refused.stderr,
     `as its data ${moved} has changed since it began; --data ${moved} takes it`,
   );
-  const taken = await resume("--data", moved);
+  const other = join(folder.path, "other.txt");
+  await Deno.rename(moved, other);
+  const taken = await resume("--data", other);
   assertEquals(taken.code, 0, taken.stderr);
   assertStringIncludes(taken.stderr, "warning: the data is not what the run began with");
   assertEquals((await resume()).code, 0, "what was taken is what the run has now");

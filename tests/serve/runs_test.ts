@@ -159,6 +159,9 @@ Deno.test("nothing outside the folder is a run, by whatever name or link", async
   ) {
     assertEquals(await runs.view(name), undefined, name);
   }
+  for (const file of ["summary.json", "report.html"]) {
+    await Deno.writeTextFile(join(outside.path, file), '{"secret":1}');
+  }
   const link = (await runs.view("link"))!;
   assertEquals(
     link.overview,
@@ -168,7 +171,6 @@ Deno.test("nothing outside the folder is a run, by whatever name or link", async
   const detail = await runs.detail(link);
   assertEquals([link.rows, detail.summary, detail.reports, detail.slack_changes], [[], null, [], []]);
   assertEquals(await runs.checkpoints(link), { checkpoints: [], torn: [] });
-  await Deno.writeTextFile(join(outside.path, "report.html"), "");
   assertEquals(await runs.report(link, "report.html"), undefined);
   await assertRejects(() => runs.control(link, { stop: true }), Error, "Cannot steer link");
   // Files that lead elsewhere are not followed.
