@@ -144,6 +144,17 @@ Deno.test("a start that was killed while it tokenised gives its name to the next
   assertEquals(await namesIn(runs), []);
 });
 
+Deno.test("a run that is stopped before it has begun leaves nothing behind", async () => {
+  await using folder = await temporaryFolder();
+  const [model, runs] = [join(folder.path, "tiny"), join(folder.path, "runs")];
+  await writeTinyModel(model);
+  const start = ["sparsify", "--model", model, "--data", ADDITION.data, "--runs", runs];
+  const { code, stderr } = await runMain(start, { signal: { when: "tokenising", send: "SIGINT" } });
+  assertEquals(code, 130, stderr);
+  assertStringIncludes(stderr, "stopped before training");
+  assertEquals(await namesIn(runs), []);
+});
+
 Deno.test("a run that was stopped goes on with the settings that the signatures advise, and says from where", async () => {
   await using folder = await temporaryFolder();
   const model = join(folder.path, "tiny");
