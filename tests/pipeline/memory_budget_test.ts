@@ -2,12 +2,24 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { initialWeights } from "../../pipeline/initial_weights.ts";
-import { budgetMemory, describeNeeds, type MemorySettings } from "../../pipeline/memory_budget.ts";
+import {
+  budgetMemory,
+  describeNeeds,
+  type MemorySettings,
+  whatToLower,
+} from "../../pipeline/memory_budget.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { memoryNeeds } from "../../pipeline/memory_plan.ts";
 import { parameterShapes } from "../../pipeline/model_config.ts";
 import { prepareNetwork } from "../../pipeline/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import {
+  defaultsOf,
+  parseCommand,
+  resumedSettings,
+  SPARSIFY,
+  type SparsifySettings,
+} from "../../pipeline/settings.ts";
 import { createTrainer } from "../../pipeline/trainer.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { seeded } from "../support/seeded.ts";
@@ -163,4 +175,17 @@ gpuTest("a device is asked for buffers before they are needed", async (gpu) => {
   assertEquals(await gpu.canHold([1024, 1 << 20]), true);
   assertEquals(await gpu.canHold([gpu.device.limits.maxBufferSize + 16]), false);
   gpu.check();
+});
+
+Deno.test("a run that goes on is told only what it may be given", () => {
+  const own = defaultsOf(SPARSIFY) as unknown as SparsifySettings;
+  const advice = whatToLower(SETTINGS, true);
+  const { given } = parseCommand(SPARSIFY, advice.match(/--[a-z-]+/g)!);
+  assertEquals(given, { recompute: true });
+  assertEquals(resumedSettings<typeof SPARSIFY>(own, given, "run").recompute, true);
+  assertStringIncludes(
+    whatToLower({ ...SETTINGS, recompute: true }, true),
+    "begin another run with a smaller --batch",
+  );
+  assertStringIncludes(whatToLower(SETTINGS), "lower --batch 2 and raise --accumulate");
 });
