@@ -171,6 +171,7 @@ async function train<Summary extends object>(
     if (training) return progress.message("stopping after this step; once more to stop at once");
     // Nothing that takes time to make is lost yet; a run that has begun can be resumed.
     progress.message("stopped before training");
+    // What cannot be removed is an empty start, which the next one of its name takes over.
     await abandon?.().catch(() => {});
     Deno.exit(130);
   });

@@ -1,6 +1,6 @@
 /**
  * Copies of tensors as textures, for CPU drivers. Such a driver loads a vector of eight lanes from storage lane by lane;
- * from a texture it takes a quarter to an eighth of the time (docs/benchmarks.md), which pays for the copy wherever an
+ * from a texture it takes a quarter to an eighth of the time (docs/log.md), which pays for the copy wherever an
  * element is read more than once. A kernel is written for storage; which of its variables a CPU driver reads by texture
  * is said when it is compiled, and its source is changed so.
  *
