@@ -196,7 +196,8 @@ export {
   type SparsifyOptions,
 } from "./pipeline/sparsify_model.ts";
 export { type SparsifySummary } from "./pipeline/sparsify.ts";
-export { type Reporter } from "./pipeline/training_run.ts";
+export { type Work } from "./pipeline/time_left.ts";
+export { type Reporter, type Stage } from "./pipeline/training_run.ts";
 export {
   createTrainer,
   type GateObjective,

@@ -137,6 +137,21 @@ export function createBatches(
   };
 }
 
+/** Windows that an evaluation takes. */
+function windowsOf(options: BatchShape & { limit?: number }): number {
+  const { context, limit = Infinity } = options;
+  return Math.min(windowCount(options, 0), Math.max(1, Math.floor(limit / context)));
+}
+
+/**
+ * How many batches {@link sequentialBatches} gives.
+ *
+ * @throws {UserError} when the tokens do not fill one window
+ */
+export function batchCount(options: BatchShape & { limit?: number }): number {
+  return Math.ceil(windowsOf(options) / options.batch);
+}
+
 /**
  * Batches for evaluation: non-overlapping windows in order, up to `limit` tokens. The last batch is filled up with rows
  * whose targets do not count.
@@ -144,9 +159,9 @@ export function createBatches(
  * @throws {UserError} when the tokens do not fill one window
  */
 export async function* sequentialBatches(options: BatchShape & { limit?: number }): AsyncGenerator<Batch> {
-  const { tokens, batch, context, limit = Infinity } = options;
+  const { tokens, batch, context } = options;
   const stride = tokens.exampleTokens ?? context;
-  const windows = Math.min(windowCount(options, 0), Math.max(1, Math.floor(limit / context)));
+  const windows = windowsOf(options);
   for (let first = 0; first < windows; first += batch) {
     const result = emptyBatch(options, Math.min(batch, windows - first));
     for (let row = 0; row < result.rows; row++) await fillRow(options, result, row, (first + row) * stride);

@@ -3,17 +3,19 @@
  *
  * @module
  */
+import { tmpdir } from "node:os";
 import { AdapterError } from "../kernels/core/adapters.ts";
 import { DeviceError } from "../kernels/core/device.ts";
-import { tmpdir } from "node:os";
 import { fileURLToPath } from "node:url";
 import { diskFullError, EXIT, UserError } from "./errors.ts";
-import { isNullDevice, reasonOf, storing } from "./files.ts";
+import { isNullDevice, reasonOf } from "./files.ts";
 
 /**
  * 128 + SIGPIPE, as shells report a process that wrote to a closed pipe: 0 would call an unfinished run a finished one.
  */
-const BROKEN_PIPE = 141;
+export const BROKEN_PIPE = 141;
+/** 128 + SIGINT, of what was stopped. */
+export const STOPPED = 130;
 /** How Deno ends the message of an error that came from the operating system, such as a full disk. */
 const FROM_SYSTEM = /\(os error \d+\)/;
 
@@ -77,7 +79,7 @@ function isUnderNohup(): boolean {
 }
 
 /** Listens to what asks the process to end; gives back what ends the listening. */
-function onStopSignal(stop: () => void): () => void {
+export function onStopSignal(stop: () => void): () => void {
   const listeners = STOP_SIGNALS.map((signal) =>
     [signal, signal === "SIGHUP" && OUTLIVES_TERMINAL ? () => {} : stop] as const
   );
@@ -96,7 +98,7 @@ export function stopSignal(onStop: () => void): AbortSignal {
   let since = 0;
   const stop = (): void => {
     if (controller.signal.aborted) {
-      if (performance.now() - since >= ONE_WISH) Deno.exit(130);
+      if (performance.now() - since >= ONE_WISH) Deno.exit(STOPPED);
       return;
     }
     since = performance.now();
@@ -105,25 +107,6 @@ export function stopSignal(onStop: () => void): AbortSignal {
   };
   onStopSignal(stop);
   return controller.signal;
-}
-
-/**
- * A folder for the time of a command. It is removed with what this process put there, also when a signal ends the
- * process.
- */
-export async function temporaryFolder(): Promise<AsyncDisposable & { path: string }> {
-  const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
-  const stopListening = onStopSignal(() => {
-    Deno.removeSync(path, { recursive: true });
-    Deno.exit(130);
-  });
-  return {
-    path,
-    async [Symbol.asyncDispose]() {
-      stopListening();
-      await Deno.remove(path, { recursive: true });
-    },
-  };
 }
 
 /** The project's folder, in which `deno task` starts whatever it is told. */

@@ -52,14 +52,18 @@ type Format = "text" | "lines" | "array" | "parquet";
  * Every document of the sources in order. A folder stands for the data files below it, sorted by path.
  *
  * @param sources paths, or `-` for standard input
+ * @param onBytes told of bytes that have been read, as they lie in the files
  * @throws {UserError} naming the file, and the line where there are lines, for anything unreadable
  */
-export async function* readDocuments(sources: readonly string[]): AsyncGenerator<TextPiece | Example> {
+export async function* readDocuments(
+  sources: readonly string[],
+  onBytes: (count: number) => void = () => {},
+): AsyncGenerator<TextPiece | Example> {
   for (const source of (await findDataFiles(sources)).files) {
-    const { format, bytes } = await openData(source);
+    const { format, bytes } = await openData(source, onBytes);
     if (format === "parquet") {
       await bytes.cancel();
-      yield* readParquet(source);
+      yield* readParquet(source, onBytes);
     } else if (format === "lines") yield* readJsonLines(source, bytes);
     else if (format === "array") yield* readJsonArray(source, bytes);
     else yield* readPlainText(source, bytes);
@@ -69,8 +73,19 @@ export async function* readDocuments(sources: readonly string[]): AsyncGenerator
 type Bytes = ReadableStream<Uint8Array<ArrayBuffer>>;
 
 /** Opens a source, takes its compression off, and tells what it holds. */
-async function openData(source: string): Promise<{ format: Format; bytes: Bytes }> {
-  const raw = source === STANDARD_INPUT ? standardInput() : await streamRegular(source);
+async function openData(
+  source: string,
+  onBytes: (count: number) => void,
+): Promise<{ format: Format; bytes: Bytes }> {
+  const unread = source === STANDARD_INPUT ? standardInput() : await streamRegular(source);
+  const raw: Bytes = unread.pipeThrough(
+    new TransformStream({
+      transform(chunk, controller) {
+        onBytes(chunk.length);
+        controller.enqueue(chunk);
+      },
+    }),
+  );
   try {
     let opened = await peek(raw, 4);
     const zipped = opened.head[0] === 0x1f && opened.head[1] === 0x8b;
@@ -259,7 +274,10 @@ function documentOf(value: Record<string, unknown> | null, where: string): TextP
   );
 }
 
-async function* readParquet(source: string): AsyncGenerator<TextPiece | Example> {
+async function* readParquet(
+  source: string,
+  onBytes: (count: number) => void,
+): AsyncGenerator<TextPiece | Example> {
   const { file: opened, size } = await openRegular(source);
   using file = opened;
   // The reader asks for several parts at once, and a file has one place where it is read.
@@ -295,6 +313,7 @@ async function* readParquet(source: string): AsyncGenerator<TextPiece | Example>
         columns,
       });
       for (let n = 0; n < rows.length; n++) yield documentOf(rows[n], `${source}, row ${rowStart + n + 1}`);
+      onBytes(size * (rowEnd - rowStart) / Number(metadata.num_rows));
       rowStart = rowEnd;
     }
   } catch (error) {

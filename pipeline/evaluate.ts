@@ -9,6 +9,7 @@ import { createDeviceLog } from "./device_log.ts";
 import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
 import type { MicroBatch } from "./trainer.ts";
+import { turn } from "./turn.ts";
 
 /** A batch of held-out tokens of which only the first rows are real. */
 export interface EvaluationBatch extends MicroBatch {
@@ -56,8 +57,9 @@ const DEAD = HEAD_SUMS.indexOf("dead");
 /**
  * Evaluates `parameters` with `mode` over `batches`.
  *
- * @param gate the gate bias; needed for deterministic gates
- * @throws {RangeError} when there is no batch
+ * @param options `gateBias`: needed for deterministic gates; `onBatch`: told before the first batch and after each how many
+ * are done; `signal`: aborted to end it before the next batch
+ * @throws {RangeError} when there is no batch, and the signal's reason when it is aborted
  */
 export async function evaluate(
   gpu: Gpu,
@@ -67,9 +69,11 @@ export async function evaluate(
     mode: Extract<GateMode, "dense" | "deterministic">;
     gateBias?: number;
     batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>;
+    onBatch?(done: number): void;
+    signal?: AbortSignal;
   },
 ): Promise<Evaluation> {
-  const { mode, gateBias = 0, batches } = options;
+  const { mode, gateBias = 0, batches, onBatch, signal } = options;
   const { layers, heads } = network.config;
   const { context, batch } = network.shape;
   const { totals, headSums, lossRows } = network;
@@ -116,7 +120,10 @@ export async function evaluate(
   }
 
   try {
+    onBatch?.(0);
     for await (const { inputs, targets, rows: count } of batches) {
+      await turn();
+      signal?.throwIfAborted();
       network.upload(inputs, targets);
       network.configureRows(count);
       gpu.submit("evaluation", (recorder) => {
@@ -129,7 +136,10 @@ export async function evaluate(
       rowCounts.push(count);
       rows += count;
       take(await log.poll());
+      onBatch?.(rowCounts.length);
     }
+    await turn();
+    signal?.throwIfAborted();
     take(await log.drain());
   } finally {
     log.destroy();

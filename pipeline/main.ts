@@ -5,18 +5,10 @@
  */
 import { join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
-import { checkWindows, sequentialBatches } from "./batches.ts";
+import { batchCount, checkWindows, sequentialBatches } from "./batches.ts";
 import { trainBpe } from "./bpe_trainer.ts";
-import {
-  isInteractive,
-  quietMesa,
-  runCommand,
-  stopSignal,
-  temporaryFolder,
-  terminalColumns,
-  userFolder,
-  writeError,
-} from "./command_line.ts";
+import { quietMesa, userFolder } from "./command_line.ts";
+import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
 import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./documents.ts";
 import { inputError, usageError } from "./errors.ts";
@@ -37,9 +29,10 @@ import {
   prepareRun,
   type ResumedRun,
   type RunModel,
+  tokenising,
 } from "./prepare_run.ts";
 import { pretrain, sparseTarget } from "./pretrain.ts";
-import { createProgress, formatShare } from "./progress.ts";
+import { formatShare } from "./progress.ts";
 import {
   checkContext,
   defaultsIn,
@@ -64,24 +57,12 @@ import { type Split, SPLITS, tokenise } from "./tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
-type Progress = Reporter & { finish(): void };
-
 const PURPOSES = {
   sparsify: "Makes a pretrained GPT-2-type model's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
   "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",
 };
-
-function progressOf(settings: { quiet: boolean }): Progress {
-  const interactive = isInteractive();
-  return createProgress({
-    interactive,
-    quiet: settings.quiet,
-    columns: terminalColumns,
-    write: writeError,
-  });
-}
 
 /** Settings and, where one is resumed, the run. */
 async function runSettings<const Table extends SettingsTable>(
@@ -98,6 +79,30 @@ async function runSettings<const Table extends SettingsTable>(
     throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
   }
   return await openResumed(command, table, runs, parsed.resume, parsed.given);
+}
+
+function shown(thread: CommandThread, text: string): true {
+  thread.print(text);
+  return true;
+}
+
+/** What is prepared, unless it is stopped: then what was begun is taken back. */
+async function unlessStopped<Prepared>(
+  signal: AbortSignal,
+  work: Promise<Prepared>,
+  takeBack: () => Promise<void> | undefined,
+): Promise<Prepared> {
+  const { promise: stopped, reject } = Promise.withResolvers<never>();
+  const onStop = async (): Promise<void> => {
+    await takeBack();
+    reject(signal.reason);
+  };
+  signal.addEventListener("abort", onStop);
+  try {
+    return await Promise.race([work, stopped]);
+  } finally {
+    signal.removeEventListener("abort", onStop);
+  }
 }
 
 /** Starts the server in a thread of its own and returns its address. */
@@ -123,6 +128,7 @@ async function serveBeside(
 /** Runs a training command to its end or to an orderly stop, and writes its summary. */
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
+  thread: CommandThread,
   { settings, model, resumed, fromModel, body, show }: {
     settings:
       & MemorySettings
@@ -148,64 +154,53 @@ async function train<Summary extends object>(
     resumed?: ResumedRun;
     /** What is said of the settings that come from the model. */
     fromModel?: string;
-    body(run: PreparedRun, reporter: Progress, signal: AbortSignal): Promise<Summary | undefined>;
+    body(run: PreparedRun, reporter: Reporter, signal: AbortSignal): Promise<Summary | undefined>;
     show(summary: Summary, folder: RunFolder): string;
   },
-): Promise<void> {
-  const progress = progressOf(settings);
-  const print = (summary: Summary, folder: RunFolder): void =>
-    console.log(settings.json ? JSON.stringify(summary) : show(summary, folder));
+): Promise<boolean> {
+  const { reporter, signal } = thread;
+  if (settings.quiet) thread.beQuiet();
+  const printed = (summary: Summary, folder: RunFolder): true =>
+    shown(thread, settings.json ? JSON.stringify(summary) : show(summary, folder));
   const finished = resumed && await finishedSummary(resumed, settings, model).catch((error) => {
     resumed.folder.release();
     throw error;
   });
   if (resumed && finished) {
-    progress.message(`run ${resumed.folder.path} is finished: nothing is left to do`);
-    progress.finish();
-    return print(finished as Summary, resumed.folder);
+    reporter.message(`run ${resumed.folder.path} is finished: nothing is left to do`);
+    return printed(finished as Summary, resumed.folder);
   }
-  if (fromModel !== undefined) progress.message(fromModel);
-  let training = false;
+  if (fromModel !== undefined) reporter.message(fromModel);
+  if (settings.serve) reporter.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
   let abandon: (() => Promise<void>) | undefined;
-  const signal = stopSignal(async () => {
-    if (training) return progress.message("stopping after this step; once more to stop at once");
-    // Nothing that takes time to make is lost yet; a run that has begun can be resumed.
-    progress.message("stopped before training");
+  const run = await unlessStopped(
+    signal,
+    prepareRun(command, settings, model, reporter, { resumed, onStart: (remove) => abandon = remove }),
     // What cannot be removed is an empty start, which the next one of its name takes over.
-    await abandon?.().catch(() => {});
-    Deno.exit(130);
-  });
-  if (settings.serve) progress.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
-  const run = await prepareRun(command, settings, model, progress, {
-    resumed,
-    onStart: (remove) => abandon = remove,
-  });
-  training = true;
+    () => abandon?.().catch(() => {}),
+  );
   const { folder } = run;
   const elsewhere = settings.runs === DEFAULT_RUNS ? "" : ` --runs ${settings.runs}`;
   const goOn = `deno task ${command} --resume ${folder.name}${elsewhere}`;
+  thread.goOnBy(goOn);
   let summary: Summary | undefined;
   try {
-    summary = await completeRun(run, () => body(run, progress, signal).finally(() => progress.finish()));
+    summary = await completeRun(run, () => body(run, reporter, signal));
   } catch (error) {
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings, true)}`;
     if (error instanceof Error) error.message += `; go on by ${goOn}`;
     throw error;
   }
-  if (!summary) {
-    progress.message(`stopped; go on by: ${goOn}`);
-    Deno.exit(130);
-  }
-  print(summary, folder);
+  return summary !== undefined && printed(summary, folder);
 }
 
-async function sparsifyCommand(args: string[]): Promise<void> {
+async function sparsifyCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(SPARSIFY, args, userFolder());
   const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed);
-  if (printed !== undefined) return console.log(printed);
+  if (printed !== undefined) return shown(thread, printed);
   const { settings, resumed, fromModel } = await runSettings("sparsify", SPARSIFY, parsed);
   const model = await openRunModel(settings.model, settings.tokenizer);
-  await train<SparsifySummary>("sparsify", {
+  return await train<SparsifySummary>("sparsify", thread, {
     settings,
     model,
     resumed,
@@ -230,10 +225,10 @@ async function sparsifyCommand(args: string[]): Promise<void> {
   });
 }
 
-async function pretrainCommand(args: string[]): Promise<void> {
+async function pretrainCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(PRETRAIN, args, userFolder());
   const printed = await printedInstead("pretrain", PURPOSES.pretrain, PRETRAIN, parsed);
-  if (printed !== undefined) return console.log(printed);
+  if (printed !== undefined) return shown(thread, printed);
   const { settings, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed);
   const { width, heads, layers, context, seed, tokenizer } = settings;
   if (tokenizer === undefined) {
@@ -267,7 +262,7 @@ async function pretrainCommand(args: string[]): Promise<void> {
     label: "the new model",
     tokenizer,
   };
-  await train("pretrain", {
+  return await train("pretrain", thread, {
     settings,
     model,
     resumed,
@@ -282,14 +277,16 @@ async function pretrainCommand(args: string[]): Promise<void> {
   });
 }
 
-async function evaluateCommand(args: string[]): Promise<void> {
+async function evaluateCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(EVALUATE, args, userFolder());
   const printed = await printedInstead("evaluate", PURPOSES.evaluate, EVALUATE, parsed);
-  if (printed !== undefined) return console.log(printed);
+  if (printed !== undefined) return shown(thread, printed);
   const resolved = await resolveFully(EVALUATE, parsed);
   const { settings } = resolved;
   const { batch, model } = settings;
   const config = await readModelConfig(model);
+  const { reporter, signal } = thread;
+  if (settings.quiet) thread.beQuiet();
   const weights = await openWeights(model, config);
   await weights.verify();
   requireData(settings.data);
@@ -298,28 +295,29 @@ async function evaluateCommand(args: string[]): Promise<void> {
   const tokenizer = await loadTokenizer(settings.tokenizer ?? model, config);
   checkTokenizer(tokenizer, config, model);
   await checkOwnTokenizer(tokenizer, model);
-  const progress = progressOf(settings);
   const fromModel = fromModelLine(resolved);
-  if (fromModel !== undefined) progress.message(fromModel);
-  await using folder = await temporaryFolder();
+  if (fromModel !== undefined) reporter.message(fromModel);
+  await using folder = await thread.temporaryFolder();
   const tokens = await tokenise({
     sources: settings.data,
     tokenizer,
     folder: folder.path,
-    onLoss: (message) => progress.warning(message),
+    onProgress: tokenising(reporter),
+    onLoss: (message) => reporter.warning(message),
   });
   const splits: readonly Split[] = settings.split === "all" ? SPLITS : [settings.split];
   for (const split of splits) {
     const name = `the ${split} split of ${settings.data.join(", ")}`;
     checkWindows({ tokens: tokens[split], context, name });
   }
-  const gpu = await openCheckedGpu(progress, settings);
+  const gpu = await openCheckedGpu(reporter, settings);
+  reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+  const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {
-    for (const split of splits) {
-      yield* sequentialBatches({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
-    }
+    for (const split of splits) yield* sequentialBatches(ofSplit(split));
   };
+  const of = splits.reduce<number>((sum, split) => sum + batchCount(ofSplit(split)), 0);
   const parameters = createParameters(gpu, weights.parameters);
   await uploadParameters(gpu, parameters, (name) => weights.read(name));
   const gated = config.gate !== undefined && !settings.dense;
@@ -327,15 +325,17 @@ async function evaluateCommand(args: string[]): Promise<void> {
     mode: gated ? "deterministic" : "dense",
     gateBias: config.gate?.bias,
     batches: batches(),
+    signal,
+    onBatch: (done) => reporter.stage({ name: "evaluating", done, of }),
   });
   gpu.close();
-  progress.finish();
   if (settings.json) {
-    return console.log(
+    return shown(
+      thread,
       JSON.stringify({ model, mode: gated ? "gated" : "dense", split: settings.split, ...result }),
     );
   }
-  console.log(formatTable([
+  thread.print(formatTable([
     ["", gated ? "with its gates" : "dense"],
     ["loss (nats)", result.ce.toFixed(4)],
     ["perplexity", result.perplexity.toFixed(2)],
@@ -351,20 +351,17 @@ async function evaluateCommand(args: string[]): Promise<void> {
   ]));
   const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
   const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);
-  console.log(`\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
+  return shown(thread, `\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
 }
 
-async function trainTokenizerCommand(args: string[]): Promise<void> {
+async function trainTokenizerCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(TRAIN_TOKENIZER, args, userFolder());
-  const printed = await printedInstead(
-    "train-tokenizer",
-    PURPOSES["train-tokenizer"],
-    TRAIN_TOKENIZER,
-    parsed,
-  );
-  if (printed !== undefined) return console.log(printed);
+  const purpose = PURPOSES["train-tokenizer"];
+  const printed = await printedInstead("train-tokenizer", purpose, TRAIN_TOKENIZER, parsed);
+  if (printed !== undefined) return shown(thread, printed);
   const { data, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
   requireData(data);
+  thread.reporter.stage({ name: "training the vocabulary" });
   async function* texts(): AsyncGenerator<string> {
     for await (const document of readDocuments(data)) {
       yield document.kind === "text" ? document.text : document.prompt + document.completion;
@@ -386,10 +383,10 @@ async function trainTokenizerCommand(args: string[]): Promise<void> {
     );
   }
   await writeNew(path, new TextEncoder().encode(JSON.stringify(tokenizer) + "\n"));
-  console.log(`${entries} entries: ${path}`);
+  return shown(thread, `${entries} entries: ${path}`);
 }
 
-const COMMANDS: Record<string, (args: string[]) => Promise<void>> = {
+const COMMANDS: Record<string, (args: string[], thread: CommandThread) => Promise<boolean>> = {
   sparsify: sparsifyCommand,
   pretrain: pretrainCommand,
   evaluate: evaluateCommand,
@@ -402,16 +399,17 @@ function commandsText(): string {
   return `Usage: deno task COMMAND [flags]; --help after a command lists them\n\n${lines.join("\n")}`;
 }
 
-if (import.meta.main) {
-  quietMesa();
+if (inCommandThread()) {
   const [name, ...args] = Deno.args;
-  const debug = args.includes("--debug");
-  await runCommand(async () => {
+  performCommand(async (thread) => {
     if (["--help", "-h", "--version"].includes(name)) {
-      return console.log(name === "--version" ? versionText() : commandsText());
+      return shown(thread, name === "--version" ? versionText() : commandsText());
     }
     const command = COMMANDS[name];
     if (!command) throw usageError(`Unknown command ${name ?? ""}: ${Object.keys(COMMANDS).join(", ")}`);
-    await command(args);
-  }, { debug });
+    return await command(args, thread);
+  }, { debug: args.includes("--debug") });
+} else if (import.meta.main) {
+  quietMesa();
+  await superviseCommand(import.meta.url);
 }

@@ -116,11 +116,13 @@ export interface ResumedRun {
  * @throws {AdapterError} when there is no adapter, or none such
  */
 export async function openCheckedGpu(
-  reporter: Pick<Reporter, "message">,
+  reporter: Pick<Reporter, "message" | "stage">,
   { gpu: wanted, autotune = false }: { gpu: string | undefined; autotune?: boolean },
 ): Promise<Gpu> {
+  reporter.stage({ name: "opening the device" });
   const gpu = await Gpu.open({ adapter: wanted });
   try {
+    reporter.stage({ name: "checking the adapter's arithmetic" });
     await assertSelfCheck(gpu);
     if (autotune) gpu.tuner = await openTuner(gpu);
   } catch (error) {
@@ -232,6 +234,7 @@ async function checkAndPrepare(
   const tokenizer = await loadTokenizer(model.tokenizer, model.config);
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  reporter.stage({ name: "reading the data" });
   const data = { hash: await hashSources(settings.data) };
   const { leftOut } = await findDataFiles(settings.data);
   if (leftOut.length > 0) {
@@ -290,6 +293,13 @@ async function checkAndPrepare(
   }
 }
 
+/** Tells how much of the data has been tokenised. */
+export function tokenising(
+  reporter: Pick<Reporter, "stage">,
+): (read: { done: number; of: number | undefined }) => void {
+  return (read) => reporter.stage({ name: "tokenising", bytes: true, ...read });
+}
+
 /**
  * Tokenises the data into a run's folder.
  *
@@ -310,6 +320,7 @@ async function tokeniseInto(
     hash,
     tokenizer,
     folder: folder.tokens,
+    onProgress: tokenising(reporter),
     onDamage: (message) => reporter.warning(message),
     onLoss: (message) => reporter.warning(message),
   });
@@ -344,6 +355,7 @@ async function fillFolder(
     run: folder.path,
     id: config.id,
     async onPause(paused) {
+      if (paused) reporter.stage({ name: "paused", keep: true });
       reporter.message(paused ? "paused from outside" : "going on");
       await state.set({ state: paused ? "paused" : "training" });
     },
@@ -355,7 +367,7 @@ async function fillFolder(
   const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id);
   for (const problem of resume.problems) reporter.warning(problem);
   if (resumed) await writeChanges(resumed, resume.last, settings, reporter);
-  const metrics = await openMetrics(folder.metrics, resume.last, config.id);
+  const metrics = await openMetrics(folder.metrics, resume.lastRow, config.id);
   if (metrics.problem) reporter.warning(metrics.problem);
   const { found } = metrics;
   const behind = found?.phase === resume.last.phase ? found.step - resume.last.step : 0;

@@ -9,7 +9,14 @@ import { prepareNetwork } from "./network.ts";
 import { createParameters, readableParameters, uploadParameters } from "./parameters.ts";
 import { saveModel } from "./save_weights.ts";
 import type { PretrainSettings } from "./settings.ts";
-import { collect, gateObjective, type PreparedRun, type Reporter, runTrainedPhase } from "./training_run.ts";
+import {
+  collect,
+  evaluationsAhead,
+  gateObjective,
+  type PreparedRun,
+  type Reporter,
+  runTrainedPhase,
+} from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
 export interface PretrainSummary {
@@ -54,12 +61,27 @@ export async function pretrain(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<PretrainSummary | undefined> {
+  try {
+    return await pretrainUnlessStopped(settings, run, reporter, signal);
+  } catch (error) {
+    if (signal.aborted && error === signal.reason) return undefined;
+    throw error;
+  }
+}
+
+/** As {@link pretrain}; a measurement that is stopped throws the signal's reason. */
+async function pretrainUnlessStopped(
+  settings: PretrainSettings,
+  run: PreparedRun,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<PretrainSummary | undefined> {
   const { gpu, config, weights, tokens, batch } = run;
   const { context, sparse } = settings;
   const started = performance.now();
   const target = sparseTarget(settings);
   const gates = sparse ? gateObjective(settings) : undefined;
-  reporter.message("compiling kernels");
+  reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
     batch,
     context,
@@ -70,12 +92,26 @@ export async function pretrain(
   const parameters = createParameters(gpu, weights.parameters);
   await uploadParameters(gpu, parameters, (name) => weights.read(name));
   const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
-  const measure = (batches: EvaluationBatch[]) =>
+  const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
+  const measure = (name: string, batches: EvaluationBatch[], keep = false) =>
     evaluate(gpu, network, parameters, {
+      signal,
+      onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
       mode: sparse ? "deterministic" : "dense",
       gateBias: settings.gateBias,
       batches,
     });
+  const from = run.resume.checkpoints.get("pretrain")?.step ?? 0;
+  // An evaluation runs forward alone, which is a third of a step's work or less.
+  const share = 1 / (3 * settings.accumulate);
+  reporter.plan([
+    { kind: "pretrain", units: settings.steps - from },
+    {
+      kind: "evaluation",
+      units: (evaluationsAhead(settings, from) + 1) * validation.length + test.length,
+      like: { kind: "pretrain", share },
+    },
+  ]);
   const outcome = await runTrainedPhase({
     run,
     settings,
@@ -90,11 +126,12 @@ export async function pretrain(
       probeAt: (n) => ({ batch: validation[n % validation.length], targetLoss: target }),
     },
     targetAt: target === undefined ? undefined : () => target,
-    evaluate: () => measure(validation),
+    evaluate: () => measure("evaluating the model", validation, true),
   });
   if (!outcome) return undefined;
-  const held = await measure(validation);
-  const test = await measure(await collect(tokens.test, { batch, context, limit: settings.evalTokens }));
+  const held = await measure("measuring the model on validation tokens", validation);
+  const tested = await measure("measuring the model on test tokens", test);
+  reporter.stage({ name: "saving the model" });
   await saveModel(run.folder.model, {
     config: sparse
       ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
@@ -106,12 +143,12 @@ export async function pretrain(
   return {
     validation: { ce: held.ce, tokens: held.tokens },
     test: {
-      ce: test.ce,
-      perplexity: test.perplexity,
-      accuracy: test.accuracy,
-      exact_rows: test.exactRows,
-      open_fraction: test.openFraction,
-      tokens: test.tokens,
+      ce: tested.ce,
+      perplexity: tested.perplexity,
+      accuracy: tested.accuracy,
+      exact_rows: tested.exactRows,
+      open_fraction: tested.openFraction,
+      tokens: tested.tokens,
     },
     parameters: [...parameters.values()].reduce((sum, { length }) => sum + length, 0),
     steps: settings.steps,

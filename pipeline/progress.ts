@@ -4,7 +4,8 @@
  * @module
  */
 import type { MetricRow } from "./metrics.ts";
-import type { Reporter } from "./training_run.ts";
+import { createTimeLeft, type TimeLeft, type Work } from "./time_left.ts";
+import type { Reporter, Stage } from "./training_run.ts";
 
 /** Where and how progress is shown. */
 export interface ProgressOptions {
@@ -18,9 +19,12 @@ export interface ProgressOptions {
   now?: () => number;
 }
 
-/** Steps over which speed and time left are taken. */
+/** Rows over which speed is taken. */
 const WINDOW = 50;
-const PLAIN_INTERVAL_MS = 10_000;
+/** Off a terminal, milliseconds after which something is said; less than three seconds with a look every half second. */
+const PLAIN_INTERVAL_MS = 2_400;
+/** On a terminal, milliseconds between two versions of its line. */
+const REDRAW_MS = 100;
 /** Width of a terminal that does not know its own, as under some pseudo-terminals. */
 const UNKNOWN_WIDTH = 80;
 
@@ -49,7 +53,10 @@ export function formatRow(
   },
 ): string {
   const { target } = row;
-  const parts = [`${row.phase} ${row.step}/${steps}`, `CE ${row.ce.toFixed(3)}`];
+  const parts = [`${row.phase} ${row.step}/${steps}`];
+  // Early, since a narrow terminal cuts the end.
+  if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
+  parts.push(`CE ${row.ce.toFixed(3)}`);
   if (target !== null) {
     parts.push(
       `τ ${target.toFixed(3)}${
@@ -70,17 +77,50 @@ export function formatRow(
   else if (row.expected_open !== null) parts.push(`open ≈${formatShare(row.expected_open)}`);
   if (row.validation_ce !== null) parts.push(`validation CE ${row.validation_ce.toFixed(3)}`);
   if (tokensPerSecond !== undefined) parts.push(`${Math.round(tokensPerSecond)} tokens/s`);
-  if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
   return parts.join("  ");
 }
 
+const MEGABYTE = 1e6;
+
+/** The progress line of a stage: how far it is, how long it has gone on, and how long it or the run will. */
+export function formatStage(
+  { name, done, of, bytes }: Stage,
+  { seconds, secondsLeft }: { seconds: number; secondsLeft?: number },
+): string {
+  const count = (n: number): string => bytes ? (n / MEGABYTE).toFixed(1) : String(n);
+  const parts = [
+    of === undefined ? name : `${name} ${count(done ?? 0)} of ${count(of)}${bytes ? " MB" : ""}`,
+  ];
+  if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
+  else parts.push(formatDuration(seconds));
+  return parts.join("  ");
+}
+
+/** The reporter of a run, and what it needs to speak while nothing is reported. */
+export interface Progress extends Reporter {
+  /** Called twice a second: says what goes on where nothing has been said for a while. */
+  tick(): void;
+  /** Takes the line off the terminal. */
+  finish(): void;
+  /** What is being done; undefined before the first stage. */
+  current(): Stage | undefined;
+}
+
 /** Creates the reporter of a run. */
-export function createProgress(options: ProgressOptions): Reporter & { finish(): void } {
+export function createProgress(options: ProgressOptions): Progress {
   const { interactive, quiet, columns, write, now = () => performance.now() } = options;
   let shown = false;
-  let lastPlain = -Infinity;
+  let said = now();
+  let drawn = -Infinity;
   let phase: MetricRow["phase"] | undefined;
-  let recent: { step: number; tokens: number; time: number }[] = [];
+  let recent: { tokens: number; time: number }[] = [];
+  /** The last row, as long as its phase goes on. */
+  let last: { row: MetricRow; steps: number } | undefined;
+  let stage: Stage | undefined;
+  let since = now();
+  /** Over the whole run where it has said what it is made of, and over the stage. */
+  let ofRun: TimeLeft | undefined;
+  let ofStage: TimeLeft | undefined;
 
   const clear = (): void => {
     if (shown) write("\r\x1b[K");
@@ -89,6 +129,34 @@ export function createProgress(options: ProgressOptions): Reporter & { finish():
   const line = (text: string): void => {
     clear();
     write(text + "\n");
+    said = now();
+  };
+  const rowText = ({ row, steps }: NonNullable<typeof last>): string => {
+    const [first] = recent;
+    const elapsed = (recent.at(-1)!.time - first.time) / 1000;
+    return formatRow(row, {
+      steps,
+      tokensPerSecond: elapsed > 0.5 && row.tokens > first.tokens
+        ? (row.tokens - first.tokens) / elapsed
+        : undefined,
+      secondsLeft: ofRun?.secondsLeft(now() / 1000),
+    });
+  };
+  /** What goes on now, in one line. */
+  const currentText = (): string | undefined => {
+    if (!stage) return undefined;
+    if (last && stage.name === last.row.phase) {
+      // Rows come some steps late.
+      return rowText(last).replace(/^\S+ \d+/, `${stage.name} ${Math.max(stage.done ?? 0, last.row.step)}`);
+    }
+    const secondsLeft = (ofRun ?? ofStage)?.secondsLeft(now() / 1000);
+    return formatStage(stage, { seconds: (now() - since) / 1000, secondsLeft });
+  };
+  const draw = (text: string): void => {
+    clear();
+    write([...text].slice(0, (columns() || UNKNOWN_WIDTH) - 1).join(""));
+    shown = true;
+    drawn = now();
   };
 
   return {
@@ -98,30 +166,51 @@ export function createProgress(options: ProgressOptions): Reporter & { finish():
     warning(text) {
       line(`warning: ${text}`);
     },
+    plan(work: readonly Work[]) {
+      ofRun = createTimeLeft(work);
+      ofRun.begin(now() / 1000);
+    },
+    stage(next) {
+      const seconds = now() / 1000;
+      const before = stage;
+      stage = next;
+      if (before?.name !== next.name || (next.done ?? 0) < (before.done ?? 0)) {
+        since = now();
+        ofStage = next.of === undefined
+          ? undefined
+          : createTimeLeft([{ kind: "stage", units: next.of - (next.done ?? 0) }]);
+        ofStage?.begin(seconds);
+        // What stands between two evaluations is the steps' time, and not lost.
+        ofRun?.begin(seconds);
+      } else {
+        const units = (next.done ?? 0) - (before.done ?? 0);
+        ofStage?.finish("stage", units, seconds);
+        if (next.work !== undefined && units > 0) ofRun?.finish(next.work, units, seconds);
+      }
+      if (!quiet && interactive && now() - drawn >= REDRAW_MS) draw(currentText()!);
+    },
     row(row, { steps }) {
-      if (quiet) return;
       if (row.phase !== phase) recent = [];
       phase = row.phase;
-      recent.push({ step: row.step, tokens: row.tokens, time: now() });
+      recent.push({ tokens: row.tokens, time: now() });
       if (recent.length > WINDOW) recent.shift();
-      const first = recent[0];
-      const elapsed = (now() - first.time) / 1000;
-      const known = elapsed > 0.5 && row.step > first.step;
-      const text = formatRow(row, {
-        steps,
-        tokensPerSecond: known ? (row.tokens - first.tokens) / elapsed : undefined,
-        secondsLeft: known ? (steps - row.step) * elapsed / (row.step - first.step) : undefined,
-      });
-      if (interactive) {
-        if (row.validation_ce !== null) return line(text);
-        clear();
-        write([...text].slice(0, (columns() || UNKNOWN_WIDTH) - 1).join(""));
-        shown = true;
-      } else if (row.validation_ce !== null || now() - lastPlain >= PLAIN_INTERVAL_MS) {
-        lastPlain = now();
-        line(text);
-      }
+      last = { row, steps };
+      if (quiet) return;
+      if (row.validation_ce !== null) line(rowText(last));
+      else if (interactive) draw(rowText(last));
+      else if (now() - said >= PLAIN_INTERVAL_MS) line(rowText(last));
     },
-    finish: clear,
+    tick() {
+      if (quiet) return;
+      const text = currentText();
+      if (text === undefined) return;
+      if (interactive) draw(text);
+      else if (now() - said >= PLAIN_INTERVAL_MS) line(text);
+    },
+    finish() {
+      stage = undefined;
+      clear();
+    },
+    current: () => stage,
   };
 }

@@ -22,12 +22,42 @@ export interface Best {
   openFraction: number;
 }
 
+/** A row as a checkpoint's state holds it: JSON has no number that is not finite. */
+export function rowState(row: MetricRow): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(row).map((
+      [name, value],
+    ) => [name, typeof value === "number" && !Number.isFinite(value) ? String(value) : value]),
+  );
+}
+
+/**
+ * The row of a checkpoint's step that was saved before it was evaluated, if it was.
+ *
+ * @throws {UserError} when what the state holds is none
+ */
+export function unevaluatedOf(
+  { state, path, phase, step }: Pick<Checkpoint, "state" | "path" | "phase" | "step">,
+): MetricRow | undefined {
+  const { unevaluated: row } = state;
+  if (row === null || row === undefined) return undefined;
+  const whole = isObject(row) && row.phase === phase && row.step === step;
+  if (!whole) throw inputError(`Cannot resume from ${path} as the row in its state is none of its step`);
+  return Object.fromEntries(
+    Object.entries(row).map((
+      [name, value],
+    ) => [name, typeof value === "string" && name !== "phase" ? Number(value) : value]),
+  ) as unknown as MetricRow;
+}
+
 /** Where a run goes on. */
 export interface ResumePoint {
   /** The checkpoint of each phase to go on from. */
   readonly checkpoints: ReadonlyMap<MetricRow["phase"], Checkpoint>;
   /** The last step that they hold. */
   readonly last: Pick<MetricRow, "phase" | "step">;
+  /** The last step whose row is kept: the one before, where a run was stopped before it had evaluated the last. */
+  readonly lastRow: Pick<MetricRow, "phase" | "step">;
   /** What was damaged, each a sentence. */
   readonly problems: readonly string[];
 }
@@ -91,7 +121,9 @@ export async function findResumePoint(folder: string, steps: number, run = ""): 
     }
     unfinished = found !== undefined && found.step < steps;
   }
-  return { checkpoints, last, problems };
+  const latest = checkpoints.get(last.phase);
+  const lastRow = latest && unevaluatedOf(latest) ? { ...last, step: last.step - 1 } : last;
+  return { checkpoints, last, lastRow, problems };
 }
 
 /** A checkpoint that is whole, as is that of the best step that it names. */
@@ -99,6 +131,7 @@ async function openVerified(folder: string, path: string, run: string): Promise<
   const checkpoint = await readOwn(path, run);
   await checkpoint.verify();
   const best = bestOf(checkpoint);
+  unevaluatedOf(checkpoint);
   if (best) {
     const of = { phase: `${checkpoint.phase}-best`, step: best.step };
     await (await readOwn(checkpointPath(folder, of), run)).verify();

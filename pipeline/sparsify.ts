@@ -23,9 +23,11 @@ import {
 } from "./parameters.ts";
 import { saveModel } from "./save_weights.ts";
 import type { SparsifySettings } from "./settings.ts";
+import type { Work } from "./time_left.ts";
 import { signaturesOf } from "./signatures.ts";
 import {
   collect,
+  evaluationsAhead,
   gateObjective,
   healthBounds,
   type PreparedRun,
@@ -93,11 +95,31 @@ export async function sparsify(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
+  try {
+    return await sparsifyUnlessStopped(settings, run, reporter, signal);
+  } catch (error) {
+    if (signal.aborted && error === signal.reason) return undefined;
+    throw error;
+  }
+}
+
+/** Until it is measured, what a step costs beside batches of an evaluation: each forward and twice as much backward. */
+const stepShare = ({ accumulate }: SparsifySettings): number => 3 * accumulate + 2;
+/** Until it is measured, what a step of the control costs beside one with gates, noise and the constraint. */
+const CONTROL_SHARE = 0.75;
+
+/** As {@link sparsify}; a measurement that is stopped throws the signal's reason. */
+async function sparsifyUnlessStopped(
+  settings: SparsifySettings,
+  run: PreparedRun,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<SparsifySummary | undefined> {
   const { gpu, config, weights, tokens, batch } = run;
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
-  reporter.message("compiling kernels");
+  reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
     batch,
     context,
@@ -114,12 +136,20 @@ export async function sparsify(
   const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
   const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
   const measure = (
+    name: string,
     mode: "dense" | "deterministic",
     batches: EvaluationBatch[],
-    of: Parameters = parameters,
-  ): Promise<Evaluation> => evaluate(gpu, network, of, { mode, gateBias: gates.bias, batches });
-  reporter.message("measuring the dense model");
-  const denseValidation = await measure("dense", validation);
+    { of = parameters, keep = false }: { of?: Parameters; keep?: boolean } = {},
+  ): Promise<Evaluation> =>
+    evaluate(gpu, network, of, {
+      mode,
+      gateBias: gates.bias,
+      batches,
+      signal,
+      onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
+    });
+  reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
+  const denseValidation = await measure("measuring the dense model", "dense", validation);
   const target = settings.targetLoss === "auto" ? denseValidation.ce + settings.slack : settings.targetLoss;
   const targetAt = (step: number): number => {
     const slack = run.control.slackAt("sparse", step);
@@ -147,19 +177,21 @@ export async function sparsify(
       },
     },
     targetAt,
-    evaluate: () => measure("deterministic", validation),
+    evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
   });
   if (teacher) destroyParameters(gpu, teacher);
   if (!outcome) return undefined;
 
   // The test tokens are first looked at here, after the step has been chosen.
-  reporter.message("measuring the sparse and the dense model on test tokens");
-  const sparse = await measure("deterministic", test);
+  const sparse = await measure("measuring the sparse model on test tokens", "deterministic", test);
   // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
   const denseWeights = createParameters(gpu, weights.parameters, "dense ");
   await loadDense(denseWeights);
-  const dense = await measure("dense", test, denseWeights);
+  const dense = await measure("measuring the dense model on test tokens", "dense", test, {
+    of: denseWeights,
+  });
   destroyParameters(gpu, denseWeights);
+  reporter.stage({ name: "saving the model" });
   await saveModel(run.folder.model, {
     config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
     tensors: readableParameters(gpu, parameters),
@@ -174,10 +206,10 @@ export async function sparsify(
     const finished = await runTrainedPhase({
       ...shared,
       phase: "control",
-      evaluate: () => measure("dense", validation),
+      evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
     });
     if (!finished) return undefined;
-    control = await measure("dense", test);
+    control = await measure("measuring the control on test tokens", "dense", test);
   }
 
   const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
@@ -214,4 +246,31 @@ export async function sparsify(
     model: settings.model,
     signatures,
   };
+}
+
+/**
+ * What a run has ahead from where it goes on: the dense model measured, the phases with their evaluations, and all models
+ * on test tokens.
+ *
+ * @param batches of each held-out split
+ */
+export function workAhead(
+  settings: SparsifySettings,
+  { resume }: Pick<PreparedRun, "resume">,
+  batches: { validation: number; test: number },
+): Work[] {
+  const phases = settings.control ? ["sparse", "control"] as const : ["sparse"] as const;
+  const work: Work[] = [{
+    kind: "evaluation",
+    units: batches.validation + (1 + phases.length) * batches.test,
+  }];
+  for (const phase of phases) {
+    const from = resume.checkpoints.get(phase)?.step ?? 0;
+    const like = phase === "control"
+      ? { kind: "sparse", share: CONTROL_SHARE }
+      : { kind: "evaluation", share: stepShare(settings) };
+    work.push({ kind: phase, units: settings.steps - from, like });
+    work.push({ kind: "evaluation", units: evaluationsAhead(settings, from) * batches.validation });
+  }
+  return work;
 }

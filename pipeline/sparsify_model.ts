@@ -106,7 +106,7 @@ export interface SparsifiedModel {
   summary: SparsifySummary;
 }
 
-const SILENT: Reporter = { message() {}, warning() {}, row() {} };
+const SILENT: Reporter = { plan() {}, stage() {}, message() {}, warning() {}, row() {} };
 
 /**
  * Makes the attention of the model in a folder sparse, in a new run below `options.runs`.
@@ -131,7 +131,7 @@ const SILENT: Reporter = { message() {}, warning() {}, row() {} };
  * assert(model.config.gate !== undefined);
  * ```
  *
- * @param options.reporter is told what is done, and every step's metrics
+ * @param options.reporter is told what is done, and every step's metrics, by functions of its own; any may be left out
  * @param options.signal stops the run with a checkpoint, from which `deno task sparsify --resume NAME` goes on
  * @returns undefined when it was stopped
  * @throws {UserError} on a bad setting, model or data, when of the run nothing is left behind, and after repeated
@@ -141,11 +141,12 @@ const SILENT: Reporter = { message() {}, warning() {}, row() {} };
  */
 export async function sparsifyModel(
   model: string,
-  { reporter = SILENT, signal = new AbortController().signal, ...options }: SparsifyOptions & {
-    reporter?: Reporter;
+  { reporter: told, signal = new AbortController().signal, ...options }: SparsifyOptions & {
+    reporter?: Partial<Reporter>;
     signal?: AbortSignal;
   } = {},
 ): Promise<SparsifiedModel | undefined> {
+  const reporter = { ...SILENT, ...told };
   // Whatever an option may be is what the command's setting may be.
   const chosen: Partial<SparsifySettings> = options;
   const named = Object.fromEntries(

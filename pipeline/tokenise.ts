@@ -41,6 +41,8 @@ export type Split = typeof SPLITS[number];
 
 /** Share of the characters that may have no token: beyond it, what is left is another text. */
 const MOST_LOST = 0.01;
+/** Tokens between two calls of `onProgress`, about. */
+const PROGRESS_TOKENS = 1 << 14;
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
 const FORMAT = "2";
@@ -92,8 +94,8 @@ export async function tokenise(
     hash?: string;
     tokenizer: Tokenizer;
     folder: string;
-    /** Called with the tokens so far. */
-    onProgress?: (tokens: number) => void;
+    /** Called with the bytes of the sources that have been read, and all of them; undefined for standard input. */
+    onProgress?: (read: { done: number; of: number | undefined }) => void;
     onDamage?: (message: string) => void;
     onLoss?: (message: string) => void;
   },
@@ -180,6 +182,15 @@ async function openFiles(folder: string): Promise<Tokens> {
   return { train, validation, test };
 }
 
+/** Bytes of the sources' files; undefined where standard input is among them. */
+async function bytesOf(sources: readonly string[]): Promise<number | undefined> {
+  const { files } = await findDataFiles(sources);
+  if (files.includes(STANDARD_INPUT)) return undefined;
+  let bytes = 0;
+  for (const file of files) bytes += (await Deno.stat(file)).size;
+  return bytes;
+}
+
 interface Spilled {
   documents: Range[];
   wide: boolean;
@@ -197,8 +208,11 @@ async function spillTokens(
   spill: Deno.FsFile,
   sources: readonly string[],
   tokenizer: Tokenizer,
-  onProgress: ((tokens: number) => void) | undefined,
+  onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined,
 ): Promise<Spilled> {
+  const of = onProgress && await bytesOf(sources);
+  let read = 0;
+  const progress = (): void => onProgress?.({ done: Math.min(read, of ?? Infinity), of });
   const wide = tokenizer.vocabularySize > 65536;
   const documents: Range[] = [];
   const promptTokens: number[] = [];
@@ -213,9 +227,10 @@ async function spillTokens(
     const stored = wide ? Uint32Array.from(tokens) : Uint16Array.from(tokens);
     await writeAll(spill, new Uint8Array(stored.buffer));
     length += stored.length;
-    onProgress?.(length);
+    if (length % PROGRESS_TOKENS < stored.length) progress();
   };
-  for await (const document of readDocuments(sources)) {
+  progress();
+  for await (const document of readDocuments(sources, (count) => read += count)) {
     kind ??= document.kind;
     if (document.kind !== kind) {
       throw inputError(`Cannot use ${sources.join(", ")} as running text and examples cannot be mixed`);

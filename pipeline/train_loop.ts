@@ -12,6 +12,7 @@ import { HEAD_SNAPSHOTS, type MetricRow } from "./metrics.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
 import { createHealthWatch, type HealthBounds, healthSample, type Signature } from "./signatures.ts";
 import type { MicroBatch, StepLog, Trainer } from "./trainer.ts";
+import { turn } from "./turn.ts";
 
 /** Steps with a non-finite gradient, in a row, after which a run stops. */
 const SKIPPED_STEPS_ALLOWED = 5;
@@ -43,7 +44,15 @@ export interface PhaseOptions {
   control?: RunControl;
   /** Evaluates on validation tokens every so many steps and after the last. */
   evaluation: { every: number; run(): Promise<Evaluation> };
-  checkpoint: { every: number; save(step: number): Promise<void> };
+  /**
+   * Saves the step that is done; `unevaluated` is its row where it was stopped before it could be evaluated, which then has
+   * not been given to `onRows`.
+   */
+  checkpoint: { every: number; save(step: number, unevaluated?: MetricRow): Promise<void> };
+  /** The row of step `startStep` where an earlier process was stopped before it had evaluated it. */
+  unevaluated?: MetricRow;
+  /** Called before the first step and after each with the steps done. */
+  onStep?(done: number): void;
   health: HealthBounds;
   /** Rows of this phase that an earlier process wrote. */
   earlierRows: readonly MetricRow[];
@@ -51,7 +60,10 @@ export interface PhaseOptions {
   onRows(rows: MetricRow[]): void | Promise<void>;
   onEvaluation(step: number, evaluation: Evaluation): void | Promise<void>;
   onSignature(signature: Signature): void;
-  /** Aborted to end the phase after the step under way, with a checkpoint. */
+  /**
+   * Aborted to end the phase after the step under way, with a checkpoint; `evaluation.run` must then throw its reason. Before
+   * the first step nothing is saved.
+   */
   signal: AbortSignal;
 }
 
@@ -70,9 +82,11 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   const started = performance.now();
   let skippedInARow = 0;
 
-  async function take(logged: Awaited<ReturnType<StepLog["poll"]>>): Promise<void> {
-    if (logged.length === 0) return;
-    const rows = logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
+  const rowsOf = (logged: Awaited<ReturnType<StepLog["poll"]>>): MetricRow[] =>
+    logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
+
+  async function take(rows: MetricRow[]): Promise<void> {
+    if (rows.length === 0) return;
     await options.onRows(rows);
     for (const row of rows) {
       skippedInARow = row.skipped ? skippedInARow + 1 : 0;
@@ -87,6 +101,26 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     }
   }
 
+  /** An evaluation; undefined when it was stopped. */
+  async function evaluate(): Promise<Evaluation | undefined> {
+    try {
+      return await evaluation.run();
+    } catch (error) {
+      if (!signal.aborted || error !== signal.reason) throw error;
+      return undefined;
+    }
+  }
+
+  if (options.unevaluated) {
+    const result = await evaluate();
+    if (!result) return { finished: false };
+    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);
+    await options.onEvaluation(options.startStep, result);
+    await checkpoint.save(options.startStep);
+  }
+  options.onStep?.(options.startStep);
+  await turn();
+  if (signal.aborted && options.startStep < schedule.steps) return { finished: false };
   for (let step = options.startStep; step < schedule.steps; step++) {
     const ahead = { phase: options.phase, step, constrained: constraint !== undefined };
     const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
@@ -99,23 +133,45 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     trainer.step(step, learningRate(schedule, step), microBatches);
     const done = step + 1;
     const last = done === schedule.steps;
+    options.onStep?.(done);
+    await turn();
     const stopping = (stopWanted || signal.aborted) && !last;
     const evaluating = last || done % evaluation.every === 0;
     if (evaluating) {
-      const result = await evaluation.run();
+      const result = await evaluate();
+      if (!result) {
+        const rows = rowsOf(await log.drain());
+        const unevaluated = rows.pop();
+        await take(rows);
+        await checkpoint.save(done, unevaluated);
+        return { finished: false };
+      }
       evaluations.set(done, result);
-      await take(await log.drain());
+      await take(rowsOf(await log.drain()));
       await options.onEvaluation(done, result);
     } else if (log.waiting === log.capacity) {
-      await take(await log.poll());
+      await take(rowsOf(await log.poll()));
     }
     if (last || stopping || done % checkpoint.every === 0) {
-      await take(await log.drain());
+      await take(rowsOf(await log.drain()));
       await checkpoint.save(done);
     }
     if (stopping) return { finished: false };
   }
   return { finished: true };
+}
+
+/** What an evaluation adds to the row of its step. */
+function measured(
+  evaluation: Evaluation | undefined,
+  gated: boolean,
+): Pick<MetricRow, "open_fraction" | "validation_ce" | "dead_queries" | "open_by_head"> {
+  return {
+    open_fraction: evaluation?.openFraction ?? null,
+    validation_ce: evaluation?.ce ?? null,
+    dead_queries: evaluation?.deadQueries ?? null,
+    open_by_head: evaluation && gated ? evaluation.openByHead.flat() : null,
+  };
 }
 
 function metricRow(
@@ -145,15 +201,12 @@ function metricRow(
     // The objective is (E + λ CE) / (1 + λ): the two factors' ratio is the λ in it.
     lambda_acting: gated ? lossScale[0] / edgeScale[0] : null,
     expected_open: gated ? headTotal("openProbability") / edges : null,
-    open_fraction: evaluation?.openFraction ?? null,
     learning_rate: learningRate(schedule, entry.step),
     grad_norm: update[0],
     saturation: gated ? headTotal("saturation") / edges : null,
     kl: distillationTotals[3] > 0 ? distillationTotals[0] / distillationTotals[3] : null,
-    validation_ce: evaluation?.ce ?? null,
-    dead_queries: evaluation?.deadQueries ?? null,
     skipped: update[2],
-    open_by_head: evaluation && gated ? evaluation.openByHead.flat() : null,
+    ...measured(evaluation, gated),
     expected_open_by_head: snapshot ? byHead("openProbability").map((sum) => sum * heads / edges) : null,
     seconds: (performance.now() - started) / 1000,
   };

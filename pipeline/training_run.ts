@@ -21,11 +21,12 @@ import { type MetricRow, type MetricsFile, readMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./model_config.ts";
 import type { Network } from "./network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "./parameters.ts";
-import { type Best, bestOf, type ResumePoint } from "./resume.ts";
+import { type Best, bestOf, type ResumePoint, rowState, unevaluatedOf } from "./resume.ts";
 import type { RunFolder } from "./run_folder.ts";
 import type { RunStateFile } from "./run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
+import type { Work } from "./time_left.ts";
 import { type PhaseOptions, runPhase } from "./train_loop.ts";
 
 /** AdamW's constants (recipe: β 0.9 and 0.99). */
@@ -59,8 +60,35 @@ export interface PreparedRun {
   state: RunStateFile;
 }
 
+/** What is being done, and how far it is. */
+export interface Stage {
+  /** What is being done, such as `measuring the dense model`, or the name of a phase. */
+  name: string;
+  /** How much of it is done; left out where it cannot be counted. */
+  done?: number;
+  /** How much there is. */
+  of?: number;
+  /** Whether bytes are counted. */
+  bytes?: boolean;
+  /** The kind of planned work that is counted, for the time left. */
+  work?: string;
+  /** Whether it is worth waiting for: ending at once would lose what a checkpoint can keep. */
+  keep?: boolean;
+}
+
+/** Evaluations of a phase from a step on. */
+export function evaluationsAhead({ steps, evalEvery }: TrainingSettings, from: number): number {
+  const at = (step: number): number =>
+    Math.floor(step / evalEvery) + (step === steps && steps % evalEvery ? 1 : 0);
+  return at(steps) - at(from);
+}
+
 /** Where a run says what it is doing. */
 export interface Reporter {
+  /** The work that lies ahead of the run, for the time left. */
+  plan(work: readonly Work[]): void;
+  /** What is being done, told again and again as it goes on. */
+  stage(stage: Stage): void;
   /** What is being done. */
   message(text: string): void;
   /** A failure signature or another thing to look at. */
@@ -218,6 +246,11 @@ export async function runTrainedPhase(
       health: healthBounds(settings, options.gates),
       earlierRows: (await readMetrics(folder.metrics)).filter((row) => row.phase === phase),
       signal: options.signal,
+      unevaluated: latest && unevaluatedOf(latest),
+      onStep(done) {
+        // Of the first step nothing is lost, and it may take as long as compiling does.
+        reporter.stage({ name: phase, done, of: steps, work: phase, keep: done > startStep });
+      },
       async onRows(rows) {
         await metrics.append(rows);
         for (const row of rows) reporter.row(row, { steps });
@@ -241,14 +274,15 @@ export async function runTrainedPhase(
       },
       checkpoint: {
         every: settings.checkpointEvery,
-        async save(step) {
+        async save(step, unevaluated) {
+          reporter.stage({ name: `saving step ${step}`, keep: true });
           // After a power cut no checkpoint is ahead of the rows.
           await metrics.sync();
           await saveCheckpoint(folder.checkpoints, {
             run: run.id,
             step,
             phase,
-            state: { best: best ?? null },
+            state: { best: best ?? null, ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}) },
           }, [
             ...readableParameters(gpu, parameters, "weight."),
             ...readableParameters(gpu, trainer.firstMoments, "first."),
@@ -256,6 +290,7 @@ export async function runTrainedPhase(
             ...readableParameters(gpu, trainer.controller, "controller."),
           ]);
           await prune(folder.checkpoints, phase, settings.keepCheckpoints);
+          reporter.stage({ name: phase, done: step, of: steps, work: phase, keep: true });
         },
       },
     });

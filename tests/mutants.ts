@@ -288,12 +288,12 @@ export const MUTANTS: readonly Mutant[] = [
     "validation tokens are those of training": ["collect(tokens.validation,", "collect(tokens.train,"],
     "test tokens are those of validation": ["collect(tokens.test,", "collect(tokens.validation,"],
     "the step is chosen on test": [
-      'evaluate: () => measure("deterministic", validation)',
-      'evaluate: () => measure("deterministic", test)',
+      'measure("evaluating the sparse model", "deterministic", validation',
+      'measure("evaluating the sparse model", "deterministic", test',
     ],
     "evaluations of the sparse phase are without gates": [
-      'evaluate: () => measure("deterministic", validation)',
-      'evaluate: () => measure("dense", validation)',
+      'measure("evaluating the sparse model", "deterministic", validation',
+      'measure("evaluating the sparse model", "dense", validation',
     ],
     "the constraint is held against the mean of batches": [
       "denseValidation.batchCe[index] + offset",
@@ -312,20 +312,20 @@ export const MUTANTS: readonly Mutant[] = [
       "const offset = target - denseValidation.ce;",
     ],
     "dense is measured with gates, on validation": [
-      'denseValidation = await measure("dense", validation)',
-      'denseValidation = await measure("deterministic", validation)',
+      'measure("measuring the dense model", "dense", validation)',
+      'measure("measuring the dense model", "deterministic", validation)',
     ],
     "dense is measured with gates, on test": [
-      'measure("dense", test, denseWeights)',
-      'measure("deterministic", test, denseWeights)',
+      'measure("measuring the dense model on test tokens", "dense", test',
+      'measure("measuring the dense model on test tokens", "deterministic", test',
     ],
-    "dense on test is the sparse weights": ['measure("dense", test, denseWeights)', 'measure("dense", test)'],
+    "dense on test is the sparse weights": ["of: denseWeights,", "of: parameters,"],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
     "the teacher has no weights": ["if (teacher) await loadDense(teacher);", ""],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
-      'const sparse = await measure("deterministic", test)',
-      'const sparse = await measure("dense", test)',
+      'measure("measuring the sparse model on test tokens", "deterministic", test)',
+      'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
       "    await loadDense(parameters);\n    const finished",
@@ -333,12 +333,12 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
-      'control = await measure("dense", test)',
-      'control = await measure("deterministic", test)',
+      'measure("measuring the control on test tokens", "dense", test)',
+      'measure("measuring the control on test tokens", "deterministic", test)',
     ],
     "the control is measured on validation": [
-      'control = await measure("dense", test)',
-      'control = await measure("dense", validation)',
+      'measure("measuring the control on test tokens", "dense", test)',
+      'measure("measuring the control on test tokens", "dense", validation)',
     ],
   }),
   ...plant("pipeline/train_loop.ts", RUN, {
@@ -401,6 +401,68 @@ export const MUTANTS: readonly Mutant[] = [
       "batches.at(position)",
       "batches.at(position - accumulate * startStep)",
     ],
+  }),
+
+  // How a phase is stopped.
+  ...plant("pipeline/train_loop.ts", RESUMED, {
+    "a step that was not evaluated is left without": [
+      "    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);\n",
+      "",
+    ],
+    "a step evaluated after a resume is not chosen": [
+      "    await options.onEvaluation(options.startStep, result);\n",
+      "",
+    ],
+  }),
+  ...plant("pipeline/train_loop.ts", ["pipeline/training_run_test.ts", "ends after the step under way"], {
+    "a loop that never looks up": [
+      "    options.onStep?.(done);\n    await turn();\n",
+      "    options.onStep?.(done);\n",
+    ],
+    "a phase that is to stop takes its first step": [
+      "if (signal.aborted && options.startStep < schedule.steps) return",
+      "if (signal.aborted && options.startStep > schedule.steps) return",
+    ],
+  }),
+  ...plant("pipeline/evaluate.ts", ["pipeline/evaluate_test.ts", "ends before its next batch"], {
+    "an evaluation that is to stop goes on": [
+      "      await turn();\n      signal?.throwIfAborted();\n",
+      "",
+    ],
+  }),
+
+  // What is said while one waits.
+  ...plant("pipeline/time_left.ts", "pipeline/time_left_test.ts", {
+    "time left counts the compiling of the first unit": ["        of.spans = [];\n", ""],
+    "time left takes the first unit for all": [
+      "const other = first && like ?",
+      "const other = false as boolean && like ?",
+    ],
+    "time left has no window": ["inWindow - of.spans[0].units >= WINDOW_UNITS", "inWindow < 0"],
+    "time left stands still between units": ["seconds - (last === undefined ? 0 : now - last)", "seconds"],
+    "time left counts what stands between": [
+      "    begin(now) {\n      last = now;",
+      "    begin(now) {\n      last ??= now;",
+    ],
+  }),
+  ...plant("pipeline/progress.ts", "pipeline/progress_test.ts", {
+    "off a terminal a stage is silent": [
+      "else if (now() - said >= PLAIN_INTERVAL_MS) line(text);",
+      "",
+    ],
+    "on a terminal a stage is silent": ["if (interactive) draw(text);", ""],
+    "lines come every ten seconds": ["const PLAIN_INTERVAL_MS = 2_400;", "const PLAIN_INTERVAL_MS = 10_000;"],
+    "work is not told from the time left": ["ofRun?.finish(next.work, units, seconds);", ""],
+  }),
+  ...plant("pipeline/command_thread.ts", "pipeline/command_thread_test.ts", {
+    "a held thread is waited for": ["      if (stage?.keep) return;\n", "      if (stage) return;\n"],
+    "what is saved is not waited for": ["      if (stage?.keep) return;\n", ""],
+    "a command leaves its folder": [
+      "if (temporary !== undefined) Deno.removeSync",
+      'if (temporary === "") Deno.removeSync',
+    ],
+    "nothing is said while the thread is held": ["guarded(() => progress.tick())", "{}"],
+    "one wish to stop ends what is saved": ["performance.now() - stoppedAt >= ONE_WISH_MS", "true"],
   }),
 
   // EAP-IG.

@@ -6,21 +6,14 @@
 import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import {
-  isInteractive,
-  quietMesa,
-  runCommand,
-  terminalColumns,
-  userFolder,
-  writeError,
-} from "../command_line.ts";
+import { quietMesa, userFolder } from "../command_line.ts";
+import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
 import { readModelConfig } from "../model_config.ts";
 import { destroyParameters, loadParameters } from "../parameters.ts";
 import { openCheckedGpu } from "../prepare_run.ts";
-import { createProgress } from "../progress.ts";
 import { randomStream } from "../random.ts";
 import { checkRunIsNew, createRun } from "../run_folder.ts";
 import {
@@ -32,6 +25,7 @@ import {
 } from "../settings.ts";
 import { formatTable } from "../table.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../tokenizer.ts";
+import type { Reporter } from "../training_run.ts";
 import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
@@ -58,11 +52,6 @@ const DEMONSTRATION: readonly Job[] = [
   { pairs: "data/english/previous-word.jsonl", model: "data/english", against: "data/english-sparse" },
 ];
 const DEFAULT_BYTES = 1e9;
-
-interface Reporter {
-  message(text: string): void;
-  step(text: string, done: number, of: number): void;
-}
 
 /** A model on the device. */
 async function loadModel(gpu: Gpu, folder: string) {
@@ -123,6 +112,7 @@ async function investigate(
   const models: LoadedModel[] = [];
   const byKind = new Map<"dense" | "sparse", { findings: Findings; result: ModelResult }>();
   for (const folder of folders) {
+    reporter.stage({ name: `compiling kernels for ${folder}` });
     const loaded = await loadModel(gpu, folder);
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
@@ -141,7 +131,7 @@ async function investigate(
               (bytes / 1e6).toFixed(0)
             } MB, ${batch} pairs at a time`,
           ),
-        progress: (text, done, of) => reporter.step(`${kind}: ${text}`, done, of),
+        progress: (text, done, of) => reporter.stage({ name: `${kind}: ${text}`, done, of }),
       });
     } finally {
       destroyParameters(gpu, loaded.parameters);
@@ -258,58 +248,50 @@ async function save(
   return folder.path;
 }
 
-async function circuitsCommand(args: string[]): Promise<void> {
+async function circuitsCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(CIRCUITS, args, userFolder());
   const printed = await printedInstead("circuits", PURPOSE, CIRCUITS, parsed);
-  if (printed !== undefined) return console.log(printed);
+  if (printed !== undefined) {
+    thread.print(printed);
+    return true;
+  }
+  const { reporter } = thread;
   const settings = await resolveSettings(CIRCUITS, parsed);
   const jobs = jobsOf(settings);
-  const progress = createProgress({
-    interactive: isInteractive(),
-    quiet: settings.quiet,
-    columns: terminalColumns,
-    write: writeError,
-  });
-  let told = "";
-  const reporter: Reporter = {
-    message: (text) => progress.message(text),
-    step(text) {
-      // One line for each part of the work.
-      if (text !== told) progress.message(text);
-      told = text;
-    },
-  };
+  if (settings.quiet) thread.beQuiet();
   for (const [n, job] of jobs.entries()) {
     const name = nameOf(n, job, settings.name);
     if (name !== undefined) await checkRunIsNew(settings.runs, name);
   }
-  const gpu = await openCheckedGpu(progress, settings);
+  const gpu = await openCheckedGpu(reporter, settings);
   try {
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, settings, reporter);
       const { results } = investigation;
+      reporter.stage({ name: "saving" });
       const path = await save(investigation, settings, nameOf(n, job, settings.name));
-      progress.finish();
       if (settings.json) {
-        console.log(resultLine(results));
+        thread.print(resultLine(results));
         continue;
       }
       const kinds = [results.dense, results.sparse].filter((model) => model !== null)
         .map(({ gated }) => gated ? "sparse" : "dense");
-      console.log(formatTable([
+      thread.print(formatTable([
         [results.task, ...kinds],
         ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
       ]));
-      console.log(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+      thread.print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
     }
   } finally {
-    progress.finish();
     gpu.close();
   }
+  return true;
 }
 
-if (import.meta.main) {
-  quietMesa();
+if (inCommandThread()) {
   const args = [...Deno.args];
-  await runCommand(() => circuitsCommand(args), { debug: args.includes("--debug") });
+  performCommand((thread) => circuitsCommand(args, thread), { debug: args.includes("--debug") });
+} else if (import.meta.main) {
+  quietMesa();
+  await superviseCommand(import.meta.url);
 }

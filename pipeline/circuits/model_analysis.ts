@@ -54,7 +54,9 @@ export async function analyseModel(
   try {
     onReady?.(engine);
     findings = await analyse(engine, set, options);
-    if (findings.circuit) ablations = await ablationsOf(engine, set, findings.circuit.circuit);
+    if (findings.circuit) {
+      ablations = await ablationsOf(engine, set, findings.circuit.circuit, options.progress);
+    }
   } finally {
     engine.destroy();
   }
@@ -77,11 +79,13 @@ async function ablationsOf(
   engine: CircuitEngine,
   { pairs }: PromptSet,
   circuit: Uint8Array,
+  progress: AnalysisOptions["progress"],
 ): Promise<ModelAnalysis["ablations"]> {
   const { scoring } = splitPairs(pairs);
   const { edges } = engine.graph;
   const found = [];
   for (const ablation of ABLATIONS) {
+    progress?.("other ablations", found.length, ABLATIONS.length);
     const full = await engine.run(new Uint8Array(edges).fill(1), ablation);
     const empty = await engine.run(new Uint8Array(edges), ablation);
     const ofCircuit = await engine.run(circuit, ablation);

@@ -69,7 +69,13 @@ async function addition(count: number): Promise<string> {
 /** Everything that a resumed run takes up, and what it said meanwhile. */
 async function resume(runs: string): Promise<{ taken: unknown; said: string[] }> {
   const said: string[] = [];
-  const reporter = { message() {}, warning: (text: string) => said.push(text), row() {} };
+  const reporter = {
+    plan() {},
+    stage() {},
+    message() {},
+    warning: (text: string) => said.push(text),
+    row() {},
+  };
   const { resumed, settings } = await openResumed("sparsify", SPARSIFY, runs, "run", {});
   const model = await openRunModel(settings.model, settings.tokenizer).catch((error) => {
     resumed.folder.release();

@@ -129,3 +129,25 @@ gpuTest("an evaluation leaves no trace in the next, and needs a token that count
     await assertRejects(() => measure("dense", []), RangeError, "at least one held-out token");
   });
 });
+
+gpuTest("an evaluation tells its batches, and ends before its next batch when it is to stop", async (gpu) => {
+  const network = await prepareNetwork(gpu, CONFIG, { batch: BATCH, context: CONTEXT, training: false });
+  const parameters = createParameters(gpu, parameterShapes(CONFIG));
+  for (const stopAt of [1, 3]) {
+    const stop = new AbortController();
+    const told: number[] = [];
+    const evaluation = evaluate(gpu, network, parameters, {
+      mode: "dense",
+      batches: BATCHES,
+      signal: stop.signal,
+      onBatch(done) {
+        told.push(done);
+        // By a task of the event loop, as a signal of the system comes.
+        if (done === stopAt) setTimeout(() => stop.abort());
+      },
+    });
+    const error = await evaluation.then(() => undefined, (error) => error);
+    assertEquals([told, error === stop.signal.reason], [[0, 1, 2, 3].slice(0, stopAt + 1), true]);
+  }
+  network.destroy();
+});

@@ -7,7 +7,13 @@ import { prepareNetwork } from "../../pipeline/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
 import { findResumePoint } from "../../pipeline/resume.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
-import { chooseStep, gateObjective, healthBounds, runTrainedPhase } from "../../pipeline/training_run.ts";
+import {
+  chooseStep,
+  evaluationsAhead,
+  gateObjective,
+  healthBounds,
+  runTrainedPhase,
+} from "../../pipeline/training_run.ts";
 import { gpuTest } from "../support/gpu.ts";
 import {
   checkpointWeights,
@@ -141,69 +147,147 @@ for (
   });
 }
 
+/** How a phase is stopped in its n-th evaluation, and how many evaluations were finished by then. */
+const STOPS: [how: string, at: number, interrupted: boolean, evaluated: number][] = [
+  ["behind an evaluation", 1, false, 3],
+  ["in an evaluation", 1, true, 1],
+  ["in the last evaluation", 4, true, 4],
+];
+
+for (const [how, stopAt, interrupted, expected] of STOPS) {
+  gpuTest(
+    `a phase stopped ${how} and resumed has the rows, choice and weights of one that was not`,
+    async (gpu) => {
+      const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
+      const settings = {
+        ...(defaultsOf(SPARSIFY) as SparsifySettings),
+        ...RUN_SHAPE,
+        steps: 5,
+        accumulate: 2,
+        evalEvery: 1,
+        checkpointEvery: 100,
+      };
+      const probes = await heldOut("validation");
+      // The second step is chosen, which only the checkpoint of the third tells the process that resumes.
+      const open = [0.5, 0.2, 0.3, 0.4, 0.3];
+
+      /** Trains in a new run, stopped in the second step's evaluation and resumed, or not. */
+      async function train(stopped: boolean) {
+        await using folder = await temporaryFolder();
+        const weights = randomWeights(RUN_CONFIG, 1);
+        const parameters = createParameters(gpu, parameterShapes(RUN_CONFIG));
+        let run = await prepareTestRun(gpu, { runs: folder.path, weights });
+        const signals = [new AbortController(), new AbortController()];
+        let evaluated = 0;
+        let outcome: Awaited<ReturnType<typeof runTrainedPhase>>;
+        for (const { signal } of stopped ? signals : signals.slice(1)) {
+          await uploadParameters(gpu, parameters, run.weights.read);
+          outcome = await runTrainedPhase({
+            run,
+            settings,
+            phase: "sparse",
+            network,
+            parameters,
+            reporter: SILENT,
+            signal,
+            gates: gateObjective(settings),
+            constraint: { every: 1, probeAt: (n) => ({ batch: probes[n % 2], targetLoss: 2 }) },
+            targetAt: () => 2,
+            evaluate() {
+              if (evaluated === stopAt) {
+                signals[0].abort();
+                if (interrupted) signal.throwIfAborted();
+              }
+              const script = { ce: 1, openFraction: open[evaluated++], openByHead: [], deadQueries: 0 };
+              return Promise.resolve(script as unknown as Evaluation);
+            },
+          });
+          if (outcome) break;
+          assertEquals(evaluated, expected);
+          run.metrics.close();
+          const resume = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
+          run = { ...run, resume, metrics: await openMetrics(run.folder.metrics, resume.lastRow) };
+        }
+        const rows = (await readMetrics(run.folder.metrics)).map(({ seconds: _, ...row }) => row);
+        const found = new Map<string, Float32Array>();
+        for (const [name, tensor] of parameters) found.set(name, await gpu.read(tensor));
+        const last = await checkpointWeights(run, { phase: "sparse", step: settings.steps });
+        run.metrics.close();
+        run.folder.release();
+        return { outcome, evaluated, rows, found, last };
+      }
+
+      const [whole, parts] = [await train(false), await train(true)];
+      assertEquals(whole.outcome, { step: 2, feasible: true });
+      assertEquals(whole.rows.map(({ step }) => step), [1, 2, 3, 4, 5]);
+      assertEquals(parts, whole);
+      network.destroy();
+    },
+  );
+}
+
 gpuTest(
-  "a phase that was stopped and resumed has the rows, the choice and the weights of one that was not",
+  "a phase that is to stop ends after the step under way, and before its first step at once",
   async (gpu) => {
     const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
     const settings = {
       ...(defaultsOf(SPARSIFY) as SparsifySettings),
       ...RUN_SHAPE,
-      steps: 5,
-      accumulate: 2,
-      evalEvery: 1,
+      steps: 50,
+      evalEvery: 100,
       checkpointEvery: 100,
     };
-    const probes = await heldOut("validation");
-    // The second step is chosen, which only the checkpoint of the third tells the process that resumes.
-    const open = [0.5, 0.2, 0.3, 0.4, 0.3];
-
-    /** Trains in a new run, stopped in the second step's evaluation and resumed, or not. */
-    async function train(stopped: boolean) {
+    for (const stopAt of [0, 3]) {
       await using folder = await temporaryFolder();
-      const weights = randomWeights(RUN_CONFIG, 1);
-      const parameters = createParameters(gpu, parameterShapes(RUN_CONFIG));
-      let run = await prepareTestRun(gpu, { runs: folder.path, weights });
-      const signals = [new AbortController(), new AbortController()];
-      let evaluated = 0;
-      let outcome: Awaited<ReturnType<typeof runTrainedPhase>>;
-      for (const { signal } of stopped ? signals : signals.slice(1)) {
-        await uploadParameters(gpu, parameters, run.weights.read);
-        outcome = await runTrainedPhase({
-          run,
-          settings,
-          phase: "sparse",
-          network,
-          parameters,
-          reporter: SILENT,
-          signal,
-          gates: gateObjective(settings),
-          constraint: { every: 1, probeAt: (n) => ({ batch: probes[n % 2], targetLoss: 2 }) },
-          targetAt: () => 2,
-          evaluate() {
-            if (evaluated === 1) signals[0].abort();
-            const script = { ce: 1, openFraction: open[evaluated++], openByHead: [], deadQueries: 0 };
-            return Promise.resolve(script as unknown as Evaluation);
+      const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 1) });
+      const parameters = createParameters(gpu, run.weights.parameters);
+      await uploadParameters(gpu, parameters, run.weights.read);
+      const stop = new AbortController();
+      const told: string[] = [];
+      const outcome = await runTrainedPhase({
+        run,
+        settings,
+        phase: "control",
+        network,
+        parameters,
+        reporter: {
+          ...SILENT,
+          stage({ name, done, of, keep }) {
+            told.push(`${name} ${done} of ${of}${keep ? ", kept" : ""}`);
+            // By a task of the event loop, as a signal of the system comes.
+            if (done === stopAt) setTimeout(() => stop.abort());
           },
-        });
-        if (outcome) break;
-        assertEquals(evaluated, 3);
-        run.metrics.close();
-        const resume = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
-        run = { ...run, resume, metrics: await openMetrics(run.folder.metrics, resume.last) };
-      }
-      const rows = (await readMetrics(run.folder.metrics)).map(({ seconds: _, ...row }) => row);
-      const found = new Map<string, Float32Array>();
-      for (const [name, tensor] of parameters) found.set(name, await gpu.read(tensor));
-      const last = await checkpointWeights(run, { phase: "sparse", step: settings.steps });
+        },
+        signal: stop.signal,
+        evaluate: () => Promise.reject(new Error("not at this step")),
+      });
+      assertEquals(outcome, undefined);
+      const { last } = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
+      assertEquals(last.step, stopAt);
+      assertEquals(
+        (await readMetrics(run.folder.metrics)).map(({ step }) => step),
+        [1, 2, 3].slice(0, stopAt),
+      );
+      const steps = [
+        "control 0 of 50",
+        "control 1 of 50, kept",
+        "control 2 of 50, kept",
+        "control 3 of 50, kept",
+      ];
+      assertEquals(told.slice(0, stopAt + 1), steps.slice(0, stopAt + 1));
+      assertEquals(
+        told.slice(stopAt + 1).map((text) => text.split(" of ")[0]),
+        stopAt ? ["saving step 3 undefined", "control 3"] : [],
+      );
       run.metrics.close();
       run.folder.release();
-      return { outcome, evaluated, rows, found, last };
     }
-
-    const [whole, parts] = [await train(false), await train(true)];
-    assertEquals(whole.outcome, { step: 2, feasible: true });
-    assertEquals(whole.rows.map(({ step }) => step), [1, 2, 3, 4, 5]);
-    assertEquals(parts, whole);
     network.destroy();
   },
 );
+
+Deno.test("evaluations ahead are those at multiples and the last", () => {
+  const settings = { ...(defaultsOf(SPARSIFY) as SparsifySettings), steps: 10, evalEvery: 4 };
+  assertEquals([0, 3, 4, 8, 9, 10].map((from) => evaluationsAhead(settings, from)), [3, 3, 2, 1, 1, 0]);
+  assertEquals(evaluationsAhead({ ...settings, steps: 8 }, 4), 1);
+});

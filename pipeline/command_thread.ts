@@ -1,0 +1,202 @@
+/**
+ * A command in a thread of its own, so that the main thread can speak and be interrupted whatever the command does: on a
+ * CPU driver a submission holds its thread until the one before it is done, for minutes where kernels are compiled in it.
+ *
+ * A command's module is its thread's too: `if (inCommandThread()) performCommand(…); else await superviseCommand(…)`.
+ *
+ * @module
+ */
+import { tmpdir } from "node:os";
+import {
+  BROKEN_PIPE,
+  describeError,
+  isInteractive,
+  onStopSignal,
+  STOPPED,
+  terminalColumns,
+  writeError,
+} from "./command_line.ts";
+import { storing } from "./files.ts";
+import { createProgress, type Progress } from "./progress.ts";
+import type { Reporter, Stage } from "./training_run.ts";
+
+/** What the command's thread tells the main one. */
+type Told =
+  | { [Name in keyof Reporter]: { report: Name; values: Parameters<Reporter[Name]> } }[keyof Reporter]
+  | { print: string }
+  | { quiet: boolean }
+  | { goOn: string }
+  | { temporary: string | undefined }
+  | { ended: number; message?: string };
+
+/** Milliseconds that a command has to stop by itself where nothing would be lost. */
+const GRACE_MS = 1500;
+/** Milliseconds in which another signal is the same: `deno task` passes on what the terminal has sent already. */
+const ONE_WISH_MS = 1000;
+const TICK_MS = 500;
+
+/** What a command has of the process it works in. */
+export interface CommandThread {
+  /** Shown by the main thread. */
+  reporter: Reporter;
+  /** Aborted when the user wants the command to stop; only turns of the event loop tell it. */
+  signal: AbortSignal;
+  /** Nothing but warnings is shown from now on. */
+  beQuiet(): void;
+  /** Writes a line to standard output, behind all that was shown. */
+  print(text: string): void;
+  /** How to go on with what has been begun, for whoever stops it. */
+  goOnBy(command: string): void;
+  /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
+  temporaryFolder(): Promise<AsyncDisposable & { path: string }>;
+}
+
+/** Whether this module is a command's thread rather than the main one. */
+export function inCommandThread(): boolean {
+  return "DedicatedWorkerGlobalScope" in globalThis;
+}
+
+/**
+ * Performs a command in its thread.
+ *
+ * @param command resolves to whether it came to its end rather than being stopped
+ */
+export function performCommand(
+  command: (thread: CommandThread) => Promise<boolean>,
+  { debug }: { debug: boolean },
+): void {
+  // The compiler takes every module for one of the main thread.
+  const main = self as unknown as Worker;
+  const tell = (told: Told): void => main.postMessage(told);
+  const stop = new AbortController();
+  main.addEventListener("message", () => stop.abort());
+  const reporter = Object.fromEntries(
+    (["plan", "stage", "message", "warning", "row"] as const).map((report) => [
+      report,
+      (...values: unknown[]) => tell({ report, values } as Told),
+    ]),
+  ) as unknown as Reporter;
+  command({
+    reporter,
+    signal: stop.signal,
+    beQuiet: () => tell({ quiet: true }),
+    print: (text) => tell({ print: text }),
+    goOnBy: (goOn) => tell({ goOn }),
+    async temporaryFolder() {
+      const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
+      tell({ temporary: path });
+      return {
+        path,
+        async [Symbol.asyncDispose]() {
+          await Deno.remove(path, { recursive: true });
+          tell({ temporary: undefined });
+        },
+      };
+    },
+  }).then((finished) => tell({ ended: finished ? 0 : STOPPED }), (error) => {
+    // What was stopped may say so by the signal's reason.
+    if (stop.signal.aborted && error === stop.signal.reason) return tell({ ended: STOPPED });
+    if (error instanceof Deno.errors.BrokenPipe) return tell({ ended: BROKEN_PIPE });
+    const { exitCode, message } = describeError(error);
+    const shown = debug ? `${message}\n${Deno.inspect(error)}` : message.replace(/\s*\n\s*/g, " ");
+    tell({ ended: exitCode, message: `error: ${shown}` });
+  });
+}
+
+/** What is said when the user wants to stop. */
+export function stoppingText(stage: Stage | undefined): string {
+  if (!stage) return "stopping at the start";
+  const { name, done, of, keep } = stage;
+  const what = of === undefined || stage.bytes ? name : `${name} at ${done ?? 0} of ${of}`;
+  return keep
+    ? `stopping ${what}: what is under way is saved first; once more to stop at once`
+    : `stopping: ${what}`;
+}
+
+/**
+ * Starts a command's thread, shows what it reports, and leaves the process with its exit code. Ctrl-C, a termination or a
+ * hang-up asks the thread to stop; where it would lose nothing it is not waited for longer than {@link GRACE_MS}.
+ *
+ * @param module of the command, by its address
+ */
+export function superviseCommand(module: string): Promise<never> {
+  let quiet = false;
+  let temporary: string | undefined;
+  let goOn: string | undefined;
+  let stoppedAt: number | undefined;
+  const create = (): Progress =>
+    createProgress({ interactive: isInteractive(), quiet, columns: terminalColumns, write: writeError });
+  let progress = create();
+
+  function leave(code: number): never {
+    progress.finish();
+    try {
+      if (temporary !== undefined) Deno.removeSync(temporary, { recursive: true });
+    } catch {
+      // The thread has removed it in the meantime.
+    }
+    Deno.exit(code);
+  }
+
+  /** Leaves when the reader of a pipe has seen enough. */
+  function guarded(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      if (error instanceof Deno.errors.BrokenPipe) leave(BROKEN_PIPE);
+      throw error;
+    }
+  }
+
+  const worker = new Worker(module, { type: "module" });
+  function hear(told: Told): void {
+    if ("report" in told) {
+      const report = progress[told.report] as (...values: unknown[]) => void;
+      report(...told.values);
+    } else if ("print" in told) {
+      progress.finish();
+      console.log(told.print);
+    } else if ("quiet" in told) {
+      quiet = told.quiet;
+      progress = create();
+    } else if ("goOn" in told) goOn = told.goOn;
+    else if ("temporary" in told) temporary = told.temporary;
+    else {
+      progress.finish();
+      if (told.message !== undefined) console.error(told.message);
+      if (told.ended === STOPPED) sayStopped();
+      leave(told.ended);
+    }
+  }
+
+  function sayStopped(): void {
+    progress.message(goOn === undefined ? "stopped" : `stopped; go on by: ${goOn}`);
+  }
+
+  worker.onmessage = ({ data }: MessageEvent<Told>) => guarded(() => hear(data));
+  worker.onerror = (event) => {
+    event.preventDefault();
+    progress.finish();
+    console.error(`error: ${event.message} (this is a bug; --debug shows where)`);
+    leave(1);
+  };
+  onStopSignal(() =>
+    guarded(() => {
+      if (stoppedAt !== undefined) {
+        if (performance.now() - stoppedAt >= ONE_WISH_MS) leave(STOPPED);
+        return;
+      }
+      stoppedAt = performance.now();
+      const stage = progress.current();
+      progress.message(stoppingText(stage));
+      worker.postMessage("stop");
+      if (stage?.keep) return;
+      setTimeout(() => {
+        sayStopped();
+        leave(STOPPED);
+      }, GRACE_MS);
+    })
+  );
+  setInterval(() => guarded(() => progress.tick()), TICK_MS);
+  return new Promise<never>(() => {});
+}
