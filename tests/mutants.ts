@@ -452,17 +452,21 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "on a terminal a stage is silent": ["if (interactive) draw(text);", ""],
     "lines come every ten seconds": ["const PLAIN_INTERVAL_MS = 2_400;", "const PLAIN_INTERVAL_MS = 10_000;"],
-    "work is not told from the time left": ["ofRun?.finish(next.work, units, seconds);", ""],
+    "work is not told from the time left": ["ofRun?.finish(next.work, units, seconds);", "{}"],
   }),
-  ...plant("pipeline/command_thread.ts", "pipeline/command_thread_test.ts", {
+  ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "SIGTERM ends"], {
     "a held thread is waited for": ["      if (stage?.keep) return;\n", "      if (stage) return;\n"],
-    "what is saved is not waited for": ["      if (stage?.keep) return;\n", ""],
     "a command leaves its folder": [
       "if (temporary !== undefined) Deno.removeSync",
       'if (temporary === "") Deno.removeSync',
     ],
-    "nothing is said while the thread is held": ["guarded(() => progress.tick())", "{}"],
+  }),
+  ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "worth saving"], {
+    "what is saved is not waited for": ["      if (stage?.keep) return;\n", ""],
     "one wish to stop ends what is saved": ["performance.now() - stoppedAt >= ONE_WISH_MS", "true"],
+  }),
+  ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "what goes on"], {
+    "nothing is said while the thread is held": ["guarded(() => progress.tick())", "{}"],
   }),
 
   // EAP-IG.

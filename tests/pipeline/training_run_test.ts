@@ -156,7 +156,7 @@ const STOPS: [how: string, at: number, interrupted: boolean, evaluated: number][
 
 for (const [how, stopAt, interrupted, expected] of STOPS) {
   gpuTest(
-    `a phase stopped ${how} and resumed has the rows, choice and weights of one that was not`,
+    `a phase stopped and resumed ${how} has the rows, choice and weights of one that was not`,
     async (gpu) => {
       const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
       const settings = {
