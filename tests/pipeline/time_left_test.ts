@@ -1,5 +1,8 @@
 /** The time left on scripted times: what it is made of, and how far off it may be. */
 import { assert, assertEquals } from "@std/assert";
+import type { ResumePoint } from "../../pipeline/resume.ts";
+import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
+import { workAhead } from "../../pipeline/sparsify.ts";
 import { createTimeLeft, type Work } from "../../pipeline/time_left.ts";
 
 /** Seconds of a unit in the scripted run; the first of each kind takes 10 more, as kernels are compiled in it. */
@@ -84,4 +87,20 @@ Deno.test("time left is unknown while the cost of some work is, and 0 when all i
   assertEquals(left.secondsLeft(11), 0);
   left.finish("step", 1, 14);
   assertEquals(left.secondsLeft(14), 0, "more than was planned");
+});
+
+Deno.test("a run's work is both phases, their evaluations and all models on test tokens, from where it goes on", () => {
+  const settings = { ...(defaultsOf(SPARSIFY) as SparsifySettings), steps: 100, evalEvery: 25 };
+  const ahead = (control: boolean, steps: Record<string, number>): Record<string, number> => {
+    const checkpoints = new Map(Object.entries(steps).map(([phase, step]) => [phase, { step }]));
+    const resume = { checkpoints } as unknown as ResumePoint;
+    const units: Record<string, number> = {};
+    for (const work of workAhead({ ...settings, control }, { resume }, { validation: 10, test: 7 })) {
+      units[work.kind] = (units[work.kind] ?? 0) + work.units;
+    }
+    return units;
+  };
+  assertEquals(ahead(true, {}), { evaluation: 10 + 3 * 7 + 80, sparse: 100, control: 100 });
+  assertEquals(ahead(false, {}), { evaluation: 10 + 2 * 7 + 40, sparse: 100 });
+  assertEquals(ahead(true, { sparse: 60 }), { evaluation: 10 + 3 * 7 + 20 + 40, sparse: 40, control: 100 });
 });

@@ -755,3 +755,20 @@ Deno.test("an example with a character that has no token is refused where it sta
     `Cannot use ${source}, line 2`,
   ).then((error) => assertStringIncludes(error.message, `no token for " "`));
 });
+
+Deno.test("tokenising tells the bytes that it has read, of all of them, up to the last", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const source = join(folder.path, "sums.txt");
+  await Deno.writeTextFile(source, "12+34=46".repeat(40_000));
+  const told: { done: number; of: number | undefined }[] = [];
+  const files = await tokenise({
+    sources: [source],
+    tokenizer,
+    folder: join(folder.path, "tokens"),
+    onProgress: (read) => told.push({ ...read }),
+  });
+  for (const file of Object.values(files)) await file.close();
+  assertEquals(told[0], { done: 0, of: 320_000 });
+  assertEquals(told.at(-1), { done: 320_000, of: 320_000 });
+});
