@@ -314,6 +314,7 @@ async function tokeniseInto(
     reporter: Reporter;
   },
 ): Promise<Tokens> {
+  tokenising(reporter)({ done: 0, of: undefined });
   reporter.message("tokenising");
   const tokens = await tokenise({
     sources: settings.data,

@@ -151,7 +151,7 @@ Deno.test("a run that is stopped before it has begun leaves nothing behind", asy
   const start = ["sparsify", "--model", model, "--data", ADDITION.data, "--runs", runs];
   const { code, stderr } = await runMain(start, { signal: { when: "tokenising", send: "SIGINT" } });
   assertEquals(code, 130, stderr);
-  assertStringIncludes(stderr, "stopped before training");
+  assertStringIncludes(stderr, "stopping: tokenising\nstopped\n");
   assertEquals(await namesIn(runs), []);
 });
 
@@ -161,9 +161,9 @@ Deno.test("a run that was stopped goes on with the settings that the signatures 
   await writeTinyModel(model);
   // deno-fmt-ignore
   const stopped = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--batch", "32", "--steps", "400",
-    "--lr", "0.01", "--warmup", "0", "--decay", "0", "--slack", "1", "--no-control", "--no-autotune", "--eval-every", "400",
+    "--lr", "0.01", "--warmup", "0", "--decay", "0", "--slack", "1", "--no-control", "--no-autotune", "--eval-every", "20",
     "--checkpoint-every", "200", "--validation-tokens", "256", "--eval-tokens", "256", "--runs", folder.path,
-    "--name", "run"], { signal: { when: "target ", send: "SIGINT" } });
+    "--name", "run"], { signal: { when: "sparse 20/400", send: "SIGINT" } });
   assertEquals(stopped.code, 130, stopped.stderr);
   assertStringIncludes(stopped.stderr, "settings from the model: context 8");
   assertStringIncludes(stopped.stderr, `sparsify --resume run --runs ${folder.path}`);
