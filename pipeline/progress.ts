@@ -174,8 +174,10 @@ export function createProgress(options: ProgressOptions): Progress {
       const seconds = now() / 1000;
       const before = stage;
       stage = next;
-      if (before?.name !== next.name || (next.done ?? 0) < (before.done ?? 0)) {
-        since = now();
+      const another = before?.name !== next.name;
+      const counted = before?.of === undefined && next.of !== undefined;
+      if (another || counted || (next.done ?? 0) < (before.done ?? 0)) {
+        if (!counted || another) since = now();
         ofStage = next.of === undefined
           ? undefined
           : createTimeLeft([{ kind: "stage", units: next.of - (next.done ?? 0) }]);

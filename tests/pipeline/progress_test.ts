@@ -150,6 +150,8 @@ for (const interactive of [true, false]) {
 
 Deno.test("of a stage that is counted the time left is said, of bytes in megabytes", () => {
   const { said, progress, wait } = scripted(true);
+  progress.stage({ name: "tokenising", bytes: true, done: 0, of: undefined });
+  wait(1);
   progress.stage({ name: "tokenising", bytes: true, done: 0, of: 8e6 });
   wait(2);
   progress.stage({ name: "tokenising", bytes: true, done: 2e6, of: 8e6 });
