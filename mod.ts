@@ -77,7 +77,10 @@ export {
   type RunOptions,
 } from "./pipeline/load_model.ts";
 export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
-export { type ModelConfig, parameterShapes, readModelConfig } from "./pipeline/model_config.ts";
+export { type ModelConfig, readModelConfig } from "./pipeline/model_config.ts";
+export { parametersOf } from "./pipeline/model/trace.ts";
+export type { Parameter } from "./pipeline/model/op.ts";
+export type { HeadBackward, LossSettings } from "./pipeline/model/head.ts";
 export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
 export {
   createParameters,
@@ -87,7 +90,7 @@ export {
   type ParameterShape,
   readableParameters,
   uploadParameters,
-} from "./pipeline/parameters.ts";
+} from "./pipeline/model/parameters.ts";
 export { type SavedModel, saveModel } from "./pipeline/save_weights.ts";
 export {
   openSafetensors,
@@ -235,16 +238,14 @@ export { EXIT, UserError } from "./pipeline/errors.ts";
 export {
   type ActivationHook,
   hardGates,
-  type HeadBackward,
-  type LossSettings,
   type Network,
   type NetworkGates,
   prepareNetwork,
-} from "./pipeline/network.ts";
+} from "./pipeline/model/network.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/device_log.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
-export { type NetworkShape } from "./pipeline/memory_plan.ts";
+export { type NetworkShape } from "./pipeline/model/plan.ts";
 export {
   type AttentionVariant,
   type GatedAttention,

@@ -7,8 +7,8 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { destroyTensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
-import { hardGates, type Network } from "./network.ts";
-import type { Parameters } from "./parameters.ts";
+import { hardGates, type Network } from "./model/network.ts";
+import type { Parameters } from "./model/parameters.ts";
 
 /** The attention of one layer over the T positions of a prompt. */
 export interface LayerPattern {

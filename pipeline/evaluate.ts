@@ -6,8 +6,8 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { type GateMode, HEAD_SUMS } from "../kernels/gated_attention/op.ts";
 import { createDeviceLog } from "./device_log.ts";
-import type { Network } from "./network.ts";
-import type { Parameters } from "./parameters.ts";
+import type { Network } from "./model/network.ts";
+import type { Parameters } from "./model/parameters.ts";
 import type { MicroBatch } from "./trainer.ts";
 import { turn } from "./turn.ts";
 

@@ -16,8 +16,8 @@ import {
 } from "./circuits/interventions.ts";
 import { openWeights } from "./load_weights.ts";
 import { type ModelConfig, readModelConfig } from "./model_config.ts";
-import { hardGates, type Network, prepareNetwork } from "./network.ts";
-import { destroyParameters, loadParameters, type Parameters } from "./parameters.ts";
+import { hardGates, type Network, prepareNetwork } from "./model/network.ts";
+import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./self_check.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 

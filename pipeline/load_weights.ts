@@ -5,8 +5,9 @@
  */
 import { inputError } from "./errors.ts";
 import { hashFile } from "./files.ts";
-import { type ModelConfig, parameterShapes } from "./model_config.ts";
-import type { ParameterShape } from "./parameters.ts";
+import type { ModelConfig } from "./model_config.ts";
+import { parametersOf } from "./model/trace.ts";
+import type { ParameterShape } from "./model/parameters.ts";
 import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./safetensors.ts";
 
 /** The weights of one model, read one tensor at a time. */
@@ -42,7 +43,7 @@ const [EMBEDDING, HEAD] = ["wte.weight", "lm_head.weight"];
  */
 export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
   const file = await openSafetensorsFolder(folder);
-  const parameters = parameterShapes(config);
+  const parameters = parametersOf(config);
   const found = new Map<string, TensorEntry>();
   for (const [name, entry] of file.entries) {
     const bare = name.replace(PREFIX, "");

@@ -15,12 +15,13 @@ import { inputError, usageError } from "./errors.ts";
 import { evaluate, LIVE_EDGES } from "./evaluate.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./run_folder.ts";
 import { exists, writeNew } from "./files.ts";
-import { initialWeights } from "./initial_weights.ts";
+import { initialWeights } from "./model/initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
 import { type MemorySettings, whatToLower } from "./memory_budget.ts";
-import { type ModelConfig, parameterShapes, readModelConfig } from "./model_config.ts";
-import { prepareNetwork } from "./network.ts";
-import { createParameters, uploadParameters } from "./parameters.ts";
+import { type ModelConfig, readModelConfig } from "./model_config.ts";
+import { parametersOf } from "./model/trace.ts";
+import { prepareNetwork } from "./model/network.ts";
+import { createParameters, uploadParameters } from "./model/parameters.ts";
 import {
   finishedSummary,
   openCheckedGpu,
@@ -250,10 +251,10 @@ async function pretrainCommand(args: string[], thread: CommandThread): Promise<b
     mlpWidth: 4 * width,
     layerNormEpsilon: 1e-5,
   };
-  const shapes = parameterShapes(config);
+  const shapes = parametersOf(config);
   const read = (name: string): Promise<Float32Array> => {
     const index = shapes.findIndex((shape) => shape.name === name);
-    return Promise.resolve(initialWeights(shapes[index], { layers, seed, index }));
+    return Promise.resolve(initialWeights(shapes[index], { seed, index }));
   };
   const model = {
     config,

@@ -7,7 +7,7 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { textureCapacity } from "../kernels/core/textures.ts";
 import { usageError } from "./errors.ts";
-import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "./memory_plan.ts";
+import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "./model/plan.ts";
 import type { ModelConfig } from "./model_config.ts";
 
 /** The settings that decide what a run takes. */

@@ -1,12 +1,11 @@
 /**
- * GPT-2's config.json, as Hugging Face writes it, and the parameters that follow from it.
+ * GPT-2's config.json, as Hugging Face writes it.
  *
  * @module
  */
 import { join } from "node:path";
 import { inputError } from "./errors.ts";
 import { exists, isObject, readJson, shown } from "./files.ts";
-import type { ParameterShape } from "./parameters.ts";
 
 /** The sizes of a GPT-2-type model. */
 export interface ModelConfig {
@@ -201,33 +200,4 @@ export function modelConfigToJson(
     eos_token_id: endOfText,
     ...(gate ? { sparse_attention: { ...sparseAttention, gate } } : {}),
   };
-}
-
-/** Every parameter by its Hugging Face name, without the `transformer.` prefix. Linear weights are [in, out] (Conv1D). */
-export function parameterShapes(config: ModelConfig): ParameterShape[] {
-  const { vocabularySize, contextLength, width, layers, mlpWidth } = config;
-  const shapes: ParameterShape[] = [
-    { name: "wte.weight", shape: [vocabularySize, width] },
-    { name: "wpe.weight", shape: [contextLength, width] },
-  ];
-  const linear = (name: string, inputs: number, outputs: number): void => {
-    shapes.push({ name: `${name}.weight`, shape: [inputs, outputs] }, {
-      name: `${name}.bias`,
-      shape: [outputs],
-    });
-  };
-  const layerNorm = (name: string): void => {
-    shapes.push({ name: `${name}.weight`, shape: [width] }, { name: `${name}.bias`, shape: [width] });
-  };
-  for (let layer = 0; layer < layers; layer++) {
-    const h = `h.${layer}`;
-    layerNorm(`${h}.ln_1`);
-    linear(`${h}.attn.c_attn`, width, 3 * width);
-    linear(`${h}.attn.c_proj`, width, width);
-    layerNorm(`${h}.ln_2`);
-    linear(`${h}.mlp.c_fc`, width, mlpWidth);
-    linear(`${h}.mlp.c_proj`, mlpWidth, width);
-  }
-  layerNorm("ln_f");
-  return shapes;
 }

@@ -5,8 +5,8 @@
  */
 import { usageError } from "./errors.ts";
 import { evaluate, type EvaluationBatch } from "./evaluate.ts";
-import { prepareNetwork } from "./network.ts";
-import { createParameters, readableParameters, uploadParameters } from "./parameters.ts";
+import { prepareNetwork } from "./model/network.ts";
+import { createParameters, readableParameters, uploadParameters } from "./model/parameters.ts";
 import { saveModel } from "./save_weights.ts";
 import type { PretrainSettings } from "./settings.ts";
 import {

@@ -13,14 +13,14 @@
  */
 import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
 import { readMetrics } from "./metrics.ts";
-import { prepareNetwork } from "./network.ts";
+import { prepareNetwork } from "./model/network.ts";
 import {
   createParameters,
   destroyParameters,
   type Parameters,
   readableParameters,
   uploadParameters,
-} from "./parameters.ts";
+} from "./model/parameters.ts";
 import { saveModel } from "./save_weights.ts";
 import type { SparsifySettings } from "./settings.ts";
 import type { Work } from "./time_left.ts";

@@ -15,8 +15,9 @@ import { destroyTensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
 import { type GecoSettings, prepareGeco } from "../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
-import type { Network } from "./network.ts";
-import { createParameters, destroyParameters, type Parameters } from "./parameters.ts";
+import type { Network } from "./model/network.ts";
+import { parametersOf } from "./model/trace.ts";
+import { createParameters, destroyParameters, type Parameters } from "./model/parameters.ts";
 
 /** One micro-batch, each [B · T]; a target of 0xffffffff does not count. */
 export interface MicroBatch {
@@ -93,12 +94,6 @@ export interface Trainer {
   destroy(): void;
 }
 
-/** First column of a parameter that decays: none for vectors, and of query, key, value only the value. */
-function decayFrom(name: string, shape: readonly number[]): number {
-  if (shape.length < 2) return Infinity;
-  return name.endsWith("attn.c_attn.weight") ? 2 * shape[1] / 3 : 0;
-}
-
 const LOG_CAPACITY = 8;
 
 /** Allocates gradients and moments, and compiles the step. */
@@ -110,14 +105,15 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const gradients = createParameters(gpu, shapes, "gradient of ");
   const firstMoments = createParameters(gpu, shapes, "first moment of ");
   const secondMoments = createParameters(gpu, shapes, "second moment of ");
+  const decayFrom = new Map(parametersOf(network.config).map(({ name, decayFrom }) => [name, decayFrom]));
   const adamw = await prepareAdamW(
     gpu,
-    shapes.map(({ name, shape }) => ({
+    shapes.map(({ name }) => ({
       weight: parameters.get(name)!,
       gradient: gradients.get(name)!,
       first: firstMoments.get(name)!,
       second: secondMoments.get(name)!,
-      decayFrom: decayFrom(name, shape),
+      decayFrom: decayFrom.get(name)!,
     })),
   );
   const geco = await prepareGeco(gpu);

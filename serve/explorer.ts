@@ -13,9 +13,10 @@ import { readAttention } from "../pipeline/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/checkpoint.ts";
 import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/load_weights.ts";
-import { type ModelConfig, parameterShapes, readModelConfig } from "../pipeline/model_config.ts";
-import { type Network, prepareNetwork } from "../pipeline/network.ts";
-import { destroyParameters, loadParameters, type Parameters } from "../pipeline/parameters.ts";
+import { type ModelConfig, readModelConfig } from "../pipeline/model_config.ts";
+import { parametersOf } from "../pipeline/model/trace.ts";
+import { type Network, prepareNetwork } from "../pipeline/model/network.ts";
+import { destroyParameters, loadParameters, type Parameters } from "../pipeline/model/parameters.ts";
 import { assertSelfCheck } from "../pipeline/self_check.ts";
 import { loadTokenizer, type Tokenizer } from "../pipeline/tokenizer.ts";
 import type { AttentionAnswer, AttentionEdge, AttentionRequest } from "./api.ts";
@@ -109,7 +110,7 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
         destroyParameters(gpu, unused);
         bench.parameters.delete(oldest);
       }
-      parameters = await loadParameters(gpu, parameterShapes(config), (name) => source.read(name));
+      parameters = await loadParameters(gpu, parametersOf(config), (name) => source.read(name));
     }
     bench.parameters.delete(key);
     bench.parameters.set(key, parameters);
@@ -295,7 +296,7 @@ async function sourceOf(
   const sizes = config.model.config;
   await checkReadable(newest.path, Infinity, roots);
   const checkpoint = await usable(newest.path, () => readCheckpoint(newest.path));
-  const shapes = new Map(parameterShapes(sizes).map(({ name, shape }) => [name, shape]));
+  const shapes = new Map(parametersOf(sizes).map(({ name, shape }) => [name, shape]));
   return {
     key: `${newest.path} ${newest.written}`,
     weights: { kind: "checkpoint", step: newest.step },

@@ -67,7 +67,7 @@ export const MUTANTS: readonly Mutant[] = [
     "the head's teacher is the student": ["teacher: distill?.teacher,", "teacher: distill && parameters,"],
     "KL without its weight": ["distill: distill?.weight }", "distill: distill && 1 }"],
   }),
-  ...plant("pipeline/network.ts", A_STEP, {
+  ...plant("pipeline/model/network.ts", A_STEP, {
     "the teacher's logits come from the student's embedding": [
       "recordLogits(recorder, teacherParameters, block, true)",
       "recordLogits(recorder, parameters, block, true)",
@@ -83,7 +83,7 @@ export const MUTANTS: readonly Mutant[] = [
       "crossEntropy.total(recorder, { rows: lossRows, totals: distillationTotals })",
     ],
   }),
-  ...plant("pipeline/network.ts", HALF, {
+  ...plant("pipeline/model/network.ts", HALF, {
     "in half precision the teacher's weights are not rounded anew": [
       "for (const { name, tensor, slices } of rounded) {",
       'for (const { name, tensor, slices } of mode === "dense" ? [] : rounded) {',
@@ -117,7 +117,7 @@ export const MUTANTS: readonly Mutant[] = [
     "gates without the pull on saturated ones": ["gates?.saturationWeight ?? 0", "0"],
     "the pull on saturated gates without its bound": ["gates?.saturationBound ?? 0", "0"],
   }),
-  ...plant("pipeline/network.ts", A_STEP, {
+  ...plant("pipeline/model/network.ts", A_STEP, {
     "edges are averaged over T² pairs": [
       "const pairs = context * (context + 1) / 2;",
       "const pairs = context ** 2;",
@@ -177,7 +177,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // A vocabulary and logits in pieces.
-  ...plant("pipeline/network.ts", CUT, {
+  ...plant("pipeline/model/network.ts", CUT, {
     "the gradient of the final layer norm is that of the last slice": [
       "accumulate: index > 0,",
       "accumulate: false,",
@@ -486,7 +486,7 @@ export const MUTANTS: readonly Mutant[] = [
       "network.logits(recorder, parameters, 0)",
     ],
   }),
-  ...plant("pipeline/memory_plan.ts", ["pipeline/memory_budget_test.ts", "what is told of"], {
+  ...plant("pipeline/model/plan.ts", ["pipeline/memory_budget_test.ts", "what is told of"], {
     "one moment is planned for two": [
       "moments: shape.training ? 2 * weights",
       "moments: shape.training ? weights",

@@ -8,7 +8,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import type { Parameters } from "../parameters.ts";
+import type { Parameters } from "../model/parameters.ts";
 import type { EngineTensor } from "./layout.ts";
 
 /** Fills `minusAblated` and `base`. Each begins with what an unpatched run left in `delta` and `base`. */

@@ -8,7 +8,7 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, slicesOf, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import type { Parameters } from "../parameters.ts";
+import type { Parameters } from "../model/parameters.ts";
 import { type AnswerPlace, type MetricName, placeMetric, type PromptPair } from "./prompts.ts";
 
 /** Positions of a batch whose logits are read, each with the places that are there. */

@@ -15,8 +15,8 @@ import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.t
 import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import type { ActivationHook } from "../network.ts";
-import type { Parameters } from "../parameters.ts";
+import type { ActivationHook } from "../model/network.ts";
+import type { Parameters } from "../model/parameters.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
 import { productSources } from "./patched_run.ts";

@@ -12,7 +12,7 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model_config.ts";
 import { nearest } from "../nearest.ts";
-import { hardGates, prepareNetwork } from "../network.ts";
+import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { CircuitModel } from "./engine.ts";
 
 /** Tokens of some prompts, each of T. */

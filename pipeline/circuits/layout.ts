@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { planMemory } from "../memory_plan.ts";
+import { planMemory } from "../model/plan.ts";
 import type { ModelConfig } from "../model_config.ts";
 import type { CircuitGraph } from "./graph.ts";
 

@@ -12,7 +12,7 @@ import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
 import { readModelConfig } from "../model_config.ts";
-import { destroyParameters, loadParameters } from "../parameters.ts";
+import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../prepare_run.ts";
 import { randomStream } from "../random.ts";
 import { checkRunIsNew, createRun } from "../run_folder.ts";

@@ -13,7 +13,7 @@ import { type GateMode, prepareGatedAttention } from "../../kernels/gated_attent
 import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import type { Parameters } from "../parameters.ts";
+import type { Parameters } from "../model/parameters.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
 import { rowOf, type Sources } from "./sources.ts";

@@ -9,8 +9,8 @@ import { rows as rowsOf, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import type { ActivationHook } from "../network.ts";
-import type { Parameters } from "../parameters.ts";
+import type { ActivationHook } from "../model/network.ts";
+import type { Parameters } from "../model/parameters.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
 

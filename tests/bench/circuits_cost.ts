@@ -9,10 +9,10 @@
  */
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
-import { parameterShapes } from "../../pipeline/model_config.ts";
-import { planMemory } from "../../pipeline/memory_plan.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, destroyParameters } from "../../pipeline/parameters.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { planMemory } from "../../pipeline/model/plan.ts";
+import { prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, destroyParameters } from "../../pipeline/model/parameters.ts";
 import { randomSet } from "../support/circuit_models.ts";
 import { normals } from "../support/seeded.ts";
 
@@ -43,7 +43,7 @@ async function seconds(body: () => Promise<unknown>): Promise<number> {
 if (import.meta.main) {
   const [prompts = 32, steps = 5, positions = 15] = Deno.args.map(Number);
   const gpu = await Gpu.open();
-  const shapes = parameterShapes(config);
+  const shapes = parametersOf(config);
   const parameters = createParameters(gpu, shapes);
   const some = normals(1, 1 << 20, 0.02);
   for (const tensor of parameters.values()) {

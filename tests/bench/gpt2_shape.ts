@@ -7,8 +7,8 @@
  * @module
  */
 import { join } from "node:path";
-import { initialWeights } from "../../pipeline/initial_weights.ts";
-import { parameterShapes } from "../../pipeline/model_config.ts";
+import { initialWeights } from "../../pipeline/model/initial_weights.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/save_weights.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -28,9 +28,9 @@ if (import.meta.main) {
     const model = join(folder, "gpt2");
     await saveModel(model, {
       config,
-      tensors: parameterShapes(config).map((shape, index) => ({
+      tensors: parametersOf(config).map((shape, index) => ({
         ...shape,
-        read: () => Promise.resolve(initialWeights(shape, { layers: 12, seed: 1, index })),
+        read: () => Promise.resolve(initialWeights(shape, { seed: 1, index })),
       })),
       type: "F32",
       tokenizer: join(ROOT, "data/english/tokenizer.json"),

@@ -1,10 +1,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { layerPattern, readAttention } from "../../pipeline/attention_pattern.ts";
-import { initialWeights } from "../../pipeline/initial_weights.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { initialWeights } from "../../pipeline/model/initial_weights.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 
@@ -28,11 +29,11 @@ async function randomNetwork(gpu: Gpu, context = 16) {
   const config = { ...CONFIG, contextLength: context };
   const shape = { batch: 1, context, training: false, keep: true, logitsBytes: 1 };
   const network = await prepareNetwork(gpu, config, shape);
-  const shapes = parameterShapes(config);
+  const shapes = parametersOf(config);
   const parameters = createParameters(gpu, shapes);
   await uploadParameters(gpu, parameters, (name) => {
     const index = shapes.findIndex((shape) => shape.name === name);
-    const weights = initialWeights(shapes[index], { layers: 2, seed: 3, index });
+    const weights = initialWeights(shapes[index], { seed: 3, index });
     return Promise.resolve(weights.map((value) => 20 * value));
   });
   return { network, parameters };

@@ -4,10 +4,11 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { readAttention } from "../../pipeline/attention_pattern.ts";
 import { prepareInterventions } from "../../pipeline/circuits/interventions.ts";
 import { evaluate } from "../../pipeline/evaluate.ts";
-import type { NetworkShape } from "../../pipeline/memory_plan.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
-import { type Network, prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, loadParameters, type Parameters } from "../../pipeline/parameters.ts";
+import type { NetworkShape } from "../../pipeline/model/plan.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { type Network, prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, loadParameters, type Parameters } from "../../pipeline/model/parameters.ts";
 import { createTrainer } from "../../pipeline/trainer.ts";
 import { assertLeavesNothing } from "../support/device_memory.ts";
 import { gpuTest } from "../support/gpu.ts";
@@ -39,7 +40,7 @@ async function withNetwork(
   body: (network: Network, parameters: Parameters, teacher: Parameters) => Promise<void>,
 ): Promise<void> {
   const [parameters, teacher] = ["", "teacher's "].map((prefix) =>
-    createParameters(gpu, parameterShapes(CONFIG), prefix)
+    createParameters(gpu, parametersOf(CONFIG), prefix)
   );
   await assertLeavesNothing(gpu, async () => {
     const network = await prepareNetwork(gpu, CONFIG, shape);
@@ -132,18 +133,18 @@ gpuTest("reading attention frees what it held beside its network", async (gpu) =
 });
 
 gpuTest("weights that cannot be read leave nothing of those that were", async (gpu) => {
-  const [first] = parameterShapes(CONFIG);
+  const [first] = parametersOf(CONFIG);
   await assertLeavesNothing(gpu, async () => {
     const read = (name: string) =>
       name === first.name
         ? Promise.resolve(new Float32Array(first.shape[0] * first.shape[1]))
         : Promise.reject(new Error(`no ${name}`));
-    await assertRejects(() => loadParameters(gpu, parameterShapes(CONFIG), read), Error, "no ");
+    await assertRejects(() => loadParameters(gpu, parametersOf(CONFIG), read), Error, "no ");
   });
 });
 
 gpuTest("interventions free all that they held", async (gpu) => {
-  const parameters = createParameters(gpu, parameterShapes(CONFIG));
+  const parameters = createParameters(gpu, parametersOf(CONFIG));
   await assertLeavesNothing(gpu, async () => {
     const model = await prepareInterventions(gpu, { config: CONFIG, parameters }, { batch: 1, positions: 3 });
     const { logits } = await model.run([[1, 2, 3]], {

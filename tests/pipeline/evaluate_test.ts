@@ -2,9 +2,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { evaluate, type EvaluationBatch } from "../../pipeline/evaluate.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters } from "../../pipeline/parameters.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters } from "../../pipeline/model/parameters.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 import {
@@ -66,7 +67,7 @@ async function withModel(
     measure: (mode: "dense" | "deterministic", batches?: EvaluationBatch[]) => ReturnType<typeof evaluate>,
   ) => Promise<void>,
 ): Promise<void> {
-  const parameters = createParameters(gpu, parameterShapes(CONFIG));
+  const parameters = createParameters(gpu, parametersOf(CONFIG));
   for (const [name, tensor] of parameters) gpu.write(tensor, WEIGHTS.get(name)!);
   const network = await prepareNetwork(gpu, CONFIG, { batch: BATCH, context: CONTEXT, training: false });
   await body((mode, batches = BATCHES) =>
@@ -132,7 +133,7 @@ gpuTest("an evaluation leaves no trace in the next, and needs a token that count
 
 gpuTest("an evaluation tells its batches, and ends before its next batch when it is to stop", async (gpu) => {
   const network = await prepareNetwork(gpu, CONFIG, { batch: BATCH, context: CONTEXT, training: false });
-  const parameters = createParameters(gpu, parameterShapes(CONFIG));
+  const parameters = createParameters(gpu, parametersOf(CONFIG));
   for (const stopAt of [1, 3]) {
     const stop = new AbortController();
     const told: number[] = [];

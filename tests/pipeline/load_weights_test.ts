@@ -2,7 +2,8 @@ import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import { hashFile } from "../../pipeline/files.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { type WritableTensor, writeSafetensors } from "../../pipeline/safetensors.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -24,7 +25,7 @@ function counting(name: string, shape: readonly number[], first = 0): WritableTe
 
 /** The model's tensors; the n-th counts up from 100 n. */
 const model = (prefix = "") =>
-  parameterShapes(CONFIG).map(({ name, shape }, n) => counting(prefix + name, shape, 100 * n));
+  parametersOf(CONFIG).map(({ name, shape }, n) => counting(prefix + name, shape, 100 * n));
 
 async function saved(folder: string, tensors: WritableTensor[]): Promise<string> {
   const path = `${folder}/model.safetensors`;
@@ -44,7 +45,7 @@ for (
     await using folder = await temporaryFolder();
     await saved(folder.path, model(prefix));
     const weights = await openWeights(folder.path, CONFIG);
-    assertEquals(weights.parameters, parameterShapes(CONFIG));
+    assertEquals(weights.parameters, parametersOf(CONFIG));
     for (const [n, { name, shape }] of weights.parameters.entries()) {
       assertEquals(await weights.read(name), await counting(name, shape, 100 * n).read());
     }

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { UserError } from "../../pipeline/errors.ts";
-import { initialWeights } from "../../pipeline/initial_weights.ts";
+import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import {
   budgetMemory,
   describeNeeds,
@@ -9,10 +9,10 @@ import {
   whatToLower,
 } from "../../pipeline/memory_budget.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
-import { memoryNeeds } from "../../pipeline/memory_plan.ts";
-import { parameterShapes } from "../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { memoryNeeds } from "../../pipeline/model/plan.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import {
   defaultsOf,
   parseCommand,
@@ -46,10 +46,10 @@ async function gradientsOf(gpu: Gpu, options: { keep?: boolean; recompute?: bool
     distill: true,
     ...options,
   });
-  const shapes = parameterShapes(CONFIG);
+  const shapes = parametersOf(CONFIG);
   const random = (seed: number) => (name: string) => {
     const index = shapes.findIndex((shape) => shape.name === name);
-    return Promise.resolve(initialWeights(shapes[index], { layers: 4, seed, index }).map((x) => 5 * x));
+    return Promise.resolve(initialWeights(shapes[index], { seed, index }).map((x) => 5 * x));
   };
   const parameters = createParameters(gpu, shapes);
   const teacher = createParameters(gpu, shapes, "teacher's ");

@@ -4,10 +4,10 @@ import {
   isModelConfig,
   type ModelConfig,
   modelConfigToJson,
-  parameterShapes,
   parseModelConfig,
   readModelConfig,
 } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
 /** config.json of the gpt2 repository on Hugging Face, without the fields that say nothing about the weights. */
@@ -62,9 +62,7 @@ Deno.test("GPT-2's own config.json is read", () => {
 });
 
 Deno.test("GPT-2's parameters are 124,439,808 numbers", () => {
-  const counts = parameterShapes(parse()).map(({ shape }) =>
-    shape.reduce((product, axis) => product * axis, 1)
-  );
+  const counts = parametersOf(parse()).map(({ shape }) => shape.reduce((product, axis) => product * axis, 1));
   assertEquals(counts.reduce((sum, count) => sum + count), 124_439_808);
 });
 
@@ -83,7 +81,7 @@ Deno.test("parameters stand in Hugging Face's order, linear weights as [in, out]
     [`${h}.mlp.c_proj.weight`, [6, 4]],
     [`${h}.mlp.c_proj.bias`, [4]],
   ];
-  assertEquals(parameterShapes(TINY).map(({ name, shape }) => [name, shape]), [
+  assertEquals(parametersOf(TINY).map(({ name, shape }) => [name, shape]), [
     ["wte.weight", [7, 4]],
     ["wpe.weight", [5, 4]],
     ...block("h.0"),

@@ -8,9 +8,10 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { slicesOf } from "../../kernels/core/tensor.ts";
 import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { type ModelConfig, parameterShapes, readModelConfig } from "../../pipeline/model_config.ts";
-import { type ActivationHook, prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { type ModelConfig, readModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { type ActivationHook, prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import { openSafetensors } from "../../pipeline/safetensors.ts";
 import { createTrainer, type GateObjective } from "../../pipeline/trainer.ts";
 import { assertClose } from "../support/compare.ts";
@@ -86,7 +87,7 @@ function tenSteps(start: Weights, config: ModelConfig, gated: boolean): Map<stri
     const { gradients } = referenceStep(objective, microBatch(batches.training[step]));
     const squares = [...gradients.values()].map((of) => of.reduce((sum, value) => sum + value * value, 0));
     const norm = Math.sqrt(squares.reduce((sum, of) => sum + of, 0));
-    for (const { name, shape: [, columns = 1] } of parameterShapes(config)) {
+    for (const { name, shape: [, columns = 1] } of parametersOf(config)) {
       const decayFrom = name.endsWith("c_attn.weight") ? 2 * columns / 3 : columns > 1 ? 0 : Infinity;
       const after = adamwReference({
         ...s,
@@ -230,7 +231,7 @@ Deno.test("a vocabulary and logits that must be cut give float64's losses and gr
     assertEquals(slices, [...CUT.slices]);
     const [weights, teacherWeights] = [randomWeights(CUT_CONFIG, 3), randomWeights(CUT_CONFIG, 4)];
     const [parameters, teacher] = [weights, teacherWeights].map((from) => {
-      const tensors = createParameters(gpu, parameterShapes(CUT_CONFIG));
+      const tensors = createParameters(gpu, parametersOf(CUT_CONFIG));
       for (const [name, tensor] of tensors) gpu.write(tensor, from.get(name)!);
       return tensors;
     });

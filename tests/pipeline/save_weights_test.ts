@@ -1,7 +1,8 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { type ModelConfig, parameterShapes, readModelConfig } from "../../pipeline/model_config.ts";
+import { type ModelConfig, readModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../pipeline/safetensors.ts";
 import { type SavedModel, saveModel } from "../../pipeline/save_weights.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -23,7 +24,7 @@ const CONFIG: ModelConfig = {
 async function modelOf(value: number, folder: string): Promise<SavedModel> {
   const tokenizer = `${folder}/source-tokenizer.json`;
   await Deno.writeTextFile(tokenizer, `{"version":"1.0"}`);
-  const tensors = parameterShapes(CONFIG).map(({ name, shape }) => ({
+  const tensors = parametersOf(CONFIG).map(({ name, shape }) => ({
     name,
     shape,
     read: () =>
@@ -62,7 +63,7 @@ for (const type of ["F32", "F16", "BF16"] as const) {
     assertEquals(await Deno.readTextFile(`${folder}/tokenizer.json`), `{"version":"1.0"}`);
     const file = await openSafetensors(`${folder}/model.safetensors`);
     assertEquals(file.metadata, { format: "pt" });
-    assertEquals([...file.entries.keys()], parameterShapes(CONFIG).map(({ name }) => `transformer.${name}`));
+    assertEquals([...file.entries.keys()], parametersOf(CONFIG).map(({ name }) => `transformer.${name}`));
     assertEquals(new Set([...file.entries.values()].map((entry) => entry.type)), new Set([type]));
     const weights = await openWeights(folder, CONFIG);
     await weights.verify();
@@ -117,7 +118,7 @@ Deno.test("a model can be saved over the folder that its weights are read from",
   const model = await modelOf(1, temporary.path);
   await saveModel(folder, model);
   const weights = await openWeights(folder, CONFIG);
-  const tensors = parameterShapes(CONFIG).map((shape) => ({
+  const tensors = parametersOf(CONFIG).map((shape) => ({
     ...shape,
     read: () => weights.read(shape.name),
   }));

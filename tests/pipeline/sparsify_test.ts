@@ -8,7 +8,8 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { createBatches } from "../../pipeline/batches.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/metrics.ts";
-import { parameterShapes, readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
 import { sparsify } from "../../pipeline/sparsify.ts";
 import { assertClose } from "../support/compare.ts";
@@ -245,7 +246,7 @@ runTest("each step moves the weights as AdamW does, by the settings", async ({ s
     const { gradients } = referenceStep(objective, joinRows(await batches(step - 1)));
     const norm = Math.hypot(...[...gradients.values()].flatMap((values) => [...values]));
     assert(norm > 0.5, `the gradient of step ${step} is clipped: ${norm}`);
-    for (const { name, shape: [, columns = 1] } of parameterShapes(RUN_CONFIG)) {
+    for (const { name, shape: [, columns = 1] } of parametersOf(RUN_CONFIG)) {
       const before = weights.get(name)!;
       const after = adamwReference({
         weight: before,

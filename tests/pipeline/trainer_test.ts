@@ -6,9 +6,9 @@ import { assert, assertEquals } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { gecoReference } from "../../kernels/geco/reference.ts";
-import { parameterShapes } from "../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import { createTrainer, type GateObjective, type MicroBatch, type Trainer } from "../../pipeline/trainer.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
@@ -60,7 +60,7 @@ async function withTrainer(
   options: { gated: boolean; distill: boolean; half?: boolean },
   body: (trainer: Trainer) => Promise<void>,
 ): Promise<void> {
-  const shapes = parameterShapes(CONFIG);
+  const shapes = parametersOf(CONFIG);
   const [parameters, teacher] = [createParameters(gpu, shapes), createParameters(gpu, shapes, "teacher's ")];
   await uploadParameters(gpu, parameters, (name) => Promise.resolve(WEIGHTS.get(name)!));
   await uploadParameters(gpu, teacher, (name) => Promise.resolve(TEACHER.get(name)!));

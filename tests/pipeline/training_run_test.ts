@@ -2,9 +2,9 @@
 import { assertEquals, assertNotEquals } from "@std/assert";
 import type { Evaluation } from "../../pipeline/evaluate.ts";
 import { openMetrics, readMetrics } from "../../pipeline/metrics.ts";
-import { parameterShapes } from "../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../pipeline/network.ts";
-import { createParameters, uploadParameters } from "../../pipeline/parameters.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import { findResumePoint } from "../../pipeline/resume.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
 import {
@@ -175,7 +175,7 @@ for (const [how, stopAt, interrupted, expected] of STOPS) {
       async function train(stopped: boolean) {
         await using folder = await temporaryFolder();
         const weights = randomWeights(RUN_CONFIG, 1);
-        const parameters = createParameters(gpu, parameterShapes(RUN_CONFIG));
+        const parameters = createParameters(gpu, parametersOf(RUN_CONFIG));
         let run = await prepareTestRun(gpu, { runs: folder.path, weights });
         const signals = [new AbortController(), new AbortController()];
         let evaluated = 0;

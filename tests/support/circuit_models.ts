@@ -8,9 +8,10 @@ import type { CircuitModel } from "../../pipeline/circuits/engine.ts";
 import type { AnswerPlace, PromptSet } from "../../pipeline/circuits/prompts.ts";
 import { placeMetric } from "../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, type ReferencePatch, referenceRun } from "../../pipeline/circuits/reference.ts";
-import { initialWeights } from "../../pipeline/initial_weights.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
-import { createParameters } from "../../pipeline/parameters.ts";
+import { initialWeights } from "../../pipeline/model/initial_weights.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
+import { createParameters } from "../../pipeline/model/parameters.ts";
 import { normals, seeded } from "./seeded.ts";
 
 /** Two layers of two heads. */
@@ -35,7 +36,7 @@ export function uploadModel(
   config: ModelConfig,
   weights: ReadonlyMap<string, Float32Array>,
 ): TwoSidedModel {
-  const shapes = parameterShapes(config);
+  const shapes = parametersOf(config);
   const parameters = createParameters(gpu, shapes);
   const all = new Map(shapes.map(({ name, shape }) => {
     const length = shape.reduce((product, axis) => product * axis, 1);
@@ -49,11 +50,11 @@ export function uploadModel(
 /** Random weights, large enough that every part of the model matters; biases too. */
 export function randomModel(gpu: Gpu, config: ModelConfig, scale = 12): TwoSidedModel {
   const weights = new Map(
-    parameterShapes(config).map((shape, index) => {
+    parametersOf(config).map((shape, index) => {
       const length = shape.shape.reduce((product, axis) => product * axis, 1);
       const values = /bias$/.test(shape.name)
         ? normals(100 + index, length, 0.1)
-        : initialWeights(shape, { layers: config.layers, seed: 3, index })
+        : initialWeights(shape, { seed: 3, index })
           .map((value) => /ln_/.test(shape.name) ? value : scale * value);
       return [shape.name, values];
     }),

@@ -10,7 +10,8 @@ import { sequentialBatches } from "../../pipeline/batches.ts";
 import { checkpointPath, readCheckpoint } from "../../pipeline/checkpoint.ts";
 import type { RunControl } from "../../pipeline/control.ts";
 import { openMetrics } from "../../pipeline/metrics.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { findResumePoint } from "../../pipeline/resume.ts";
 import { createRun } from "../../pipeline/run_folder.ts";
 import { createRunState } from "../../pipeline/run_state.ts";
@@ -79,7 +80,7 @@ export async function prepareTestRun(
     folder,
     config: RUN_CONFIG,
     weights: {
-      parameters: parameterShapes(RUN_CONFIG),
+      parameters: parametersOf(RUN_CONFIG),
       read: (name) => Promise.resolve(weights.get(name)!),
     },
     tokens: splitTokens(),

@@ -21,7 +21,8 @@ import {
 import { geluGradientReference, geluReference } from "../../kernels/gelu/reference.ts";
 import { layerNormGradientReference, layerNormReference } from "../../kernels/layer_norm/reference.ts";
 import { biasGradientReference, matmulReference } from "../../kernels/matmul/reference.ts";
-import { type ModelConfig, parameterShapes } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model_config.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { normals } from "./seeded.ts";
 
 /** Parameters by name, as the device has them. */
@@ -75,7 +76,7 @@ export interface ReferenceLosses {
 /** Random weights with which scores have a standard deviation of about 2, so that gates open and close. */
 export function randomWeights(config: ModelConfig, seed: number): Map<string, Float32Array> {
   return new Map(
-    parameterShapes(config).map(({ name, shape }, index) => {
+    parametersOf(config).map(({ name, shape }, index) => {
       const length = shape.reduce((product, axis) => product * axis, 1);
       const scale = shape.length === 1 ? 0.1 : /^w[tp]e/.test(name) ? 0.3 : 1.5 / Math.sqrt(shape[0]);
       const offset = /ln_\w+\.weight$/.test(name) ? 1 : 0;
@@ -237,7 +238,7 @@ export function referenceStep(
   }
 
   const gradients = new Map(
-    parameterShapes(config).map(({ name, shape }) =>
+    parametersOf(config).map(({ name, shape }) =>
       [name, new Float64Array(shape.reduce((product, axis) => product * axis, 1))] as const
     ),
   );

@@ -3,8 +3,8 @@
  *
  * @module
  */
-import { initialWeights } from "../../pipeline/initial_weights.ts";
-import { parameterShapes } from "../../pipeline/model_config.ts";
+import { initialWeights } from "../../pipeline/model/initial_weights.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/save_weights.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
@@ -28,10 +28,9 @@ export async function writeTinyModel(folder: string): Promise<void> {
   };
   await saveModel(folder, {
     config,
-    tensors: parameterShapes(config).map((shape, index) => ({
+    tensors: parametersOf(config).map((shape, index) => ({
       ...shape,
-      read: () =>
-        Promise.resolve(initialWeights(shape, { layers: 2, seed: 1, index }).map((value) => 5 * value)),
+      read: () => Promise.resolve(initialWeights(shape, { seed: 1, index }).map((value) => 5 * value)),
     })),
     type: "F32",
     tokenizer: ADDITION.tokenizer,

@@ -11,8 +11,8 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { readDocuments } from "../../../pipeline/documents.ts";
 import { openWeights } from "../../../pipeline/load_weights.ts";
 import { createMetricsReader } from "../../../pipeline/metrics.ts";
-import { parameterShapes } from "../../../pipeline/model_config.ts";
-import { createParameters, destroyParameters, uploadParameters } from "../../../pipeline/parameters.ts";
+import { parametersOf } from "../../../pipeline/model/trace.ts";
+import { createParameters, destroyParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { writeSafetensors } from "../../../pipeline/safetensors.ts";
 import { loadTokenizer } from "../../../pipeline/tokenizer.ts";
 import { fill } from "../data.ts";
@@ -62,7 +62,7 @@ export async function tokenisingCase(): Promise<BenchCase> {
 /** A float32 safetensors file of GPT-2 124M's shape, as the system's cache has it, into the device. */
 export async function loadingCase(gpu: Gpu): Promise<BenchCase> {
   const folder = await Deno.makeTempDir({ prefix: "bench-loading-" });
-  const shapes = parameterShapes(GPT2);
+  const shapes = parametersOf(GPT2);
   const read = ({ shape }: typeof shapes[number]) =>
     Promise.resolve(fill(1, shape.reduce((product, axis) => product * axis, 1)));
   await writeSafetensors(

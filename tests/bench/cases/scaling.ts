@@ -4,7 +4,8 @@
  * @module
  */
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { type ModelConfig, parameterShapes } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { type BenchResult, candidate, median } from "../harness.ts";
 import { prepareStep, type StepShape } from "./training_step.ts";
 
@@ -24,8 +25,8 @@ function modelOf({ layers, mlpWidth = 512 }: { layers: number; mlpWidth?: number
   };
 }
 
-const parametersOf = (config: ModelConfig): number =>
-  parameterShapes(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+const parameterCount = (config: ModelConfig): number =>
+  parametersOf(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
 
 /** Median milliseconds of each model's step, the models taking turns. */
 async function stepTimes(gpu: Gpu, models: readonly ModelConfig[]): Promise<number[]> {
@@ -85,7 +86,7 @@ export function layersScaling(gpu: Gpu): Promise<BenchResult> {
 /** Of models that differ in the parameters of their MLPs. */
 export function parametersScaling(gpu: Gpu): Promise<BenchResult> {
   const models = [256, 512, 1024, 2048].map((mlpWidth) => modelOf({ layers: 2, mlpWidth }));
-  return scaling(gpu, models, (config) => parametersOf(config) / 1e6, "million parameter");
+  return scaling(gpu, models, (config) => parameterCount(config) / 1e6, "million parameter");
 }
 
 /**

@@ -2,9 +2,10 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { logisticNoise, randomWord } from "../../../kernels/gated_attention/reference.ts";
 import { openWeights } from "../../../pipeline/load_weights.ts";
 import { budgetMemory } from "../../../pipeline/memory_budget.ts";
-import { type ModelConfig, parameterShapes, readModelConfig } from "../../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../../pipeline/network.ts";
-import { createParameters, uploadParameters } from "../../../pipeline/parameters.ts";
+import { type ModelConfig, readModelConfig } from "../../../pipeline/model_config.ts";
+import { parametersOf } from "../../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { createTrainer, type MicroBatch, type Trainer } from "../../../pipeline/trainer.ts";
 import { assertClose } from "../../support/compare.ts";
 import { seeded } from "../../support/seeded.ts";
@@ -62,7 +63,7 @@ export async function prepareStep(
   read?: (name: string) => Promise<Float32Array>,
 ): Promise<Step> {
   await budgetMemory(gpu, config, { batch: B, context: T, dtype, recompute: false, memory: "auto" });
-  const shapes = parameterShapes(config);
+  const shapes = parametersOf(config);
   const random = seeded(3);
   const draw = () => Uint32Array.from({ length: B * T }, () => random.integer(config.vocabularySize));
   const batch = { inputs: draw(), targets: draw() };

@@ -10,7 +10,7 @@ import {
 } from "../../../pipeline/circuits/interventions.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
 import type { ModelConfig } from "../../../pipeline/model_config.ts";
-import { prepareNetwork } from "../../../pipeline/network.ts";
+import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";

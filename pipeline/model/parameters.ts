@@ -3,8 +3,8 @@
  *
  * @module
  */
-import type { Gpu } from "../kernels/core/gpu.ts";
-import { destroyTensor, type Tensor } from "../kernels/core/tensor.ts";
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 
 /** Tensors by parameter name, for example `h.0.attn.c_attn.weight` [d, 3d]. */
 export type Parameters = ReadonlyMap<string, Tensor>;

@@ -7,9 +7,11 @@
  *
  * @module
  */
-import { elementBytes } from "../kernels/core/tensor.ts";
-import { type ModelConfig, parameterShapes } from "./model_config.ts";
-import type { ParameterShape } from "./parameters.ts";
+import { elementBytes } from "../../kernels/core/tensor.ts";
+import type { ModelConfig } from "../model_config.ts";
+import type { Value } from "./op.ts";
+import { type Group, type Schedule, schedule } from "./schedule.ts";
+import { type Model, parametersOf, trace } from "./trace.ts";
 
 /** What a network is compiled for. */
 export interface NetworkShape {
@@ -31,7 +33,7 @@ export interface NetworkShape {
    * residual stream and the weights that are trained stay float32.
    */
   half?: boolean;
-  /** Every activation keeps a buffer of its own, so that it can be read after the work is done. */
+  /** Every activation keeps a buffer of its own, so that it can be read after the work is done; gradients do not. */
   keep?: boolean;
   /** Bytes that one block of logits may take; all it can at most is one binding. */
   logitsBytes?: number;
@@ -85,9 +87,6 @@ const DEFAULT_LOGITS_BYTES = 64 << 20;
 const bytesOf = (shape: readonly number[], bytes = 4): number =>
   bytes * shape.reduce((product, axis) => product * axis, 1);
 
-/** What products read, by its name in the plan. */
-const READ_BY_PRODUCTS = /hook_(normalized|qkv|z|pre|post)$|^teacher's final layer norm$/;
-
 /** Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned. */
 function blocksOf(positions: number, stride: number, bytes: number): { first: number; count: number }[] {
   const fitting = Math.floor(bytes / (4 * stride));
@@ -100,134 +99,96 @@ function blocksOf(positions: number, stride: number, bytes: number): { first: nu
   return blocks;
 }
 
+/** What the head computes with beside the final norm: logits of one block, and of a teacher, and its final norm. */
+export function headValues(
+  { config, final }: Model,
+  { half = false }: Pick<NetworkShape, "half">,
+  { blocks, logitsStride }: Pick<MemoryPlan, "blocks" | "logitsStride">,
+): Record<"logits" | "teacherLogits" | "teacherFinal", Value> {
+  const logits = [blocks[0].count, logitsStride];
+  const [rows] = final.writes.y.shape;
+  return {
+    logits: { name: "logits", shape: logits },
+    teacherLogits: { name: "teacher's logits", shape: logits },
+    teacherFinal: { name: "teacher's final layer norm", shape: [rows, config.width], half },
+  };
+}
+
 /** Plans the activations of a network. */
 export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryPlan {
-  const { width, heads, layers, mlpWidth, vocabularySize } = config;
-  const { batch, context, training, distill = false, recompute = false, keep = false, half = false } = shape;
-  const typeOf = (name: string) => half && READ_BY_PRODUCTS.test(name) ? "f16" as const : "f32" as const;
-  const rows = batch * context;
+  const model = trace(config, shape);
+  return planActions(model, schedule(model, shape), shape, maxBindingBytes);
+}
+
+/** Plans what a scheduled model stores. */
+export function planActions(
+  model: Model,
+  { forward, dfinal, backward }: Schedule,
+  shape: NetworkShape,
+  maxBindingBytes: number,
+): MemoryPlan {
+  const { vocabularySize } = model.config;
+  const { training, distill = false, keep = false } = shape;
   const logitsStride = 4 * Math.ceil(vocabularySize / 4);
   const blocks = blocksOf(
-    rows,
+    shape.batch * shape.context,
     logitsStride,
     Math.min(shape.logitsBytes ?? DEFAULT_LOGITS_BYTES, maxBindingBytes),
   );
+  const { logits, teacherLogits, teacherFinal } = headValues(model, shape, { blocks, logitsStride });
+  const final = model.final.writes.y;
 
-  const shapes = new Map<string, readonly number[]>();
-  const lifetimes = new Map<string, [number, number][]>();
+  const lifetimes = new Map<Value, [number, number][]>();
   let moment = 0;
   /** One dispatch, or a few in a row: what it reads must hold something, what it writes is overwritten. */
-  function step(reads: readonly string[], writes: Record<string, readonly number[]>): void {
-    for (const name of reads) lifetimes.get(name)!.at(-1)![1] = moment;
-    for (const [name, axes] of Object.entries(writes)) {
-      shapes.set(name, axes);
-      if (!lifetimes.has(name)) lifetimes.set(name, []);
-      if (!reads.includes(name)) lifetimes.get(name)!.push([moment, moment]);
+  function act(reads: readonly Value[], writes: readonly Value[]): void {
+    for (const value of reads) lifetimes.get(value)!.at(-1)![1] = moment;
+    for (const value of writes) {
+      if (!lifetimes.has(value)) lifetimes.set(value, []);
+      if (!reads.includes(value)) lifetimes.get(value)!.push([moment, moment]);
     }
     moment++;
   }
-
-  const perRow = (size: number): readonly number[] => [rows, size];
-  const names = (layer: number) => {
-    const block = `blocks.${layer}`;
-    return {
-      residualPre: `${block}.hook_resid_pre`,
-      norm1: `${block}.ln1.hook_normalized`,
-      statistics1: `${block}.ln1.statistics`,
-      qkv: `${block}.attn.hook_qkv`,
-      z: `${block}.attn.hook_z`,
-      logSumExp: `${block}.attn.log_sum_exp`,
-      rowSums: `${block}.attn.row_sums`,
-      residualMid: `${block}.hook_resid_mid`,
-      norm2: `${block}.ln2.hook_normalized`,
-      statistics2: `${block}.ln2.statistics`,
-      mlpPre: `${block}.mlp.hook_pre`,
-      mlpPost: `${block}.mlp.hook_post`,
-    };
-  };
-  const residualAfter = (layer: number): string =>
-    layer + 1 < layers ? names(layer + 1).residualPre : `blocks.${layer}.hook_resid_post`;
-
-  /** A layer up to the MLP's second product, which only forward needs. */
-  function layerForward(layer: number): void {
-    const n = names(layer);
-    step([n.residualPre], { [n.norm1]: perRow(width), [n.statistics1]: perRow(2) });
-    step([n.norm1], { [n.qkv]: [rows, 3, heads, width / heads] });
-    step([n.qkv], {
-      [n.z]: [rows, heads, width / heads],
-      [n.logSumExp]: [batch, heads, context],
-      [n.rowSums]: [batch, heads, context, 4],
-    });
-    step([n.rowSums], {});
-    // One kernel ends a branch in the residual stream, and two where a hook looks on: what the one reads still stands.
-    step([n.z], { branch: perRow(width) });
-    step([n.z, n.residualPre, "branch"], { [n.residualMid]: perRow(width) });
-    step([n.residualMid], { [n.norm2]: perRow(width), [n.statistics2]: perRow(2) });
-    step([n.norm2], { [n.mlpPre]: perRow(mlpWidth) });
-    step([n.norm2, n.mlpPre], { [n.mlpPost]: perRow(mlpWidth) });
+  function runGroup([first, second]: Group): void {
+    const [reads, writes] = [Object.values(first.reads), Object.values(first.writes)];
+    act(reads, writes);
+    if (!second) return;
+    // One kernel does both, and two where a hook looks on: what the one reads still stands.
+    const others = Object.values(second.reads).filter((value) => !writes.includes(value));
+    act([...reads, ...others, ...writes], Object.values(second.writes));
   }
-
-  function forward(): void {
-    step([], { [names(0).residualPre]: perRow(width) });
-    for (let layer = 0; layer < layers; layer++) {
-      const { mlpPost, residualMid } = names(layer);
-      layerForward(layer);
-      step([mlpPost], { branch: perRow(width) });
-      step([mlpPost, residualMid, "branch"], { [residualAfter(layer)]: perRow(width) });
-    }
-    step([residualAfter(layers - 1)], {
-      "ln_final.hook_normalized": perRow(width),
-      "ln_final.statistics": perRow(2),
-    });
-  }
-
-  function head(): void {
-    const logits = [blocks[0].count, logitsStride];
-    const read = ["ln_final.hook_normalized", ...(distill ? ["teacher's final layer norm"] : [])];
-    // All blocks at once: what one block writes, such as dnorm, stands until the last is done.
-    step(read, {
-      logits,
-      ...(distill ? { "teacher's logits": logits } : {}),
-      ...(training ? { dnorm: perRow(width) } : {}),
-    });
-  }
-
-  function backward(): void {
-    step([residualAfter(layers - 1), "ln_final.statistics", "dnorm"], { dresidual: perRow(width) });
-    for (let layer = layers - 1; layer >= 0; layer--) {
-      if (recompute) layerForward(layer);
-      const n = names(layer);
-      step([n.mlpPost, "dresidual"], { "dmlp post": perRow(mlpWidth) });
-      step([n.mlpPre, "dmlp post"], { "dmlp pre": perRow(mlpWidth) });
-      step([n.norm2, "dmlp pre"], { dnorm: perRow(width) });
-      step([n.residualMid, n.statistics2, "dnorm", "dresidual"], { "dresidual mid": perRow(width) });
-      step([n.z, "dresidual mid"], { dz: perRow(width) });
-      step([n.qkv, n.z, n.logSumExp, "dz"], { dqkv: perRow(3 * width), delta: [batch, heads, context] });
-      step([n.norm1, "dqkv"], { dnorm: perRow(width) });
-      step([n.residualPre, n.statistics1, "dnorm", "dresidual mid"], { dresidual: perRow(width) });
-    }
-    step(["dresidual"], {});
-  }
+  const runForward = (): void => forward.forEach(runGroup);
 
   if (distill) {
-    forward();
-    step(["ln_final.hook_normalized"], { "teacher's final layer norm": perRow(width) });
+    runForward();
+    act([final], [teacherFinal]);
   }
-  forward();
-  head();
-  if (training) backward();
-
-  const { buffers, bufferOf } = share([...shapes].map(([name, axes]) => ({
-    name,
-    bytes: bytesOf(axes, elementBytes(typeOf(name))),
-    lifetimes: keep ? [[0, moment] as const] : lifetimes.get(name)!,
-  })));
-  const tensors = new Map(
-    [...shapes].map(([name, axes]) => [
-      name,
-      { shape: axes, type: typeOf(name), buffer: bufferOf.get(name)!, lifetimes: lifetimes.get(name)! },
-    ]),
+  runForward();
+  // All blocks at once: what one block writes, such as the gradient, stands until the last is done.
+  act(
+    distill ? [final, teacherFinal] : [final],
+    [logits, ...(distill ? [teacherLogits] : []), ...(training ? [dfinal] : [])],
   );
+  const activations = new Set(lifetimes.keys());
+  for (const action of training ? backward : []) {
+    if (action.kind === "again") runGroup(action.group);
+    if (action.kind === "add") act([action.a, action.b], [action.sum]);
+    if (action.kind !== "differentiate") continue;
+    const { step: { op, reads, writes }, dy, dx, plus, scratch } = action;
+    const kept = op.keeps.map((role) => reads[role] ?? writes[role]);
+    act([...kept, dy, ...(plus ? [plus] : [])], [...(dx ? [dx] : []), ...Object.values(scratch)]);
+  }
+
+  const typeOf = ({ half }: Value) => half ? "f16" as const : "f32" as const;
+  const { buffers, bufferOf } = share([...lifetimes].map(([value, held]) => ({
+    name: value.name,
+    bytes: bytesOf(value.shape, elementBytes(typeOf(value))),
+    lifetimes: keep && activations.has(value) ? [[0, moment] as const] : held,
+  })));
+  const tensors = new Map([...lifetimes].map(([value, lifetimes]) => [
+    value.name,
+    { shape: value.shape, type: typeOf(value), buffer: bufferOf.get(value.name)!, lifetimes },
+  ]));
   return { tensors, buffers, blocks, logitsStride };
 }
 
@@ -265,9 +226,10 @@ export function memoryNeeds(
   textureCapacity = 0,
 ): MemoryNeeds {
   const ofNetwork = planMemory(config, shape, maxBindingBytes).buffers;
-  const shapes = parameterShapes(config);
-  const ofParameters = shapes.map(({ shape }) => bytesOf(shape));
-  const ofCopies = shape.half ? shapes.filter(isRounded).map(({ shape }) => bytesOf(shape, 2)) : [];
+  const parameters = parametersOf(config);
+  const ofParameters = parameters.map(({ shape }) => bytesOf(shape));
+  const ofCopies = parameters.filter(({ readByProducts }) => shape.half && readByProducts)
+    .map(({ shape }) => bytesOf(shape, 2));
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);
   // The weights, the teacher's, gradients and two moments are each as large as the other.
@@ -287,9 +249,4 @@ export function memoryNeeds(
     largestBinding: Math.max(...ofNetwork),
     buffers,
   };
-}
-
-/** Whether products read a parameter: all matrices but the positions'. */
-export function isRounded({ name, shape }: ParameterShape): boolean {
-  return shape.length === 2 && name !== "wpe.weight";
 }

@@ -1,0 +1,232 @@
+/**
+ * From the final norm to the loss: logits in blocks of positions and slices of the vocabulary, since neither may be
+ * larger than a binding; cross-entropy; the divergence from a teacher; and the gradients of both.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import {
+  destroyTensor,
+  rows as rowsOf,
+  type Slice,
+  slicesOf,
+  type Tensor,
+} from "../../kernels/core/tensor.ts";
+import { prepareCrossEntropy } from "../../kernels/cross_entropy/op.ts";
+import { prepareDistillation } from "../../kernels/distillation/op.ts";
+import { type MatmulConfig, prepareMatmul } from "../../kernels/matmul/op.ts";
+import type { Parameters } from "./parameters.ts";
+import type { MemoryPlan, NetworkShape } from "./plan.ts";
+import type { Model } from "./trace.ts";
+
+/** How the loss of one micro-batch is weighed. */
+export interface LossSettings {
+  /** Weight of each counted position: 1 / (counted positions of the whole batch). */
+  weight: number;
+  /** Weight w of the distillation term. */
+  distill?: number;
+}
+
+/** Where the head's gradients go, and what they are multiplied by. */
+export interface HeadBackward {
+  /** Added to, by name. */
+  gradients: Parameters;
+  /** [1], multiplies the loss's gradient. */
+  lossScale: Tensor;
+}
+
+/** What the head works on. */
+export interface HeadTensors {
+  /** The final norm's output [B · T, d]. */
+  final: Tensor;
+  /** Its gradient, where there is training. */
+  dfinal?: Tensor;
+  /** Logits of one block [rows of the block, stride]. */
+  logits: Tensor;
+  /** A teacher's, where there is one. */
+  teacherFinal?: Tensor;
+  teacherLogits?: Tensor;
+}
+
+/** A compiled head. */
+export interface Head {
+  /** Loss of each position [BT, 4]: cross-entropy, 1 if no logit exceeds the target's, log-sum-exp, 1 if counted. */
+  readonly lossRows: Tensor;
+  /** KL of each position [BT, 4], where there is a teacher. */
+  readonly distillationRows: Tensor | undefined;
+  /** Sums of (cross-entropy, correct, 0, counted) [4]; added to by {@link Head.record}. */
+  readonly totals: Tensor;
+  /** Sums of (KL, ., 0, counted) [4]. */
+  readonly distillationTotals: Tensor;
+  /** Uploads what each position should predict [B · T]; 0xffffffff does not count. */
+  upload(targets: Uint32Array): void;
+  /** Sets how the next submissions weigh the loss. */
+  configure(settings: LossSettings): void;
+  /** Logits of one block. */
+  recordLogits(recorder: Recorder, parameters: Parameters, block: number): void;
+  /** The loss; with `backward` also its gradient into the matrix of logits and the final norm. */
+  record(
+    recorder: Recorder,
+    parameters: Parameters,
+    options?: { backward?: HeadBackward; teacher?: Parameters },
+  ): void;
+  /** Frees what it holds beside its tensors. */
+  destroy(): void;
+}
+
+/**
+ * Compiles the head of a model.
+ *
+ * @param weightOf the matrix of logits as products read it: rounded, where that was asked for
+ */
+export async function prepareHead(
+  gpu: Gpu,
+  { head: matrix, config }: Model,
+  { distill = false, half = false }: NetworkShape,
+  { blocks, logitsStride: stride }: MemoryPlan,
+  tensors: HeadTensors,
+  weightOf: (parameters: Parameters, name: string) => Tensor,
+): Promise<Head> {
+  const { vocabularySize, width } = config;
+  const { final, logits } = tensors;
+  const [rows] = final.shape;
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, half ? 2 : 4);
+  const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
+  const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
+  const logitsOf = (count: number, slice: Slice, inHalf: MatmulConfig["half"]) =>
+    prepareMatmul(gpu, {
+      layout: "nt",
+      m: count,
+      n: slice.count,
+      k: width,
+      cStride: stride,
+      cColumn: slice.start,
+      half: half ? inHalf : [],
+    });
+  const products = await Promise.all(
+    blocks.map(({ count }) =>
+      Promise.all(slices.map(async (slice, index) => ({
+        ...slice,
+        logits: await logitsOf(count, slice, ["a", "b"]),
+        // The student's weights have taken the place of the teacher's rounded ones by then.
+        teacherLogits: distill ? await logitsOf(count, slice, ["a"]) : undefined,
+        dx: await prepareMatmul(gpu, {
+          layout: "nn",
+          m: count,
+          n: width,
+          k: slice.count,
+          aStride: stride,
+          aColumn: slice.start,
+          accumulate: index > 0,
+          half: half ? ["b"] : [],
+        }),
+        dweight: await prepareMatmul(gpu, {
+          layout: "tn",
+          m: slice.count,
+          n: width,
+          k: count,
+          aStride: stride,
+          aColumn: slice.start,
+          accumulate: true,
+          half: half ? ["b"] : [],
+        }),
+      })))
+    ),
+  );
+  const targets = gpu.tensor("targets", [rows], "u32");
+  const lossRows = gpu.tensor("loss rows", [rows, 4]);
+  const totals = gpu.tensor("loss totals", [4]);
+  const distillationTotals = gpu.tensor("distillation totals", [4]);
+  const distillationRows = distill ? gpu.tensor("distillation rows", [rows, 4]) : undefined;
+
+  function recordLogits(recorder: Recorder, parameters: Parameters, block: number): void {
+    const { first, count } = blocks[block];
+    for (const { start, count: tokens, logits: product } of products[block]) {
+      product.record(recorder, {
+        a: rowsOf(final, first, count),
+        b: rowsOf(weightOf(parameters, matrix.name), start, tokens),
+        c: logits,
+      });
+    }
+  }
+
+  function recordTeacherLogits(recorder: Recorder, parameters: Parameters, block: number): void {
+    const { first, count } = blocks[block];
+    for (const { start, count: tokens, teacherLogits: product } of products[block]) {
+      product!.record(recorder, {
+        a: rowsOf(tensors.teacherFinal!, first, count),
+        b: rowsOf(parameters.get(matrix.name)!, start, tokens),
+        c: tensors.teacherLogits!,
+      });
+    }
+  }
+
+  return {
+    lossRows,
+    distillationRows,
+    totals,
+    distillationTotals,
+    recordLogits,
+
+    upload: (values) => gpu.write(targets, values),
+
+    configure({ weight, distill: distillWeight = 0 }) {
+      crossEntropy.configure({ weight });
+      distillation?.configure({ weight: weight * distillWeight });
+    },
+
+    record(recorder, parameters, { backward, teacher } = {}) {
+      for (const [block, { first, count }] of blocks.entries()) {
+        const ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count);
+        const student = rowsOf(logits, 0, count);
+        const shared = { targets: ofBlock(targets) };
+        recordLogits(recorder, parameters, block);
+        let extra: Tensor | undefined;
+        if (teacher) {
+          const compared = {
+            ...shared,
+            teacher: rowsOf(tensors.teacherLogits!, 0, count),
+            student,
+            rows: ofBlock(distillationRows!),
+          };
+          recordTeacherLogits(recorder, teacher, block);
+          distillation!.forward(recorder, compared);
+          if (backward) {
+            distillation!.backward(recorder, { ...compared, scale: backward.lossScale });
+            extra = compared.teacher;
+          }
+        }
+        crossEntropy.record(
+          recorder,
+          { ...shared, logits: student, rows: ofBlock(lossRows) },
+          backward && { scale: backward.lossScale, extra },
+        );
+        if (!backward) continue;
+        const dmatrix = backward.gradients.get(matrix.name)!;
+        for (const { start, count: tokens, dx, dweight } of products[block]) {
+          dx.record(recorder, {
+            a: logits,
+            b: rowsOf(weightOf(parameters, matrix.name), start, tokens),
+            c: ofBlock(tensors.dfinal!),
+          });
+          dweight.record(recorder, { a: logits, b: ofBlock(final), c: rowsOf(dmatrix, start, tokens) });
+        }
+      }
+      crossEntropy.total(recorder, { rows: lossRows, totals });
+      if (teacher) crossEntropy.total(recorder, { rows: distillationRows!, totals: distillationTotals });
+    },
+
+    destroy() {
+      const held = [
+        targets,
+        lossRows,
+        totals,
+        distillationTotals,
+        ...(distillationRows ? [distillationRows] : []),
+      ];
+      for (const tensor of held) destroyTensor(gpu, tensor);
+      for (const op of [crossEntropy, distillation]) op?.destroy();
+    },
+  };
+}

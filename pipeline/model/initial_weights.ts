@@ -1,0 +1,19 @@
+/**
+ * The values that training starts from.
+ *
+ * @module
+ */
+import { randomStream } from "../random.ts";
+import type { Parameter } from "./op.ts";
+
+/** The initial values of one parameter; `index` tells its stream of random numbers from the others'. */
+export function initialWeights(
+  { shape, initial }: Parameter,
+  { seed, index }: { seed: number; index: number },
+): Float32Array {
+  const values = new Float32Array(shape.reduce((product, axis) => product * axis, 1));
+  if ("all" in initial) return values.fill(initial.all);
+  const stream = randomStream(seed, index);
+  for (let n = 0; n < values.length; n++) values[n] = initial.deviation * stream.normal();
+  return values;
+}

@@ -1,0 +1,343 @@
+/**
+ * A model compiled for one shape of batch: forward, head and backward over parameters that the caller names. The same
+ * network runs the model being trained, its frozen teacher and its dense control; they differ in their parameters and in
+ * how gates are used. What it does is its schedule; what an operation does is its own affair.
+ *
+ * Shapes: B batch, T positions, d width, H heads, D head size, F MLP width, V vocabulary, L layers.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import { destroyTensor, rows as rowsOf, slicesOf, type Tensor, within } from "../../kernels/core/tensor.ts";
+import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
+import { prepareResidual } from "../../kernels/residual/op.ts";
+import { prepareRounding } from "../../kernels/rounding/op.ts";
+import type { ModelConfig } from "../model_config.ts";
+import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
+import type { CompiledOp, Parameter, Pass, Roles, Step, Value } from "./op.ts";
+import type { Parameters } from "./parameters.ts";
+import { headValues, type NetworkShape, planActions } from "./plan.ts";
+import { type Group, schedule } from "./schedule.ts";
+import { stepsOf, trace } from "./trace.ts";
+
+/** Called after each activation is computed; may record a copy out of it, or into it to replace it. */
+export type ActivationHook = (name: string, tensor: Tensor, recorder: Recorder) => void;
+
+/** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
+export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
+  /** Rows of all micro-batches of a step together. */
+  batchRows: number;
+};
+
+/** A compiled network with its activations. */
+export interface Network {
+  /** What it is compiled for. */
+  readonly shape: NetworkShape;
+  /** Whose sizes it has. */
+  readonly config: ModelConfig;
+  /**
+   * Activations by TransformerLens's names, with `(batch · position)` as the first axis: `blocks.N.hook_resid_pre`
+   * [BT, d], `blocks.N.ln1.hook_normalized` [BT, d], `blocks.N.attn.hook_qkv` [BT, 3, H, D], `blocks.N.attn.hook_z`
+   * [BT, H, D], `blocks.N.hook_attn_out` [BT, d], `blocks.N.hook_resid_mid`, `blocks.N.ln2.hook_normalized`,
+   * `blocks.N.mlp.hook_pre` [BT, F], `blocks.N.mlp.hook_post`, `blocks.N.hook_mlp_out`, `blocks.N.hook_resid_post`,
+   * `ln_final.hook_normalized`. Tensors whose values are not needed at the same time share memory: read them in a hook,
+   * or prepare the network with `keep` (the two `_out` names share one tensor in any case).
+   */
+  readonly activations: ReadonlyMap<string, Tensor>;
+  /** Loss of each position [BT, 4]: cross-entropy, 1 if no logit exceeds the target's, log-sum-exp, 1 if counted. */
+  readonly lossRows: Tensor;
+  /** KL of each position [BT, 4], where there is a teacher. */
+  readonly distillationRows: Tensor | undefined;
+  /** Sums of (cross-entropy, correct, 0, counted) [4]; added to by {@link Network.head}. */
+  readonly totals: Tensor;
+  /** Sums of (KL, ., 0, counted) [4]. */
+  readonly distillationTotals: Tensor;
+  /** Sums over each head [L, H, 8], see HEAD_SUMS; added to by {@link Network.forward}. */
+  readonly headSums: Tensor;
+  /** Uploads inputs and targets, each [B · T]; a target of 0xffffffff does not count. */
+  upload(inputs: Uint32Array, targets: Uint32Array): void;
+  /** Sets what the gates see in the next submissions. */
+  configureGates(settings: NetworkGates): void;
+  /** Counts only the first `rows` of the batch in `headSums`. */
+  configureRows(rows: number): void;
+  /** Sets how the next submissions weigh the loss. */
+  configureLoss(settings: LossSettings): void;
+  /**
+   * Everything up to the final layer norm. `hook` sees each activation as it is computed, and may replace it;
+   * `countEdges: false` leaves
+   * `headSums` alone.
+   */
+  forward(
+    recorder: Recorder,
+    parameters: Parameters,
+    mode: GateMode,
+    options?: { hook?: ActivationHook; countEdges?: boolean },
+  ): void;
+  /** Keeps the final layer norm's output as the teacher's, for the next {@link Network.head}. */
+  keepAsTeacher(recorder: Recorder): void;
+  /** Loss from the final layer norm; with `backward` also its gradient into the head and the final layer norm. */
+  head(
+    recorder: Recorder,
+    parameters: Parameters,
+    options?: { backward?: HeadBackward; teacher?: Parameters },
+  ): void;
+  /**
+   * Adds every parameter's gradient to `gradients`, after {@link Network.head} with `backward`. Without `gradients`, only
+   * activations get theirs. `hook` sees them as they are computed, by the names of what they are gradients of:
+   * `ln_final.hook_normalized` (before anything else: it may be filled there), `blocks.N.attn.hook_qkv`,
+   * `blocks.N.attn.hook_z`, `blocks.N.ln1.hook_normalized`, `blocks.N.ln2.hook_normalized`,
+   * `blocks.N.mlp.hook_pre`, `blocks.N.mlp.hook_post`, `blocks.N.hook_resid_pre`, `blocks.N.hook_resid_mid` and
+   * `blocks.N.hook_resid_post` of the last block. Layers share their tensors: use them in the hook.
+   */
+  backward(
+    recorder: Recorder,
+    parameters: Parameters,
+    gradients: Parameters | undefined,
+    mode: GateMode,
+    edgeScale: Tensor,
+    hook?: ActivationHook,
+  ): void;
+  /** Computes the logits of one of {@link Network.blocks} into {@link Network.logitsTensor}. */
+  logits(recorder: Recorder, parameters: Parameters, block: number): void;
+  /** Logits of one block [rows of the block, stride]; the loss's backward turns them into gradients in place. */
+  readonly logitsTensor: Tensor;
+  /** The blocks of positions whose logits are held at once. */
+  readonly blocks: readonly { first: number; count: number }[];
+  /** Elements from one row of a block's logits to the next. */
+  readonly logitsStride: number;
+  /** Frees everything that the network holds on the device, which is all but the caller's parameters. */
+  destroy(): void;
+}
+
+/** What {@link Network.configureGates} takes for gates without noise, as a trained model is run: open or closed. */
+export function hardGates(bias: number | undefined, batchRows: number): NetworkGates {
+  return {
+    seed: 0,
+    step: 0,
+    firstRow: 0,
+    bias: bias ?? 0,
+    temperature: 1,
+    saturationWeight: 0,
+    saturationBound: 0,
+    batchRows,
+  };
+}
+
+/** Parameters in half precision, by name, and how each is made from the one that is trained. */
+async function prepareRounded(gpu: Gpu, parameters: readonly Parameter[]) {
+  return await Promise.all(
+    parameters.map(async ({ name, shape: [rows, columns] }) => ({
+      name,
+      tensor: gpu.tensor(`${name} in half precision`, [rows, columns], "f16"),
+      // A matrix of embeddings may be larger than a binding.
+      slices: await Promise.all(
+        slicesOf(rows, columns, gpu.maxBindingBytes, 2).map(async ({ start, count }) => ({
+          start,
+          count,
+          rounding: await prepareRounding(gpu, { length: count * columns }),
+        })),
+      ),
+    })),
+  );
+}
+
+/** Compiles every operation of a list once, and every pair that one kernel does. */
+async function compileSteps(gpu: Gpu, steps: readonly Step[], groups: readonly Group[], training: boolean) {
+  const ops = new Map<string, Promise<CompiledOp>>();
+  const compiled = new Map<string, CompiledOp>();
+  for (const { op } of steps) if (!ops.has(op.key)) ops.set(op.key, op.compile(gpu, training));
+  for (const [first, second] of groups) {
+    const key = second && `${first.op.key} + ${second.op.key}`;
+    if (key && !ops.has(key)) ops.set(key, first.op.fused!(second.op)!(gpu));
+  }
+  for (const [key, op] of ops) compiled.set(key, await op);
+  return {
+    all: [...compiled.values()],
+    one: ({ op }: Step): CompiledOp => compiled.get(op.key)!,
+    both: (first: Step, second: Step): CompiledOp => compiled.get(`${first.op.key} + ${second.op.key}`)!,
+  };
+}
+
+/**
+ * Compiles a network and allocates its activations.
+ *
+ * @throws {RangeError} when the context is longer than the model's positions, or sizes do not go with `half`
+ */
+export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
+  const { width, heads, layers, mlpWidth } = config;
+  const { batch, context, training, distill = false, half = false } = shape;
+  if (context > config.contextLength) {
+    throw new RangeError(
+      `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
+    );
+  }
+  const headSize = width / heads;
+  if (half && [width, headSize, mlpWidth].some((size) => size % 4 !== 0)) {
+    throw new RangeError(
+      `Cannot store activations as f16 as width, head size and MLP width must be multiples of 4: ` +
+        `${width}, ${headSize}, ${mlpWidth}`,
+    );
+  }
+  const model = trace(config, shape);
+  const steps = stepsOf(model);
+  const { forward, dfinal, backward } = schedule(model, shape);
+  const plan = planActions(model, { forward, dfinal, backward }, shape, gpu.maxBindingBytes);
+  const compiled = await compileSteps(gpu, steps, forward, training);
+  const sumOfGradients = backward.some(({ kind }) => kind === "add")
+    ? await prepareResidual(gpu, { length: batch * context * width })
+    : undefined;
+
+  const buffers = plan.buffers.map((bytes, n) => gpu.tensor(`activations ${n}`, [bytes / 4]));
+  const tensors = new Map(
+    [...plan.tensors].map(([name, { shape, type, buffer }]) =>
+      [name, within(buffers[buffer], name, shape, type)] as const
+    ),
+  );
+  const tensorOf = ({ name }: Value): Tensor => tensors.get(name)!;
+  const activations = new Map(
+    steps.flatMap(({ writes }) => Object.values(writes)).map((value) => [value.name, tensorOf(value)]),
+  );
+  for (let layer = 1; layer < layers; layer++) {
+    activations.set(
+      `blocks.${layer - 1}.hook_resid_post`,
+      activations.get(`blocks.${layer}.hook_resid_pre`)!,
+    );
+  }
+  const rounded = await prepareRounded(
+    gpu,
+    half ? model.parameters.filter((each) => each.readByProducts) : [],
+  );
+  const roundedByName = new Map(rounded.map(({ name, tensor }) => [name, tensor]));
+  /** A weight as products read it: rounded where that was asked for, by the latest forward. */
+  const weightOf = (parameters: Parameters, name: string): Tensor =>
+    roundedByName.get(name) ?? parameters.get(name)!;
+  const { logits, teacherLogits, teacherFinal } = headValues(model, shape, plan);
+  const final = tensorOf(model.final.writes.y);
+  const head = await prepareHead(gpu, model, shape, plan, {
+    final,
+    logits: tensorOf(logits),
+    ...(training ? { dfinal: tensorOf(dfinal) } : {}),
+    ...(distill ? { teacherFinal: tensorOf(teacherFinal), teacherLogits: tensorOf(teacherLogits) } : {}),
+  }, weightOf);
+  const headSums = gpu.tensor("head sums", [layers, heads, 8]);
+
+  const bound = new Map(steps.map((step) => [
+    step,
+    Object.fromEntries(
+      Object.entries({ ...step.reads, ...step.writes }).map(([role, value]) => [role, tensorOf(value)]),
+    ),
+  ]));
+  function rolesOf(step: Step, parameters: Parameters): Roles {
+    const roles: Roles = { ...bound.get(step)! };
+    for (const [role, { name }] of Object.entries(step.parameters)) {
+      // An embedding is looked up in the weights themselves.
+      roles[role] = step.op.kind === "linear" ? weightOf(parameters, name) : parameters.get(name)!;
+    }
+    return roles;
+  }
+
+  /** Steps in one kernel, or each by itself where a hook is to see what lies between. The bits are the same. */
+  function runGroup(
+    recorder: Recorder,
+    [first, second]: Group,
+    parameters: Parameters,
+    pass: Pass,
+    hook?: ActivationHook,
+  ): void {
+    if (second && !hook) {
+      const next = Object.entries(rolesOf(second, parameters)).map((
+        [role, tensor],
+      ) => [`next.${role}`, tensor]);
+      const roles = { ...rolesOf(first, parameters), ...Object.fromEntries(next) };
+      return compiled.both(first, second).forward(recorder, roles, pass);
+    }
+    for (const step of second ? [first, second] : [first]) {
+      compiled.one(step).forward(recorder, rolesOf(step, parameters), pass);
+      hook?.(step.writes.y.name, tensorOf(step.writes.y), recorder);
+    }
+  }
+
+  return {
+    shape,
+    config,
+    activations,
+    lossRows: head.lossRows,
+    distillationRows: head.distillationRows,
+    totals: head.totals,
+    distillationTotals: head.distillationTotals,
+    headSums,
+    blocks: plan.blocks,
+    logitsStride: plan.logitsStride,
+    logitsTensor: tensorOf(logits),
+
+    upload(inputs, targets) {
+      for (const op of compiled.all) op.upload?.(inputs);
+      head.upload(targets);
+    },
+
+    configureGates({ batchRows, ...settings }) {
+      const pairs = context * (context + 1) / 2;
+      const edgeWeight = 1 / (layers * heads * batchRows * pairs);
+      for (const op of compiled.all) op.configureGates?.({ ...settings, edgeWeight });
+    },
+
+    configureRows(count) {
+      for (const op of compiled.all) op.configureRows?.(count);
+    },
+
+    configureLoss: head.configure,
+
+    forward(recorder, parameters, mode, { hook, countEdges = true } = {}) {
+      for (const { name, tensor, slices } of rounded) {
+        for (const { start, count, rounding } of slices) {
+          rounding.record(recorder, {
+            values: rowsOf(parameters.get(name)!, start, count),
+            rounded: rowsOf(tensor, start, count),
+          });
+        }
+      }
+      const pass = { mode, headSums: countEdges ? headSums : undefined };
+      for (const group of forward) runGroup(recorder, group, parameters, pass, hook);
+    },
+
+    keepAsTeacher(recorder) {
+      recorder.copy(final, tensorOf(teacherFinal));
+    },
+
+    head: head.record,
+    logits: head.recordLogits,
+
+    backward(recorder, parameters, gradients, mode, edgeScale, hook) {
+      const pass = { mode, edgeScale };
+      for (const action of backward) {
+        if (action.kind === "again") runGroup(recorder, action.group, parameters, pass);
+        else if (action.kind === "seen") hook?.(action.value.name, tensorOf(action.gradient), recorder);
+        else if (action.kind === "add") {
+          const { a, b, sum } = action;
+          sumOfGradients!.forward(recorder, { a: tensorOf(a), b: tensorOf(b), sum: tensorOf(sum) });
+        } else {
+          const { step, dy, dx, plus, scratch } = action;
+          const roles = {
+            ...rolesOf(step, parameters),
+            ...Object.fromEntries(Object.entries(scratch).map(([role, value]) => [role, tensorOf(value)])),
+            dy: tensorOf(dy),
+            ...(dx ? { dx: tensorOf(dx) } : {}),
+            ...(plus ? { plus: tensorOf(plus) } : {}),
+          };
+          const ofParameters = gradients && Object.fromEntries(
+            Object.entries(step.parameters).map(([role, { name }]) => [role, gradients.get(name)!]),
+          );
+          compiled.one(step).backward!(recorder, roles, ofParameters, pass);
+        }
+      }
+    },
+
+    destroy() {
+      for (const tensor of [...buffers, ...rounded.map(({ tensor }) => tensor), headSums]) {
+        destroyTensor(gpu, tensor);
+      }
+      for (const part of [...compiled.all, head]) part.destroy?.();
+    },
+  };
+}

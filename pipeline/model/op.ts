@@ -1,0 +1,104 @@
+/**
+ * What a model is made of: values, parameters, and steps that compute one from the other. The list of steps
+ * (trace.ts) is all that the schedule, the memory plan and the network know of an architecture.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import type { Tensor } from "../../kernels/core/tensor.ts";
+import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
+
+/** Something that is computed and stored. */
+export interface Value {
+  /** Unique in its model; TransformerLens's name, where it has one for it. */
+  readonly name: string;
+  /** Sizes of its axes. */
+  readonly shape: readonly number[];
+  /** Whether it is stored as f16. */
+  readonly half?: boolean;
+}
+
+/** A tensor that is learnt. */
+export interface Parameter {
+  /** Hugging Face name. */
+  readonly name: string;
+  /** Sizes of its axes; linear weights are [in, out]. */
+  readonly shape: readonly number[];
+  /** Whether products read it, which may be from a copy in half precision. */
+  readonly readByProducts: boolean;
+  /** Its values before training: normal with this deviation, or all the same. */
+  readonly initial: { deviation: number } | { all: number };
+  /** First column that weight decay acts on; Infinity where it never does. */
+  readonly decayFrom: number;
+}
+
+/** Tensors by the parts that they play in an operation. */
+export type Roles = Record<string, Tensor>;
+
+/** How a network runs this time. */
+export interface Pass {
+  /** What the gates do. */
+  mode: GateMode;
+  /** Sums over each head [L, H, 8] that attention adds to; left out: to none. */
+  headSums?: Tensor;
+  /** [1], multiplies the gradient of the open edges; backward's alone. */
+  edgeScale?: Tensor;
+}
+
+/**
+ * An operation for certain sizes, before it is compiled. It reads its values and parameters and writes its results, all
+ * by role; what it differentiates is `y` with respect to `x`, and to its parameters.
+ */
+export interface Op {
+  /** Tells it from every operation that compiles to something else. */
+  readonly key: string;
+  /** Which operation. */
+  readonly kind: "embed" | "norm" | "linear" | "attention" | "gelu" | "add";
+  /** Roles of what backward reads beside dy: a value that is none of these need not stand until then. */
+  readonly keeps: readonly string[];
+  /** Whether backward can add the gradient that x has from elsewhere. */
+  readonly takesPlus?: boolean;
+  /** Shapes of what backward needs room for. */
+  readonly scratch?: Readonly<Record<string, readonly number[]>>;
+  /** @param training whether backward will be called */
+  compile(gpu: Gpu, training: boolean): Promise<CompiledOp>;
+  /**
+   * This operation and the one that reads its y, as one kernel with the bits of two; undefined where there is none. The
+   * second's roles are `next.x` and so on.
+   */
+  fused?(next: Op): ((gpu: Gpu) => Promise<CompiledOp>) | undefined;
+}
+
+/** An operation that can be recorded. */
+export interface CompiledOp {
+  /** Overwrites what the operation writes. */
+  forward(recorder: Recorder, tensors: Roles, pass: Pass): void;
+  /**
+   * Overwrites `dx` from `dy`, and adds to the parameters' gradients where there are any. `plus` is added to dx.
+   *
+   * @param gradients by the parameter's role
+   */
+  backward?(
+    recorder: Recorder,
+    tensors: Roles & { dy: Tensor; dx?: Tensor; plus?: Tensor },
+    gradients: Roles | undefined,
+    pass: Pass,
+  ): void;
+  /** Takes the tokens of the next submissions. */
+  upload?(tokens: Uint32Array): void;
+  /** Sets what the gates see in the next submissions. */
+  configureGates?(settings: GateSettings): void;
+  /** Counts only the first rows of the batch. */
+  configureRows?(rows: number): void;
+  /** Frees what it holds on the device. */
+  destroy?(): void;
+}
+
+/** One operation of a model: what it reads and writes, by role. */
+export interface Step {
+  readonly op: Op;
+  readonly reads: Readonly<Record<string, Value>>;
+  readonly writes: Readonly<Record<string, Value>>;
+  readonly parameters: Readonly<Record<string, Parameter>>;
+}

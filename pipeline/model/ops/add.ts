@@ -1,0 +1,18 @@
+/** A branch added to the residual stream. @module */
+import { prepareResidual } from "../../../kernels/residual/op.ts";
+import type { Op } from "../op.ts";
+
+/** y = x + stream, over `length` elements. Its gradient passes to both unchanged: there is no backward to run. */
+export function add(length: number): Op {
+  return {
+    key: `add ${length}`,
+    kind: "add",
+    keeps: [],
+    async compile(gpu) {
+      const residual = await prepareResidual(gpu, { length });
+      return {
+        forward: (recorder, { x, stream, y }) => residual.forward(recorder, { a: stream, b: x, sum: y }),
+      };
+    },
+  };
+}

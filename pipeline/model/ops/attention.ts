@@ -1,0 +1,32 @@
+/** Gated attention of one layer. @module */
+import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
+import type { Op } from "../op.ts";
+
+/**
+ * y (batch, position, head, D) from x (batch, position, 3, head, D); `logSumExp` (batch, head, query) and `rowSums`
+ * (batch, head, query, 4) beside it.
+ */
+export function attention(
+  of: Required<Pick<GatedAttentionConfig, "batch" | "heads" | "positions" | "headSize" | "layer" | "half">>,
+): Op {
+  return {
+    key: `attention ${JSON.stringify(of)}`,
+    kind: "attention",
+    keeps: ["x", "y", "logSumExp"],
+    scratch: { delta: [of.batch, of.heads, of.positions] },
+    async compile(gpu, training) {
+      const layer = await prepareGatedAttention(gpu, { ...of, training });
+      return {
+        forward(recorder, { x: qkv, y, logSumExp, rowSums }, { mode, headSums }) {
+          layer.forward(recorder, mode, { qkv, y, logSumExp, rowSums });
+          if (headSums) layer.sumHeads(recorder, { rowSums, headSums });
+        },
+        backward: (recorder, { x: qkv, y, logSumExp, dy, dx, delta }, _gradients, { mode, edgeScale }) =>
+          layer.backward(recorder, mode, { qkv, y, logSumExp, dy, dqkv: dx!, delta, edgeScale: edgeScale! }),
+        configureGates: (settings) => layer.configure(settings),
+        configureRows: (rows) => layer.configureRows(rows),
+        destroy: () => layer.destroy(),
+      };
+    },
+  };
+}

@@ -1,0 +1,31 @@
+/** Tokens, and positions, to vectors. @module */
+import { prepareEmbedding } from "../../../kernels/embedding/op.ts";
+import type { Op } from "../op.ts";
+
+/** y [B · T, d] = token + position. */
+export function embed(
+  of: { batch: number; positions: number; vocabularySize: number; width: number },
+): Op {
+  return {
+    key: `embed ${JSON.stringify(of)}`,
+    kind: "embed",
+    keeps: [],
+    async compile(gpu) {
+      const compiled = await prepareEmbedding(gpu, of);
+      return {
+        forward: (recorder, { token, position, y }) =>
+          compiled.forward(recorder, { tokenEmbedding: token, positionEmbedding: position, x: y }),
+        backward: (recorder, { dy }, gradients) => {
+          if (!gradients) return;
+          compiled.backward(recorder, {
+            dx: dy,
+            dtokenEmbedding: gradients.token,
+            dpositionEmbedding: gradients.position,
+          });
+        },
+        upload: (tokens) => compiled.upload(tokens),
+        destroy: () => compiled.destroy(),
+      };
+    },
+  };
+}

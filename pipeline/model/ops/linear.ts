@@ -1,0 +1,83 @@
+/** Products with a weight. @module */
+import type { Gpu } from "../../../kernels/core/gpu.ts";
+import {
+  type MatmulConfig,
+  type MatmulLayout,
+  prepareBiasGradient,
+  prepareMatmul,
+} from "../../../kernels/matmul/op.ts";
+import type { CompiledOp, Op } from "../op.ts";
+
+/** The sizes of a linear layer. */
+export interface LinearShape {
+  rows: number;
+  inputs: number;
+  outputs: number;
+  /** Whether x and W are f16, and whether y is. Gradients are not. */
+  half: { operands: boolean; result: boolean };
+}
+
+/** y [rows, outputs] = x W + b with W [inputs, outputs]; an addition or GELU behind it can be a part of its kernel. */
+export function linear(of: LinearShape): Op {
+  const { rows, inputs, outputs, half } = of;
+  const product = (
+    gpu: Gpu,
+    layout: MatmulLayout,
+    m: number,
+    n: number,
+    k: number,
+    options: Partial<MatmulConfig>,
+  ) => prepareMatmul(gpu, { layout, m, n, k, ...options });
+  const forward = (gpu: Gpu, ending: Partial<MatmulConfig>, result = half.result) =>
+    product(gpu, "nn", rows, outputs, inputs, {
+      bias: true,
+      half: half.operands ? result ? ["a", "b", "c"] : ["a", "b"] : [],
+      ...ending,
+    });
+  const endings: Partial<Record<Op["kind"], (gpu: Gpu) => Promise<CompiledOp>>> = {
+    async add(gpu) {
+      // The residual stream is never f16.
+      const ended = await forward(gpu, { residual: true }, false);
+      return {
+        forward: (recorder, { x: a, weight: b, bias, "next.stream": residual, "next.y": c }) =>
+          ended.record(recorder, { a, b, bias, residual, c }),
+      };
+    },
+    async gelu(gpu) {
+      const ended = await forward(gpu, { gelu: true });
+      return {
+        forward: (recorder, { x: a, weight: b, bias, y: c, "next.y": activated }) =>
+          ended.record(recorder, { a, b, bias, c, activated }),
+      };
+    },
+  };
+  return {
+    key: `linear ${JSON.stringify(of)}`,
+    kind: "linear",
+    keeps: ["x"],
+    fused: (next) => endings[next.kind],
+    async compile(gpu, training) {
+      const y = await forward(gpu, {});
+      const record: CompiledOp["forward"] = (recorder, { x: a, weight: b, bias, y: c }) =>
+        y.record(recorder, { a, b, bias, c });
+      if (!training) return { forward: record };
+      const [ofX, ofWeight, ofBias] = await Promise.all([
+        product(gpu, "nt", rows, inputs, outputs, { half: half.operands ? ["b"] : [] }),
+        product(gpu, "tn", inputs, outputs, rows, {
+          accumulate: true,
+          half: half.operands ? ["a"] : [],
+        }),
+        prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }),
+      ]);
+      return {
+        forward: record,
+        backward(recorder, { x, weight, dy, dx }, gradients) {
+          ofX.record(recorder, { a: dy, b: weight, c: dx! });
+          if (!gradients) return;
+          ofWeight.record(recorder, { a: x, b: dy, c: gradients.weight });
+          ofBias.record(recorder, { dc: dy, dbias: gradients.bias });
+        },
+      };
+    },
+  };
+}

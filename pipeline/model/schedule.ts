@@ -1,0 +1,127 @@
+/**
+ * In which order a model's steps run, forward and backward: what the network executes and the memory plan reads.
+ *
+ * Backward is derived: every step is differentiated in reverse order, an addition hands its gradient on to both that
+ * were added, and where a value has gradients from several that read it, they are added.
+ *
+ * @module
+ */
+import type { Step, Value } from "./op.ts";
+import { type Model, stepsOf } from "./trace.ts";
+
+/** One step, or two that a kernel can do at once where nobody is to see what lies between. */
+export type Group = readonly [Step] | readonly [Step, Step];
+
+/** One thing that backward does. */
+export type BackwardAction =
+  /** Computes activations anew. */
+  | { kind: "again"; group: Group }
+  /** A value's gradient stands. */
+  | { kind: "seen"; value: Value; gradient: Value }
+  | {
+    kind: "differentiate";
+    step: Step;
+    dy: Value;
+    /** Left out where there is nothing to differentiate by but parameters. */
+    dx: Value | undefined;
+    /** Added to dx. */
+    plus: Value | undefined;
+    scratch: Readonly<Record<string, Value>>;
+  }
+  | { kind: "add"; a: Value; b: Value; sum: Value };
+
+/** What is done when. */
+export interface Schedule {
+  readonly forward: readonly Group[];
+  /** What the final norm's output gets from the head: the first gradient. */
+  readonly dfinal: Value;
+  readonly backward: readonly BackwardAction[];
+}
+
+/** Puts steps that follow each other together where one kernel can do both. */
+function grouped(steps: readonly Step[]): Group[] {
+  const groups: Group[] = [];
+  for (let n = 0; n < steps.length; n++) {
+    const [step, next] = [steps[n], steps[n + 1]];
+    if (next?.reads.x === step.writes.y && step.op.fused?.(next.op)) {
+      groups.push([step, next]);
+      n++;
+    } else groups.push([step]);
+  }
+  return groups;
+}
+
+/** The steps of a layer whose results backward reads, or that those read, from the layer's input on. */
+function stepsToRepeat(steps: readonly Step[], input: Value): Step[] {
+  const needed = new Set<Value>();
+  for (const { op, reads, writes } of steps) {
+    for (const role of op.keeps) needed.add(reads[role] ?? writes[role]);
+  }
+  needed.delete(input);
+  const repeated: Step[] = [];
+  for (const step of steps.toReversed()) {
+    if (!Object.values(step.writes).some((value) => needed.has(value))) continue;
+    repeated.unshift(step);
+    for (const value of Object.values(step.reads)) if (value !== input) needed.add(value);
+  }
+  return repeated;
+}
+
+const gradientOf = ({ name, shape }: Value): Value => ({ name: `gradient of ${name}`, shape });
+
+/**
+ * Schedules a model.
+ *
+ * @param options `recompute`: only the residual stream before each layer stands from forward to backward
+ */
+export function schedule(model: Model, { recompute = false }: { recompute?: boolean } = {}): Schedule {
+  const steps = stepsOf(model);
+  const final = model.final.writes.y;
+  const dfinal = gradientOf(final);
+  const backward: BackwardAction[] = [];
+  /** Of each value, the gradients that it has so far. */
+  const pending = new Map<Value, Value[]>([[final, [dfinal]]]);
+  const take = (value: Value): Value => {
+    const gradients = pending.get(value)!;
+    for (let n = 1; gradients.length > 1; n++) {
+      const [a, b, ...rest] = gradients;
+      const sum = { ...gradientOf(value), name: `sum ${n} of the gradients of ${value.name}` };
+      backward.push({ kind: "add", a, b, sum });
+      gradients.splice(0, gradients.length, sum, ...rest);
+    }
+    backward.push({ kind: "seen", value, gradient: gradients[0] });
+    return gradients[0];
+  };
+  const give = (value: Value, gradient: Value): void => {
+    pending.set(value, [...pending.get(value) ?? [], gradient]);
+  };
+  /** What must be computed anew before a step is differentiated: the layer's, before its last. */
+  const before = new Map<Step, Step[]>();
+  for (let layer = 0; recompute && layer < model.config.layers; layer++) {
+    const branches = model.branches.filter((branch) => branch.layer === layer);
+    const ofLayer = branches.flatMap(({ steps }) => steps);
+    before.set(ofLayer.at(-1)!, stepsToRepeat(ofLayer, branches[0].stream));
+  }
+  for (const step of steps.toReversed()) {
+    const { op, reads, writes } = step;
+    const again = before.get(step) ?? [];
+    const dy = take(writes.y);
+    backward.push(...grouped(again).map((group) => ({ kind: "again" as const, group })));
+    if (op.kind === "add") {
+      for (const value of [reads.x, reads.stream]) give(value, dy);
+      continue;
+    }
+    const { x } = reads;
+    const scratch = Object.fromEntries(
+      Object.entries(op.scratch ?? {}).map((
+        [role, shape],
+      ) => [role, { name: `${role} of ${writes.y.name}`, shape }]),
+    );
+    const plus = x && op.takesPlus ? pending.get(x)?.pop() : undefined;
+    const others = x ? pending.get(x)?.length ?? 0 : 0;
+    const dx = x && { ...gradientOf(x), name: `gradient ${others > 0 ? `${others + 1} ` : ""}of ${x.name}` };
+    backward.push({ kind: "differentiate", step, dy, dx, plus, scratch });
+    if (x) give(x, dx!);
+  }
+  return { forward: grouped(steps), dfinal, backward };
+}

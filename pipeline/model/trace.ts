@@ -1,0 +1,199 @@
+/**
+ * The one description of a model: its choices traced into a straight list of steps, which the schedule, the memory plan,
+ * the network, the circuits and the reference read. What is not told here is known nowhere.
+ *
+ * Shapes: B batch, T positions, d width, H heads, D head size, F MLP width, V vocabulary, L layers.
+ *
+ * @module
+ */
+import type { ModelConfig } from "../model_config.ts";
+import type { Parameter, Step, Value } from "./op.ts";
+import { add } from "./ops/add.ts";
+import { attention } from "./ops/attention.ts";
+import { embed } from "./ops/embed.ts";
+import { gelu } from "./ops/gelu.ts";
+import { linear } from "./ops/linear.ts";
+import { norm } from "./ops/norm.ts";
+
+/** What is read from the residual stream, computed, and added to it again. */
+export interface Branch {
+  readonly kind: "attention" | "mlp";
+  readonly layer: number;
+  /** The residual stream that it reads. */
+  readonly stream: Value;
+  /** From its norm to its addition. */
+  readonly steps: readonly Step[];
+}
+
+/** A model for batches of one shape. */
+export interface Model {
+  readonly config: ModelConfig;
+  /** Every parameter once, in the order of their first use. */
+  readonly parameters: readonly Parameter[];
+  readonly embed: Step;
+  /** In the order in which they are computed. */
+  readonly branches: readonly Branch[];
+  /** The final norm. */
+  readonly final: Step;
+  /** The matrix [V, d] that logits are products with. */
+  readonly head: Parameter;
+}
+
+/** The batches that a model is traced for. */
+export interface TracedShape {
+  batch: number;
+  context: number;
+  /** Whether what products read is stored as f16: all but the residual stream. */
+  half?: boolean;
+}
+
+/** Traces a model. */
+export function trace(config: ModelConfig, { batch, context, half = false }: TracedShape): Model {
+  const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
+  const rows = batch * context;
+  const headSize = width / heads;
+  const value = (name: string, shape: readonly number[]): Value => ({ name, shape });
+  const stream = (name: string): Value => value(name, [rows, width]);
+  /** What a product reads. */
+  const operand = (name: string, shape: readonly number[]): Value => ({ name, shape, half });
+
+  const matrix = (name: string, shape: readonly number[], options: Partial<Parameter> = {}): Parameter => ({
+    name,
+    shape,
+    readByProducts: true,
+    initial: { deviation: 0.02 },
+    decayFrom: 0,
+    ...options,
+  });
+  const vector = (name: string, length: number, all: number): Parameter => ({
+    name,
+    shape: [length],
+    readByProducts: false,
+    initial: { all },
+    decayFrom: Infinity,
+  });
+  // Residual projections start smaller by √(2 L) (Radford et al. 2019).
+  const intoStream: Partial<Parameter> = { initial: { deviation: 0.02 / Math.sqrt(2 * layers) } };
+
+  function normStep(x: Value, place: string, name: string): Step {
+    return {
+      op: norm({ rows, width, epsilon, half }),
+      reads: { x },
+      writes: {
+        y: operand(`${place}.hook_normalized`, [rows, width]),
+        statistics: value(`${place}.statistics`, [rows, 2]),
+      },
+      parameters: { weight: vector(`${name}.weight`, width, 1), bias: vector(`${name}.bias`, width, 0) },
+    };
+  }
+
+  function linearStep(
+    x: Value,
+    y: Value,
+    name: string,
+    inputs: number,
+    outputs: number,
+    options?: Partial<Parameter>,
+  ): Step {
+    return {
+      op: linear({ rows, inputs, outputs, half: { operands: half, result: y.half ?? false } }),
+      reads: { x },
+      writes: { y },
+      parameters: {
+        weight: matrix(`${name}.weight`, [inputs, outputs], options),
+        bias: vector(`${name}.bias`, outputs, 0),
+      },
+    };
+  }
+
+  /** Ends a branch. */
+  const addStep = (x: Value, from: Value, to: Value): Step => ({
+    op: add(rows * width),
+    reads: { x, stream: from },
+    writes: { y: to },
+    parameters: {},
+  });
+
+  function attentionBranch(layer: number, from: Value, to: Value): Branch {
+    const [block, h] = [`blocks.${layer}`, `h.${layer}`];
+    const ofNorm = normStep(from, `${block}.ln1`, `${h}.ln_1`);
+    const qkv = operand(`${block}.attn.hook_qkv`, [rows, 3, heads, headSize]);
+    const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
+    const out = stream(`${block}.hook_attn_out`);
+    return {
+      kind: "attention",
+      layer,
+      stream: from,
+      steps: [
+        ofNorm,
+        // Weight decay on queries and keys would pull gate logits to the bias.
+        linearStep(ofNorm.writes.y, qkv, `${h}.attn.c_attn`, width, 3 * width, { decayFrom: 2 * width }),
+        {
+          op: attention({ batch, heads, positions: context, headSize, layer, half }),
+          reads: { x: qkv },
+          writes: {
+            y: z,
+            logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
+            rowSums: value(`${block}.attn.row_sums`, [batch, heads, context, 4]),
+          },
+          parameters: {},
+        },
+        linearStep(z, out, `${h}.attn.c_proj`, width, width, intoStream),
+        addStep(out, from, to),
+      ],
+    };
+  }
+
+  function mlpBranch(layer: number, from: Value, to: Value): Branch {
+    const [block, h] = [`blocks.${layer}`, `h.${layer}`];
+    const ofNorm = normStep(from, `${block}.ln2`, `${h}.ln_2`);
+    const pre = operand(`${block}.mlp.hook_pre`, [rows, mlpWidth]);
+    const post = operand(`${block}.mlp.hook_post`, [rows, mlpWidth]);
+    const out = stream(`${block}.hook_mlp_out`);
+    return {
+      kind: "mlp",
+      layer,
+      stream: from,
+      steps: [
+        ofNorm,
+        linearStep(ofNorm.writes.y, pre, `${h}.mlp.c_fc`, width, mlpWidth),
+        { op: gelu(rows * mlpWidth, half), reads: { x: pre }, writes: { y: post }, parameters: {} },
+        linearStep(post, out, `${h}.mlp.c_proj`, mlpWidth, width, intoStream),
+        addStep(out, from, to),
+      ],
+    };
+  }
+
+  const token = matrix("wte.weight", [vocabularySize, width]);
+  const position = matrix("wpe.weight", [contextLength, width], { readByProducts: false });
+  let now = stream("blocks.0.hook_resid_pre");
+  const embedStep: Step = {
+    op: embed({ batch, positions: context, vocabularySize, width }),
+    reads: {},
+    writes: { y: now },
+    parameters: { token, position },
+  };
+  const branches: Branch[] = [];
+  for (let layer = 0; layer < layers; layer++) {
+    const mid = stream(`blocks.${layer}.hook_resid_mid`);
+    const post = stream(
+      layer + 1 < layers ? `blocks.${layer + 1}.hook_resid_pre` : `blocks.${layer}.hook_resid_post`,
+    );
+    branches.push(attentionBranch(layer, now, mid), mlpBranch(layer, mid, post));
+    now = post;
+  }
+  const final = normStep(now, "ln_final", "ln_f");
+  const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
+  const parameters = steps.flatMap((step) => Object.values(step.parameters));
+  return { config, parameters, embed: embedStep, branches, final, head: token };
+}
+
+/** Every step of a model in the order in which they are computed. */
+export function stepsOf({ embed, branches, final }: Model): Step[] {
+  return [embed, ...branches.flatMap(({ steps }) => steps), final];
+}
+
+/** Every parameter of a model. */
+export function parametersOf(config: ModelConfig): readonly Parameter[] {
+  return trace(config, { batch: 1, context: 1 }).parameters;
+}
