@@ -207,7 +207,7 @@ const PLANTED: [path: string, source: string, fault: string][] = [
   ["pipeline/circuits/edges.ts", `import "../../mod.ts";`, "imports mod.ts, against the direction"],
   [
     "serve/app.ts",
-    `import "./support/seeded.ts";`,
+    `import "../tests/support/seeded.ts";`,
     "imports tests/support/seeded.ts, against the direction",
   ],
   ["pipeline/model.ts", `import "@std/assert";`, "imports tests/std/assert.ts, against the direction"],

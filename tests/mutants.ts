@@ -67,19 +67,19 @@ export const MUTANTS: readonly Mutant[] = [
     "the head's teacher is the student": ["teacher: distill?.teacher,", "teacher: distill && parameters,"],
     "KL without its weight": ["distill: distill?.weight }", "distill: distill && 1 }"],
   }),
-  ...plant("pipeline/model/network.ts", A_STEP, {
+  ...plant("pipeline/model/head.ts", A_STEP, {
     "the teacher's logits come from the student's embedding": [
-      "recordLogits(recorder, teacherParameters, block, true)",
-      "recordLogits(recorder, parameters, block, true)",
+      "recordTeacherLogits(recorder, teacher, block)",
+      "recordTeacherLogits(recorder, parameters, block)",
     ],
     "the teacher's logits come from the student's final layer norm": [
-      "ofTeacher ? [teacher!.norm, teacher!.logits]",
-      "ofTeacher ? [normFinal, teacher!.logits]",
+      "a: rowsOf(tensors.teacherFinal!, first, count)",
+      "a: rowsOf(final, first, count)",
     ],
     "KL is summed": ["weight: weight * distillWeight", "weight: distillWeight"],
-    "KL has no gradient": ["extra = tensors.teacher;", ""],
+    "KL has no gradient": ["extra = compared.teacher;", ""],
     "KL's sums are the loss's": [
-      "crossEntropy.total(recorder, { rows: teacher!.rows, totals: distillationTotals })",
+      "crossEntropy.total(recorder, { rows: distillationRows!, totals: distillationTotals })",
       "crossEntropy.total(recorder, { rows: lossRows, totals: distillationTotals })",
     ],
   }),
@@ -168,40 +168,48 @@ export const MUTANTS: readonly Mutant[] = [
 
   // The weights after a step.
   ...plant("pipeline/trainer.ts", TEN_STEPS, {
-    "keys decay": ["? 2 * shape[1] / 3 :", "? shape[1] / 3 :"],
-    "vectors decay": ["if (shape.length < 2) return Infinity;", ""],
     "the optimiser's steps are counted from 0": [
       "learningRate, step: step + 1 }",
       "learningRate, step: step || 1 }",
     ],
   }),
 
+  ...plant("pipeline/model/trace.ts", TEN_STEPS, {
+    "keys decay": ["{ decayFrom: 2 * width }", "{ decayFrom: width }"],
+    "vectors decay": ["decayFrom: Infinity,", "decayFrom: 0,"],
+  }),
+
+  // What is derived from the list of steps.
+  ...plant("pipeline/model/ops/norm.ts", A_STEP, {
+    "the residual stream's gradient ends at a norm": ["dresidual: plus,", ""],
+  }),
+
   // A vocabulary and logits in pieces.
-  ...plant("pipeline/model/network.ts", CUT, {
+  ...plant("pipeline/model/head.ts", CUT, {
     "the gradient of the final layer norm is that of the last slice": [
       "accumulate: index > 0,",
       "accumulate: false,",
     ],
     "every slice writes the first columns of the logits": ["cColumn: slice.start,", "cColumn: 0,"],
     "a slice's logits come from the first rows of the embedding": [
-      "b: rowsOf(embeddingTensor, start, tokens),\n        c: into,",
-      "b: rowsOf(embeddingTensor, 0, tokens),\n        c: into,",
+      "b: rowsOf(weightOf(parameters, matrix.name), start, tokens),\n        c: logits,",
+      "b: rowsOf(weightOf(parameters, matrix.name), 0, tokens),\n        c: logits,",
     ],
     "a block's loss goes to the first rows": [
       "ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count)",
       "ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, 0, count)",
     ],
     "a block's gradient of the embedding comes from the first rows": [
-      "b: rowsOf(normFinal, first, count)",
-      "b: rowsOf(normFinal, 0, count)",
+      "b: ofBlock(final)",
+      "b: rowsOf(final, 0, count)",
     ],
     "a slice's gradient goes to the first rows of the embedding": [
-      "c: rowsOf(dembedding, start, tokens)",
-      "c: rowsOf(dembedding, 0, tokens)",
+      "c: rowsOf(dmatrix, start, tokens)",
+      "c: rowsOf(dmatrix, 0, tokens)",
     ],
     "a block's gradient goes to the first rows": [
-      "rowsOf(scratch!.dnorm, first, count)",
-      "rowsOf(scratch!.dnorm, 0, count)",
+      "c: ofBlock(tensors.dfinal!)",
+      "c: rowsOf(tensors.dfinal!, 0, count)",
     ],
   }),
 
