@@ -79,6 +79,7 @@ export {
 export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
 export { type ModelConfig, readModelConfig } from "./pipeline/model_config.ts";
 export { parametersOf } from "./pipeline/model/trace.ts";
+export type { ActivationHook } from "./pipeline/model/runner.ts";
 export type { Parameter } from "./pipeline/model/op.ts";
 export type { HeadBackward, LossSettings } from "./pipeline/model/head.ts";
 export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
@@ -235,13 +236,7 @@ export {
 export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
-export {
-  type ActivationHook,
-  hardGates,
-  type Network,
-  type NetworkGates,
-  prepareNetwork,
-} from "./pipeline/model/network.ts";
+export { hardGates, type Network, type NetworkGates, prepareNetwork } from "./pipeline/model/network.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/device_log.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";

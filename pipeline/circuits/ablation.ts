@@ -7,8 +7,8 @@ import { prepareBlend } from "../../kernels/blend/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
-import type { ModelConfig } from "../model_config.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { type Model, stepIn } from "../model/trace.ts";
 import type { EngineTensor } from "./layout.ts";
 
 /** Fills `minusAblated` and `base`. Each begins with what an unpatched run left in `delta` and `base`. */
@@ -30,8 +30,8 @@ export interface AblationValues {
 /** Compiles the ablations of a batch; `pairs` is the number in all batches. */
 export async function prepareAblation(
   gpu: Gpu,
-  { config, parameters, batch, positions, rows, pairs, tensors }: {
-    config: ModelConfig;
+  { model, parameters, batch, positions, rows, pairs, tensors }: {
+    model: Model;
     parameters: Parameters;
     batch: number;
     positions: number;
@@ -40,7 +40,7 @@ export async function prepareAblation(
     tensors: Record<EngineTensor, Tensor>;
   },
 ): Promise<AblationValues> {
-  const { width, layers } = config;
+  const { branches, config: { width } } = model;
   const { delta, minusAblated, base, meanOutputs, meanStreams, shares, negativeShares } = tensors;
   const length = positions * width;
   const stride = delta.shape[1];
@@ -101,13 +101,14 @@ export async function prepareAblation(
     async zero() {
       gpu.submit("ablated values", (recorder) => recorder.clear(minusAblated));
       const stream = new Float32Array(rows * width);
-      for (let layer = 0; layer <= layers; layer++) {
-        gpu.write(base, stream, 2 * layer * stride);
-        if (layer === layers) break;
-        const bias = await gpu.read(parameters.get(`h.${layer}.attn.c_proj.bias`)!);
+      for (const [n, branch] of branches.entries()) {
+        gpu.write(base, stream, n * stride);
+        // No head owns the bias that they end in; an MLP writes its own.
+        if (branch.kind !== "attention") continue;
+        const bias = await gpu.read(parameters.get(stepIn(branch, "out").parameters.bias.name)!);
         for (let n = 0; n < stream.length; n++) stream[n] += bias[n % width];
-        gpu.write(base, stream, (2 * layer + 1) * stride);
       }
+      gpu.write(base, stream, branches.length * stride);
     },
 
     destroy: () => negation.destroy(),

@@ -7,8 +7,8 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, slicesOf, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
-import type { ModelConfig } from "../model_config.ts";
 import type { Parameters } from "../model/parameters.ts";
+import type { Model } from "../model/trace.ts";
 import { type AnswerPlace, type MetricName, placeMetric, type PromptPair } from "./prompts.ts";
 
 /** Positions of a batch whose logits are read, each with the places that are there. */
@@ -67,20 +67,20 @@ function rowOf(tensor: Tensor, row: number, width: number): Tensor {
 /** Compiles the head for the rows of `tensors.answers`. */
 export async function prepareAnswers(
   gpu: Gpu,
-  { config, parameters, metric, positions, tensors }: {
-    config: ModelConfig;
+  { model, parameters, metric, positions, tensors }: {
+    model: Model;
     parameters: Parameters;
     metric: MetricName;
     positions: number;
     tensors: Record<"answers" | "answerGradients" | "logits", Tensor>;
   },
 ): Promise<Answers> {
-  const { vocabularySize, width } = config;
+  const { vocabularySize, width } = model.config;
   const [count, stride] = tensors.logits.shape;
-  const wte = parameters.get("wte.weight")!;
+  const matrix = parameters.get(model.head.name)!;
   const slices = await Promise.all(
     slicesOf(vocabularySize, width, gpu.maxBindingBytes).map(async ({ start, count: tokens }, index) => ({
-      weight: rowsOf(wte, start, tokens),
+      weight: rowsOf(matrix, start, tokens),
       forward: await prepareMatmul(gpu, {
         layout: "nt",
         m: count,

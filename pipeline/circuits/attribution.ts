@@ -14,9 +14,9 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.ts";
 import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
-import type { ModelConfig } from "../model_config.ts";
-import type { ActivationHook } from "../model/network.ts";
+import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { type Branch, type Model, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
 import { productSources } from "./patched_run.ts";
@@ -34,8 +34,8 @@ export interface Attribution {
 /** Compiles the products of gradients with what sources wrote. */
 export async function prepareAttribution(
   gpu: Gpu,
-  { config, graph, parameters, batch, positions, tensors, activations }: {
-    config: ModelConfig;
+  { model, graph, parameters, batch, positions, tensors, activations }: {
+    model: Model;
     graph: CircuitGraph;
     parameters: Parameters;
     batch: number;
@@ -45,7 +45,7 @@ export async function prepareAttribution(
     activations: ReadonlyMap<string, Tensor>;
   },
 ): Promise<Attribution> {
-  const { width, heads, layers, layerNormEpsilon: epsilon } = config;
+  const { width, heads, layerNormEpsilon: epsilon } = model.config;
   const { delta, streams, norms, scores } = tensors;
   const rows = batch * positions;
   const size = width / heads;
@@ -92,39 +92,42 @@ export async function prepareAttribution(
     product.record(recorder, { a: gradient, b: delta, c: rowsOf(scores, first, count) });
   }
 
+  /** Of the norm that a branch begins with: what its backward takes. */
+  function ofNorm(branch: Branch): Record<"x" | "weight" | "statistics", Tensor> {
+    const { reads, writes, parameters: { weight } } = stepIn(branch, "norm");
+    const [x, statistics] = [reads.x, writes.statistics].map(({ name }) => activations.get(name)!);
+    return { x, statistics, weight: parameters.get(weight.name)! };
+  }
+  function ofMlp(branch: Branch): ActivationHook {
+    const { mlpInput } = layerIndices(graph, branch.layer);
+    const dx = within(norms, "gradient of what the MLP reads", [rows, width]);
+    return (_, dy, recorder) => {
+      normOne.backward(recorder, { ...ofNorm(branch), dy, dx });
+      add(recorder, mlpInput, 1, dx);
+    };
+  }
+  function ofAttention(branch: Branch): ActivationHook {
+    const { firstInput } = layerIndices(graph, branch.layer);
+    const weight = parameters.get(stepIn(branch, "in").parameters.weight.name)!;
+    return (_, dqkv, recorder) => {
+      intoNorm.record(recorder, { a: dqkv, b: weight, c: streams });
+      normAttention.backward(recorder, { ...ofNorm(branch), dy: streams, dx: norms });
+      add(recorder, firstInput, 3 * heads, norms);
+    };
+  }
+  /** What adds an input's estimates, by the name of the activation whose gradient it takes. */
+  const takers = new Map<string, ActivationHook>([
+    [model.final.reads.x.name, (_, dx, recorder) => add(recorder, graph.inputs.length - 1, 1, dx)],
+    ...model.branches.map((branch): [string, ActivationHook] =>
+      branch.kind === "attention"
+        ? [stepIn(branch, "attention").reads.x.name, ofAttention(branch)]
+        : [stepIn(branch, "norm").writes.y.name, ofMlp(branch)]
+    ),
+  ]);
+
   return {
     clear: (recorder) => recorder.clear(scores),
-
-    hook(name, tensor, recorder) {
-      if (name === `blocks.${layers - 1}.hook_resid_post`) {
-        return add(recorder, graph.inputs.length - 1, 1, tensor);
-      }
-      const [, layer, what] = /^blocks\.(\d+)\.(attn\.hook_qkv|ln2\.hook_normalized)$/.exec(name) ?? [];
-      if (what === undefined) return;
-      const { firstInput, mlpInput } = layerIndices(graph, Number(layer));
-      const of = (activation: string): Tensor => activations.get(`blocks.${layer}.${activation}`)!;
-      const weight = (parameter: string): Tensor => parameters.get(`h.${layer}.${parameter}.weight`)!;
-      if (what === "ln2.hook_normalized") {
-        const dx = within(norms, "gradient of what the MLP reads", [rows, width]);
-        normOne.backward(recorder, {
-          x: of("hook_resid_mid"),
-          weight: weight("ln_2"),
-          statistics: of("ln2.statistics"),
-          dy: tensor,
-          dx,
-        });
-        return add(recorder, mlpInput, 1, dx);
-      }
-      intoNorm.record(recorder, { a: tensor, b: weight("attn.c_attn"), c: streams });
-      normAttention.backward(recorder, {
-        x: of("hook_resid_pre"),
-        weight: weight("ln_1"),
-        statistics: of("ln1.statistics"),
-        dy: streams,
-        dx: norms,
-      });
-      add(recorder, firstInput, 3 * heads, norms);
-    },
+    hook: (name, tensor, recorder) => takers.get(name)?.(name, tensor, recorder),
 
     async read(pairs, scale) {
       const values = await gpu.read(scores);

@@ -10,7 +10,9 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model_config.ts";
-import { type ActivationHook, prepareNetwork } from "../model/network.ts";
+import { hardGates, prepareNetwork } from "../model/network.ts";
+import type { ActivationHook } from "../model/runner.ts";
+import { trace } from "../model/trace.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { prepareAblation } from "./ablation.ts";
 import { type AnswerRow, answerRows, prepareAnswers } from "./answers.ts";
@@ -159,22 +161,15 @@ export async function createCircuitEngine(
   const rows = batch * positions;
 
   const network = await prepareNetwork(gpu, config, networkShape(shape));
-  network.configureGates({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: config.gate?.bias ?? 0,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows: batch,
-  });
+  network.configureGates(hardGates(config.gate?.bias, batch));
   const { activations } = network;
   const tensors = Object.fromEntries(
     Object.entries(engineShapes(config, graph, shape, gpu.maxBindingBytes))
       .map(([name, axes]) => [name, gpu.tensor(name, axes)]),
   ) as Record<EngineTensor, Tensor>;
-  const shared = { config, graph, parameters, batch, positions, rows, tensors };
+  const model = trace(config, networkShape(shape));
+  const [embedded, final] = [model.embed, model.final].map(({ writes }) => writes.y.name);
+  const shared = { model, graph, parameters, batch, positions, rows, tensors };
   const sources = await prepareSources(gpu, shared);
   const patched = await preparePatchedRun(gpu, { ...shared, scratch: activations, sources });
   const attribution = await prepareAttribution(gpu, { ...shared, activations });
@@ -199,7 +194,7 @@ export async function createCircuitEngine(
   }
 
   const gather = (part: Batch): ActivationHook => (name, tensor, recorder) => {
-    if (name === "ln_final.hook_normalized") answers.gather(recorder, part.rows, tensor);
+    if (name === final) answers.gather(recorder, part.rows, tensor);
   };
 
   /** Leaves what the sources write for these prompts in `delta`, and the residual stream in `base`. */
@@ -335,7 +330,7 @@ export async function createCircuitEngine(
         for (let step = steps; step > 0; step--) {
           interpolation.configure({ a: -1, b: step / steps });
           const interpolate: ActivationHook = (name, tensor, recorder) => {
-            if (name !== "blocks.0.hook_resid_pre") return;
+            if (name !== embedded) return;
             const [a, b] = [tensors.minusAblated, tensors.delta].map((t) => rowOf(t, 0, tensor.length));
             interpolation.forward(recorder, { a, b, sum: tensor });
           };
@@ -352,7 +347,7 @@ export async function createCircuitEngine(
               mode,
               tensors.edgeScale,
               (name, tensor, recorder) => {
-                if (name === "ln_final.hook_normalized") answers.scatter(recorder, part.rows, tensor);
+                if (name === final) answers.scatter(recorder, part.rows, tensor);
                 attribution.hook(name, tensor, recorder);
               },
             ));

@@ -8,13 +8,16 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.ts";
-import { prepareEmbedding } from "../../kernels/embedding/op.ts";
-import { type GateMode, prepareGatedAttention } from "../../kernels/gated_attention/op.ts";
+import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { Step, Value } from "../model/op.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { type Bindings, prepareSteps } from "../model/runner.ts";
+import { grouped } from "../model/schedule.ts";
+import { type Branch, type Model, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
+import { hardGates } from "../model/network.ts";
 import { layerIndices } from "./layout.ts";
 import { rowOf, type Sources } from "./sources.ts";
 
@@ -42,8 +45,8 @@ export function productSources(count: number, all: number): number {
 /** Compiles the run for a batch. `scratch` are activations of a network that is not running then. */
 export async function preparePatchedRun(
   gpu: Gpu,
-  { config, graph, parameters, batch, positions, tensors, scratch, sources }: {
-    config: ModelConfig;
+  { model, graph, parameters, batch, positions, tensors, scratch, sources }: {
+    model: Model;
     graph: CircuitGraph;
     parameters: Parameters;
     batch: number;
@@ -53,7 +56,7 @@ export async function preparePatchedRun(
     sources: Sources;
   },
 ): Promise<PatchedRun> {
-  const { width, heads, layers, mlpWidth, vocabularySize, layerNormEpsilon: epsilon } = config;
+  const { width, heads, layerNormEpsilon: epsilon, gate } = model.config;
   const { delta, minusAblated, base, streams, norms, statistics, mask } = tensors;
   const rows = batch * positions;
   const size = width / heads;
@@ -90,48 +93,31 @@ export async function preparePatchedRun(
     bias: true,
     batches: { count: 3 * heads, aStep: rows * width, bStep: size, cStep: size },
   });
-  const mlpIn = await prepareMatmul(gpu, {
-    layout: "nn",
-    m: rows,
-    n: mlpWidth,
-    k: width,
-    bias: true,
-    gelu: true,
-  });
-  const mlpOut = await prepareMatmul(gpu, {
-    layout: "nn",
-    m: rows,
-    n: width,
-    k: mlpWidth,
-    bias: true,
-    residual: true,
-  });
-  const embedding = await prepareEmbedding(gpu, { batch, positions, vocabularySize, width });
-  const attention = await prepareGatedAttention(gpu, {
-    batch,
-    heads,
-    positions,
-    headSize: size,
-    layer: 0,
-    training: false,
-  });
-  attention.configure({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: config.gate?.bias ?? 0,
-    temperature: 1,
-    edgeWeight: 0,
-    saturationWeight: 0,
-    saturationBound: 0,
-  });
+  // One layer's attention is as another's where gates have no noise.
+  const attention = stepIn(model.branches[0], "attention");
+  const behindNorm = ({ steps }: Branch) => grouped(steps.slice(1));
+  const mlps = model.branches.filter(({ kind }) => kind === "mlp").map(behindNorm);
+  const runner = await prepareSteps(gpu, [[model.embed], [attention], ...mlps.flat()], { training: false });
+  const gates = { ...hardGates(gate?.bias, batch), edgeWeight: 0 };
+  for (const op of runner.ops) op.configureGates?.(gates);
   const get = (name: string): Tensor => parameters.get(name)!;
-  const borrowed = (name: string): Tensor => scratch.get(`blocks.0.${name}`)!;
   const oneStream = within(streams, "what one input reads", [rows, width]);
   const oneNorm = within(norms, "one input's layer norm", [rows, width]);
 
-  /** What `count` inputs from `first` on read, normalised. */
-  function read(recorder: Recorder, first: number, count: number, stream: number, norm: string): void {
+  /** The network's activations but for some values. */
+  const bind = (others: readonly (readonly [Value, Tensor])[] = []): Bindings => {
+    const elsewhere = new Map(others);
+    return { parameters, tensorOf: (value) => elsewhere.get(value) ?? scratch.get(value.name)! };
+  };
+
+  /** What `count` inputs from `first` on read of a stream, normalised. */
+  function read(
+    recorder: Recorder,
+    first: number,
+    count: number,
+    stream: number,
+    { parameters }: Step,
+  ): void {
     const product = count === 1 ? products.one : products.attention;
     const [x, y] = count === 1 ? [oneStream, oneNorm] : [streams, norms];
     product.get(productSources(graph.inputs[first].sources, all))!.record(recorder, {
@@ -142,60 +128,49 @@ export async function preparePatchedRun(
     });
     (count === 1 ? normOne : normAttention).forward(recorder, {
       x,
-      weight: get(`${norm}.weight`),
-      bias: get(`${norm}.bias`),
+      weight: get(parameters.weight.name),
+      bias: get(parameters.bias.name),
       y,
       statistics: within(statistics, "statistics", [count * rows, 2]),
     });
   }
 
   return {
-    upload: (tokens) => embedding.upload(tokens),
+    upload(tokens) {
+      for (const op of runner.ops) op.upload?.(tokens);
+    },
     record(recorder, mode) {
-      embedding.forward(recorder, {
-        tokenEmbedding: get("wte.weight"),
-        positionEmbedding: get("wpe.weight"),
-        x: oneStream,
-      });
+      runner.run(recorder, [model.embed], bind([[model.embed.writes.y, oneStream]]), { mode });
       sources.writer(recorder, 0, oneStream);
-      for (let layer = 0; layer < layers; layer++) {
-        const h = `h.${layer}`;
-        const { firstInput, mlpInput, mlp } = layerIndices(graph, layer);
-        read(recorder, firstInput, 3 * heads, 2 * layer, `${h}.ln_1`);
-        queryKeyValue.record(recorder, {
-          a: norms,
-          b: get(`${h}.attn.c_attn.weight`),
-          bias: get(`${h}.attn.c_attn.bias`),
-          c: borrowed("attn.hook_qkv"),
-        });
-        attention.forward(recorder, mode, {
-          qkv: borrowed("attn.hook_qkv"),
-          y: borrowed("attn.hook_z"),
-          logSumExp: borrowed("attn.log_sum_exp"),
-          rowSums: borrowed("attn.row_sums"),
-        });
-        sources.heads(recorder, layer, borrowed("attn.hook_z"));
-        read(recorder, mlpInput, 1, 2 * layer + 1, `${h}.ln_2`);
-        mlpIn.record(recorder, {
-          a: oneNorm,
-          b: get(`${h}.mlp.c_fc.weight`),
-          bias: get(`${h}.mlp.c_fc.bias`),
-          c: borrowed("mlp.hook_pre"),
-          activated: borrowed("mlp.hook_post"),
-        });
-        mlpOut.record(recorder, {
-          a: borrowed("mlp.hook_post"),
-          b: get(`${h}.mlp.c_proj.weight`),
-          bias: get(`${h}.mlp.c_proj.bias`),
-          residual: rowOf(minusAblated, mlp, rows * width),
-          c: rowOf(delta, mlp, rows * width),
-        });
+      for (const [stream, branch] of model.branches.entries()) {
+        const norm = stepIn(branch, "norm");
+        const { firstInput, mlpInput, mlp } = layerIndices(graph, branch.layer);
+        if (branch.kind === "attention") {
+          const { weight, bias } = stepIn(branch, "in").parameters;
+          const { tensorOf } = bind();
+          read(recorder, firstInput, 3 * heads, stream, norm);
+          queryKeyValue.record(recorder, {
+            a: norms,
+            b: get(weight.name),
+            bias: get(bias.name),
+            c: tensorOf(attention.reads.x),
+          });
+          runner.run(recorder, [attention], bind(), { mode });
+          sources.heads(recorder, branch.layer, tensorOf(attention.writes.y));
+        } else {
+          const { reads, writes } = stepIn(branch, "add");
+          const bindings = bind([
+            [norm.writes.y, oneNorm],
+            [reads.stream, rowOf(minusAblated, mlp, rows * width)],
+            [writes.y, rowOf(delta, mlp, rows * width)],
+          ]);
+          read(recorder, mlpInput, 1, stream, norm);
+          for (const group of behindNorm(branch)) runner.run(recorder, group, bindings, { mode });
+        }
       }
-      read(recorder, graph.inputs.length - 1, 1, 2 * layers, "ln_f");
+      read(recorder, graph.inputs.length - 1, 1, model.branches.length, model.final);
       return oneNorm;
     },
-    destroy() {
-      for (const op of [embedding, attention]) op.destroy();
-    },
+    destroy: () => runner.destroy(),
   };
 }

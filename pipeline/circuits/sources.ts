@@ -8,9 +8,9 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
-import type { ModelConfig } from "../model_config.ts";
-import type { ActivationHook } from "../model/network.ts";
+import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { type Model, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
 
@@ -29,15 +29,15 @@ export interface Sources {
 /** Compiles the heads' outputs for a number of rows. */
 export async function prepareSources(
   gpu: Gpu,
-  { config, graph, parameters, rows, tensors }: {
-    config: ModelConfig;
+  { model, graph, parameters, rows, tensors }: {
+    model: Model;
     graph: CircuitGraph;
     parameters: Parameters;
     rows: number;
     tensors: Record<"delta" | "minusAblated" | "base", Tensor>;
   },
 ): Promise<Sources> {
-  const { width, heads, layers } = config;
+  const { branches, config: { width, heads } } = model;
   const { delta, minusAblated, base } = tensors;
   const size = width / heads;
   const ofWriter = await prepareResidual(gpu, { length: rows * width });
@@ -56,30 +56,45 @@ export async function prepareSources(
     ofWriter.forward(recorder, { a: output, b, sum });
   }
 
+  const projections = branches.filter(({ kind }) => kind === "attention")
+    .map((branch) => stepIn(branch, "out").parameters.weight.name);
+
   function ofLayer(recorder: Recorder, layer: number, z: Tensor): void {
     const { firstHead } = layerIndices(graph, layer);
     ofHeads.record(recorder, {
       a: z,
-      b: parameters.get(`h.${layer}.attn.c_proj.weight`)!,
+      b: parameters.get(projections[layer])!,
       residual: rowsOf(minusAblated, firstHead, heads),
       c: rowsOf(delta, firstHead, heads),
     });
   }
 
+  const embedding: [string, ActivationHook] = [
+    model.embed.writes.y.name,
+    (_, tensor, recorder) => writer(recorder, 0, tensor),
+  ];
+  /** What collects each activation that a source has written, by its name. */
+  const collectors = new Map([
+    embedding,
+    ...branches.map((branch): [string, ActivationHook] => {
+      const { kind, layer } = branch;
+      return kind === "attention"
+        ? [stepIn(branch, "attention").writes.y.name, (_, z, recorder) => ofLayer(recorder, layer, z)]
+        : [
+          stepIn(branch, "out").writes.y.name,
+          (_, output, recorder) => writer(recorder, layerIndices(graph, layer).mlp, output),
+        ];
+    }),
+  ]);
+  const streams = [...branches.map(({ stream }) => stream.name), model.final.reads.x.name];
+
   return {
     writer,
     heads: ofLayer,
-    collect(name, tensor, recorder) {
-      const [, layer, what] = /^blocks\.(\d+)\.(?:attn\.)?hook_(z|mlp_out|resid_pre)$/.exec(name) ?? [];
-      if (what === "z") ofLayer(recorder, Number(layer), tensor);
-      if (what === "mlp_out") writer(recorder, layerIndices(graph, Number(layer)).mlp, tensor);
-      if (what === "resid_pre" && layer === "0") writer(recorder, 0, tensor);
-    },
+    collect: (name, tensor, recorder) => collectors.get(name)?.(name, tensor, recorder),
     copyStreams(name, tensor, recorder) {
-      const [, layer, what] = /^blocks\.(\d+)\.hook_resid_(pre|mid|post)$/.exec(name) ?? [];
-      if (what === undefined || (what === "post" && Number(layer) < layers - 1)) return;
-      const stream = 2 * Number(layer) + ["pre", "mid", "post"].indexOf(what);
-      recorder.copy(tensor, rowsOf(base, stream, 1));
+      const stream = streams.indexOf(name);
+      if (stream >= 0) recorder.copy(tensor, rowsOf(base, stream, 1));
     },
   };
 }

@@ -15,14 +15,12 @@ import { prepareResidual } from "../../kernels/residual/op.ts";
 import { prepareRounding } from "../../kernels/rounding/op.ts";
 import type { ModelConfig } from "../model_config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
-import type { CompiledOp, Parameter, Pass, Roles, Step, Value } from "./op.ts";
+import type { Parameter, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
 import { headValues, type NetworkShape, planActions } from "./plan.ts";
-import { type Group, schedule } from "./schedule.ts";
+import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
+import { schedule } from "./schedule.ts";
 import { stepsOf, trace } from "./trace.ts";
-
-/** Called after each activation is computed; may record a copy out of it, or into it to replace it. */
-export type ActivationHook = (name: string, tensor: Tensor, recorder: Recorder) => void;
 
 /** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
 export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
@@ -142,23 +140,6 @@ async function prepareRounded(gpu: Gpu, parameters: readonly Parameter[]) {
   );
 }
 
-/** Compiles every operation of a list once, and every pair that one kernel does. */
-async function compileSteps(gpu: Gpu, steps: readonly Step[], groups: readonly Group[], training: boolean) {
-  const ops = new Map<string, Promise<CompiledOp>>();
-  const compiled = new Map<string, CompiledOp>();
-  for (const { op } of steps) if (!ops.has(op.key)) ops.set(op.key, op.compile(gpu, training));
-  for (const [first, second] of groups) {
-    const key = second && `${first.op.key} + ${second.op.key}`;
-    if (key && !ops.has(key)) ops.set(key, first.op.fused!(second.op)!(gpu));
-  }
-  for (const [key, op] of ops) compiled.set(key, await op);
-  return {
-    all: [...compiled.values()],
-    one: ({ op }: Step): CompiledOp => compiled.get(op.key)!,
-    both: (first: Step, second: Step): CompiledOp => compiled.get(`${first.op.key} + ${second.op.key}`)!,
-  };
-}
-
 /**
  * Compiles a network and allocates its activations.
  *
@@ -183,7 +164,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   const steps = stepsOf(model);
   const { forward, dfinal, backward } = schedule(model, shape);
   const plan = planActions(model, { forward, dfinal, backward }, shape, gpu.maxBindingBytes);
-  const compiled = await compileSteps(gpu, steps, forward, training);
+  const runner = await prepareSteps(gpu, forward, { training });
   const sumOfGradients = backward.some(({ kind }) => kind === "add")
     ? await prepareResidual(gpu, { length: batch * context * width })
     : undefined;
@@ -222,41 +203,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   }, weightOf);
   const headSums = gpu.tensor("head sums", [layers, heads, 8]);
 
-  const bound = new Map(steps.map((step) => [
-    step,
-    Object.fromEntries(
-      Object.entries({ ...step.reads, ...step.writes }).map(([role, value]) => [role, tensorOf(value)]),
-    ),
-  ]));
-  function rolesOf(step: Step, parameters: Parameters): Roles {
-    const roles: Roles = { ...bound.get(step)! };
-    for (const [role, { name }] of Object.entries(step.parameters)) {
-      // An embedding is looked up in the weights themselves.
-      roles[role] = step.op.kind === "linear" ? weightOf(parameters, name) : parameters.get(name)!;
-    }
-    return roles;
-  }
-
-  /** Steps in one kernel, or each by itself where a hook is to see what lies between. The bits are the same. */
-  function runGroup(
-    recorder: Recorder,
-    [first, second]: Group,
-    parameters: Parameters,
-    pass: Pass,
-    hook?: ActivationHook,
-  ): void {
-    if (second && !hook) {
-      const next = Object.entries(rolesOf(second, parameters)).map((
-        [role, tensor],
-      ) => [`next.${role}`, tensor]);
-      const roles = { ...rolesOf(first, parameters), ...Object.fromEntries(next) };
-      return compiled.both(first, second).forward(recorder, roles, pass);
-    }
-    for (const step of second ? [first, second] : [first]) {
-      compiled.one(step).forward(recorder, rolesOf(step, parameters), pass);
-      hook?.(step.writes.y.name, tensorOf(step.writes.y), recorder);
-    }
-  }
+  const bind = (parameters: Parameters): Bindings => ({ tensorOf, parameters, weightOf });
 
   return {
     shape,
@@ -272,18 +219,18 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     logitsTensor: tensorOf(logits),
 
     upload(inputs, targets) {
-      for (const op of compiled.all) op.upload?.(inputs);
+      for (const op of runner.ops) op.upload?.(inputs);
       head.upload(targets);
     },
 
     configureGates({ batchRows, ...settings }) {
       const pairs = context * (context + 1) / 2;
       const edgeWeight = 1 / (layers * heads * batchRows * pairs);
-      for (const op of compiled.all) op.configureGates?.({ ...settings, edgeWeight });
+      for (const op of runner.ops) op.configureGates?.({ ...settings, edgeWeight });
     },
 
     configureRows(count) {
-      for (const op of compiled.all) op.configureRows?.(count);
+      for (const op of runner.ops) op.configureRows?.(count);
     },
 
     configureLoss: head.configure,
@@ -298,7 +245,8 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         }
       }
       const pass = { mode, headSums: countEdges ? headSums : undefined };
-      for (const group of forward) runGroup(recorder, group, parameters, pass, hook);
+      const bindings = bind(parameters);
+      for (const group of forward) runner.run(recorder, group, bindings, pass, hook);
     },
 
     keepAsTeacher(recorder) {
@@ -310,25 +258,16 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
 
     backward(recorder, parameters, gradients, mode, edgeScale, hook) {
       const pass = { mode, edgeScale };
+      const bindings = bind(parameters);
       for (const action of backward) {
-        if (action.kind === "again") runGroup(recorder, action.group, parameters, pass);
-        else if (action.kind === "seen") hook?.(action.value.name, tensorOf(action.gradient), recorder);
-        else if (action.kind === "add") {
+        if (action.kind === "again") runner.run(recorder, action.group, bindings, pass);
+        if (action.kind === "differentiate") {
+          runner.differentiate(recorder, action, bindings, gradients, pass);
+        }
+        if (action.kind === "seen") hook?.(action.value.name, tensorOf(action.gradient), recorder);
+        if (action.kind === "add") {
           const { a, b, sum } = action;
           sumOfGradients!.forward(recorder, { a: tensorOf(a), b: tensorOf(b), sum: tensorOf(sum) });
-        } else {
-          const { step, dy, dx, plus, scratch } = action;
-          const roles = {
-            ...rolesOf(step, parameters),
-            ...Object.fromEntries(Object.entries(scratch).map(([role, value]) => [role, tensorOf(value)])),
-            dy: tensorOf(dy),
-            ...(dx ? { dx: tensorOf(dx) } : {}),
-            ...(plus ? { plus: tensorOf(plus) } : {}),
-          };
-          const ofParameters = gradients && Object.fromEntries(
-            Object.entries(step.parameters).map(([role, { name }]) => [role, gradients.get(name)!]),
-          );
-          compiled.one(step).backward!(recorder, roles, ofParameters, pass);
         }
       }
     },
@@ -337,7 +276,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
       for (const tensor of [...buffers, ...rounded.map(({ tensor }) => tensor), headSums]) {
         destroyTensor(gpu, tensor);
       }
-      for (const part of [...compiled.all, head]) part.destroy?.();
+      for (const part of [runner, head]) part.destroy();
     },
   };
 }

@@ -39,7 +39,7 @@ export interface Schedule {
 }
 
 /** Puts steps that follow each other together where one kernel can do both. */
-function grouped(steps: readonly Step[]): Group[] {
+export function grouped(steps: readonly Step[]): Group[] {
   const groups: Group[] = [];
   for (let n = 0; n < steps.length; n++) {
     const [step, next] = [steps[n], steps[n + 1]];

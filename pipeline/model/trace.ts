@@ -188,6 +188,21 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
   return { config, parameters, embed: embedStep, branches, final, head: token };
 }
 
+/**
+ * The steps of a branch by what they do: its norm, the product behind it (of an attention branch queries, keys and values
+ * side by side), attention, the product that ends it, and its addition.
+ *
+ * @throws {RangeError} when it has none such
+ */
+export function stepIn(branch: Branch, what: "norm" | "in" | "attention" | "out" | "add"): Step {
+  const { steps, kind, layer } = branch;
+  const found = what === "in" || what === "out"
+    ? steps[what === "in" ? "find" : "findLast"](({ op }) => op.kind === "linear")
+    : steps.find(({ op }) => op.kind === what);
+  if (!found) throw new RangeError(`Cannot find ${what} in the ${kind} branch of layer ${layer}`);
+  return found;
+}
+
 /** Every step of a model in the order in which they are computed. */
 export function stepsOf({ embed, branches, final }: Model): Step[] {
   return [embed, ...branches.flatMap(({ steps }) => steps), final];
