@@ -5,7 +5,7 @@
  * @module
  */
 import { inputError } from "./errors.ts";
-import { permutation, randomStream } from "./random.ts";
+import { permutation, randomStream } from "../kernels/core/random.ts";
 
 /** A target that does not count in the loss. */
 export const IGNORED = 0xffffffff;

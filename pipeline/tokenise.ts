@@ -23,7 +23,7 @@ import {
   writeAll,
   writeSealedJson,
 } from "./files.ts";
-import { hashWords } from "./random.ts";
+import { hashWords } from "../kernels/core/random.ts";
 import {
   openTokenFile,
   type TokenArray,

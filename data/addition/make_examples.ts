@@ -8,7 +8,7 @@
  */
 import { gzipSync } from "node:zlib";
 import { bpeTokenizerJson } from "../../pipeline/bpe_trainer.ts";
-import { permutation, randomStream } from "../../pipeline/random.ts";
+import { permutation, randomStream } from "../../kernels/core/random.ts";
 
 const folder = new URL(".", import.meta.url);
 const digits = (n: number): string => String(n).padStart(2, "0");

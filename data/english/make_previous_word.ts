@@ -8,7 +8,7 @@
  * @module
  */
 import { readDocuments } from "../../pipeline/documents.ts";
-import { randomStream } from "../../pipeline/random.ts";
+import { randomStream } from "../../kernels/core/random.ts";
 import { loadTokenizer } from "../../pipeline/tokenizer.ts";
 
 const folder = new URL(".", import.meta.url).pathname;

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type RandomStream, randomStream } from "../random.ts";
+import { type RandomStream, randomStream } from "../../kernels/core/random.ts";
 import {
   connected,
   edgeCount,

@@ -14,7 +14,7 @@ import { openWeights } from "../load_weights.ts";
 import { readModelConfig } from "../model_config.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../prepare_run.ts";
-import { randomStream } from "../random.ts";
+import { randomStream } from "../../kernels/core/random.ts";
 import { checkRunIsNew, createRun } from "../run_folder.ts";
 import {
   CIRCUITS,

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { RandomStream } from "../random.ts";
+import type { RandomStream } from "../../kernels/core/random.ts";
 
 /** Shares of all edges at which faithfulness is reported, as far as they are different numbers of edges. */
 export const FRACTIONS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1] as const;

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { randomStream } from "../random.ts";
+import { randomStream } from "../../kernels/core/random.ts";
 import type { Parameter } from "./op.ts";
 
 /** The initial values of one parameter; `index` tells its stream of random numbers from the others'. */

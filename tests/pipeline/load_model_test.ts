@@ -8,7 +8,7 @@ import { UserError } from "../../pipeline/errors.ts";
 import { loadModel } from "../../pipeline/load_model.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model_config.ts";
-import { randomStream } from "../../pipeline/random.ts";
+import { randomStream } from "../../kernels/core/random.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { inputError } from "../../errors.ts";
-import type { RandomStream } from "../../random.ts";
+import type { RandomStream } from "../../../kernels/core/random.ts";
 import type { Tokenizer } from "../../tokenizer.ts";
 import { sample, type Task, type TaskOptions } from "./task.ts";
 

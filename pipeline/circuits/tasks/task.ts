@@ -5,7 +5,7 @@
  * @module
  */
 import { inputError } from "../../errors.ts";
-import type { RandomStream } from "../../random.ts";
+import type { RandomStream } from "../../../kernels/core/random.ts";
 import type { Tokenizer } from "../../tokenizer.ts";
 import type { PromptPair, PromptSet } from "../prompts.ts";
 

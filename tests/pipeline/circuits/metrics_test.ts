@@ -11,7 +11,7 @@ import {
   rankCorrelation,
   sizeForMost,
 } from "../../../pipeline/circuits/metrics.ts";
-import { randomStream } from "../../../pipeline/random.ts";
+import { randomStream } from "../../../kernels/core/random.ts";
 
 const bounds = { full: [3, 5], empty: [1, 1] };
 

@@ -20,7 +20,7 @@ import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { openWeights } from "../../../pipeline/load_weights.ts";
 import { readModelConfig } from "../../../pipeline/model_config.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
-import { randomStream } from "../../../pipeline/random.ts";
+import { randomStream } from "../../../kernels/core/random.ts";
 import { loadTokenizer } from "../../../pipeline/tokenizer.ts";
 import { randomModel, randomSet, TINY } from "../../support/circuit_models.ts";
 import { gpuTest } from "../../support/gpu.ts";

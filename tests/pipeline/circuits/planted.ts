@@ -7,7 +7,7 @@
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { createGraph, edgeEnds } from "../../../pipeline/circuits/graph.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
-import { randomStream } from "../../../pipeline/random.ts";
+import { randomStream } from "../../../kernels/core/random.ts";
 
 const CHAIN = ["embed->a0.h1.v", "a0.h1->a1.h0.k", "a1.h0->logits"];
 const DIRECT = "embed->logits";

@@ -4,7 +4,7 @@ import { placeMetric, type PromptSet } from "../../../pipeline/circuits/prompts.
 import { readPairs } from "../../../pipeline/circuits/tasks/pairs_file.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../../pipeline/errors.ts";
-import { randomStream } from "../../../pipeline/random.ts";
+import { randomStream } from "../../../kernels/core/random.ts";
 import { loadTokenizer, type Tokenizer } from "../../../pipeline/tokenizer.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { assertClose } from "../../support/compare.ts";

@@ -1,0 +1,63 @@
+/**
+ * What an operation's check is made of: tiny fixed inputs, and how far from its float64 reference the device may be.
+ *
+ * @module
+ */
+import type { Gpu } from "./gpu.ts";
+import { randomStream } from "./random.ts";
+import type { Recorder } from "./recorder.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** What one operation writes, and what it must have written. */
+export interface Comparison {
+  /** For example `gated attention backward, sampled`. */
+  operation: string;
+  outputs: (readonly [Tensor, ArrayLike<number>])[];
+  /** The largest ‖device − reference‖₂ / ‖reference‖₂ that is right. */
+  tolerance: number;
+}
+
+/** What is run, and what is compared afterwards. */
+export interface Check {
+  record(recorder: Recorder): void;
+  comparisons: Comparison[];
+}
+
+// WGSL lets exp be off by 3 + 2|x| units in the last place and log by 2^-21: a few 1e-6 on inputs of order one, well
+// below what a wrong kernel or arithmetic in half precision shows (1e-3).
+/** For sums and products. Measured on llvmpipe: at most 8e-8. */
+export const ARITHMETIC = 2e-6;
+/** Where exp or log take part. Measured on llvmpipe: at most 2.2e-7. */
+export const TRANSCENDENTAL = 1e-5;
+
+/** Standard normal numbers, the same on every machine. */
+export function normals(seed: number, length: number): Float32Array {
+  const stream = randomStream(seed);
+  return Float32Array.from({ length }, () => stream.normal());
+}
+
+/** A tensor of these values. */
+export function upload(
+  gpu: Gpu,
+  label: string,
+  values: Float32Array | Float64Array | Uint32Array,
+  shape = [values.length],
+): Tensor {
+  const tensor = gpu.tensor(label, shape, values instanceof Uint32Array ? "u32" : "f32");
+  gpu.write(tensor, values instanceof Float64Array ? Float32Array.from(values) : values);
+  return tensor;
+}
+
+/** `a` + `b`, element by element. */
+export function plus(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
+  return Float64Array.from(a, (value, n) => value + b[n]);
+}
+
+/** Rows of logits (row, V) laid out with a stride, `padding` in the columns past V. */
+export function padded(logits: ArrayLike<number>, V: number, stride: number, padding: number): Float64Array {
+  const rows = logits.length / V;
+  return Float64Array.from({ length: rows * stride }, (_, n) => {
+    const v = n % stride;
+    return v < V ? logits[Math.floor(n / stride) * V + v] : padding;
+  });
+}

@@ -1,0 +1,56 @@
+/** Cross-entropy on tiny fixed inputs, against the float64 reference. @module */
+import { type Check, normals, padded, plus, TRANSCENDENTAL, upload } from "../core/check.ts";
+import type { Gpu } from "../core/gpu.ts";
+import { IGNORED_TARGET, prepareCrossEntropy } from "./op.ts";
+import { crossEntropyGradientReference, crossEntropyReference } from "./reference.ts";
+
+/** One position in the block does not count, and padding columns hold values that must not be taken. */
+export async function crossEntropyCheck(gpu: Gpu): Promise<Check> {
+  const [rows, V, stride] = [3, 11, 12];
+  const [weight, scale] = [0.5, 0.7];
+  const logits = normals(1, rows * V);
+  const extra = normals(2, rows * V);
+  const targets = Uint32Array.of(4, IGNORED_TARGET, 0);
+  const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride });
+  op.configure({ weight });
+  const t = {
+    targets: upload(gpu, "targets", targets),
+    rows: gpu.tensor("loss rows", [rows, 4]),
+    totals: gpu.tensor("totals", [4]),
+    scale: upload(gpu, "scale", Float32Array.of(scale)),
+  };
+  const plain = upload(gpu, "logits", padded(logits, V, stride, 9));
+  const joined = upload(gpu, "logits", padded(logits, V, stride, 9));
+  const extraTensor = upload(gpu, "extra", padded(extra, V, stride, 9));
+  const { losses, logSumExp, correct } = crossEntropyReference(logits, targets, V);
+  const lossRows = [...targets].map((target, row) =>
+    target < V ? [losses[row], correct[row], logSumExp[row], 1] : [0, 0, logSumExp[row], 0]
+  );
+  const totals = [0, 1, 3].map((column) => lossRows.reduce((sum, row) => sum + row[column], 0));
+  const gradient = crossEntropyGradientReference(logits, targets, V, weight * scale);
+  return {
+    record(recorder) {
+      op.record(recorder, { ...t, logits: plain });
+      op.total(recorder, t);
+      op.record(recorder, { ...t, logits: plain }, t);
+      op.record(recorder, { ...t, logits: joined }, { ...t, extra: extraTensor });
+    },
+    comparisons: [
+      {
+        operation: "cross-entropy forward",
+        outputs: [[t.rows, lossRows.flat()], [t.totals, [totals[0], totals[1], 0, totals[2]]]],
+        tolerance: TRANSCENDENTAL,
+      },
+      {
+        operation: "cross-entropy backward",
+        outputs: [[plain, padded(gradient, V, stride, 0)]],
+        tolerance: TRANSCENDENTAL,
+      },
+      {
+        operation: "cross-entropy backward with distillation",
+        outputs: [[joined, padded(plus(gradient, extra), V, stride, 0)]],
+        tolerance: TRANSCENDENTAL,
+      },
+    ],
+  };
+}

@@ -1,0 +1,83 @@
+/** Gated attention on tiny fixed inputs, against the float64 reference. @module */
+import { type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
+import type { Gpu } from "../core/gpu.ts";
+import { type GateMode, prepareGatedAttention } from "./op.ts";
+import { attentionGradientReference, attentionReference } from "./reference.ts";
+
+/**
+ * The inputs leave 63 % of the gates open and none of them nearer to 0 than 0.06, with noise and without, so that
+ * no adapter's rounding can decide a gate otherwise than float64 does.
+ */
+export async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
+  const [batch, heads, positions, headSize, layer] = [2, 2, 5, 8, 1];
+  const [seed, step, firstRow, edgeScaleValue] = [5, 3, 4, 0.6];
+  const gate = { bias: 0.4, temperature: 0.8, saturationWeight: 0.02, saturationBound: 0.7 };
+  const size = batch * positions * heads * headSize;
+  const edgeWeight = 1 / (batch * heads * positions * (positions + 1) / 2);
+  const qkvValues = normals(59, 3 * size);
+  const dyValues = normals(2, size);
+  const noise = mode === "sampled" ? { seed, step, layer, firstRow } : undefined;
+  const input = {
+    batch,
+    heads,
+    positions,
+    headSize,
+    qkv: qkvValues,
+    gate: mode === "dense" ? undefined : { ...gate, noise, edgeGradient: edgeScaleValue * edgeWeight },
+  };
+  const op = await prepareGatedAttention(gpu, { batch, heads, positions, headSize, layer });
+  op.configure({ seed, step, firstRow, edgeWeight, ...gate });
+  const t = {
+    qkv: upload(gpu, "qkv", qkvValues),
+    dy: upload(gpu, "dy", dyValues),
+    edgeScale: upload(gpu, "edge scale", Float32Array.of(edgeScaleValue)),
+    y: gpu.tensor("y", [batch, positions, heads, headSize]),
+    logSumExp: gpu.tensor("log-sum-exp", [batch, heads, positions]),
+    rowSums: gpu.tensor("row sums", [batch, heads, positions, 4]),
+    headSums: gpu.tensor("head sums", [layer + 1, heads, 8]),
+    delta: gpu.tensor("delta", [batch, heads, positions]),
+    dqkv: gpu.tensor("dqkv", [batch, positions, 3, heads, headSize]),
+  };
+  const want = attentionReference(input);
+  return {
+    record(recorder) {
+      op.forward(recorder, mode, t);
+      op.sumHeads(recorder, t);
+      op.backward(recorder, mode, t);
+    },
+    comparisons: [
+      {
+        operation: `gated attention forward, ${mode}`,
+        outputs: [[t.y, want.y], [t.logSumExp, want.logSumExp], [t.rowSums, want.rowSums]],
+        tolerance: TRANSCENDENTAL,
+      },
+      {
+        operation: `gated attention head sums, ${mode}`,
+        outputs: [[t.headSums, headSumsOf(want.rowSums, { batch, heads, positions, layer })]],
+        tolerance: TRANSCENDENTAL,
+      },
+      {
+        operation: `gated attention backward, ${mode}`,
+        outputs: [[t.dqkv, attentionGradientReference(input, dyValues)]],
+        tolerance: TRANSCENDENTAL,
+      },
+    ],
+  };
+}
+
+/** What `sumHeads` makes of the reference's row sums: (layer, head, 8) with zeros in the layers before. */
+function headSumsOf(
+  rowSums: Float64Array,
+  { batch, heads, positions, layer }: Record<"batch" | "heads" | "positions" | "layer", number>,
+): Float64Array {
+  const sums = new Float64Array((layer + 1) * heads * 8);
+  for (let row = 0; row < batch * heads * positions; row++) {
+    const head = Math.floor(row / positions) % heads;
+    const at = 8 * (layer * heads + head);
+    const [probability, used, saturation, open] = rowSums.subarray(4 * row, 4 * row + 4);
+    [probability, used, saturation, open, used === 0 ? 1 : 0, open === 0 ? 1 : 0].forEach((value, n) => {
+      sums[at + n] += value;
+    });
+  }
+  return sums;
+}
