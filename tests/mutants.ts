@@ -56,6 +56,7 @@ const RESUMED = ["pipeline/training_run_test.ts", "stopped and resumed"] as cons
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
+const GROUPED = "H 4, K 2, T 67";
 
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
@@ -531,6 +532,17 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("kernels/core/random.wgsl", ATTENTION, {
     "rows have the same noise": ["mix((k ^ row) + 0x9e3779b9u)", "mix(k + 0x9e3779b9u)"],
+  }),
+  ...plant("kernels/core/heads.wgsl", [ATTENTION, GROUPED], {
+    "query heads take key heads in turn": ["head / QUERIES_PER_KEY", "head % KEY_HEADS"],
+    "values are keys": ["HEADS + KEY_HEADS + key_head", "HEADS + key_head"],
+    "rows have as many key heads as heads": ["HEADS + 2u * KEY_HEADS", "3u * HEADS"],
+  }),
+  ...plant("kernels/gated_attention/backward_key_value.wgsl", [ATTENTION, GROUPED], {
+    "a key head has the gradient of one query head": ["of_group < QUERIES_PER_KEY", "of_group < 1u"],
+  }),
+  ...plant("kernels/gated_attention/tiled_backward_key_value.wgsl", [ATTENTION, GROUPED], {
+    "in tiles a key head has the gradient of one query head": ["of_group < QUERIES_PER_KEY", "of_group < 1u"],
   }),
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],

@@ -4,10 +4,13 @@
  * @module
  */
 
-/** Shapes, and the queries, keys and values (batch, position, 3, head, D). */
+/** Shapes, and queries, keys and values (batch, position, H + 2 K, D): query heads, then key heads, then value heads. */
 export interface ExplicitAttentionReferenceInput {
   batch: number;
+  /** Query heads H. */
   heads: number;
+  /** Key heads K, and as many value heads; query head h reads ⌊h / (H / K)⌋. Left out: H. */
+  keyValueHeads?: number;
   positions: number;
   headSize: number;
   qkv: ArrayLike<number>;
@@ -15,21 +18,33 @@ export interface ExplicitAttentionReferenceInput {
   gateBias?: number;
 }
 
+/** Where the query (part 0), key (1) or value (2) of a query head begins in qkv. */
+function placeOf(
+  { heads, keyValueHeads = heads, positions, headSize }: ExplicitAttentionReferenceInput,
+  { b, position, head }: Record<"b" | "position" | "head", number>,
+  part: 0 | 1 | 2,
+): number {
+  const keyHead = Math.floor(head / (heads / keyValueHeads));
+  const place = [head, heads + keyHead, heads + keyValueHeads + keyHead][part];
+  return ((b * positions + position) * (heads + 2 * keyValueHeads) + place) * headSize;
+}
+
 /** Pattern and gates (batch, head, query, key). */
 export function patternReference(
-  { batch, heads, positions, headSize, qkv, gateBias }: ExplicitAttentionReferenceInput,
+  input: ExplicitAttentionReferenceInput,
 ): { pattern: Float64Array; gates: Float64Array } {
+  const { batch, heads, positions, headSize, qkv, gateBias } = input;
   const pattern = new Float64Array(batch * heads * positions * positions);
   const gates = new Float64Array(pattern.length);
   for (let b = 0; b < batch; b++) {
     for (let head = 0; head < heads; head++) {
       for (let i = 0; i < positions; i++) {
-        const at = (position: number, part: number) =>
-          (((b * positions + position) * 3 + part) * heads + head) * headSize;
+        const query = placeOf(input, { b, position: i, head }, 0);
         const scores: number[] = [];
         for (let j = 0; j <= i; j++) {
+          const key = placeOf(input, { b, position: j, head }, 1);
           let dot = 0;
-          for (let d = 0; d < headSize; d++) dot += qkv[at(i, 0) + d] * qkv[at(j, 1) + d];
+          for (let d = 0; d < headSize; d++) dot += qkv[query + d] * qkv[key + d];
           scores.push(dot / Math.sqrt(headSize));
         }
         const highest = Math.max(...scores);
@@ -47,10 +62,11 @@ export function patternReference(
 
 /** y (batch, position, head, D). */
 export function mixReference(
-  { batch, heads, positions, headSize, qkv }: ExplicitAttentionReferenceInput,
+  input: ExplicitAttentionReferenceInput,
   pattern: ArrayLike<number>,
   gates: ArrayLike<number>,
 ): Float64Array {
+  const { batch, heads, positions, headSize, qkv } = input;
   const y = new Float64Array(batch * positions * heads * headSize);
   for (let n = 0; n < y.length; n++) {
     const d = n % headSize;
@@ -59,7 +75,7 @@ export function mixReference(
     const b = Math.floor(n / (headSize * heads * positions));
     const row = ((b * heads + head) * positions + i) * positions;
     for (let j = 0; j < positions; j++) {
-      const value = qkv[(((b * positions + j) * 3 + 2) * heads + head) * headSize + d];
+      const value = qkv[placeOf(input, { b, position: j, head }, 2) + d];
       y[n] += gates[row + j] * pattern[row + j] * value;
     }
   }

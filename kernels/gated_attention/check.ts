@@ -5,27 +5,25 @@ import { type GateMode, prepareGatedAttention } from "./op.ts";
 import { attentionGradientReference, attentionReference } from "./reference.ts";
 
 /**
- * The inputs leave 63 % of the gates open and none of them nearer to 0 than 0.06, with noise and without, so that
- * no adapter's rounding can decide a gate otherwise than float64 does.
+ * Two query heads share each key head. The inputs leave 63 % of the gates open and none of them nearer to 0 than 0.06,
+ * with noise and without, so that no adapter's rounding can decide a gate otherwise than float64 does.
  */
 export async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
-  const [batch, heads, positions, headSize, layer] = [2, 2, 5, 8, 1];
+  const [batch, heads, keyValueHeads, positions, headSize, layer] = [2, 4, 2, 5, 8, 1];
+  const shape = { batch, heads, keyValueHeads, positions, headSize };
+  const columns = (heads + 2 * keyValueHeads) * headSize;
   const [seed, step, firstRow, edgeScaleValue] = [5, 3, 4, 0.6];
   const gate = { bias: 0.4, temperature: 0.8, saturationWeight: 0.02, saturationBound: 0.7 };
-  const size = batch * positions * heads * headSize;
   const edgeWeight = 1 / (batch * heads * positions * (positions + 1) / 2);
-  const qkvValues = normals(59, 3 * size);
-  const dyValues = normals(2, size);
+  const qkvValues = normals(12750, batch * positions * columns);
+  const dyValues = normals(2, batch * positions * heads * headSize);
   const noise = mode === "sampled" ? { seed, step, layer, firstRow } : undefined;
   const input = {
-    batch,
-    heads,
-    positions,
-    headSize,
+    ...shape,
     qkv: qkvValues,
     gate: mode === "dense" ? undefined : { ...gate, noise, edgeGradient: edgeScaleValue * edgeWeight },
   };
-  const op = await prepareGatedAttention(gpu, { batch, heads, positions, headSize, layer });
+  const op = await prepareGatedAttention(gpu, { ...shape, layer });
   op.configure({ seed, step, firstRow, edgeWeight, ...gate });
   const t = {
     qkv: upload(gpu, "qkv", qkvValues),
@@ -36,7 +34,7 @@ export async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Che
     rowSums: gpu.tensor("row sums", [batch, heads, positions, 4]),
     headSums: gpu.tensor("head sums", [layer + 1, heads, 8]),
     delta: gpu.tensor("delta", [batch, heads, positions]),
-    dqkv: gpu.tensor("dqkv", [batch, positions, 3, heads, headSize]),
+    dqkv: gpu.tensor("dqkv", [batch, positions, columns]),
   };
   const want = attentionReference(input);
   return {

@@ -8,12 +8,15 @@
 /** What one call computes. Arrays are laid out as on the device. */
 export interface AttentionReferenceInput {
   batch: number;
+  /** Query heads H. */
   heads: number;
+  /** Key heads K, and as many value heads; query head h reads ⌊h / (H / K)⌋. Left out: H. */
+  keyValueHeads?: number;
   /** Positions T. */
   positions: number;
   /** Head size D. */
   headSize: number;
-  /** (batch, position, 3, head, D) */
+  /** (batch, position, H + 2 K, D): query heads, then key heads, then value heads. */
   qkv: ArrayLike<number>;
   /** Left out: dense attention. */
   gate?: {
@@ -57,8 +60,12 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 
 /** Everything about one row (batch, head, query i): l, g, g + noise, mask and softmax for j ≤ i. */
 function rowOf(input: AttentionReferenceInput, b: number, head: number, i: number) {
-  const { heads, positions, headSize, qkv, gate } = input;
-  const at = (t: number, part: number) => (((b * positions + t) * 3 + part) * heads + head) * headSize;
+  const { heads, keyValueHeads = heads, positions, headSize, qkv, gate } = input;
+  const keyHead = Math.floor(head / (heads / keyValueHeads));
+  // The head's query, key and value among the heads of a position.
+  const places = [head, heads + keyHead, heads + keyValueHeads + keyHead];
+  const at = (t: number, part: number) =>
+    ((b * positions + t) * (heads + 2 * keyValueHeads) + places[part]) * headSize;
   const l = new Float64Array(i + 1);
   const noisy = new Float64Array(i + 1);
   const mask = new Uint8Array(i + 1).fill(1);
@@ -112,7 +119,8 @@ export function attentionReference(input: AttentionReferenceInput) {
 }
 
 /**
- * dqkv (batch, position, 3, head, D) for a gradient dy into y, plus the edge objective's own gradient:
+ * dqkv (as qkv) for a gradient dy into y, plus the edge objective's own gradient. That of a key or value head is the sum
+ * over the query heads that read it.
  *
  *     dl = s [(m + p̃ (1 − p̃)/τg) (dy·v) − dy·y] + edgeGradient [p (1 − p) + 2 weight relu(|g| − bound) sign(g)]
  *
@@ -123,7 +131,7 @@ export function attentionGradientReference(
   dy: ArrayLike<number>,
 ): Float64Array {
   const { batch, heads, positions, headSize, qkv, gate } = input;
-  const dqkv = new Float64Array(batch * positions * 3 * heads * headSize);
+  const dqkv = new Float64Array(qkv.length);
   const scale = 1 / Math.sqrt(headSize);
   for (let b = 0; b < batch; b++) {
     for (let head = 0; head < heads; head++) {

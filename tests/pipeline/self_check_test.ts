@@ -89,6 +89,12 @@ const FAULTS: Fault[] = [
     found: ["gated attention forward, deterministic", "gated attention forward, sampled"],
   },
   {
+    kernel: "gated attention forward",
+    from: "head / QUERIES_PER_KEY",
+    to: "head % KEY_HEADS",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
+  },
+  {
     kernel: "gated attention backward query",
     from: "dy_v - delta_i",
     to: "dy_v",
@@ -99,6 +105,12 @@ const FAULTS: Fault[] = [
     from: "open * s)",
     to: "s)",
     found: ["gated attention backward, deterministic", "gated attention backward, sampled"],
+  },
+  {
+    kernel: "gated attention backward key value",
+    from: "of_group < QUERIES_PER_KEY",
+    to: "of_group < 1u",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
   },
   {
     kernel: "gated attention head sums",

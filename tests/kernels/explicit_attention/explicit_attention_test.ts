@@ -11,15 +11,17 @@ const SHAPES = [
   { batch: 2, heads: 3, positions: 7, headSize: 8 },
   { batch: 1, heads: 2, positions: 9, headSize: 3 },
   { batch: 2, heads: 1, positions: 65, headSize: 16 },
+  { batch: 2, heads: 4, keyValueHeads: 2, positions: 17, headSize: 12 },
+  { batch: 2, heads: 3, keyValueHeads: 1, positions: 9, headSize: 5 },
 ];
 
 for (const gateBias of [undefined, 0.1]) {
   const what = gateBias === undefined ? "dense" : "gated";
   gpuTest(`${what}: pattern, gates and their mix equal float64 and gated attention`, async (gpu) => {
     for (const shape of SHAPES) {
-      const { batch, heads, positions, headSize } = shape;
+      const { batch, heads, keyValueHeads = heads, positions, headSize } = shape;
       const name = Object.values(shape).join(" x ");
-      const qkv = normals(positions, batch * positions * 3 * heads * headSize);
+      const qkv = normals(positions, batch * positions * (heads + 2 * keyValueHeads) * headSize);
       const square = [batch, heads, positions, positions];
       const t = {
         qkv: upload(gpu, "qkv", qkv),
@@ -85,7 +87,16 @@ gpuTest(
   },
 );
 
-gpuTest("explicit attention of no position is refused", async (gpu) => {
-  const shape = { batch: 1, heads: 1, positions: 0, headSize: 4 };
-  await assertRejects(() => prepareExplicitAttention(gpu, shape), RangeError, "positions must be a positive");
-});
+gpuTest(
+  "explicit attention of no position, or of heads that cannot be shared out, is refused",
+  async (gpu) => {
+    const shape = { batch: 1, heads: 1, positions: 0, headSize: 4 };
+    await assertRejects(
+      () => prepareExplicitAttention(gpu, shape),
+      RangeError,
+      "positions must be a positive",
+    );
+    const odd = { batch: 1, heads: 3, keyValueHeads: 2, positions: 4, headSize: 4 };
+    await assertRejects(() => prepareExplicitAttention(gpu, odd), RangeError, "must divide the 3 heads: 2");
+  },
+);
