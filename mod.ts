@@ -251,6 +251,13 @@ export {
   prepareGatedAttention,
 } from "./kernels/gated_attention/op.ts";
 export {
+  type CachedAttention,
+  type CachedAttentionConfig,
+  type CachePlace,
+  prepareCachedAttention,
+} from "./kernels/gated_attention/cached_attention.ts";
+export { type Heads } from "./kernels/core/heads.ts";
+export {
   type AdapterDescription,
   AdapterError,
   findAdapters,

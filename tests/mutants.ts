@@ -57,6 +57,7 @@ const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
 const GROUPED = "H 4, K 2, T 67";
+const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
@@ -543,6 +544,17 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("kernels/gated_attention/tiled_backward_key_value.wgsl", [ATTENTION, GROUPED], {
     "in tiles a key head has the gradient of one query head": ["of_group < QUERIES_PER_KEY", "of_group < 1u"],
+  }),
+  ...plant("kernels/gated_attention/cached_append.wgsl", CACHED, {
+    "new positions are put one over the other": [
+      "cache.filled + row % cache.count",
+      "cache.filled + row / cache.count",
+    ],
+  }),
+  ...plant("kernels/gated_attention/cached_forward.wgsl", CACHED, {
+    "a new query does not see its own key": ["cache.filled + group.x + 1u", "cache.filled + group.x"],
+    "all new queries see the last key": ["cache.filled + group.x + 1u", "cache.filled + cache.count"],
+    "gates of the cache are open": ["!GATED || l + cache.bias > 0.0", "true"],
   }),
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
