@@ -77,7 +77,8 @@ export {
   type RunOptions,
 } from "./pipeline/load_model.ts";
 export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
-export { type ModelConfig, readModelConfig } from "./pipeline/model_config.ts";
+export type { Architecture, ModelConfig } from "./pipeline/model/config.ts";
+export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { parametersOf } from "./pipeline/model/trace.ts";
 export type { ActivationHook } from "./pipeline/model/runner.ts";
 export type { Parameter } from "./pipeline/model/op.ts";

@@ -20,7 +20,9 @@ import {
   writeAtomically,
   writeJson,
 } from "./files.ts";
-import { type ModelConfig, modelConfigToJson, readModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
+import { modelConfigToJson, readModelConfig } from "./model/config_file.ts";
+import { partOf, storedParameters } from "./model/stored.ts";
 import { openSafetensors, type TensorType, writeSafetensors } from "./safetensors.ts";
 
 /** What a saved model is made of. */
@@ -155,7 +157,20 @@ async function writeFiles(folder: string, model: SavedModel): Promise<void> {
   if (model.recommended) await writeJson(join(folder, "sparsify.json"), model.recommended);
   await writeSafetensors(
     join(folder, "model.safetensors"),
-    model.tensors.map((tensor) => ({ ...tensor, name: `transformer.${tensor.name}`, type: model.type })),
+    storedTensors(model),
     { format: "pt" },
+  );
+}
+
+/** What a family's files hold of a model, read when their turn comes. */
+function storedTensors({ config, tensors, type }: SavedModel) {
+  const readers = new Map(tensors.map(({ name, read }) => [name, read]));
+  return storedParameters(config).flatMap((stored) =>
+    stored.tensors.map(({ savedAs, shape, toFile }, n) => ({
+      name: savedAs,
+      shape,
+      type,
+      read: async () => toFile(partOf(stored, n, await readers.get(stored.parameter.name)!())),
+    }))
   );
 }

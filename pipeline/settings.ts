@@ -11,7 +11,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
-import { readModelConfig } from "./model_config.ts";
+import { readModelConfig } from "./model/config_file.ts";
 import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./data_files.ts";
 import { DEFAULT_RUNS } from "./run_folder.ts";

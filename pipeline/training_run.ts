@@ -18,7 +18,7 @@ import {
 import type { RunControl } from "./control.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "./metrics.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
 import type { Network } from "./model/network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "./model/parameters.ts";
 import { type Best, bestOf, type ResumePoint, rowState, unevaluatedOf } from "./resume.ts";

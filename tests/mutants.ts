@@ -175,7 +175,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   ...plant("pipeline/model/trace.ts", TEN_STEPS, {
-    "keys decay": ["{ decayFrom: 2 * width }", "{ decayFrom: width }"],
+    "keys decay": ["decayFrom: (heads + keyValueHeads) * headSize", "decayFrom: heads * headSize"],
     "vectors decay": ["decayFrom: Infinity,", "decayFrom: 0,"],
   }),
 

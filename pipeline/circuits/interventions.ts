@@ -10,7 +10,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { nearest } from "../nearest.ts";
 import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { CircuitModel } from "./engine.ts";

@@ -5,7 +5,7 @@
  * @module
  */
 import { planMemory } from "../model/plan.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import type { CircuitGraph } from "./graph.ts";
 
 /** The shape of one batch. */

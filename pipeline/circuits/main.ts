@@ -11,7 +11,7 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
-import { readModelConfig } from "../model_config.ts";
+import { readModelConfig } from "../model/config_file.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../prepare_run.ts";
 import { randomStream } from "../../kernels/core/random.ts";

@@ -13,7 +13,7 @@ import { destroyTensor, rows as rowsOf, slicesOf, type Tensor, within } from "..
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import { prepareRounding } from "../../kernels/rounding/op.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import type { Parameter, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";

@@ -21,10 +21,14 @@ export interface Value {
 
 /** A tensor that is learnt. */
 export interface Parameter {
-  /** Hugging Face name. */
+  /** Its family's name for it, without the prefix. */
   readonly name: string;
   /** Sizes of its axes; linear weights are [in, out]. */
   readonly shape: readonly number[];
+  /** A linear weight, a row for each token or position, or one number for each column. */
+  readonly kind: "matrix" | "table" | "vector";
+  /** The tensors of a file that stand side by side in its columns; left out: one of its own name. */
+  readonly parts?: readonly { readonly name: string; readonly columns: number }[];
   /** Whether products read it, which may be from a copy in half precision. */
   readonly readByProducts: boolean;
   /** Its values before training: normal with this deviation, or all the same. */

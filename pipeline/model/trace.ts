@@ -6,7 +6,9 @@
  *
  * @module
  */
-import type { ModelConfig } from "../model_config.ts";
+import { type ModelConfig, shapeOf } from "./config.ts";
+import { familyOf } from "./families.ts";
+import type { StoredName } from "./family.ts";
 import type { Parameter, Step, Value } from "./op.ts";
 import { add } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
@@ -50,30 +52,33 @@ export interface TracedShape {
 /** Traces a model. */
 export function trace(config: ModelConfig, { batch, context, half = false }: TracedShape): Model {
   const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
+  const { keyValueHeads, headSize, architecture } = shapeOf(config);
+  const { names } = familyOf(config);
   const rows = batch * context;
-  const headSize = width / heads;
   const value = (name: string, shape: readonly number[]): Value => ({ name, shape });
   const stream = (name: string): Value => value(name, [rows, width]);
   /** What a product reads. */
   const operand = (name: string, shape: readonly number[]): Value => ({ name, shape, half });
 
-  const matrix = (name: string, shape: readonly number[], options: Partial<Parameter> = {}): Parameter => ({
-    name,
-    shape,
-    readByProducts: true,
+  const table = (name: string, count: number, readByProducts: boolean): Parameter => ({
+    name: `${name}.weight`,
+    shape: [count, width],
+    kind: "table",
+    readByProducts,
     initial: { deviation: 0.02 },
     decayFrom: 0,
-    ...options,
   });
-  const vector = (name: string, length: number, all: number): Parameter => ({
+  const vector = (name: string, length: number, all: number, parts?: Parameter["parts"]): Parameter => ({
     name,
     shape: [length],
+    kind: "vector",
+    parts,
     readByProducts: false,
     initial: { all },
     decayFrom: Infinity,
   });
   // Residual projections start smaller by √(2 L) (Radford et al. 2019).
-  const intoStream: Partial<Parameter> = { initial: { deviation: 0.02 / Math.sqrt(2 * layers) } };
+  const intoStream = { deviation: 0.02 / Math.sqrt(2 * layers) };
 
   function normStep(x: Value, place: string, name: string): Step {
     return {
@@ -87,21 +92,36 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     };
   }
 
-  function linearStep(
-    x: Value,
-    y: Value,
-    name: string,
-    inputs: number,
-    outputs: number,
-    options?: Partial<Parameter>,
-  ): Step {
+  /** A product of `x` with a weight whose columns may stand in files as several tensors. */
+  function linearStep(x: Value, y: Value, of: {
+    /** Before its name: that of the layer. */
+    layer: string;
+    stored: StoredName;
+    inputs: number;
+    /** Of each of its parts. */
+    columns: readonly number[];
+    deviation?: number;
+    decayFrom?: number;
+  }): Step {
+    const { layer, stored: { name, parts }, inputs, columns, deviation = 0.02, decayFrom = 0 } = of;
+    const outputs = columns.reduce((sum, count) => sum + count);
+    const partsOf = (kind: string): Parameter["parts"] =>
+      parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
     return {
       op: linear({ rows, inputs, outputs, half: { operands: half, result: y.half ?? false } }),
       reads: { x },
       writes: { y },
       parameters: {
-        weight: matrix(`${name}.weight`, [inputs, outputs], options),
-        bias: vector(`${name}.bias`, outputs, 0),
+        weight: {
+          name: `${layer}.${name}.weight`,
+          shape: [inputs, outputs],
+          kind: "matrix",
+          parts: partsOf("weight"),
+          readByProducts: true,
+          initial: { deviation },
+          decayFrom,
+        },
+        bias: vector(`${layer}.${name}.bias`, outputs, 0, partsOf("bias")),
       },
     };
   }
@@ -115,8 +135,8 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
   });
 
   function attentionBranch(layer: number, from: Value, to: Value): Branch {
-    const [block, h] = [`blocks.${layer}`, `h.${layer}`];
-    const ofNorm = normStep(from, `${block}.ln1`, `${h}.ln_1`);
+    const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
+    const ofNorm = normStep(from, `${block}.ln1`, `${place}.${names.attentionNorm}`);
     const qkv = operand(`${block}.attn.hook_qkv`, [rows, 3, heads, headSize]);
     const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
     const out = stream(`${block}.hook_attn_out`);
@@ -127,7 +147,13 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       steps: [
         ofNorm,
         // Weight decay on queries and keys would pull gate logits to the bias.
-        linearStep(ofNorm.writes.y, qkv, `${h}.attn.c_attn`, width, 3 * width, { decayFrom: 2 * width }),
+        linearStep(ofNorm.writes.y, qkv, {
+          layer: place,
+          stored: names.qkv,
+          inputs: width,
+          columns: [heads, keyValueHeads, keyValueHeads].map((count) => count * headSize),
+          decayFrom: (heads + keyValueHeads) * headSize,
+        }),
         {
           op: attention({ batch, heads, positions: context, headSize, layer, half }),
           reads: { x: qkv },
@@ -138,15 +164,21 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
           },
           parameters: {},
         },
-        linearStep(z, out, `${h}.attn.c_proj`, width, width, intoStream),
+        linearStep(z, out, {
+          layer: place,
+          stored: { name: names.attentionOut },
+          inputs: heads * headSize,
+          columns: [width],
+          ...intoStream,
+        }),
         addStep(out, from, to),
       ],
     };
   }
 
   function mlpBranch(layer: number, from: Value, to: Value): Branch {
-    const [block, h] = [`blocks.${layer}`, `h.${layer}`];
-    const ofNorm = normStep(from, `${block}.ln2`, `${h}.ln_2`);
+    const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
+    const ofNorm = normStep(from, `${block}.ln2`, `${place}.${names.mlpNorm}`);
     const pre = operand(`${block}.mlp.hook_pre`, [rows, mlpWidth]);
     const post = operand(`${block}.mlp.hook_post`, [rows, mlpWidth]);
     const out = stream(`${block}.hook_mlp_out`);
@@ -156,16 +188,27 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       stream: from,
       steps: [
         ofNorm,
-        linearStep(ofNorm.writes.y, pre, `${h}.mlp.c_fc`, width, mlpWidth),
+        linearStep(ofNorm.writes.y, pre, {
+          layer: place,
+          stored: names.mlpIn,
+          inputs: width,
+          columns: [mlpWidth],
+        }),
         { op: gelu(rows * mlpWidth, half), reads: { x: pre }, writes: { y: post }, parameters: {} },
-        linearStep(post, out, `${h}.mlp.c_proj`, mlpWidth, width, intoStream),
+        linearStep(post, out, {
+          layer: place,
+          stored: { name: names.mlpOut },
+          inputs: mlpWidth,
+          columns: [width],
+          ...intoStream,
+        }),
         addStep(out, from, to),
       ],
     };
   }
 
-  const token = matrix("wte.weight", [vocabularySize, width]);
-  const position = matrix("wpe.weight", [contextLength, width], { readByProducts: false });
+  const token = table(names.token, vocabularySize, architecture.tied);
+  const position = table(names.position!, contextLength, false);
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
     op: embed({ batch, positions: context, vocabularySize, width }),
@@ -182,7 +225,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     branches.push(attentionBranch(layer, now, mid), mlpBranch(layer, mid, post));
     now = post;
   }
-  const final = normStep(now, "ln_final", "ln_f");
+  const final = normStep(now, "ln_final", names.final);
   const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
   const parameters = steps.flatMap((step) => Object.values(step.parameters));
   return { config, parameters, embed: embedStep, branches, final, head: token };

@@ -8,7 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { loadTokenizer } from "../../pipeline/tokenizer.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";

@@ -5,7 +5,7 @@ import { readAttention } from "../../pipeline/attention_pattern.ts";
 import { prepareInterventions } from "../../pipeline/circuits/interventions.ts";
 import { evaluate } from "../../pipeline/evaluate.ts";
 import type { NetworkShape } from "../../pipeline/model/plan.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { type Network, prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, loadParameters, type Parameters } from "../../pipeline/model/parameters.ts";

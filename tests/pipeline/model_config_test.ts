@@ -1,12 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
-import {
-  isModelConfig,
-  type ModelConfig,
-  modelConfigToJson,
-  parseModelConfig,
-  readModelConfig,
-} from "../../pipeline/model_config.ts";
+import { isModelConfig, type ModelConfig } from "../../pipeline/model/config.ts";
+import { modelConfigToJson, parseModelConfig, readModelConfig } from "../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 

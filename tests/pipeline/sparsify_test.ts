@@ -8,7 +8,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { createBatches } from "../../pipeline/batches.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/metrics.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
 import { sparsify } from "../../pipeline/sparsify.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import type { MatmulLayout } from "../../../kernels/matmul/op.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import type { Peer } from "../harness.ts";
 
 const SCRIPT = new URL("./torch_peer.py", import.meta.url).pathname;

@@ -6,7 +6,7 @@ import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, referenceRun } from "../../../pipeline/circuits/reference.ts";
 import { readAttention } from "../../../pipeline/attention_pattern.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { randomModel, randomSet, referenceMetric, TINY, uploadModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";

@@ -9,7 +9,7 @@ import {
   prepareInterventions,
 } from "../../../pipeline/circuits/interventions.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";

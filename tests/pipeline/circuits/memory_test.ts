@@ -6,7 +6,7 @@ import { analyseModel } from "../../../pipeline/circuits/model_analysis.ts";
 import { faithfulness } from "../../../pipeline/circuits/metrics.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { destroyParameters } from "../../../pipeline/model/parameters.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertLeavesNothing, watchBuffers } from "../../support/device_memory.ts";
