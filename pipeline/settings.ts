@@ -131,6 +131,8 @@ const TRAINING = {
   },
   context: integer(128, 1, "tokens of a row", "Training"),
   lr: positive(1e-3, "peak learning rate", "Training"),
+  embeddingRate: atLeastZero(1, "what it is multiplied by for embeddings", "Training"),
+  attentionRate: atLeastZero(1, "what it is multiplied by for weights of queries, keys, values", "Training"),
   warmup: integer(20, 0, "steps over which the learning rate rises", "Training"),
   decay: share(0.3, "share of the steps, at the end, over which it falls to 0", "Training"),
   weightDecay: atLeastZero(0.01, "AdamW's; never on queries, keys, biases and layer norms", "Training"),

@@ -103,6 +103,8 @@ export interface TrainingSettings {
   accumulate: number;
   context: number;
   lr: number;
+  embeddingRate: number;
+  attentionRate: number;
   warmup: number;
   decay: number;
   weightDecay: number;
@@ -217,6 +219,7 @@ export async function runTrainedPhase(
     gates: options.gates,
     distill: options.distill,
     optimiser: { ...BETAS, weightDecay: settings.weightDecay, clip: settings.clip },
+    rates: { embedding: settings.embeddingRate, attention: settings.attentionRate },
   });
   try {
     let best: Best | undefined;

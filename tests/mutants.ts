@@ -285,6 +285,11 @@ export const MUTANTS: readonly Mutant[] = [
     "batches without the seed": ["batch, context, seed: settings.seed }", "batch, context, seed: 0 }"],
     "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
     "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
+    "queries, keys and values move at the embeddings' rate": [
+      "attention: settings.attentionRate",
+      "attention: settings.embeddingRate",
+    ],
+    "embeddings move at the common rate": ["embedding: settings.embeddingRate, ", ""],
     "weights do not decay": ["weightDecay: settings.weightDecay, clip", "weightDecay: 0, clip"],
     "gradients are clipped to 1 whatever is set": ["clip: settings.clip }", "clip: 1 }"],
     "AdamW's second moment is averaged ten times as long": ["beta2: 0.99,", "beta2: 0.999,"],

@@ -9,6 +9,7 @@ import { isObject } from "../files.ts";
 export interface Architecture {
   /** `model_type` of config.json: which names, and which fields, its files have. */
   family: string;
+  /** What normalises what a branch reads or writes. */
   norm: {
     kind: "layer" | "rms";
     /** Parameters: a weight and a bias, a weight, or none. */
@@ -18,6 +19,7 @@ export interface Architecture {
   };
   /** Queries and keys have norms, over each head or over all of them. */
   queryKeyNorm?: "head" | "all";
+  /** How a position is told. */
   positions: { kind: "learned" } | {
     kind: "rotary";
     theta: number;
@@ -26,7 +28,9 @@ export interface Architecture {
     /** Llama 3's: wave lengths beyond original / low are stretched by factor, those below original / high are not. */
     scaling?: { factor: number; low: number; high: number; original: number };
   };
+  /** What is inside an MLP. */
   mlp: "geluTanh" | "gelu" | "swiglu";
+  /** Which products have biases. */
   biases: { qkv: boolean; other: boolean };
   /** Queries, keys and values lie within ± this. */
   clip?: number;

@@ -33,6 +33,8 @@ export interface Parameter {
   readonly readByProducts: boolean;
   /** Its values before training: normal with this deviation, or all the same. */
   readonly initial: { deviation: number } | { all: number };
+  /** Which learning rate moves it: that of embeddings, of queries, keys and values, or the common one. */
+  readonly group: "embedding" | "attention" | "other";
   /** First column that weight decay acts on; Infinity where it never does. */
   readonly decayFrom: number;
 }

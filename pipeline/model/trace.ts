@@ -64,6 +64,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     name: `${name}.weight`,
     shape: [count, width],
     kind: "table",
+    group: "embedding",
     readByProducts,
     initial: { deviation: 0.02 },
     decayFrom: 0,
@@ -72,6 +73,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     name,
     shape: [length],
     kind: "vector",
+    group: "other",
     parts,
     readByProducts: false,
     initial: { all },
@@ -100,10 +102,12 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     inputs: number;
     /** Of each of its parts. */
     columns: readonly number[];
+    group?: Parameter["group"];
     deviation?: number;
     decayFrom?: number;
   }): Step {
-    const { layer, stored: { name, parts }, inputs, columns, deviation = 0.02, decayFrom = 0 } = of;
+    const { layer, stored: { name, parts }, inputs, columns } = of;
+    const { group = "other", deviation = 0.02, decayFrom = 0 } = of;
     const outputs = columns.reduce((sum, count) => sum + count);
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
@@ -116,6 +120,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
           name: `${layer}.${name}.weight`,
           shape: [inputs, outputs],
           kind: "matrix",
+          group,
           parts: partsOf("weight"),
           readByProducts: true,
           initial: { deviation },
@@ -152,6 +157,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
           stored: names.qkv,
           inputs: width,
           columns: [heads, keyValueHeads, keyValueHeads].map((count) => count * headSize),
+          group: "attention",
           decayFrom: (heads + keyValueHeads) * headSize,
         }),
         {
