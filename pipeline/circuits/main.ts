@@ -181,7 +181,7 @@ async function investigate(
     seed,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
-    graph: { layers, heads, edges: createGraph({ layers, heads }).edges },
+    graph: { layers, heads, edges: createGraph(configs[0]).edges },
     dense: dense?.result ?? null,
     sparse: sparse?.result ?? null,
     ratio,

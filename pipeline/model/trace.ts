@@ -9,13 +9,18 @@
 import { type ModelConfig, shapeOf } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
-import type { Parameter, Step, Value } from "./op.ts";
-import { add } from "./ops/add.ts";
+import type { Op, Parameter, Step, Value } from "./op.ts";
+import { add as addition } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
+import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
 import { linear } from "./ops/linear.ts";
-import { norm } from "./ops/norm.ts";
+import { norm as layerNorm } from "./ops/norm.ts";
+import { queryKeyNorm } from "./ops/query_key_norm.ts";
+import { rmsNorm } from "./ops/rms_norm.ts";
+import { rotary } from "./ops/rotary.ts";
+import { swiglu } from "./ops/swiglu.ts";
 
 /** What is read from the residual stream, computed, and added to it again. */
 export interface Branch {
@@ -82,15 +87,18 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
   // Residual projections start smaller by √(2 L) (Radford et al. 2019).
   const intoStream = { deviation: 0.02 / Math.sqrt(2 * layers) };
 
-  function normStep(x: Value, place: string, name: string): Step {
+  /** @param y in half precision where a product reads it */
+  function normStep(x: Value, y: Value, place: string, name: string): Step {
+    const { kind, affine } = architecture.norm;
+    const sizes = { rows, width, epsilon, half: y.half ?? false };
     return {
-      op: norm({ rows, width, epsilon, half }),
+      op: kind === "rms" ? rmsNorm(sizes) : layerNorm({ ...sizes, affine }),
       reads: { x },
-      writes: {
-        y: operand(`${place}.hook_normalized`, [rows, width]),
-        statistics: value(`${place}.statistics`, [rows, 2]),
+      writes: { y, statistics: value(`${place}.statistics`, [rows, kind === "rms" ? 1 : 2]) },
+      parameters: {
+        ...(affine === "none" ? {} : { weight: vector(`${name}.weight`, width, 1) }),
+        ...(affine === "both" ? { bias: vector(`${name}.bias`, width, 0) } : {}),
       },
-      parameters: { weight: vector(`${name}.weight`, width, 1), bias: vector(`${name}.bias`, width, 0) },
     };
   }
 
@@ -102,17 +110,24 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     inputs: number;
     /** Of each of its parts. */
     columns: readonly number[];
+    bias: boolean;
     group?: Parameter["group"];
     deviation?: number;
     decayFrom?: number;
   }): Step {
-    const { layer, stored: { name, parts }, inputs, columns } = of;
+    const { layer, stored: { name, parts }, inputs, columns, bias } = of;
     const { group = "other", deviation = 0.02, decayFrom = 0 } = of;
     const outputs = columns.reduce((sum, count) => sum + count);
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
     return {
-      op: linear({ rows, inputs, outputs, half: { operands: half, result: y.half ?? false } }),
+      op: linear({
+        rows,
+        inputs,
+        outputs,
+        bias,
+        half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+      }),
       reads: { x },
       writes: { y },
       parameters: {
@@ -126,43 +141,100 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
           initial: { deviation },
           decayFrom,
         },
-        bias: vector(`${layer}.${name}.bias`, outputs, 0, partsOf("bias")),
+        ...(bias ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, partsOf("bias")) } : {}),
       },
     };
   }
 
-  /** Ends a branch. */
-  const addStep = (x: Value, from: Value, to: Value): Step => ({
-    op: add(rows * width),
-    reads: { x, stream: from },
-    writes: { y: to },
-    parameters: {},
-  });
+  /** A branch with its norm at its beginning or its end, whose last product's output is added to `from`. */
+  function branch(
+    { kind, layer, reads, from, to, norm }: Pick<Branch, "kind" | "layer"> & {
+      reads: Value;
+      from: Value;
+      to: Value;
+      /** Its place among the values, and its name. */
+      norm: readonly [place: string, name: string];
+    },
+    out: string,
+    inside: (x: Value, out: Value) => Step[],
+  ): Branch {
+    const { at } = architecture.norm;
+    const [place] = norm;
+    const normalized = (of: Value, half: boolean): Step =>
+      normStep(of, { name: `${place}.hook_normalized`, shape: [rows, width], half }, ...norm);
+    const first = at === "input" ? [normalized(reads, half)] : [];
+    const product = stream(at === "input" ? out : `${out}_pre`);
+    const steps = [...first, ...inside(first[0]?.writes.y ?? reads, product)];
+    // Under the name that it is added by.
+    const last = at === "output" ? [normStep(product, stream(out), ...norm)] : [];
+    const x = last[0]?.writes.y ?? product;
+    const add: Step = {
+      op: addition(rows * width),
+      reads: { x, stream: from },
+      writes: { y: to },
+      parameters: {},
+    };
+    return { kind, layer, stream: reads, steps: [...steps, ...last, add] };
+  }
 
-  function attentionBranch(layer: number, from: Value, to: Value): Branch {
+  /** What lies between the product that gives queries, keys and values and the attention that reads them. */
+  function toAttention(qkv: Value, place: string, name: string): Step[] {
+    const { clip: limit, queryKeyNorm: per, positions } = architecture;
+    const packed = { rows, heads, keyValueHeads, headSize, half };
+    const steps: Step[] = [];
+    const next = (suffix: string, op: Op, more: Partial<Step> = {}): void => {
+      const x = steps.at(-1)?.writes.y ?? qkv;
+      const y = operand(`${place}.hook_qkv_${suffix}`, qkv.shape);
+      steps.push({ op, reads: { x }, parameters: {}, ...more, writes: { y, ...more.writes } });
+    };
+    if (limit !== undefined) {
+      next("clipped", clip({ length: rows * (heads + 2 * keyValueHeads) * headSize, limit, half }));
+    }
+    if (per !== undefined) {
+      const [ofQueries, ofKeys] = per === "head"
+        ? [headSize, headSize]
+        : [heads * headSize, keyValueHeads * headSize];
+      next("normalized", queryKeyNorm({ ...packed, per, epsilon }), {
+        parameters: {
+          queryWeight: vector(`${name}.${names.queryNorm}.weight`, ofQueries, 1),
+          keyWeight: vector(`${name}.${names.keyNorm}.weight`, ofKeys, 1),
+        },
+      });
+    }
+    if (positions.kind === "rotary") {
+      const { theta, share, scaling } = positions;
+      const turned = Math.floor(share * headSize);
+      next("rotated", rotary({ ...packed, batch, positions: context, turned, theta, scaling }));
+    }
+    return steps;
+  }
+
+  function attentionBranch(layer: number, reads: Value, from: Value, to: Value): Branch {
     const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
-    const ofNorm = normStep(from, `${block}.ln1`, `${place}.${names.attentionNorm}`);
-    const qkv = operand(`${block}.attn.hook_qkv`, [rows, 3, heads, headSize]);
-    const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
-    const out = stream(`${block}.hook_attn_out`);
-    return {
-      kind: "attention",
-      layer,
-      stream: from,
-      steps: [
-        ofNorm,
-        // Weight decay on queries and keys would pull gate logits to the bias.
-        linearStep(ofNorm.writes.y, qkv, {
+    const norm = [`${block}.ln1`, `${place}.${names.attentionNorm}`] as const;
+    return branch({ kind: "attention", layer, reads, from, to, norm }, `${block}.hook_attn_out`, (x, out) => {
+      const columns = [heads, keyValueHeads, keyValueHeads].map((count) => count * headSize);
+      const shape = keyValueHeads === heads
+        ? [rows, 3, heads, headSize]
+        : [rows, heads + 2 * keyValueHeads, headSize];
+      const qkv = operand(`${block}.attn.hook_qkv`, shape);
+      const between = toAttention(qkv, `${block}.attn`, place);
+      const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
+      return [
+        linearStep(x, qkv, {
           layer: place,
           stored: names.qkv,
           inputs: width,
-          columns: [heads, keyValueHeads, keyValueHeads].map((count) => count * headSize),
+          columns,
+          bias: architecture.biases.qkv,
           group: "attention",
+          // Weight decay on queries and keys would pull gate logits to the bias.
           decayFrom: (heads + keyValueHeads) * headSize,
         }),
+        ...between,
         {
-          op: attention({ batch, heads, positions: context, headSize, layer, half }),
-          reads: { x: qkv },
+          op: attention({ batch, heads, keyValueHeads, positions: context, headSize, layer, half }),
+          reads: { x: between.at(-1)?.writes.y ?? qkv },
           writes: {
             y: z,
             logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
@@ -175,52 +247,53 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
           stored: { name: names.attentionOut },
           inputs: heads * headSize,
           columns: [width],
+          bias: architecture.biases.other,
           ...intoStream,
         }),
-        addStep(out, from, to),
-      ],
-    };
+      ];
+    });
   }
 
-  function mlpBranch(layer: number, from: Value, to: Value): Branch {
+  function mlpBranch(layer: number, reads: Value, from: Value, to: Value): Branch {
     const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
-    const ofNorm = normStep(from, `${block}.ln2`, `${place}.${names.mlpNorm}`);
-    const pre = operand(`${block}.mlp.hook_pre`, [rows, mlpWidth]);
-    const post = operand(`${block}.mlp.hook_post`, [rows, mlpWidth]);
-    const out = stream(`${block}.hook_mlp_out`);
-    return {
-      kind: "mlp",
-      layer,
-      stream: from,
-      steps: [
-        ofNorm,
-        linearStep(ofNorm.writes.y, pre, {
+    const norm = [`${block}.ln2`, `${place}.${names.mlpNorm}`] as const;
+    const { mlp, biases: { other: bias } } = architecture;
+    return branch({ kind: "mlp", layer, reads, from, to, norm }, `${block}.hook_mlp_out`, (x, out) => {
+      const gated = mlp === "swiglu";
+      const pre = operand(`${block}.mlp.hook_pre`, gated ? [rows, 2, mlpWidth] : [rows, mlpWidth]);
+      const post = operand(`${block}.mlp.hook_post`, [rows, mlpWidth]);
+      const inside = gated
+        ? swiglu({ rows, width: mlpWidth, half })
+        : gelu(rows * mlpWidth, half, mlp === "gelu" ? "exact" : "tanh");
+      return [
+        linearStep(x, pre, {
           layer: place,
           stored: names.mlpIn,
           inputs: width,
-          columns: [mlpWidth],
+          columns: gated ? [mlpWidth, mlpWidth] : [mlpWidth],
+          bias,
         }),
-        { op: gelu(rows * mlpWidth, half), reads: { x: pre }, writes: { y: post }, parameters: {} },
+        { op: inside, reads: { x: pre }, writes: { y: post }, parameters: {} },
         linearStep(post, out, {
           layer: place,
           stored: { name: names.mlpOut },
           inputs: mlpWidth,
           columns: [width],
+          bias,
           ...intoStream,
         }),
-        addStep(out, from, to),
-      ],
-    };
+      ];
+    });
   }
 
   const token = table(names.token, vocabularySize, architecture.tied);
-  const position = table(names.position!, contextLength, false);
+  const learned = architecture.positions.kind === "learned";
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
-    op: embed({ batch, positions: context, vocabularySize, width }),
+    op: embed({ batch, positions: context, vocabularySize, width, learned }),
     reads: {},
     writes: { y: now },
-    parameters: { token, position },
+    parameters: { token, ...(learned ? { position: table(names.position!, contextLength, false) } : {}) },
   };
   const branches: Branch[] = [];
   for (let layer = 0; layer < layers; layer++) {
@@ -228,13 +301,17 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     const post = stream(
       layer + 1 < layers ? `blocks.${layer + 1}.hook_resid_pre` : `blocks.${layer}.hook_resid_post`,
     );
-    branches.push(attentionBranch(layer, now, mid), mlpBranch(layer, mid, post));
+    branches.push(
+      attentionBranch(layer, now, now, mid),
+      mlpBranch(layer, architecture.parallel ? now : mid, mid, post),
+    );
     now = post;
   }
-  const final = normStep(now, "ln_final", names.final);
+  const final = normStep(now, operand("ln_final.hook_normalized", [rows, width]), "ln_final", names.final);
+  const head = architecture.tied ? token : table(names.head, vocabularySize, true);
   const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
-  const parameters = steps.flatMap((step) => Object.values(step.parameters));
-  return { config, parameters, embed: embedStep, branches, final, head: token };
+  const parameters = new Set([...steps.flatMap((step) => Object.values(step.parameters)), head]);
+  return { config, parameters: [...parameters], embed: embedStep, branches, final, head };
 }
 
 /**
