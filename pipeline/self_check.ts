@@ -15,6 +15,7 @@ import { geluCheck } from "../kernels/gelu/check.ts";
 import { layerNormCheck } from "../kernels/layer_norm/check.ts";
 import { matmulCheck } from "../kernels/matmul/check.ts";
 import { residualCheck } from "../kernels/residual/check.ts";
+import { rmsNormCheck } from "../kernels/rms_norm/check.ts";
 import type { Check } from "../kernels/core/check.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
@@ -32,6 +33,7 @@ export interface SelfCheckResult {
 const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   matmulCheck,
   layerNormCheck,
+  rmsNormCheck,
   embeddingCheck,
   geluCheck,
   residualCheck,

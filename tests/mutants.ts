@@ -556,6 +556,16 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/layer_norm/backward.wgsl", "kernels/layer_norm/layer_norm_test.ts", {
     "the layer norm's variance has no gradient": [" - h * means.y", ""],
   }),
+  ...plant("kernels/rms_norm/forward.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
+    "the RMS norm adds up what it should average": [" / f32(N)", ""],
+  }),
+  ...plant("kernels/rms_norm/backward.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
+    "the RMS norm's scale has no gradient": [" - x[x_at + n] * inverse * mean", ""],
+    "the RMS norm's other gradients look past the last row of x": ["row % ROWS", "row"],
+  }),
+  ...plant("kernels/rms_norm/weight_gradient.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
+    "the RMS norm's weight keeps its last gradient alone": ["dweight[n] += sum;", "dweight[n] = sum;"],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),

@@ -59,6 +59,20 @@ const FAULTS: Fault[] = [
     to: "row < ROWS - 1u",
     found: ["layer norm backward"],
   },
+  { kernel: "rms norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["RMS norm forward"] },
+  {
+    kernel: "rms norm backward",
+    from: "* inverse * mean",
+    to: "* mean",
+    found: ["RMS norm backward", "RMS norm backward with residual"],
+  },
+  {
+    kernel: "rms norm backward with residual",
+    from: "value += dresidual",
+    to: "value -= dresidual",
+    found: ["RMS norm backward with residual"],
+  },
+  { kernel: "rms norm weight", from: "row < ROWS", to: "row < ROWS - 1u", found: ["RMS norm backward"] },
   { kernel: "embedding forward", from: "position % T", to: "position / T", found: ["embedding forward"] },
   {
     kernel: "embedding backward token",
