@@ -554,6 +554,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("kernels/layer_norm/backward.wgsl", "kernels/layer_norm/layer_norm_test.ts", {
+    "a layer norm's gradient passes by its weight": ["  dh *= weight[n];\n", ""],
     "the layer norm's variance has no gradient": [" - h * means.y", ""],
   }),
   ...plant("kernels/rms_norm/forward.wgsl", "kernels/rms_norm/rms_norm_test.ts", {

@@ -59,6 +59,12 @@ const FAULTS: Fault[] = [
     to: "row < ROWS - 1u",
     found: ["layer norm backward"],
   },
+  {
+    kernel: "layer norm forward",
+    from: "- mean) * inverse",
+    to: ") * inverse",
+    found: ["layer norm without parameters"],
+  },
   { kernel: "rms norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["RMS norm forward"] },
   {
     kernel: "rms norm backward",
