@@ -16,6 +16,7 @@ import { layerNormCheck } from "../kernels/layer_norm/check.ts";
 import { matmulCheck } from "../kernels/matmul/check.ts";
 import { residualCheck } from "../kernels/residual/check.ts";
 import { rmsNormCheck } from "../kernels/rms_norm/check.ts";
+import { swigluCheck } from "../kernels/swiglu/check.ts";
 import type { Check } from "../kernels/core/check.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
@@ -36,6 +37,7 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   rmsNormCheck,
   embeddingCheck,
   geluCheck,
+  swigluCheck,
   residualCheck,
   (gpu) => gatedAttentionCheck(gpu, "dense"),
   (gpu) => gatedAttentionCheck(gpu, "deterministic"),

@@ -567,6 +567,13 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/rms_norm/weight_gradient.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
     "the RMS norm's weight keeps its last gradient alone": ["dweight[n] += sum;", "dweight[n] = sum;"],
   }),
+  ...plant("kernels/swiglu/forward.wgsl", "kernels/swiglu/swiglu_test.ts", {
+    "SwiGLU gates the gate": ["x[of_gate + COLUMNS]", "x[of_gate]"],
+    "the sigmoid is always above a half": ["gate > ELEMENT(0.0)", "gate > ELEMENT(-1e30)"],
+  }),
+  ...plant("kernels/swiglu/backward.wgsl", "kernels/swiglu/swiglu_test.ts", {
+    "silu's slope is the sigmoid": [" + gate * e / ((1.0 + e) * (1.0 + e))", ""],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),

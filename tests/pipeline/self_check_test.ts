@@ -89,6 +89,8 @@ const FAULTS: Fault[] = [
   { kernel: "embedding backward position", from: "+= sum", to: "+= dx[at]", found: ["embedding backward"] },
   { kernel: "gelu forward", from: "0.044715", to: "0.047715", found: ["GELU forward"] },
   { kernel: "gelu backward", from: "0.134145", to: "0.044715", found: ["GELU backward"] },
+  { kernel: "swiglu forward", from: "[of_gate + COLUMNS]", to: "[at]", found: ["SwiGLU forward"] },
+  { kernel: "swiglu backward", from: "gate * e", to: "e", found: ["SwiGLU backward"] },
   { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
   {
     kernel: "gated attention forward",
