@@ -6,6 +6,7 @@
  * @module
  */
 import { adamwCheck } from "../kernels/adamw/check.ts";
+import { clipCheck } from "../kernels/clip/check.ts";
 import { crossEntropyCheck } from "../kernels/cross_entropy/check.ts";
 import { distillationCheck } from "../kernels/distillation/check.ts";
 import { embeddingCheck } from "../kernels/embedding/check.ts";
@@ -38,6 +39,7 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   embeddingCheck,
   geluCheck,
   swigluCheck,
+  clipCheck,
   residualCheck,
   (gpu) => gatedAttentionCheck(gpu, "dense"),
   (gpu) => gatedAttentionCheck(gpu, "deterministic"),

@@ -574,6 +574,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/swiglu/backward.wgsl", "kernels/swiglu/swiglu_test.ts", {
     "silu's slope is the sigmoid": [" + gate * e / ((1.0 + e) * (1.0 + e))", ""],
   }),
+  ...plant("kernels/clip/backward.wgsl", "kernels/clip/clip_test.ts", {
+    "the clip's gradient is 0 at the limit": ["<= ELEMENT", "< ELEMENT"],
+    "the clip has a gradient below its limit's negative": ["abs(x[n])", "x[n]"],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),

@@ -91,6 +91,8 @@ const FAULTS: Fault[] = [
   { kernel: "gelu backward", from: "0.134145", to: "0.044715", found: ["GELU backward"] },
   { kernel: "swiglu forward", from: "[of_gate + COLUMNS]", to: "[at]", found: ["SwiGLU forward"] },
   { kernel: "swiglu backward", from: "gate * e", to: "e", found: ["SwiGLU backward"] },
+  { kernel: "clip forward", from: "-LIMIT", to: "0.0", found: ["clip forward"] },
+  { kernel: "clip backward", from: "<=", to: ">", found: ["clip backward"] },
   { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
   {
     kernel: "gated attention forward",
