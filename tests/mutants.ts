@@ -584,6 +584,12 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gelu/backward.wgsl", "kernels/gelu/gelu_test.ts", {
     "GELU's slope without its 3": ["0.134145", "0.044715"],
   }),
+  ...plant("kernels/core/gelu_exact.wgsl", ["kernels/gelu/gelu_test.ts", "off by float32's rounding"], {
+    "the normal tail is off in the sixth digit": ["0.0983782932", "0.0983792932"],
+  }),
+  ...plant("kernels/gelu/backward_exact.wgsl", "kernels/gelu/gelu_test.ts", {
+    "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
+  }),
 ];
 
 /** How often `part` stands in `text`. */

@@ -54,7 +54,7 @@ export interface Op {
   /** Tells it from every operation that compiles to something else. */
   readonly key: string;
   /** Which operation. */
-  readonly kind: "embed" | "norm" | "linear" | "attention" | "gelu" | "swiglu" | "clip" | "add";
+  readonly kind: "embed" | "norm" | "linear" | "attention" | "gelu" | "exactGelu" | "swiglu" | "clip" | "add";
   /** Roles of what backward reads beside dy: a value that is none of these need not stand until then. */
   readonly keeps: readonly string[];
   /** Whether backward can add the gradient that x has from elsewhere. */

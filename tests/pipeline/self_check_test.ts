@@ -89,6 +89,8 @@ const FAULTS: Fault[] = [
   { kernel: "embedding backward position", from: "+= sum", to: "+= dx[at]", found: ["embedding backward"] },
   { kernel: "gelu forward", from: "0.044715", to: "0.047715", found: ["GELU forward"] },
   { kernel: "gelu backward", from: "0.134145", to: "0.044715", found: ["GELU backward"] },
+  { kernel: "exact gelu forward", from: "0.209823832", to: "0.210823832", found: ["exact GELU forward"] },
+  { kernel: "exact gelu backward", from: "0.3989422804", to: "0.3979422804", found: ["exact GELU backward"] },
   { kernel: "swiglu forward", from: "[of_gate + COLUMNS]", to: "[at]", found: ["SwiGLU forward"] },
   { kernel: "swiglu backward", from: "gate * e", to: "e", found: ["SwiGLU backward"] },
   { kernel: "clip forward", from: "-LIMIT", to: "0.0", found: ["clip forward"] },
