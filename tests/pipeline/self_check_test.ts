@@ -81,6 +81,12 @@ const FAULTS: Fault[] = [
   { kernel: "rms norm weight", from: "row < ROWS", to: "row < ROWS - 1u", found: ["RMS norm backward"] },
   { kernel: "embedding forward", from: "position % T", to: "position / T", found: ["embedding forward"] },
   {
+    kernel: "embedding forward",
+    from: "row >= COUNT",
+    to: "row >= COUNT - 1u",
+    found: ["embedding forward", "embedding without positions"],
+  },
+  {
     kernel: "embedding backward token",
     from: "at < run.z",
     to: "at <= run.y",
