@@ -17,6 +17,7 @@ import { layerNormCheck } from "../kernels/layer_norm/check.ts";
 import { matmulCheck } from "../kernels/matmul/check.ts";
 import { residualCheck } from "../kernels/residual/check.ts";
 import { rmsNormCheck } from "../kernels/rms_norm/check.ts";
+import { rotaryCheck } from "../kernels/rotary/check.ts";
 import { swigluCheck } from "../kernels/swiglu/check.ts";
 import type { Check } from "../kernels/core/check.ts";
 import { DeviceError } from "../kernels/core/device.ts";
@@ -40,6 +41,7 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   geluCheck,
   swigluCheck,
   clipCheck,
+  rotaryCheck,
   residualCheck,
   (gpu) => gatedAttentionCheck(gpu, "dense"),
   (gpu) => gatedAttentionCheck(gpu, "deterministic"),

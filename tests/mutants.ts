@@ -578,6 +578,20 @@ export const MUTANTS: readonly Mutant[] = [
     "the clip's gradient is 0 at the limit": ["<= ELEMENT", "< ELEMENT"],
     "the clip has a gradient below its limit's negative": ["abs(x[n])", "x[n]"],
   }),
+  ...plant("kernels/rotary/rotate.wgsl", "kernels/rotary/rotary_test.ts", {
+    "values turn with the keys": [" && head < TURNED", ""],
+    "positions count on through the batch": ["(PAIRS * HEADS) % T", "(PAIRS * HEADS)"],
+    "positions begin at 0 whatever was before them": ["place.start + position", "position"],
+  }),
+  ...plant("kernels/rotary/op.ts", "kernels/rotary/rotary_test.ts", {
+    "rotary's gradient turns as the values did": ['kernel("backward", -1)', 'kernel("backward", 1)'],
+  }),
+  ...plant("kernels/rotary/frequencies.ts", "kernels/rotary/rotary_test.ts", {
+    "Llama 3 stretches short waves": [
+      "(1 - kept) * frequency / factor + kept * frequency",
+      "kept * frequency / factor + (1 - kept) * frequency",
+    ],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),

@@ -101,6 +101,8 @@ const FAULTS: Fault[] = [
   { kernel: "swiglu backward", from: "gate * e", to: "e", found: ["SwiGLU backward"] },
   { kernel: "clip forward", from: "-LIMIT", to: "0.0", found: ["clip forward"] },
   { kernel: "clip backward", from: "<=", to: ">", found: ["clip backward"] },
+  { kernel: "rotary forward", from: "* cosine + x1", to: "* cosine - x1", found: ["rotary forward"] },
+  { kernel: "rotary backward", from: "place.start +", to: "", found: ["rotary backward"] },
   { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
   {
     kernel: "gated attention forward",
