@@ -15,6 +15,7 @@ import { gecoCheck } from "../kernels/geco/check.ts";
 import { geluCheck } from "../kernels/gelu/check.ts";
 import { layerNormCheck } from "../kernels/layer_norm/check.ts";
 import { matmulCheck } from "../kernels/matmul/check.ts";
+import { queryKeyNormCheck } from "../kernels/query_key_norm/check.ts";
 import { residualCheck } from "../kernels/residual/check.ts";
 import { rmsNormCheck } from "../kernels/rms_norm/check.ts";
 import { rotaryCheck } from "../kernels/rotary/check.ts";
@@ -42,6 +43,8 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   swigluCheck,
   clipCheck,
   rotaryCheck,
+  (gpu) => queryKeyNormCheck(gpu, "head"),
+  (gpu) => queryKeyNormCheck(gpu, "all"),
   residualCheck,
   (gpu) => gatedAttentionCheck(gpu, "dense"),
   (gpu) => gatedAttentionCheck(gpu, "deterministic"),

@@ -592,6 +592,18 @@ export const MUTANTS: readonly Mutant[] = [
       "kept * frequency / factor + (1 - kept) * frequency",
     ],
   }),
+  ...plant("kernels/query_key_norm/weights.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
+    "keys have the queries' weight": ["return key_weight[n]", "return query_weight[n]"],
+  }),
+  ...plant("kernels/query_key_norm/weight_gradient.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
+    "the weight of keys hears of one head of them": [
+      "select(KEYS, QUERIES, is_query)",
+      "select(1u, QUERIES, is_query)",
+    ],
+  }),
+  ...plant("kernels/query_key_norm/groups.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
+    "the width of a group is that of keys": ["select(KEY_WIDTH, QUERY_WIDTH, of_row < QUERIES)", "KEY_WIDTH"],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),

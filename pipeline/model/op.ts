@@ -62,6 +62,7 @@ export interface Op {
     | "gelu"
     | "exactGelu"
     | "swiglu"
+    | "queryKeyNorm"
     | "rotary"
     | "clip"
     | "add";

@@ -103,6 +103,24 @@ const FAULTS: Fault[] = [
   { kernel: "clip backward", from: "<=", to: ">", found: ["clip backward"] },
   { kernel: "rotary forward", from: "* cosine + x1", to: "* cosine - x1", found: ["rotary forward"] },
   { kernel: "rotary backward", from: "place.start +", to: "", found: ["rotary backward"] },
+  {
+    kernel: "query key norm forward",
+    from: "width * FLOATS",
+    to: "KEY_WIDTH * FLOATS + 1u",
+    found: ["head", "all"].map((per) => `query key norm forward, per ${per}`),
+  },
+  {
+    kernel: "query key norm backward",
+    from: "* inverse * mean",
+    to: "* mean",
+    found: ["head", "all"].map((per) => `query key norm backward, per ${per}`),
+  },
+  {
+    kernel: "query key norm weight gradient",
+    from: "select(QUERIES, 0u, is_query)",
+    to: "0u",
+    found: ["head", "all"].map((per) => `query key norm backward, per ${per}`),
+  },
   { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
   {
     kernel: "gated attention forward",
