@@ -60,7 +60,18 @@ export interface Op {
   /** Tells it from every operation that compiles to something else. */
   readonly key: string;
   /** Which operation. */
-  readonly kind: "embed" | "norm" | "linear" | "attention" | "gelu" | "add";
+  readonly kind:
+    | "embed"
+    | "norm"
+    | "linear"
+    | "attention"
+    | "gelu"
+    | "exactGelu"
+    | "swiglu"
+    | "queryKeyNorm"
+    | "rotary"
+    | "clip"
+    | "add";
   /** Roles of what backward reads beside dy: a value that is none of these need not stand until then. */
   readonly keeps: readonly string[];
   /** Whether backward can add the gradient that x has from elsewhere. */
@@ -97,6 +108,8 @@ export interface CompiledOp {
   configureGates?(settings: GateSettings): void;
   /** Counts only the first rows of the batch. */
   configureRows?(rows: number): void;
+  /** Sets the position of the first of each row in the next submissions, 0 before that. */
+  startAt?(position: number): void;
   /** Frees what it holds on the device. */
   destroy?(): void;
 }

@@ -1,4 +1,5 @@
 /** Products with a weight. @module */
+import type { GeluForm } from "../../../kernels/core/gelu.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import {
   type MatmulConfig,
@@ -34,6 +35,13 @@ export function linear(of: LinearShape): Op {
       half: half.operands ? result ? ["a", "b", "c"] : ["a", "b"] : [],
       ...ending,
     });
+  const activated = async (gpu: Gpu, gelu: GeluForm): Promise<CompiledOp> => {
+    const ended = await forward(gpu, { gelu });
+    return {
+      forward: (recorder, { x: a, weight: b, bias, y: c, "next.y": activated }) =>
+        ended.record(recorder, { a, b, bias, c, activated }),
+    };
+  };
   const endings: Partial<Record<Op["kind"], (gpu: Gpu) => Promise<CompiledOp>>> = {
     async add(gpu) {
       // The residual stream is never f16.
@@ -43,13 +51,8 @@ export function linear(of: LinearShape): Op {
           ended.record(recorder, { a, b, bias, residual, c }),
       };
     },
-    async gelu(gpu) {
-      const ended = await forward(gpu, { gelu: true });
-      return {
-        forward: (recorder, { x: a, weight: b, bias, y: c, "next.y": activated }) =>
-          ended.record(recorder, { a, b, bias, c, activated }),
-      };
-    },
+    gelu: (gpu) => activated(gpu, "tanh"),
+    exactGelu: (gpu) => activated(gpu, "exact"),
   };
   return {
     key: `linear ${JSON.stringify(of)}`,

@@ -119,18 +119,18 @@ gpuTest(
       const plain = await prepareMatmul(gpu, shape);
       const branch = await runAndRead(gpu, t.c, (recorder) => plain.record(recorder, t));
       const add = await prepareResidual(gpu, { length: m * n });
-      const gelu = await prepareGelu(gpu, { length: m * n });
       const sum = poisoned(gpu, "sum", [m, n]);
-      const post = poisoned(gpu, "post", [m, n]);
-      gpu.submit("separate kernels", (recorder) => {
-        add.forward(recorder, { a: t.residual, b: t.c, sum });
-        gelu.forward(recorder, { x: t.c, y: post });
-      });
+      gpu.submit("addition", (recorder) => add.forward(recorder, { a: t.residual, b: t.c, sum }));
       const withResidual = await prepareMatmul(gpu, { ...shape, residual: true });
       assertEquals(await runAndRead(gpu, t.c, (r) => withResidual.record(r, t)), await gpu.read(sum));
-      const withGelu = await prepareMatmul(gpu, { ...shape, gelu: true });
-      assertEquals(await runAndRead(gpu, t.c, (r) => withGelu.record(r, t)), branch);
-      assertEquals(await gpu.read(t.activated), await gpu.read(post));
+      for (const form of ["tanh", "exact"] as const) {
+        const withGelu = await prepareMatmul(gpu, { ...shape, gelu: form });
+        assertEquals(await runAndRead(gpu, t.c, (r) => withGelu.record(r, t)), branch);
+        const gelu = await prepareGelu(gpu, { length: m * n, form });
+        const post = poisoned(gpu, "post", [m, n]);
+        const separate = await runAndRead(gpu, post, (r) => gelu.forward(r, { x: t.c, y: post }));
+        assertEquals(await gpu.read(t.activated), separate);
+      }
     }
   },
 );
