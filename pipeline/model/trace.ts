@@ -203,8 +203,20 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     }
     if (positions.kind === "rotary") {
       const { theta, share, scaling } = positions;
-      const turned = Math.floor(share * headSize);
-      next("rotated", rotary({ ...packed, batch, positions: context, turned, theta, scaling }));
+      next(
+        "rotated",
+        rotary({
+          batch,
+          positions: context,
+          heads,
+          keyValueHeads,
+          headSize,
+          half,
+          rotated: Math.floor(share * headSize),
+          theta,
+          ...(scaling ? { scaling: { type: "llama3", ...scaling } } : {}),
+        }),
+      );
     }
     return steps;
   }
@@ -233,7 +245,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
         }),
         ...between,
         {
-          op: attention({ batch, heads, keyValueHeads, positions: context, headSize, layer, half }),
+          op: attention({ batch, heads, positions: context, headSize, layer, half }),
           reads: { x: between.at(-1)?.writes.y ?? qkv },
           writes: {
             y: z,
@@ -290,7 +302,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
   const learned = architecture.positions.kind === "learned";
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
-    op: embed({ batch, positions: context, vocabularySize, width, learned }),
+    op: embed({ batch, positions: context, vocabularySize, width, positionEmbedding: learned }),
     reads: {},
     writes: { y: now },
     parameters: { token, ...(learned ? { position: table(names.position!, contextLength, false) } : {}) },

@@ -69,6 +69,7 @@ gpuTest(
       batch: 2,
       position: 6,
       head: heads,
+      keyValueHead: heads,
       query: 6,
       key: 6,
       width,

@@ -13,12 +13,15 @@ const FOLDER = `${ROOT}tests/fixtures/sparse_in_transformers/`;
 const expected = JSON.parse(await Deno.readTextFile(`${FOLDER}expected.json`));
 
 for (const name of ["english-sparse", "addition-sparse"]) {
-  gpuTest(`${name} gives transformers' logits with the gates that its folder's loader brings`, async (gpu) => {
-    const logits = await openSafetensors(`${FOLDER}logits.safetensors`);
-    using model = await loadModel(`${ROOT}data/${name}`, { gpu });
-    const run = await model.run(expected[name]);
-    assertClose(run.logits.values, await logits.read(name), { tolerance: 1e-4, name: "logits" });
-    const carried = await Deno.readTextFile(`${ROOT}data/${name}/sparse_attention.py`);
-    assertEquals(carried, await Deno.readTextFile(`${ROOT}pipeline/model/sparse_attention.py`));
-  });
+  gpuTest(
+    `${name} gives transformers' logits with the gates that its folder's loader brings`,
+    async (gpu) => {
+      const logits = await openSafetensors(`${FOLDER}logits.safetensors`);
+      using model = await loadModel(`${ROOT}data/${name}`, { gpu });
+      const run = await model.run(expected[name]);
+      assertClose(run.logits.values, await logits.read(name), { tolerance: 1e-4, name: "logits" });
+      const carried = await Deno.readTextFile(`${ROOT}data/${name}/sparse_attention.py`);
+      assertEquals(carried, await Deno.readTextFile(`${ROOT}pipeline/model/sparse_attention.py`));
+    },
+  );
 }
