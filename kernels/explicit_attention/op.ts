@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
+import { type Heads, headsSourceOf } from "../core/heads.ts";
 import { compile } from "../core/kernel.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
@@ -13,13 +14,10 @@ import mixSource from "./mix.wgsl" with { type: "text" };
 import patternSource from "./pattern.wgsl" with { type: "text" };
 
 /** Shapes; compiled in. */
-export interface ExplicitAttentionConfig {
+export interface ExplicitAttentionConfig extends Heads {
   batch: number;
-  heads: number;
   /** Positions T. */
   positions: number;
-  /** Head size D. */
-  headSize: number;
   /** The bias b of the gates, open where score + b > 0; left out: all are open. */
   gateBias?: number;
 }
@@ -28,7 +26,8 @@ export interface ExplicitAttentionConfig {
 export interface ExplicitAttention {
   /**
    * Overwrites `pattern` (batch, head, query, key) by the softmax over all causal keys, and `gates` (as pattern) by 1
-   * where a gate is open and 0 elsewhere, from `qkv` (batch, position, 3, head, D).
+   * where a gate is open and 0 elsewhere, from `qkv` (batch, position, H + 2 K, D): query heads, then key heads, then
+   * value heads.
    */
   pattern(recorder: Recorder, tensors: Record<"qkv" | "pattern" | "gates", Tensor>): void;
   /** Overwrites `y` (batch, position, head, D) by the values weighted with gate times pattern. */
@@ -40,37 +39,27 @@ export interface ExplicitAttention {
 /**
  * Compiles both steps for one shape.
  *
- * @throws {RangeError} when an extent is not a positive integer
+ * @throws {RangeError} when an extent is not a positive integer, or the key heads do not divide the heads
  */
 export async function prepareExplicitAttention(
   gpu: Gpu,
-  { batch, heads, positions, headSize, gateBias }: ExplicitAttentionConfig,
+  config: ExplicitAttentionConfig,
 ): Promise<ExplicitAttention> {
-  for (const [name, value] of Object.entries({ batch, heads, positions, headSize })) {
-    if (!Number.isInteger(value) || value < 1) {
-      throw new RangeError(
-        `Cannot prepare explicit attention as ${name} must be a positive integer: ${value}`,
-      );
-    }
-  }
-  const vector = headSize % 4 === 0;
-  const chunks = vector ? headSize / 4 : headSize;
+  const { batch, heads, positions, headSize, gateBias } = config;
+  const of = headsSourceOf("explicit attention", config, { batch, positions });
   const lanes = gpu.adapter.software ? 8 : 64;
-  const element = vector
-    ? "alias ELEMENT = vec4f;\nfn dot_element(a: vec4f, b: vec4f) -> f32 { return dot(a, b); }\n"
-    : "alias ELEMENT = f32;\nfn dot_element(a: f32, b: f32) -> f32 { return a * b; }\n";
-  const shape = { HEADS: heads, T: positions, CHUNKS: chunks, WIDTH: heads * chunks };
+  const shape = { ...of.constants, T: positions };
   const [patternKernel, mixKernel] = await Promise.all([
     compile(gpu, {
       label: "explicit attention pattern",
-      source: element + patternSource,
+      source: of.source + patternSource,
       constants: { ...shape, LANES: lanes, SCALE: { f32: 1 / Math.sqrt(headSize) } },
       flags: { GATED: gateBias !== undefined },
       textures: ["qkv"],
     }),
     compile(gpu, {
       label: "explicit attention mix",
-      source: element + mixSource,
+      source: of.source + mixSource,
       constants: { ...shape, BATCH: batch },
       textures: ["qkv", "pattern", "gates"],
     }),
@@ -83,7 +72,7 @@ export async function prepareExplicitAttention(
       recorder.dispatch(patternKernel, { gate: gate.tensor, qkv, pattern, gates }, grid);
     },
     mix(recorder, { qkv, pattern, gates, y }) {
-      const grid = linearGrid(batch * positions * heads * chunks, 64);
+      const grid = linearGrid(batch * positions * heads * of.constants.CHUNKS, 64);
       recorder.dispatch(mixKernel, { qkv, pattern, gates, y }, grid);
     },
     destroy: () => gate.destroy(),

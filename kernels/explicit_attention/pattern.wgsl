@@ -1,7 +1,7 @@
 // The softmax over all causal keys, and which gates are open, of every query; 0 for keys behind it. Scores are summed as
 // in the gated attention that stores neither, so that the same gates are open.
 //
-// qkv (batch, position, 3, head, D); pattern, gates (batch, head, query, key)
+// qkv (batch, position, H + 2 K, D), as heads.wgsl has it; pattern, gates (batch, head, query, key)
 struct Gate { bias: f32 }
 @group(0) @binding(0) var<uniform> gate: Gate;
 @group(0) @binding(1) var<storage, read> qkv: array<ELEMENT>;
@@ -14,14 +14,14 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let head = id.y;
   let b = id.z;
   if (i >= T) { return; }
-  let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
-  let first_k = b * T * 3u * WIDTH + WIDTH + head * CHUNKS;
+  let q_at = query_at(b * T + i, head);
   let row = ((b * HEADS + head) * T + i) * T;
   var highest = -3.0e38;
   var total = 0.0;
   for (var j = 0u; j <= i; j++) {
+    let k_at = key_at(b * T + j, key_head_of(head));
     var score = 0.0;
-    for (var d = 0u; d < CHUNKS; d++) { score += dot_element(qkv[q_at + d], qkv[first_k + j * 3u * WIDTH + d]); }
+    for (var d = 0u; d < CHUNKS; d++) { score += dot_element(qkv[q_at + d], qkv[k_at + d]); }
     let l = score * SCALE;
     let fall = exp(-abs(l - highest));
     total = select(total + fall, total * fall + 1.0, l > highest);

@@ -1,7 +1,7 @@
 // dq_i = sum over j <= i of dl_ij k_j / sqrt(D), a query to an invocation. Also delta_i = dy_i . y_i, which the kernel for
 // keys and values reads.
 //
-// qkv, dqkv    (batch, position, 3, head, D); writes the query third of dqkv
+// qkv, dqkv    (batch, position, H + 2 K, D), as heads.wgsl has it; writes the query heads of dqkv
 // y, dy        (batch, position, head, D)
 // log_sum_exp, delta (batch, head, query)
 @group(0) @binding(0) var<uniform> gate: Gate;
@@ -20,9 +20,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let own = group.x * LANES + lane;
   let i = min(own, T - 1u);
   let keys = min((group.x + 1u) * LANES, T);
-  let first_k = b * T * 3u * WIDTH + WIDTH + head * CHUNKS;
-  let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
-  let y_at = (b * T + i) * WIDTH + head * CHUNKS;
+  let key_head = key_head_of(head);
+  let q_at = query_at(b * T + i, head);
+  let y_at = result_at(b * T + i, head);
   let row = (b * HEADS + head) * T + i;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, gate.first_row + b * HEADS + head), NOISE);
   let noise_row = random_row(key, i);
@@ -36,10 +36,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var dq$d = ELEMENT();
   $}
   for (var j = 0u; j < keys; j++) {
-    let k_at = first_k + j * 3u * WIDTH;
+    let k_at = key_at(b * T + j, key_head);
+    let v_at = value_at(b * T + j, key_head);
     $for p in 0..PARTS {
     let k_part$p = qkv[k_at + part($pu, lane)];
-    let v_part$p = qkv[k_at + WIDTH + part($pu, lane)];
+    let v_part$p = qkv[v_at + part($pu, lane)];
     $}
     var score = 0.0;
     var dy_v = 0.0;

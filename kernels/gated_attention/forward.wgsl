@@ -3,7 +3,7 @@
 // log-sum-exp, and a second time, with scores computed anew, for y. That is cheaper than rescaling y whenever the running
 // maximum moves.
 //
-// qkv          (batch, position, 3, head, D)
+// qkv          (batch, position, H + 2 K, D), as heads.wgsl has it
 // y            (batch, position, head, D)
 // log_sum_exp  (batch, head, query)
 // row_sums     (batch, head, query) of: open probability, open gates as used, saturation, open gates without noise
@@ -21,8 +21,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let own = group.x * LANES + lane;
   let i = min(own, T - 1u);
   let keys = min((group.x + 1u) * LANES, T);
-  let first_k = b * T * 3u * WIDTH + WIDTH + head * CHUNKS;
-  let q_at = (b * T + i) * 3u * WIDTH + head * CHUNKS;
+  let key_head = key_head_of(head);
+  let q_at = query_at(b * T + i, head);
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, gate.first_row + b * HEADS + head), NOISE);
   let noise_row = random_row(key, i);
   $for d in 0..CHUNKS {
@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var highest = -3.0e38;
   var total = 0.0;
   for (var j = 0u; j < keys; j++) {
-    let k_at = first_k + j * 3u * WIDTH;
+    let k_at = key_at(b * T + j, key_head);
     var score = 0.0;
     $for p in 0..PARTS {
     let k_part$p = qkv[k_at + part($pu, lane)];
@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let normaliser = highest + log(total);
   var sums = vec4f();
   for (var j = 0u; j < keys; j++) {
-    let k_at = first_k + j * 3u * WIDTH;
+    let k_at = key_at(b * T + j, key_head);
     var score = 0.0;
     $for p in 0..PARTS {
     let k_part$p = qkv[k_at + part($pu, lane)];
@@ -70,8 +70,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     // A value that no query of these lanes takes is not loaded. A loop, because a CPU driver goes through a branch that no
     // lane takes, and leaves a loop that none enters.
     for (var once = subgroupAny(weight > 0.0); once; once = false) {
+      let v_at = value_at(b * T + j, key_head);
       $for p in 0..PARTS {
-      let v_part$p = qkv[k_at + WIDTH + part($pu, lane)];
+      let v_part$p = qkv[v_at + part($pu, lane)];
       $}
       $for d in 0..CHUNKS {
       sum$d += weight * subgroupBroadcast(v_part$[$d / HANDS], $[$d % HANDS]u);
@@ -79,7 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
   if (own < T) {
-    let y_at = (b * T + i) * WIDTH + head * CHUNKS;
+    let y_at = result_at(b * T + i, head);
     $for d in 0..CHUNKS {
     y[y_at + $du] = sum$d;
     $}

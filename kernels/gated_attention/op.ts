@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../core/gpu.ts";
+import { type Heads, headsSourceOf } from "../core/heads.ts";
 import { compile } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import randomSource from "../core/random.wgsl" with { type: "text" };
@@ -49,15 +50,11 @@ const TEXTURES = {
 export type GateMode = "dense" | "deterministic" | "sampled";
 
 /** The shape of one layer's attention; compiled in. */
-export interface GatedAttentionConfig {
+export interface GatedAttentionConfig extends Heads {
   /** Rows B. */
   batch: number;
-  /** Heads H. */
-  heads: number;
   /** Positions T. */
   positions: number;
-  /** Head size D. */
-  headSize: number;
   /** Index of the layer: keys the noise and places its heads in `headSums`. */
   layer: number;
   /** Whether `backward` will be called; true when left out. */
@@ -120,7 +117,8 @@ export interface GatedAttention {
   configure(settings: GateSettings): void;
   /**
    * Overwrites `y` (batch, position, head, D), `logSumExp` (batch, head, query) and `rowSums` (batch, head, query, 4)
-   * from `qkv` (batch, position, 3, head, D).
+   * from `qkv` (batch, position, H + 2 K, D): query heads, then key heads, then value heads. What stands for a head has
+   * one for each query head.
    */
   forward(
     recorder: Recorder,
@@ -162,42 +160,31 @@ export const HEAD_SUMS = [
 /**
  * Compiles the three modes for one shape. Pipelines are shared between layers of the same shape.
  *
- * @throws {RangeError} when an extent is not a positive integer
+ * @throws {RangeError} when an extent is not a positive integer, or the key heads do not divide the heads
  */
 export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
   const { batch, heads, positions, headSize, layer, training = true, half = false } = config;
+  const of = headsSourceOf("gated attention", config, { batch, positions });
   const variant = config.variant ?? chooseAttentionVariant(gpu, headSize);
-  for (const [name, value] of Object.entries({ batch, heads, positions, headSize })) {
-    if (!Number.isInteger(value) || value < 1) {
-      throw new RangeError(`Cannot prepare gated attention as ${name} must be a positive integer: ${value}`);
-    }
-  }
-  const vector = headSize % 4 === 0;
-  const chunks = vector ? headSize / 4 : headSize;
   const handed = gpu.lanes !== undefined;
   const lanes = lanesOf(gpu, 64);
   const hands = handed ? lanes : 1;
   const constants = {
-    HEADS: heads,
+    ...of.constants,
     T: positions,
-    CHUNKS: chunks,
-    WIDTH: heads * chunks,
     LANES: lanes,
     HANDS: hands,
-    PARTS: Math.ceil(chunks / hands),
+    PARTS: Math.ceil(of.constants.CHUNKS / hands),
     SCALE: { f32: 1 / Math.sqrt(headSize) },
     SLAB: 16 * Math.max(16, headSize / 4),
     GROUPS: Math.ceil(headSize / SIDE),
   };
   const sources = SOURCES[variant];
-  const element = vector
-    ? "alias ELEMENT = vec4f;\nfn dot_element(a: vec4f, b: vec4f) -> f32 { return dot(a, b); }\n"
-    : "alias ELEMENT = f32;\nfn dot_element(a: f32, b: f32) -> f32 { return a * b; }\n";
   const build = async (mode: GateMode) => {
     const kernel = (name: keyof typeof sources, label: string, inHalf: string[]) =>
       compile(gpu, {
         label: `gated attention ${label}, ${mode}`,
-        source: element + randomSource + gateSource + sources[name],
+        source: of.source + randomSource + gateSource + sources[name],
         constants,
         flags: {
           GATED: mode !== "dense",
@@ -241,7 +228,8 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
   const rows = createUniform(gpu, `rows of layer ${layer}`, [["layer", "u32"], ["batch", "u32"]]);
   rows.set({ layer, batch });
   const rowsOfWorkgroup = variant === "tiled" ? SIDE : lanes;
-  const grid = [Math.ceil(positions / rowsOfWorkgroup), heads, batch] as const;
+  const queryGrid = [Math.ceil(positions / rowsOfWorkgroup), heads, batch] as const;
+  const keyGrid = [queryGrid[0], of.keyValueHeads, batch] as const;
   return {
     configure({ temperature, ...settings }) {
       gate.set({ ...settings, layer, inverseTemperature: 1 / temperature });
@@ -253,7 +241,7 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
         y,
         log_sum_exp: logSumExp,
         row_sums: rowSums,
-      }, grid);
+      }, queryGrid);
     },
     backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale, delta, dqkv }) {
       const shared = {
@@ -271,8 +259,8 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
           "Cannot go backward through gated attention as it was prepared without training",
         );
       }
-      recorder.dispatch(backwardQuery, { ...shared, y }, grid);
-      recorder.dispatch(backwardKeyValue, shared, grid);
+      recorder.dispatch(backwardQuery, { ...shared, y }, queryGrid);
+      recorder.dispatch(backwardKeyValue, shared, keyGrid);
     },
     sumHeads(recorder, { rowSums, headSums }) {
       recorder.dispatch(headSumsKernel, { rows: rows.tensor, row_sums: rowSums, head_sums: headSums }, [

@@ -19,6 +19,7 @@ var<workgroup> tile: array<vec4f, SIDE * ROW>;
 // Whether any element of the tile is not zero.
 var<workgroup> present: atomic<u32>;
 
+// `head` is a query head; keys and values are those that it reads.
 struct Place { batch: u32, head: u32, index: u32, x: u32, y: u32 }
 
 // Four rows of four edges.
@@ -38,9 +39,12 @@ fn operand(which: u32, place: Place, row: u32, chunk: u32) -> vec4f {
   if (chunk >= CHUNKS) { return vec4f(); }
   let t = place.batch * T + min(row, T - 1u);
   $if BACKWARD {
-  if (which == GRADIENT) { return dy[t * WIDTH + place.head * CHUNKS + chunk]; }
+  if (which == GRADIENT) { return dy[result_at(t, place.head) + chunk]; }
   $}
-  return qkv[(t * 3u + which) * WIDTH + place.head * CHUNKS + chunk];
+  var at = query_at(t, place.head);
+  if (which == KEY) { at = key_at(t, key_head_of(place.head)); }
+  if (which == VALUE) { at = value_at(t, key_head_of(place.head)); }
+  return qkv[at + chunk];
 }
 
 // The products of rows first_a .. + 63 of one operand with rows first_b .. + 63 of another.

@@ -1,5 +1,6 @@
-// backward_key_value.wgsl's result for 64 keys a workgroup, by tiles of 64 queries from theirs on; here rows of a tile are
-// keys and its columns queries. A tile of which no weight, or no edge's gradient, is other than zero is not multiplied.
+// backward_key_value.wgsl's result for 64 keys a workgroup, by tiles of 64 queries from theirs on, of one query head
+// after the other; here rows of a tile are keys and its columns queries. A tile of which no weight, or no edge's gradient,
+// is other than zero is not multiplied.
 @group(0) @binding(0) var<uniform> gate: Gate;
 @group(0) @binding(1) var<storage, read> qkv: array<ELEMENT>;
 @group(0) @binding(2) var<storage, read> dy: array<ELEMENT>;
@@ -14,56 +15,59 @@ fn main(
   @builtin(local_invocation_id) lane: vec3u,
   @builtin(local_invocation_index) index: u32,
 ) {
-  let place = Place(group.z, group.y, index, lane.x, lane.y);
+  let key_head = group.y;
   let first = group.x * SIDE;
-  let row_of_head = (place.batch * HEADS + place.head) * T;
-  let stream = gate.first_row + place.batch * HEADS + place.head;
-  let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, stream), NOISE);
   let edge = edge_scale[0] * gate.edge_weight;
   var dk = Rows();
   var dv = Rows();
-  for (var i_first = first; i_first < T; i_first += SIDE) {
-    let scores = products(KEY, first, QUERY, i_first, place);
-    let dy_v = products(VALUE, first, GRADIENT, i_first, place);
-    if (index == 0u) { atomicStore(&present, 0u); }
-    var dl = Edges();
-    var weight = Edges();
-    $for c in 0..4 {
-    let query$c = i_first + 4u * lane.x + $cu;
-    if (query$c < T) {
-      let normaliser = log_sum_exp[row_of_head + query$c];
-      let delta_i = delta[row_of_head + query$c];
-      let noise_row = random_row(key, query$c);
-      $for s in 0..4 {
-      let j$s = first + 4u * lane.y + $su;
-      if (j$s <= query$c) {
-        let l = scores.r$s[$c] * SCALE;
-        let of_edge = edge_backward(l, exp(l - normaliser), dy_v.r$s[$c], delta_i, edge, noise_row, key, j$s);
-        dl.r$s[$c] = of_edge.dl;
-        weight.r$s[$c] = of_edge.weight;
+  for (var of_group = 0u; of_group < QUERIES_PER_KEY; of_group++) {
+    let place = Place(group.z, key_head * QUERIES_PER_KEY + of_group, index, lane.x, lane.y);
+    let row_of_head = (place.batch * HEADS + place.head) * T;
+    let stream = gate.first_row + place.batch * HEADS + place.head;
+    let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, stream), NOISE);
+    for (var i_first = first; i_first < T; i_first += SIDE) {
+      let scores = products(KEY, first, QUERY, i_first, place);
+      let dy_v = products(VALUE, first, GRADIENT, i_first, place);
+      if (index == 0u) { atomicStore(&present, 0u); }
+      var dl = Edges();
+      var weight = Edges();
+      $for c in 0..4 {
+      let query$c = i_first + 4u * lane.x + $cu;
+      if (query$c < T) {
+        let normaliser = log_sum_exp[row_of_head + query$c];
+        let delta_i = delta[row_of_head + query$c];
+        let noise_row = random_row(key, query$c);
+        $for s in 0..4 {
+        let j$s = first + 4u * lane.y + $su;
+        if (j$s <= query$c) {
+          let l = scores.r$s[$c] * SCALE;
+          let of_edge = edge_backward(l, exp(l - normaliser), dy_v.r$s[$c], delta_i, edge, noise_row, key, j$s);
+          dl.r$s[$c] = of_edge.dl;
+          weight.r$s[$c] = of_edge.weight;
+        }
+        $}
       }
       $}
+      workgroupBarrier();
+      put(weight, place);
+      workgroupBarrier();
+      if (workgroupUniformLoad(&present) != 0u) { dv = add_product(GRADIENT, i_first, place, dv); }
+      workgroupBarrier();
+      if (index == 0u) { atomicStore(&present, 0u); }
+      workgroupBarrier();
+      put(dl, place);
+      workgroupBarrier();
+      if (workgroupUniformLoad(&present) != 0u) { dk = add_product(QUERY, i_first, place, dk); }
     }
-    $}
-    workgroupBarrier();
-    put(weight, place);
-    workgroupBarrier();
-    if (workgroupUniformLoad(&present) != 0u) { dv = add_product(GRADIENT, i_first, place, dv); }
-    workgroupBarrier();
-    if (index == 0u) { atomicStore(&present, 0u); }
-    workgroupBarrier();
-    put(dl, place);
-    workgroupBarrier();
-    if (workgroupUniformLoad(&present) != 0u) { dk = add_product(QUERY, i_first, place, dk); }
   }
   $for s in 0..4 {
   if (first + 4u * lane.y + $su < T) {
-    let t = place.batch * T + first + 4u * lane.y + $su;
+    let t = group.z * T + first + 4u * lane.y + $su;
     $for g in 0..GROUPS {
     if (lane.x + 16u * $gu < CHUNKS) {
-      let at = place.head * CHUNKS + lane.x + 16u * $gu;
-      dqkv[(t * 3u + KEY) * WIDTH + at] = dk.r$s_$g * SCALE;
-      dqkv[(t * 3u + VALUE) * WIDTH + at] = dv.r$s_$g;
+      let chunk = lane.x + 16u * $gu;
+      dqkv[key_at(t, key_head) + chunk] = dk.r$s_$g * SCALE;
+      dqkv[value_at(t, key_head) + chunk] = dv.r$s_$g;
     }
     $}
   }

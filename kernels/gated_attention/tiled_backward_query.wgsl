@@ -26,7 +26,7 @@ fn main(
   let edge = edge_scale[0] * gate.edge_weight;
   // delta_i = dy_i . y_i: four invocations a row.
   let own = min(first + index / 4u, T - 1u);
-  let at_own = (place.batch * T + own) * WIDTH + place.head * CHUNKS;
+  let at_own = result_at(place.batch * T + own, place.head);
   var dot_own = 0.0;
   for (var chunk = index % 4u; chunk < CHUNKS; chunk += 4u) {
     dot_own += dot_element(dy[at_own + chunk], y[at_own + chunk]);
@@ -67,8 +67,7 @@ fn main(
   if (i$s < T) {
     $for g in 0..GROUPS {
     if (lane.x + 16u * $gu < CHUNKS) {
-      let at = ((place.batch * T + i$s) * 3u + QUERY) * WIDTH + place.head * CHUNKS + lane.x + 16u * $gu;
-      dqkv[at] = dq.r$s_$g * SCALE;
+      dqkv[query_at(place.batch * T + i$s, place.head) + lane.x + 16u * $gu] = dq.r$s_$g * SCALE;
     }
     $}
   }

@@ -112,7 +112,7 @@ fn main(
     let scale = of_row[4u * lane.y + $su];
     $for g in 0..GROUPS {
     if (lane.x + 16u * $gu < CHUNKS) {
-      y[(place.batch * T + row$s) * WIDTH + place.head * CHUNKS + lane.x + 16u * $gu] = result.r$s_$g * scale;
+      y[result_at(place.batch * T + row$s, place.head) + lane.x + 16u * $gu] = result.r$s_$g * scale;
     }
     $}
   }

@@ -194,7 +194,9 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       const [ofQueries, ofKeys] = per === "head"
         ? [headSize, headSize]
         : [heads * headSize, keyValueHeads * headSize];
+      const count = per === "head" ? heads + keyValueHeads : 2;
       next("normalized", queryKeyNorm({ ...packed, per, epsilon }), {
+        writes: { statistics: value(`${place}.statistics`, [rows, count]) },
         parameters: {
           queryWeight: vector(`${name}.${names.queryNorm}.weight`, ofQueries, 1),
           keyWeight: vector(`${name}.${names.keyNorm}.weight`, ofKeys, 1),
@@ -245,7 +247,7 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
         }),
         ...between,
         {
-          op: attention({ batch, heads, positions: context, headSize, layer, half }),
+          op: attention({ batch, heads, keyValueHeads, positions: context, headSize, layer, half }),
           reads: { x: between.at(-1)?.writes.y ?? qkv },
           writes: {
             y: z,

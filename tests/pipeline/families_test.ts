@@ -81,7 +81,7 @@ for (const name of MODELS) {
       `${name}, ${kind}: logits, every gradient and five steps of AdamW equal transformers'`,
       async (gpu) => {
         // The final norm must stand behind backward.
-      const fixture = await openFixture(gpu, name, { keep: true });
+        const fixture = await openFixture(gpu, name, { keep: true });
         const { config, expected, batches, tensors, network, parameters } = fixture;
         const trainer = await fixture.trainer(kind === "gated");
         try {

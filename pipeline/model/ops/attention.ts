@@ -3,12 +3,15 @@ import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kerne
 import type { Op } from "../op.ts";
 
 /**
- * y (batch, position, head, D) from x (batch, position, 3, head, D); `logSumExp` (batch, head, query) and `rowSums`
+ * y (batch, position, head, D) from x (batch, position, H + 2 K, D), K key heads, H where `keyValueHeads` is left out; `logSumExp` (batch, head, query) and `rowSums`
  * (batch, head, query, 4) beside it.
  */
 export function attention(
-  of: Required<Pick<GatedAttentionConfig, "batch" | "heads" | "positions" | "headSize" | "layer" | "half">>,
+  { keyValueHeads, ...rest }:
+    & Required<Pick<GatedAttentionConfig, "batch" | "heads" | "positions" | "headSize" | "layer" | "half">>
+    & Pick<GatedAttentionConfig, "keyValueHeads">,
 ): Op {
+  const of = { ...rest, keyValueHeads: keyValueHeads ?? rest.heads };
   return {
     key: `attention ${JSON.stringify(of)}`,
     kind: "attention",
