@@ -231,7 +231,7 @@ async function read(folder: string): Promise<void> {
 async function evaluateByCommand(name: string, model: string): Promise<void> {
   // deno-fmt-ignore
   const { code, stderr } = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--split", "test",
-    "--batch", "8", "--eval-tokens", "64", "--quiet"]);
+    "--batch", "16", "--eval-tokens", "64", "--quiet"]);
   const errors = stderr.split("\n").filter((line) => line.startsWith("error: Cannot"));
   const holds = code === 0 || (code === 3 && errors.length === 1);
   assert(holds && !/this is a bug|\n {4}at /.test(stderr), `${name}: exit ${code}: ${stderr}`);

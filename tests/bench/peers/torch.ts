@@ -52,10 +52,12 @@ interface TorchTime {
 
 /** Whether Python runs and finds PyTorch, and for `cuda` a GPU. */
 export async function hasTorch(device: string): Promise<boolean> {
-  const wanted = device === "cuda" ? "torch.cuda.is_available()" : "True";
+  const wanted = device === "cuda"
+    ? `__import__("torch").cuda.is_available()`
+    : `importlib.util.find_spec("torch")`;
   try {
     const { code } = await new Deno.Command("python3", {
-      args: ["-c", `import sys, torch; sys.exit(0 if ${wanted} else 1)`],
+      args: ["-c", `import importlib.util, sys; sys.exit(0 if ${wanted} else 1)`],
       stdout: "null",
       stderr: "null",
     }).output();

@@ -14,7 +14,7 @@ import { gpuTest } from "../../support/gpu.ts";
 
 const DENSE: ModelConfig = { ...TINY, layers: 1 };
 const SPARSE: ModelConfig = { ...DENSE, gate: { bias: 0.3, temperature: 1 } };
-const [PAIRS, POSITIONS] = [3, 4];
+const [PAIRS, POSITIONS] = [5, 6];
 
 /** Pairs that the model does: its own first choice for the clean prompt is right, that for the corrupted one wrong. */
 function doneSet({ config, reference }: TwoSidedModel): PromptSet {
