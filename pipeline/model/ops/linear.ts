@@ -14,13 +14,17 @@ export interface LinearShape {
   rows: number;
   inputs: number;
   outputs: number;
+  /** Whether b is added, as it is when left out. */
+  bias?: boolean;
   /** Whether x and W are f16, and whether y is. Gradients are not. */
   half: { operands: boolean; result: boolean };
 }
 
-/** y [rows, outputs] = x W + b with W [inputs, outputs]; an addition or GELU behind it can be a part of its kernel. */
+/**
+ * y [rows, outputs] = x W + b with W [inputs, outputs], or x W; an addition or GELU behind it can be a part of its kernel.
+ */
 export function linear(of: LinearShape): Op {
-  const { rows, inputs, outputs, half } = of;
+  const { rows, inputs, outputs, bias: biased = true, half } = of;
   const product = (
     gpu: Gpu,
     layout: MatmulLayout,
@@ -31,7 +35,7 @@ export function linear(of: LinearShape): Op {
   ) => prepareMatmul(gpu, { layout, m, n, k, ...options });
   const forward = (gpu: Gpu, ending: Partial<MatmulConfig>, result = half.result) =>
     product(gpu, "nn", rows, outputs, inputs, {
-      bias: true,
+      bias: biased,
       half: half.operands ? result ? ["a", "b", "c"] : ["a", "b"] : [],
       ...ending,
     });
@@ -70,7 +74,7 @@ export function linear(of: LinearShape): Op {
           accumulate: true,
           half: half.operands ? ["a"] : [],
         }),
-        prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }),
+        biased ? prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }) : undefined,
       ]);
       return {
         forward: record,
@@ -78,7 +82,7 @@ export function linear(of: LinearShape): Op {
           ofX.record(recorder, { a: dy, b: weight, c: dx! });
           if (!gradients) return;
           ofWeight.record(recorder, { a: x, b: dy, c: gradients.weight });
-          ofBias.record(recorder, { dc: dy, dbias: gradients.bias });
+          ofBias?.record(recorder, { dc: dy, dbias: gradients.bias });
         },
       };
     },
