@@ -609,6 +609,15 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/query_key_norm/groups.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
     "the width of a group is that of keys": ["select(KEY_WIDTH, QUERY_WIDTH, of_row < QUERIES)", "KEY_WIDTH"],
   }),
+  ...plant("pipeline/model/ops/rms_norm.ts", "pipeline/model_ops_test.ts", {
+    "the stream's gradient is lost at an RMS norm": ["dresidual: plus,", ""],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", ["pipeline/model_ops_test.ts", "a product without a bias"], {
+    "a product that ends in exact GELU ends in GPT-2's": [
+      'activated(gpu, "exact")',
+      'activated(gpu, "tanh")',
+    ],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),
