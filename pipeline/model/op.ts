@@ -78,7 +78,11 @@ export interface Op {
   readonly takesPlus?: boolean;
   /** Shapes of what backward needs room for. */
   readonly scratch?: Readonly<Record<string, readonly number[]>>;
-  /** @param training whether backward will be called */
+  /**
+   * Compiles it.
+   *
+   * @param training whether backward will be called
+   */
   compile(gpu: Gpu, training: boolean): Promise<CompiledOp>;
   /**
    * This operation and the one that reads its y, as one kernel with the bits of two; undefined where there is none. The
@@ -116,8 +120,12 @@ export interface CompiledOp {
 
 /** One operation of a model: what it reads and writes, by role. */
 export interface Step {
+  /** What is computed. */
   readonly op: Op;
+  /** From these. */
   readonly reads: Readonly<Record<string, Value>>;
+  /** Into these; `y` is what other steps read. */
   readonly writes: Readonly<Record<string, Value>>;
+  /** And by these. */
   readonly parameters: Readonly<Record<string, Parameter>>;
 }

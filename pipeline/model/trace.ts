@@ -24,7 +24,9 @@ import { swiglu } from "./ops/swiglu.ts";
 
 /** What is read from the residual stream, computed, and added to it again. */
 export interface Branch {
+  /** What it computes. */
   readonly kind: "attention" | "mlp";
+  /** From 0. */
   readonly layer: number;
   /** The residual stream that it reads. */
   readonly stream: Value;
@@ -34,9 +36,11 @@ export interface Branch {
 
 /** A model for batches of one shape. */
 export interface Model {
+  /** What it was traced from. */
   readonly config: ModelConfig;
   /** Every parameter once, in the order of their first use. */
   readonly parameters: readonly Parameter[];
+  /** From tokens to the residual stream. */
   readonly embed: Step;
   /** In the order in which they are computed. */
   readonly branches: readonly Branch[];
@@ -48,7 +52,9 @@ export interface Model {
 
 /** The batches that a model is traced for. */
 export interface TracedShape {
+  /** Rows B. */
   batch: number;
+  /** Positions T of each. */
   context: number;
   /** Whether what products read is stored as f16: all but the residual stream. */
   half?: boolean;
