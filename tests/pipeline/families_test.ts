@@ -2,18 +2,23 @@
  * A tiny model of every family against transformers: logits, every gradient, and five steps of AdamW, dense and gated
  * with the noise fixed (tests/fixtures/families, made in float64).
  */
-import { assert } from "@std/assert";
+import { assert, assertEquals } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { FAMILIES } from "../../pipeline/model/families.ts";
 import { modelConfigToJson, parseModelConfig, readModelConfig } from "../../pipeline/model/config_file.ts";
+import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { destroyParameters, loadParameters } from "../../pipeline/model/parameters.ts";
 import { partOf, storedParameters } from "../../pipeline/model/stored.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../pipeline/safetensors.ts";
+import { saveModel } from "../../pipeline/save_weights.ts";
 import { createTrainer, type GateObjective } from "../../pipeline/trainer.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
+import { ADDITION, runMain } from "../support/tiny_model.ts";
 
 const FOLDER = new URL("../fixtures/families/", import.meta.url).pathname;
 const MODELS = Array.from(Deno.readDirSync(FOLDER)).filter(({ isDirectory }) => isDirectory)
@@ -138,4 +143,39 @@ Deno.test("every family has a fixture, and its config.json is written as it is r
     assert(JSON.stringify(again) === JSON.stringify(config), JSON.stringify([again, config]));
   }
   for (const family of FAMILIES.keys()) assert(seen.has(family), family);
+});
+
+Deno.test("a Llama is made sparse by the command, saved under its family's names, and read again", async () => {
+  await using folder = await temporaryFolder();
+  const [model, runs] = [`${folder.path}/llama`, `${folder.path}/runs`];
+  const { architecture } = await readModelConfig(`${FOLDER}llama`);
+  const config = {
+    vocabularySize: 13,
+    contextLength: 8,
+    width: 16,
+    layers: 2,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 6,
+    mlpWidth: 24,
+    layerNormEpsilon: 1e-6,
+    architecture,
+  };
+  const tensors = parametersOf(config).map((parameter, index) => ({
+    ...parameter,
+    read: () => Promise.resolve(initialWeights(parameter, { seed: 3, index })),
+  }));
+  await saveModel(model, { config, tensors, type: "F32", tokenizer: ADDITION.tokenizer });
+  // deno-fmt-ignore
+  const { code, stderr } = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch",
+    "16", "--steps", "6", "--no-control", "--validation-tokens", "256", "--eval-tokens", "256", "--runs", runs, "--name",
+    "run"]);
+  assertEquals(code, 0, stderr);
+  const saved = `${runs}/run/model`;
+  const again = await readModelConfig(saved);
+  assertEquals(again.architecture, architecture);
+  assertEquals(again.gate?.temperature, 1);
+  const { entries } = await openSafetensors(`${saved}/model.safetensors`);
+  assertEquals(entries.get("model.layers.1.self_attn.k_proj.weight")?.shape, [12, 16]);
+  await (await openWeights(saved, again)).verify();
 });
