@@ -60,7 +60,7 @@ import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./tokenizer.ts
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
 const PURPOSES = {
-  sparsify: "Makes a pretrained GPT-2-type model's attention sparse at the dense model's loss.",
+  sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
   "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",

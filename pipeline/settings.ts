@@ -232,7 +232,7 @@ export const SPARSIFY = {
     kind: "path",
     value: "data/english",
     placeholder: "DIR",
-    help: "Hugging Face folder of a GPT-2-type model",
+    help: "Hugging Face folder of a model: GPT-2, Llama, Qwen, OLMo, Pythia, Mistral",
     group: "Model and data",
   },
   ...DATA,
