@@ -43,7 +43,7 @@ async function whyNoModel(folder: string, path: string): Promise<string> {
 /** Checks the fields of a config.json; `path` is for error messages. */
 export function parseModelConfig(json: Record<string, unknown>, path: string): ModelConfig {
   const fields = new Fields(json, path);
-  const family = FAMILIES.get(String(json.model_type));
+  const family = typeof json.model_type === "string" ? FAMILIES.get(json.model_type) : undefined;
   if (!family) return fields.fail("model_type", [...FAMILIES.keys()].map((type) => `"${type}"`).join(", "));
   const config: ModelConfig = {
     ...family.parse(fields),
