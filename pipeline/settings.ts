@@ -825,7 +825,21 @@ function originOfDefaults<Table extends SettingsTable>(
   const { model } = settings as { model?: string };
   const names = [...Object.keys(recommended), ...Object.keys(fitted)].map((name) => `--${kebab(name)}`);
   if (names.length === 0) return undefined;
-  return `In brackets: what holds with --model ${model}, which itself decides\n${names.join(", ")}.`;
+  return `In brackets: what holds with --model ${model}, which itself decides\n${listed(names)}.`;
+}
+
+/** Words with commas between them, in lines of a help text. */
+function listed(words: readonly string[]): string {
+  let text = "";
+  let column = 0;
+  words.forEach((word, n) => {
+    const next = n < words.length - 1 ? `${word},` : word;
+    // The last is followed by a full stop.
+    const fits = column + 1 + next.length < HELP_COLUMNS;
+    text += n === 0 ? next : (fits ? " " : "\n") + next;
+    column = n > 0 && fits ? column + 1 + next.length : next.length;
+  });
+  return text;
 }
 
 /** What a command prints in place of doing anything, where that was asked for: its help, or the version. */
