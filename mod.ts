@@ -77,10 +77,12 @@ export {
   type RunOptions,
 } from "./pipeline/load_model.ts";
 export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
-export { type ModelConfig, readModelConfig } from "./pipeline/model_config.ts";
-export { parametersOf } from "./pipeline/model/trace.ts";
+export type { Architecture, ModelConfig } from "./pipeline/model/config.ts";
+export { readModelConfig } from "./pipeline/model/config_file.ts";
+export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
+export type { Heads } from "./kernels/core/heads.ts";
 export type { ActivationHook } from "./pipeline/model/runner.ts";
-export type { Parameter } from "./pipeline/model/op.ts";
+export type { CompiledOp, Op, Parameter, Pass, Roles, Step, Value } from "./pipeline/model/op.ts";
 export type { HeadBackward, LossSettings } from "./pipeline/model/head.ts";
 export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
 export {
@@ -256,7 +258,6 @@ export {
   type CachePlace,
   prepareCachedAttention,
 } from "./kernels/gated_attention/cached_attention.ts";
-export { type Heads } from "./kernels/core/heads.ts";
 export {
   type AdapterDescription,
   AdapterError,

@@ -7,8 +7,10 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { destroyTensor } from "../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
+import { shapeOf } from "./model/config.ts";
 import { hardGates, type Network } from "./model/network.ts";
 import type { Parameters } from "./model/parameters.ts";
+import { stepIn } from "./model/trace.ts";
 
 /** The attention of one layer over the T positions of a prompt. */
 export interface LayerPattern {
@@ -41,7 +43,8 @@ export async function readAttention(
   gateBias?: number,
 ): Promise<AttentionPattern> {
   const { context, batch } = network.shape;
-  const { heads, layers, width, vocabularySize } = network.config;
+  const { config: { heads, vocabularySize }, model } = network;
+  const { keyValueHeads, headSize } = shapeOf(network.config);
   const length = tokens.length;
   if (length < 1 || length > context || batch !== 1) {
     throw new RangeError(
@@ -56,17 +59,19 @@ export async function readAttention(
   network.configureGates(hardGates(gateBias, 1));
   const block = network.blocks.findIndex(({ first, count }) => length - 1 < first + count);
   // Layers may share the memory of their activations: each one's are copied as they are computed.
-  const copies = Array.from(
-    { length: layers },
-    (_, layer) => gpu.tensor(`queries, keys and values of layer ${layer}`, [context, 3, width]),
+  const copies = new Map(
+    model.branches.filter(({ kind }) => kind === "attention").map((branch) => {
+      const { name, shape } = stepIn(branch, "attention").reads.x;
+      return [name, gpu.tensor(`queries, keys and values of layer ${branch.layer}`, shape)];
+    }),
   );
   try {
     gpu.submit("reading attention", (recorder) => {
       network.forward(recorder, parameters, gateBias === undefined ? "dense" : "deterministic", {
         countEdges: false,
         hook(name, tensor) {
-          const [, layer] = /^blocks\.(\d+)\.attn\.hook_qkv$/.exec(name) ?? [];
-          if (layer !== undefined) recorder.copy(tensor, copies[Number(layer)]);
+          const copy = copies.get(name);
+          if (copy) recorder.copy(tensor, copy);
         },
       });
       network.logits(recorder, parameters, block);
@@ -74,21 +79,22 @@ export async function readAttention(
     const row = length - 1 - network.blocks[block].first;
     const logits = await gpu.read(network.logitsTensor, row * network.logitsStride, vocabularySize);
     const patterns: LayerPattern[] = [];
-    for (const copy of copies) {
+    for (const copy of copies.values()) {
       const qkv = await gpu.read(copy);
-      patterns.push(layerPattern(qkv, { heads, headSize: width / heads, length, gateBias }));
+      patterns.push(layerPattern(qkv, { heads, keyValueHeads, headSize, length, gateBias }));
     }
     return { layers: patterns, next: logSoftmax(logits) };
   } finally {
-    for (const copy of copies) destroyTensor(gpu, copy);
+    for (const copy of copies.values()) destroyTensor(gpu, copy);
   }
 }
 
-/** One layer's pattern from its queries and keys [T, 3, H, D], in float64 (docs/method.md, gated attention). */
+/** One layer's pattern from its queries, keys and values [T, H + 2 K, D], in float64 (docs/method.md, gated attention). */
 export function layerPattern(
   qkv: ArrayLike<number>,
-  { heads, headSize, length, gateBias }: {
+  { heads, keyValueHeads = heads, headSize, length, gateBias }: {
     heads: number;
+    keyValueHeads?: number;
     headSize: number;
     length: number;
     gateBias?: number;
@@ -97,14 +103,14 @@ export function layerPattern(
   const weights = new Float32Array(heads * length * length);
   const gates = new Float32Array(gateBias === undefined ? 0 : weights.length);
   const scores = new Float64Array(length);
-  const at = (position: number, part: number, head: number): number =>
-    ((position * 3 + part) * heads + head) * headSize;
+  const at = (position: number, head: number): number =>
+    (position * (heads + 2 * keyValueHeads) + head) * headSize;
   for (let head = 0; head < heads; head++) {
     for (let i = 0; i < length; i++) {
-      const query = at(i, 0, head);
+      const query = at(i, head);
       let highest = -Infinity;
       for (let j = 0; j <= i; j++) {
-        const key = at(j, 1, head);
+        const key = at(j, heads + Math.floor(head * keyValueHeads / heads));
         let dot = 0;
         for (let d = 0; d < headSize; d++) dot += qkv[query + d] * qkv[key + d];
         scores[j] = dot / Math.sqrt(headSize);

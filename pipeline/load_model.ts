@@ -15,7 +15,8 @@ import {
   type Replacement,
 } from "./circuits/interventions.ts";
 import { openWeights } from "./load_weights.ts";
-import { type ModelConfig, readModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
+import { readModelConfig } from "./model/config_file.ts";
 import { hardGates, type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./self_check.ts";

@@ -5,8 +5,10 @@
  */
 import { inputError } from "./errors.ts";
 import { hashFile } from "./files.ts";
-import type { ModelConfig } from "./model_config.ts";
-import { parametersOf } from "./model/trace.ts";
+import type { ModelConfig } from "./model/config.ts";
+import { shapeOf } from "./model/config.ts";
+import { familyOf } from "./model/families.ts";
+import { joinParts, storedParameters } from "./model/stored.ts";
 import type { ParameterShape } from "./model/parameters.ts";
 import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./safetensors.ts";
 
@@ -28,13 +30,6 @@ export interface WeightSource {
   hash(): Promise<string>;
 }
 
-/** Causal masks that old GPT-2 files carry as tensors, of any type. */
-const MASK_BUFFER = /^h\.\d+\.attn\.(masked_)?bias$/;
-/** What Hugging Face, torch.compile and data parallel training put before a parameter's name. */
-const PREFIX = /^((transformer|module|_orig_mod)\.)+/;
-/** The embedding and the head are one matrix, which may be stored under either name, or both. */
-const [EMBEDDING, HEAD] = ["wte.weight", "lm_head.weight"];
-
 /**
  * Opens a folder's weights; names may begin with prefixes that training tools leave. Only headers are read, and a head
  * if there is one.
@@ -43,10 +38,16 @@ const [EMBEDDING, HEAD] = ["wte.weight", "lm_head.weight"];
  */
 export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
   const file = await openSafetensorsFolder(folder);
-  const parameters = parametersOf(config);
+  const family = familyOf(config);
+  const { tied } = shapeOf(config).architecture;
+  const stored = storedParameters(config);
+  // The embedding and the head are one matrix where they are tied, which may be stored under either name, or both.
+  const [embedding, head] = [`${family.names.token}.weight`, `${family.names.head}.weight`];
+  // What torch.compile and data parallel training put before a name.
+  const prefix = new RegExp(`^((${family.prefix}|module|_orig_mod)\\.)+`);
   const found = new Map<string, TensorEntry>();
   for (const [name, entry] of file.entries) {
-    const bare = name.replace(PREFIX, "");
+    const bare = name.replace(prefix, "");
     const twin = found.get(bare);
     if (twin) {
       throw inputError(
@@ -55,38 +56,48 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
     }
     found.set(bare, entry);
   }
-  const tied = found.get(HEAD);
-  if (config.tied === false && !tied) {
-    throw inputError(`Cannot load ${file.path} as tensor ${HEAD} is missing, which config.json does not tie`);
+  const second = tied ? found.get(head) : undefined;
+  if (config.tied === false && !second) {
+    throw inputError(`Cannot load ${file.path} as tensor ${head} is missing, which config.json does not tie`);
   }
-  if (tied && !found.has(EMBEDDING)) {
-    found.set(EMBEDDING, tied);
-    found.delete(HEAD);
+  if (second && !found.has(embedding)) {
+    found.set(embedding, second);
+    found.delete(head);
   }
-  for (const { name, shape } of parameters) {
+  const tensors = stored.flatMap((each) => each.tensors);
+  for (const { name, shape } of tensors) {
     const entry = found.get(name);
     if (!entry) throw inputError(`Cannot load ${file.path} as tensor ${name} is missing`);
     checkShape(entry, shape);
   }
-  const known = new Set(parameters.map(({ name }) => name));
+  const known = new Set(tensors.map(({ name }) => name));
   for (const [name, entry] of found) {
-    if (known.has(name) || MASK_BUFFER.test(name)) continue;
-    if (name !== HEAD) {
+    if (known.has(name) || family.buffers?.test(name)) continue;
+    if (!tied || name !== head) {
       throw inputError(`Cannot load ${entry.file} as the model has no tensor ${entry.name}`);
     }
     checkShape(entry, [config.vocabularySize, config.width]);
-    await checkTied(file, entry, found.get(EMBEDDING)!);
+    await checkTied(file, entry, found.get(embedding)!);
   }
-  const read = (name: string): Promise<Float32Array> => file.read(found.get(name)?.name ?? name);
+  const byName = new Map(stored.map((each) => [each.parameter.name, each]));
+  async function read(name: string): Promise<Float32Array> {
+    const each = byName.get(name);
+    if (!each) throw inputError(`Cannot read ${file.path} as it has no tensor ${name}`);
+    const parts: Float32Array[] = [];
+    for (const tensor of each.tensors) {
+      parts.push(tensor.fromFile(await file.read(found.get(tensor.name)!.name)));
+    }
+    return joinParts(each, parts);
+  }
   return {
-    parameters,
+    parameters: stored.map(({ parameter }) => parameter),
     files: file.files,
     read,
     async verify() {
-      for (const { name } of parameters) {
-        const values = await read(name);
-        const at = values.findIndex((value) => !Number.isFinite(value));
+      for (const { name } of tensors) {
         const { file: path, name: stored } = found.get(name)!;
+        const values = await file.read(stored);
+        const at = values.findIndex((value) => !Number.isFinite(value));
         if (at >= 0) {
           throw inputError(
             `Cannot load ${path} as tensor ${stored} must be finite: element ${at} is ${values[at]}`,
@@ -111,7 +122,7 @@ function checkShape({ file, name, shape }: TensorEntry, wanted: readonly number[
   );
 }
 
-/** GPT-2 computes its logits with the token embedding; some files hold the same matrix a second time as the head. */
+/** Where logits are products with the token embedding, some files hold the same matrix a second time as the head. */
 async function checkTied(file: Safetensors, head: TensorEntry, embedding: TensorEntry): Promise<void> {
   const [values, tied] = [await file.read(head.name), await file.read(embedding.name)];
   if (values.every((value, n) => Object.is(value, tied[n]))) return;

@@ -18,7 +18,8 @@ import { exists, writeNew } from "./files.ts";
 import { initialWeights } from "./model/initial_weights.ts";
 import { openWeights } from "./load_weights.ts";
 import { type MemorySettings, whatToLower } from "./memory_budget.ts";
-import { type ModelConfig, readModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
+import { readModelConfig } from "./model/config_file.ts";
 import { parametersOf } from "./model/trace.ts";
 import { prepareNetwork } from "./model/network.ts";
 import { createParameters, uploadParameters } from "./model/parameters.ts";
@@ -59,7 +60,7 @@ import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./tokenizer.ts
 import type { PreparedRun, Reporter } from "./training_run.ts";
 
 const PURPOSES = {
-  sparsify: "Makes a pretrained GPT-2-type model's attention sparse at the dense model's loss.",
+  sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
   "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",

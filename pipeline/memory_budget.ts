@@ -8,7 +8,7 @@ import type { Gpu } from "../kernels/core/gpu.ts";
 import { textureCapacity } from "../kernels/core/textures.ts";
 import { usageError } from "./errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "./model/plan.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
 
 /** The settings that decide what a run takes. */
 export interface MemorySettings {

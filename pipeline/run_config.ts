@@ -5,7 +5,7 @@
  */
 import { inputError } from "./errors.ts";
 import { isObject, readSealedJson, writeSealedJson } from "./files.ts";
-import { isModelConfig, type ModelConfig } from "./model_config.ts";
+import { isModelConfig, type ModelConfig } from "./model/config.ts";
 
 /** A run's config.json. */
 export interface RunConfig {

@@ -20,7 +20,10 @@ import {
   writeAtomically,
   writeJson,
 } from "./files.ts";
-import { type ModelConfig, modelConfigToJson, readModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
+import { modelConfigToJson, readModelConfig } from "./model/config_file.ts";
+import sparseAttention from "./model/sparse_attention.py" with { type: "text" };
+import { partOf, storedParameters } from "./model/stored.ts";
 import { openSafetensors, type TensorType, writeSafetensors } from "./safetensors.ts";
 
 /** What a saved model is made of. */
@@ -48,7 +51,13 @@ is above 0 (\`sparse_attention.gate\` in config.json: bias ${bias}, temperature 
 softmax runs over all keys; a closed edge's weight is then replaced by 0, and the rest is not scaled up.
 
 **transformers, vLLM, llama.cpp and others know nothing of the gates. They load this folder without a warning and run it
-dense, with every edge open: another model, with another loss.** The program that made it evaluates it with its gates:
+dense, with every edge open: another model, with another loss.** In transformers, \`sparse_attention.py\` beside this file
+loads it with its gates:
+
+    from sparse_attention import load
+    model = load("FOLDER")
+
+and so does the program that made it:
 
     deno task evaluate --model FOLDER --data TEXT
 
@@ -61,6 +70,7 @@ const OF_A_MODEL: OwnNames = [
   /^(config|sparsify|tokenizer)\.json(\.partial)?$/,
   /^model\.safetensors(\.partial)?$/,
   "README.md",
+  "sparse_attention.py",
 ];
 
 const isOwn = (name: string): boolean =>
@@ -69,7 +79,8 @@ const partialOf = (folder: string): string => join(dirname(folder), basename(fol
 const olderOf = (folder: string): string => join(dirname(folder), basename(folder) + ".old" + TEMPORARY);
 
 /**
- * Writes config.json, model.safetensors and tokenizer.json, and of a model with gates a README.md, beside `folder` and
+ * Writes config.json, model.safetensors and tokenizer.json, and of a model with gates a README.md and what loads it in
+ * transformers, beside `folder` and
  * moves them into its place when they are whole. An older model that was saved here is replaced; what else lies in the
  * folder stays in it.
  *
@@ -151,11 +162,26 @@ async function writeFiles(folder: string, model: SavedModel): Promise<void> {
   if (model.config.gate) {
     const readme = new TextEncoder().encode(readmeOf(model.config.gate));
     await writeAtomically(join(folder, "README.md"), (file) => writeAll(file, readme));
+    const loader = new TextEncoder().encode(sparseAttention);
+    await writeAtomically(join(folder, "sparse_attention.py"), (file) => writeAll(file, loader));
   }
   if (model.recommended) await writeJson(join(folder, "sparsify.json"), model.recommended);
   await writeSafetensors(
     join(folder, "model.safetensors"),
-    model.tensors.map((tensor) => ({ ...tensor, name: `transformer.${tensor.name}`, type: model.type })),
+    storedTensors(model),
     { format: "pt" },
+  );
+}
+
+/** What a family's files hold of a model, read when their turn comes. */
+function storedTensors({ config, tensors, type }: SavedModel) {
+  const readers = new Map(tensors.map(({ name, read }) => [name, read]));
+  return storedParameters(config).flatMap((stored) =>
+    stored.tensors.map(({ savedAs, shape, toFile }, n) => ({
+      name: savedAs,
+      shape,
+      type,
+      read: async () => toFile(partOf(stored, n, await readers.get(stored.parameter.name)!())),
+    }))
   );
 }

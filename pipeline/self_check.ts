@@ -6,6 +6,7 @@
  * @module
  */
 import { adamwCheck } from "../kernels/adamw/check.ts";
+import { clipCheck } from "../kernels/clip/check.ts";
 import { crossEntropyCheck } from "../kernels/cross_entropy/check.ts";
 import { distillationCheck } from "../kernels/distillation/check.ts";
 import { embeddingCheck } from "../kernels/embedding/check.ts";
@@ -14,7 +15,11 @@ import { gecoCheck } from "../kernels/geco/check.ts";
 import { geluCheck } from "../kernels/gelu/check.ts";
 import { layerNormCheck } from "../kernels/layer_norm/check.ts";
 import { matmulCheck } from "../kernels/matmul/check.ts";
+import { queryKeyNormCheck } from "../kernels/query_key_norm/check.ts";
 import { residualCheck } from "../kernels/residual/check.ts";
+import { rmsNormCheck } from "../kernels/rms_norm/check.ts";
+import { rotaryCheck } from "../kernels/rotary/check.ts";
+import { swigluCheck } from "../kernels/swiglu/check.ts";
 import type { Check } from "../kernels/core/check.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
@@ -32,8 +37,14 @@ export interface SelfCheckResult {
 const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   matmulCheck,
   layerNormCheck,
+  rmsNormCheck,
   embeddingCheck,
   geluCheck,
+  swigluCheck,
+  clipCheck,
+  rotaryCheck,
+  (gpu) => queryKeyNormCheck(gpu, "head"),
+  (gpu) => queryKeyNormCheck(gpu, "all"),
   residualCheck,
   (gpu) => gatedAttentionCheck(gpu, "dense"),
   (gpu) => gatedAttentionCheck(gpu, "deterministic"),

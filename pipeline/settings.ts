@@ -11,7 +11,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
-import { readModelConfig } from "./model_config.ts";
+import { readModelConfig } from "./model/config_file.ts";
 import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./data_files.ts";
 import { DEFAULT_RUNS } from "./run_folder.ts";
@@ -131,6 +131,8 @@ const TRAINING = {
   },
   context: integer(128, 1, "tokens of a row", "Training"),
   lr: positive(1e-3, "peak learning rate", "Training"),
+  embeddingRate: atLeastZero(1, "what it is multiplied by for embeddings", "Training"),
+  attentionRate: atLeastZero(1, "what it is multiplied by for weights of queries, keys, values", "Training"),
   warmup: integer(20, 0, "steps over which the learning rate rises", "Training"),
   decay: share(0.3, "share of the steps, at the end, over which it falls to 0", "Training"),
   weightDecay: atLeastZero(0.01, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
@@ -230,7 +232,7 @@ export const SPARSIFY = {
     kind: "path",
     value: "data/english",
     placeholder: "DIR",
-    help: "Hugging Face folder of a GPT-2-type model",
+    help: "Hugging Face folder of a model: GPT-2, Llama, Qwen, OLMo, Pythia, Mistral",
     group: "Model and data",
   },
   ...DATA,
@@ -823,7 +825,21 @@ function originOfDefaults<Table extends SettingsTable>(
   const { model } = settings as { model?: string };
   const names = [...Object.keys(recommended), ...Object.keys(fitted)].map((name) => `--${kebab(name)}`);
   if (names.length === 0) return undefined;
-  return `In brackets: what holds with --model ${model}, which itself decides\n${names.join(", ")}.`;
+  return `In brackets: what holds with --model ${model}, which itself decides\n${listed(names)}.`;
+}
+
+/** Words with commas between them, in lines of a help text. */
+function listed(words: readonly string[]): string {
+  let text = "";
+  let column = 0;
+  words.forEach((word, n) => {
+    const next = n < words.length - 1 ? `${word},` : word;
+    // The last is followed by a full stop.
+    const fits = column + 1 + next.length < HELP_COLUMNS;
+    text += n === 0 ? next : (fits ? " " : "\n") + next;
+    column = n > 0 && fits ? column + 1 + next.length : next.length;
+  });
+  return text;
 }
 
 /** What a command prints in place of doing anything, where that was asked for: its help, or the version. */

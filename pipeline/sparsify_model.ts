@@ -32,6 +32,10 @@ export interface SparsifyOptions {
   dtype?: "f32" | "f16";
   /** Peak learning rate. */
   lr?: number;
+  /** What it is multiplied by for embeddings. */
+  embeddingRate?: number;
+  /** What it is multiplied by for the weights of queries, keys and values. */
+  attentionRate?: number;
   /** Steps over which it rises. */
   warmup?: number;
   /** Share of the steps, at the end, over which it falls to 0. */

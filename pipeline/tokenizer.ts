@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { END_OF_TEXT, GPT2_WORDS } from "./bpe_trainer.ts";
 import { inputError } from "./errors.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
 import { digestOf, exists, isObject, MAX_JSON_BYTES, parseJson, readText, reasonOf, shown } from "./files.ts";
 
 /** Tokens of a text, and what of it they leave out. */

@@ -16,6 +16,7 @@ import { IGNORED_TARGET } from "../kernels/cross_entropy/op.ts";
 import { type GecoSettings, prepareGeco } from "../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
 import type { Network } from "./model/network.ts";
+import type { Parameter } from "./model/op.ts";
 import { parametersOf } from "./model/trace.ts";
 import { createParameters, destroyParameters, type Parameters } from "./model/parameters.ts";
 
@@ -59,6 +60,8 @@ export interface TrainerOptions {
   distill?: { teacher: Parameters; weight: number };
   /** Constants of AdamW. */
   optimiser: Omit<AdamWSettings, "learningRate" | "step">;
+  /** What the learning rate is multiplied by for embeddings, and for queries, keys and values; 1 where left out. */
+  rates?: { embedding?: number; attention?: number };
 }
 
 /** What each step leaves in the log; see {@link Network} for the sums. */
@@ -98,14 +101,15 @@ const LOG_CAPACITY = 8;
 
 /** Allocates gradients and moments, and compiles the step. */
 export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
-  const { network, parameters, seed, accumulate, gates, distill, optimiser } = options;
+  const { network, parameters, seed, accumulate, gates, distill, optimiser, rates = {} } = options;
   const { batch } = network.shape;
   const { heads } = network.config;
   const shapes = [...parameters].map(([name, { shape }]) => ({ name, shape }));
   const gradients = createParameters(gpu, shapes, "gradient of ");
   const firstMoments = createParameters(gpu, shapes, "first moment of ");
   const secondMoments = createParameters(gpu, shapes, "second moment of ");
-  const decayFrom = new Map(parametersOf(network.config).map(({ name, decayFrom }) => [name, decayFrom]));
+  const traced = new Map(parametersOf(network.config).map((parameter) => [parameter.name, parameter]));
+  const rateOf = ({ group }: Parameter): number => group === "other" ? 1 : rates[group] ?? 1;
   const adamw = await prepareAdamW(
     gpu,
     shapes.map(({ name }) => ({
@@ -113,7 +117,8 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       gradient: gradients.get(name)!,
       first: firstMoments.get(name)!,
       second: secondMoments.get(name)!,
-      decayFrom: decayFrom.get(name)!,
+      decayFrom: traced.get(name)!.decayFrom,
+      rate: rateOf(traced.get(name)!),
     })),
   );
   const geco = await prepareGeco(gpu);

@@ -18,7 +18,7 @@ import {
 import type { RunControl } from "./control.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "./metrics.ts";
-import type { ModelConfig } from "./model_config.ts";
+import type { ModelConfig } from "./model/config.ts";
 import type { Network } from "./model/network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "./model/parameters.ts";
 import { type Best, bestOf, type ResumePoint, rowState, unevaluatedOf } from "./resume.ts";
@@ -103,6 +103,8 @@ export interface TrainingSettings {
   accumulate: number;
   context: number;
   lr: number;
+  embeddingRate: number;
+  attentionRate: number;
   warmup: number;
   decay: number;
   weightDecay: number;
@@ -217,6 +219,7 @@ export async function runTrainedPhase(
     gates: options.gates,
     distill: options.distill,
     optimiser: { ...BETAS, weightDecay: settings.weightDecay, clip: settings.clip },
+    rates: { embedding: settings.embeddingRate, attention: settings.attentionRate },
   });
   try {
     let best: Best | undefined;

@@ -177,7 +177,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   ...plant("pipeline/model/trace.ts", TEN_STEPS, {
-    "keys decay": ["{ decayFrom: 2 * width }", "{ decayFrom: width }"],
+    "keys decay": ["decayFrom: (heads + keyValueHeads) * headSize", "decayFrom: heads * headSize"],
     "vectors decay": ["decayFrom: Infinity,", "decayFrom: 0,"],
   }),
 
@@ -287,6 +287,11 @@ export const MUTANTS: readonly Mutant[] = [
     "batches without the seed": ["batch, context, seed: settings.seed }", "batch, context, seed: 0 }"],
     "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
     "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
+    "queries, keys and values move at the embeddings' rate": [
+      "attention: settings.attentionRate",
+      "attention: settings.embeddingRate",
+    ],
+    "embeddings move at the common rate": ["embedding: settings.embeddingRate, ", ""],
     "weights do not decay": ["weightDecay: settings.weightDecay, clip", "weightDecay: 0, clip"],
     "gradients are clipped to 1 whatever is set": ["clip: settings.clip }", "clip: 1 }"],
     "AdamW's second moment is averaged ten times as long": ["beta2: 0.99,", "beta2: 0.999,"],
@@ -578,13 +583,76 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("kernels/layer_norm/backward.wgsl", "kernels/layer_norm/layer_norm_test.ts", {
+    "a layer norm's gradient passes by its weight": ["  dh *= weight[n];\n", ""],
     "the layer norm's variance has no gradient": [" - h * means.y", ""],
+  }),
+  ...plant("kernels/rms_norm/forward.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
+    "the RMS norm adds up what it should average": [" / f32(N)", ""],
+  }),
+  ...plant("kernels/rms_norm/backward.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
+    "the RMS norm's scale has no gradient": [" - x[x_at + n] * inverse * mean", ""],
+    "the RMS norm's other gradients look past the last row of x": ["row % ROWS", "row"],
+  }),
+  ...plant("kernels/rms_norm/weight_gradient.wgsl", "kernels/rms_norm/rms_norm_test.ts", {
+    "the RMS norm's weight keeps its last gradient alone": ["dweight[n] += sum;", "dweight[n] = sum;"],
+  }),
+  ...plant("kernels/swiglu/forward.wgsl", "kernels/swiglu/swiglu_test.ts", {
+    "SwiGLU gates the gate": ["x[of_gate + COLUMNS]", "x[of_gate]"],
+    "the sigmoid is always above a half": ["gate > ELEMENT(0.0)", "gate > ELEMENT(-1e30)"],
+  }),
+  ...plant("kernels/swiglu/backward.wgsl", "kernels/swiglu/swiglu_test.ts", {
+    "silu's slope is the sigmoid": [" + gate * e / ((1.0 + e) * (1.0 + e))", ""],
+  }),
+  ...plant("kernels/clip/backward.wgsl", "kernels/clip/clip_test.ts", {
+    "the clip's gradient is 0 at the limit": ["<= ELEMENT", "< ELEMENT"],
+    "the clip has a gradient below its limit's negative": ["abs(x[n])", "x[n]"],
+  }),
+  ...plant("kernels/rotary/rotate.wgsl", "kernels/rotary/rotary_test.ts", {
+    "values turn with the keys": [" && head < TURNED", ""],
+    "positions count on through the batch": ["(PAIRS * HEADS) % T", "(PAIRS * HEADS)"],
+    "positions begin at 0 whatever was before them": ["place.start + position", "position"],
+  }),
+  ...plant("kernels/rotary/op.ts", "kernels/rotary/rotary_test.ts", {
+    "rotary's gradient turns as the values did": ['kernel("backward", -1)', 'kernel("backward", 1)'],
+  }),
+  ...plant("kernels/rotary/frequencies.ts", "kernels/rotary/rotary_test.ts", {
+    "Llama 3 stretches short waves": [
+      "(1 - kept) * frequency / factor + kept * frequency",
+      "kept * frequency / factor + (1 - kept) * frequency",
+    ],
+  }),
+  ...plant("kernels/query_key_norm/weights.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
+    "keys have the queries' weight": ["return key_weight[n]", "return query_weight[n]"],
+  }),
+  ...plant("kernels/query_key_norm/weight_gradient.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
+    "the weight of keys hears of one head of them": [
+      "select(KEYS, QUERIES, is_query)",
+      "select(1u, QUERIES, is_query)",
+    ],
+  }),
+  ...plant("kernels/query_key_norm/groups.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
+    "the width of a group is that of keys": ["select(KEY_WIDTH, QUERY_WIDTH, of_row < QUERIES)", "KEY_WIDTH"],
+  }),
+  ...plant("pipeline/model/ops/rms_norm.ts", "pipeline/model_ops_test.ts", {
+    "the stream's gradient is lost at an RMS norm": ["dresidual: plus,", ""],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", ["pipeline/model_ops_test.ts", "a product without a bias"], {
+    "a product that ends in exact GELU ends in GPT-2's": [
+      'activated(gpu, "exact")',
+      'activated(gpu, "tanh")',
+    ],
   }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),
   ...plant("kernels/gelu/backward.wgsl", "kernels/gelu/gelu_test.ts", {
     "GELU's slope without its 3": ["0.134145", "0.044715"],
+  }),
+  ...plant("kernels/core/gelu_exact.wgsl", ["kernels/gelu/gelu_test.ts", "off by float32's rounding"], {
+    "the normal tail is off in the sixth digit": ["0.0983782932", "0.0983792932"],
+  }),
+  ...plant("kernels/gelu/backward_exact.wgsl", "kernels/gelu/gelu_test.ts", {
+    "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
   }),
 ];
 

@@ -22,8 +22,12 @@ async function deno(
   return { code, output: text(stdout), errors: text(stderr) };
 }
 
-/** Paths from the root of the files that would be published. */
-async function published(): Promise<string[]> {
+let asked: Promise<string[]> | undefined;
+
+/** Paths from the root of the files that would be published; asked once. */
+const published = (): Promise<string[]> => asked ??= askPublished();
+
+async function askPublished(): Promise<string[]> {
   const { code, errors } = await deno(["publish", "--dry-run", "--allow-dirty"]);
   assertEquals(code, 0, errors);
   const root = pathToFileURL(ROOT + "/").href;

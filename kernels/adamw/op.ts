@@ -25,6 +25,8 @@ export interface OptimisedParameter {
   second: Tensor;
   /** First column (of the last axis) that weight decay applies to; Infinity or the column count for none. */
   decayFrom: number;
+  /** What the learning rate is multiplied by; left out: 1. */
+  rate?: number;
 }
 
 /** Values of one step. */
@@ -69,6 +71,7 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
       const slice = (tensor: Tensor) => rows({ ...tensor, shape: matrix }, start, count);
       return {
         columns,
+        rate: parameter.rate ?? 1,
         decayFrom: Math.min(parameter.decayFrom, columns),
         weight: slice(parameter.weight),
         gradient: slice(parameter.gradient),
@@ -102,40 +105,47 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
     constants: { COUNT: pieces.length * GROUPS, LANES: lanesOf(gpu, 256) },
   });
   const clip = createUniform(gpu, "gradient clip", [["limit", "f32"]]);
-  const optimiser = createUniform(gpu, "adamw", [
-    ["learningRate", "f32"],
-    ["beta1", "f32"],
-    ["beta2", "f32"],
-    ["epsilon", "f32"],
-    ["weightDecay", "f32"],
-    ["correction1", "f32"],
-    ["correction2", "f32"],
-  ]);
+  /** One for each learning rate. */
+  const optimisers = new Map([...new Set(pieces.map(({ rate }) => rate))].map((rate) => [
+    rate,
+    createUniform(gpu, "adamw", [
+      ["learningRate", "f32"],
+      ["beta1", "f32"],
+      ["beta2", "f32"],
+      ["epsilon", "f32"],
+      ["weightDecay", "f32"],
+      ["correction1", "f32"],
+      ["correction2", "f32"],
+    ]),
+  ]));
   return {
     configure({ step, clip: limit, ...settings }) {
       clip.set({ limit });
-      optimiser.set({
-        ...settings,
-        correction1: 1 - settings.beta1 ** step,
-        correction2: 1 - settings.beta2 ** step,
-      });
+      for (const [rate, optimiser] of optimisers) {
+        optimiser.set({
+          ...settings,
+          learningRate: rate * settings.learningRate,
+          correction1: 1 - settings.beta1 ** step,
+          correction2: 1 - settings.beta2 ** step,
+        });
+      }
     },
     record(recorder, { update }) {
       pieces.forEach(({ gradient }, index) => {
         recorder.dispatch(kernels[index].squares, { gradient, partials }, [GROUPS]);
       });
       recorder.dispatch(clipKernel, { clip: clip.tensor, partials, update }, [1]);
-      pieces.forEach(({ weight, gradient, first, second }, index) => {
+      pieces.forEach(({ weight, gradient, first, second, rate }, index) => {
         recorder.dispatch(
           kernels[index].adamw,
-          { optimiser: optimiser.tensor, update, gradient, weight, first, second },
+          { optimiser: optimisers.get(rate)!.tensor, update, gradient, weight, first, second },
           linearGrid(kernels[index].elements, 64),
         );
       });
     },
     destroy() {
       destroyTensor(gpu, partials);
-      for (const uniform of [clip, optimiser]) uniform.destroy();
+      for (const uniform of [clip, ...optimisers.values()]) uniform.destroy();
     },
   };
 }

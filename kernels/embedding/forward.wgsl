@@ -1,10 +1,12 @@
-// x[p] = token_embedding[token[p]] + position_embedding[p mod T], for the tokens whose embedding lies in this slice of
-// the vocabulary.
+// x[p] = token_embedding[token[p]], with POSITIONS + position_embedding[p mod T], for the tokens whose embedding lies in
+// this slice of the vocabulary.
 //
 // tokens (position in the batch); token_embedding (COUNT rows from START on, ELEMENTS); position_embedding (>= T, ELEMENTS)
 @group(0) @binding(0) var<storage, read> tokens: array<u32>;
 @group(0) @binding(1) var<storage, read> token_embedding: array<ELEMENT>;
+$if POSITIONS {
 @group(0) @binding(2) var<storage, read> position_embedding: array<ELEMENT>;
+$}
 @group(0) @binding(3) var<storage, read_write> x: array<ELEMENT>;
 
 @compute @workgroup_size(64)
@@ -13,6 +15,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     let position = at / ELEMENTS;
     let n = at % ELEMENTS;
     let row = tokens[position] - START;
-    if (row < COUNT) { x[at] = token_embedding[row * ELEMENTS + n] + position_embedding[(position % T) * ELEMENTS + n]; }
+    if (row >= COUNT) { continue; }
+    var value = token_embedding[row * ELEMENTS + n];
+    $if POSITIONS {
+    value += position_embedding[(position % T) * ELEMENTS + n];
+    $}
+    x[at] = value;
   }
 }

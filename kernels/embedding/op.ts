@@ -1,5 +1,5 @@
 /**
- * Token plus position embedding, and its gradient as a deterministic scatter. The token embedding may be larger than a
+ * Token embedding, plus that of positions where there is one, and its gradient as a deterministic scatter. The token embedding may be larger than a
  * binding: it is read and added to in slices of the vocabulary.
  *
  * @module
@@ -21,6 +21,8 @@ export interface EmbeddingConfig {
   positions: number;
   vocabularySize: number;
   width: number;
+  /** Whether positions have an embedding, as they have when left out. */
+  positionEmbedding?: boolean;
 }
 
 /** A compiled embedding. */
@@ -31,12 +33,15 @@ export interface Embedding {
    * @throws {RangeError} when a token is not in the vocabulary, or there are too many or too few
    */
   upload(tokens: Uint32Array): void;
-  /** Overwrites `x` (batch, position, width). */
-  forward(recorder: Recorder, tensors: Record<"tokenEmbedding" | "positionEmbedding" | "x", Tensor>): void;
+  /** Overwrites `x` (batch, position, width). Positions' embedding, here and in backward, only where there is one. */
+  forward(
+    recorder: Recorder,
+    tensors: Record<"tokenEmbedding" | "x", Tensor> & { positionEmbedding?: Tensor },
+  ): void;
   /** Adds to `dtokenEmbedding` (vocabulary, width) and `dpositionEmbedding` (≥ positions, width). */
   backward(
     recorder: Recorder,
-    tensors: Record<"dx" | "dtokenEmbedding" | "dpositionEmbedding", Tensor>,
+    tensors: Record<"dx" | "dtokenEmbedding", Tensor> & { dpositionEmbedding?: Tensor },
   ): void;
   /** Frees what it holds on the device. */
   destroy(): void;
@@ -58,7 +63,7 @@ export function sortByToken(tokens: Uint32Array): { order: Uint32Array; runs: Ui
 
 /** Compiles the embedding for one shape. */
 export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promise<Embedding> {
-  const { batch, positions, vocabularySize, width } = config;
+  const { batch, positions, vocabularySize, width, positionEmbedding: embedsPositions = true } = config;
   const rows = batch * positions;
   const tokens = gpu.tensor("tokens", [rows], "u32");
   const order = gpu.tensor("token order", [rows], "u32");
@@ -71,7 +76,12 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       return {
         start,
         count,
-        forward: await compile(gpu, { label: "embedding forward", source: alias + forwardSource, constants }),
+        forward: await compile(gpu, {
+          label: "embedding forward",
+          source: alias + forwardSource,
+          constants,
+          flags: { POSITIONS: embedsPositions },
+        }),
         backward: await compile(gpu, {
           label: "embedding backward token",
           source: alias + backwardTokenSource,
@@ -81,11 +91,13 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       };
     }),
   );
-  const backwardPosition = await compile(gpu, {
-    label: "embedding backward position",
-    source: alias + backwardPositionSource,
-    constants: shape,
-  });
+  const backwardPosition = embedsPositions
+    ? await compile(gpu, {
+      label: "embedding backward position",
+      source: alias + backwardPositionSource,
+      constants: shape,
+    })
+    : undefined;
   return {
     upload(values) {
       if (values.length !== rows) {
@@ -105,7 +117,8 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
     forward(recorder, { tokenEmbedding, positionEmbedding, x }) {
       for (const { start, count, forward } of slices) {
         const slice = rowsOf(tokenEmbedding, start, count);
-        const bindings = { tokens, token_embedding: slice, position_embedding: positionEmbedding, x };
+        const ofPositions = embedsPositions && { position_embedding: positionEmbedding! };
+        const bindings = { tokens, token_embedding: slice, ...ofPositions, x };
         recorder.dispatch(forward, bindings, linearGrid(rows * elements, 64));
       }
     },
@@ -115,7 +128,8 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
         const bindings = { order, runs, dx, dtoken_embedding: slice };
         recorder.dispatch(backward, bindings, [Math.min(rows, MAX_WORKGROUPS)]);
       }
-      const bindings = { dx, dposition_embedding: dpositionEmbedding };
+      if (!backwardPosition) return;
+      const bindings = { dx, dposition_embedding: dpositionEmbedding! };
       recorder.dispatch(backwardPosition, bindings, linearGrid(positions * elements, 64));
     },
     destroy() {

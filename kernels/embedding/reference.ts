@@ -1,22 +1,25 @@
 /**
- * Token plus position embedding in float64.
+ * Token embedding, and that of positions, in float64.
  *
  * @module
  */
 
-/** x (position, width) for tokens laid out (batch, position) with `positions` to a row. */
+/**
+ * x (position, width) for tokens laid out (batch, position) with `positions` to a row; without an embedding of positions
+ * where none is given.
+ */
 export function embeddingReference(
   tokens: ArrayLike<number>,
   positions: number,
   width: number,
   tokenEmbedding: ArrayLike<number>,
-  positionEmbedding: ArrayLike<number>,
+  positionEmbedding?: ArrayLike<number>,
 ): Float64Array {
   return Float64Array.from({ length: tokens.length * width }, (_, at) => {
     const position = Math.floor(at / width);
     const n = at % width;
     return tokenEmbedding[tokens[position] * width + n] +
-      positionEmbedding[(position % positions) * width + n];
+      (positionEmbedding?.[(position % positions) * width + n] ?? 0);
   });
 }
 

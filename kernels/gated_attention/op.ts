@@ -191,6 +191,7 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
           NOISE: mode === "sampled",
           BACKWARD: name !== "forward",
           LOADED: !handed,
+          ROLLED: gpu.adapter.software,
         },
         half: half ? inHalf : [],
         textures: variant === "registers" ? TEXTURES[name] : [],

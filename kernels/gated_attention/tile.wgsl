@@ -19,6 +19,9 @@ var<workgroup> tile: array<vec4f, SIDE * ROW>;
 // Whether any element of the tile is not zero.
 var<workgroup> present: atomic<u32>;
 
+// 0. A CPU driver is not told: it unrolls loops of few turns, and would compile these kernels for a minute.
+fn none() -> u32 { return select(0u, gate.layer >> 31u, ROLLED); }
+
 // `head` is a query head; keys and values are those that it reads.
 struct Place { batch: u32, head: u32, index: u32, x: u32, y: u32 }
 
@@ -61,7 +64,7 @@ fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
     slab_b[(4u * chunk + $cu) * 16u + row / 4u][row % 4u] = of_b[$c];
     $}
     workgroupBarrier();
-    for (var d = 0u; d < DEPTH; d++) {
+    for (var d = 0u; d < DEPTH + none(); d++) {
       let x = slab_a[d * 16u + place.y];
       let y = slab_b[d * 16u + place.x];
       $for s in 0..4 {
@@ -84,13 +87,13 @@ fn put(edges: Edges, place: Place) {
 // Adds the tile's product with rows first .. + 63 of an operand, which its columns stand for.
 fn add_product(which: u32, first: u32, place: Place, before: Rows) -> Rows {
   var rows = before;
-  for (var start = 0u; start < SIDE; start += DEPTH) {
+  for (var start = 0u; start < SIDE + none(); start += DEPTH) {
     workgroupBarrier();
     for (var n = place.index; n < DEPTH * CHUNKS; n += 256u) {
       slab_b[n] = operand(which, place, first + start + n / CHUNKS, n % CHUNKS);
     }
     workgroupBarrier();
-    for (var q = 0u; q < DEPTH / 4u; q++) {
+    for (var q = 0u; q < DEPTH / 4u + none(); q++) {
       $for s in 0..4 {
       let t$s = tile[(4u * place.y + $su) * ROW + start / 4u + q];
       $}

@@ -4,30 +4,32 @@ import type { Gpu } from "../core/gpu.ts";
 import { prepareGelu } from "./op.ts";
 import { geluGradientReference, geluReference } from "./reference.ts";
 
-/** Forward and backward. */
+/** Both forms, forward and backward. */
 export async function geluCheck(gpu: Gpu): Promise<Check> {
   const length = 65;
   const x = normals(1, length);
   const dy = normals(2, length);
-  const op = await prepareGelu(gpu, { length });
-  const t = {
-    x: upload(gpu, "x", x),
-    dy: upload(gpu, "dy", dy),
-    y: gpu.tensor("y", [length]),
-    dx: gpu.tensor("dx", [length]),
-  };
+  const inputs = { x: upload(gpu, "x", x), dy: upload(gpu, "dy", dy) };
+  const forms = await Promise.all((["tanh", "exact"] as const).map(async (form) => ({
+    form,
+    name: form === "tanh" ? "GELU" : "exact GELU",
+    op: await prepareGelu(gpu, { length, form }),
+    t: { ...inputs, y: gpu.tensor("y", [length]), dx: gpu.tensor("dx", [length]) },
+  })));
   return {
     record(recorder) {
-      op.forward(recorder, t);
-      op.backward(recorder, t);
+      for (const { op, t } of forms) {
+        op.forward(recorder, t);
+        op.backward(recorder, t);
+      }
     },
-    comparisons: [
-      { operation: "GELU forward", outputs: [[t.y, geluReference(x)]], tolerance: TRANSCENDENTAL },
+    comparisons: forms.flatMap(({ form, name, t }) => [
+      { operation: `${name} forward`, outputs: [[t.y, geluReference(x, form)]], tolerance: TRANSCENDENTAL },
       {
-        operation: "GELU backward",
-        outputs: [[t.dx, geluGradientReference(x, dy)]],
+        operation: `${name} backward`,
+        outputs: [[t.dx, geluGradientReference(x, dy, form)]],
         tolerance: TRANSCENDENTAL,
       },
-    ],
+    ]),
   };
 }

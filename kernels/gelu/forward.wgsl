@@ -1,4 +1,4 @@
-// y = gelu(x), of kernels/core/gelu.wgsl, where products that end in it find it too
+// y = gelu(x), of kernels/core, where products that end in it find it too
 @group(0) @binding(0) var<storage, read> x: array<ELEMENT>;
 @group(0) @binding(1) var<storage, read_write> y: array<ELEMENT>;
 

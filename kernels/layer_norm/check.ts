@@ -4,7 +4,7 @@ import type { Gpu } from "../core/gpu.ts";
 import { prepareLayerNorm } from "./op.ts";
 import { layerNormGradientReference, layerNormReference } from "./reference.ts";
 
-/** Forward and backward. */
+/** Forward and backward, with parameters and without. */
 export async function layerNormCheck(gpu: Gpu): Promise<Check> {
   const [rows, width, epsilon] = [3, 12, 1e-5];
   const x = normals(1, rows * width);
@@ -28,12 +28,17 @@ export async function layerNormCheck(gpu: Gpu): Promise<Check> {
   });
   const plain = gradients();
   const residual = { ...gradients(), dresidual: upload(gpu, "dresidual", dresidual) };
+  const bareOp = await prepareLayerNorm(gpu, { rows, width, epsilon, affine: "none" });
+  const bare = { ...t, y: gpu.tensor("y", [rows, width]), dx: gpu.tensor("dx", [rows, width]) };
+  const [ones, zeros] = [new Float32Array(width).fill(1), new Float32Array(width)];
   const want = layerNormGradientReference(x, weight, dy, epsilon);
   return {
     record(recorder) {
       op.forward(recorder, t);
       op.backward(recorder, { ...t, ...plain, parameters: plain });
       op.backward(recorder, { ...t, ...residual, parameters: residual });
+      bareOp.forward(recorder, bare);
+      bareOp.backward(recorder, bare);
     },
     comparisons: [
       {
@@ -49,6 +54,14 @@ export async function layerNormCheck(gpu: Gpu): Promise<Check> {
       {
         operation: "layer norm backward with residual",
         outputs: [[residual.dx, plus(want.dx, dresidual)]],
+        tolerance: ARITHMETIC,
+      },
+      {
+        operation: "layer norm without parameters",
+        outputs: [
+          [bare.y, layerNormReference(x, ones, zeros, epsilon)],
+          [bare.dx, layerNormGradientReference(x, ones, dy, epsilon).dx],
+        ],
         tolerance: ARITHMETIC,
       },
     ],

@@ -1,10 +1,14 @@
-// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis; one workgroup a row. The variance is
-// taken about the mean in a second pass, not as E[x^2] - mean^2, which cancels.
+// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, over the last axis, with WEIGHT and BIAS; one workgroup a
+// row. The variance is taken about the mean in a second pass, not as E[x^2] - mean^2, which cancels.
 //
 // x, y (row, ELEMENTS); statistics (row) of (mean, 1 / standard deviation)
 @group(0) @binding(0) var<storage, read> x: array<ELEMENT>;
+$if WEIGHT {
 @group(0) @binding(1) var<storage, read> weight: array<ELEMENT>;
+$}
+$if BIAS {
 @group(0) @binding(2) var<storage, read> bias: array<ELEMENT>;
+$}
 @group(0) @binding(3) var<storage, read_write> y: array<ELEMENT>;
 @group(0) @binding(4) var<storage, read_write> statistics: array<vec2f>;
 
@@ -26,7 +30,14 @@ fn main(
     }
     let inverse = inverseSqrt(sum_over_lanes(lane, squares) / f32(N) + EPSILON);
     for (var n = lane; n < ELEMENTS; n += LANES) {
-      y[at + n] = (x[at + n] - mean) * inverse * weight[n] + bias[n];
+      var value = (x[at + n] - mean) * inverse;
+      $if WEIGHT {
+      value *= weight[n];
+      $}
+      $if BIAS {
+      value += bias[n];
+      $}
+      y[at + n] = value;
     }
     if (lane == 0u) { statistics[row] = vec2f(mean, inverse); }
   }

@@ -11,11 +11,11 @@
  */
 import { elementwise } from "../core/elementwise.ts";
 import type { Contest, Gpu } from "../core/gpu.ts";
+import { GELU_SOURCES, type GeluForm } from "../core/gelu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { destroyTensor, type Tensor } from "../core/tensor.ts";
-import geluSource from "../core/gelu.wgsl" with { type: "text" };
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import lanesSource from "./lanes.wgsl" with { type: "text" };
 import lanesTnSource from "./lanes_tn.wgsl" with { type: "text" };
@@ -42,8 +42,8 @@ export interface MatmulConfig {
   bias?: boolean;
   /** Adds a matrix like C, such as the residual stream that a branch ends in. */
   residual?: boolean;
-  /** Also writes GELU(C), and not only C, which its gradient needs. */
-  gelu?: boolean;
+  /** Also writes GELU(C) in this form, and not only C, which its gradient needs. */
+  gelu?: GeluForm;
   /** Adds to C rather than overwriting it. */
   accumulate?: boolean;
   /** Elements from one row of A to the next; its columns when left out. Columns past k must then hold zeros. */
@@ -259,7 +259,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     k,
     bias = false,
     residual = false,
-    gelu = false,
+    gelu,
     accumulate = false,
     aColumn = 0,
     bColumn = 0,
@@ -284,7 +284,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   const flags = {
     BIAS: bias,
     RESIDUAL: residual,
-    GELU: gelu,
+    GELU: gelu !== undefined,
     ACCUMULATE: accumulate,
     TILED: aligned,
     BATCHED: config.batches !== undefined,
@@ -365,8 +365,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   };
 }
 
-function sharedSource(element: "vec4f" | "f32", gelu: boolean): string {
-  return `alias ELEMENT = ${element};\n` + (gelu ? geluSource : "") + tileSource;
+function sharedSource(element: "vec4f" | "f32", gelu: GeluForm | undefined): string {
+  return `alias ELEMENT = ${element};\n` + (gelu ? GELU_SOURCES[gelu] : "") + tileSource;
 }
 
 /** Source, constants and the tile of C of one workgroup. */

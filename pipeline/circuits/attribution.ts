@@ -16,6 +16,7 @@ import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { shapeOf } from "../model/config.ts";
 import { type Branch, type Model, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
@@ -45,10 +46,11 @@ export async function prepareAttribution(
     activations: ReadonlyMap<string, Tensor>;
   },
 ): Promise<Attribution> {
-  const { width, heads, layerNormEpsilon: epsilon } = model.config;
+  const { width, layerNormEpsilon: epsilon } = model.config;
   const { delta, streams, norms, scores } = tensors;
   const rows = batch * positions;
-  const size = width / heads;
+  const { headSize: size } = shapeOf(model.config);
+  const { ofHeads } = layerIndices(graph, 0);
   const all = graph.sources.length;
   const columns = scores.shape[1] / batch;
   const ofInputs = async (inputs: number) =>
@@ -72,17 +74,17 @@ export async function prepareAttribution(
         ),
       ),
     );
-  const products = { attention: await ofInputs(3 * heads), one: await ofInputs(1) };
+  const products = { attention: await ofInputs(ofHeads), one: await ofInputs(1) };
   const intoNorm = await prepareMatmul(gpu, {
     layout: "nt",
     m: rows,
     n: width,
     k: size,
-    aStride: 3 * width,
-    bStride: 3 * width,
-    batches: { count: 3 * heads, aStep: size, bStep: size, cStep: rows * width },
+    aStride: ofHeads * size,
+    bStride: ofHeads * size,
+    batches: { count: ofHeads, aStep: size, bStep: size, cStep: rows * width },
   });
-  const normAttention = await prepareLayerNorm(gpu, { rows, width, epsilon, gradients: 3 * heads });
+  const normAttention = await prepareLayerNorm(gpu, { rows, width, epsilon, gradients: ofHeads });
   const normOne = await prepareLayerNorm(gpu, { rows, width, epsilon });
 
   /** Adds the estimates of `count` inputs from `first` on, from the gradient of what they read. */
@@ -112,7 +114,7 @@ export async function prepareAttribution(
     return (_, dqkv, recorder) => {
       intoNorm.record(recorder, { a: dqkv, b: weight, c: streams });
       normAttention.backward(recorder, { ...ofNorm(branch), dy: streams, dx: norms });
-      add(recorder, firstInput, 3 * heads, norms);
+      add(recorder, firstInput, ofHeads, norms);
     };
   }
   /** What adds an input's estimates, by the name of the activation whose gradient it takes. */
@@ -120,7 +122,7 @@ export async function prepareAttribution(
     [model.final.reads.x.name, (_, dx, recorder) => add(recorder, graph.inputs.length - 1, 1, dx)],
     ...model.branches.map((branch): [string, ActivationHook] =>
       branch.kind === "attention"
-        ? [stepIn(branch, "attention").reads.x.name, ofAttention(branch)]
+        ? [stepIn(branch, "in").writes.y.name, ofAttention(branch)]
         : [stepIn(branch, "norm").writes.y.name, ofMlp(branch)]
     ),
   ]);

@@ -9,7 +9,8 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
-import type { ModelConfig } from "../model_config.ts";
+import { inputError } from "../errors.ts";
+import { GPT2_ARCHITECTURE, type ModelConfig, shapeOf } from "../model/config.ts";
 import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import { trace } from "../model/trace.ts";
@@ -145,6 +146,10 @@ export async function createCircuitEngine(
   { config, parameters }: CircuitModel,
   { set, ablation = "resample", maxBytes = DEFAULT_BYTES }: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
+  const { family } = shapeOf(config).architecture;
+  if (family !== GPT2_ARCHITECTURE.family) {
+    throw inputError(`Cannot find circuits in a model of type ${family} yet: only in those of type gpt2`);
+  }
   const positions = checkSet(set, config);
   const graph = createGraph(config);
   const mode = config.gate ? "deterministic" : "dense";

@@ -6,6 +6,8 @@
  * @module
  */
 
+import type { ModelConfig } from "../model/config.ts";
+
 /** What writes to the residual stream. */
 export interface SourceNode {
   /** What it is. */
@@ -24,9 +26,9 @@ export interface NodeInput {
   kind: "query" | "key" | "value" | "mlp" | "logits";
   /** −1 for the logits. */
   layer: number;
-  /** −1 where it is no head. */
+  /** Of keys and values the key head; −1 where it is no head. */
   head: number;
-  /** `a0.h3.q`, `m0`, `logits`. */
+  /** `a0.h3.q`, `m0`, `logits`; `a0.g1.k` of a key head that several heads read. */
   name: string;
   /** How many sources come before it: the first that many of {@link CircuitGraph.sources}. */
   sources: number;
@@ -40,35 +42,56 @@ export interface CircuitGraph {
   readonly layers: number;
   /** Heads of a layer. */
   readonly heads: number;
+  /** Key and value heads of a layer. */
+  readonly keyValueHeads: number;
   /** In the order in which they are computed: the embedding, then each layer's heads and its MLP. */
   readonly sources: readonly SourceNode[];
-  /** Each layer's queries (by head), keys, values, and its MLP; last the logits. */
+  /** Each layer's queries (by head), keys and values (by key head), and its MLP; last the logits. */
   readonly inputs: readonly NodeInput[];
   /** Number of edges. */
   readonly edges: number;
 }
 
-/** The graph of a model with so many layers and heads. */
-export function createGraph({ layers, heads }: { layers: number; heads: number }): CircuitGraph {
+/**
+ * The graph of a model with so many layers and heads. Queries are inputs of their own for each head, keys and values for
+ * each key head, which several heads may read; where attention and MLP are parallel, no edge runs from one to the other.
+ */
+export function createGraph(
+  { layers, heads, keyValueHeads = heads, architecture }: Pick<
+    ModelConfig,
+    "layers" | "heads" | "keyValueHeads" | "architecture"
+  >,
+): CircuitGraph {
   const sources: SourceNode[] = [{ kind: "embedding", layer: -1, head: -1, name: "embed" }];
   const inputs: NodeInput[] = [];
   let edges = 0;
-  const input = (kind: NodeInput["kind"], layer: number, head: number, name: string): void => {
-    inputs.push({ kind, layer, head, name, sources: sources.length, firstEdge: edges });
-    edges += sources.length;
+  const input = (
+    kind: NodeInput["kind"],
+    layer: number,
+    head: number,
+    name: string,
+    before = sources.length,
+  ): void => {
+    inputs.push({ kind, layer, head, name, sources: before, firstEdge: edges });
+    edges += before;
   };
+  const grouped = keyValueHeads < heads;
   for (let layer = 0; layer < layers; layer++) {
-    for (const kind of ["query", "key", "value"] as const) {
-      for (let head = 0; head < heads; head++) input(kind, layer, head, `a${layer}.h${head}.${kind[0]}`);
+    const before = sources.length;
+    for (let head = 0; head < heads; head++) input("query", layer, head, `a${layer}.h${head}.q`);
+    for (const kind of ["key", "value"] as const) {
+      for (let head = 0; head < keyValueHeads; head++) {
+        input(kind, layer, head, `a${layer}.${grouped ? "g" : "h"}${head}.${kind[0]}`);
+      }
     }
     for (let head = 0; head < heads; head++) {
       sources.push({ kind: "head", layer, head, name: `a${layer}.h${head}` });
     }
-    input("mlp", layer, -1, `m${layer}`);
+    input("mlp", layer, -1, `m${layer}`, architecture?.parallel ? before : sources.length);
     sources.push({ kind: "mlp", layer, head: -1, name: `m${layer}` });
   }
   input("logits", layers, -1, "logits");
-  return { layers, heads, sources, inputs, edges };
+  return { layers, heads, keyValueHeads, sources, inputs, edges };
 }
 
 /** The two ends of edge `edge`. */

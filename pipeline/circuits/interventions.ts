@@ -10,7 +10,9 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
-import type { ModelConfig } from "../model_config.ts";
+import { type ModelConfig, shapeOf } from "../model/config.ts";
+import type { Value } from "../model/op.ts";
+import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
 import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { CircuitModel } from "./engine.ts";
@@ -66,9 +68,10 @@ export interface InterventionResult {
 export interface Interventions {
   /**
    * Names and shapes of what can be read and replaced: `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_attn_out`,
-   * `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_k`, `hook_v`, `hook_z` [B, T, H, D], `hook_pattern` and
+   * `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
+   * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_pattern` and
    * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
-   * `hook_post` [B, T, F], `blocks.N.ln1.hook_normalized` and `ln2`, the last block's `hook_resid_post`, and
+   * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, the last block's `hook_resid_post`, and
    * `ln_final.hook_normalized` [B, T, d].
    */
   readonly names: ReadonlyMap<string, readonly number[]>;
@@ -107,7 +110,89 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
  */
 const ROUND = 16;
 
-/** How an activation lies in a tensor, and the name of the network's activation that it is a part of. */
+const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
+
+/** An axis of an activation. */
+export type ActivationAxis =
+  | "batch"
+  | "position"
+  | "head"
+  | "keyValueHead"
+  | "query"
+  | "key"
+  | "width"
+  | "headSize"
+  | "mlpWidth";
+
+/** An activation's axes, and where it stands among the elements of a position in the network's tensor. */
+interface Part {
+  /** Name of the network's activation that it is a part of. */
+  hook: string;
+  axes: readonly ActivationAxis[];
+  /** Elements of a position in the tensor, and its first of them. */
+  row: number;
+  first: number;
+}
+
+const OF_HEAD = ["batch", "position", "head", "headSize"] as const;
+const OF_KEY_HEAD = ["batch", "position", "keyValueHead", "headSize"] as const;
+const SQUARE = ["batch", "head", "query", "key"] as const;
+const STREAM = ["batch", "position", "width"] as const;
+const OF_MLP = ["batch", "position", "mlpWidth"] as const;
+
+/** Every activation of a model, by name, in the order in which it is computed. */
+function partsOf(model: Model): Map<string, Part> {
+  const { heads, mlpWidth } = model.config;
+  const { keyValueHeads, headSize } = shapeOf(model.config);
+  const parts = new Map<string, Part>();
+  function add(
+    { name, shape }: Value,
+    of: readonly (readonly [string, readonly ActivationAxis[], number?])[],
+  ): void {
+    const row = shape.slice(1).reduce((product, axis) => product * axis, 1);
+    for (const [part, axes, first = 0] of of) parts.set(part, { hook: name, axes, row, first });
+  }
+  /** Queries, keys and values that lie side by side. */
+  function addPacked(value: Value, names: readonly [string, string, string?]): void {
+    const axes = [OF_HEAD, OF_KEY_HEAD, OF_KEY_HEAD];
+    const before = [0, heads, heads + keyValueHeads];
+    add(value, names.map((name, n) => [name!, axes[n], before[n] * headSize] as const));
+  }
+  const { embed, branches, final } = model;
+  add(embed.writes.y, [[embed.writes.y.name, STREAM]]);
+  for (const branch of branches) {
+    const { kind, layer, steps } = branch;
+    const place = `blocks.${layer}.${kind === "attention" ? "attn" : "mlp"}`;
+    for (const { op, reads, writes: { y } } of steps) {
+      const isFirst = y === stepIn(branch, "in").writes.y;
+      if (op.kind === "attention") {
+        // What is seen of attention before it is mixed.
+        add(reads.x, [[`${place}.hook_pattern`, SQUARE], [`${place}.hook_gates`, SQUARE]]);
+        add(y, [[y.name, OF_HEAD]]);
+      } else if (kind === "attention" && isFirst) {
+        addPacked(y, [`${place}.hook_q`, `${place}.hook_k`, `${place}.hook_v`]);
+      } else if (op.kind === "rotary") addPacked(y, [`${place}.hook_rot_q`, `${place}.hook_rot_k`]);
+      else if (kind === "mlp" && isFirst && y.shape.length === 3) {
+        add(y, [[`${place}.hook_pre`, OF_MLP], [`${place}.hook_pre_linear`, OF_MLP, mlpWidth]]);
+      } else if (kind === "mlp" && (isFirst || y === stepIn(branch, "out").reads.x)) {
+        add(y, [[y.name, OF_MLP]]);
+      } else if (op.kind === "norm" || op.kind === "linear" || op.kind === "add") add(y, [[y.name, STREAM]]);
+    }
+  }
+  add(final.writes.y, [[final.writes.y.name, STREAM]]);
+  return parts;
+}
+
+/**
+ * The axes of everything that can be read and replaced, by name, in the order in which a model computes it: see
+ * {@link Interventions.names}.
+ */
+export function activationAxes(config: ModelConfig): Map<string, readonly ActivationAxis[]> {
+  const parts = partsOf(trace(config, { batch: 1, context: 1 }));
+  return new Map([...parts].map(([name, { axes }]) => [name, axes]));
+}
+
+/** How an activation lies in a tensor. */
 interface Location {
   hook: string;
   shape: readonly number[];
@@ -119,83 +204,40 @@ interface Location {
   start(run: number): number;
 }
 
-const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
-
-/** An axis of an activation. */
-export type ActivationAxis =
-  | "batch"
-  | "position"
-  | "head"
-  | "query"
-  | "key"
-  | "width"
-  | "headSize"
-  | "mlpWidth";
-
-/**
- * The axes of everything that can be read and replaced, by name, in the order in which a model computes it: see
- * {@link Interventions.names}.
- */
-export function activationAxes(
-  { layers }: Pick<ModelConfig, "layers">,
-): Map<string, readonly ActivationAxis[]> {
-  const stream = ["batch", "position", "width"] as const;
-  const ofHead = ["batch", "position", "head", "headSize"] as const;
-  const square = ["batch", "head", "query", "key"] as const;
-  const mlp = ["batch", "position", "mlpWidth"] as const;
-  const axes = new Map<string, readonly ActivationAxis[]>();
-  for (let layer = 0; layer < layers; layer++) {
-    const block = `blocks.${layer}`;
-    axes.set(`${block}.hook_resid_pre`, stream).set(`${block}.ln1.hook_normalized`, stream);
-    for (const name of ["q", "k", "v"]) axes.set(`${block}.attn.hook_${name}`, ofHead);
-    for (const name of ["pattern", "gates"]) axes.set(`${block}.attn.hook_${name}`, square);
-    axes.set(`${block}.attn.hook_z`, ofHead).set(`${block}.hook_attn_out`, stream);
-    axes.set(`${block}.hook_resid_mid`, stream).set(`${block}.ln2.hook_normalized`, stream);
-    axes.set(`${block}.mlp.hook_pre`, mlp).set(`${block}.mlp.hook_post`, mlp);
-    axes.set(`${block}.hook_mlp_out`, stream);
-  }
-  return axes.set(`blocks.${layers - 1}.hook_resid_post`, stream).set("ln_final.hook_normalized", stream);
-}
-
 /** @param padded positions of the tensors, of which the activations have the first `positions` */
 function locationsOf(
-  config: ModelConfig,
+  model: Model,
   { batch, positions, padded }: { batch: number; positions: number; padded: number },
 ): Map<string, Location> {
-  const { width, heads, mlpWidth } = config;
-  const headSize = width / heads;
-  const sizes = {
+  const { width, heads, mlpWidth } = model.config;
+  const { keyValueHeads: keyValueHead, headSize } = shapeOf(model.config);
+  const sizes: Record<ActivationAxis, number> = {
     batch,
     position: positions,
     head: heads,
+    keyValueHead,
     query: positions,
     key: positions,
     width,
     headSize,
+    mlpWidth,
   };
   const locations = new Map<string, Location>();
-  for (const [name, axes] of activationAxes(config)) {
-    const shape = axes.map((axis) => ({ ...sizes, mlpWidth })[axis]);
+  for (const [name, { hook, axes, row, first }] of partsOf(model)) {
+    const shape = axes.map((axis) => sizes[axis]);
     const [runs, length] = [shape.slice(0, -1), shape.at(-1)!];
-    const part = ["q", "k", "v"].findIndex((part) => name.endsWith(`.hook_${part}`));
-    const ofHead = axes.includes("headSize");
-    /** Place of a run in the tensor's own runs, in which every prompt has more positions. */
-    const inTensor = (run: number): number => {
-      const inner = ofHead ? heads : 1;
-      const position = Math.floor(run / inner) % positions;
-      const before = Math.floor(run / inner / positions);
-      return (before * padded + position) * inner + run % inner;
-    };
-    const tensorLength = isSquare(name) ? padded : length;
+    /** Runs of a position. */
+    const inner = axes.includes("headSize") ? shape[2] : 1;
     locations.set(name, {
-      hook: part < 0 ? name : name.replace(/hook_.$/, "hook_qkv"),
+      hook: isSquare(name) ? name : hook,
       shape,
       runs,
       length,
-      // Queries, keys and values lie side by side in one tensor.
-      start: part < 0
-        ? (run) => inTensor(run) * tensorLength
-        : (run) => ((Math.floor(inTensor(run) / heads) * 3 + part) * heads + run % heads) * length,
+      start(run) {
+        const at = Math.floor(run / inner);
+        const place = Math.floor(at / positions) * padded + at % positions;
+        return isSquare(name) ? place * padded : place * row + first + (run % inner) * length;
+      },
     });
   }
   return locations;
@@ -254,7 +296,8 @@ export async function prepareInterventions(
   { config, parameters }: CircuitModel,
   { batch, positions }: { batch: number; positions: number },
 ): Promise<Interventions> {
-  const { heads, width, vocabularySize, contextLength } = config;
+  const { heads, vocabularySize, contextLength } = config;
+  const { keyValueHeads, headSize } = shapeOf(config);
   if (!(Number.isInteger(positions) && positions >= 1 && positions <= contextLength)) {
     throw new RangeError(`Cannot run prompts as the model takes 1 to ${contextLength} tokens: ${positions}`);
   }
@@ -262,8 +305,15 @@ export async function prepareInterventions(
   const network = await prepareNetwork(gpu, config, { batch, context: padded, training: false });
   network.configureGates(hardGates(config.gate?.bias, batch));
   const mode = config.gate ? "deterministic" : "dense";
-  const locations = locationsOf(config, { batch, positions, padded });
-  const squares = { batch, heads, positions: padded, headSize: width / heads, gateBias: config.gate?.bias };
+  const locations = locationsOf(network.model, { batch, positions, padded });
+  const squares = { batch, heads, keyValueHeads, positions: padded, headSize, gateBias: config.gate?.bias };
+  /** What attention reads, by the name of what it gives. */
+  const attentions = new Map(
+    network.model.branches.filter(({ kind }) => kind === "attention").map((branch) => {
+      const { reads, writes } = stepIn(branch, "attention");
+      return [writes.y.name, { place: `blocks.${branch.layer}.attn`, qkv: reads.x.name }];
+    }),
+  );
   const explicit = await prepareExplicitAttention(gpu, squares);
   const square = [batch, heads, padded, padded];
   const [pattern, gates] = ["pattern", "gates"].map((name) => gpu.tensor(`attention ${name}`, square));
@@ -295,13 +345,14 @@ export async function prepareInterventions(
 
   /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
   function partsOf({ activation, head, positions: chosen, keys }: Replacement) {
-    const { runs, length, start } = locate(activation);
+    const { shape, runs, length, start } = locate(activation);
     const isMap = isSquare(activation);
     const fail = (what: string, required: string, found: unknown): never => {
       throw new RangeError(`Cannot replace ${what} of ${activation} as ${required}: ${found}`);
     };
-    if (head !== undefined && (runs.length < 3 || !(head >= 0 && head < heads))) {
-      fail("a head", runs.length < 3 ? "it has none" : `it has ${heads}`, head);
+    const count = isMap ? heads : shape[2];
+    if (head !== undefined && (runs.length < 3 || !(head >= 0 && head < count))) {
+      fail("a head", runs.length < 3 ? "it has none" : `it has ${count}`, head);
     }
     if (keys && !isMap) fail("keys", "it has none", keys);
     const outside = [...chosen ?? [], ...keys ?? []].find((position) =>
@@ -309,12 +360,12 @@ export async function prepareInterventions(
     );
     if (outside !== undefined) fail("a position", `it has ${positions}`, outside);
     const parts: { at: number; from: number; length: number }[] = [];
-    const count = runs.reduce((product, axis) => product * axis, 1);
-    for (let run = 0; run < count; run++) {
+    const all = runs.reduce((product, axis) => product * axis, 1);
+    for (let run = 0; run < all; run++) {
       const [position, ofHead] = isMap
         ? [run % positions, Math.floor(run / positions) % heads]
         : runs.length === 3
-        ? [Math.floor(run / heads) % positions, run % heads]
+        ? [Math.floor(run / count) % positions, run % count]
         : [run % positions, undefined];
       if (head !== undefined && ofHead !== head) continue;
       if (chosen && !chosen.includes(position)) continue;
@@ -395,10 +446,14 @@ export async function prepareInterventions(
       }
     };
     /** Overwrites z where pattern or gates were replaced. */
-    const attendExplicitly = (recorder: Recorder, block: string, z: Tensor): void => {
-      const names = [`${block}.hook_pattern`, `${block}.hook_gates`];
+    const attendExplicitly = (
+      recorder: Recorder,
+      { place, qkv }: { place: string; qkv: string },
+      z: Tensor,
+    ): void => {
+      const names = [`${place}.hook_pattern`, `${place}.hook_gates`];
       if (!names.some((name) => replaces(name) || wanted.some((one) => one.name === name))) return;
-      const tensors = { qkv: network.activations.get(`${block}.hook_qkv`)!, pattern, gates };
+      const tensors = { qkv: network.activations.get(qkv)!, pattern, gates };
       explicit.pattern(recorder, tensors);
       names.forEach((name, n) => intervene(name, [pattern, gates][n], recorder));
       if (names.some(replaces)) explicit.mix(recorder, { ...tensors, y: z });
@@ -408,8 +463,8 @@ export async function prepareInterventions(
         network.forward(recorder, parameters, mode, {
           countEdges: false,
           hook(name, tensor, recorder) {
-            const [, block] = /^(blocks\.\d+\.attn)\.hook_z$/.exec(name) ?? [];
-            if (block !== undefined) attendExplicitly(recorder, block, tensor);
+            const attention = attentions.get(name);
+            if (attention) attendExplicitly(recorder, attention, tensor);
             intervene(name, tensor, recorder);
           },
         }));

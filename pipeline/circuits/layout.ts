@@ -5,7 +5,7 @@
  * @module
  */
 import { planMemory } from "../model/plan.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import type { CircuitGraph } from "./graph.ts";
 
 /** The shape of one batch. */
@@ -24,12 +24,13 @@ const LOGITS_BYTES = 32 << 20;
 /** The next multiple of 64 elements: where bindings may start. */
 export const aligned = (length: number): number => 64 * Math.ceil(length / 64);
 
-/** Where the heads and the MLP of a layer stand among a graph's sources and inputs. */
+/** Where the heads and the MLP of a layer stand among a graph's sources and inputs, and how many inputs its heads have. */
 export function layerIndices(graph: CircuitGraph, layer: number) {
-  const { heads } = graph;
+  const { heads, keyValueHeads } = graph;
+  const ofHeads = heads + 2 * keyValueHeads;
   const firstHead = 1 + layer * (heads + 1);
-  const firstInput = layer * (3 * heads + 1);
-  return { firstHead, mlp: firstHead + heads, firstInput, mlpInput: firstInput + 3 * heads };
+  const firstInput = layer * (ofHeads + 1);
+  return { firstHead, mlp: firstHead + heads, firstInput, ofHeads, mlpInput: firstInput + ofHeads };
 }
 
 /** Shapes of an engine's tensors; see there for what they hold. */
@@ -39,7 +40,8 @@ export function engineShapes(
   { batch, positions, answers }: CircuitShape,
   maxBindingBytes: number,
 ) {
-  const { width, heads, layers, vocabularySize } = config;
+  const { width, layers, vocabularySize } = config;
+  const { ofHeads } = layerIndices(graph, 0);
   const rows = batch * positions;
   const stride = aligned(rows * width);
   const sources = graph.sources.length;
@@ -56,10 +58,10 @@ export function engineShapes(
     /** The ablated residual stream before and inside each layer, and at the end (stream, row · width). */
     base: [2 * layers + 1, stride],
     /** What the inputs of one layer read (input, row, width). */
-    streams: [3 * heads, rows, width],
+    streams: [ofHeads, rows, width],
     /** The same after the layer norm. */
-    norms: [3 * heads, rows, width],
-    statistics: [3 * heads * rows, 2],
+    norms: [ofHeads, rows, width],
+    statistics: [ofHeads * rows, 2],
     /** 1 where an edge is kept (input, source), 0 elsewhere. */
     mask: [graph.inputs.length, columns],
     /** Sums over steps of the estimated effects (input, pair · source). */

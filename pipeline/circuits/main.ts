@@ -11,7 +11,7 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../load_weights.ts";
-import { readModelConfig } from "../model_config.ts";
+import { readModelConfig } from "../model/config_file.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../prepare_run.ts";
 import { randomStream } from "../../kernels/core/random.ts";
@@ -181,7 +181,7 @@ async function investigate(
     seed,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
-    graph: { layers, heads, edges: createGraph({ layers, heads }).edges },
+    graph: { layers, heads, edges: createGraph(configs[0]).edges },
     dense: dense?.result ?? null,
     sparse: sparse?.result ?? null,
     ratio,

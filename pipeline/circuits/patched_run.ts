@@ -11,6 +11,7 @@ import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.t
 import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
+import { shapeOf } from "../model/config.ts";
 import type { Step, Value } from "../model/op.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Bindings, prepareSteps } from "../model/runner.ts";
@@ -56,10 +57,11 @@ export async function preparePatchedRun(
     sources: Sources;
   },
 ): Promise<PatchedRun> {
-  const { width, heads, layerNormEpsilon: epsilon, gate } = model.config;
+  const { width, layerNormEpsilon: epsilon, gate } = model.config;
   const { delta, minusAblated, base, streams, norms, statistics, mask } = tensors;
   const rows = batch * positions;
-  const size = width / heads;
+  const { headSize: size } = shapeOf(model.config);
+  const { ofHeads } = layerIndices(graph, 0);
   const all = graph.sources.length;
   const ofInputs = async (inputs: number) =>
     new Map(
@@ -80,18 +82,18 @@ export async function preparePatchedRun(
         ),
       ),
     );
-  const products = { attention: await ofInputs(3 * heads), one: await ofInputs(1) };
-  const normAttention = await prepareLayerNorm(gpu, { rows: 3 * heads * rows, width, epsilon });
+  const products = { attention: await ofInputs(ofHeads), one: await ofInputs(1) };
+  const normAttention = await prepareLayerNorm(gpu, { rows: ofHeads * rows, width, epsilon });
   const normOne = await prepareLayerNorm(gpu, { rows, width, epsilon });
   const queryKeyValue = await prepareMatmul(gpu, {
     layout: "nn",
     m: rows,
     n: size,
     k: width,
-    bStride: 3 * width,
-    cStride: 3 * width,
+    bStride: ofHeads * size,
+    cStride: ofHeads * size,
     bias: true,
-    batches: { count: 3 * heads, aStep: rows * width, bStep: size, cStep: size },
+    batches: { count: ofHeads, aStep: rows * width, bStep: size, cStep: size },
   });
   // One layer's attention is as another's where gates have no noise.
   const attention = stepIn(model.branches[0], "attention");
@@ -148,7 +150,7 @@ export async function preparePatchedRun(
         if (branch.kind === "attention") {
           const { weight, bias } = stepIn(branch, "in").parameters;
           const { tensorOf } = bind();
-          read(recorder, firstInput, 3 * heads, stream, norm);
+          read(recorder, firstInput, ofHeads, stream, norm);
           queryKeyValue.record(recorder, {
             a: norms,
             b: get(weight.name),

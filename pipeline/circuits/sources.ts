@@ -10,6 +10,7 @@ import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { shapeOf } from "../model/config.ts";
 import { type Model, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
@@ -39,14 +40,14 @@ export async function prepareSources(
 ): Promise<Sources> {
   const { branches, config: { width, heads } } = model;
   const { delta, minusAblated, base } = tensors;
-  const size = width / heads;
+  const { headSize: size } = shapeOf(model.config);
   const ofWriter = await prepareResidual(gpu, { length: rows * width });
   const ofHeads = await prepareMatmul(gpu, {
     layout: "nn",
     m: rows,
     n: width,
     k: size,
-    aStride: width,
+    aStride: heads * size,
     residual: true,
     batches: { count: heads, aStep: size, bStep: size * width, cStep: delta.shape[1] },
   });

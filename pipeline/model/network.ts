@@ -13,14 +13,14 @@ import { destroyTensor, rows as rowsOf, slicesOf, type Tensor, within } from "..
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import { prepareRounding } from "../../kernels/rounding/op.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import type { Parameter, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
 import { headValues, type NetworkShape, planActions } from "./plan.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule } from "./schedule.ts";
-import { stepsOf, trace } from "./trace.ts";
+import { type Model, stepsOf, trace } from "./trace.ts";
 
 /** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
 export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
@@ -34,6 +34,8 @@ export interface Network {
   readonly shape: NetworkShape;
   /** Whose sizes it has. */
   readonly config: ModelConfig;
+  /** What it runs. */
+  readonly model: Model;
   /**
    * Activations by TransformerLens's names, with `(batch · position)` as the first axis: `blocks.N.hook_resid_pre`
    * [BT, d], `blocks.N.ln1.hook_normalized` [BT, d], `blocks.N.attn.hook_qkv` [BT, 3, H, D], `blocks.N.attn.hook_z`
@@ -208,6 +210,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   return {
     shape,
     config,
+    model,
     activations,
     lossRows: head.lossRows,
     distillationRows: head.distillationRows,

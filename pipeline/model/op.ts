@@ -21,14 +21,20 @@ export interface Value {
 
 /** A tensor that is learnt. */
 export interface Parameter {
-  /** Hugging Face name. */
+  /** Its family's name for it, without the prefix. */
   readonly name: string;
   /** Sizes of its axes; linear weights are [in, out]. */
   readonly shape: readonly number[];
+  /** A linear weight, a row for each token or position, or one number for each column. */
+  readonly kind: "matrix" | "table" | "vector";
+  /** The tensors of a file that stand side by side in its columns; left out: one of its own name. */
+  readonly parts?: readonly { readonly name: string; readonly columns: number }[];
   /** Whether products read it, which may be from a copy in half precision. */
   readonly readByProducts: boolean;
   /** Its values before training: normal with this deviation, or all the same. */
   readonly initial: { deviation: number } | { all: number };
+  /** Which learning rate moves it: that of embeddings, of queries, keys and values, or the common one. */
+  readonly group: "embedding" | "attention" | "other";
   /** First column that weight decay acts on; Infinity where it never does. */
   readonly decayFrom: number;
 }
@@ -54,14 +60,29 @@ export interface Op {
   /** Tells it from every operation that compiles to something else. */
   readonly key: string;
   /** Which operation. */
-  readonly kind: "embed" | "norm" | "linear" | "attention" | "gelu" | "add";
+  readonly kind:
+    | "embed"
+    | "norm"
+    | "linear"
+    | "attention"
+    | "gelu"
+    | "exactGelu"
+    | "swiglu"
+    | "queryKeyNorm"
+    | "rotary"
+    | "clip"
+    | "add";
   /** Roles of what backward reads beside dy: a value that is none of these need not stand until then. */
   readonly keeps: readonly string[];
   /** Whether backward can add the gradient that x has from elsewhere. */
   readonly takesPlus?: boolean;
   /** Shapes of what backward needs room for. */
   readonly scratch?: Readonly<Record<string, readonly number[]>>;
-  /** @param training whether backward will be called */
+  /**
+   * Compiles it.
+   *
+   * @param training whether backward will be called
+   */
   compile(gpu: Gpu, training: boolean): Promise<CompiledOp>;
   /**
    * This operation and the one that reads its y, as one kernel with the bits of two; undefined where there is none. The
@@ -91,14 +112,20 @@ export interface CompiledOp {
   configureGates?(settings: GateSettings): void;
   /** Counts only the first rows of the batch. */
   configureRows?(rows: number): void;
+  /** Sets the position of the first of each row in the next submissions, 0 before that. */
+  startAt?(position: number): void;
   /** Frees what it holds on the device. */
   destroy?(): void;
 }
 
 /** One operation of a model: what it reads and writes, by role. */
 export interface Step {
+  /** What is computed. */
   readonly op: Op;
+  /** From these. */
   readonly reads: Readonly<Record<string, Value>>;
+  /** Into these; `y` is what other steps read. */
   readonly writes: Readonly<Record<string, Value>>;
+  /** And by these. */
   readonly parameters: Readonly<Record<string, Parameter>>;
 }

@@ -8,7 +8,7 @@
  * @module
  */
 import { elementBytes } from "../../kernels/core/tensor.ts";
-import type { ModelConfig } from "../model_config.ts";
+import type { ModelConfig } from "./config.ts";
 import type { Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
 import { type Model, parametersOf, trace } from "./trace.ts";

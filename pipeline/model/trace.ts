@@ -6,18 +6,27 @@
  *
  * @module
  */
-import type { ModelConfig } from "../model_config.ts";
-import type { Parameter, Step, Value } from "./op.ts";
-import { add } from "./ops/add.ts";
+import { type ModelConfig, shapeOf } from "./config.ts";
+import { familyOf } from "./families.ts";
+import type { StoredName } from "./family.ts";
+import type { Op, Parameter, Step, Value } from "./op.ts";
+import { add as addition } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
+import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
 import { linear } from "./ops/linear.ts";
-import { norm } from "./ops/norm.ts";
+import { norm as layerNorm } from "./ops/norm.ts";
+import { queryKeyNorm } from "./ops/query_key_norm.ts";
+import { rmsNorm } from "./ops/rms_norm.ts";
+import { rotary } from "./ops/rotary.ts";
+import { swiglu } from "./ops/swiglu.ts";
 
 /** What is read from the residual stream, computed, and added to it again. */
 export interface Branch {
+  /** What it computes. */
   readonly kind: "attention" | "mlp";
+  /** From 0. */
   readonly layer: number;
   /** The residual stream that it reads. */
   readonly stream: Value;
@@ -27,9 +36,11 @@ export interface Branch {
 
 /** A model for batches of one shape. */
 export interface Model {
+  /** What it was traced from. */
   readonly config: ModelConfig;
   /** Every parameter once, in the order of their first use. */
   readonly parameters: readonly Parameter[];
+  /** From tokens to the residual stream. */
   readonly embed: Step;
   /** In the order in which they are computed. */
   readonly branches: readonly Branch[];
@@ -41,7 +52,9 @@ export interface Model {
 
 /** The batches that a model is traced for. */
 export interface TracedShape {
+  /** Rows B. */
   batch: number;
+  /** Positions T of each. */
   context: number;
   /** Whether what products read is stored as f16: all but the residual stream. */
   half?: boolean;
@@ -50,87 +63,198 @@ export interface TracedShape {
 /** Traces a model. */
 export function trace(config: ModelConfig, { batch, context, half = false }: TracedShape): Model {
   const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
+  const { keyValueHeads, headSize, architecture } = shapeOf(config);
+  const { names } = familyOf(config);
   const rows = batch * context;
-  const headSize = width / heads;
   const value = (name: string, shape: readonly number[]): Value => ({ name, shape });
   const stream = (name: string): Value => value(name, [rows, width]);
   /** What a product reads. */
   const operand = (name: string, shape: readonly number[]): Value => ({ name, shape, half });
 
-  const matrix = (name: string, shape: readonly number[], options: Partial<Parameter> = {}): Parameter => ({
-    name,
-    shape,
-    readByProducts: true,
+  const table = (name: string, count: number, readByProducts: boolean): Parameter => ({
+    name: `${name}.weight`,
+    shape: [count, width],
+    kind: "table",
+    group: "embedding",
+    readByProducts,
     initial: { deviation: 0.02 },
     decayFrom: 0,
-    ...options,
   });
-  const vector = (name: string, length: number, all: number): Parameter => ({
+  const vector = (name: string, length: number, all: number, parts?: Parameter["parts"]): Parameter => ({
     name,
     shape: [length],
+    kind: "vector",
+    group: "other",
+    parts,
     readByProducts: false,
     initial: { all },
     decayFrom: Infinity,
   });
   // Residual projections start smaller by √(2 L) (Radford et al. 2019).
-  const intoStream: Partial<Parameter> = { initial: { deviation: 0.02 / Math.sqrt(2 * layers) } };
+  const intoStream = { deviation: 0.02 / Math.sqrt(2 * layers) };
 
-  function normStep(x: Value, place: string, name: string): Step {
+  /** @param y in half precision where a product reads it */
+  function normStep(x: Value, y: Value, place: string, name: string): Step {
+    const { kind, affine } = architecture.norm;
+    const sizes = { rows, width, epsilon, half: y.half ?? false };
     return {
-      op: norm({ rows, width, epsilon, half }),
+      op: kind === "rms" ? rmsNorm(sizes) : layerNorm({ ...sizes, affine }),
       reads: { x },
-      writes: {
-        y: operand(`${place}.hook_normalized`, [rows, width]),
-        statistics: value(`${place}.statistics`, [rows, 2]),
+      writes: { y, statistics: value(`${place}.statistics`, [rows, kind === "rms" ? 1 : 2]) },
+      parameters: {
+        ...(affine === "none" ? {} : { weight: vector(`${name}.weight`, width, 1) }),
+        ...(affine === "both" ? { bias: vector(`${name}.bias`, width, 0) } : {}),
       },
-      parameters: { weight: vector(`${name}.weight`, width, 1), bias: vector(`${name}.bias`, width, 0) },
     };
   }
 
-  function linearStep(
-    x: Value,
-    y: Value,
-    name: string,
-    inputs: number,
-    outputs: number,
-    options?: Partial<Parameter>,
-  ): Step {
+  /** A product of `x` with a weight whose columns may stand in files as several tensors. */
+  function linearStep(x: Value, y: Value, of: {
+    /** Before its name: that of the layer. */
+    layer: string;
+    stored: StoredName;
+    inputs: number;
+    /** Of each of its parts. */
+    columns: readonly number[];
+    bias: boolean;
+    group?: Parameter["group"];
+    deviation?: number;
+    decayFrom?: number;
+  }): Step {
+    const { layer, stored: { name, parts }, inputs, columns, bias } = of;
+    const { group = "other", deviation = 0.02, decayFrom = 0 } = of;
+    const outputs = columns.reduce((sum, count) => sum + count);
+    const partsOf = (kind: string): Parameter["parts"] =>
+      parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
     return {
-      op: linear({ rows, inputs, outputs, half: { operands: half, result: y.half ?? false } }),
+      op: linear({
+        rows,
+        inputs,
+        outputs,
+        bias,
+        half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+      }),
       reads: { x },
       writes: { y },
       parameters: {
-        weight: matrix(`${name}.weight`, [inputs, outputs], options),
-        bias: vector(`${name}.bias`, outputs, 0),
+        weight: {
+          name: `${layer}.${name}.weight`,
+          shape: [inputs, outputs],
+          kind: "matrix",
+          group,
+          parts: partsOf("weight"),
+          readByProducts: true,
+          initial: { deviation },
+          decayFrom,
+        },
+        ...(bias ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, partsOf("bias")) } : {}),
       },
     };
   }
 
-  /** Ends a branch. */
-  const addStep = (x: Value, from: Value, to: Value): Step => ({
-    op: add(rows * width),
-    reads: { x, stream: from },
-    writes: { y: to },
-    parameters: {},
-  });
+  /** A branch with its norm at its beginning or its end, whose last product's output is added to `from`. */
+  function branch(
+    { kind, layer, reads, from, to, norm }: Pick<Branch, "kind" | "layer"> & {
+      reads: Value;
+      from: Value;
+      to: Value;
+      /** Its place among the values, and its name. */
+      norm: readonly [place: string, name: string];
+    },
+    out: string,
+    inside: (x: Value, out: Value) => Step[],
+  ): Branch {
+    const { at } = architecture.norm;
+    const [place] = norm;
+    const normalized = (of: Value, half: boolean): Step =>
+      normStep(of, { name: `${place}.hook_normalized`, shape: [rows, width], half }, ...norm);
+    const first = at === "input" ? [normalized(reads, half)] : [];
+    const product = stream(at === "input" ? out : `${out}_pre`);
+    const steps = [...first, ...inside(first[0]?.writes.y ?? reads, product)];
+    // Under the name that it is added by.
+    const last = at === "output" ? [normStep(product, stream(out), ...norm)] : [];
+    const x = last[0]?.writes.y ?? product;
+    const add: Step = {
+      op: addition(rows * width),
+      reads: { x, stream: from },
+      writes: { y: to },
+      parameters: {},
+    };
+    return { kind, layer, stream: reads, steps: [...steps, ...last, add] };
+  }
 
-  function attentionBranch(layer: number, from: Value, to: Value): Branch {
-    const [block, h] = [`blocks.${layer}`, `h.${layer}`];
-    const ofNorm = normStep(from, `${block}.ln1`, `${h}.ln_1`);
-    const qkv = operand(`${block}.attn.hook_qkv`, [rows, 3, heads, headSize]);
-    const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
-    const out = stream(`${block}.hook_attn_out`);
-    return {
-      kind: "attention",
-      layer,
-      stream: from,
-      steps: [
-        ofNorm,
-        // Weight decay on queries and keys would pull gate logits to the bias.
-        linearStep(ofNorm.writes.y, qkv, `${h}.attn.c_attn`, width, 3 * width, { decayFrom: 2 * width }),
+  /** What lies between the product that gives queries, keys and values and the attention that reads them. */
+  function toAttention(qkv: Value, place: string, name: string): Step[] {
+    const { clip: limit, queryKeyNorm: per, positions } = architecture;
+    const packed = { rows, heads, keyValueHeads, headSize, half };
+    const steps: Step[] = [];
+    const next = (suffix: string, op: Op, more: Partial<Step> = {}): void => {
+      const x = steps.at(-1)?.writes.y ?? qkv;
+      const y = operand(`${place}.hook_qkv_${suffix}`, qkv.shape);
+      steps.push({ op, reads: { x }, parameters: {}, ...more, writes: { y, ...more.writes } });
+    };
+    if (limit !== undefined) {
+      next("clipped", clip({ length: rows * (heads + 2 * keyValueHeads) * headSize, limit, half }));
+    }
+    if (per !== undefined) {
+      const [ofQueries, ofKeys] = per === "head"
+        ? [headSize, headSize]
+        : [heads * headSize, keyValueHeads * headSize];
+      const count = per === "head" ? heads + keyValueHeads : 2;
+      next("normalized", queryKeyNorm({ ...packed, per, epsilon }), {
+        writes: { statistics: value(`${place}.statistics`, [rows, count]) },
+        parameters: {
+          queryWeight: vector(`${name}.${names.queryNorm}.weight`, ofQueries, 1),
+          keyWeight: vector(`${name}.${names.keyNorm}.weight`, ofKeys, 1),
+        },
+      });
+    }
+    if (positions.kind === "rotary") {
+      const { theta, share, scaling } = positions;
+      next(
+        "rotated",
+        rotary({
+          batch,
+          positions: context,
+          heads,
+          keyValueHeads,
+          headSize,
+          half,
+          rotated: Math.floor(share * headSize),
+          theta,
+          ...(scaling ? { scaling: { type: "llama3", ...scaling } } : {}),
+        }),
+      );
+    }
+    return steps;
+  }
+
+  function attentionBranch(layer: number, reads: Value, from: Value, to: Value): Branch {
+    const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
+    const norm = [`${block}.ln1`, `${place}.${names.attentionNorm}`] as const;
+    return branch({ kind: "attention", layer, reads, from, to, norm }, `${block}.hook_attn_out`, (x, out) => {
+      const columns = [heads, keyValueHeads, keyValueHeads].map((count) => count * headSize);
+      const shape = keyValueHeads === heads
+        ? [rows, 3, heads, headSize]
+        : [rows, heads + 2 * keyValueHeads, headSize];
+      const qkv = operand(`${block}.attn.hook_qkv`, shape);
+      const between = toAttention(qkv, `${block}.attn`, place);
+      const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
+      return [
+        linearStep(x, qkv, {
+          layer: place,
+          stored: names.qkv,
+          inputs: width,
+          columns,
+          bias: architecture.biases.qkv,
+          group: "attention",
+          // Weight decay on queries and keys would pull gate logits to the bias.
+          decayFrom: (heads + keyValueHeads) * headSize,
+        }),
+        ...between,
         {
-          op: attention({ batch, heads, positions: context, headSize, layer, half }),
-          reads: { x: qkv },
+          op: attention({ batch, heads, keyValueHeads, positions: context, headSize, layer, half }),
+          reads: { x: between.at(-1)?.writes.y ?? qkv },
           writes: {
             y: z,
             logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
@@ -138,40 +262,58 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
           },
           parameters: {},
         },
-        linearStep(z, out, `${h}.attn.c_proj`, width, width, intoStream),
-        addStep(out, from, to),
-      ],
-    };
+        linearStep(z, out, {
+          layer: place,
+          stored: { name: names.attentionOut },
+          inputs: heads * headSize,
+          columns: [width],
+          bias: architecture.biases.other,
+          ...intoStream,
+        }),
+      ];
+    });
   }
 
-  function mlpBranch(layer: number, from: Value, to: Value): Branch {
-    const [block, h] = [`blocks.${layer}`, `h.${layer}`];
-    const ofNorm = normStep(from, `${block}.ln2`, `${h}.ln_2`);
-    const pre = operand(`${block}.mlp.hook_pre`, [rows, mlpWidth]);
-    const post = operand(`${block}.mlp.hook_post`, [rows, mlpWidth]);
-    const out = stream(`${block}.hook_mlp_out`);
-    return {
-      kind: "mlp",
-      layer,
-      stream: from,
-      steps: [
-        ofNorm,
-        linearStep(ofNorm.writes.y, pre, `${h}.mlp.c_fc`, width, mlpWidth),
-        { op: gelu(rows * mlpWidth, half), reads: { x: pre }, writes: { y: post }, parameters: {} },
-        linearStep(post, out, `${h}.mlp.c_proj`, mlpWidth, width, intoStream),
-        addStep(out, from, to),
-      ],
-    };
+  function mlpBranch(layer: number, reads: Value, from: Value, to: Value): Branch {
+    const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
+    const norm = [`${block}.ln2`, `${place}.${names.mlpNorm}`] as const;
+    const { mlp, biases: { other: bias } } = architecture;
+    return branch({ kind: "mlp", layer, reads, from, to, norm }, `${block}.hook_mlp_out`, (x, out) => {
+      const gated = mlp === "swiglu";
+      const pre = operand(`${block}.mlp.hook_pre`, gated ? [rows, 2, mlpWidth] : [rows, mlpWidth]);
+      const post = operand(`${block}.mlp.hook_post`, [rows, mlpWidth]);
+      const inside = gated
+        ? swiglu({ rows, width: mlpWidth, half })
+        : gelu(rows * mlpWidth, half, mlp === "gelu" ? "exact" : "tanh");
+      return [
+        linearStep(x, pre, {
+          layer: place,
+          stored: names.mlpIn,
+          inputs: width,
+          columns: gated ? [mlpWidth, mlpWidth] : [mlpWidth],
+          bias,
+        }),
+        { op: inside, reads: { x: pre }, writes: { y: post }, parameters: {} },
+        linearStep(post, out, {
+          layer: place,
+          stored: { name: names.mlpOut },
+          inputs: mlpWidth,
+          columns: [width],
+          bias,
+          ...intoStream,
+        }),
+      ];
+    });
   }
 
-  const token = matrix("wte.weight", [vocabularySize, width]);
-  const position = matrix("wpe.weight", [contextLength, width], { readByProducts: false });
+  const token = table(names.token, vocabularySize, architecture.tied);
+  const learned = architecture.positions.kind === "learned";
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
-    op: embed({ batch, positions: context, vocabularySize, width }),
+    op: embed({ batch, positions: context, vocabularySize, width, positionEmbedding: learned }),
     reads: {},
     writes: { y: now },
-    parameters: { token, position },
+    parameters: { token, ...(learned ? { position: table(names.position!, contextLength, false) } : {}) },
   };
   const branches: Branch[] = [];
   for (let layer = 0; layer < layers; layer++) {
@@ -179,13 +321,17 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     const post = stream(
       layer + 1 < layers ? `blocks.${layer + 1}.hook_resid_pre` : `blocks.${layer}.hook_resid_post`,
     );
-    branches.push(attentionBranch(layer, now, mid), mlpBranch(layer, mid, post));
+    branches.push(
+      attentionBranch(layer, now, now, mid),
+      mlpBranch(layer, architecture.parallel ? now : mid, mid, post),
+    );
     now = post;
   }
-  const final = normStep(now, "ln_final", "ln_f");
+  const final = normStep(now, operand("ln_final.hook_normalized", [rows, width]), "ln_final", names.final);
+  const head = architecture.tied ? token : table(names.head, vocabularySize, true);
   const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
-  const parameters = steps.flatMap((step) => Object.values(step.parameters));
-  return { config, parameters, embed: embedStep, branches, final, head: token };
+  const parameters = new Set([...steps.flatMap((step) => Object.values(step.parameters)), head]);
+  return { config, parameters: [...parameters], embed: embedStep, branches, final, head };
 }
 
 /**

@@ -8,7 +8,7 @@ import process from "node:process";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { Recorder } from "../../kernels/core/recorder.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import { quietMesa } from "../../pipeline/command_line.ts";

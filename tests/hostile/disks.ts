@@ -7,7 +7,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
+import { additionExamples, runMain, writeTinyModel } from "../support/tiny_model.ts";
 import { outcome } from "./kills.ts";
 
 // deno-fmt-ignore
@@ -27,13 +27,6 @@ export async function canMount(): Promise<boolean> {
     return false;
   }
   return await command("umount", folder.path);
-}
-
-/** So many lines of the addition data. */
-async function firstExamples(count: number): Promise<string> {
-  const file = await Deno.open(ADDITION.data);
-  const text = await new Response(file.readable.pipeThrough(new DecompressionStream("gzip"))).text();
-  return text.split("\n").slice(0, count).join("\n");
 }
 
 /** What came of it. */
@@ -60,7 +53,7 @@ export async function playDisks(sizes: readonly number[]): Promise<DisksPlayed> 
   const disk = join(folder.path, "disk");
   await Deno.mkdir(disk);
   const data = join(folder.path, "examples.jsonl");
-  await Deno.writeTextFile(data, await firstExamples(300));
+  await Deno.writeTextFile(data, await additionExamples(300));
   const settings = ["sparsify", "--model", model, "--data", data, ...SETTINGS];
   const whole = await runMain([...settings, "--runs", folder.path, "--name", "whole"]);
   assertEquals(whole.code, 0, whole.stderr);

@@ -18,7 +18,7 @@ import { SPARSIFY } from "../../pipeline/settings.ts";
 import { SPLITS } from "../../pipeline/tokenise.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
+import { additionExamples, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 // deno-fmt-ignore
 const SETTINGS = ["--context", "8", "--batch", "16", "--steps", "40", "--warmup", "0", "--lr", "0.01", "--eval-every", "4",
@@ -46,10 +46,10 @@ async function stoppedRun(folder: string): Promise<Site> {
   const model = join(folder, "model");
   await writeTinyModel(model);
   const data = join(folder, "examples.jsonl");
-  await Deno.writeTextFile(data, await addition(400));
+  await Deno.writeTextFile(data, await additionExamples(400));
   const args = ["--model", model, "--data", data, ...SETTINGS, "--runs", folder, "--name", "run"];
   const { code, stderr } = await runMain(["sparsify", ...args], {
-    signal: { when: "sparse 8/40", send: "SIGTERM" },
+    hold: [{ when: "sparse 8/40", meanwhile: (send) => send("SIGTERM") }],
   });
   assertEquals(code, 130, stderr);
   const run = join(folder, "run");
@@ -58,12 +58,6 @@ async function stoppedRun(folder: string): Promise<Site> {
   const changes = [{ phase: "sparse", step: 3, slack: 5.5 }];
   await writeSealedJson(join(run, "slack.json"), { run: id, changes });
   return { run, model, data };
-}
-
-async function addition(count: number): Promise<string> {
-  const file = await Deno.open(ADDITION.data);
-  const text = await new Response(file.readable.pipeThrough(new DecompressionStream("gzip"))).text();
-  return text.split("\n").slice(0, count).join("\n");
 }
 
 /** Everything that a resumed run takes up, and what it said meanwhile. */

@@ -8,7 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { loadTokenizer } from "../../pipeline/tokenizer.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -231,7 +231,7 @@ async function read(folder: string): Promise<void> {
 async function evaluateByCommand(name: string, model: string): Promise<void> {
   // deno-fmt-ignore
   const { code, stderr } = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--split", "test",
-    "--batch", "8", "--eval-tokens", "64", "--quiet"]);
+    "--batch", "16", "--eval-tokens", "64", "--quiet"]);
   const errors = stderr.split("\n").filter((line) => line.startsWith("error: Cannot"));
   const holds = code === 0 || (code === 3 && errors.length === 1);
   assert(holds && !/this is a bug|\n {4}at /.test(stderr), `${name}: exit ${code}: ${stderr}`);

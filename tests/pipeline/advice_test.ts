@@ -149,7 +149,9 @@ Deno.test("a run that is stopped before it has begun leaves nothing behind", asy
   const [model, runs] = [join(folder.path, "tiny"), join(folder.path, "runs")];
   await writeTinyModel(model);
   const start = ["sparsify", "--model", model, "--data", ADDITION.data, "--runs", runs];
-  const { code, stderr } = await runMain(start, { signal: { when: "tokenising", send: "SIGINT" } });
+  const { code, stderr } = await runMain(start, {
+    hold: [{ when: "tokenising", meanwhile: (send) => send("SIGINT") }],
+  });
   assertEquals(code, 130, stderr);
   assertStringIncludes(stderr, "stopping: tokenising\nstopped\n");
   assertEquals(await namesIn(runs), []);
@@ -160,16 +162,16 @@ Deno.test("a run that was stopped goes on with the settings that the signatures 
   const model = join(folder.path, "tiny");
   await writeTinyModel(model);
   // deno-fmt-ignore
-  const stopped = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--batch", "32", "--steps", "400",
-    "--lr", "0.01", "--warmup", "0", "--decay", "0", "--slack", "1", "--no-control", "--no-autotune", "--eval-every", "20",
-    "--checkpoint-every", "200", "--validation-tokens", "256", "--eval-tokens", "256", "--runs", folder.path,
-    "--name", "run"], { signal: { when: "sparse 20/400", send: "SIGINT" } });
+  const stopped = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--batch", "16", "--steps", "40",
+    "--lr", "0.01", "--warmup", "0", "--decay", "0", "--slack", "1", "--no-control", "--no-autotune", "--eval-every", "10",
+    "--checkpoint-every", "20", "--validation-tokens", "256", "--eval-tokens", "256", "--runs", folder.path,
+    "--name", "run"], { hold: [{ when: "sparse 10/40", meanwhile: (send) => send("SIGINT") }] });
   assertEquals(stopped.code, 130, stopped.stderr);
   assertStringIncludes(stopped.stderr, "settings from the model: context 8");
   assertStringIncludes(stopped.stderr, `sparsify --resume run --runs ${folder.path}`);
   const run = join(folder.path, "run");
   const done = (await readMetrics(join(run, "metrics.arrows"))).length;
-  assert(done > 0 && done < 400, `${done} steps`);
+  assert(done > 0 && done < 40, `${done} steps`);
   const resume = ["sparsify", "--resume", "run", "--runs", folder.path];
   const refused = await runMain([...resume, "--lambda-min", "9"]);
   assertEquals(refused.code, 2, refused.stderr);

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { layerPattern, readAttention } from "../../pipeline/attention_pattern.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";

@@ -29,8 +29,12 @@ Deno.test("a hang-up is heeded, but not by a process that was started to outlive
   const module = new URL("../../pipeline/command_line.ts", import.meta.url).href;
   const body = `import { stopSignal } from "${module}";
     stopSignal(() => { console.log("stopping"); Deno.exit(7); });
+    const arrived = new Promise((resolve) => Deno.addSignalListener("SIGHUP", resolve));
     Deno.kill(Deno.pid, "SIGHUP");
-    setTimeout(() => { console.log("goes on"); Deno.exit(0); }, 2000);`;
+    await arrived;
+    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setTimeout(resolve));
+    console.log("goes on");
+    Deno.exit(0);`;
   const run = async (shell: string) => {
     const args = ["-c", `${shell} exec "$0" eval --no-check "$1"`, Deno.execPath(), body];
     const { code, stdout } = await new Deno.Command("sh", { args }).output();
@@ -49,7 +53,10 @@ Deno.test("a signal that comes twice at once, as deno task passes it on, is one 
     const signal = stopSignal(() => console.log("stopping"));
     setInterval(() => {}, 1000);
     for (let n = 0; n < 3; n++) Deno.kill(Deno.pid, "SIGINT");
-    signal.addEventListener("abort", () => setTimeout(() => { console.log("saved"); Deno.exit(0); }, 300));`;
+    await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setTimeout(resolve));
+    console.log("saved");
+    Deno.exit(0);`;
   const { code, stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", body] })
     .output();
   assertEquals([code, new TextDecoder().decode(stdout)], [0, "stopping\nsaved\n"]);

@@ -29,6 +29,20 @@ async function opened(run: string) {
   return { control, told, before };
 }
 
+/** Waits until a run's wishes have been looked at so many times more. */
+function lookedAt(run: string, times: number): Promise<void> {
+  const { stat } = Deno;
+  return new Promise((resolve) => {
+    Deno.stat = (path) => {
+      if (path === join(run, "control.json") && --times < 0) {
+        Deno.stat = stat;
+        resolve();
+      }
+      return stat(path);
+    };
+  });
+}
+
 Deno.test("without a wish nothing happens; wishes add up", async () => {
   await using folder = await temporaryFolder();
   const { before, told } = await opened(folder.path);
@@ -44,7 +58,7 @@ Deno.test("a paused run waits until it may go on, is to stop, or is ended", asyn
   await using folder = await temporaryFolder();
   const { before, told } = await opened(folder.path);
   const within = async (step: Promise<{ stop: boolean }>) =>
-    await Promise.race([step, new Promise((resolve) => setTimeout(() => resolve("waits"), 300))]);
+    await Promise.race([step, lookedAt(folder.path, 5).then(() => "waits")]);
   await requestControl(folder.path, { paused: true });
   const waiting = before(0);
   assertEquals(await within(waiting), "waits");
@@ -52,6 +66,7 @@ Deno.test("a paused run waits until it may go on, is to stop, or is ended", asyn
   assertEquals(await waiting, { stop: false });
   await requestControl(folder.path, { paused: true });
   const stopped = before(1);
+  assertEquals(await within(stopped), "waits");
   await requestControl(folder.path, { stop: true });
   assertEquals(await stopped, { stop: true });
   await requestControl(folder.path, { paused: true, stop: false });
@@ -104,13 +119,14 @@ Deno.test("a wish that cannot be read is told once, and what was wanted before g
   await using folder = await temporaryFolder();
   const { before, told } = await opened(folder.path);
   for (const [n, content] of ["{", '{"paused":1}', '{"slack":"much"}', '{"slack":1000}'].entries()) {
-    await Deno.writeTextFile(join(folder.path, "control.json"), content);
+    const path = join(folder.path, "control.json");
+    await Deno.writeTextFile(path, content);
+    // Another time stamp than the last.
+    await Deno.utime(path, n, n);
     assertEquals(await before(2 * n), { stop: false });
     assertEquals(await before(2 * n + 1), { stop: false });
     assertEquals(told.length, n + 1, told.join("\n"));
     await assertRejects(() => readControl(folder.path), UserError, "control.json");
-    // Another time stamp for the next.
-    await new Promise((resolve) => setTimeout(resolve, 15));
   }
 });
 
@@ -119,29 +135,44 @@ Deno.test("a run is paused, given more slack, stopped, resumed to the same bits,
   const model = join(folder.path, "tiny");
   await writeTinyModel(model);
   // deno-fmt-ignore
-  const settings = ["--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps", "60",
-    "--warmup", "5", "--lr", "0.01", "--no-control", "--eval-every", "20", "--checkpoint-every", "10",
+  const settings = ["--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps", "30",
+    "--warmup", "5", "--lr", "0.01", "--no-control", "--eval-every", "10", "--checkpoint-every", "10",
     "--validation-tokens", "512", "--eval-tokens", "512", "--slack", "0.5", "--runs", folder.path];
   const run = join(folder.path, "steered");
   const state = async () => JSON.parse(await Deno.readTextFile(join(run, "state.json"))).state;
   const until = async (wanted: string) => {
-    for (let n = 0; n < 1200; n++) {
+    for (let n = 0; n < 12_000; n++) {
       if (await state().catch(() => "") === wanted) return;
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
-    throw new Error(`not ${wanted} within half a minute`);
+    throw new Error(`not ${wanted} within five minutes`);
   };
 
-  // The wish stands before the process has come to its first step.
-  const first = runMain(["sparsify", ...settings, "--name", "steered"]);
-  await until("preparing");
-  await requestControl(run, { paused: true });
-  await until("paused");
-  await requestControl(run, { slack: 0.75 });
-  await requestControl(run, { paused: false });
-  await until("training");
-  await requestControl(run, { stop: true });
-  const { code, stderr } = await first;
+  let goesOn: Promise<void> | undefined;
+  const { code, stderr } = await runMain(["sparsify", ...settings, "--name", "steered"], {
+    hold: [
+      // Before the first step.
+      { when: "dense loss", meanwhile: async () => void await requestControl(run, { paused: true }) },
+      {
+        when: "paused from outside",
+        meanwhile() {
+          goesOn = (async () => {
+            await until("paused");
+            await requestControl(run, { slack: 0.75 });
+            await requestControl(run, { paused: false });
+          })();
+        },
+      },
+      {
+        when: "slack 0.75 from step",
+        async meanwhile() {
+          await until("training");
+          await requestControl(run, { stop: true });
+        },
+      },
+    ],
+  });
+  await goesOn;
   assertEquals([code, await state()], [130, "stopped"], stderr);
 
   const second = await runMain(["sparsify", "--resume", "steered", "--runs", folder.path]);

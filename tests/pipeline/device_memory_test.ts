@@ -5,31 +5,25 @@ import { readAttention } from "../../pipeline/attention_pattern.ts";
 import { prepareInterventions } from "../../pipeline/circuits/interventions.ts";
 import { evaluate } from "../../pipeline/evaluate.ts";
 import type { NetworkShape } from "../../pipeline/model/plan.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { type Network, prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, loadParameters, type Parameters } from "../../pipeline/model/parameters.ts";
 import { createTrainer } from "../../pipeline/trainer.ts";
 import { assertLeavesNothing } from "../support/device_memory.ts";
 import { gpuTest } from "../support/gpu.ts";
+import { RUN_CONFIG, RUN_SHAPE } from "../support/prepared_run.ts";
 import { seeded } from "../support/seeded.ts";
 
-const CONFIG: ModelConfig = {
-  vocabularySize: 24,
-  contextLength: 8,
-  width: 16,
-  layers: 2,
-  heads: 2,
-  mlpWidth: 32,
-  layerNormEpsilon: 1e-5,
-};
-const [BATCH, CONTEXT] = [2, 8];
+// As other tests have it, so that its kernels are compiled once.
+const CONFIG = RUN_CONFIG;
+const { batch: BATCH, context: CONTEXT } = RUN_SHAPE;
 const TRAINING: NetworkShape = { batch: BATCH, context: CONTEXT, training: true };
 const tokens = seeded(1);
 
 /** Random tokens, of which all count. */
 function microBatch(batch = BATCH) {
-  const random = () => Uint32Array.from({ length: batch * CONTEXT }, () => tokens.integer(24));
+  const random = () =>
+    Uint32Array.from({ length: batch * CONTEXT }, () => tokens.integer(CONFIG.vocabularySize));
   return { inputs: random(), targets: random() };
 }
 
@@ -154,7 +148,7 @@ gpuTest("interventions free all that they held", async (gpu) => {
       ],
       read: ["blocks.1.attn.hook_pattern"],
     });
-    assertEquals(logits.length, 24);
+    assertEquals(logits.length, CONFIG.vocabularySize);
     model.destroy();
   });
 });

@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { evaluate, type EvaluationBatch } from "../../pipeline/evaluate.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters } from "../../pipeline/model/parameters.ts";

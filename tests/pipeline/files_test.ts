@@ -12,7 +12,7 @@ import {
   writeJson,
   writeSealedJson,
 } from "../../pipeline/files.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { createRun, openRun, runIsLocked } from "../../pipeline/run_folder.ts";
 import { openSafetensors } from "../../pipeline/safetensors.ts";
 import { loadTokenizer } from "../../pipeline/tokenizer.ts";

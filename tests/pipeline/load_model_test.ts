@@ -7,7 +7,7 @@ import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { loadModel } from "../../pipeline/load_model.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { randomStream } from "../../kernels/core/random.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
@@ -69,6 +69,7 @@ gpuTest(
       batch: 2,
       position: 6,
       head: heads,
+      keyValueHead: heads,
       query: 6,
       key: 6,
       width,

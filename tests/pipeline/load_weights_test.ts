@@ -2,7 +2,7 @@ import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import { hashFile } from "../../pipeline/files.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { type WritableTensor, writeSafetensors } from "../../pipeline/safetensors.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";

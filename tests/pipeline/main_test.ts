@@ -88,10 +88,10 @@ Deno.test("every command prints its help and the version, and opens no device fo
     ["tests/bench/main.ts", [], "bench"],
   ];
   for (const [script, args, task] of commands) {
-    const help = await runMain([...args, "--help"], { script, killAfter: 60_000 });
+    const help = await runMain([...args, "--help"], { script });
     assertEquals([help.code, help.stderr], [0, ""], task);
     assertStringIncludes(help.stdout, `deno task ${task}`);
-    const version = await runMain([...args, "--version"], { script, killAfter: 60_000 });
+    const version = await runMain([...args, "--version"], { script });
     assertEquals(version.code, 0, task);
     assertMatch(version.stdout, /^sparse-attention \d+\.\d+\.\d+, Deno [\d.]+\n$/);
   }
@@ -103,7 +103,7 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     await writeTinyModel(model);
     // deno-fmt-ignore
     const { code, stdout, stderr } = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8",
-      "--batch", "64", "--steps", "20", "--lr", "0.01", "--slack", "1", "--eval-every", "5", "--checkpoint-every", "10",
+      "--batch", "16", "--steps", "20", "--lr", "0.01", "--slack", "1", "--eval-every", "5", "--checkpoint-every", "10",
       "--validation-tokens", "512", "--runs", folder, "--name", "run", "--json"]);
     assertEquals(code, 0, stderr);
     const summary = JSON.parse(stdout);
@@ -153,7 +153,7 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
       ADDITION.data,
       "--json",
       "--batch",
-      "64",
+      "16",
     ]);
     assertEquals(evaluated.code, 0, evaluated.stderr);
     const result = JSON.parse(evaluated.stdout);
@@ -168,11 +168,11 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
       "--json",
       "--dense",
       "--batch",
-      "64",
+      "16",
     ]);
     assertEquals(JSON.parse(dense.stdout).openFraction, 1);
     // deno-fmt-ignore
-    const before = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--json", "--batch", "64",
+    const before = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--json", "--batch", "16",
       "--split", "validation", "--eval-tokens", "512"]);
     assertEquals(JSON.parse(before.stdout).ce, summary.dense_validation_ce);
     const again = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--json"]);
@@ -194,7 +194,7 @@ Deno.test("pretrain saves a model, and with --sparse one whose gates are closed"
   await withFolder(async (folder) => {
     // deno-fmt-ignore
     const settings = ["pretrain", "--data", ADDITION.data, "--tokenizer", ADDITION.tokenizer, "--layers", "1", "--heads", "2",
-      "--width", "16", "--context", "8", "--batch", "32", "--steps", "12", "--eval-every", "6", "--checkpoint-every", "6",
+      "--width", "16", "--context", "8", "--batch", "16", "--steps", "12", "--eval-every", "6", "--checkpoint-every", "6",
       "--lr", "0.02", "--warmup", "2", "--validation-tokens", "512", "--eval-tokens", "512", "--runs", folder, "--json"];
     const dense = await runMain([...settings, "--name", "dense"]);
     assertEquals(dense.code, 0, dense.stderr);

@@ -1,12 +1,7 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
-import {
-  isModelConfig,
-  type ModelConfig,
-  modelConfigToJson,
-  parseModelConfig,
-  readModelConfig,
-} from "../../pipeline/model_config.ts";
+import { isModelConfig, type ModelConfig } from "../../pipeline/model/config.ts";
+import { modelConfigToJson, parseModelConfig, readModelConfig } from "../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -127,8 +122,14 @@ Deno.test("further fields of sparse_attention stand beside the gate and cannot r
 
 const gate = "sparse_attention must be an object whose gate has a bias and a positive temperature";
 const UNSUPPORTED: [changes: Record<string, unknown>, message: string][] = [
-  [{ model_type: "llama" }, `model_type must be "gpt2": "llama"`],
-  [{ model_type: undefined }, `model_type must be "gpt2": undefined`],
+  [
+    { model_type: "bert" },
+    `model_type must be "gpt2", "gpt_neox", "llama", "mistral", "olmo", "olmo2", "qwen2", "qwen3": "bert"`,
+  ],
+  [
+    { model_type: undefined },
+    `model_type must be "gpt2", "gpt_neox", "llama", "mistral", "olmo", "olmo2", "qwen2", "qwen3": undefined`,
+  ],
   [
     { activation_function: "relu" },
     `activation_function must be "gelu_new" or "gelu_pytorch_tanh" or "gelu_fast": "relu"`,

@@ -8,7 +8,7 @@ import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, type CommandOptions, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 const CIRCUITS: CommandOptions = { script: "pipeline/circuits/main.ts" };
-const SHORT = ["--context", "8", "--batch", "8", "--steps", "1", "--no-control", "--no-autotune"];
+const SHORT = ["--context", "8", "--batch", "16", "--steps", "1", "--no-control", "--no-autotune"];
 
 /** Every file below a folder with its digest, and every link and folder. */
 async function contentOf(folder: string): Promise<Record<string, string>> {
@@ -154,7 +154,10 @@ Deno.test("Ctrl-C leaves nothing of evaluate's temporary folder", async () => {
   await using folder = await temporaryFolder();
   const { code, stderr } = await runMain(
     ["evaluate", "--model", "data/english", "--data", "data/english/text.jsonl.gz", "--split", "all"],
-    { env: { TMPDIR: folder.path }, signal: { when: "self-check passed", send: "SIGINT" } },
+    {
+      env: { TMPDIR: folder.path },
+      hold: [{ when: "self-check passed", meanwhile: (send) => send("SIGINT") }],
+    },
   );
   assertEquals(code, 130, stderr);
   assertEquals(await contentOf(folder.path), {});

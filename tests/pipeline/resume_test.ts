@@ -115,7 +115,7 @@ Deno.test("a run goes on from the checkpoint before a damaged one, says so, and 
   const whole = await runMain([...settings, "--name", "whole"]);
   assertEquals(whole.code, 0, whole.stderr);
   const stopped = await runMain([...settings, "--name", "run"], {
-    signal: { when: "sparse 6/24", send: "SIGHUP" },
+    hold: [{ when: "sparse 6/24", meanwhile: (send) => send("SIGHUP") }],
   });
   assertEquals(stopped.code, 130, stopped.stderr);
   assertStringIncludes(
@@ -141,7 +141,7 @@ Deno.test("a run is not resumed on text that has changed, unless it is given aga
   const moved = join(folder.path, "moved.txt");
   await Deno.writeTextFile(data, "12+34=46".repeat(200));
   // deno-fmt-ignore
-  const settings = ["sparsify", "--model", model, "--data", data, "--context", "8", "--batch", "4", "--steps", "4",
+  const settings = ["sparsify", "--model", model, "--data", data, "--context", "8", "--batch", "16", "--steps", "4",
     "--validation-tokens", "32", "--eval-tokens", "32", "--no-control", "--no-autotune", "--runs", folder.path];
   assertEquals((await runMain([...settings, "--name", "run"])).code, 0);
   const resume = (...more: string[]) =>

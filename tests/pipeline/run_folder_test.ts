@@ -34,7 +34,7 @@ Deno.test("of two starts under one name only one begins, also where the first is
     const name = `run-${n}`;
     const first = await createRun(folder.path, "sparsify", name);
     const second = createRun(folder.path, "sparsify", name).then((run) => run, (error) => error);
-    await new Promise((resolve) => setTimeout(resolve, n));
+    for (let turn = 0; turn < n; turn++) await new Promise((resolve) => setTimeout(resolve));
     await first.abandon();
     const run = await second;
     if (run instanceof Error) {

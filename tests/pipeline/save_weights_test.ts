@@ -1,7 +1,8 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { type ModelConfig, readModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../pipeline/safetensors.ts";
 import { type SavedModel, saveModel } from "../../pipeline/save_weights.ts";
@@ -48,13 +49,22 @@ function killed(model: SavedModel): SavedModel {
   return { ...model, tensors };
 }
 
+/** What a saved model with gates consists of. */
+const GATED_FILES = [
+  "README.md",
+  "config.json",
+  "model.safetensors",
+  "sparse_attention.py",
+  "tokenizer.json",
+];
+
 for (const type of ["F32", "F16", "BF16"] as const) {
   Deno.test(`a model saved as ${type} is a Hugging Face folder that we load again`, async () => {
     await using temporary = await temporaryFolder();
     const folder = `${temporary.path}/model`;
     const model = await modelOf(0.5, temporary.path);
     await saveModel(folder, { ...model, type, sparseAttention: { open_fraction: 0.01 } });
-    assertEquals(await namesIn(folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
+    assertEquals(await namesIn(folder), GATED_FILES);
     assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
     const json = JSON.parse(await Deno.readTextFile(`${folder}/config.json`));
     assertEquals(json.architectures, ["GPT2LMHeadModel"]);
@@ -106,6 +116,7 @@ Deno.test("an older model is replaced, and what a user put beside it or wrote of
     "config.json",
     "model.safetensors",
     "notes",
+    "sparse_attention.py",
     "tokenizer.json",
     "tokenizer_config.json",
   ]);
@@ -149,7 +160,7 @@ Deno.test("what a crash left in the middle of a save is cleared away by the next
   }
   await saveModel(folder, await modelOf(2, temporary.path));
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
-  assertEquals(await namesIn(folder), ["README.md", "config.json", "model.safetensors", "tokenizer.json"]);
+  assertEquals(await namesIn(folder), GATED_FILES);
   assertEquals(await firstWeight(folder), 2);
 });
 

@@ -8,7 +8,7 @@ import {
 } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
-import { modelConfigToJson } from "../../pipeline/model_config.ts";
+import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
   CHANGEABLE,
   CIRCUITS,

@@ -17,7 +17,7 @@ async function tiny(folder: string): Promise<{ model: string; options: SparsifyO
     runs,
     name: "r",
     steps: 3,
-    batch: 8,
+    batch: 16,
     context: 8,
     evalEvery: 2,
     checkpointEvery: 2,

@@ -8,7 +8,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { createBatches } from "../../pipeline/batches.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/metrics.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
 import { sparsify } from "../../pipeline/sparsify.ts";
@@ -40,6 +40,8 @@ const SETTINGS: SparsifySettings = {
   steps: 4,
   accumulate: 2,
   lr: 0.01,
+  embeddingRate: 0.8,
+  attentionRate: 1.1,
   warmup: 2,
   decay: 0.5,
   weightDecay: 0.3,
@@ -255,7 +257,8 @@ runTest("each step moves the weights as AdamW does, by the settings", async ({ s
         second: moments.second.get(name)!,
         columns,
         decayFrom: name.endsWith("c_attn.weight") ? 2 * columns / 3 : columns > 1 ? 0 : Infinity,
-        learningRate: rates[step - 1],
+        learningRate: rates[step - 1] *
+          (/^w[tp]e/.test(name) ? 0.8 : name.endsWith("c_attn.weight") ? 1.1 : 1),
         beta1: 0.9,
         beta2: 0.99,
         epsilon: 1e-8,

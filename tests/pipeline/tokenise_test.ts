@@ -15,7 +15,7 @@ import { bpeTokenizerJson, byteCharacters, END_OF_TEXT, trainBpe } from "../../p
 import { findDataFiles } from "../../pipeline/data_files.ts";
 import { readDocuments } from "../../pipeline/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { hashFile } from "../../pipeline/files.ts";
 import { type Split, tokenise } from "../../pipeline/tokenise.ts";
 import { openTokenFile, writeTokenFile } from "../../pipeline/token_file.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
 import { writeJson, writeSealedJson } from "../../pipeline/files.ts";
 import { openWeights } from "../../pipeline/load_weights.ts";
-import { readModelConfig } from "../../pipeline/model_config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { readRunConfig, writeRunConfig } from "../../pipeline/run_config.ts";
 import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";

@@ -9,7 +9,7 @@ import type { AnswerPlace, PromptSet } from "../../pipeline/circuits/prompts.ts"
 import { placeMetric } from "../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, type ReferencePatch, referenceRun } from "../../pipeline/circuits/reference.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { createParameters } from "../../pipeline/model/parameters.ts";
 import { normals, seeded } from "./seeded.ts";

@@ -9,10 +9,13 @@ import type { Tensor } from "../../kernels/core/tensor.ts";
 
 let shared: Promise<Gpu> | undefined;
 
-/** The device, opened on first use and left open: Deno ends it with the process. */
+/** The device, opened on first use and closed behind the file's last test. */
 export function testGpu(): Promise<Gpu> {
   return shared ??= Gpu.open();
 }
+
+// A driver whose threads are at work when the process ends can take it down with a signal.
+Deno.test.afterAll(async () => (await shared)?.close());
 
 /** A tensor with these values. */
 export function upload(

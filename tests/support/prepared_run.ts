@@ -10,7 +10,7 @@ import { sequentialBatches } from "../../pipeline/batches.ts";
 import { checkpointPath, readCheckpoint } from "../../pipeline/checkpoint.ts";
 import type { RunControl } from "../../pipeline/control.ts";
 import { openMetrics } from "../../pipeline/metrics.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { findResumePoint } from "../../pipeline/resume.ts";
 import { createRun } from "../../pipeline/run_folder.ts";

@@ -21,7 +21,7 @@ import {
 import { geluGradientReference, geluReference } from "../../kernels/gelu/reference.ts";
 import { layerNormGradientReference, layerNormReference } from "../../kernels/layer_norm/reference.ts";
 import { biasGradientReference, matmulReference } from "../../kernels/matmul/reference.ts";
-import type { ModelConfig } from "../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { normals } from "./seeded.ts";
 

@@ -6,14 +6,22 @@
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/save_weights.ts";
+import { HELD_AT_CHANGE, type Holding } from "./holding.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
-/** Data and tokenizer of the addition task. */
+/** Tokenizer of the addition task, and the first 1,500 of its 10,000 examples. */
 export const ADDITION = {
-  data: `${ROOT}data/addition/examples.jsonl.gz`,
+  data: `${ROOT}tests/fixtures/addition/examples.jsonl.gz`,
   tokenizer: `${ROOT}data/addition/tokenizer.json`,
 };
+
+/** So many examples of the addition task, a line each. */
+export async function additionExamples(count: number): Promise<string> {
+  const file = await Deno.open(ADDITION.data);
+  const text = await new Response(file.readable.pipeThrough(new DecompressionStream("gzip"))).text();
+  return text.split("\n").slice(0, count).join("\n");
+}
 
 /** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
 export async function writeTinyModel(folder: string): Promise<void> {
@@ -46,19 +54,43 @@ export interface CommandResult {
 
 /** How a command is run. */
 export interface CommandOptions {
-  /** Milliseconds after which it is killed. */
-  killAfter?: number;
-  /** A signal that is sent when standard error has come to hold this text. */
-  signal?: { when: string; send: Deno.Signal };
+  /**
+   * Moments at which it is held until `meanwhile` is done, in order: when standard error has come to hold a text, or at a
+   * change of files, of which it is told how many there were.
+   */
+  hold?: readonly Hold[] | HoldAtChange;
   /** Module that is run, from the root. */
   script?: string;
   /** Further variables. */
   env?: Record<string, string>;
 }
 
+/** What is done while a command is held. */
+type Meanwhile = (send: (signal: Deno.Signal) => void) => void | Promise<void>;
+
+/** A moment that standard error tells. */
+export interface Hold {
+  when: string;
+  meanwhile: Meanwhile;
+}
+
+/** A moment between changes of files. */
+export interface HoldAtChange {
+  change: number;
+  meanwhile: Meanwhile;
+}
+
+/** Milliseconds after which a command that hangs is given up. */
+const LIMIT = 20 * 60_000;
+
 /** Runs the command line as a process of its own. */
 export async function runMain(args: string[], options: CommandOptions = {}): Promise<CommandResult> {
-  const { script = "pipeline/main.ts", signal } = options;
+  const { script = "pipeline/main.ts", hold = [] } = options;
+  const holds = "change" in hold ? [{ when: HELD_AT_CHANGE, ...hold }] : [...hold];
+  const holding: Holding = "change" in hold
+    ? { texts: [], change: hold.change }
+    : { texts: hold.map(({ when }) => when) };
+  const held = holds.length > 0;
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "run",
@@ -67,14 +99,20 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
       "--allow-write",
       "--allow-env",
       "--allow-net=127.0.0.1",
+      ...held ? ["--preload", `${ROOT}tests/support/holding.ts`] : [],
       `${ROOT}${script}`,
       ...args,
     ],
     cwd: ROOT,
-    stdin: "null",
+    stdin: held ? "piped" : "null",
     stdout: "piped",
     stderr: "piped",
-    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp", ...options.env },
+    env: {
+      NO_COLOR: "1",
+      XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp",
+      ...held ? { HOLD_COMMAND: JSON.stringify(holding) } : {},
+      ...options.env,
+    },
   }).spawn();
   const send = (name: Deno.Signal): void => {
     try {
@@ -83,27 +121,36 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
       // It ended by itself in the meantime.
     }
   };
-  const timer = options.killAfter === undefined
-    ? undefined
-    : setTimeout(() => send("SIGKILL"), options.killAfter);
-  const read = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>, onText?: (all: string) => void) => {
+  let hung = false;
+  const timer = setTimeout(() => {
+    hung = true;
+    send("SIGKILL");
+  }, LIMIT);
+  const read = async (
+    stream: ReadableStream<Uint8Array<ArrayBuffer>>,
+    onText?: (all: string) => Promise<void>,
+  ) => {
     let all = "";
     for await (const text of stream.pipeThrough(new TextDecoderStream())) {
       all += text;
-      onText?.(all);
+      await onText?.(all);
     }
     return all;
   };
-  let sent = false;
+  const answer = held ? child.stdin.getWriter() : undefined;
   const [{ code }, stdout, stderr] = await Promise.all([
     child.status,
     read(child.stdout),
-    read(child.stderr, (all) => {
-      if (!signal || sent || !all.includes(signal.when)) return;
-      sent = true;
-      send(signal.send);
+    read(child.stderr, async (all) => {
+      while (holds.length > 0 && all.includes(holds[0].when)) {
+        await holds.shift()!.meanwhile(send);
+        // One that was killed reads no more.
+        await answer!.write(new Uint8Array(1)).catch(() => {});
+      }
     }),
   ]);
   clearTimeout(timer);
+  await answer?.close().catch(() => {});
+  if (hung) throw new Error(`${args.join(" ")} did not end: ${stderr}`);
   return { code, stdout, stderr };
 }

@@ -1,10 +1,16 @@
-/** Tokens, and positions, to vectors. @module */
+/** Tokens, and positions where they have vectors of their own, to vectors. @module */
 import { prepareEmbedding } from "../../../kernels/embedding/op.ts";
 import type { Op } from "../op.ts";
 
-/** y [B · T, d] = token + position. */
+/** y [B · T, d] = token, plus position unless `positionEmbedding` is false. */
 export function embed(
-  of: { batch: number; positions: number; vocabularySize: number; width: number },
+  of: {
+    batch: number;
+    positions: number;
+    vocabularySize: number;
+    width: number;
+    positionEmbedding?: boolean;
+  },
 ): Op {
   return {
     key: `embed ${JSON.stringify(of)}`,

@@ -1,15 +1,16 @@
-/** The activation inside GPT-2's MLP. @module */
+/** The activation inside an MLP that has no gate. @module */
+import type { GeluForm } from "../../../kernels/core/gelu.ts";
 import { prepareGelu } from "../../../kernels/gelu/op.ts";
 import type { Op } from "../op.ts";
 
-/** y = GELU(x) in its tanh form, over `length` elements. */
-export function gelu(length: number, half: boolean): Op {
+/** y = GELU(x), GPT-2's where `form` does not say another, over `length` elements. */
+export function gelu(length: number, half: boolean, form: GeluForm = "tanh"): Op {
   return {
-    key: `gelu ${length} ${half}`,
-    kind: "gelu",
+    key: `gelu ${form} ${length} ${half}`,
+    kind: form === "tanh" ? "gelu" : "exactGelu",
     keeps: ["x"],
     async compile(gpu) {
-      const compiled = await prepareGelu(gpu, { length, half });
+      const compiled = await prepareGelu(gpu, { length, form, half });
       return {
         forward: (recorder, { x, y }) => compiled.forward(recorder, { x, y }),
         backward: (recorder, { x, dy, dx }) => compiled.backward(recorder, { x, dy, dx: dx! }),

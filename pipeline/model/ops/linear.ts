@@ -1,4 +1,5 @@
 /** Products with a weight. @module */
+import type { GeluForm } from "../../../kernels/core/gelu.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import {
   type MatmulConfig,
@@ -13,13 +14,17 @@ export interface LinearShape {
   rows: number;
   inputs: number;
   outputs: number;
-  /** Whether x and W are f16, and whether y is. Gradients are not. */
-  half: { operands: boolean; result: boolean };
+  /** Whether there is b. */
+  bias: boolean;
+  /** Which of x, W and y are f16. Gradients are not. */
+  half: { x: boolean; weight: boolean; y: boolean };
 }
 
-/** y [rows, outputs] = x W + b with W [inputs, outputs]; an addition or GELU behind it can be a part of its kernel. */
+/** y [rows, outputs] = x W, plus b where it has one, with W [inputs, outputs]; an addition or GELU behind it can be a part of its kernel. */
 export function linear(of: LinearShape): Op {
-  const { rows, inputs, outputs, half } = of;
+  const { rows, inputs, outputs, half, bias: hasBias } = of;
+  const halves = (...of: [is: boolean, operand: "a" | "b" | "c"][]) =>
+    of.filter(([is]) => is).map(([, operand]) => operand);
   const product = (
     gpu: Gpu,
     layout: MatmulLayout,
@@ -28,12 +33,19 @@ export function linear(of: LinearShape): Op {
     k: number,
     options: Partial<MatmulConfig>,
   ) => prepareMatmul(gpu, { layout, m, n, k, ...options });
-  const forward = (gpu: Gpu, ending: Partial<MatmulConfig>, result = half.result) =>
+  const forward = (gpu: Gpu, ending: Partial<MatmulConfig>, y = half.y) =>
     product(gpu, "nn", rows, outputs, inputs, {
-      bias: true,
-      half: half.operands ? result ? ["a", "b", "c"] : ["a", "b"] : [],
+      bias: hasBias,
+      half: halves([half.x, "a"], [half.weight, "b"], [y, "c"]),
       ...ending,
     });
+  const activated = async (gpu: Gpu, gelu: GeluForm): Promise<CompiledOp> => {
+    const ended = await forward(gpu, { gelu });
+    return {
+      forward: (recorder, { x: a, weight: b, bias, y: c, "next.y": activated }) =>
+        ended.record(recorder, { a, b, bias, c, activated }),
+    };
+  };
   const endings: Partial<Record<Op["kind"], (gpu: Gpu) => Promise<CompiledOp>>> = {
     async add(gpu) {
       // The residual stream is never f16.
@@ -43,13 +55,8 @@ export function linear(of: LinearShape): Op {
           ended.record(recorder, { a, b, bias, residual, c }),
       };
     },
-    async gelu(gpu) {
-      const ended = await forward(gpu, { gelu: true });
-      return {
-        forward: (recorder, { x: a, weight: b, bias, y: c, "next.y": activated }) =>
-          ended.record(recorder, { a, b, bias, c, activated }),
-      };
-    },
+    gelu: (gpu) => activated(gpu, "tanh"),
+    exactGelu: (gpu) => activated(gpu, "exact"),
   };
   return {
     key: `linear ${JSON.stringify(of)}`,
@@ -62,12 +69,12 @@ export function linear(of: LinearShape): Op {
         y.record(recorder, { a, b, bias, c });
       if (!training) return { forward: record };
       const [ofX, ofWeight, ofBias] = await Promise.all([
-        product(gpu, "nt", rows, inputs, outputs, { half: half.operands ? ["b"] : [] }),
+        product(gpu, "nt", rows, inputs, outputs, { half: halves([half.weight, "b"]) }),
         product(gpu, "tn", inputs, outputs, rows, {
           accumulate: true,
-          half: half.operands ? ["a"] : [],
+          half: halves([half.x, "a"]),
         }),
-        prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }),
+        hasBias ? prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }) : undefined,
       ]);
       return {
         forward: record,
@@ -75,7 +82,7 @@ export function linear(of: LinearShape): Op {
           ofX.record(recorder, { a: dy, b: weight, c: dx! });
           if (!gradients) return;
           ofWeight.record(recorder, { a: x, b: dy, c: gradients.weight });
-          ofBias.record(recorder, { dc: dy, dbias: gradients.bias });
+          ofBias?.record(recorder, { dc: dy, dbias: gradients.bias });
         },
       };
     },

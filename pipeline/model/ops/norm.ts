@@ -1,9 +1,14 @@
-/** Layer norm, with a weight and a bias. @module */
+/** Layer norm. @module */
 import { prepareLayerNorm } from "../../../kernels/layer_norm/op.ts";
 import type { Op } from "../op.ts";
 
-/** y = (x − mean) / √(variance + epsilon) · weight + bias of each row; `statistics` are both [rows, 2]. */
-export function norm(of: { rows: number; width: number; epsilon: number; half: boolean }): Op {
+/**
+ * y = (x − mean) / √(variance + epsilon) · weight + bias of each row, with those of the two that `affine` names;
+ * `statistics` are [rows, 2].
+ */
+export function norm(
+  of: { rows: number; width: number; epsilon: number; affine?: "both" | "weight" | "none"; half: boolean },
+): Op {
   return {
     key: `norm ${JSON.stringify(of)}`,
     kind: "norm",

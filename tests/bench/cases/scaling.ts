@@ -4,7 +4,7 @@
  * @module
  */
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { type BenchResult, candidate, median } from "../harness.ts";
 import { prepareStep, type StepShape } from "./training_step.ts";

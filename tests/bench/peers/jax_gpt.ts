@@ -4,7 +4,7 @@
  * @module
  */
 import { type Array as JaxArray, jit, nn, numpy as np, valueAndGrad } from "@jax-js/jax";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { jaxGatedAttention } from "./jax.ts";
 
 type Weights = Record<string, JaxArray>;

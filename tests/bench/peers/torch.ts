@@ -4,7 +4,7 @@
  * @module
  */
 import type { MatmulLayout } from "../../../kernels/matmul/op.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import type { Peer } from "../harness.ts";
 
 const SCRIPT = new URL("./torch_peer.py", import.meta.url).pathname;
@@ -52,10 +52,12 @@ interface TorchTime {
 
 /** Whether Python runs and finds PyTorch, and for `cuda` a GPU. */
 export async function hasTorch(device: string): Promise<boolean> {
-  const wanted = device === "cuda" ? "torch.cuda.is_available()" : "True";
+  const wanted = device === "cuda"
+    ? `__import__("torch").cuda.is_available()`
+    : `importlib.util.find_spec("torch")`;
   try {
     const { code } = await new Deno.Command("python3", {
-      args: ["-c", `import sys, torch; sys.exit(0 if ${wanted} else 1)`],
+      args: ["-c", `import importlib.util, sys; sys.exit(0 if ${wanted} else 1)`],
       stdout: "null",
       stderr: "null",
     }).output();

@@ -23,6 +23,8 @@ const flat = (values: number[][][][]): number[] => values.flat(3);
 
 // Without PyTorch, which nothing but the bench's peer needs, there is nothing to test.
 const ignore = !await hasTorch("cpu");
+const torch = ignore ? undefined as never : openTorch("cpu");
+Deno.test.afterAll(async () => await torch?.close());
 
 Deno.test({
   name: "PyTorch's gated attention has the reference's values and gradients for the same noise",
@@ -43,7 +45,6 @@ Deno.test({
           ),
       ),
     ];
-    const torch = openTorch("cpu");
     type Values = Record<"y" | "dq" | "dk" | "dv", number[][][][]> & { openProbability: number };
     const theirs = await torch.ask<Values>({
       gated_attention: {
@@ -57,7 +58,6 @@ Deno.test({
         edgeScale: EDGE_SCALE,
       },
     });
-    await torch.close();
     const input = {
       batch: 1,
       heads: H,
@@ -112,7 +112,6 @@ Deno.test({
       { kind: "scaled dot product attention", ...attention, backward: false },
       { kind: "training step", config, batch: 2, context: 8, bias: 3, lambda: 1 },
     ];
-    const torch = openTorch("cpu");
     for (const of of cases) {
       for (const [name, make] of Object.entries(torchPeers(torch, of))) {
         const peer = await make();
@@ -120,6 +119,5 @@ Deno.test({
         await peer.destroy!();
       }
     }
-    await torch.close();
   },
 });

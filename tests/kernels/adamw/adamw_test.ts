@@ -7,13 +7,14 @@ import { gpuTest, upload } from "../../support/gpu.ts";
 import { normals } from "../../support/seeded.ts";
 
 const SETTINGS = { learningRate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1 };
-const SHAPES = [{ shape: [5, 12], decayFrom: 8 }, { shape: [7], decayFrom: Infinity }, {
-  shape: [33, 3],
-  decayFrom: 0,
-}];
+const SHAPES: { shape: number[]; decayFrom: number; rate?: number }[] = [
+  { shape: [5, 12], decayFrom: 8 },
+  { shape: [7], decayFrom: Infinity, rate: 3 },
+  { shape: [33, 3], decayFrom: 0, rate: 0.25 },
+];
 
 async function setUp(gpu: Gpu, shapes = SHAPES) {
-  const parameters = shapes.map(({ shape, decayFrom }, index) => {
+  const parameters = shapes.map(({ shape, decayFrom, rate }, index) => {
     const length = shape.reduce((a, b) => a * b);
     const values = (seed: number) => normals(10 * index + seed, length);
     return {
@@ -24,6 +25,7 @@ async function setUp(gpu: Gpu, shapes = SHAPES) {
         second: values(4).map(Math.abs) as Float32Array,
         columns: shape.at(-1)!,
         decayFrom,
+        learningRate: (rate ?? 1) * SETTINGS.learningRate,
       },
       device: {
         weight: upload(gpu, "weight", values(1), shape),
@@ -31,6 +33,7 @@ async function setUp(gpu: Gpu, shapes = SHAPES) {
         first: upload(gpu, "first", values(3), shape),
         second: upload(gpu, "second", values(4).map(Math.abs) as Float32Array, shape),
         decayFrom,
+        rate,
       },
     };
   });
@@ -53,7 +56,7 @@ async function check(gpu: Gpu, shapes = SHAPES) {
     assertClose([factor], [Math.min(1, clip / norm)], { tolerance: 1e-6, name: "factor" });
     assertEquals(skipped, 0);
     for (const { host, device } of parameters) {
-      const want = adamwReference({ ...host, ...SETTINGS, step: 3, clipFactor: Math.min(1, clip / norm) });
+      const want = adamwReference({ ...SETTINGS, ...host, step: 3, clipFactor: Math.min(1, clip / norm) });
       // Measured: 3e-8 for weights, 6e-8 for moments.
       assertClose(await gpu.read(device.weight), want.weight, { tolerance: 1e-6, name: "weight" });
       assertClose(await gpu.read(device.first), want.first, { tolerance: 1e-6, name: "first moment" });
@@ -63,7 +66,7 @@ async function check(gpu: Gpu, shapes = SHAPES) {
 }
 
 gpuTest(
-  "AdamW equals float64 over several parameters, clipped and not, decaying only the columns it should",
+  "AdamW equals float64 over several parameters, clipped and not, decaying only the columns it should, each at its own rate",
   (gpu) => check(gpu),
 );
 

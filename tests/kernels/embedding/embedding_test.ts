@@ -82,6 +82,37 @@ Deno.test("a token embedding larger than a binding is read and added to in slice
   }
 });
 
+gpuTest(
+  "without an embedding of positions there is that of tokens alone, forward and backward",
+  async (gpu) => {
+    for (const [batch, positions, vocabularySize, width] of [[1, 1, 1, 1], [2, 13, 5, 7], [2, 64, 11, 68]]) {
+      const random = seeded(positions);
+      const tokens = Uint32Array.from({ length: batch * positions }, () => random.integer(vocabularySize));
+      const tokenEmbedding = normals(1, vocabularySize * width);
+      const dx = normals(3, tokens.length * width);
+      const shape = { batch, positions, vocabularySize, width };
+      const op = await prepareEmbedding(gpu, { ...shape, positionEmbedding: false });
+      const t = {
+        tokenEmbedding: upload(gpu, "wte", tokenEmbedding, [vocabularySize, width]),
+        x: poisoned(gpu, "x", [tokens.length, width]),
+        dx: upload(gpu, "dx", dx),
+        dtokenEmbedding: gpu.tensor("dwte", [vocabularySize, width]),
+      };
+      op.upload(tokens);
+      gpu.submit("embedding", (recorder) => {
+        op.forward(recorder, t);
+        op.backward(recorder, t);
+      });
+      const want = embeddingReference(tokens, positions, width, tokenEmbedding);
+      assertEquals(await gpu.read(t.x), Float32Array.from(want));
+      const { dtokenEmbedding } = embeddingGradientReference(tokens, positions, vocabularySize, dx);
+      // Measured: 7e-8, from the order of the sums.
+      assertClose(await gpu.read(t.dtokenEmbedding), dtokenEmbedding, { tolerance: 1e-6, name: "dwte" });
+      op.destroy();
+    }
+  },
+);
+
 gpuTest("a token outside the vocabulary is refused", async (gpu) => {
   const op = await check(gpu, [1, 2, 5, 4]);
   assertThrows(() => op.upload(Uint32Array.of(0, 5)), RangeError, "token 5");

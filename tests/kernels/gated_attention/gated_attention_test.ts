@@ -107,6 +107,10 @@ function inputs({ batch, heads, keyValueHeads = heads, positions, headSize }: Sh
 
 /** Query heads H and key heads K: shared by two, by all, by none. */
 const GROUPED = [[4, 2], [3, 1], [2, 2]] as const;
+// A shape is compiled in, which takes a CPU driver seconds for tiles: tests of one mode share one. Of several batches,
+// with rows in three tiles of which the last is not full, and with whole tiles and more than 64 elements in a head.
+const TILED: Shape = { batch: 2, heads: 3, positions: 130, headSize: 64 };
+const TILED_DENSE: Shape = { batch: 1, heads: 1, positions: 192, headSize: 128 };
 
 const CASES: Case[] = [
   { batch: 2, heads: 3, positions: 128, headSize: 32, mode: "sampled" },
@@ -117,25 +121,25 @@ const CASES: Case[] = [
   { batch: 1, heads: 3, keyValueHeads: 1, positions: 9, headSize: 5, mode: "sampled" },
   { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "sampled" },
   { batch: 1, heads: 4, keyValueHeads: 2, positions: 7, headSize: 1, mode: "deterministic" },
-  { batch: 2, heads: 3, keyValueHeads: 1, positions: 130, headSize: 64, mode: "sampled", variant: "tiled" },
-  { batch: 1, heads: 2, positions: 64, headSize: 20, mode: "deterministic", bias: 0, variant: "tiled" },
-  { batch: 1, heads: 1, positions: 200, headSize: 128, mode: "dense", variant: "tiled" },
+  { ...TILED, mode: "sampled", variant: "tiled" },
+  { ...TILED, batch: 1, mode: "sampled", temperature: 0.5, bias: -0.8, variant: "tiled" },
   {
-    batch: 2,
-    heads: 1,
-    positions: 61,
-    headSize: 8,
-    mode: "sampled",
-    temperature: 0.5,
-    bias: -0.8,
+    batch: 1,
+    heads: 3,
+    keyValueHeads: 1,
+    positions: 130,
+    headSize: 20,
+    mode: "deterministic",
+    bias: 0,
     variant: "tiled",
   },
-  { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "sampled", variant: "tiled" },
-  // Tiles compile slowly, and what stands above has them ungrouped.
+  { ...TILED_DENSE, mode: "dense", variant: "tiled" },
+  { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "dense", variant: "tiled" },
   ...GROUPED.flatMap(([heads, keyValueHeads]) =>
     (["dense", "deterministic", "sampled"] as const).flatMap((mode) => {
       const test: Case = { batch: 2, heads, keyValueHeads, positions: 67, headSize: 12, mode };
-      return keyValueHeads < heads ? [test, { ...test, variant: "tiled" as const }] : [test];
+      // Tiles compile slowly; above they stand for three heads too, and ungrouped.
+      return heads === 4 ? [test, { ...test, variant: "tiled" as const }] : [test];
     })
   ),
 ];
@@ -193,32 +197,42 @@ for (const [index, test] of CASES.entries()) {
 }
 
 gpuTest("every single mask bit equals the reference's", async (gpu) => {
-  // With T one-hot value vectors y_i[j] = m_ij s_ij, so that each edge can be read out.
-  const shape = { batch: 1, heads: 4, keyValueHeads: 2, positions: 32, headSize: 32 };
-  const { qkv, dy } = inputs(shape, 77);
-  for (let t = 0; t < 32; t++) {
-    for (let valueHead = 6; valueHead < 8; valueHead++) {
-      for (let d = 0; d < 32; d++) qkv[(t * 8 + valueHead) * 32 + d] = d === t ? 1 : 0;
-    }
-  }
-  const cases = [["sampled", "registers"], ["deterministic", "registers"], ["sampled", "tiled"]] as const;
-  for (const [mode, variant] of cases) {
-    const reference = attentionReference(referenceInput({ ...shape, mode }, qkv));
-    const { y } = await run(gpu, { ...shape, mode, variant }, qkv, dy);
-    let edge = 0;
+  const small: Shape = { batch: 1, heads: 4, keyValueHeads: 2, positions: 32, headSize: 32 };
+  const cases = [
+    [small, "sampled", "registers"],
+    [small, "deterministic", "registers"],
+    [{ ...TILED, batch: 1 }, "sampled", "tiled"],
+  ] as const;
+  for (const [shape, mode, variant] of cases) {
+    const { heads, keyValueHeads = heads, positions: T, headSize: D }: Shape = shape;
+    const { qkv, dy } = inputs(shape, 77);
+    let edges = 0;
     let open = 0;
-    for (let head = 0; head < 4; head++) {
-      for (let i = 0; i < 32; i++) {
-        for (let j = 0; j <= i; j++, edge++) {
-          const mask = y[(i * 4 + head) * 32 + j] !== 0 ? 1 : 0;
-          open += mask;
-          if (Math.abs(reference.noisyLogits[edge]) > 1e-4) {
-            assertEquals(mask, reference.masks[edge], `mask of head ${head}, query ${i}, key ${j}`);
+    // With one-hot value vectors y_i[j] = m_ij s_ij, so that each edge can be read out, D keys at a time.
+    for (let first = 0; first < T; first += D) {
+      for (let t = 0; t < T; t++) {
+        const values = (t + 1) * (heads + 2 * keyValueHeads) * D - keyValueHeads * D;
+        for (let n = 0; n < keyValueHeads * D; n++) qkv[values + n] = first + n % D === t ? 1 : 0;
+      }
+      const reference = attentionReference(referenceInput({ ...shape, mode }, qkv));
+      const { y } = await run(gpu, { ...shape, mode, variant }, qkv, dy);
+      let edge = 0;
+      for (let head = 0; head < heads; head++) {
+        for (let i = 0; i < T; i++) {
+          for (let j = 0; j <= i; j++, edge++) {
+            if (j < first || j >= first + D) continue;
+            edges++;
+            const mask = y[(i * heads + head) * D + j - first] !== 0 ? 1 : 0;
+            open += mask;
+            if (Math.abs(reference.noisyLogits[edge]) > 1e-4) {
+              assertEquals(mask, reference.masks[edge], `mask of head ${head}, query ${i}, key ${j}`);
+            }
           }
         }
       }
     }
-    assert(open > 0.2 * edge && open < 0.8 * edge);
+    assertEquals(edges, heads * T * (T + 1) / 2);
+    assert(open > 0.2 * edges && open < 0.8 * edges);
   }
 });
 
@@ -513,16 +527,19 @@ gpuTest(
 
 gpuTest("a tile is left out only where that moves no result by 2^-24 of the largest value", async (gpu) => {
   // Scores are 0 for the first 64 keys and -fall for the others, values 0 for the first and 1e6 for the others: what the
-  // second tile adds shows by itself. It may be left out below 2^-24 / 2 of the mass, 3.0e-8.
-  const shape: Case = { batch: 1, heads: 1, positions: 128, headSize: 4, mode: "dense", variant: "tiled" };
+  // later tiles add shows by itself. One may be left out below 2^-24 / 3 of the mass, 2.0e-8.
+  const { positions: T, headSize: D } = TILED_DENSE;
+  const shape: Case = { ...TILED_DENSE, mode: "dense", variant: "tiled" };
   for (const ratio of [1e-9, 1e-7]) {
-    const qkv = new Float32Array(128 * 12);
-    for (let t = 0; t < 128; t++) {
-      qkv[12 * t] = 2;
-      if (t >= 64) qkv.set([Math.log(ratio), 0, 0, 0, 1e6, 1e6, 1e6, 1e6], 12 * t + 4);
+    const qkv = new Float32Array(T * 3 * D);
+    for (let t = 0; t < T; t++) {
+      qkv[3 * D * t] = Math.sqrt(D);
+      if (t < 64) continue;
+      qkv[3 * D * t + D] = Math.log(ratio);
+      qkv.fill(1e6, 3 * D * t + 2 * D, 3 * D * (t + 1));
     }
     const reference = attentionReference(referenceInput(shape, qkv));
-    const { y } = await run(gpu, shape, qkv, new Float32Array(128 * 4));
+    const { y } = await run(gpu, shape, qkv, new Float32Array(T * D));
     if (ratio === 1e-9) {
       assert(reference.y.some((value) => value > 0));
       assert(y.every((value) => value === 0));
@@ -534,16 +551,9 @@ gpuTest("a tile is left out only where that moves no result by 2^-24 of the larg
 gpuTest(
   "gates that are all closed leave y at 0, in tiles too, and the gradient of their opening",
   async (gpu) => {
-    for (const variant of ["registers", "tiled"] as const) {
-      const test: Case = {
-        batch: 1,
-        heads: 1,
-        positions: 70,
-        headSize: 8,
-        mode: "sampled",
-        bias: -40,
-        variant,
-      };
+    const small: Shape = { batch: 1, heads: 1, positions: 70, headSize: 8 };
+    for (const [variant, shape] of [["registers", small], ["tiled", { ...TILED, batch: 1 }]] as const) {
+      const test: Case = { ...shape, mode: "sampled", bias: -40, variant };
       const { qkv, dy } = inputs(test, 9);
       const { y, rowSums, dqkv } = await run(gpu, test, qkv, dy);
       assert(y.every((value) => value === 0));

@@ -75,6 +75,42 @@ gpuTest("layer norm forward and backward equal float64 at awkward shapes, far fr
   }
 });
 
+gpuTest(
+  "layer norm with a weight alone, and without parameters, is that with a bias of 0 and a weight of 1",
+  async (gpu) => {
+    for (const affine of ["weight", "none"] as const) {
+      for (const [rows, width] of [[1, 1], [3, 7], [5, 63], [67, 128]]) {
+        const [x, dy, dresidual] = [1, 2, 3].map((seed) => normals(seed, rows * width));
+        const weight = affine === "weight" ? normals(4, width) : new Float32Array(width).fill(1);
+        const op = await prepareLayerNorm(gpu, { rows, width, epsilon: EPSILON, affine });
+        const t = {
+          x: upload(gpu, "x", x),
+          ...(affine === "weight" && { weight: upload(gpu, "weight", weight) }),
+          dy: upload(gpu, "dy", dy),
+          dresidual: upload(gpu, "dresidual", dresidual),
+          y: poisoned(gpu, "y", [rows, width]),
+          dx: poisoned(gpu, "dx", [rows, width]),
+          statistics: poisoned(gpu, "statistics", [rows, 2]),
+        };
+        const dweight = gpu.tensor("dweight", [width]);
+        gpu.submit("layer norm", (recorder) => {
+          op.forward(recorder, t);
+          op.backward(recorder, { ...t, parameters: { dweight } });
+        });
+        const name = `${affine} ${rows} x ${width}`;
+        // Measured: 1.2e-7.
+        const reference = layerNormGradientReference(x, weight, dy, EPSILON);
+        const y = layerNormReference(x, weight, new Float32Array(width), EPSILON);
+        assertClose(await gpu.read(t.y), y, { tolerance: 2e-6, name: `y ${name}` });
+        const dx = reference.dx.map((value, n) => value + dresidual[n]);
+        assertClose(await gpu.read(t.dx), dx, { tolerance: 2e-6, name: `dx ${name}` });
+        const want = affine === "weight" ? reference.dweight : new Float32Array(width);
+        assertClose(await gpu.read(dweight), want, { tolerance: 2e-6, name: `dweight ${name}` });
+      }
+    }
+  },
+);
+
 gpuTest("several gradients of the same rows each give the bits that they give alone", async (gpu) => {
   const [rows, width, gradients] = [5, 12, 3];
   const dy = normals(1, gradients * rows * width);

@@ -30,15 +30,11 @@ Deno.test("a linear layer's gradients, as the three layouts give them, agree wit
   assert(relativeError(dbias, numeric((v) => objective(x, w, v), bias)) < 1e-8); // measured 3.8e-11
 });
 
-const SHAPES = [
-  [1, 1, 1],
-  [7, 5, 3],
-  [8, 8, 4],
-  [9, 12, 8],
-  [13, 64, 20],
-  [65, 68, 36],
-  [31, 132, 4],
-] as const;
+// Shapes are compiled in, each in every variant but where rows do not begin at multiples of 4, for which there is one
+// kernel. The last has more rows and columns than the largest tile, by less than the smallest.
+const UNALIGNED = [[1, 1, 1], [7, 5, 3]] as const;
+const LARGEST = [129, 132, 36] as const;
+const SHAPES = [[8, 8, 4], [13, 64, 20], LARGEST] as const;
 
 for (const layout of ["nn", "nt", "tn"] as const) {
   for (const variant of MATMUL_VARIANTS) {
@@ -46,7 +42,8 @@ for (const layout of ["nn", "nt", "tn"] as const) {
       `matmul ${layout}, ${variantName(variant)}, equals float64 at awkward shapes, ` +
         "with bias and added to what is there",
       async (gpu) => {
-        for (const [m, n, k] of SHAPES) {
+        const shapes = variant === MATMUL_VARIANTS[0] ? [...UNALIGNED, ...SHAPES] : SHAPES;
+        for (const [m, n, k] of shapes) {
           const name = `${layout} ${m} ${n} ${k}`;
           const a = normals(m + n, m * k);
           const b = normals(m + k, k * n);
@@ -88,7 +85,7 @@ gpuTest("the variant follows the adapter and the size of C", (gpu) => {
 });
 
 gpuTest("every variant gives the same bits, whatever the shape", async (gpu) => {
-  for (const [layout, m, n, k] of [["nn", 70, 132, 36], ["nt", 129, 64, 20], ["tn", 132, 68, 37]] as const) {
+  for (const [layout, m, n, k] of [["nn", ...LARGEST], ["nt", ...LARGEST], ["tn", 132, 68, 37]] as const) {
     const a = upload(gpu, "a", normals(1, m * k));
     const b = upload(gpu, "b", normals(2, k * n));
     const bias = upload(gpu, "bias", normals(3, n));
@@ -119,18 +116,18 @@ gpuTest(
       const plain = await prepareMatmul(gpu, shape);
       const branch = await runAndRead(gpu, t.c, (recorder) => plain.record(recorder, t));
       const add = await prepareResidual(gpu, { length: m * n });
-      const gelu = await prepareGelu(gpu, { length: m * n });
       const sum = poisoned(gpu, "sum", [m, n]);
-      const post = poisoned(gpu, "post", [m, n]);
-      gpu.submit("separate kernels", (recorder) => {
-        add.forward(recorder, { a: t.residual, b: t.c, sum });
-        gelu.forward(recorder, { x: t.c, y: post });
-      });
+      gpu.submit("addition", (recorder) => add.forward(recorder, { a: t.residual, b: t.c, sum }));
       const withResidual = await prepareMatmul(gpu, { ...shape, residual: true });
       assertEquals(await runAndRead(gpu, t.c, (r) => withResidual.record(r, t)), await gpu.read(sum));
-      const withGelu = await prepareMatmul(gpu, { ...shape, gelu: true });
-      assertEquals(await runAndRead(gpu, t.c, (r) => withGelu.record(r, t)), branch);
-      assertEquals(await gpu.read(t.activated), await gpu.read(post));
+      for (const form of ["tanh", "exact"] as const) {
+        const withGelu = await prepareMatmul(gpu, { ...shape, gelu: form });
+        assertEquals(await runAndRead(gpu, t.c, (r) => withGelu.record(r, t)), branch);
+        const gelu = await prepareGelu(gpu, { length: m * n, form });
+        const post = poisoned(gpu, "post", [m, n]);
+        const separate = await runAndRead(gpu, post, (r) => gelu.forward(r, { x: t.c, y: post }));
+        assertEquals(await gpu.read(t.activated), separate);
+      }
     }
   },
 );

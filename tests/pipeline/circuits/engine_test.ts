@@ -6,7 +6,7 @@ import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, referenceRun } from "../../../pipeline/circuits/reference.ts";
 import { readAttention } from "../../../pipeline/attention_pattern.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { randomModel, randomSet, referenceMetric, TINY, uploadModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
@@ -158,7 +158,7 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
     ] as const
   ) {
     gpuTest(`${name}, ${ablation}: EAP is the slope of the ${metric} along every edge`, async (gpu) => {
-      const set = randomSet(TINY, { pairs: 2, positions: 5, metric, seed: 4 });
+      const set = randomSet(TINY, { pairs: 2, positions: 6, metric, seed: 4 });
       await withEngine(gpu, config, { set, ablation }, async (engine, reference) => {
         const scores = await engine.attribute({ name: "eap" });
         const ablated = ablatedOutputs(reference, set, ablation);
@@ -238,7 +238,7 @@ function integratedGradients(
 for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
   for (const [steps, ablation] of [[2, "resample"], [3, "resample"], [3, "mean"]] as const) {
     gpuTest(`${name}, ${ablation}: EAP-IG in ${steps} steps is float64's for every edge`, async (gpu) => {
-      const set = randomSet(TINY, { pairs: 2, positions: 5, seed: 6 });
+      const set = randomSet(TINY, { pairs: 2, positions: 6, seed: 6 });
       await withEngine(gpu, config, { set, ablation }, async (engine, reference) => {
         const scores = await engine.attribute({ name: "eap-ig", steps });
         const ablated = ablatedOutputs(reference, set, ablation);

@@ -9,7 +9,7 @@ import {
   prepareInterventions,
 } from "../../../pipeline/circuits/interventions.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertClose } from "../../support/compare.ts";
@@ -197,7 +197,7 @@ gpuTest("a closed edge takes its weight away and leaves the others as they are",
 });
 
 Deno.test("an unknown activation is told with the nearest, and with all there are in one line for all layers", () => {
-  const names = activationAxes({ layers: 48 });
+  const names = activationAxes({ ...TINY, layers: 48 });
   const { message } = noActivation("blocks.7.atn.hook_z", names.keys());
   assertStringIncludes(message, "none is named blocks.7.atn.hook_z (did you mean blocks.7.attn.hook_z?)");
   const general = new Set([...names.keys()].map((name) => name.replace(/^blocks\.\d+/, "blocks.N")));

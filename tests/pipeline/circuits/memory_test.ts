@@ -6,7 +6,7 @@ import { analyseModel } from "../../../pipeline/circuits/model_analysis.ts";
 import { faithfulness } from "../../../pipeline/circuits/metrics.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { referenceRun } from "../../../pipeline/circuits/reference.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { destroyParameters } from "../../../pipeline/model/parameters.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertLeavesNothing, watchBuffers } from "../../support/device_memory.ts";
@@ -14,7 +14,7 @@ import { gpuTest } from "../../support/gpu.ts";
 
 const DENSE: ModelConfig = { ...TINY, layers: 1 };
 const SPARSE: ModelConfig = { ...DENSE, gate: { bias: 0.3, temperature: 1 } };
-const [PAIRS, POSITIONS] = [3, 4];
+const [PAIRS, POSITIONS] = [5, 6];
 
 /** Pairs that the model does: its own first choice for the clean prompt is right, that for the corrupted one wrong. */
 function doneSet({ config, reference }: TwoSidedModel): PromptSet {

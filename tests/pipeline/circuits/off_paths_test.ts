@@ -18,7 +18,7 @@ import {
 } from "../../../pipeline/circuits/reference.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { openWeights } from "../../../pipeline/load_weights.ts";
-import { readModelConfig } from "../../../pipeline/model_config.ts";
+import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { randomStream } from "../../../kernels/core/random.ts";
 import { loadTokenizer } from "../../../pipeline/tokenizer.ts";

@@ -8,7 +8,7 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { createGraph, edgeEnds } from "../../../pipeline/circuits/graph.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
-import type { ModelConfig } from "../../../pipeline/model_config.ts";
+import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { uploadModel } from "../../support/circuit_models.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { normals } from "../../support/seeded.ts";

@@ -1,0 +1,50 @@
+/** RMS norm on tiny fixed inputs, against the float64 reference. @module */
+import { ARITHMETIC, type Check, normals, plus, upload } from "../core/check.ts";
+import type { Gpu } from "../core/gpu.ts";
+import { prepareRmsNorm } from "./op.ts";
+import { rmsNormGradientReference, rmsNormReference } from "./reference.ts";
+
+/** Forward and backward. */
+export async function rmsNormCheck(gpu: Gpu): Promise<Check> {
+  const [rows, width, epsilon] = [3, 12, 1e-5];
+  const x = normals(1, rows * width);
+  const weight = normals(2, width);
+  const dy = normals(4, rows * width);
+  const dresidual = normals(5, rows * width);
+  const op = await prepareRmsNorm(gpu, { rows, width, epsilon });
+  const t = {
+    x: upload(gpu, "x", x),
+    weight: upload(gpu, "weight", weight),
+    dy: upload(gpu, "dy", dy),
+    y: gpu.tensor("y", [rows, width]),
+    statistics: gpu.tensor("statistics", [rows, 1]),
+    dx: gpu.tensor("dx", [rows, width]),
+  };
+  const dweight = gpu.tensor("dweight", [width]);
+  const past = { dresidual: upload(gpu, "dresidual", dresidual), dx: gpu.tensor("dx", [rows, width]) };
+  const want = rmsNormGradientReference(x, weight, dy, epsilon);
+  return {
+    record(recorder) {
+      op.forward(recorder, t);
+      op.backward(recorder, { ...t, dweight });
+      op.backward(recorder, { ...t, ...past });
+    },
+    comparisons: [
+      {
+        operation: "RMS norm forward",
+        outputs: [[t.y, rmsNormReference(x, weight, epsilon)]],
+        tolerance: ARITHMETIC,
+      },
+      {
+        operation: "RMS norm backward",
+        outputs: [[t.dx, want.dx], [dweight, want.dweight]],
+        tolerance: ARITHMETIC,
+      },
+      {
+        operation: "RMS norm backward with residual",
+        outputs: [[past.dx, plus(want.dx, dresidual)]],
+        tolerance: ARITHMETIC,
+      },
+    ],
+  };
+}

@@ -1,0 +1,134 @@
+/**
+ * What a model is: its sizes, and the choices by which it is built.
+ *
+ * @module
+ */
+import { isObject } from "../files.ts";
+
+/** How a model is built: choices that do not depend on each other. */
+export interface Architecture {
+  /** `model_type` of config.json: which names, and which fields, its files have. */
+  family: string;
+  /** What normalises what a branch reads or writes. */
+  norm: {
+    kind: "layer" | "rms";
+    /** Parameters: a weight and a bias, a weight, or none. */
+    affine: "both" | "weight" | "none";
+    /** Where a branch has its norm. */
+    at: "input" | "output";
+  };
+  /** Queries and keys have norms, over each head or over all of them. */
+  queryKeyNorm?: "head" | "all";
+  /** How a position is told. */
+  positions: { kind: "learned" } | {
+    kind: "rotary";
+    theta: number;
+    /** Of each head, what turns. */
+    share: number;
+    /** Llama 3's: wave lengths beyond original / low are stretched by factor, those below original / high are not. */
+    scaling?: { factor: number; low: number; high: number; original: number };
+  };
+  /** What is inside an MLP. */
+  mlp: "geluTanh" | "gelu" | "swiglu";
+  /** Which products have biases. */
+  biases: { qkv: boolean; other: boolean };
+  /** Queries, keys and values lie within ± this. */
+  clip?: number;
+  /** Attention and MLP read the same residual stream. */
+  parallel: boolean;
+  /** Logits are products with the token embedding. */
+  tied: boolean;
+}
+
+/** GPT-2's. */
+export const GPT2_ARCHITECTURE: Architecture = {
+  family: "gpt2",
+  norm: { kind: "layer", affine: "both", at: "input" },
+  positions: { kind: "learned" },
+  mlp: "geluTanh",
+  biases: { qkv: true, other: true },
+  parallel: false,
+  tied: true,
+};
+
+/** The sizes of a model, and how it is built. */
+export interface ModelConfig {
+  /** V. */
+  vocabularySize: number;
+  /** Positions that have an embedding. */
+  contextLength: number;
+  /** d, a multiple of the heads. */
+  width: number;
+  /** L. */
+  layers: number;
+  /** H, of each layer. */
+  heads: number;
+  /** K, a divisor of the heads: query head h reads key and value head ⌊h · K / H⌋. Left out: as many as heads. */
+  keyValueHeads?: number;
+  /** D; left out: d / H. */
+  headSize?: number;
+  /** F, the width inside the MLP. */
+  mlpWidth: number;
+  /** Added to the variance in norms. */
+  layerNormEpsilon: number;
+  /** Left out: as GPT-2. */
+  architecture?: Architecture;
+  /** Stands where the model has a head of its own, which must equal the embedding. */
+  tied?: false;
+  /** Ids of the tokens that end and begin a text, where config.json names them. */
+  endOfText?: number;
+  /** Id of the token that begins a text, where config.json names it. */
+  startOfText?: number;
+  /** How the gates of a sparse model are computed. */
+  gate?: { bias: number; temperature: number };
+}
+
+/** K and D of a model, and how it is built. */
+export function shapeOf(
+  config: ModelConfig,
+): { keyValueHeads: number; headSize: number; architecture: Architecture } {
+  const { heads, width, keyValueHeads = heads, headSize = width / heads, architecture } = config;
+  return { keyValueHeads, headSize, architecture: architecture ?? GPT2_ARCHITECTURE };
+}
+
+/** The largest sizes that are taken: far beyond any model, and small enough to count through. */
+const LARGEST = {
+  vocabularySize: 2 ** 24,
+  contextLength: 2 ** 24,
+  width: 2 ** 17,
+  layers: 2 ** 12,
+  heads: 2 ** 12,
+  mlpWidth: 2 ** 20,
+} as const;
+/** Elements of the largest matrix that can be held as float32: 8 GiB. */
+const LARGEST_MATRIX = 2 ** 31;
+
+/** What is wrong with a model's sizes, as half a sentence; undefined when nothing is. */
+export function faultOfSizes(config: ModelConfig): string | undefined {
+  for (const [name, largest] of Object.entries(LARGEST)) {
+    const size = config[name as keyof typeof LARGEST];
+    if (size > largest) return `its ${name} must be at most ${largest}: ${size}`;
+  }
+  const { vocabularySize, contextLength, width, mlpWidth } = config;
+  const rows = Math.max(vocabularySize, contextLength, mlpWidth, 3 * width);
+  if (rows * width <= LARGEST_MATRIX) return undefined;
+  return `a matrix of it must have at most ${LARGEST_MATRIX} elements: ${rows} × ${width}`;
+}
+
+/** Whether a value, as it comes from JSON, is a {@link ModelConfig} of sizes that can be. */
+export function isModelConfig(value: unknown): value is ModelConfig {
+  if (!isObject(value)) return false;
+  const whole = Object.keys(LARGEST).every((name) =>
+    Number.isSafeInteger(value[name]) && (value[name] as number) >= 1
+  );
+  const gate = value.gate;
+  const gateHolds = gate === undefined ||
+    (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature));
+  return whole && isFloat(value.layerNormEpsilon) && gateHolds &&
+    faultOfSizes(value as unknown as ModelConfig) === undefined;
+}
+
+/** Whether it is a number that float32 holds: JSON's 1e999 is none. */
+export function isFloat(value: unknown): value is number {
+  return typeof value === "number" && Number.isFinite(Math.fround(value));
+}

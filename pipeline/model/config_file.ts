@@ -1,0 +1,94 @@
+/**
+ * config.json, as Hugging Face writes it.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { inputError } from "../errors.ts";
+import { exists, isObject, readJson } from "../files.ts";
+import { faultOfSizes, isFloat, type ModelConfig, shapeOf } from "./config.ts";
+import { FAMILIES, familyOf } from "./families.ts";
+import { Fields } from "./family.ts";
+
+/**
+ * Reads `config.json` of a model folder.
+ *
+ * @throws {UserError} naming the file, the field and its value, for anything that is not a model we can run
+ */
+export async function readModelConfig(folder: string): Promise<ModelConfig> {
+  const path = join(folder, "config.json");
+  if (!await exists(path)) throw inputError(await whyNoModel(folder, path));
+  const json = await readJson(path);
+  if (!isObject(json)) throw inputError(`Cannot load ${path} as it must be a JSON object`);
+  if ("settings" in json && "command" in json) {
+    const model = join(folder, "model");
+    const instead = await exists(join(model, "config.json"))
+      ? `give ${model}`
+      : "it has not come to the end at which its model is saved";
+    throw inputError(`Cannot load ${folder} as it is the folder of a run: ${instead}`);
+  }
+  return parseModelConfig(json, path);
+}
+
+/** Why there is no model in a folder, and how one gets there. */
+async function whyNoModel(folder: string, path: string): Promise<string> {
+  if (await exists(folder)) return `Cannot read ${path}: no such file; a model is a Hugging Face folder`;
+  const isOnHub = /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(folder);
+  const name = isOnHub ? folder : "ORGANISATION/NAME";
+  const into = isOnHub ? ` ${folder}` : "";
+  return `Cannot read ${path}: no such file, as there is no folder ${folder}; a model of the Hugging Face hub is ` +
+    `fetched by: git clone https://huggingface.co/${name}${into} (which needs Git LFS)`;
+}
+
+/** Checks the fields of a config.json; `path` is for error messages. */
+export function parseModelConfig(json: Record<string, unknown>, path: string): ModelConfig {
+  const fields = new Fields(json, path);
+  const family = typeof json.model_type === "string" ? FAMILIES.get(json.model_type) : undefined;
+  if (!family) return fields.fail("model_type", [...FAMILIES.keys()].map((type) => `"${type}"`).join(", "));
+  const config: ModelConfig = {
+    ...family.parse(fields),
+    ...tokenOf("endOfText", json.eos_token_id),
+    ...tokenOf("startOfText", json.bos_token_id),
+    gate: gateOf(json.sparse_attention, fields),
+  };
+  const fault = faultOfSizes(config);
+  if (fault) throw inputError(`Cannot load ${path} as ${fault}`);
+  return config;
+}
+
+/** A token's id under its name; some models list several that end a text, of which the first separates documents. */
+function tokenOf<Name extends string>(name: Name, value: unknown): { [name in Name]?: number } {
+  const [id] = Array.isArray(value) ? value : [value];
+  return Number.isSafeInteger(id) && id >= 0 ? { [name]: id } as { [name in Name]?: number } : {};
+}
+
+function gateOf(block: unknown, fields: Fields): ModelConfig["gate"] {
+  if (block === undefined) return undefined;
+  const gate = (block as { gate?: { bias?: unknown; temperature?: unknown } } | null)?.gate;
+  if (!isFloat(gate?.bias) || !isFloat(gate?.temperature) || gate.temperature <= 0) {
+    return fields.fail("sparse_attention", "an object whose gate has a bias and a positive temperature");
+  }
+  return { bias: gate.bias, temperature: gate.temperature };
+}
+
+/**
+ * The config.json of a model, as transformers reads it.
+ *
+ * @param sparseAttention further fields of the `sparse_attention` block, which only a model with gates has
+ */
+export function modelConfigToJson(
+  config: ModelConfig,
+  sparseAttention: Record<string, unknown> = {},
+): Record<string, unknown> {
+  const { vocabularySize, gate } = config;
+  const { endOfText = vocabularySize - 1, startOfText = endOfText } = config;
+  const family = familyOf(config);
+  return {
+    architectures: [family.architecture],
+    model_type: family.type,
+    ...family.toJson(config, shapeOf(config).architecture),
+    bos_token_id: startOfText,
+    eos_token_id: endOfText,
+    ...(gate ? { sparse_attention: { ...sparseAttention, gate } } : {}),
+  };
+}

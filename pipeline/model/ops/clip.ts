@@ -1,0 +1,19 @@
+/** Values kept within a limit. @module */
+import { prepareClip } from "../../../kernels/clip/op.ts";
+import type { Op } from "../op.ts";
+
+/** y = x, but no further from 0 than `limit`, over `length` elements. */
+export function clip(of: { length: number; limit: number; half: boolean }): Op {
+  return {
+    key: `clip ${JSON.stringify(of)}`,
+    kind: "clip",
+    keeps: ["x"],
+    async compile(gpu) {
+      const compiled = await prepareClip(gpu, of);
+      return {
+        forward: (recorder, { x, y }) => compiled.forward(recorder, { x, y }),
+        backward: (recorder, { x, dy, dx }) => compiled.backward(recorder, { x, dy, dx: dx! }),
+      };
+    },
+  };
+}

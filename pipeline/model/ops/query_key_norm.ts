@@ -1,0 +1,33 @@
+/** The norm of queries and keys. @module */
+import { prepareQueryKeyNorm, type QueryKeyNormConfig } from "../../../kernels/query_key_norm/op.ts";
+import type { Op } from "../op.ts";
+
+/**
+ * y [rows, (H + 2 K) · D] from x of the same shape, by the parameters `queryWeight` and `keyWeight`, the heads of values
+ * unchanged; `statistics` are [rows, H + K], or [rows, 2] where all heads are normed together.
+ */
+export function queryKeyNorm(of: QueryKeyNormConfig): Op {
+  return {
+    key: `query key norm ${JSON.stringify(of)}`,
+    kind: "queryKeyNorm",
+    keeps: ["x", "statistics"],
+    async compile(gpu) {
+      const compiled = await prepareQueryKeyNorm(gpu, of);
+      return {
+        forward: (recorder, { x, queryWeight, keyWeight, y, statistics }) =>
+          compiled.forward(recorder, { x, queryWeight, keyWeight, y, statistics }),
+        backward: (recorder, { x, queryWeight, keyWeight, statistics, dy, dx }, gradients) =>
+          compiled.backward(recorder, {
+            x,
+            queryWeight,
+            keyWeight,
+            statistics,
+            dy,
+            dx: dx!,
+            parameters: gradients &&
+              { dqueryWeight: gradients.queryWeight, dkeyWeight: gradients.keyWeight },
+          }),
+      };
+    },
+  };
+}

@@ -1,0 +1,30 @@
+/** RMS norm. @module */
+import { prepareRmsNorm } from "../../../kernels/rms_norm/op.ts";
+import type { Op } from "../op.ts";
+
+/** y = x / √(mean(x²) + epsilon) · weight of each row; `statistics` are [rows, 1]. */
+export function rmsNorm(of: { rows: number; width: number; epsilon: number; half: boolean }): Op {
+  return {
+    key: `rms norm ${JSON.stringify(of)}`,
+    kind: "norm",
+    keeps: ["x", "statistics"],
+    takesPlus: true,
+    async compile(gpu) {
+      const compiled = await prepareRmsNorm(gpu, of);
+      return {
+        forward: (recorder, { x, weight, y, statistics }) =>
+          compiled.forward(recorder, { x, weight, y, statistics }),
+        backward: (recorder, { x, weight, statistics, dy, dx, plus }, gradients) =>
+          compiled.backward(recorder, {
+            x,
+            weight,
+            statistics,
+            dy,
+            dresidual: plus,
+            dx: dx!,
+            dweight: gradients?.weight,
+          }),
+      };
+    },
+  };
+}
