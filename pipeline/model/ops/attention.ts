@@ -3,8 +3,8 @@ import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kerne
 import type { Op } from "../op.ts";
 
 /**
- * y (batch, position, head, D) from x (batch, position, H + 2 K, D), K key heads, H where `keyValueHeads` is left out; `logSumExp` (batch, head, query) and `rowSums`
- * (batch, head, query, 4) beside it.
+ * y (batch, position, head, D) from x (batch, position, H + 2 K, D), K key heads, H where `keyValueHeads` is left out;
+ * `logSumExp` (batch, head, query) and `rowSums` (batch, head, query, 4) beside it.
  */
 export function attention(
   { keyValueHeads, ...rest }:
