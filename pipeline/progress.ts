@@ -43,20 +43,21 @@ export function formatShare(share: number): string {
   return `${percent.toFixed(percent >= 10 ? 1 : 2)} %`;
 }
 
-/** The progress line of one row. */
+/** The progress line of one row; `done` is the last step that is done, where the row is of an earlier one. */
 export function formatRow(
   row: MetricRow,
-  { steps, tokensPerSecond, secondsLeft }: {
+  { steps, done = row.step, tokensPerSecond, secondsLeft }: {
     steps: number;
+    done?: number;
     tokensPerSecond?: number;
     secondsLeft?: number;
   },
 ): string {
   const { target } = row;
-  const parts = [`${row.phase} ${row.step}/${steps}`];
+  const parts = [`${row.phase} ${done}/${steps}`];
   // Early, since a narrow terminal cuts the end.
   if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
-  parts.push(`CE ${row.ce.toFixed(3)}`);
+  parts.push(`${done > row.step ? `step ${row.step}: ` : ""}CE ${row.ce.toFixed(3)}`);
   if (target !== null) {
     parts.push(
       `τ ${target.toFixed(3)}${
@@ -131,11 +132,12 @@ export function createProgress(options: ProgressOptions): Progress {
     write(text + "\n");
     said = now();
   };
-  const rowText = ({ row, steps }: NonNullable<typeof last>): string => {
+  const rowText = ({ row, steps }: NonNullable<typeof last>, done?: number): string => {
     const [first] = recent;
     const elapsed = (recent.at(-1)!.time - first.time) / 1000;
     return formatRow(row, {
       steps,
+      done,
       tokensPerSecond: elapsed > 0.5 && row.tokens > first.tokens
         ? (row.tokens - first.tokens) / elapsed
         : undefined,
@@ -147,7 +149,7 @@ export function createProgress(options: ProgressOptions): Progress {
     if (!stage) return undefined;
     if (last && stage.name === last.row.phase) {
       // Rows come some steps late.
-      return rowText(last).replace(/^\S+ \d+/, `${stage.name} ${Math.max(stage.done ?? 0, last.row.step)}`);
+      return rowText(last, Math.max(stage.done ?? 0, last.row.step));
     }
     const secondsLeft = (ofRun ?? ofStage)?.secondsLeft(now() / 1000);
     return formatStage(stage, { seconds: (now() - since) / 1000, secondsLeft });
@@ -199,8 +201,8 @@ export function createProgress(options: ProgressOptions): Progress {
       last = { row, steps };
       if (quiet) return;
       if (row.validation_ce !== null) line(rowText(last));
-      else if (interactive) draw(rowText(last));
-      else if (now() - said >= PLAIN_INTERVAL_MS) line(rowText(last));
+      else if (interactive) draw(currentText() ?? rowText(last));
+      else if (now() - said >= PLAIN_INTERVAL_MS) line(currentText() ?? rowText(last));
     },
     tick() {
       if (quiet) return;

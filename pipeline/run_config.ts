@@ -5,7 +5,8 @@
  */
 import { inputError } from "./errors.ts";
 import { isObject, readSealedJson, writeSealedJson } from "./files.ts";
-import { isModelConfig, type ModelConfig } from "./model/config.ts";
+import type { ModelConfig } from "./model/config.ts";
+import { isModelConfig } from "./model/config_file.ts";
 
 /** A run's config.json. */
 export interface RunConfig {

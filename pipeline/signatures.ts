@@ -128,12 +128,15 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       recent.push({ step, expectedOpen, violation });
       while (recent[0].step < step - window) recent.shift();
       const { step: since, expectedOpen: before } = recent[0];
-      const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before;
+      // While CE is above its target and λ can still grow, edges wait for the loss, as they should.
+      const atCeiling = lambda === lambdaMax;
+      const isFree = atCeiling || median(recent.map(({ violation }) => violation)) <= 0;
+      const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before && isFree;
       report("plateau", still, () => {
-        const cause = lambda === lambdaMax
+        const cause = atCeiling
           ? `λ, without its proportional term, is at its ceiling: raise --slack, or --target-loss where that was given${ON_RESUME}`
           : `CE is below its target: a larger --lr usually helps${ON_RESUME}`;
-        return `open edges stand at ${percent(expectedOpen)} for ${step - since} steps (${cause})`;
+        return `open edges stand at ≈${percent(expectedOpen)} for ${step - since} steps (${cause})`;
       });
       // The next report needs another whole window, so that a plateau with ripples is not reported at each of them.
       if (still) recent.length = 0;

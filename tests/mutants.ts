@@ -405,6 +405,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/signatures.ts", "pipeline/signatures_test.ts", {
     "a plateau is named once a run": ["if (still) recent.length = 0;", ""],
+    "edges that wait for the loss are a plateau": ["> 0.995 * before && isFree;", "> 0.995 * before;"],
   }),
 
   // What a resumed run goes on with.

@@ -4,7 +4,7 @@
     model = load("FOLDER")
 
 An edge is open where its gate logit, the scaled score + bias, is above 0. The softmax runs over all keys; a closed edge's
-weight is then 0, and the rest is not scaled up (arXiv 2512.05865). Needs transformers 4.53 or later.
+weight is then 0, and the rest is not scaled up (arXiv 2512.05865). Tried with transformers 5.24.
 """
 
 import torch

@@ -3,8 +3,6 @@
  *
  * @module
  */
-import { isObject } from "../files.ts";
-
 /** How a model is built: choices that do not depend on each other. */
 export interface Architecture {
   /** `model_type` of config.json: which names, and which fields, its files have. */
@@ -92,7 +90,7 @@ export function shapeOf(
 }
 
 /** The largest sizes that are taken: far beyond any model, and small enough to count through. */
-const LARGEST = {
+export const LARGEST = {
   vocabularySize: 2 ** 24,
   contextLength: 2 ** 24,
   width: 2 ** 17,
@@ -109,23 +107,12 @@ export function faultOfSizes(config: ModelConfig): string | undefined {
     const size = config[name as keyof typeof LARGEST];
     if (size > largest) return `its ${name} must be at most ${largest}: ${size}`;
   }
-  const { vocabularySize, contextLength, width, mlpWidth } = config;
-  const rows = Math.max(vocabularySize, contextLength, mlpWidth, 3 * width);
+  const { vocabularySize, contextLength, width, heads, mlpWidth } = config;
+  const { keyValueHeads, headSize } = shapeOf(config);
+  // Queries, keys and values stand side by side in one matrix, and so do the two products of a gated MLP.
+  const rows = Math.max(vocabularySize, contextLength, 2 * mlpWidth, (heads + 2 * keyValueHeads) * headSize);
   if (rows * width <= LARGEST_MATRIX) return undefined;
   return `a matrix of it must have at most ${LARGEST_MATRIX} elements: ${rows} × ${width}`;
-}
-
-/** Whether a value, as it comes from JSON, is a {@link ModelConfig} of sizes that can be. */
-export function isModelConfig(value: unknown): value is ModelConfig {
-  if (!isObject(value)) return false;
-  const whole = Object.keys(LARGEST).every((name) =>
-    Number.isSafeInteger(value[name]) && (value[name] as number) >= 1
-  );
-  const gate = value.gate;
-  const gateHolds = gate === undefined ||
-    (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature));
-  return whole && isFloat(value.layerNormEpsilon) && gateHolds &&
-    faultOfSizes(value as unknown as ModelConfig) === undefined;
 }
 
 /** Whether it is a number that float32 holds: JSON's 1e999 is none. */

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { inputError } from "../errors.ts";
 import { exists, isObject, readJson } from "../files.ts";
-import { faultOfSizes, isFloat, type ModelConfig, shapeOf } from "./config.ts";
+import { faultOfSizes, isFloat, LARGEST, type ModelConfig, shapeOf } from "./config.ts";
 import { FAMILIES, familyOf } from "./families.ts";
 import { Fields } from "./family.ts";
 
@@ -54,6 +54,36 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
   const fault = faultOfSizes(config);
   if (fault) throw inputError(`Cannot load ${path} as ${fault}`);
   return config;
+}
+
+/** Whether a value, as it comes from JSON, is a {@link ModelConfig} of sizes and choices that can be. */
+export function isModelConfig(value: unknown): value is ModelConfig {
+  if (!isObject(value)) return false;
+  const isCount = (name: string): boolean =>
+    Number.isSafeInteger(value[name]) && (value[name] as number) >= 1;
+  const { gate, keyValueHeads, headSize } = value;
+  const gateHolds = gate === undefined ||
+    (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature));
+  return Object.keys(LARGEST).every(isCount) && isFloat(value.layerNormEpsilon) && gateHolds &&
+    (keyValueHeads === undefined || isCount("keyValueHeads")) &&
+    (headSize === undefined || isCount("headSize")) &&
+    isBuiltAsRead(value as unknown as ModelConfig) &&
+    faultOfSizes(value as unknown as ModelConfig) === undefined;
+}
+
+/** Whether a config.json that is written of a model says of its heads and choices what the model does. */
+function isBuiltAsRead(config: ModelConfig): boolean {
+  if (config.architecture === undefined) {
+    return config.keyValueHeads === undefined && config.headSize === undefined;
+  }
+  try {
+    const again = parseModelConfig(modelConfigToJson(config), "a model");
+    return JSON.stringify([again.architecture, shapeOf(again)]) ===
+      JSON.stringify([config.architecture, shapeOf(config)]);
+  } catch {
+    // Whatever is no model's is none.
+    return false;
+  }
 }
 
 /** A token's id under its name; some models list several that end a text, of which the first separates documents. */

@@ -42,7 +42,7 @@ export interface Network {
    * [BT, H, D], `blocks.N.hook_attn_out` [BT, d], `blocks.N.hook_resid_mid`, `blocks.N.ln2.hook_normalized`,
    * `blocks.N.mlp.hook_pre` [BT, F], `blocks.N.mlp.hook_post`, `blocks.N.hook_mlp_out`, `blocks.N.hook_resid_post`,
    * `ln_final.hook_normalized`. Tensors whose values are not needed at the same time share memory: read them in a hook,
-   * or prepare the network with `keep` (the two `_out` names share one tensor in any case).
+   * or prepare the network with `keep`. Other families have further ones ({@link Network.model}).
    */
   readonly activations: ReadonlyMap<string, Tensor>;
   /** Loss of each position [BT, 4]: cross-entropy, 1 if no logit exceeds the target's, log-sum-exp, 1 if counted. */

@@ -27,66 +27,66 @@ export interface StoredParameter {
   readonly tensors: readonly StoredTensor[];
 }
 
-/** Where each element of a tensor of the file, of these sizes, stands in our order. */
-type Place = (index: number) => number;
-
-function permuted(place: Place): Pick<StoredTensor, "fromFile" | "toFile"> {
-  return {
-    fromFile(values) {
-      const ours = new Float32Array(values.length);
-      for (let n = 0; n < values.length; n++) ours[place(n)] = values[n];
-      return ours;
-    },
-    toFile(values) {
-      const theirs = new Float32Array(values.length);
-      for (let n = 0; n < values.length; n++) theirs[n] = values[place(n)];
-      return theirs;
-    },
-  };
-}
-
-const asItIs: Pick<StoredTensor, "fromFile" | "toFile"> = {
+const AS_IT_IS: Pick<StoredTensor, "fromFile" | "toFile"> = {
   fromFile: (values) => values,
   toFile: (values) => values,
 };
 
+/**
+ * A tensor whose columns stand in another order, or as rows, in the file.
+ *
+ * @param columns ours, of each column of the file
+ */
+function moved(
+  rows: number,
+  columns: Uint32Array,
+  transposed: boolean,
+): Pick<StoredTensor, "fromFile" | "toFile"> {
+  const [ofColumn, ofRow] = transposed ? [rows, 1] : [1, columns.length];
+  /** Copies every element from or to its place in the file. */
+  function move(values: Float32Array, toFile: boolean): Float32Array {
+    const result = new Float32Array(values.length);
+    for (let column = 0; column < columns.length; column++) {
+      let ours = columns[column];
+      let theirs = column * ofColumn;
+      for (let row = 0; row < rows; row++) {
+        if (toFile) result[theirs] = values[ours];
+        else result[ours] = values[theirs];
+        ours += columns.length;
+        theirs += ofRow;
+      }
+    }
+    return result;
+  }
+  return { fromFile: (values) => move(values, false), toFile: (values) => move(values, true) };
+}
+
 /** Every parameter of a model with the tensors that its files hold for it. */
 export function storedParameters(config: ModelConfig): StoredParameter[] {
-  const family = familyOf(config);
-  const { names } = family;
+  const { names, prefix, transposed, byHead = false } = familyOf(config);
   const { headSize } = shapeOf(config);
-  const isByHead = (name: string): boolean =>
-    family.byHead === true && new RegExp(`\\.${RegExp.escape(names.qkv.name)}\\.(weight|bias)$`).test(name);
+  /** Ours, of column n of theirs where query, key and value of one head stand behind those of another. */
+  const columnByHead = (n: number): number => {
+    const [head, part] = [Math.floor(n / (3 * headSize)), Math.floor(n / headSize) % 3];
+    return (part * config.heads + head) * headSize + n % headSize;
+  };
   return parametersOf(config).map((parameter) => {
     const { name, shape, kind, parts = [{ name, columns: shape.at(-1)! }] } = parameter;
     const rows = shape.length === 2 ? shape[0] : 1;
-    const transposed = kind === "matrix" && family.transposed;
-    const tensors = parts.map(({ name, columns }): StoredTensor => {
-      /** Ours, of column n of theirs: by head they stand query, key, value of one head after the other. */
-      const columnOf = (n: number): number => {
-        if (!isByHead(parameter.name)) return n;
-        const [head, part, at] = [
-          Math.floor(n / (3 * headSize)),
-          Math.floor(n / headSize) % 3,
-          n % headSize,
-        ];
-        return (part * config.heads + head) * headSize + at;
-      };
-      const moved = transposed || isByHead(parameter.name);
-      return {
-        name,
-        savedAs: name === `${names.head}.weight` ? name : `${family.prefix}.${name}`,
-        shape: kind === "vector" ? [columns] : transposed ? [columns, rows] : [rows, columns],
-        ...(moved
-          ? permuted((index) => {
-            const [row, column] = transposed
-              ? [index % rows, Math.floor(index / rows)]
-              : [Math.floor(index / columns), index % columns];
-            return row * columns + columnOf(column);
-          })
-          : asItIs),
-      };
-    });
+    const isTransposed = kind === "matrix" && transposed;
+    const isByHead = byHead && name.includes(`.${names.qkv.name}.`);
+    const tensors = parts.map(({ name, columns }): StoredTensor => ({
+      name,
+      savedAs: name === `${names.head}.weight` ? name : `${prefix}.${name}`,
+      shape: kind === "vector" ? [columns] : isTransposed ? [columns, rows] : [rows, columns],
+      ...(isTransposed || isByHead
+        ? moved(
+          rows,
+          Uint32Array.from({ length: columns }, (_, n) => isByHead ? columnByHead(n) : n),
+          isTransposed,
+        )
+        : AS_IT_IS),
+    }));
     return { parameter, tensors };
   });
 }

@@ -1,6 +1,6 @@
 /**
  * The one description of a model: its choices traced into a straight list of steps, which the schedule, the memory plan,
- * the network, the circuits and the reference read. What is not told here is known nowhere.
+ * the network and the circuits read.
  *
  * Shapes: B batch, T positions, d width, H heads, D head size, F MLP width, V vocabulary, L layers.
  *
@@ -165,10 +165,8 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     inside: (x: Value, out: Value) => Step[],
   ): Branch {
     const { at } = architecture.norm;
-    const [place] = norm;
-    const normalized = (of: Value, half: boolean): Step =>
-      normStep(of, { name: `${place}.hook_normalized`, shape: [rows, width], half }, ...norm);
-    const first = at === "input" ? [normalized(reads, half)] : [];
+    const normalized = operand(`${norm[0]}.hook_normalized`, [rows, width]);
+    const first = at === "input" ? [normStep(reads, normalized, ...norm)] : [];
     const product = stream(at === "input" ? out : `${out}_pre`);
     const steps = [...first, ...inside(first[0]?.writes.y ?? reads, product)];
     // Under the name that it is added by.

@@ -24,6 +24,10 @@ const FOLDER = new URL("../fixtures/families/", import.meta.url).pathname;
 const MODELS = Array.from(Deno.readDirSync(FOLDER)).filter(({ isDirectory }) => isDirectory)
   .map(({ name }) => name).toSorted();
 const [BATCH, CONTEXT] = [2, 11];
+/** Relative errors. Measured: 6.4e-7 of logits (Llama with scaled positions), 3e-7 of losses, */
+const LOSSES = 5e-6;
+/** and 2.2e-6 of gradients and their norms (Qwen3). */
+const GRADIENTS = 1e-5;
 
 interface Expected {
   settings: Record<string, number>;
@@ -99,13 +103,13 @@ for (const name of MODELS) {
             want,
             (_, n) => logits[Math.floor(n / V) * network.logitsStride + n % V],
           );
-          assertClose(packed, want, { tolerance: 2e-5, name: "logits" });
+          assertClose(packed, want, { tolerance: LOSSES, name: "logits" });
           for (const stored of storedParameters(config)) {
             const gradient = await gpu.read(trainer.gradients.get(stored.parameter.name)!);
             for (const [n, tensor] of stored.tensors.entries()) {
               const want = await tensors.read(`${kind}.gradient.${tensor.savedAs}`);
               const found = tensor.toFile(partOf(stored, n, gradient));
-              assertClose(found, want, { tolerance: 2e-5, name: `gradient of ${tensor.savedAs}` });
+              assertClose(found, want, { tolerance: GRADIENTS, name: `gradient of ${tensor.savedAs}` });
             }
           }
           await trainer.log.drain();
@@ -119,10 +123,10 @@ for (const name of MODELS) {
           assertClose(
             rows.map(({ totals: [ce, , , count] }) => ce / count),
             expected[kind].losses,
-            { tolerance: 2e-5, name: "losses" },
+            { tolerance: LOSSES, name: "losses" },
           );
           assertClose(rows.map(({ update: [norm] }) => norm), expected[kind].norms, {
-            tolerance: 2e-5,
+            tolerance: GRADIENTS,
             name: "gradient norms",
           });
         } finally {

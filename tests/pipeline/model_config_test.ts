@@ -1,11 +1,17 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
-import { isModelConfig, type ModelConfig } from "../../pipeline/model/config.ts";
-import { modelConfigToJson, parseModelConfig, readModelConfig } from "../../pipeline/model/config_file.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
+import {
+  isModelConfig,
+  modelConfigToJson,
+  parseModelConfig,
+  readModelConfig,
+} from "../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
 /** config.json of the gpt2 repository on Hugging Face, without the fields that say nothing about the weights. */
+const FAMILIES = new URL("../fixtures/families/", import.meta.url).pathname;
 const GPT2 = {
   activation_function: "gelu_new",
   architectures: ["GPT2LMHeadModel"],
@@ -173,7 +179,7 @@ for (const [changes, message] of UNSUPPORTED) {
   });
 }
 
-Deno.test("a run's model is one that can be, whatever its config.json holds", () => {
+Deno.test("a run's model is one that can be, whatever its config.json holds", async () => {
   assertEquals(isModelConfig(TINY), true);
   for (
     const changes of [
@@ -184,8 +190,25 @@ Deno.test("a run's model is one that can be, whatever its config.json holds", ()
       { layerNormEpsilon: null },
       { gate: 1 },
       { vocabularySize: 2 ** 24, width: 2 ** 17 },
+      { headSize: 4 },
+      { architecture: 3 },
+      { architecture: { family: "bert" } },
     ]
   ) assertEquals(isModelConfig({ ...TINY, ...changes }), false, JSON.stringify(changes));
+  const llama = await readModelConfig(`${FAMILIES}llama`);
+  assertEquals(isModelConfig(JSON.parse(JSON.stringify(llama))), true);
+  const { architecture } = llama;
+  for (
+    const changes of [
+      { keyValueHeads: 3 },
+      { headSize: 2 ** 30 },
+      { headSize: "16" },
+      { architecture: { ...architecture, family: "bert" } },
+      { architecture: { ...architecture, positions: { kind: "learned" } } },
+      { architecture: { ...architecture, norm: undefined } },
+      { architecture: { ...architecture, mlp: "relu" } },
+    ]
+  ) assertEquals(isModelConfig({ ...llama, ...changes }), false, JSON.stringify(changes));
   for (const value of [null, [], "x", 3]) assertEquals(isModelConfig(value), false);
 });
 

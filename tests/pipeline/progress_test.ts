@@ -179,6 +179,6 @@ Deno.test("time left counts the whole plan, goes down between steps, and is whol
   }
   wait(1);
   // 80 steps of 2 s and 100 of 1 s, and a second has gone by.
-  assertStringIncludes(said.at(-1)!.text, "sparse 20/100  4m19s left  CE 1.500");
+  assertStringIncludes(said.at(-1)!.text, "sparse 20/100  4m19s left  step 16: CE 1.500");
   assert(said.at(-1)!.text.length < 80);
 });

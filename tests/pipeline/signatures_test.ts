@@ -71,10 +71,12 @@ Deno.test("wind-up is λ at its ceiling, or at its floor while CE is too high, f
 });
 
 Deno.test("a plateau above the goal is named once a window; one below the goal is none", () => {
-  const still = (expectedOpen: number) =>
-    Array.from({ length: 250 }, () => ({ expectedOpen, violation: -0.1, lambda: 1 }));
+  const still = (expectedOpen: number, violation = -0.1, lambda = 1) =>
+    Array.from({ length: 250 }, () => ({ expectedOpen, violation, lambda }));
   assertEquals(course(still(0.2)), ["plateau 101", "plateau 202"]);
   assertEquals(course(still(0.005)), []);
+  assertEquals(course(still(0.2, 0.1)), [], "edges wait while λ can still win the loss back");
+  assert(course(still(0.2, 0.1, 5)).includes("plateau 101"), "λ at its ceiling can no more");
 });
 
 Deno.test("dead queries are named, and rows of the metrics say the same as samples", () => {

@@ -19,7 +19,8 @@ for (const name of ["english-sparse", "addition-sparse"]) {
       const logits = await openSafetensors(`${FOLDER}logits.safetensors`);
       using model = await loadModel(`${ROOT}data/${name}`, { gpu });
       const run = await model.run(expected[name]);
-      assertClose(run.logits.values, await logits.read(name), { tolerance: 1e-4, name: "logits" });
+      // Measured: at most 6.4e-7.
+      assertClose(run.logits.values, await logits.read(name), { tolerance: 1e-5, name: "logits" });
       const carried = await Deno.readTextFile(`${ROOT}data/${name}/sparse_attention.py`);
       assertEquals(carried, await Deno.readTextFile(`${ROOT}pipeline/model/sparse_attention.py`));
     },

@@ -25,19 +25,33 @@ const CHANGING = ["mkdir", "remove", "rename", "link", "symlink", "truncate", "w
 const encoder = new TextEncoder();
 const stderr = Deno.stderr.writeSync.bind(Deno.stderr);
 const say = (text: string): void => void stderr(encoder.encode(text + "\n"));
-const hold = (): void => void Deno.stdin.readSync(new Uint8Array(1));
+/** Waits for the test; returns whether it has sent a signal in the meantime. */
+function hold(): boolean {
+  const answer = new Uint8Array(1);
+  Deno.stdin.readSync(answer);
+  return answer[0] === SIGNALLED;
+}
 
-/** Milliseconds in which a signal that was sent while a command was held reaches it. */
-const DELIVERY_MS = 50;
+/** What the test answers where it has sent a signal. */
+export const SIGNALLED = 1;
 
 /** The main thread shows what the command reports: held at a text, it keeps the command's thread from going on. */
 function holdMainThread({ texts }: Holding): void {
   const paused = new Int32Array(new SharedArrayBuffer(4));
+  const release = (): void => {
+    Atomics.store(paused, 0, 0);
+    Atomics.notify(paused, 0);
+  };
   const { Worker } = globalThis;
   globalThis.Worker = class extends Worker {
     constructor(module: string | URL, options?: WorkerOptions) {
       super(new URL("held_thread.ts", import.meta.url), options);
       this.postMessage({ module: String(module), paused });
+    }
+    override postMessage(message: unknown): void {
+      super.postMessage(message);
+      // The signal has come through.
+      if (message === "stop") release();
     }
   };
   const decoder = new TextDecoder();
@@ -47,11 +61,7 @@ function holdMainThread({ texts }: Holding): void {
     shown += decoder.decode(bytes);
     for (; texts.length > 0 && shown.includes(texts[0]); texts.shift()) {
       Atomics.store(paused, 0, 1);
-      hold();
-      setTimeout(() => {
-        Atomics.store(paused, 0, 0);
-        Atomics.notify(paused, 0);
-      }, DELIVERY_MS);
+      if (!hold()) release();
     }
     return count;
   };

@@ -6,7 +6,7 @@
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/save_weights.ts";
-import { HELD_AT_CHANGE, type Holding } from "./holding.ts";
+import { HELD_AT_CHANGE, type Holding, SIGNALLED } from "./holding.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
@@ -114,7 +114,9 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
       ...options.env,
     },
   }).spawn();
+  let signalled = false;
   const send = (name: Deno.Signal): void => {
+    signalled = true;
     try {
       child.kill(name);
     } catch {
@@ -143,9 +145,10 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
     read(child.stdout),
     read(child.stderr, async (all) => {
       while (holds.length > 0 && all.includes(holds[0].when)) {
+        signalled = false;
         await holds.shift()!.meanwhile(send);
         // One that was killed reads no more.
-        await answer!.write(new Uint8Array(1)).catch(() => {});
+        await answer!.write(Uint8Array.of(signalled ? SIGNALLED : 0)).catch(() => {});
       }
     }),
   ]);

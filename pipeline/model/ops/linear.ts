@@ -20,7 +20,10 @@ export interface LinearShape {
   half: { x: boolean; weight: boolean; y: boolean };
 }
 
-/** y [rows, outputs] = x W, plus b where it has one, with W [inputs, outputs]; an addition or GELU behind it can be a part of its kernel. */
+/**
+ * y [rows, outputs] = x W, plus b where it has one, with W [inputs, outputs]; an addition or GELU behind it can be a part
+ * of its kernel.
+ */
 export function linear(of: LinearShape): Op {
   const { rows, inputs, outputs, half, bias: hasBias } = of;
   const halves = (...of: [is: boolean, operand: "a" | "b" | "c"][]) =>
