@@ -76,7 +76,7 @@ export {
   type Prompt,
   type RunOptions,
 } from "./pipeline/load_model.ts";
-export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/tokenizer.ts";
+export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/text/tokenizer.ts";
 export type { Architecture, ModelConfig } from "./pipeline/model/config.ts";
 export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
@@ -84,7 +84,7 @@ export type { Heads } from "./kernels/core/heads.ts";
 export type { ActivationHook } from "./pipeline/model/runner.ts";
 export type { CompiledOp, Op, Parameter, Pass, Roles, Step, Value } from "./pipeline/model/op.ts";
 export type { HeadBackward, LossSettings } from "./pipeline/model/head.ts";
-export { openWeights, type WeightSource } from "./pipeline/load_weights.ts";
+export { openWeights, type WeightSource } from "./pipeline/model/load_weights.ts";
 export {
   createParameters,
   destroyParameters,
@@ -94,7 +94,7 @@ export {
   readableParameters,
   uploadParameters,
 } from "./pipeline/model/parameters.ts";
-export { type SavedModel, saveModel } from "./pipeline/save_weights.ts";
+export { type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
 export {
   openSafetensors,
   type Safetensors,
@@ -102,10 +102,10 @@ export {
   type TensorType,
   type WritableTensor,
   writeSafetensors,
-} from "./pipeline/safetensors.ts";
-export { type Example, readDocuments, type TextPiece } from "./pipeline/documents.ts";
-export { type Split, SPLITS, tokenise, type Tokens } from "./pipeline/tokenise.ts";
-export { type TokenArray, type TokenFile } from "./pipeline/token_file.ts";
+} from "./pipeline/model/safetensors.ts";
+export { type Example, readDocuments, type TextPiece } from "./pipeline/text/documents.ts";
+export { type Split, SPLITS, tokenise, type Tokens } from "./pipeline/text/tokenise.ts";
+export { type TokenArray, type TokenFile } from "./pipeline/text/token_file.ts";
 export {
   type Batch,
   type BatchShape,
@@ -113,12 +113,16 @@ export {
   IGNORED,
   sequentialBatches,
   type TokenSource,
-} from "./pipeline/batches.ts";
-export { trainBpe } from "./pipeline/bpe_trainer.ts";
+} from "./pipeline/text/batches.ts";
+export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
-export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/evaluate.ts";
-export { type AttentionPattern, type LayerPattern, readAttention } from "./pipeline/attention_pattern.ts";
+export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
+export {
+  type AttentionPattern,
+  type LayerPattern,
+  readAttention,
+} from "./pipeline/model/attention_pattern.ts";
 export {
   activationAxes,
   type ActivationAxis,
@@ -201,9 +205,9 @@ export {
   sparsifyModel as sparsify,
   type SparsifyOptions,
 } from "./pipeline/sparsify_model.ts";
-export { type SparsifySummary } from "./pipeline/sparsify.ts";
-export { type Work } from "./pipeline/time_left.ts";
-export { type Reporter, type Stage } from "./pipeline/training_run.ts";
+export { type SparsifySummary } from "./pipeline/training/sparsify.ts";
+export { type Work } from "./pipeline/training/time_left.ts";
+export { type Reporter, type Stage } from "./pipeline/training/training_run.ts";
 export {
   createTrainer,
   type GateObjective,
@@ -211,7 +215,7 @@ export {
   type StepLog,
   type Trainer,
   type TrainerOptions,
-} from "./pipeline/trainer.ts";
+} from "./pipeline/training/trainer.ts";
 export {
   type Checkpoint,
   type CheckpointEntry,
@@ -219,7 +223,7 @@ export {
   readCheckpoint,
   saveCheckpoint,
   type TornCheckpoint,
-} from "./pipeline/checkpoint.ts";
+} from "./pipeline/runs/checkpoint.ts";
 export {
   createMetricsReader,
   type MetricRow,
@@ -228,18 +232,18 @@ export {
   openMetrics,
   type Phase,
   readMetrics,
-} from "./pipeline/metrics.ts";
+} from "./pipeline/runs/metrics.ts";
 export {
   createHealthWatch,
   type HealthBounds,
   type HealthSample,
   type Signature,
-} from "./pipeline/signatures.ts";
+} from "./pipeline/training/signatures.ts";
 export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
 export { hardGates, type Network, type NetworkGates, prepareNetwork } from "./pipeline/model/network.ts";
-export { type DeviceLog, type LogRow } from "./pipeline/device_log.ts";
+export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
 export { type NetworkShape } from "./pipeline/model/plan.ts";

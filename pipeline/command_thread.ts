@@ -17,8 +17,8 @@ import {
   writeError,
 } from "./command_line.ts";
 import { storing } from "./files.ts";
-import { createProgress, type Progress } from "./progress.ts";
-import type { Reporter, Stage } from "./training_run.ts";
+import { createProgress, type Progress } from "./report/progress.ts";
+import type { Reporter, Stage } from "./training/training_run.ts";
 
 /** What the command's thread tells the main one. */
 type Told =

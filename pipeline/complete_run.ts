@@ -6,8 +6,8 @@
  */
 import { describeError } from "./command_line.ts";
 import { writeJson } from "./files.ts";
-import { writeReport } from "./report.ts";
-import type { PreparedRun } from "./training_run.ts";
+import { writeReport } from "./report/report.ts";
+import type { PreparedRun } from "./training/training_run.ts";
 
 /**
  * Trains, then writes the summary and the report. The run's files, lock and device are given back in any case.

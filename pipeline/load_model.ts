@@ -14,13 +14,13 @@ import {
   prepareInterventions,
   type Replacement,
 } from "./circuits/interventions.ts";
-import { openWeights } from "./load_weights.ts";
+import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { hardGates, type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
-import { assertSelfCheck } from "./self_check.ts";
-import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./tokenizer.ts";
+import { assertSelfCheck } from "./model/self_check.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./text/tokenizer.ts";
 
 /** A prompt: text, or its tokens. */
 export type Prompt = string | readonly number[];

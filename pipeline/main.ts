@@ -5,19 +5,19 @@
  */
 import { join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
-import { batchCount, checkWindows, sequentialBatches } from "./batches.ts";
-import { trainBpe } from "./bpe_trainer.ts";
+import { batchCount, checkWindows, sequentialBatches } from "./text/batches.ts";
+import { trainBpe } from "./text/bpe_trainer.ts";
 import { quietMesa, userFolder } from "./command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
 import { completeRun } from "./complete_run.ts";
-import { readDocuments } from "./documents.ts";
+import { readDocuments } from "./text/documents.ts";
 import { inputError, usageError } from "./errors.ts";
-import { evaluate, LIVE_EDGES } from "./evaluate.ts";
-import { DEFAULT_RUNS, type RunFolder } from "./run_folder.ts";
+import { evaluate, LIVE_EDGES } from "./training/evaluate.ts";
+import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
 import { initialWeights } from "./model/initial_weights.ts";
-import { openWeights } from "./load_weights.ts";
-import { type MemorySettings, whatToLower } from "./memory_budget.ts";
+import { openWeights } from "./model/load_weights.ts";
+import { type MemorySettings, whatToLower } from "./training/memory_budget.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { parametersOf } from "./model/trace.ts";
@@ -32,9 +32,9 @@ import {
   type ResumedRun,
   type RunModel,
   tokenising,
-} from "./prepare_run.ts";
-import { pretrain, sparseTarget } from "./pretrain.ts";
-import { formatShare } from "./progress.ts";
+} from "./training/prepare_run.ts";
+import { pretrain, sparseTarget } from "./training/pretrain.ts";
+import { formatShare } from "./report/progress.ts";
 import {
   checkContext,
   defaultsIn,
@@ -53,11 +53,11 @@ import {
   TRAIN_TOKENIZER,
   versionText,
 } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./sparsify.ts";
-import { formatTable, summaryTable } from "./table.ts";
-import { type Split, SPLITS, tokenise } from "./tokenise.ts";
-import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./tokenizer.ts";
-import type { PreparedRun, Reporter } from "./training_run.ts";
+import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { formatTable, summaryTable } from "./report/table.ts";
+import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
+import type { PreparedRun, Reporter } from "./training/training_run.ts";
 
 const PURPOSES = {
   sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",

@@ -13,8 +13,8 @@ import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { nearest } from "./nearest.ts";
-import { STANDARD_INPUT } from "./data_files.ts";
-import { DEFAULT_RUNS } from "./run_folder.ts";
+import { STANDARD_INPUT } from "./text/data_files.ts";
+import { DEFAULT_RUNS } from "./runs/run_folder.ts";
 
 interface Common {
   help: string;

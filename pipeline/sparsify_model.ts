@@ -4,10 +4,10 @@
  * @module
  */
 import { completeRun } from "./complete_run.ts";
-import { openRunModel, prepareRun } from "./prepare_run.ts";
+import { openRunModel, prepareRun } from "./training/prepare_run.ts";
 import { checkedSettings, resolveSettings, SPARSIFY, type SparsifySettings } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./sparsify.ts";
-import type { Reporter } from "./training_run.ts";
+import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import type { Reporter } from "./training/training_run.ts";
 
 /**
  * How a model is made sparse. What is left out comes from the model folder's `sparsify.json`, else it is what

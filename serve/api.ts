@@ -4,8 +4,8 @@
  *
  * @module
  */
-import type { MetricRow } from "../pipeline/metrics.ts";
-import type { SparsifySummary } from "../pipeline/sparsify.ts";
+import type { MetricRow } from "../pipeline/runs/metrics.ts";
+import type { SparsifySummary } from "../pipeline/training/sparsify.ts";
 
 /**
  * What a run is doing. `interrupted`: no process is at it and none said why (killed). `broken`: the folder is no run, or
@@ -77,7 +77,7 @@ export interface RunDetail extends RunOverview {
   /** Positions of the model's context. */
   context: number;
   summary: SparsifySummary | Record<string, unknown> | null;
-  /** What is wanted of the run: see pipeline/control.ts. */
+  /** What is wanted of the run: see pipeline/runs/control.ts. */
   control: { paused: boolean; stop: boolean; slack: number | null };
   /** Changes of slack that took effect. */
   slack_changes: { phase: string; step: number; slack: number }[];

@@ -7,8 +7,8 @@
 import { type Context, Hono } from "hono";
 import { accepts } from "hono/accepts";
 import { HTTPException } from "hono/http-exception";
-import { type ControlRequest, SLACK_BOUND } from "../pipeline/control.ts";
-import { type MetricRow, metricsStream } from "../pipeline/metrics.ts";
+import { type ControlRequest, SLACK_BOUND } from "../pipeline/runs/control.ts";
+import { type MetricRow, metricsStream } from "../pipeline/runs/metrics.ts";
 import { type AttentionRequest, type HeadsAnswer, LIVE, type MetricsAnswer, type RunDetail } from "./api.ts";
 import type { Assets } from "./assets.ts";
 import { type BodyLimits, readBody } from "./body.ts";

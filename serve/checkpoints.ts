@@ -4,7 +4,7 @@
  * @module
  */
 import { join } from "node:path";
-import { readCheckpoint } from "../pipeline/checkpoint.ts";
+import { readCheckpoint } from "../pipeline/runs/checkpoint.ts";
 import { checkHeaderLength, isOwn, ownInfo } from "./own_files.ts";
 
 /** A checkpoint and its file. */

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { COLUMN_NAMES, type MetricRow } from "../pipeline/metrics.ts";
+import { COLUMN_NAMES, type MetricRow } from "../pipeline/runs/metrics.ts";
 
 /** A header line and a line a row; what was not measured is empty, lists are separated by spaces. */
 export function metricsCsv(rows: readonly MetricRow[]): string {

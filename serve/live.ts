@@ -8,7 +8,7 @@
  */
 import type { Context } from "hono";
 import { stream } from "hono/streaming";
-import { isAfter, type MetricRow, PHASES } from "../pipeline/metrics.ts";
+import { isAfter, type MetricRow, PHASES } from "../pipeline/runs/metrics.ts";
 import { logFault } from "./fault_log.ts";
 import { problem } from "./problem.ts";
 import type { Runs, RunView } from "./runs.ts";

@@ -5,11 +5,16 @@
  * @module
  */
 import { join } from "node:path";
-import { type ControlRequest, readControl, readSlackChanges, type SlackChange } from "../pipeline/control.ts";
+import {
+  type ControlRequest,
+  readControl,
+  readSlackChanges,
+  type SlackChange,
+} from "../pipeline/runs/control.ts";
 import { isObject, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
-import { type MetricRow, PHASES } from "../pipeline/metrics.ts";
-import { readRunConfig, type RunConfig } from "../pipeline/run_config.ts";
-import type { RunState } from "../pipeline/run_state.ts";
+import { type MetricRow, PHASES } from "../pipeline/runs/metrics.ts";
+import { readRunConfig, type RunConfig } from "../pipeline/runs/run_config.ts";
+import type { RunState } from "../pipeline/runs/run_state.ts";
 import type { RunDetail } from "./api.ts";
 import { ownFile, readOwnJson, UnfitFileError } from "./own_files.ts";
 

@@ -6,11 +6,11 @@
 import { join } from "node:path";
 import { inputError, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
-import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/metrics.ts";
-import type { RunConfig } from "../pipeline/run_config.ts";
-import { runIsLocked, START_MARK } from "../pipeline/run_folder.ts";
-import type { RunState } from "../pipeline/run_state.ts";
-import { createHealthWatch, healthSample } from "../pipeline/signatures.ts";
+import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/runs/metrics.ts";
+import type { RunConfig } from "../pipeline/runs/run_config.ts";
+import { runIsLocked, START_MARK } from "../pipeline/runs/run_folder.ts";
+import type { RunState } from "../pipeline/runs/run_state.ts";
+import { createHealthWatch, healthSample } from "../pipeline/training/signatures.ts";
 import type { NamedSignature, PhaseProgress, RunOverview, RunStatus } from "./api.ts";
 import { logFault } from "./fault_log.ts";
 import { isOwn, ownFile, ownInfo, UnfitFileError } from "./own_files.ts";

@@ -6,10 +6,10 @@
  * @module
  */
 import { join } from "node:path";
-import { type ControlRequest, requestControl } from "../pipeline/control.ts";
+import { type ControlRequest, requestControl } from "../pipeline/runs/control.ts";
 import { EXIT, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
-import { isRunName } from "../pipeline/run_folder.ts";
+import { isRunName } from "../pipeline/runs/run_folder.ts";
 import { type CheckpointsAnswer, LIVE, type RunDetail, type RunOverview } from "./api.ts";
 import { ownCheckpoints } from "./checkpoints.ts";
 import { isOwn, ownInfo } from "./own_files.ts";

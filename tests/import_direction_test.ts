@@ -1,5 +1,6 @@
 /**
- * Imports flow one way: kernels/core ← kernels/<op> ← pipeline ← serve ← whatever stands at the top (mod.ts).
+ * Imports flow one way: kernels/core ← kernels/<op> ← what every room of the pipeline may use ← model ← text, runs ←
+ * settings ← training ← report ← circuits ← the pipeline's doors ← serve ← whatever stands at the top (mod.ts).
  *
  * The modules are read by Deno's own parser (`Deno.lint.runPlugin`, to be had in tests only), so that an import in a
  * comment or a string does not count, and a type import, a re-export or a dynamic import does.
@@ -81,9 +82,34 @@ function localPath(from: string, specifier: string, importMap: ImportMap): strin
   return mapped?.startsWith("./") ? posix.normalize(mapped) : undefined;
 }
 
-/** "kernels/core", "kernels/matmul", "pipeline", "serve", "tests"; "" for all else, as mod.ts. */
+/** Of the pipeline's files that stand in no room: what every room may use. The others are doors, above all rooms. */
+const FOR_ALL = ["errors", "files", "nearest", "turn", "tuning_cache", "std/parse_args"]
+  .map((name) => `pipeline/${name}.ts`);
+
+/** The floors from the bottom up; no room imports its neighbour on the same floor. */
+const FLOORS = [
+  ["kernels/core"],
+  ["kernels/<op>"],
+  ["pipeline/<for all>"],
+  ["pipeline/model"],
+  ["pipeline/text", "pipeline/runs"],
+  ["pipeline/settings.ts"],
+  ["pipeline/training"],
+  ["pipeline/report"],
+  ["pipeline/circuits"],
+  ["pipeline"],
+  ["serve"],
+  [""],
+  ["tests"],
+];
+
+/** "kernels/core", "kernels/matmul", "pipeline/text", "pipeline", "serve", "tests"; "" for all else, as mod.ts. */
 function roomOf(path: string): string {
-  return /^(kernels\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/.exec(path)?.[0] ?? "";
+  if (FOR_ALL.includes(path)) return "pipeline/<for all>";
+  // A command reads its line and opens its files wherever it stands.
+  if (path === "pipeline/circuits/main.ts") return "pipeline";
+  return /^(kernels\/[^/]+(?=\/)|pipeline\/settings\.ts|pipeline\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/
+    .exec(path)?.[0] ?? "";
 }
 
 function mayImport(importer: string, imported: string): boolean {
@@ -91,9 +117,8 @@ function mayImport(importer: string, imported: string): boolean {
 }
 
 function heightOf(room: string): number {
-  if (room === "kernels/core") return 0;
-  if (room.startsWith("kernels/")) return 1;
-  return ["pipeline", "serve", "", "tests"].indexOf(room) + 2;
+  const floor = room.startsWith("kernels/") && room !== "kernels/core" ? "kernels/<op>" : room;
+  return FLOORS.findIndex((rooms) => rooms.includes(floor));
 }
 
 /**
@@ -137,7 +162,7 @@ async function readModules(folder: string, modules: Modules = {}): Promise<Modul
   return modules;
 }
 
-Deno.test("imports flow from kernels/core to the operations, the pipeline and the server, and never back", async () => {
+Deno.test("imports flow from kernels/core to the operations, the pipeline's rooms and the server, and never back", async () => {
   const { imports } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
   const modules = await readModules("");
   assert(Object.keys(modules).some((path) => path.startsWith("kernels/core/")), "no kernels/core was found");
@@ -178,7 +203,7 @@ Deno.test("imports along the direction are allowed", () => {
       "pipeline/model.ts":
         `import { prepare } from "../kernels/gelu/op.ts"; import { inputError } from "./errors.ts";`,
       "pipeline/circuits/edges.ts":
-        `import { open } from "../model.ts"; import { table } from "apache-arrow";`,
+        `import { open } from "../model/network.ts"; import { table } from "apache-arrow";`,
       "pipeline/settings.ts": `import { parseArgs } from "@std/cli/parse-args";`,
       "pipeline/main.ts": `import { parseArgs } from "@std/cli/parse-args"; parseArgs(Deno.args);`,
       "serve/app.ts":
@@ -204,6 +229,22 @@ const PLANTED: [path: string, source: string, fault: string][] = [
     "imports pipeline/model.ts, against the direction",
   ],
   ["pipeline/model.ts", `import "../serve/app.ts";`, "imports serve/app.ts, against the direction"],
+  [
+    "pipeline/model/network.ts",
+    `import "../training/trainer.ts";`,
+    "imports pipeline/training/trainer.ts, against the direction",
+  ],
+  [
+    "pipeline/runs/metrics.ts",
+    `import "../text/batches.ts";`,
+    "imports pipeline/text/batches.ts, against the direction",
+  ],
+  ["pipeline/files.ts", `import "./main.ts";`, "imports pipeline/main.ts, against the direction"],
+  [
+    "pipeline/training/trainer.ts",
+    `import "../command_line.ts";`,
+    "imports pipeline/command_line.ts, against the direction",
+  ],
   ["pipeline/circuits/edges.ts", `import "../../mod.ts";`, "imports mod.ts, against the direction"],
   [
     "serve/app.ts",

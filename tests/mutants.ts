@@ -42,17 +42,20 @@ function plant(
   }));
 }
 
-const A_STEP = ["pipeline/trainer_test.ts", "a step of two micro-batches"] as const;
-const HALF = ["pipeline/trainer_test.ts", "stored in half precision"] as const;
-const LAMBDA = ["pipeline/trainer_test.ts", "λ follows the constraint"] as const;
-const TEN_STEPS = ["pipeline/network_test.ts", "gated: ten steps"] as const;
-const CUT = ["pipeline/network_test.ts", "must be cut"] as const;
-const EVALUATION = "pipeline/evaluate_test.ts";
-const SETTINGS = ["pipeline/training_run_test.ts", "/every setting|the step that is chosen/"] as const;
-const PHASE = ["pipeline/training_run_test.ts", "a phase ends with"] as const;
-const RUN = "pipeline/sparsify_test.ts";
-const PRETRAIN = "pipeline/pretrain_test.ts";
-const RESUMED = ["pipeline/training_run_test.ts", "stopped and resumed"] as const;
+const A_STEP = ["pipeline/training/trainer_test.ts", "a step of two micro-batches"] as const;
+const HALF = ["pipeline/training/trainer_test.ts", "stored in half precision"] as const;
+const LAMBDA = ["pipeline/training/trainer_test.ts", "λ follows the constraint"] as const;
+const TEN_STEPS = ["pipeline/model/network_test.ts", "gated: ten steps"] as const;
+const CUT = ["pipeline/model/network_test.ts", "must be cut"] as const;
+const EVALUATION = "pipeline/training/evaluate_test.ts";
+const SETTINGS = [
+  "pipeline/training/training_run_test.ts",
+  "/every setting|the step that is chosen/",
+] as const;
+const PHASE = ["pipeline/training/training_run_test.ts", "a phase ends with"] as const;
+const RUN = "pipeline/training/sparsify_test.ts";
+const PRETRAIN = "pipeline/training/pretrain_test.ts";
+const RESUMED = ["pipeline/training/training_run_test.ts", "stopped and resumed"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
@@ -62,7 +65,7 @@ const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
   // The teacher.
-  ...plant("pipeline/trainer.ts", A_STEP, {
+  ...plant("pipeline/training/trainer.ts", A_STEP, {
     "the teacher is the student": ['recorder, distill.teacher, "dense"', 'recorder, parameters, "dense"'],
     "the teacher runs with the student's gates": ['distill.teacher, "dense",', "distill.teacher, mode,"],
     "the teacher's edges are counted": ['"dense", { countEdges: false }', '"dense"'],
@@ -93,7 +96,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // Micro-batches and noise.
-  ...plant("pipeline/trainer.ts", A_STEP, {
+  ...plant("pipeline/training/trainer.ts", A_STEP, {
     "micro-batches have the same noise": ["configureGates(step, index * batch)", "configureGates(step, 0)"],
     "noise counts rows and not heads": ["firstRow: firstRow * heads", "firstRow: firstRow"],
     "steps have the same noise": ["      step,\n      firstRow:", "      step: 0,\n      firstRow:"],
@@ -131,7 +134,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // λ.
-  ...plant("pipeline/trainer.ts", LAMBDA, {
+  ...plant("pipeline/training/trainer.ts", LAMBDA, {
     "the constraint is measured with noise": ['"deterministic", { countEdges', '"sampled", { countEdges'],
     "the constraint is measured without gates": ['"deterministic", { countEdges', '"dense", { countEdges'],
     "the constraint is measured against nothing": [
@@ -160,7 +163,7 @@ export const MUTANTS: readonly Mutant[] = [
       "lambda * exp(controller.gain * average)",
     ],
   }),
-  ...plant("pipeline/training_run.ts", SETTINGS, {
+  ...plant("pipeline/training/training_run.ts", SETTINGS, {
     "λ's floor is not that of the settings": ["lowest: settings.lambdaMin", "lowest: 0"],
     "λ's ceiling is not that of the settings": ["highest: settings.lambdaMax", "highest: Infinity"],
     "λ's rate is its gain": ["rate: settings.lambdaRate", "rate: settings.lambdaGain"],
@@ -169,7 +172,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // The weights after a step.
-  ...plant("pipeline/trainer.ts", TEN_STEPS, {
+  ...plant("pipeline/training/trainer.ts", TEN_STEPS, {
     "the optimiser's steps are counted from 0": [
       "learningRate, step: step + 1 }",
       "learningRate, step: step || 1 }",
@@ -216,7 +219,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // Evaluations.
-  ...plant("pipeline/evaluate.ts", EVALUATION, {
+  ...plant("pipeline/training/evaluate.ts", EVALUATION, {
     "an evaluation samples its gates": [
       "network.forward(recorder, parameters, mode)",
       'network.forward(recorder, parameters, mode === "dense" ? mode : "sampled")',
@@ -255,7 +258,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // The step that is chosen.
-  ...plant("pipeline/training_run.ts", SETTINGS, {
+  ...plant("pipeline/training/training_run.ts", SETTINGS, {
     "a step at its target is not within it": ["evaluated.ce > target", "evaluated.ce >= target"],
     "a step above its target is chosen": ["if (evaluated.ce > target) return before;", ""],
     "of equals the later is chosen": [
@@ -268,7 +271,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a target that was lowered rules nothing out": ["best && best.ce <= target ? best : undefined", "best"],
   }),
-  ...plant("pipeline/training_run.ts", PHASE, {
+  ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
       "gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));",
       "",
@@ -279,7 +282,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // What each phase is made of.
-  ...plant("pipeline/training_run.ts", RUN, {
+  ...plant("pipeline/training/training_run.ts", RUN, {
     "training reads the validation split": [
       "tokens: run.tokens.train, batch",
       "tokens: run.tokens.validation, batch",
@@ -299,7 +302,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a phase forgets its teacher": ["distill: options.distill,", ""],
     "a phase forgets its constraint": ["constraint: options.constraint,", ""],
   }),
-  ...plant("pipeline/sparsify.ts", RUN, {
+  ...plant("pipeline/training/sparsify.ts", RUN, {
     "validation tokens are those of training": ["collect(tokens.validation,", "collect(tokens.train,"],
     "test tokens are those of validation": ["collect(tokens.test,", "collect(tokens.validation,"],
     "the step is chosen on test": [
@@ -356,7 +359,7 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the control on test tokens", "dense", validation)',
     ],
   }),
-  ...plant("pipeline/train_loop.ts", RUN, {
+  ...plant("pipeline/training/train_loop.ts", RUN, {
     "micro-batches are seen again in the next step": [
       "options.batchAt(step * accumulate + n)",
       "options.batchAt(step + n)",
@@ -382,14 +385,14 @@ export const MUTANTS: readonly Mutant[] = [
       "options.targetAt?.(entry.step + 1)",
     ],
   }),
-  ...plant("pipeline/train_loop.ts", PRETRAIN, {
+  ...plant("pipeline/training/train_loop.ts", PRETRAIN, {
     "probes are counted by steps": [
       "constraint.probeAt(step / constraint.every, step)",
       "constraint.probeAt(step, step)",
     ],
     "the constraint is measured once": ["step % constraint.every === 0", "step === 0"],
   }),
-  ...plant("pipeline/pretrain.ts", PRETRAIN, {
+  ...plant("pipeline/training/pretrain.ts", PRETRAIN, {
     "pre-training measures one batch alone": ["validation[n % validation.length]", "validation[0]"],
     "pre-training reports validation as test": ["collect(tokens.test,", "collect(tokens.validation,"],
     "sparse pre-training is measured without gates": [
@@ -403,13 +406,13 @@ export const MUTANTS: readonly Mutant[] = [
       "tokens: tokens.test, batch",
     ],
   }),
-  ...plant("pipeline/signatures.ts", "pipeline/signatures_test.ts", {
+  ...plant("pipeline/training/signatures.ts", "pipeline/training/signatures_test.ts", {
     "a plateau is named once a run": ["if (still) recent.length = 0;", ""],
     "edges that wait for the loss are a plateau": ["> 0.995 * before && isFree;", "> 0.995 * before;"],
   }),
 
   // What a resumed run goes on with.
-  ...plant("pipeline/training_run.ts", RESUMED, {
+  ...plant("pipeline/training/training_run.ts", RESUMED, {
     "λ begins anew where a run is resumed": ["    controller: trainer.controller,\n", ""],
     "moments begin anew where a run is resumed": ["    second: trainer.secondMoments,\n", ""],
     "a resumed run forgets what it had chosen": ["best = bestOf(latest);", ""],
@@ -420,7 +423,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // How a phase is stopped.
-  ...plant("pipeline/train_loop.ts", RESUMED, {
+  ...plant("pipeline/training/train_loop.ts", RESUMED, {
     "a step that was not evaluated is left without": [
       "    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);\n",
       "",
@@ -430,7 +433,10 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
   }),
-  ...plant("pipeline/train_loop.ts", ["pipeline/training_run_test.ts", "ends after the step under way"], {
+  ...plant("pipeline/training/train_loop.ts", [
+    "pipeline/training/training_run_test.ts",
+    "ends after the step under way",
+  ], {
     "a loop that never looks up": [
       "    options.onStep?.(done);\n    await turn();\n",
       "    options.onStep?.(done);\n",
@@ -440,7 +446,10 @@ export const MUTANTS: readonly Mutant[] = [
       "if (signal.aborted && options.startStep > schedule.steps) return",
     ],
   }),
-  ...plant("pipeline/evaluate.ts", ["pipeline/evaluate_test.ts", "ends before its next batch"], {
+  ...plant("pipeline/training/evaluate.ts", [
+    "pipeline/training/evaluate_test.ts",
+    "ends before its next batch",
+  ], {
     "an evaluation that is to stop goes on": [
       "      await turn();\n      signal?.throwIfAborted();\n",
       "",
@@ -448,7 +457,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // What is said while one waits.
-  ...plant("pipeline/time_left.ts", "pipeline/time_left_test.ts", {
+  ...plant("pipeline/training/time_left.ts", "pipeline/training/time_left_test.ts", {
     "time left counts the compiling of the first unit": ["        of.spans = [];\n", ""],
     "time left takes the first unit for all": [
       "const other = first && like ?",
@@ -461,7 +470,7 @@ export const MUTANTS: readonly Mutant[] = [
       "    begin(now) {\n      last ??= now;",
     ],
   }),
-  ...plant("pipeline/progress.ts", "pipeline/progress_test.ts", {
+  ...plant("pipeline/report/progress.ts", "pipeline/report/progress_test.ts", {
     "off a terminal a stage is silent": [
       "else if (now() - said >= PLAIN_INTERVAL_MS) line(text);",
       "",
@@ -496,22 +505,28 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // What tests said that they looked at.
-  ...plant("pipeline/attention_pattern.ts", ["pipeline/attention_pattern_test.ts", "in the last block"], {
+  ...plant("pipeline/model/attention_pattern.ts", [
+    "pipeline/model/attention_pattern_test.ts",
+    "in the last block",
+  ], {
     "the next token's logits are those of the first block": [
       "network.logits(recorder, parameters, block)",
       "network.logits(recorder, parameters, 0)",
     ],
   }),
-  ...plant("pipeline/model/plan.ts", ["pipeline/memory_budget_test.ts", "what is told of"], {
+  ...plant("pipeline/model/plan.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
     "one moment is planned for two": [
       "moments: shape.training ? 2 * weights",
       "moments: shape.training ? weights",
     ],
   }),
-  ...plant("pipeline/memory_budget.ts", ["pipeline/memory_budget_test.ts", "what a run takes"], {
+  ...plant("pipeline/training/memory_budget.ts", [
+    "pipeline/training/memory_budget_test.ts",
+    "what a run takes",
+  ], {
     "parts of a run that take nothing are told": ["needs[part] > 0", "needs[part] >= 0"],
   }),
-  ...plant("pipeline/tokenise.ts", ["pipeline/tokenise_test.ts", "splits by document"], {
+  ...plant("pipeline/text/tokenise.ts", ["pipeline/text/tokenise_test.ts", "splits by document"], {
     "test holds validation's documents": [
       'if (place < HELD_OUT.validation) return "validation";',
       'if (place < HELD_OUT.validation) return "test";',
@@ -634,10 +649,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/query_key_norm/groups.wgsl", "kernels/query_key_norm/query_key_norm_test.ts", {
     "the width of a group is that of keys": ["select(KEY_WIDTH, QUERY_WIDTH, of_row < QUERIES)", "KEY_WIDTH"],
   }),
-  ...plant("pipeline/model/ops/rms_norm.ts", "pipeline/model_ops_test.ts", {
+  ...plant("pipeline/model/ops/rms_norm.ts", "pipeline/model/model_ops_test.ts", {
     "the stream's gradient is lost at an RMS norm": ["dresidual: plus,", ""],
   }),
-  ...plant("pipeline/model/ops/linear.ts", ["pipeline/model_ops_test.ts", "a product without a bias"], {
+  ...plant("pipeline/model/ops/linear.ts", ["pipeline/model/model_ops_test.ts", "a product without a bias"], {
     "a product that ends in exact GELU ends in GPT-2's": [
       'activated(gpu, "exact")',
       'activated(gpu, "tanh")',

@@ -7,7 +7,7 @@
  * @module
  */
 import { gzipSync } from "node:zlib";
-import { bpeTokenizerJson } from "../../pipeline/bpe_trainer.ts";
+import { bpeTokenizerJson } from "../../pipeline/text/bpe_trainer.ts";
 import { permutation, randomStream } from "../../kernels/core/random.ts";
 
 const folder = new URL(".", import.meta.url);

@@ -7,9 +7,9 @@
  *
  * @module
  */
-import { readDocuments } from "../../pipeline/documents.ts";
+import { readDocuments } from "../../pipeline/text/documents.ts";
 import { randomStream } from "../../kernels/core/random.ts";
-import { loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 
 const folder = new URL(".", import.meta.url).pathname;
 /** Tokens of a prompt. */

@@ -10,12 +10,12 @@ import { quietMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
-import { openWeights } from "../load_weights.ts";
+import { openWeights } from "../model/load_weights.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
-import { openCheckedGpu } from "../prepare_run.ts";
+import { openCheckedGpu } from "../training/prepare_run.ts";
 import { randomStream } from "../../kernels/core/random.ts";
-import { checkRunIsNew, createRun } from "../run_folder.ts";
+import { checkRunIsNew, createRun } from "../runs/run_folder.ts";
 import {
   CIRCUITS,
   type CircuitsSettings,
@@ -23,9 +23,9 @@ import {
   printedInstead,
   resolveSettings,
 } from "../settings.ts";
-import { formatTable } from "../table.ts";
-import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../tokenizer.ts";
-import type { Reporter } from "../training_run.ts";
+import { formatTable } from "../report/table.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import type { Reporter } from "../training/training_run.ts";
 import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";

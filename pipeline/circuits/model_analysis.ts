@@ -5,7 +5,7 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import type { Tokenizer } from "../tokenizer.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
 import { analyse, type AnalysisOptions, type Findings } from "./analyse.ts";
 import { type Ablation, type CircuitEngine, type CircuitModel, createCircuitEngine } from "./engine.ts";
 import { faithfulness } from "./metrics.ts";

@@ -5,12 +5,12 @@
  *
  * @module
  */
-import style from "../report.css" with { type: "text" };
+import style from "../report/report.css" with { type: "text" };
 import ownStyle from "./report.css" with { type: "text" };
 import script from "./report.js" with { type: "text" };
-import { type Filling, type Markup, markup } from "../markup.ts";
-import { formatShare } from "../progress.ts";
-import { type Chart, lineChart, type Series } from "../svg_chart.ts";
+import { type Filling, type Markup, markup } from "../report/markup.ts";
+import { formatShare } from "../report/progress.ts";
+import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
 import type { Interval } from "./metrics.ts";
 import { MOST } from "./metrics.ts";
 import { MOVED, type OffPathEffect } from "./off_paths.ts";

@@ -10,7 +10,7 @@
  *
  * @module
  */
-import type { LayerPattern } from "../attention_pattern.ts";
+import type { LayerPattern } from "../model/attention_pattern.ts";
 import type { AttentionEdge } from "./interventions.ts";
 
 /** An open attention edge. */

@@ -9,7 +9,7 @@
 import { join } from "node:path";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
-import { saveModel } from "../../pipeline/save_weights.ts";
+import { saveModel } from "../../pipeline/model/save_weights.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 const config = {

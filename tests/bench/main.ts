@@ -13,7 +13,7 @@ import { createTuner } from "../../kernels/core/tuner.ts";
 import type { MatmulLayout } from "../../kernels/matmul/op.ts";
 import { quietMesa } from "../../pipeline/command_line.ts";
 import { versionText } from "../../pipeline/settings.ts";
-import { formatTable } from "../../pipeline/table.ts";
+import { formatTable } from "../../pipeline/report/table.ts";
 import { attentionCase } from "./cases/attention.ts";
 import { firstStepTime, loadingCase, tokenisingCase } from "./cases/files.ts";
 import { matmulCase } from "./cases/matmul.ts";

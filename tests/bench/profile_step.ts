@@ -7,13 +7,13 @@
 import process from "node:process";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { Recorder } from "../../kernels/core/recorder.ts";
-import { openWeights } from "../../pipeline/load_weights.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
 import { quietMesa } from "../../pipeline/command_line.ts";
-import { formatTable } from "../../pipeline/table.ts";
-import { createTrainer } from "../../pipeline/trainer.ts";
+import { formatTable } from "../../pipeline/report/table.ts";
+import { createTrainer } from "../../pipeline/training/trainer.ts";
 import { seeded } from "../support/seeded.ts";
 
 quietMesa();

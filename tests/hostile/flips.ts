@@ -7,15 +7,15 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { join, relative } from "node:path";
-import { requestControl } from "../../pipeline/control.ts";
+import { requestControl } from "../../pipeline/runs/control.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { writeSealedJson } from "../../pipeline/files.ts";
-import { readMetrics } from "../../pipeline/metrics.ts";
-import { openResumed, openRunModel, prepareRun } from "../../pipeline/prepare_run.ts";
-import { bestOf } from "../../pipeline/resume.ts";
-import { readRunConfig } from "../../pipeline/run_config.ts";
+import { readMetrics } from "../../pipeline/runs/metrics.ts";
+import { openResumed, openRunModel, prepareRun } from "../../pipeline/training/prepare_run.ts";
+import { bestOf } from "../../pipeline/runs/resume.ts";
+import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import { SPARSIFY } from "../../pipeline/settings.ts";
-import { SPLITS } from "../../pipeline/tokenise.ts";
+import { SPLITS } from "../../pipeline/text/tokenise.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { additionExamples, runMain, writeTinyModel } from "../support/tiny_model.ts";

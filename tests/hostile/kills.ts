@@ -6,7 +6,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { hashFile } from "../../pipeline/files.ts";
-import { readMetrics } from "../../pipeline/metrics.ts";
+import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { CHANGES } from "../support/holding.ts";

@@ -7,9 +7,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
-import { openWeights } from "../../pipeline/load_weights.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
-import { loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";

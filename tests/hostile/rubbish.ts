@@ -6,8 +6,8 @@
  */
 import { join } from "node:path";
 import { writeSealedJson } from "../../pipeline/files.ts";
-import { openMetrics } from "../../pipeline/metrics.ts";
-import { readRunConfig, type RunConfig } from "../../pipeline/run_config.ts";
+import { openMetrics } from "../../pipeline/runs/metrics.ts";
+import { readRunConfig, type RunConfig } from "../../pipeline/runs/run_config.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { type Seeded, seeded } from "../support/seeded.ts";
 import { sampleOf } from "./requests.ts";

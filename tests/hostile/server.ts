@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import { writeJson } from "../../pipeline/files.ts";
-import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
+import { saveCheckpoint } from "../../pipeline/runs/checkpoint.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";

@@ -1,9 +1,9 @@
 /** What the commands advise, tried as it is written. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { readSlackChanges } from "../../pipeline/control.ts";
-import { readMetrics } from "../../pipeline/metrics.ts";
-import { readRunConfig } from "../../pipeline/run_config.ts";
+import { readSlackChanges } from "../../pipeline/runs/control.ts";
+import { readMetrics } from "../../pipeline/runs/metrics.ts";
+import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import {
   CHANGEABLE,
   CIRCUITS,

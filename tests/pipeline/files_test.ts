@@ -1,6 +1,6 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { readDocuments } from "../../pipeline/documents.ts";
+import { readDocuments } from "../../pipeline/text/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import {
   hashFile,
@@ -13,9 +13,9 @@ import {
   writeSealedJson,
 } from "../../pipeline/files.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
-import { createRun, openRun, runIsLocked } from "../../pipeline/run_folder.ts";
-import { openSafetensors } from "../../pipeline/safetensors.ts";
-import { loadTokenizer } from "../../pipeline/tokenizer.ts";
+import { createRun, openRun, runIsLocked } from "../../pipeline/runs/run_folder.ts";
+import { openSafetensors } from "../../pipeline/model/safetensors.ts";
+import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { fakeConfig } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 

@@ -1,12 +1,12 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
-import { readAttention } from "../../pipeline/attention_pattern.ts";
+import { readAttention } from "../../pipeline/model/attention_pattern.ts";
 import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
 import { referenceRun } from "../../pipeline/circuits/reference.ts";
 import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { loadModel } from "../../pipeline/load_model.ts";
-import { openWeights } from "../../pipeline/load_weights.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { randomStream } from "../../kernels/core/random.ts";
 import { assertClose } from "../support/compare.ts";

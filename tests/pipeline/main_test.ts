@@ -1,8 +1,8 @@
 /** The commands as a user meets them: each error one line and its exit code, each result where it was promised. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { readMetrics } from "../../pipeline/metrics.ts";
-import { readRunConfig } from "../../pipeline/run_config.ts";
+import { readMetrics } from "../../pipeline/runs/metrics.ts";
+import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {

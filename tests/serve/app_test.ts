@@ -4,8 +4,8 @@ import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { RecordBatchReader } from "apache-arrow";
 import type { Hono } from "hono";
-import { readControl } from "../../pipeline/control.ts";
-import { readMetrics } from "../../pipeline/metrics.ts";
+import { readControl } from "../../pipeline/runs/control.ts";
+import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import type {
   AttentionAnswer,
   AttentionRequest,

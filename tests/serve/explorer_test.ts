@@ -2,11 +2,11 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
 import { join } from "node:path";
-import { saveCheckpoint } from "../../pipeline/checkpoint.ts";
+import { saveCheckpoint } from "../../pipeline/runs/checkpoint.ts";
 import { writeJson, writeSealedJson } from "../../pipeline/files.ts";
-import { openWeights } from "../../pipeline/load_weights.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
-import { readRunConfig, writeRunConfig } from "../../pipeline/run_config.ts";
+import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
 import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";
 import { openRuns } from "../../serve/runs.ts";

@@ -1,7 +1,7 @@
 /** Live events: nothing lost, nothing doubled, and nobody waited for. */
 import { assert, assertEquals } from "@std/assert";
 import { Hono } from "hono";
-import type { MetricRow } from "../../pipeline/metrics.ts";
+import type { MetricRow } from "../../pipeline/runs/metrics.ts";
 import { createLive, firstAfter, parsePlace, placeOf, type Timing } from "../../serve/live.ts";
 import { openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
@@ -177,7 +177,7 @@ Deno.test("a client that loses the connection again and again misses no row and 
 
 Deno.test("a run that is resumed repeats steps in its file, and clients do not see them again", async () => {
   await using server = await hub();
-  const { openMetrics } = await import("../../pipeline/metrics.ts");
+  const { openMetrics } = await import("../../pipeline/runs/metrics.ts");
   const run = await fakeRun(server.folder, "r", { live: false, rows: rowsFrom(1, 20) });
   const reader = await server.open();
   const steps: number[] = [];

@@ -5,7 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
-import { readControl } from "../../pipeline/control.ts";
+import { readControl } from "../../pipeline/runs/control.ts";
 import type { AttentionAnswer, AttentionEdge } from "../../serve/api.ts";
 import { createApp } from "../../serve/app.ts";
 import { readAssets } from "../../serve/assets.ts";

@@ -2,10 +2,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { dirname, join } from "node:path";
 import { writeSealedJson } from "../../pipeline/files.ts";
-import { openMetrics } from "../../pipeline/metrics.ts";
-import { readRunConfig, type RunConfig } from "../../pipeline/run_config.ts";
-import { createRun, openRun } from "../../pipeline/run_folder.ts";
-import { signaturesOf } from "../../pipeline/signatures.ts";
+import { openMetrics } from "../../pipeline/runs/metrics.ts";
+import { readRunConfig, type RunConfig } from "../../pipeline/runs/run_config.ts";
+import { createRun, openRun } from "../../pipeline/runs/run_folder.ts";
+import { signaturesOf } from "../../pipeline/training/signatures.ts";
 import { MOST_RUNS, openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";

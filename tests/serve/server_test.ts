@@ -1,6 +1,6 @@
 /** The server on a real port, and its command line. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { readRunConfig, writeRunConfig } from "../../pipeline/run_config.ts";
+import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
 import { type RunningServer, startServer } from "../../serve/server.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";

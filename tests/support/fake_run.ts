@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { type MetricRow, openMetrics } from "../../pipeline/metrics.ts";
-import type { RunConfig } from "../../pipeline/run_config.ts";
-import { createRun } from "../../pipeline/run_folder.ts";
-import { createRunState, type RunState } from "../../pipeline/run_state.ts";
+import { type MetricRow, openMetrics } from "../../pipeline/runs/metrics.ts";
+import type { RunConfig } from "../../pipeline/runs/run_config.ts";
+import { createRun } from "../../pipeline/runs/run_folder.ts";
+import { createRunState, type RunState } from "../../pipeline/runs/run_state.ts";
 import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
 
 /** A run as the server sees it. */

@@ -1,4 +1,4 @@
-import type { MetricRow } from "../../pipeline/metrics.ts";
+import type { MetricRow } from "../../pipeline/runs/metrics.ts";
 
 /** A row of metrics whose numbers float32 holds exactly, with `fields` in place of its own. */
 export function metricRow(step: number, fields: Partial<MetricRow> = {}): MetricRow {

@@ -5,17 +5,17 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import type { Batch, TokenSource } from "../../pipeline/batches.ts";
-import { sequentialBatches } from "../../pipeline/batches.ts";
-import { checkpointPath, readCheckpoint } from "../../pipeline/checkpoint.ts";
-import type { RunControl } from "../../pipeline/control.ts";
-import { openMetrics } from "../../pipeline/metrics.ts";
+import type { Batch, TokenSource } from "../../pipeline/text/batches.ts";
+import { sequentialBatches } from "../../pipeline/text/batches.ts";
+import { checkpointPath, readCheckpoint } from "../../pipeline/runs/checkpoint.ts";
+import type { RunControl } from "../../pipeline/runs/control.ts";
+import { openMetrics } from "../../pipeline/runs/metrics.ts";
 import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
-import { findResumePoint } from "../../pipeline/resume.ts";
-import { createRun } from "../../pipeline/run_folder.ts";
-import { createRunState } from "../../pipeline/run_state.ts";
-import type { PreparedRun, Reporter } from "../../pipeline/training_run.ts";
+import { findResumePoint } from "../../pipeline/runs/resume.ts";
+import { createRun } from "../../pipeline/runs/run_folder.ts";
+import { createRunState } from "../../pipeline/runs/run_state.ts";
+import type { PreparedRun, Reporter } from "../../pipeline/training/training_run.ts";
 import type { Weights } from "./reference_training.ts";
 import { seeded } from "./seeded.ts";
 import { ADDITION } from "./tiny_model.ts";

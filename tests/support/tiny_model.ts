@@ -5,7 +5,7 @@
  */
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
-import { saveModel } from "../../pipeline/save_weights.ts";
+import { saveModel } from "../../pipeline/model/save_weights.ts";
 import { HELD_AT_CHANGE, type Holding, SIGNALLED } from "./holding.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;

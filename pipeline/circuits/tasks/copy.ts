@@ -5,7 +5,7 @@
  */
 import { inputError } from "../../errors.ts";
 import type { RandomStream } from "../../../kernels/core/random.ts";
-import type { Tokenizer } from "../../tokenizer.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
 import { sample, type Task, type TaskOptions } from "./task.ts";
 
 /** Tokens of the sequence that stands twice. */

@@ -9,7 +9,7 @@
  */
 import { inputError } from "../../errors.ts";
 import { readText, shown } from "../../files.ts";
-import type { Tokenizer } from "../../tokenizer.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { PromptPair, PromptSet } from "../prompts.ts";
 
 /** What is looked at in a line. */

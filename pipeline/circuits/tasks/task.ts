@@ -6,7 +6,7 @@
  */
 import { inputError } from "../../errors.ts";
 import type { RandomStream } from "../../../kernels/core/random.ts";
-import type { Tokenizer } from "../../tokenizer.ts";
+import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { PromptPair, PromptSet } from "../prompts.ts";
 
 /** What a generator is given. */

@@ -1,13 +1,13 @@
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { logisticNoise, randomWord } from "../../../kernels/gated_attention/reference.ts";
-import { openWeights } from "../../../pipeline/load_weights.ts";
-import { budgetMemory } from "../../../pipeline/memory_budget.ts";
+import { openWeights } from "../../../pipeline/model/load_weights.ts";
+import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
-import { createTrainer, type MicroBatch, type Trainer } from "../../../pipeline/trainer.ts";
+import { createTrainer, type MicroBatch, type Trainer } from "../../../pipeline/training/trainer.ts";
 import { assertClose } from "../../support/compare.ts";
 import { seeded } from "../../support/seeded.ts";
 import { fill } from "../data.ts";

@@ -4,7 +4,7 @@ import { type Ablation, createCircuitEngine } from "../../../pipeline/circuits/e
 import { createGraph } from "../../../pipeline/circuits/graph.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, referenceRun } from "../../../pipeline/circuits/reference.ts";
-import { readAttention } from "../../../pipeline/attention_pattern.ts";
+import { readAttention } from "../../../pipeline/model/attention_pattern.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { randomModel, randomSet, referenceMetric, TINY, uploadModel } from "../../support/circuit_models.ts";

@@ -17,11 +17,11 @@ import {
   referenceRun,
 } from "../../../pipeline/circuits/reference.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
-import { openWeights } from "../../../pipeline/load_weights.ts";
+import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { randomStream } from "../../../kernels/core/random.ts";
-import { loadTokenizer } from "../../../pipeline/tokenizer.ts";
+import { loadTokenizer } from "../../../pipeline/text/tokenizer.ts";
 import { randomModel, randomSet, TINY } from "../../support/circuit_models.ts";
 import { gpuTest } from "../../support/gpu.ts";
 

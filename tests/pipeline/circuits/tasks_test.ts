@@ -5,7 +5,7 @@ import { readPairs } from "../../../pipeline/circuits/tasks/pairs_file.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { randomStream } from "../../../kernels/core/random.ts";
-import { loadTokenizer, type Tokenizer } from "../../../pipeline/tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "../../../pipeline/text/tokenizer.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { assertClose } from "../../support/compare.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";

@@ -1,5 +1,5 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import type { LayerPattern } from "../../../pipeline/attention_pattern.ts";
+import type { LayerPattern } from "../../../pipeline/model/attention_pattern.ts";
 import { tokenCircuit, tokenPaths } from "../../../pipeline/circuits/token_circuit.ts";
 
 /** Layers of one head over four tokens, by their open edges as query, key. */

@@ -1,0 +1,132 @@
+/**
+ * The weights of a model folder, checked against its config before any work on the device.
+ *
+ * @module
+ */
+import { inputError } from "../errors.ts";
+import { hashFile } from "../files.ts";
+import type { ModelConfig } from "./config.ts";
+import { shapeOf } from "./config.ts";
+import { familyOf } from "./families.ts";
+import { joinParts, storedParameters } from "./stored.ts";
+import type { ParameterShape } from "./parameters.ts";
+import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./safetensors.ts";
+
+/** The weights of one model, read one tensor at a time. */
+export interface WeightSource {
+  /** Names and shapes, in the order of the model. */
+  readonly parameters: readonly ParameterShape[];
+  /** Values of a parameter by its bare name, as float32. */
+  read(name: string): Promise<Float32Array>;
+  /** The files that they lie in. */
+  readonly files: readonly string[];
+  /**
+   * Reads every tensor once.
+   *
+   * @throws {UserError} naming the first tensor that is damaged, or the first element that is not finite
+   */
+  verify(): Promise<void>;
+  /** SHA-256 over the hashes of the weight files. */
+  hash(): Promise<string>;
+}
+
+/**
+ * Opens a folder's weights; names may begin with prefixes that training tools leave. Only headers are read, and a head
+ * if there is one.
+ *
+ * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or an untied head
+ */
+export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
+  const file = await openSafetensorsFolder(folder);
+  const family = familyOf(config);
+  const { tied } = shapeOf(config).architecture;
+  const stored = storedParameters(config);
+  // The embedding and the head are one matrix where they are tied, which may be stored under either name, or both.
+  const [embedding, head] = [`${family.names.token}.weight`, `${family.names.head}.weight`];
+  // What torch.compile and data parallel training put before a name.
+  const prefix = new RegExp(`^((${family.prefix}|module|_orig_mod)\\.)+`);
+  const found = new Map<string, TensorEntry>();
+  for (const [name, entry] of file.entries) {
+    const bare = name.replace(prefix, "");
+    const twin = found.get(bare);
+    if (twin) {
+      throw inputError(
+        `Cannot load ${entry.file} as tensors ${twin.name} and ${name} are the same parameter`,
+      );
+    }
+    found.set(bare, entry);
+  }
+  const second = tied ? found.get(head) : undefined;
+  if (config.tied === false && !second) {
+    throw inputError(`Cannot load ${file.path} as tensor ${head} is missing, which config.json does not tie`);
+  }
+  if (second && !found.has(embedding)) {
+    found.set(embedding, second);
+    found.delete(head);
+  }
+  const tensors = stored.flatMap((each) => each.tensors);
+  for (const { name, shape } of tensors) {
+    const entry = found.get(name);
+    if (!entry) throw inputError(`Cannot load ${file.path} as tensor ${name} is missing`);
+    checkShape(entry, shape);
+  }
+  const known = new Set(tensors.map(({ name }) => name));
+  for (const [name, entry] of found) {
+    if (known.has(name) || family.buffers?.test(name)) continue;
+    if (!tied || name !== head) {
+      throw inputError(`Cannot load ${entry.file} as the model has no tensor ${entry.name}`);
+    }
+    checkShape(entry, [config.vocabularySize, config.width]);
+    await checkTied(file, entry, found.get(embedding)!);
+  }
+  const byName = new Map(stored.map((each) => [each.parameter.name, each]));
+  async function read(name: string): Promise<Float32Array> {
+    const each = byName.get(name);
+    if (!each) throw inputError(`Cannot read ${file.path} as it has no tensor ${name}`);
+    const parts: Float32Array[] = [];
+    for (const tensor of each.tensors) {
+      parts.push(tensor.fromFile(await file.read(found.get(tensor.name)!.name)));
+    }
+    return joinParts(each, parts);
+  }
+  return {
+    parameters: stored.map(({ parameter }) => parameter),
+    files: file.files,
+    read,
+    async verify() {
+      for (const { name } of tensors) {
+        const { file: path, name: stored } = found.get(name)!;
+        const values = await file.read(stored);
+        const at = values.findIndex((value) => !Number.isFinite(value));
+        if (at >= 0) {
+          throw inputError(
+            `Cannot load ${path} as tensor ${stored} must be finite: element ${at} is ${values[at]}`,
+          );
+        }
+      }
+    },
+    async hash() {
+      const hashes: string[] = [];
+      for (const path of file.files) hashes.push(await hashFile(path));
+      if (hashes.length === 1) return hashes[0];
+      const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(hashes.join("\n")));
+      return new Uint8Array(digest).toHex();
+    },
+  };
+}
+
+function checkShape({ file, name, shape }: TensorEntry, wanted: readonly number[]): void {
+  if (shape.length === wanted.length && shape.every((axis, n) => axis === wanted[n])) return;
+  throw inputError(
+    `Cannot load ${file} as tensor ${name} must be of shape [${wanted.join(", ")}]: [${shape.join(", ")}]`,
+  );
+}
+
+/** Where logits are products with the token embedding, some files hold the same matrix a second time as the head. */
+async function checkTied(file: Safetensors, head: TensorEntry, embedding: TensorEntry): Promise<void> {
+  const [values, tied] = [await file.read(head.name), await file.read(embedding.name)];
+  if (values.every((value, n) => Object.is(value, tied[n]))) return;
+  throw inputError(
+    `Cannot load ${head.file} as tensor ${head.name} must equal ${embedding.name}: the head is not tied`,
+  );
+}

@@ -1,0 +1,56 @@
+/**
+ * The result of a run as a table of text.
+ *
+ * @module
+ */
+import { LIVE_EDGES } from "../training/evaluate.ts";
+import { formatShare } from "./progress.ts";
+import type { SparsifySummary } from "../training/sparsify.ts";
+
+/** Columns aligned to the right but the first. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => [...row[column]].length)));
+  return rows.map((row) =>
+    row.map((cell, column) => column === 0 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]))
+      .join("  ")
+      .trimEnd()
+  ).join("\n");
+}
+
+/** Dense, dense fine-tuned and sparse, on the same held-out tokens. */
+export function summaryTable(summary: SparsifySummary): string {
+  const { dense, control, sparse, heads } = summary;
+  // Where whole rows can be answered exactly, as in arithmetic, that is what a reader wants to see.
+  const exact = dense.exact_rows > 0.01;
+  const losses = (of: SparsifySummary["dense"]): string[] => [
+    of.ce.toFixed(4),
+    of.perplexity.toFixed(2),
+    ...(exact ? [formatShare(of.exact_rows)] : []),
+  ];
+  const all = [formatShare(1), "", formatShare(0), `${heads}/${heads}`];
+  const rows = [
+    [
+      "",
+      "loss",
+      "perplexity",
+      ...(exact ? ["exact answers"] : []),
+      "open edges",
+      "edges/query",
+      "no edge",
+      "live heads",
+    ],
+    ["dense", ...losses(dense), ...all],
+    ...(control ? [["dense fine-tuned", ...losses(control), ...all]] : []),
+    [
+      "sparse",
+      ...losses(sparse),
+      formatShare(sparse.open_fraction),
+      sparse.edges_per_query.toFixed(2),
+      formatShare(sparse.dead_queries),
+      `${sparse.live_heads}/${heads}`,
+    ],
+  ];
+  return `${formatTable(rows)}\nno edge: queries without an open edge; live heads: an open edge for every ${
+    1 / LIVE_EDGES
+  } queries or fewer`;
+}

@@ -1,0 +1,170 @@
+/**
+ * Micro-batches from a file of tokens. Which tokens stand in which batch is a pure function of the seed and the batch's
+ * position, so that a resumed run sees what the killed one would have.
+ *
+ * @module
+ */
+import { inputError } from "../errors.ts";
+import { permutation, randomStream } from "../../kernels/core/random.ts";
+
+/** A target that does not count in the loss. */
+export const IGNORED = 0xffffffff;
+
+/** Tokens by position. */
+export interface TokenSource {
+  /** For error messages, for example the file's name. */
+  readonly name: string;
+  /** Number of tokens. */
+  readonly length: number;
+  /** Tokens of each example, where the data are prompts with completions; windows then hold one example each. */
+  readonly exampleTokens?: number;
+  /** `length` tokens from `start` on. */
+  window(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
+  /** 1 where the token counts in the loss; needed with `exampleTokens`. */
+  countedWindow?(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
+}
+
+/** Inputs and the tokens that follow them, each (row, position). */
+export interface Batch {
+  /** Tokens that the model reads. */
+  inputs: Uint32Array;
+  /** The token behind each; {@link IGNORED} does not count. */
+  targets: Uint32Array;
+  /** Rows that are not padding. */
+  rows: number;
+}
+
+/** How tokens are cut into batches. */
+export interface BatchShape {
+  /** What is cut. */
+  tokens: TokenSource;
+  /** Rows. */
+  batch: number;
+  /** Positions T of each row. */
+  context: number;
+}
+
+/**
+ * Checks that tokens can be cut into rows of a context.
+ *
+ * @param name what messages call them; left out: their own
+ * @throws {UserError} when they fill no row, or examples are of another length
+ */
+export function checkWindows(
+  { tokens, context, name = tokens.name }: { tokens: TokenSource; context: number; name?: string },
+): void {
+  windowCount({ tokens: { ...tokens, name }, context }, 0);
+}
+
+/** Number of windows that start at `offset`, or the error that there is none. */
+function windowCount({ tokens, context }: Pick<BatchShape, "tokens" | "context">, offset: number): number {
+  const { exampleTokens, length, name } = tokens;
+  if (exampleTokens !== undefined) {
+    if (context !== exampleTokens - 1) {
+      throw inputError(
+        `Cannot cut ${name} into batches as its examples have ${exampleTokens} tokens, which needs ` +
+          `--context ${exampleTokens - 1}: ${context}`,
+      );
+    }
+    return length / exampleTokens;
+  }
+  const windows = Math.floor((length - 1 - offset) / context);
+  if (windows < 1) {
+    throw inputError(
+      `Cannot cut ${name} into windows as a context of ${context} needs ${context + 1} tokens: ${length}; ` +
+        `give more text, or a smaller --context`,
+    );
+  }
+  return windows;
+}
+
+async function fillRow(
+  { tokens, context }: BatchShape,
+  batch: Batch,
+  row: number,
+  start: number,
+): Promise<void> {
+  const window = await tokens.window(start, context + 1);
+  const counted = tokens.exampleTokens === undefined
+    ? undefined
+    : await tokens.countedWindow!(start, context + 1);
+  for (let t = 0; t < context; t++) {
+    batch.inputs[row * context + t] = window[t];
+    batch.targets[row * context + t] = counted && counted[t + 1] === 0 ? IGNORED : window[t + 1];
+  }
+}
+
+function emptyBatch({ batch, context }: BatchShape, rows: number): Batch {
+  const length = batch * context;
+  return { inputs: new Uint32Array(length), targets: new Uint32Array(length).fill(IGNORED), rows };
+}
+
+/**
+ * Batches for training: each epoch is a new permutation of non-overlapping windows, whose grid is shifted by a random
+ * offset so that a window's ends move from epoch to epoch.
+ *
+ * @throws {UserError} when the tokens do not fill one window
+ */
+export function createBatches(
+  options: BatchShape & { seed: number },
+): { at(position: number): Promise<Batch> } {
+  const { tokens, batch, context, seed } = options;
+  const slack = tokens.exampleTokens === undefined
+    ? Math.max(1, Math.min(context, tokens.length - context))
+    : 1;
+  // Every epoch has as many windows as fit behind the largest offset, so that positions map to epochs directly.
+  const windows = windowCount(options, slack - 1);
+  const stride = tokens.exampleTokens ?? context;
+  let epoch = -1;
+  let order = new Uint32Array();
+  let offset = 0;
+  return {
+    async at(position) {
+      const result = emptyBatch(options, batch);
+      for (let row = 0; row < batch; row++) {
+        const index = position * batch + row;
+        const wanted = Math.floor(index / windows);
+        if (wanted !== epoch) {
+          epoch = wanted;
+          const stream = randomStream(seed, epoch);
+          offset = stream.below(slack);
+          order = permutation(windows, stream) as Uint32Array<ArrayBuffer>;
+        }
+        await fillRow(options, result, row, offset + order[index % windows] * stride);
+      }
+      return result;
+    },
+  };
+}
+
+/** Windows that an evaluation takes. */
+function windowsOf(options: BatchShape & { limit?: number }): number {
+  const { context, limit = Infinity } = options;
+  return Math.min(windowCount(options, 0), Math.max(1, Math.floor(limit / context)));
+}
+
+/**
+ * How many batches {@link sequentialBatches} gives.
+ *
+ * @throws {UserError} when the tokens do not fill one window
+ */
+export function batchCount(options: BatchShape & { limit?: number }): number {
+  return Math.ceil(windowsOf(options) / options.batch);
+}
+
+/**
+ * Batches for evaluation: non-overlapping windows in order, up to `limit` tokens. The last batch is filled up with rows
+ * whose targets do not count.
+ *
+ * @throws {UserError} when the tokens do not fill one window
+ */
+export async function* sequentialBatches(options: BatchShape & { limit?: number }): AsyncGenerator<Batch> {
+  const { tokens, batch, context } = options;
+  const stride = tokens.exampleTokens ?? context;
+  const windows = windowsOf(options);
+  for (let first = 0; first < windows; first += batch) {
+    const result = emptyBatch(options, Math.min(batch, windows - first));
+    for (let row = 0; row < result.rows; row++) await fillRow(options, result, row, (first + row) * stride);
+    yield result;
+  }
+}

@@ -1,0 +1,327 @@
+/**
+ * Documents from files of text, JSON Lines, JSON or Parquet, folders of these, or standard input, in pieces, so that a
+ * file may be larger than memory. Where a name does not say what a file holds its beginning does, and compression is
+ * always told by the content.
+ *
+ * @module
+ */
+import { fstatSync } from "node:fs";
+import { Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
+import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { compressors } from "hyparquet-compressors";
+import { findDataFiles, HEAD_BYTES, jsonFormatOf, STANDARD_INPUT } from "./data_files.ts";
+import { inputError } from "../errors.ts";
+import { isNullDevice, openRegular, parseJson, readAt, reasonOf, streamRegular } from "../files.ts";
+
+/** A piece of a document of running text. */
+export interface TextPiece {
+  /** Tells it from an {@link Example}. */
+  kind: "text";
+  /** What it says. */
+  text: string;
+  /** Whether the document ends with this piece. */
+  last: boolean;
+  /** File, and line, row or element, for messages. */
+  where: string;
+  /** Of a file that is one text, the line that the piece begins in. */
+  line?: number;
+}
+
+/** A prompt with the completion that is to be learnt. */
+export interface Example {
+  /** Tells it from a {@link TextPiece}. */
+  kind: "example";
+  /** What the model reads; it does not count in the loss. */
+  prompt: string;
+  /** What it is to learn. */
+  completion: string;
+  /** File and line, for error messages. */
+  where: string;
+}
+
+const PIECE_CHARACTERS = 1 << 20;
+/** Characters of the longest line of JSONL: a text of this length is a book shelf, and V8's strings end soon after. */
+const LINE_CHARACTERS = 1 << 28;
+/** Characters of the largest file that is one array of JSON, which is read whole. */
+const ARRAY_CHARACTERS = 1 << 28;
+
+type Format = "text" | "lines" | "array" | "parquet";
+
+/**
+ * Every document of the sources in order. A folder stands for the data files below it, sorted by path.
+ *
+ * @param sources paths, or `-` for standard input
+ * @param onBytes told of bytes that have been read, as they lie in the files
+ * @throws {UserError} naming the file, and the line where there are lines, for anything unreadable
+ */
+export async function* readDocuments(
+  sources: readonly string[],
+  onBytes: (count: number) => void = () => {},
+): AsyncGenerator<TextPiece | Example> {
+  for (const source of (await findDataFiles(sources)).files) {
+    const { format, bytes } = await openData(source, onBytes);
+    if (format === "parquet") {
+      await bytes.cancel();
+      yield* readParquet(source, onBytes);
+    } else if (format === "lines") yield* readJsonLines(source, bytes);
+    else if (format === "array") yield* readJsonArray(source, bytes);
+    else yield* readPlainText(source, bytes);
+  }
+}
+
+type Bytes = ReadableStream<Uint8Array<ArrayBuffer>>;
+
+/** Opens a source, takes its compression off, and tells what it holds. */
+async function openData(
+  source: string,
+  onBytes: (count: number) => void,
+): Promise<{ format: Format; bytes: Bytes }> {
+  const unread = source === STANDARD_INPUT ? standardInput() : await streamRegular(source);
+  const raw: Bytes = unread.pipeThrough(
+    new TransformStream({
+      transform(chunk, controller) {
+        onBytes(chunk.length);
+        controller.enqueue(chunk);
+      },
+    }),
+  );
+  try {
+    let opened = await peek(raw, 4);
+    const zipped = opened.head[0] === 0x1f && opened.head[1] === 0x8b;
+    if (!zipped && /\.gz$/i.test(source)) throw inputError(`Cannot read ${source} as it is no gzip file`);
+    if (zipped) opened = await peek(gunzip(opened.bytes), HEAD_BYTES);
+    else opened = await peek(opened.bytes, HEAD_BYTES);
+    const format = formatOf(source, opened.head);
+    if (format === "parquet" && (zipped || source === STANDARD_INPUT)) {
+      throw inputError(`Cannot read ${source} as Parquet must be a file that is not compressed itself`);
+    }
+    return { format, bytes: opened.bytes };
+  } catch (error) {
+    await raw.cancel().catch(() => {});
+    throw readingError(source, error);
+  }
+}
+
+/** What a source holds, by its name where that says it, else by its beginning. */
+function formatOf(source: string, head: Uint8Array): Format {
+  const [, ending] = /\.(\w+?)(\.gz)?$/i.exec(source) ?? [];
+  const name = ending?.toLowerCase();
+  if (name === "jsonl" || name === "ndjson") return "lines";
+  if (name === "txt" || name === "md" || name === "text") return "text";
+  const text = new TextDecoder().decode(head);
+  if (name === "parquet" || text.startsWith("PAR1")) return "parquet";
+  const json = jsonFormatOf(text);
+  if (!json && name === "json") {
+    throw inputError(`Cannot read ${source} as it must be JSON Lines, or an array, of objects`);
+  }
+  return json ?? "text";
+}
+
+/** Reads the first bytes of a stream, at least `count` where it has so many, and gives back a stream with all of it. */
+async function peek(stream: Bytes, count: number): Promise<{ head: Uint8Array; bytes: Bytes }> {
+  const reader = stream.getReader();
+  const pieces: Uint8Array<ArrayBuffer>[] = [];
+  for (let length = 0; length < count;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    pieces.push(value);
+    length += value.length;
+  }
+  const head = new Uint8Array(await new Blob(pieces).arrayBuffer());
+  const bytes: Bytes = new ReadableStream({
+    start(controller) {
+      if (head.length > 0) controller.enqueue(head);
+    },
+    async pull(controller) {
+      const { value, done } = await reader.read();
+      if (done) controller.close();
+      else controller.enqueue(value);
+    },
+    cancel: (reason) => reader.cancel(reason),
+  });
+  return { head, bytes };
+}
+
+/** Takes gzip off, of any number of members one behind the other, as log rotation and parallel tools write them. */
+function gunzip(bytes: Bytes): Bytes {
+  const zipped = Readable.fromWeb(bytes as never);
+  const plain = zipped.pipe(createGunzip());
+  zipped.on("error", (error) => plain.destroy(error));
+  return ReadableStream.from(plain as AsyncIterable<Uint8Array<ArrayBuffer>>);
+}
+
+function readingError(source: string, error: unknown): unknown {
+  if ((error as Error).name === "UserError") return error;
+  return inputError(`Cannot read ${source} as it must be UTF-8 text, or gzip of it: ${reasonOf(error)}`);
+}
+
+/** Standard input's bytes; a device other than a terminal is refused, as most have no end. */
+function standardInput(): Bytes {
+  const info = fstatSync(0);
+  const device = info.isCharacterDevice() || info.isBlockDevice();
+  if (device && !Deno.stdin.isTerminal() && !isNullDevice(0)) {
+    throw inputError(`Cannot read standard input as it must be a pipe, a file or a terminal: it is a device`);
+  }
+  return Deno.stdin.readable;
+}
+
+/** A source's text, decoded strictly, in pieces as they come. */
+async function* textOf(source: string, bytes: Bytes): AsyncGenerator<string> {
+  try {
+    for await (const piece of bytes.pipeThrough(new TextDecoderStream("utf-8", { fatal: true }))) yield piece;
+  } catch (error) {
+    throw readingError(source, error);
+  }
+}
+
+/** One document, cut at white space into pieces that a tokenizer sees whole words in. */
+async function* readPlainText(source: string, bytes: Bytes): AsyncGenerator<TextPiece> {
+  let pending = "";
+  let seen = false;
+  let line = 1;
+  for await (const piece of textOf(source, bytes)) {
+    pending += piece;
+    seen ||= pending.length > 0;
+    while (pending.length >= PIECE_CHARACTERS) {
+      // The cut goes before white space, since the tokenizer joins a space with the word behind it.
+      let cut = PIECE_CHARACTERS;
+      while (cut > 1 && !(/\s/.test(pending[cut]) && !/\s/.test(pending[cut - 1]))) cut--;
+      if (cut === 1) cut = PIECE_CHARACTERS;
+      const text = pending.slice(0, cut);
+      yield { kind: "text", text, last: false, where: source, line };
+      line += lineEnds(text);
+      pending = pending.slice(cut);
+    }
+  }
+  if (!seen) throw inputError(`Cannot read ${source} as it is empty`);
+  yield { kind: "text", text: pending, last: true, where: source, line };
+}
+
+/** Number of line ends in a text. */
+export function lineEnds(text: string): number {
+  let count = 0;
+  for (let at = text.indexOf("\n"); at >= 0; at = text.indexOf("\n", at + 1)) count++;
+  return count;
+}
+
+async function* readLines(source: string, bytes: Bytes): AsyncGenerator<{ line: string; number: number }> {
+  // Joined when its end is found, so that a long line costs no more than its length.
+  let pending: string[] = [];
+  let length = 0;
+  let number = 0;
+  for await (const piece of textOf(source, bytes)) {
+    const lines = piece.split("\n");
+    for (const [n, part] of lines.entries()) {
+      length += part.length;
+      if (length > LINE_CHARACTERS) {
+        throw inputError(
+          `Cannot read ${source}, line ${
+            number + 1
+          } as a line must have at most ${LINE_CHARACTERS} characters`,
+        );
+      }
+      pending.push(part);
+      if (n === lines.length - 1) break;
+      yield { line: pending.join(""), number: ++number };
+      pending = [];
+      length = 0;
+    }
+  }
+  if (length > 0) yield { line: pending.join(""), number: ++number };
+}
+
+async function* readJsonLines(source: string, bytes: Bytes): AsyncGenerator<TextPiece | Example> {
+  let any = false;
+  for await (const { line, number } of readLines(source, bytes)) {
+    if (!line.trim()) continue;
+    any = true;
+    const where = `${source}, line ${number}`;
+    const value = parseJson(line, where);
+    yield documentOf(value as Record<string, unknown> | null, where);
+  }
+  if (!any) throw inputError(`Cannot read ${source} as it holds no document`);
+}
+
+async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<TextPiece | Example> {
+  const pieces: string[] = [];
+  let length = 0;
+  for await (const piece of textOf(source, bytes)) {
+    pieces.push(piece);
+    length += piece.length;
+    if (length > ARRAY_CHARACTERS) {
+      throw inputError(
+        `Cannot read ${source} as an array of JSON is read whole and must have at most ${ARRAY_CHARACTERS} ` +
+          `characters; as JSON Lines, one object a line, it may have any length`,
+      );
+    }
+  }
+  const values = parseJson(pieces.join(""), source);
+  if (!Array.isArray(values) || values.length === 0) {
+    throw inputError(`Cannot read ${source} as it holds no document`);
+  }
+  for (const [n, value] of values.entries()) yield documentOf(value, `${source}, element ${n + 1}`);
+}
+
+function documentOf(value: Record<string, unknown> | null, where: string): TextPiece | Example {
+  const { text, prompt, completion } = value ?? {};
+  if (typeof text === "string") return { kind: "text", text, last: true, where };
+  if (typeof prompt === "string" && typeof completion === "string") {
+    return { kind: "example", prompt, completion, where };
+  }
+  throw inputError(
+    `Cannot read ${where} as it needs a "text", or a "prompt" and a "completion", that are strings`,
+  );
+}
+
+async function* readParquet(
+  source: string,
+  onBytes: (count: number) => void,
+): AsyncGenerator<TextPiece | Example> {
+  const { file: opened, size } = await openRegular(source);
+  using file = opened;
+  // The reader asks for several parts at once, and a file has one place where it is read.
+  let turn: Promise<unknown> = Promise.resolve();
+  let ended = false;
+  const buffer = {
+    byteLength: size,
+    slice(start: number, end = size): Promise<ArrayBuffer> {
+      const part = turn.then(async () => {
+        const inside = !ended && start <= end && end <= size;
+        const bytes = inside ? await readAt(file, start, end - start) : undefined;
+        if (!bytes) throw new Error("the file is cut short");
+        return bytes.buffer;
+      });
+      turn = part.catch(() => {});
+      return part;
+    },
+  };
+  try {
+    const metadata = await parquetMetadataAsync(buffer);
+    // Of a wide table only what a document is made of.
+    const present = new Set(metadata.schema.map(({ name }) => name));
+    const columns = ["text", "prompt", "completion"].filter((name) => present.has(name));
+    let rowStart = 0;
+    for (const group of metadata.row_groups) {
+      const rowEnd = rowStart + Number(group.num_rows);
+      const rows = await parquetReadObjects({
+        file: buffer,
+        metadata,
+        rowStart,
+        rowEnd,
+        compressors,
+        columns,
+      });
+      for (let n = 0; n < rows.length; n++) yield documentOf(rows[n], `${source}, row ${rowStart + n + 1}`);
+      onBytes(size * (rowEnd - rowStart) / Number(metadata.num_rows));
+      rowStart = rowEnd;
+    }
+  } catch (error) {
+    if ((error as Error).name === "UserError") throw error;
+    throw inputError(`Cannot read ${source} as a Parquet file: ${reasonOf(error)}`);
+  } finally {
+    // Parts may still be on their way, and the file is closed behind them.
+    ended = true;
+    await turn;
+  }
+}

@@ -1,0 +1,336 @@
+/**
+ * From documents to token files: `train.arrow`, `validation.arrow` and `test.arrow` in one folder.
+ *
+ * Which split a document belongs to follows from its index alone, not from a seed or from the other documents, so that
+ * a model post-trained with another seed is still measured on what it was not pre-trained on.
+ *
+ * @module
+ */
+import { extname, join } from "node:path";
+import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
+import { type Example, lineEnds, readDocuments, type TextPiece } from "./documents.ts";
+import { inputError, UserError } from "../errors.ts";
+import {
+  digestOf,
+  exists,
+  hashFile,
+  isObject,
+  readAt,
+  readSealedJson,
+  shown,
+  storing,
+  TEMPORARY,
+  writeAll,
+  writeSealedJson,
+} from "../files.ts";
+import { hashWords } from "../../kernels/core/random.ts";
+import {
+  openTokenFile,
+  type TokenArray,
+  type TokenChunk,
+  type TokenFile,
+  writeTokenFile,
+} from "./token_file.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** The three splits. */
+export const SPLITS = ["train", "validation", "test"] as const;
+
+/** One of the three splits. */
+export type Split = typeof SPLITS[number];
+
+/** Share of the characters that may have no token: beyond it, what is left is another text. */
+const MOST_LOST = 0.01;
+/** Tokens between two calls of `onProgress`, about. */
+const PROGRESS_TOKENS = 1 << 14;
+/** Share of the documents in each held-out split. */
+const HELD_OUT = { validation: 0.05, test: 0.05 };
+const FORMAT = "2";
+/** Holds the digests of the token files, which are taken for what they were when it was written. */
+const DIGESTS = "tokens.json";
+
+/** The split that a document belongs to, by its index among all documents. */
+export function splitOf(index: number): Split {
+  const place = hashWords(index) / 2 ** 32;
+  if (place < HELD_OUT.validation) return "validation";
+  return place < HELD_OUT.validation + HELD_OUT.test ? "test" : "train";
+}
+
+/** A range of tokens, end excluded. */
+interface Range {
+  start: number;
+  end: number;
+}
+
+/** What tokenising gives. */
+export type Tokens = Record<Split, TokenFile>;
+
+/**
+ * SHA-256 over the hashes of the files that the sources stand for, in order; `-` where standard input is among them,
+ * which can be read once only.
+ *
+ * @throws {UserError} when a source cannot be read
+ */
+export async function hashSources(sources: readonly string[]): Promise<string> {
+  const { files } = await findDataFiles(sources);
+  if (files.includes(STANDARD_INPUT)) return STANDARD_INPUT;
+  const hashes: string[] = [];
+  // One after the other: a folder may have more files than a process may open. An ending says how a file is read.
+  for (const file of files) hashes.push(`${await hashFile(file)} ${extname(file).toLowerCase()}`);
+  return digestOf(hashes.join("\n"));
+}
+
+/**
+ * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
+ *
+ * @param options `hash` is the sources' {@link hashSources}; `onDamage` is told when token files were damaged, which are
+ * made anew; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
+ * @throws {UserError} on unreadable data, on examples of unequal length or with a character that has no token, where more
+ * than 1 % of a text has none, where there is too little to split, and when the disk is full
+ */
+export async function tokenise(
+  { sources, hash, tokenizer, folder, onProgress, onDamage, onLoss }: {
+    sources: readonly string[];
+    hash?: string;
+    tokenizer: Tokenizer;
+    folder: string;
+    /** Called with the bytes of the sources that have been read, and all of them; undefined for standard input. */
+    onProgress?: (read: { done: number; of: number | undefined }) => void;
+    onDamage?: (message: string) => void;
+    onLoss?: (message: string) => void;
+  },
+): Promise<Tokens> {
+  const identity = {
+    format: FORMAT,
+    tokenizer: tokenizer.hash,
+    sources: hash ?? await hashSources(sources),
+  };
+  const known = await openSplits(folder, identity, onDamage);
+  if (known) return known;
+  await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
+  const spillPath = join(folder, "tokens" + TEMPORARY);
+  try {
+    await Deno.remove(spillPath).catch(() => {});
+    using spill = await storing(
+      spillPath,
+      () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
+    );
+    const all = await storing(spillPath, () => spillTokens(spill, sources, tokenizer, onProgress));
+    if (all.lost > 0) onLoss?.(`${all.loss}: they are left out`);
+    const { ranges, rule } = splitDocuments(all.documents);
+    const digests: Record<string, string> = {};
+    for (const split of SPLITS) {
+      const tokens = ranges[split].reduce((sum, { start, end }) => sum + end - start, 0);
+      const metadata = {
+        ...identity,
+        split,
+        split_rule: rule,
+        tokens: String(tokens),
+        documents: String(ranges[split].length),
+        all_documents: String(all.documents.length),
+        all_tokens: String(all.documents.at(-1)!.end),
+        ...(all.lost ? { lost_characters: String(all.lost) } : {}),
+        ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
+      };
+      const columns = { wide: all.wide, counted: all.exampleTokens !== undefined };
+      const path = join(folder, fileOf(split));
+      digests[split] = await writeTokenFile(path, columns, metadata, readRanges(spill, ranges[split], all));
+    }
+    await writeSealedJson(join(folder, DIGESTS), { ...identity, digests });
+  } finally {
+    await Deno.remove(spillPath).catch(() => {});
+  }
+  return await openFiles(folder);
+}
+
+const fileOf = (split: Split): string => `${split}.arrow`;
+
+/** What an earlier call left, if it is whole and was made of the same. */
+async function openSplits(
+  folder: string,
+  identity: Record<string, string>,
+  onDamage: ((message: string) => void) | undefined,
+): Promise<Tokens | undefined> {
+  const path = join(folder, DIGESTS);
+  if (!await exists(path)) return undefined;
+  try {
+    const { digests, ...made } = await readSealedJson(path);
+    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) return undefined;
+    for (const split of SPLITS) {
+      const file = join(folder, fileOf(split));
+      if (await hashFile(file) !== digests[split]) {
+        throw inputError(`${file} is damaged: it has another SHA-256`);
+      }
+    }
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    if (identity.sources === STANDARD_INPUT) {
+      throw inputError(
+        `Cannot go on as ${error.message}; standard input is not there again: give the same text with --data`,
+      );
+    }
+    onDamage?.(`${error.message}; the data is tokenised anew`);
+    return undefined;
+  }
+  return await openFiles(folder);
+}
+
+async function openFiles(folder: string): Promise<Tokens> {
+  const [train, validation, test] = await Promise.all(
+    SPLITS.map((split) => openTokenFile(join(folder, fileOf(split)))),
+  );
+  return { train, validation, test };
+}
+
+/** Bytes of the sources' files; undefined where standard input is among them. */
+async function bytesOf(sources: readonly string[]): Promise<number | undefined> {
+  const { files } = await findDataFiles(sources);
+  if (files.includes(STANDARD_INPUT)) return undefined;
+  let bytes = 0;
+  for (const file of files) bytes += (await Deno.stat(file)).size;
+  return bytes;
+}
+
+interface Spilled {
+  documents: Range[];
+  wide: boolean;
+  /** Tokens of each example; undefined for running text. */
+  exampleTokens: number | undefined;
+  /** Of an example, the tokens of the prompt, by example. */
+  promptTokens: number[];
+  /** Characters of running text without a token, and what is said of them. */
+  lost: number;
+  loss: string;
+}
+
+/** Writes every document's tokens one behind the other, and says where each begins and ends. */
+async function spillTokens(
+  spill: Deno.FsFile,
+  sources: readonly string[],
+  tokenizer: Tokenizer,
+  onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined,
+): Promise<Spilled> {
+  const of = onProgress && await bytesOf(sources);
+  let read = 0;
+  const progress = (): void => onProgress?.({ done: Math.min(read, of ?? Infinity), of });
+  const wide = tokenizer.vocabularySize > 65536;
+  const documents: Range[] = [];
+  const promptTokens: number[] = [];
+  let exampleTokens: number | undefined;
+  let kind: "text" | "example" | undefined;
+  let length = 0;
+  let start = 0;
+  let characters = 0;
+  let lost = 0;
+  let firstLost = "";
+  const write = async (tokens: ArrayLike<number>): Promise<void> => {
+    const stored = wide ? Uint32Array.from(tokens) : Uint16Array.from(tokens);
+    await writeAll(spill, new Uint8Array(stored.buffer));
+    length += stored.length;
+    if (length % PROGRESS_TOKENS < stored.length) progress();
+  };
+  progress();
+  for await (const document of readDocuments(sources, (count) => read += count)) {
+    kind ??= document.kind;
+    if (document.kind !== kind) {
+      throw inputError(`Cannot use ${sources.join(", ")} as running text and examples cannot be mixed`);
+    }
+    if (document.kind === "text") {
+      const known = tokenizer.encodeKnown(document.text);
+      if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
+      lost += known.lost;
+      characters += document.text.length;
+      await write(known.tokens);
+      if (!document.last) continue;
+      await write([tokenizer.endOfText]);
+    } else {
+      const { prompt, tokens } = encodeExample(document, tokenizer);
+      exampleTokens ??= tokens.length;
+      if (tokens.length !== exampleTokens) {
+        throw inputError(
+          `Cannot use ${document.where} as every example must have as many tokens as the first, ${exampleTokens}: ` +
+            `${tokens.length}`,
+        );
+      }
+      promptTokens.push(prompt);
+      await write(tokens);
+    }
+    documents.push({ start, end: length });
+    start = length;
+  }
+  if (documents.length === 0) throw inputError(`Cannot use ${sources.join(", ")} as there is no document`);
+  const loss = `the tokenizer has no token for ${lost} of ${characters} characters ` +
+    `(${percent(lost / characters)}), of which the first, ${firstLost}`;
+  if (lost > MOST_LOST * characters) {
+    throw inputError(
+      `Cannot use ${sources.join(", ")} as ${loss}; at most ${percent(MOST_LOST)} may be left out`,
+    );
+  }
+  return { documents, wide, exampleTokens, promptTokens, lost, loss };
+}
+
+const percent = (share: number): string => `${Number((100 * share).toPrecision(2))} %`;
+
+/** A character of a piece of text, and where it stands. */
+function placeOf({ text, where, line }: TextPiece, character: string): string {
+  const inLine = line === undefined
+    ? where
+    : `${where}, line ${line + lineEnds(text.slice(0, text.indexOf(character)))}`;
+  return `${shown(character)}, stands in ${inLine}`;
+}
+
+function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
+  const [prompt, completion] = [example.prompt, example.completion].map((text) => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+    if (lost === 0) return tokens;
+    throw inputError(`Cannot use ${example.where} as the tokenizer has no token for ${shown(firstLost)}`);
+  });
+  if (prompt.length === 0 || completion.length === 0) {
+    throw inputError(
+      `Cannot use ${example.where} as prompt and completion must have at least one token each`,
+    );
+  }
+  return { prompt: prompt.length, tokens: [...prompt, ...completion] };
+}
+
+/** Documents to splits by their index; by position where that leaves a split empty. */
+function splitDocuments(documents: readonly Range[]): { ranges: Record<Split, Range[]>; rule: string } {
+  const ranges: Record<Split, Range[]> = { train: [], validation: [], test: [] };
+  documents.forEach((range, index) => ranges[splitOf(index)].push(range));
+  if (SPLITS.every((split) => ranges[split].length > 0)) {
+    return { ranges, rule: "by document: a hash of its index, 5 % validation, 5 % test" };
+  }
+  const end = documents.at(-1)!.end;
+  const validation = Math.floor(end * (1 - HELD_OUT.validation - HELD_OUT.test));
+  const test = Math.floor(end * (1 - HELD_OUT.test));
+  return {
+    ranges: {
+      train: [{ start: 0, end: validation }],
+      validation: [{ start: validation, end: test }],
+      test: [{ start: test, end }],
+    },
+    rule: "by position, for want of documents: the first 90 % train, then 5 % validation, 5 % test",
+  };
+}
+
+const READ_TOKENS = 1 << 18;
+
+async function* readRanges(spill: Deno.FsFile, ranges: Range[], all: Spilled): AsyncGenerator<TokenChunk> {
+  const bytesEach = all.wide ? 4 : 2;
+  for (const { start, end } of ranges) {
+    for (let at = start; at < end; at += READ_TOKENS) {
+      const count = Math.min(READ_TOKENS, end - at);
+      const bytes = (await readAt(spill, at * bytesEach, count * bytesEach))!;
+      const tokens: TokenArray = all.wide ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
+      const { exampleTokens, promptTokens } = all;
+      if (!exampleTokens) yield { tokens };
+      else {
+        const counted = Uint8Array.from(tokens, (_, n) => {
+          const place = at + n;
+          return place % exampleTokens >= promptTokens[Math.floor(place / exampleTokens)] ? 1 : 0;
+        });
+        yield { tokens, counted };
+      }
+    }
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * Whether a run fits the device, asked before it starts: what it will need, what can be had, the largest batch that
+ * fits, and which setting to lower when it does not.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { textureCapacity } from "../../kernels/core/textures.ts";
+import { usageError } from "../errors.ts";
+import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "../model/plan.ts";
+import type { ModelConfig } from "../model/config.ts";
+
+/** The settings that decide what a run takes. */
+export interface MemorySettings {
+  batch: number | "auto";
+  context: number;
+  recompute: boolean;
+  dtype: "f32" | "f16";
+  /** In GB; `auto`: what can be had. */
+  memory: number | "auto";
+  /** Weight of the distillation term; above 0 a teacher is held too. */
+  distill?: number;
+}
+
+/** A run's batch, and what it takes. */
+export interface MemoryBudget {
+  batch: number;
+  needs: MemoryNeeds;
+}
+
+/** No one asked for more rows by `auto`; at some point a larger batch only trains worse. */
+const MOST_ROWS = 1024;
+
+/** Share of the system's free memory that a CPU driver may take: the rest is the host's, which also holds batches. */
+const SYSTEM_SHARE = 0.9;
+
+const amount = (bytes: number): string =>
+  bytes < 1e9 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+
+/**
+ * Bytes that can be allocated, as far as anyone says: a CPU driver has what the system has free and would be killed past
+ * that; a GPU tells no number, only refuses.
+ */
+function freeMemory(gpu: Gpu): number {
+  if (!gpu.adapter.software) return Infinity;
+  try {
+    return SYSTEM_SHARE * Deno.systemMemoryInfo().available;
+  } catch {
+    return Infinity;
+  }
+}
+
+/**
+ * Which settings make a run smaller, for the error that it does not fit.
+ *
+ * @param resumed whether it has begun: then only what changes none of its bits can be given
+ */
+export function whatToLower(
+  { batch, context, recompute, dtype, distill = 0 }: MemorySettings,
+  resumed = false,
+): string {
+  if (resumed) {
+    return recompute
+      ? "free memory on the device, or begin another run with a smaller --batch"
+      : "give --recompute";
+  }
+  return [
+    ...(batch !== 1 ? [`lower --batch ${batch} and raise --accumulate`] : []),
+    `lower --context ${context}`,
+    ...(recompute ? [] : ["give --recompute"]),
+    ...(dtype === "f16" ? [] : ["give --dtype f16"]),
+    ...(distill > 0 ? ["leave out --distill"] : []),
+  ].join(", or ");
+}
+
+/**
+ * Chooses the batch where it is `auto`, and makes sure that the run fits.
+ *
+ * @param resumed whether it has begun
+ * @throws {UserError} when it does not: what it needs, what there is, and which settings to lower
+ */
+export async function budgetMemory(
+  gpu: Gpu,
+  config: ModelConfig,
+  settings: MemorySettings,
+  resumed = false,
+): Promise<MemoryBudget> {
+  const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
+  const needsOf = (batch: number): MemoryNeeds => {
+    const { context, recompute, dtype, distill = 0 } = settings;
+    const shape: NetworkShape = {
+      batch,
+      context,
+      recompute,
+      half: dtype === "f16",
+      training: true,
+      distill: distill > 0,
+    };
+    return memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
+  };
+  const problemOf = async (needs: MemoryNeeds): Promise<string | undefined> => {
+    if (needs.largestBinding > gpu.maxBindingBytes) {
+      return `one activation takes ${amount(needs.largestBinding)} and a binding holds ${
+        amount(gpu.maxBindingBytes)
+      }`;
+    }
+    if (needs.total > limit) {
+      return `it needs ${amount(needs.total)} and there are ${amount(limit)}`;
+    }
+    // A CPU driver grants anything and pays when it is touched.
+    if (gpu.adapter.software || await gpu.canHold(needs.buffers)) return undefined;
+    return `it needs ${amount(needs.total)} and the device refused to hold that`;
+  };
+  const asked = settings.batch === "auto" ? 1 : settings.batch;
+  const problem = await problemOf(needsOf(asked));
+  if (problem) {
+    throw usageError(
+      `Cannot train with a batch of ${asked} as ${problem}: ${
+        whatToLower({ ...settings, batch: asked }, resumed)
+      }`,
+    );
+  }
+  let batch = asked;
+  if (settings.batch === "auto") {
+    for (let high = MOST_ROWS; batch < high;) {
+      const middle = Math.ceil((batch + high) / 2);
+      if (await problemOf(needsOf(middle))) high = middle - 1;
+      else batch = middle;
+    }
+  }
+  return { batch, needs: needsOf(batch) };
+}
+
+/** One line for people: what a run takes, by what it is for. */
+export function describeNeeds({ batch, needs }: MemoryBudget): string {
+  const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations", "textures"] as const)
+    .filter((part) => needs[part] > 0)
+    .map((part) => `${part} ${amount(needs[part])}`);
+  return `device memory ${amount(needs.total)} with a batch of ${batch}: ${parts.join(", ")}`;
+}

@@ -1,0 +1,517 @@
+/**
+ * Opens everything a training run needs, new or resumed: inputs are checked before the device is opened, and the device
+ * is checked before anything is trained.
+ *
+ * @module
+ */
+import { adapterLabel } from "../../kernels/core/adapters.ts";
+import { Gpu } from "../../kernels/core/gpu.ts";
+import project from "../../deno.json" with { type: "json" };
+import { basename, dirname, join } from "node:path";
+import { openControl, readSlackChanges, requestControl } from "../runs/control.ts";
+import { findDataFiles, STANDARD_INPUT } from "../text/data_files.ts";
+import { inputError, usageError } from "../errors.ts";
+import {
+  exists,
+  isObject,
+  MAX_JSON_BYTES,
+  readBytes,
+  readJson,
+  storing,
+  writeAll,
+  writeAtomically,
+} from "../files.ts";
+import { checkWindows } from "../text/batches.ts";
+import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
+import { openMetrics } from "../runs/metrics.ts";
+import { openWeights } from "../model/load_weights.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { readModelConfig } from "../model/config_file.ts";
+import { findResumePoint, type ResumePoint } from "../runs/resume.ts";
+import { type RunConfig, type SettingChange, writeRunConfig } from "../runs/run_config.ts";
+import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "../runs/run_folder.ts";
+import { createRunState } from "../runs/run_state.ts";
+import { checkModelFolder } from "../model/save_weights.ts";
+import { assertSelfCheck } from "../model/self_check.ts";
+import {
+  CHANGEABLE,
+  checkContext,
+  checkOrder,
+  defaultsOf,
+  requireData,
+  resumedSettings,
+  type SettingsOf,
+  type SettingsTable,
+} from "../settings.ts";
+import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
+import { openTuner } from "../tuning_cache.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
+import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
+
+/** The settings that preparing a run looks at. */
+interface PreparedSettings extends MemorySettings {
+  steps: number;
+  checkpointEvery: number;
+  data: string[];
+  autotune: boolean;
+  /** Which adapter; undefined: the fastest. */
+  gpu: string | undefined;
+  runs: string;
+  name: string | undefined;
+}
+
+/** What a command knows of its model before the run is opened. */
+export interface RunModel {
+  config: ModelConfig;
+  weights: WeightsSource;
+  /** Tells the model from another. */
+  hash: string;
+  /** What error messages call it. */
+  label: string;
+  /** tokenizer.json or its folder. */
+  tokenizer: string;
+  /** Files of its weights; left out for a model that has none yet. */
+  files?: readonly string[];
+}
+
+/**
+ * Opens the model of a folder, whole and with finite weights.
+ *
+ * @param tokenizer left out: the folder's
+ * @throws {UserError} naming what is wrong with it
+ */
+export async function openRunModel(folder: string, tokenizer?: string): Promise<RunModel> {
+  const config = await readModelConfig(folder);
+  const weights = await openWeights(folder, config);
+  await weights.verify();
+  if (tokenizer !== undefined) await checkOwnTokenizer(await loadTokenizer(tokenizer, config), folder);
+  return {
+    config,
+    weights,
+    hash: await weights.hash(),
+    label: folder,
+    tokenizer: tokenizer ?? folder,
+    files: weights.files,
+  };
+}
+
+/** A run to go on with. */
+export interface ResumedRun {
+  /** Locked. */
+  folder: RunFolder;
+  /** What it began with. */
+  config: RunConfig;
+  /** Whether the data was given anew, and may be another. */
+  dataGiven: boolean;
+  /** Settings that are to be others from where it goes on. */
+  changed?: readonly Pick<SettingChange, "setting" | "before" | "now">[];
+  /** The slack from where it goes on, where it was given. */
+  slack?: number;
+}
+
+/**
+ * Opens the device, says which, and checks its arithmetic against the float64 references.
+ *
+ * @param options `gpu`: which adapter, as a command's `--gpu`; `autotune`: whether variants of kernels are chosen by
+ * measuring
+ * @throws {AdapterError} when there is no adapter, or none such
+ */
+export async function openCheckedGpu(
+  reporter: Pick<Reporter, "message" | "stage">,
+  { gpu: wanted, autotune = false }: { gpu: string | undefined; autotune?: boolean },
+): Promise<Gpu> {
+  reporter.stage({ name: "opening the device" });
+  const gpu = await Gpu.open({ adapter: wanted });
+  try {
+    reporter.stage({ name: "checking the adapter's arithmetic" });
+    await assertSelfCheck(gpu);
+    if (autotune) gpu.tuner = await openTuner(gpu);
+  } catch (error) {
+    gpu.close();
+    throw error;
+  }
+  const { adapter } = gpu;
+  reporter.message(
+    `adapter ${adapterLabel(adapter)}${adapter.software ? ", a CPU driver" : ""}; self-check passed`,
+  );
+  return gpu;
+}
+
+/** The settings of a run that is to be resumed, with its folder locked. */
+export async function openResumed<const Table extends SettingsTable>(
+  command: string,
+  table: Table,
+  runs: string,
+  name: string,
+  given: Partial<SettingsOf<Table>>,
+): Promise<{ resumed: ResumedRun; settings: SettingsOf<Table> }> {
+  const { folder, config } = await openRun(runs, name, command);
+  try {
+    const own = { ...defaultsOf(table), ...config.settings } as SettingsOf<Table>;
+    const settings: SettingsOf<Table> & { slack?: number } = resumedSettings(own, given, name);
+    checkOrder(table, settings);
+    const { slack } = given as { slack?: number };
+    if (slack !== undefined && "sparse" in table) {
+      throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);
+    }
+    // What it is at each step stands in slack.json, as where it is changed from outside.
+    if (slack !== undefined) settings.slack = (own as { slack: number }).slack;
+    const value = (of: object, key: string) => (of as Record<string, number | string>)[key];
+    const changed = CHANGEABLE.filter((key) => key !== "slack" && value(settings, key) !== value(own, key))
+      .map((setting) => ({ setting, before: value(own, setting), now: value(settings, setting) }));
+    return { resumed: { folder, config, dataGiven: "data" in given, changed, slack }, settings };
+  } catch (error) {
+    folder.release();
+    throw error;
+  }
+}
+
+/**
+ * The summary of a run that came to its end, so that nothing is left to do; undefined where a part of its results is
+ * missing, or its model or data is not what it was.
+ *
+ * @throws {UserError} when settings were to be others from here on
+ */
+export async function finishedSummary(
+  resumed: ResumedRun,
+  { data }: Pick<PreparedSettings, "data">,
+  model: Pick<RunModel, "hash">,
+): Promise<object | undefined> {
+  const { folder, config, dataGiven, changed = [], slack } = resumed;
+  for (const path of [folder.summary, folder.report, join(folder.model, "config.json")]) {
+    if (!await exists(path)) return undefined;
+  }
+  const summary = await readJson(folder.summary).catch(() => undefined);
+  if (!isObject(summary) || config.model.hash !== model.hash) return undefined;
+  const hash = await hashSources(data);
+  if (config.data?.hash !== hash || (hash === STANDARD_INPUT && dataGiven)) return undefined;
+  if (changed.length > 0 || slack !== undefined) {
+    throw usageError(
+      `Cannot resume ${folder.name} with other settings as it is finished: begin another run with them`,
+    );
+  }
+  await replaceConfig(resumed, { ...config, settings: { ...config.settings, data } });
+  return summary;
+}
+
+/**
+ * Prepares a run.
+ *
+ * @param options `resumed` is left out for a new one; `onStart` is given what takes a new run's folder away again, for as
+ * long as it has not begun
+ * @throws {UserError} on bad input, when of a new run nothing is left behind
+ */
+export async function prepareRun(
+  command: string,
+  settings: PreparedSettings,
+  model: RunModel,
+  reporter: Reporter,
+  { resumed, onStart }: StartOptions = {},
+): Promise<PreparedRun> {
+  try {
+    return await checkAndPrepare(command, settings, model, reporter, { resumed, onStart });
+  } catch (error) {
+    resumed?.folder.release();
+    throw error;
+  }
+}
+
+/** How a run is started. */
+interface StartOptions {
+  resumed?: ResumedRun;
+  onStart?(abandon: () => Promise<void>): void;
+}
+
+/** Inputs are checked, the data to its last token, before the device is opened; config.json comes after both. */
+async function checkAndPrepare(
+  command: string,
+  settings: PreparedSettings,
+  model: RunModel,
+  reporter: Reporter,
+  { resumed, onStart }: StartOptions,
+): Promise<PreparedRun> {
+  requireData(settings.data);
+  checkContext(settings.context, model.config.contextLength, model.label);
+  const tokenizer = await loadTokenizer(model.tokenizer, model.config);
+  checkTokenizer(tokenizer, model.config, model.label);
+  if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  reporter.stage({ name: "reading the data" });
+  const data = { hash: await hashSources(settings.data) };
+  const { leftOut } = await findDataFiles(settings.data);
+  if (leftOut.length > 0) {
+    reporter.message(
+      `${leftOut.length} files left out of the data, such as ${
+        leftOut[0]
+      }: hidden, a README, or of another kind`,
+    );
+  }
+  if (resumed) checkUnchanged(resumed, { model, tokenizer, data, settings }, reporter);
+  let started: NewRunFolder | undefined;
+  let gpu: Gpu | undefined;
+  try {
+    if (!resumed) {
+      started = await createRun(settings.runs, command, settings.name);
+      onStart?.(started.abandon);
+    }
+    const folder = resumed?.folder ?? started!;
+    reporter.message(`run ${folder.path}`);
+    // Not after hours of training.
+    await checkModelFolder(folder.model);
+    const tokens = await tokeniseInto(folder, { hash: data.hash, tokenizer, settings, reporter });
+    gpu = await openCheckedGpu(reporter, settings);
+    const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined);
+    reporter.message(describeNeeds(budget));
+    const config: RunConfig = {
+      id: resumed?.config.id ?? crypto.randomUUID(),
+      command,
+      settings: { ...settings, batch: budget.batch },
+      adapter: gpu.adapter.name,
+      versions: { project: project.version, deno: Deno.version.deno },
+      model: { config: model.config, hash: model.hash },
+      tokenizer: { hash: tokenizer.hash },
+      data,
+    };
+    if (started) {
+      await started.begin(config);
+      await keepModel(folder, model);
+    } else await goOn(resumed!, config, reporter);
+    await copyFile(tokenizer.path, folder.tokenizer);
+    return await fillFolder(folder, {
+      gpu,
+      config,
+      model,
+      tokenizer,
+      tokens,
+      settings,
+      batch: budget.batch,
+      reporter,
+      resumed,
+    });
+  } catch (error) {
+    gpu?.close();
+    await started?.abandon();
+    throw error;
+  }
+}
+
+/** Tells how much of the data has been tokenised. */
+export function tokenising(
+  reporter: Pick<Reporter, "stage">,
+): (read: { done: number; of: number | undefined }) => void {
+  return (read) => reporter.stage({ name: "tokenising", bytes: true, ...read });
+}
+
+/**
+ * Tokenises the data into a run's folder.
+ *
+ * @throws {UserError} when it cannot be read, or is too little
+ */
+async function tokeniseInto(
+  folder: RunFolder,
+  { hash, tokenizer, settings, reporter }: {
+    hash: string;
+    tokenizer: Tokenizer;
+    settings: PreparedSettings;
+    reporter: Reporter;
+  },
+): Promise<Tokens> {
+  tokenising(reporter)({ done: 0, of: undefined });
+  reporter.message("tokenising");
+  const tokens = await tokenise({
+    sources: settings.data,
+    hash,
+    tokenizer,
+    folder: folder.tokens,
+    onProgress: tokenising(reporter),
+    onDamage: (message) => reporter.warning(message),
+    onLoss: (message) => reporter.warning(message),
+  });
+  const { metadata } = tokens.train;
+  reporter.message(
+    `${metadata.get("all_tokens")} tokens in ${metadata.get("all_documents")} documents; held out ` +
+      `${
+        metadata.get("split_rule")
+      }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
+  );
+  checkLengths(tokens, settings);
+  return tokens;
+}
+
+/** Metrics, control and state of a run whose config.json stands. */
+async function fillFolder(
+  folder: RunFolder,
+  { gpu, config, model, tokenizer, tokens, settings, batch, reporter, resumed }: {
+    gpu: Gpu;
+    config: RunConfig;
+    model: RunModel;
+    tokenizer: Tokenizer;
+    tokens: Tokens;
+    settings: PreparedSettings;
+    batch: number;
+    reporter: Reporter;
+    resumed: ResumedRun | undefined;
+  },
+): Promise<PreparedRun> {
+  if (resumed?.slack !== undefined) await askForSlack(resumed);
+  const control = await openControl({
+    run: folder.path,
+    id: config.id,
+    async onPause(paused) {
+      if (paused) reporter.stage({ name: "paused", keep: true });
+      reporter.message(paused ? "paused from outside" : "going on");
+      await state.set({ state: paused ? "paused" : "training" });
+    },
+    onSlack: ({ step, slack }) => reporter.message(`slack ${slack} from step ${step + 1} on`),
+    onProblem: (message) => reporter.warning(message),
+  });
+  // From here on others may ask for something.
+  const state = await createRunState(folder.state);
+  const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id);
+  for (const problem of resume.problems) reporter.warning(problem);
+  if (resumed) await writeChanges(resumed, resume.last, settings, reporter);
+  const metrics = await openMetrics(folder.metrics, resume.lastRow, config.id);
+  if (metrics.problem) reporter.warning(metrics.problem);
+  const { found } = metrics;
+  const behind = found?.phase === resume.last.phase ? found.step - resume.last.step : 0;
+  if (found && (resume.last.step === 0 || behind > settings.checkpointEvery)) {
+    reporter.warning(
+      `the run came to step ${found.step} of the ${found.phase} phase, but its last checkpoint is of step ` +
+        `${resume.last.step}: the steps from there are done again`,
+    );
+  }
+  return {
+    id: config.id,
+    gpu,
+    batch,
+    folder,
+    // A model that is saved keeps the token that ended its texts.
+    config: { ...model.config, endOfText: tokenizer.endOfText },
+    weights: model.weights,
+    tokens,
+    tokenizerPath: tokenizer.path,
+    metrics,
+    resume,
+    control,
+    state,
+  };
+}
+
+/**
+ * Checks that each split fills a row.
+ *
+ * @throws {UserError} naming the split
+ */
+function checkLengths(tokens: Tokens, { context, data }: PreparedSettings): void {
+  for (const split of SPLITS) {
+    checkWindows({ tokens: tokens[split], context, name: `the ${split} split of ${data.join(", ")}` });
+  }
+}
+
+/**
+ * A resumed run must have the model, the tokenizer and the data it began with.
+ *
+ * @throws {UserError} when one is another, the data only where it was not given anew
+ */
+function checkUnchanged(
+  { folder: { name }, config: before, dataGiven }: ResumedRun,
+  { model, tokenizer, data, settings }: {
+    model: RunModel;
+    tokenizer: Tokenizer;
+    data: { hash: string };
+    settings: PreparedSettings;
+  },
+  reporter: Reporter,
+): void {
+  const sameModel = before.model.hash === model.hash &&
+    JSON.stringify(before.model.config) === JSON.stringify(model.config);
+  if (!sameModel) {
+    throw inputError(`Cannot resume ${name} as its model ${model.label} has changed since it began`);
+  }
+  if (before.tokenizer.hash !== tokenizer.hash) {
+    throw inputError(`Cannot resume ${name} as its tokenizer ${tokenizer.path} has changed since it began`);
+  }
+  if (before.data?.hash === data.hash) {
+    if (data.hash !== STANDARD_INPUT || !dataGiven) return;
+    throw inputError(
+      `Cannot resume ${name} with --data - as it was read from there when it began, and cannot be compared: leave ` +
+        `--data out to go on with what was read`,
+    );
+  }
+  const paths = settings.data.join(", ");
+  if (!dataGiven) {
+    const flags = settings.data.map((path) => `--data ${path}`).join(" ");
+    throw inputError(
+      `Cannot resume ${name} as its data ${paths} has changed since it began; ${flags} takes it as it is now`,
+    );
+  }
+  reporter.warning(`the data is not what the run began with: it goes on with ${paths} as it is now`);
+}
+
+/** Takes up a run: what may be new, its data, goes into its config.json; on another adapter its bits will differ. */
+async function goOn(resumed: ResumedRun, now: RunConfig, reporter: Reporter): Promise<void> {
+  const { config: before } = resumed;
+  if (before.adapter !== now.adapter) {
+    reporter.warning(`the run began on ${before.adapter}: the same bits come only from the same adapter`);
+  }
+  const settings = { ...before.settings, data: now.settings.data };
+  await replaceConfig(resumed, { ...before, settings, data: now.data });
+}
+
+async function replaceConfig(resumed: ResumedRun, config: RunConfig): Promise<void> {
+  if (JSON.stringify(config) !== JSON.stringify(resumed.config)) {
+    await writeRunConfig(resumed.folder.config, config);
+  }
+  resumed.config = config;
+}
+
+/** Writes down which settings are others from here on, and says so. */
+async function writeChanges(
+  resumed: ResumedRun,
+  { phase, step }: ResumePoint["last"],
+  settings: object,
+  reporter: Reporter,
+): Promise<void> {
+  const { config, changed = [] } = resumed;
+  if (changed.length === 0) return;
+  const now = Object.fromEntries(
+    changed.map(({ setting }) => [setting, (settings as Record<string, unknown>)[setting]]),
+  );
+  const changes = [...config.changes ?? [], ...changed.map((each) => ({ ...each, phase, step }))];
+  await replaceConfig(resumed, { ...config, settings: { ...config.settings, ...now }, changes });
+  for (const { setting, before, now } of changed) {
+    reporter.message(
+      `${setting} ${now} in place of ${before} from step ${step + 1} of the ${phase} phase on`,
+    );
+  }
+}
+
+/** Asks for the slack that was given, as whoever watches the run may. */
+async function askForSlack({ folder, config, slack }: ResumedRun): Promise<void> {
+  const last = (await readSlackChanges(folder.path, config.id)).at(-1)?.slack ?? config.settings.slack;
+  if (slack !== last) await requestControl(folder.path, { slack });
+}
+
+async function copyFile(from: string, to: string): Promise<void> {
+  if (await exists(to)) return;
+  const bytes = await readBytes(from, MAX_JSON_BYTES);
+  await writeAtomically(to, (file) => writeAll(file, bytes));
+}
+
+/**
+ * Keeps the model that the run begins with in its folder, so that it can be looked at beside the sparse one later. The
+ * weights are linked, which takes no room; where the disk cannot do that the run goes without.
+ */
+async function keepModel({ dense }: RunFolder, { files }: RunModel): Promise<void> {
+  if (!files) return;
+  const folder = dirname(files[0]);
+  await storing(dense, () => Deno.mkdir(dense));
+  try {
+    for (const file of files) await Deno.link(await Deno.realPath(file), join(dense, basename(file)));
+  } catch {
+    for (const file of files) await Deno.remove(join(dense, basename(file))).catch(() => {});
+    return await Deno.remove(dense);
+  }
+  for (const name of ["config.json", "model.safetensors.index.json"]) {
+    if (await exists(join(folder, name))) await copyFile(join(folder, name), join(dense, name));
+  }
+}

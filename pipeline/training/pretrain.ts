@@ -1,0 +1,160 @@
+/**
+ * Training from scratch by the same loop, dense or under the constraint from the start.
+ *
+ * @module
+ */
+import { usageError } from "../errors.ts";
+import { evaluate, type EvaluationBatch } from "./evaluate.ts";
+import { prepareNetwork } from "../model/network.ts";
+import { createParameters, readableParameters, uploadParameters } from "../model/parameters.ts";
+import { saveModel } from "../model/save_weights.ts";
+import type { PretrainSettings } from "../settings.ts";
+import {
+  collect,
+  evaluationsAhead,
+  gateObjective,
+  type PreparedRun,
+  type Reporter,
+  runTrainedPhase,
+} from "./training_run.ts";
+
+/** The result of a run, as it stands in summary.json. */
+export interface PretrainSummary {
+  validation: { ce: number; tokens: number };
+  test: {
+    ce: number;
+    perplexity: number;
+    accuracy: number;
+    exact_rows: number;
+    open_fraction: number;
+    tokens: number;
+  };
+  parameters: number;
+  steps: number;
+  /** Training tokens. */
+  tokens: number;
+  /** Wall time of this process, seconds. */
+  seconds: number;
+  adapter: string;
+  seed: number;
+}
+
+/**
+ * The loss that sparse pre-training has to stay at; undefined for dense.
+ *
+ * @throws {UserError} when it is to be sparse and no loss is given
+ */
+export function sparseTarget({ sparse, targetLoss }: PretrainSettings): number | undefined {
+  if (!sparse) return undefined;
+  if (targetLoss !== "auto") return targetLoss;
+  throw usageError("Cannot train sparse from the start without a dense loss to stay at: give --target-loss");
+}
+
+/**
+ * Runs, or goes on with, pre-training. The model is saved in the run's folder.
+ *
+ * @returns the summary, or undefined when the run was stopped with a checkpoint
+ */
+export async function pretrain(
+  settings: PretrainSettings,
+  run: PreparedRun,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<PretrainSummary | undefined> {
+  try {
+    return await pretrainUnlessStopped(settings, run, reporter, signal);
+  } catch (error) {
+    if (signal.aborted && error === signal.reason) return undefined;
+    throw error;
+  }
+}
+
+/** As {@link pretrain}; a measurement that is stopped throws the signal's reason. */
+async function pretrainUnlessStopped(
+  settings: PretrainSettings,
+  run: PreparedRun,
+  reporter: Reporter,
+  signal: AbortSignal,
+): Promise<PretrainSummary | undefined> {
+  const { gpu, config, weights, tokens, batch } = run;
+  const { context, sparse } = settings;
+  const started = performance.now();
+  const target = sparseTarget(settings);
+  const gates = sparse ? gateObjective(settings) : undefined;
+  reporter.stage({ name: "compiling kernels" });
+  const network = await prepareNetwork(gpu, config, {
+    batch,
+    context,
+    training: true,
+    recompute: settings.recompute,
+    half: settings.dtype === "f16",
+  });
+  const parameters = createParameters(gpu, weights.parameters);
+  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
+  const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
+  const measure = (name: string, batches: EvaluationBatch[], keep = false) =>
+    evaluate(gpu, network, parameters, {
+      signal,
+      onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
+      mode: sparse ? "deterministic" : "dense",
+      gateBias: settings.gateBias,
+      batches,
+    });
+  const from = run.resume.checkpoints.get("pretrain")?.step ?? 0;
+  // An evaluation runs forward alone, which is a third of a step's work or less.
+  const share = 1 / (3 * settings.accumulate);
+  reporter.plan([
+    { kind: "pretrain", units: settings.steps - from },
+    {
+      kind: "evaluation",
+      units: (evaluationsAhead(settings, from) + 1) * validation.length + test.length,
+      like: { kind: "pretrain", share },
+    },
+  ]);
+  const outcome = await runTrainedPhase({
+    run,
+    settings,
+    phase: "pretrain",
+    network,
+    parameters,
+    reporter,
+    signal,
+    gates,
+    constraint: target === undefined ? undefined : {
+      every: settings.constraintEvery,
+      probeAt: (n) => ({ batch: validation[n % validation.length], targetLoss: target }),
+    },
+    targetAt: target === undefined ? undefined : () => target,
+    evaluate: () => measure("evaluating the model", validation, true),
+  });
+  if (!outcome) return undefined;
+  const held = await measure("measuring the model on validation tokens", validation);
+  const tested = await measure("measuring the model on test tokens", test);
+  reporter.stage({ name: "saving the model" });
+  await saveModel(run.folder.model, {
+    config: sparse
+      ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
+      : config,
+    tensors: readableParameters(gpu, parameters),
+    type: settings.saveType,
+    tokenizer: run.tokenizerPath,
+  });
+  return {
+    validation: { ce: held.ce, tokens: held.tokens },
+    test: {
+      ce: tested.ce,
+      perplexity: tested.perplexity,
+      accuracy: tested.accuracy,
+      exact_rows: tested.exactRows,
+      open_fraction: tested.openFraction,
+      tokens: tested.tokens,
+    },
+    parameters: [...parameters.values()].reduce((sum, { length }) => sum + length, 0),
+    steps: settings.steps,
+    tokens: settings.steps * settings.accumulate * batch * context,
+    seconds: (performance.now() - started) / 1000,
+    adapter: gpu.adapter.name,
+    seed: settings.seed,
+  };
+}

@@ -1,0 +1,160 @@
+/**
+ * Names the ways in which a run fails, while it runs (docs/method.md): each is reported once when it sets in, and again
+ * only after it has passed.
+ *
+ * @module
+ */
+import type { MetricRow } from "../runs/metrics.ts";
+
+/** What is looked at after each step. */
+export interface HealthSample {
+  /** Of the sample, from 1. */
+  step: number;
+  /** CE − τ as last measured, nats; undefined before the first measurement and in dense training. */
+  violation?: number;
+  /** λ. */
+  lambda?: number;
+  /** Mean open probability. */
+  expectedOpen?: number;
+  /** Share of queries without an open edge, at evaluations. */
+  deadQueries?: number;
+}
+
+/** What a row of the metrics says about health. */
+export function healthSample(row: MetricRow): HealthSample {
+  return {
+    step: row.step,
+    violation: row.constraint ?? undefined,
+    lambda: row.lambda ?? undefined,
+    expectedOpen: row.expected_open ?? undefined,
+    deadQueries: row.dead_queries ?? undefined,
+  };
+}
+
+/** Bounds that the signatures are told by. */
+export interface HealthBounds {
+  /** Steps of the whole run. */
+  steps: number;
+  /** λ's floor. */
+  lambdaMin: number;
+  /** λ's ceiling. */
+  lambdaMax: number;
+  /** Steps over which the learning rate rises, in which no spike is told: the weights are only beginning to follow. */
+  warmup?: number;
+  /** A violation above this many nats, and as much above those measured before it, is a spike. */
+  spike?: number;
+  /** Share of queries with no open edge above which the run is reported. */
+  deadQueries?: number;
+  /** Open fraction at which a plateau is no failure. */
+  goal?: number;
+}
+
+/** A failure signature by name, with what was seen and what usually mends it. */
+export interface Signature {
+  /** Which. */
+  name: "loss spike" | "plateau" | "wind-up" | "dead queries";
+  /** At which it set in. */
+  step: number;
+  /** What was seen and what usually mends it, for people. */
+  message: string;
+}
+
+/** How the advice is followed: a run takes these settings also when it goes on. */
+const ON_RESUME = ", also with --resume";
+/** Measurements of the constraint that another is held against, and how few of them are too few. */
+const SPIKE_WINDOW = 16;
+const SPIKE_LEAST = 4;
+
+/** The middle one of some values. */
+function median(values: readonly number[]): number {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
+}
+
+/** Watches a run: give it every step's sample, get the signatures that set in with it. */
+export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
+  const { steps, lambdaMin, lambdaMax, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } = bounds;
+  const window = Math.max(100, Math.floor(steps / 10));
+  // Closing the first gates of a dense model costs loss for a moment, in every run.
+  const settling = Math.max(bounds.warmup ?? 0, Math.floor(steps / 20));
+  /** Violations as measured before, once the run has settled. */
+  const measured: number[] = [];
+  const active = new Set<Signature["name"]>();
+  const recent: { step: number; expectedOpen: number; violation: number }[] = [];
+  let atBoundSince: number | undefined;
+
+  return function watch(sample) {
+    const { step, violation, lambda, expectedOpen, deadQueries } = sample;
+    const found: Signature[] = [];
+    const report = (name: Signature["name"], present: boolean, message: () => string): void => {
+      if (!present) active.delete(name);
+      else if (!active.has(name)) {
+        active.add(name);
+        found.push({ name, step, message: `${name} at step ${step}: ${message()}` });
+      }
+    };
+    const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
+
+    if (violation !== undefined) {
+      const before = measured.length < SPIKE_LEAST ? Infinity : median(measured);
+      report(
+        "loss spike",
+        violation > Math.max(spike, spike + before),
+        () =>
+          `CE stands ${violation.toFixed(2)} above its target, where it stood ${before.toFixed(2)} before; ` +
+          `edges fell faster than the weights could follow (raise --lambda-min or lower --lr${ON_RESUME})`,
+      );
+      // What a spike is held against are not the steps of that spike.
+      if (step > settling && !active.has("loss spike")) measured.push(violation);
+      if (measured.length > SPIKE_WINDOW) measured.shift();
+    }
+    if (lambda !== undefined) {
+      // The floor is where a healthy run may rest while the constraint holds easily; the ceiling is not.
+      const bound = lambda >= lambdaMax
+        ? lambdaMax
+        : lambda <= lambdaMin && (violation ?? 0) > 0
+        ? lambdaMin
+        : undefined;
+      atBoundSince = bound === undefined ? undefined : atBoundSince ?? step;
+      report(
+        "wind-up",
+        atBoundSince !== undefined && step - atBoundSince >= window,
+        () =>
+          `λ, without its proportional term, has stood at its bound ${bound} for ${
+            step - atBoundSince!
+          } steps (raise --slack, or --target-loss where that was given, or lower --lr${ON_RESUME})`,
+      );
+    }
+    if (expectedOpen !== undefined && violation !== undefined) {
+      recent.push({ step, expectedOpen, violation });
+      while (recent[0].step < step - window) recent.shift();
+      const { step: since, expectedOpen: before } = recent[0];
+      // While CE is above its target and λ can still grow, edges wait for the loss, as they should.
+      const atCeiling = lambda === lambdaMax;
+      const isFree = atCeiling || median(recent.map(({ violation }) => violation)) <= 0;
+      const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before && isFree;
+      report("plateau", still, () => {
+        const cause = atCeiling
+          ? `λ, without its proportional term, is at its ceiling: raise --slack, or --target-loss where that was given${ON_RESUME}`
+          : `CE is below its target: a larger --lr usually helps${ON_RESUME}`;
+        return `open edges stand at ≈${percent(expectedOpen)} for ${step - since} steps (${cause})`;
+      });
+      // The next report needs another whole window, so that a plateau with ripples is not reported at each of them.
+      if (still) recent.length = 0;
+    }
+    // Few edges leave most queries of most heads without one; a failure only where the loss suffers.
+    if (deadQueries !== undefined) {
+      report(
+        "dead queries",
+        deadQueries > deadBound && (violation ?? 0) > 0,
+        () => `${percent(deadQueries)} of queries have no open edge`,
+      );
+    }
+    return found;
+  };
+}
+
+/** Every signature of a phase, from its rows. */
+export function signaturesOf(rows: readonly MetricRow[], bounds: HealthBounds): Signature[] {
+  const watch = createHealthWatch(bounds);
+  return rows.flatMap((row) => watch(healthSample(row)));
+}

@@ -1,0 +1,213 @@
+/**
+ * One phase of a run, step by step: batches in, metric rows out, with measurements of the constraint, evaluations and
+ * checkpoints on their schedules. Sparse training, its dense control and pre-training are all this loop.
+ *
+ * @module
+ */
+import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
+import type { RunControl } from "../runs/control.ts";
+import { UserError } from "../errors.ts";
+import type { Evaluation } from "./evaluate.ts";
+import { HEAD_SNAPSHOTS, type MetricRow } from "../runs/metrics.ts";
+import { learningRate, type Schedule } from "./schedule.ts";
+import { createHealthWatch, type HealthBounds, healthSample, type Signature } from "./signatures.ts";
+import type { MicroBatch, StepLog, Trainer } from "./trainer.ts";
+import { turn } from "../turn.ts";
+
+/** Steps with a non-finite gradient, in a row, after which a run stops. */
+const SKIPPED_STEPS_ALLOWED = 5;
+
+/** What one phase is made of. */
+export interface PhaseOptions {
+  phase: MetricRow["phase"];
+  trainer: Trainer;
+  /** Steps done before, by an earlier process. */
+  startStep: number;
+  schedule: Schedule;
+  /** Micro-batches of each step, in order of position. */
+  accumulate: number;
+  /** Tokens of one micro-batch. */
+  microBatchTokens: number;
+  batchAt(position: number): MicroBatch | Promise<MicroBatch>;
+  /** Layers × heads × causal pairs × batch rows of one step: what head sums are divided by. */
+  edges: number;
+  /** Whether gates are trained. */
+  gated: boolean;
+  /**
+   * The constraint's measurements: `probeAt(n, step)` is the n-th probe, before step `step` counted from 0, with its
+   * own target.
+   */
+  constraint?: { every: number; probeAt(n: number, step: number): { batch: MicroBatch; targetLoss: number } };
+  /** τ on all validation tokens, before step `step` counted from 0. */
+  targetAt?(step: number): number;
+  /** Wishes from outside. */
+  control?: RunControl;
+  /** Evaluates on validation tokens every so many steps and after the last. */
+  evaluation: { every: number; run(): Promise<Evaluation> };
+  /**
+   * Saves the step that is done; `unevaluated` is its row where it was stopped before it could be evaluated, which then has
+   * not been given to `onRows`.
+   */
+  checkpoint: { every: number; save(step: number, unevaluated?: MetricRow): Promise<void> };
+  /** The row of step `startStep` where an earlier process was stopped before it had evaluated it. */
+  unevaluated?: MetricRow;
+  /** Called before the first step and after each with the steps done. */
+  onStep?(done: number): void;
+  health: HealthBounds;
+  /** Rows of this phase that an earlier process wrote. */
+  earlierRows: readonly MetricRow[];
+  /** Called with the rows of finished steps, in order. */
+  onRows(rows: MetricRow[]): void | Promise<void>;
+  onEvaluation(step: number, evaluation: Evaluation): void | Promise<void>;
+  onSignature(signature: Signature): void;
+  /**
+   * Aborted to end the phase after the step under way, with a checkpoint; `evaluation.run` must then throw its reason. Before
+   * the first step nothing is saved.
+   */
+  signal: AbortSignal;
+}
+
+/**
+ * Runs the phase from `startStep` to the schedule's end.
+ *
+ * @returns whether it came to the end rather than being stopped
+ * @throws {UserError} after several steps in a row whose gradient was not finite
+ */
+export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
+  const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, control, signal } = options;
+  const { log } = trainer;
+  const watch = createHealthWatch(options.health);
+  for (const row of options.earlierRows) watch(healthSample(row));
+  const evaluations = new Map<number, Evaluation>();
+  const started = performance.now();
+  let skippedInARow = 0;
+
+  const rowsOf = (logged: Awaited<ReturnType<StepLog["poll"]>>): MetricRow[] =>
+    logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
+
+  async function take(rows: MetricRow[]): Promise<void> {
+    if (rows.length === 0) return;
+    await options.onRows(rows);
+    for (const row of rows) {
+      skippedInARow = row.skipped ? skippedInARow + 1 : 0;
+      if (skippedInARow >= SKIPPED_STEPS_ALLOWED) {
+        throw new UserError(
+          1,
+          `Cannot go on at step ${row.step} of the ${options.phase} phase as the last ${skippedInARow} gradients ` +
+            `were not finite: give --resume a lower --lr or --clip, which hold from the last checkpoint on`,
+        );
+      }
+      for (const signature of watch(healthSample(row))) options.onSignature(signature);
+    }
+  }
+
+  /** An evaluation; undefined when it was stopped. */
+  async function evaluate(): Promise<Evaluation | undefined> {
+    try {
+      return await evaluation.run();
+    } catch (error) {
+      if (!signal.aborted || error !== signal.reason) throw error;
+      return undefined;
+    }
+  }
+
+  if (options.unevaluated) {
+    const result = await evaluate();
+    if (!result) return { finished: false };
+    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);
+    await options.onEvaluation(options.startStep, result);
+    await checkpoint.save(options.startStep);
+  }
+  options.onStep?.(options.startStep);
+  await turn();
+  if (signal.aborted && options.startStep < schedule.steps) return { finished: false };
+  for (let step = options.startStep; step < schedule.steps; step++) {
+    const ahead = { phase: options.phase, step, constrained: constraint !== undefined };
+    const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
+    if (constraint && step % constraint.every === 0) {
+      const { batch, targetLoss } = constraint.probeAt(step / constraint.every, step);
+      trainer.measureConstraint(batch, targetLoss);
+    }
+    const microBatches: MicroBatch[] = [];
+    for (let n = 0; n < accumulate; n++) microBatches.push(await options.batchAt(step * accumulate + n));
+    trainer.step(step, learningRate(schedule, step), microBatches);
+    const done = step + 1;
+    const last = done === schedule.steps;
+    options.onStep?.(done);
+    await turn();
+    const stopping = (stopWanted || signal.aborted) && !last;
+    const evaluating = last || done % evaluation.every === 0;
+    if (evaluating) {
+      const result = await evaluate();
+      if (!result) {
+        const rows = rowsOf(await log.drain());
+        const unevaluated = rows.pop();
+        await take(rows);
+        await checkpoint.save(done, unevaluated);
+        return { finished: false };
+      }
+      evaluations.set(done, result);
+      await take(rowsOf(await log.drain()));
+      await options.onEvaluation(done, result);
+    } else if (log.waiting === log.capacity) {
+      await take(rowsOf(await log.poll()));
+    }
+    if (last || stopping || done % checkpoint.every === 0) {
+      await take(rowsOf(await log.drain()));
+      await checkpoint.save(done);
+    }
+    if (stopping) return { finished: false };
+  }
+  return { finished: true };
+}
+
+/** What an evaluation adds to the row of its step. */
+function measured(
+  evaluation: Evaluation | undefined,
+  gated: boolean,
+): Pick<MetricRow, "open_fraction" | "validation_ce" | "dead_queries" | "open_by_head"> {
+  return {
+    open_fraction: evaluation?.openFraction ?? null,
+    validation_ce: evaluation?.ce ?? null,
+    dead_queries: evaluation?.deadQueries ?? null,
+    open_by_head: evaluation && gated ? evaluation.openByHead.flat() : null,
+  };
+}
+
+function metricRow(
+  options: PhaseOptions,
+  entry: Awaited<ReturnType<StepLog["poll"]>>[number],
+  evaluation: Evaluation | undefined,
+  started: number,
+): MetricRow {
+  const { schedule, accumulate, microBatchTokens, gated, edges } = options;
+  const done = entry.step + 1;
+  const { totals, distillationTotals, headSums, update, multiplier, lossScale, edgeScale } = entry;
+  const heads = headSums.length / HEAD_SUMS.length;
+  const byHead = (name: typeof HEAD_SUMS[number]): number[] =>
+    Array.from({ length: heads }, (_, head) => headSums[head * HEAD_SUMS.length + HEAD_SUMS.indexOf(name)]);
+  const headTotal = (name: typeof HEAD_SUMS[number]): number => byHead(name).reduce((sum, of) => sum + of, 0);
+  const snapshot = gated &&
+    (done % Math.ceil(schedule.steps / HEAD_SNAPSHOTS) === 0 || done === schedule.steps);
+  return {
+    phase: options.phase,
+    step: done,
+    tokens: done * accumulate * microBatchTokens,
+    ce: totals[0] / totals[3],
+    target: options.targetAt?.(entry.step) ?? null,
+    constraint: gated && multiplier[3] === 1 ? multiplier[2] : null,
+    constraint_average: gated ? multiplier[1] : null,
+    lambda: gated ? multiplier[0] : null,
+    // The objective is (E + λ CE) / (1 + λ): the two factors' ratio is the λ in it.
+    lambda_acting: gated ? lossScale[0] / edgeScale[0] : null,
+    expected_open: gated ? headTotal("openProbability") / edges : null,
+    learning_rate: learningRate(schedule, entry.step),
+    grad_norm: update[0],
+    saturation: gated ? headTotal("saturation") / edges : null,
+    kl: distillationTotals[3] > 0 ? distillationTotals[0] / distillationTotals[3] : null,
+    skipped: update[2],
+    ...measured(evaluation, gated),
+    expected_open_by_head: snapshot ? byHead("openProbability").map((sum) => sum * heads / edges) : null,
+    seconds: (performance.now() - started) / 1000,
+  };
+}

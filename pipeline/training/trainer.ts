@@ -1,0 +1,229 @@
+/**
+ * One training step on the device: gradients of the objective, clipping, AdamW, and the multiplier. Nothing here waits
+ * for the device; what a step measured is read from its log later.
+ *
+ *     objective = [E + ρ R + λ (CE + w KL − τ)] / (1 + λ)
+ *
+ * with E the mean open probability over layers, heads and causal pairs, R the mean of relu(|g| − bound)², and λ moved
+ * by GECO. Without gates (pre-training, the control) the objective is CE.
+ *
+ * @module
+ */
+import { type AdamWSettings, prepareAdamW } from "../../kernels/adamw/op.ts";
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { destroyTensor } from "../../kernels/core/tensor.ts";
+import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { type GecoSettings, prepareGeco } from "../../kernels/geco/op.ts";
+import { createDeviceLog, type DeviceLog } from "./device_log.ts";
+import type { Network } from "../model/network.ts";
+import type { Parameter } from "../model/op.ts";
+import { parametersOf } from "../model/trace.ts";
+import { createParameters, destroyParameters, type Parameters } from "../model/parameters.ts";
+
+/** One micro-batch, each [B · T]; a target of 0xffffffff does not count. */
+export interface MicroBatch {
+  /** Tokens that are read. */
+  inputs: Uint32Array;
+  /** The token behind each. */
+  targets: Uint32Array;
+}
+
+/** How gates are trained. */
+export interface GateObjective {
+  /** b in g = l + b. */
+  bias: number;
+  /** τg of the straight-through relaxation. */
+  temperature: number;
+  /** ρ. */
+  saturationWeight: number;
+  /** Gate logit beyond which they are pulled back. */
+  saturationBound: number;
+  /** λ at the start. */
+  lambdaStart: number;
+  /** The controller of λ. */
+  geco: Omit<GecoSettings, "targetLoss">;
+}
+
+/** What a trainer is made of. */
+export interface TrainerOptions {
+  /** Compiled for training; its shape is that of a micro-batch. */
+  network: Network;
+  /** Updated in place. */
+  parameters: Parameters;
+  /** Keys the gates' noise. */
+  seed: number;
+  /** Micro-batches to a step. */
+  accumulate: number;
+  /** Left out: dense training. */
+  gates?: GateObjective;
+  /** A frozen dense model and the weight w of KL(teacher ‖ student). */
+  distill?: { teacher: Parameters; weight: number };
+  /** Constants of AdamW. */
+  optimiser: Omit<AdamWSettings, "learningRate" | "step">;
+  /** What the learning rate is multiplied by for embeddings, and for queries, keys and values; 1 where left out. */
+  rates?: { embedding?: number; attention?: number };
+}
+
+/** What each step leaves in the log; see {@link Network} for the sums. */
+export type StepLog = DeviceLog<
+  "totals" | "distillationTotals" | "headSums" | "update" | "multiplier" | "lossScale" | "edgeScale"
+>;
+
+/** A model in training. */
+export interface Trainer {
+  /** The weights, updated in place. */
+  readonly parameters: Parameters;
+  /** Of the last step's objective, before clipping. */
+  readonly gradients: Parameters;
+  /** AdamW's m. */
+  readonly firstMoments: Parameters;
+  /** AdamW's v. */
+  readonly secondMoments: Parameters;
+  /**
+   * `multiplier` [4] (λ, its moving average, CE − τ as last measured, 1 once measured) and what the device made of it,
+   * `loss_scale` [1] and `edge_scale` [1], which the host could not compute to the same bits.
+   */
+  readonly controller: Parameters;
+  /** What the steps left, read a few steps later. */
+  readonly log: StepLog;
+  /** Submits step `step`, counted from 0. */
+  step(step: number, learningRate: number, microBatches: readonly MicroBatch[]): void;
+  /**
+   * Submits a measurement of the constraint: the cross-entropy with deterministic gates on `probe` against
+   * `targetLoss`. The multiplier follows the latest measurement at every step after the first.
+   */
+  measureConstraint(probe: MicroBatch, targetLoss: number): void;
+  /** Frees all of this but the network and its parameters. */
+  destroy(): void;
+}
+
+const LOG_CAPACITY = 8;
+
+/** Allocates gradients and moments, and compiles the step. */
+export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
+  const { network, parameters, seed, accumulate, gates, distill, optimiser, rates = {} } = options;
+  const { batch } = network.shape;
+  const { heads } = network.config;
+  const shapes = [...parameters].map(([name, { shape }]) => ({ name, shape }));
+  const gradients = createParameters(gpu, shapes, "gradient of ");
+  const firstMoments = createParameters(gpu, shapes, "first moment of ");
+  const secondMoments = createParameters(gpu, shapes, "second moment of ");
+  const traced = new Map(parametersOf(network.config).map((parameter) => [parameter.name, parameter]));
+  const rateOf = ({ group }: Parameter): number => group === "other" ? 1 : rates[group] ?? 1;
+  const adamw = await prepareAdamW(
+    gpu,
+    shapes.map(({ name }) => ({
+      weight: parameters.get(name)!,
+      gradient: gradients.get(name)!,
+      first: firstMoments.get(name)!,
+      second: secondMoments.get(name)!,
+      decayFrom: traced.get(name)!.decayFrom,
+      rate: rateOf(traced.get(name)!),
+    })),
+  );
+  const geco = await prepareGeco(gpu);
+  // A resumed run moves λ before it measures: only the target is told with each measurement.
+  if (gates) geco.configure({ ...gates.geco, targetLoss: 0 });
+  const multiplier = gpu.tensor("multiplier", [4]);
+  const lossScale = gpu.tensor("loss scale", [1]);
+  const edgeScale = gpu.tensor("edge scale", [1]);
+  const update = gpu.tensor("update", [4]);
+  const mode = gates ? "sampled" : "dense";
+
+  const lambda = gates?.lambdaStart ?? 0;
+  gpu.write(multiplier, new Float32Array([lambda, 0, 0, 0]));
+  gpu.write(lossScale, new Float32Array([gates ? lambda / (1 + lambda) : 1]));
+  gpu.write(edgeScale, new Float32Array([gates ? 1 / (1 + lambda) : 0]));
+
+  const log = createDeviceLog(
+    gpu,
+    {
+      totals: network.totals,
+      distillationTotals: network.distillationTotals,
+      headSums: network.headSums,
+      update,
+      multiplier,
+      lossScale,
+      edgeScale,
+    },
+    LOG_CAPACITY,
+  );
+
+  function configureGates(step: number, firstRow: number): void {
+    network.configureGates({
+      seed,
+      step,
+      firstRow: firstRow * heads,
+      bias: gates?.bias ?? 0,
+      temperature: gates?.temperature ?? 1,
+      saturationWeight: gates?.saturationWeight ?? 0,
+      saturationBound: gates?.saturationBound ?? 0,
+      batchRows: batch * accumulate,
+    });
+  }
+
+  return {
+    parameters,
+    gradients,
+    firstMoments,
+    secondMoments,
+    controller: new Map([["multiplier", multiplier], ["loss_scale", lossScale], ["edge_scale", edgeScale]]),
+    log,
+
+    step(step, learningRate, microBatches) {
+      let counted = 0;
+      for (const { targets } of microBatches) {
+        for (const target of targets) if (target !== IGNORED_TARGET) counted++;
+      }
+      network.configureRows(batch);
+      network.configureLoss({ weight: 1 / counted, distill: distill?.weight });
+      microBatches.forEach(({ inputs, targets }, index) => {
+        network.upload(inputs, targets);
+        configureGates(step, index * batch);
+        gpu.submit(`step ${step + 1}`, (recorder) => {
+          if (index === 0) {
+            for (const gradient of gradients.values()) recorder.clear(gradient);
+            for (const sum of [network.totals, network.distillationTotals, network.headSums]) {
+              recorder.clear(sum);
+            }
+          }
+          if (distill) {
+            network.forward(recorder, distill.teacher, "dense", { countEdges: false });
+            network.keepAsTeacher(recorder);
+          }
+          network.forward(recorder, parameters, mode);
+          network.head(recorder, parameters, {
+            backward: { gradients, lossScale },
+            teacher: distill?.teacher,
+          });
+          network.backward(recorder, parameters, gradients, mode, edgeScale);
+        });
+      });
+      adamw.configure({ ...optimiser, learningRate, step: step + 1 });
+      gpu.submit(`update of step ${step + 1}`, (recorder) => {
+        adamw.record(recorder, { update });
+        if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
+        log.record(recorder, step);
+      });
+    },
+
+    measureConstraint(probe, targetLoss) {
+      if (!gates) throw new RangeError("Cannot measure the constraint of dense training");
+      network.upload(probe.inputs, probe.targets);
+      configureGates(0, 0);
+      geco.configure({ ...gates.geco, targetLoss });
+      gpu.submit("measuring the constraint", (recorder) => {
+        recorder.clear(network.totals);
+        network.forward(recorder, parameters, "deterministic", { countEdges: false });
+        network.head(recorder, parameters);
+        geco.measure(recorder, { totals: network.totals, state: multiplier });
+      });
+    },
+
+    destroy() {
+      for (const part of [log, adamw, geco]) part.destroy();
+      for (const set of [gradients, firstMoments, secondMoments]) destroyParameters(gpu, set);
+      for (const tensor of [multiplier, lossScale, edgeScale, update]) destroyTensor(gpu, tensor);
+    },
+  };
+}

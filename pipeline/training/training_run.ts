@@ -1,0 +1,344 @@
+/**
+ * What every kind of training run shares: the optimiser's constants, a phase that can be killed and resumed to the same
+ * bits, and the choice of the best step.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Batch, TokenSource } from "../text/batches.ts";
+import { createBatches, sequentialBatches } from "../text/batches.ts";
+import {
+  type Checkpoint,
+  checkpointPath,
+  listCheckpoints,
+  pruneCheckpoints,
+  readCheckpoint,
+  saveCheckpoint,
+} from "../runs/checkpoint.ts";
+import type { RunControl } from "../runs/control.ts";
+import type { Evaluation } from "./evaluate.ts";
+import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.ts";
+import type { ModelConfig } from "../model/config.ts";
+import type { Network } from "../model/network.ts";
+import { type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
+import { type Best, bestOf, type ResumePoint, rowState, unevaluatedOf } from "../runs/resume.ts";
+import type { RunFolder } from "../runs/run_folder.ts";
+import type { RunStateFile } from "../runs/run_state.ts";
+import type { HealthBounds } from "./signatures.ts";
+import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
+import type { Work } from "./time_left.ts";
+import { type PhaseOptions, runPhase } from "./train_loop.ts";
+
+/** AdamW's constants (recipe: β 0.9 and 0.99). */
+const BETAS = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
+
+/** Where weights come from: a model folder, or a seed. */
+export interface WeightsSource {
+  readonly parameters: readonly ParameterShape[];
+  read(name: string): Promise<Float32Array>;
+}
+
+/** A run with its inputs open. */
+export interface PreparedRun {
+  /** The run's id. */
+  id: string;
+  gpu: Gpu;
+  /** Rows of a micro-batch, chosen where the setting was `auto`. */
+  batch: number;
+  folder: RunFolder;
+  config: ModelConfig;
+  weights: WeightsSource;
+  tokens: Record<"train" | "validation" | "test", TokenSource>;
+  /** Path of the tokenizer.json that a saved model gets. */
+  tokenizerPath: string;
+  metrics: MetricsFile;
+  /** Where to go on. */
+  resume: ResumePoint;
+  /** Wishes from outside. */
+  control: RunControl;
+  /** What others are told. */
+  state: RunStateFile;
+}
+
+/** What is being done, and how far it is. */
+export interface Stage {
+  /** What is being done, such as `measuring the dense model`, or the name of a phase. */
+  name: string;
+  /** How much of it is done; left out where it cannot be counted. */
+  done?: number;
+  /** How much there is. */
+  of?: number;
+  /** Whether bytes are counted. */
+  bytes?: boolean;
+  /** The kind of planned work that is counted, for the time left. */
+  work?: string;
+  /** Whether it is worth waiting for: ending at once would lose what a checkpoint can keep. */
+  keep?: boolean;
+}
+
+/** Evaluations of a phase from a step on. */
+export function evaluationsAhead({ steps, evalEvery }: TrainingSettings, from: number): number {
+  const at = (step: number): number =>
+    Math.floor(step / evalEvery) + (step === steps && steps % evalEvery ? 1 : 0);
+  return at(steps) - at(from);
+}
+
+/** Where a run says what it is doing. */
+export interface Reporter {
+  /** The work that lies ahead of the run, for the time left. */
+  plan(work: readonly Work[]): void;
+  /** What is being done, told again and again as it goes on. */
+  stage(stage: Stage): void;
+  /** What is being done. */
+  message(text: string): void;
+  /** A failure signature or another thing to look at. */
+  warning(text: string): void;
+  /** A step's metrics. */
+  row(row: MetricRow, of: { steps: number }): void;
+}
+
+/** The settings that every training command has. */
+export interface TrainingSettings {
+  steps: number;
+  accumulate: number;
+  context: number;
+  lr: number;
+  embeddingRate: number;
+  attentionRate: number;
+  warmup: number;
+  decay: number;
+  weightDecay: number;
+  clip: number;
+  seed: number;
+  evalEvery: number;
+  checkpointEvery: number;
+  keepCheckpoints: number;
+}
+
+/** The settings of gates, as flags give them. */
+export interface GateSettings {
+  gateBias: number;
+  temperature: number;
+  saturationWeight: number;
+  saturationBound: number;
+  lambdaStart: number;
+  constraintScale: number;
+  average: number;
+  lambdaRate: number;
+  lambdaGain: number;
+  lambdaMin: number;
+  lambdaMax: number;
+}
+
+/** The objective that the settings describe. */
+export function gateObjective(settings: GateSettings): GateObjective {
+  return {
+    bias: settings.gateBias,
+    temperature: settings.temperature,
+    saturationWeight: settings.saturationWeight,
+    saturationBound: settings.saturationBound,
+    lambdaStart: settings.lambdaStart,
+    geco: {
+      scale: settings.constraintScale,
+      alpha: settings.average,
+      rate: settings.lambdaRate,
+      gain: settings.lambdaGain,
+      lowest: settings.lambdaMin,
+      highest: settings.lambdaMax,
+    },
+  };
+}
+
+/** What a phase's failure signatures are told by. */
+export function healthBounds(
+  { steps, warmup }: Pick<TrainingSettings, "steps" | "warmup">,
+  gates: GateObjective | undefined,
+): HealthBounds {
+  return { steps, warmup, lambdaMin: gates?.geco.lowest ?? 0, lambdaMax: gates?.geco.highest ?? Infinity };
+}
+
+/** One phase of a run. */
+export interface TrainedPhase {
+  run: PreparedRun;
+  settings: TrainingSettings;
+  phase: MetricRow["phase"];
+  network: Network;
+  /** The weights to start from; holds the chosen weights afterwards. */
+  parameters: Parameters;
+  reporter: Reporter;
+  signal: AbortSignal;
+  evaluate(): Promise<Evaluation>;
+  gates?: GateObjective;
+  distill?: TrainerOptions["distill"];
+  constraint?: PhaseOptions["constraint"];
+  /**
+   * τ before step `step`, counted from 0: with it, the step with the fewest open edges among those at or below τ is
+   * chosen, else the last.
+   */
+  targetAt?(step: number): number;
+}
+
+/**
+ * Which step a phase would end with after another evaluation: of those at or below the target the one with the fewest
+ * open edges, the earlier of equals; undefined while there is none.
+ *
+ * @param best what was chosen before, which a target that was lowered meanwhile may rule out
+ * @param target τ, nats
+ */
+export function chooseStep(best: Best | undefined, evaluated: Best, target: number): Best | undefined {
+  const before = best && best.ce <= target ? best : undefined;
+  if (evaluated.ce > target) return before;
+  return before && before.openFraction <= evaluated.openFraction ? before : evaluated;
+}
+
+/** The evaluation batches of a split, held in memory. */
+export async function collect(
+  tokens: TokenSource,
+  options: { batch: number; context: number; limit: number },
+): Promise<Batch[]> {
+  return await Array.fromAsync(sequentialBatches({ tokens, ...options }));
+}
+
+/**
+ * Trains from the phase's last checkpoint, or from the beginning.
+ *
+ * @returns the chosen step and whether it meets the target, or undefined when the run was stopped
+ */
+export async function runTrainedPhase(
+  options: TrainedPhase,
+): Promise<{ step: number; feasible: boolean } | undefined> {
+  const { run, settings, phase, network, parameters, reporter, targetAt } = options;
+  const { gpu, folder, metrics, batch } = run;
+  const { context, accumulate, steps } = settings;
+  await run.state.set({ state: "training", phase });
+  const trainer = await createTrainer(gpu, {
+    network,
+    parameters,
+    seed: settings.seed,
+    accumulate,
+    gates: options.gates,
+    distill: options.distill,
+    optimiser: { ...BETAS, weightDecay: settings.weightDecay, clip: settings.clip },
+    rates: { embedding: settings.embeddingRate, attention: settings.attentionRate },
+  });
+  try {
+    let best: Best | undefined;
+    let startStep = 0;
+    const latest = run.resume.checkpoints.get(phase);
+    if (latest) {
+      await restore(gpu, trainer, latest);
+      startStep = latest.step;
+      best = bestOf(latest);
+      reporter.message(`resuming the ${phase} phase after step ${startStep}`);
+    }
+    const batches = createBatches({ tokens: run.tokens.train, batch, context, seed: settings.seed });
+    const { layers, heads } = network.config;
+    const { finished } = await runPhase({
+      phase,
+      trainer,
+      startStep,
+      schedule: { peak: settings.lr, warmup: settings.warmup, decay: settings.decay, steps },
+      accumulate,
+      microBatchTokens: batch * context,
+      batchAt: (position) => batches.at(position),
+      edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
+      gated: options.gates !== undefined,
+      constraint: options.constraint,
+      targetAt,
+      control: run.control,
+      health: healthBounds(settings, options.gates),
+      earlierRows: (await readMetrics(folder.metrics)).filter((row) => row.phase === phase),
+      signal: options.signal,
+      unevaluated: latest && unevaluatedOf(latest),
+      onStep(done) {
+        // Of the first step nothing is lost, and it may take as long as compiling does.
+        reporter.stage({ name: phase, done, of: steps, work: phase, keep: done > startStep });
+      },
+      async onRows(rows) {
+        await metrics.append(rows);
+        for (const row of rows) reporter.row(row, { steps });
+      },
+      onSignature(signature) {
+        reporter.warning(signature.message);
+      },
+      evaluation: { every: settings.evalEvery, run: options.evaluate },
+      async onEvaluation(step, { ce, openFraction }) {
+        const target = targetAt?.(step - 1);
+        if (target === undefined) return;
+        const chosen = chooseStep(best, { step, ce, openFraction }, target);
+        if (chosen?.step === step) {
+          await saveCheckpoint(
+            folder.checkpoints,
+            { run: run.id, step, phase: `${phase}-best`, state: {} },
+            readableParameters(gpu, parameters, "weight."),
+          );
+        }
+        best = chosen;
+      },
+      checkpoint: {
+        every: settings.checkpointEvery,
+        async save(step, unevaluated) {
+          reporter.stage({ name: `saving step ${step}`, keep: true });
+          // After a power cut no checkpoint is ahead of the rows.
+          await metrics.sync();
+          await saveCheckpoint(folder.checkpoints, {
+            run: run.id,
+            step,
+            phase,
+            state: { best: best ?? null, ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}) },
+          }, [
+            ...readableParameters(gpu, parameters, "weight."),
+            ...readableParameters(gpu, trainer.firstMoments, "first."),
+            ...readableParameters(gpu, trainer.secondMoments, "second."),
+            ...readableParameters(gpu, trainer.controller, "controller."),
+          ]);
+          await prune(folder.checkpoints, phase, settings.keepCheckpoints);
+          reporter.stage({ name: phase, done: step, of: steps, work: phase, keep: true });
+        },
+      },
+    });
+    if (!finished) return undefined;
+    if (!best) return { step: steps, feasible: targetAt === undefined };
+    const of = { phase: `${phase}-best`, step: best.step };
+    const chosen = await readCheckpoint(checkpointPath(folder.checkpoints, of));
+    for (const [name, tensor] of parameters) {
+      gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
+    }
+    return { step: best.step, feasible: true };
+  } finally {
+    trainer.destroy();
+  }
+}
+
+async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
+  const sets = {
+    weight: trainer.parameters,
+    first: trainer.firstMoments,
+    second: trainer.secondMoments,
+    controller: trainer.controller,
+  };
+  for (const [prefix, set] of Object.entries(sets)) {
+    for (const [name, tensor] of set) {
+      gpu.write(tensor, await checkpoint.read(`${prefix}.${name}`, tensor.shape));
+    }
+  }
+}
+
+/**
+ * Keeps the phase's last checkpoints, the best steps that they name, and other phases' last ones.
+ */
+async function prune(folder: string, phase: string, keepLast: number): Promise<void> {
+  const { checkpoints } = await listCheckpoints(folder);
+  const kept = checkpoints.filter((entry) => entry.phase === phase).slice(-keepLast);
+  const keep = new Set(kept.map((entry) => entry.path));
+  const bestSteps = new Set<number>();
+  for (const { path } of kept) {
+    const best = bestOf(await readCheckpoint(path));
+    if (best) bestSteps.add(best.step);
+  }
+  for (const entry of checkpoints) {
+    const ofThisPhase = entry.phase === phase || entry.phase === `${phase}-best`;
+    if (!ofThisPhase || (entry.phase === `${phase}-best` && bestSteps.has(entry.step))) keep.add(entry.path);
+  }
+  await pruneCheckpoints(folder, keep);
+}

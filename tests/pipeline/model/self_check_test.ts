@@ -1,0 +1,309 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { DeviceError } from "../../../kernels/core/device.ts";
+import { Gpu } from "../../../kernels/core/gpu.ts";
+import { assertSelfCheck, selfCheck } from "../../../pipeline/model/self_check.ts";
+import { MATMUL_VARIANTS, variantCost, variantName } from "../../../kernels/matmul/op.ts";
+import { gpuTest, testGpu } from "../../support/gpu.ts";
+
+/** One mistake in the kernels whose label starts with `kernel`, and operations that must be found to be wrong by it. */
+interface Fault {
+  kernel: string;
+  from: string;
+  to: string;
+  found: string[];
+}
+
+const gpu = await testGpu();
+/** How the self-check names what this adapter may use, as far as the faults below are in it. */
+const VARIANTS = MATMUL_VARIANTS
+  .filter((variant) => variant.kind === "lanes" && variantCost(gpu, variant, 9, 12) < Infinity)
+  .map((variant) => `, ${variantName(variant)}`);
+
+const FAULTS: Fault[] = [
+  {
+    kernel: "matmul nn",
+    from: "min(4u * k + 3u, K - 1u)",
+    to: "min(4u * k + 2u, K - 1u)",
+    found: VARIANTS.map((variant) => `matmul nn of 9 x 12 x 8${variant}`),
+  },
+  {
+    kernel: "matmul nt",
+    from: "along3[0]",
+    to: "along2[0]",
+    found: VARIANTS.map((variant) => `matmul nt of 9 x 12 x 8${variant}`),
+  },
+  {
+    kernel: "matmul tn",
+    from: "+ lane / ROWS4",
+    to: "+ lane % ROWS4",
+    found: VARIANTS.map((variant) => `matmul tn of 12 x 12 x 8${variant}`),
+  },
+  { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
+  { kernel: "bias gradient", from: "m < M;", to: "m < M - 1u;", found: ["bias gradient"] },
+  { kernel: "layer norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["layer norm forward"] },
+  {
+    kernel: "layer norm backward",
+    from: "h * means.y",
+    to: "h * means.x",
+    found: ["layer norm backward", "layer norm backward with residual"],
+  },
+  {
+    kernel: "layer norm backward with residual",
+    from: "value += dresidual",
+    to: "value -= dresidual",
+    found: ["layer norm backward with residual"],
+  },
+  {
+    kernel: "layer norm parameter",
+    from: "row < ROWS",
+    to: "row < ROWS - 1u",
+    found: ["layer norm backward"],
+  },
+  {
+    kernel: "layer norm forward",
+    from: "- mean) * inverse",
+    to: ") * inverse",
+    found: ["layer norm without parameters"],
+  },
+  { kernel: "rms norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["RMS norm forward"] },
+  {
+    kernel: "rms norm backward",
+    from: "* inverse * mean",
+    to: "* mean",
+    found: ["RMS norm backward", "RMS norm backward with residual"],
+  },
+  {
+    kernel: "rms norm backward with residual",
+    from: "value += dresidual",
+    to: "value -= dresidual",
+    found: ["RMS norm backward with residual"],
+  },
+  { kernel: "rms norm weight", from: "row < ROWS", to: "row < ROWS - 1u", found: ["RMS norm backward"] },
+  { kernel: "embedding forward", from: "position % T", to: "position / T", found: ["embedding forward"] },
+  {
+    kernel: "embedding forward",
+    from: "row >= COUNT",
+    to: "row >= COUNT - 1u",
+    found: ["embedding forward", "embedding without positions"],
+  },
+  {
+    kernel: "embedding backward token",
+    from: "at < run.z",
+    to: "at <= run.y",
+    found: ["embedding backward"],
+  },
+  { kernel: "embedding backward position", from: "+= sum", to: "+= dx[at]", found: ["embedding backward"] },
+  { kernel: "gelu forward", from: "0.044715", to: "0.047715", found: ["GELU forward"] },
+  { kernel: "gelu backward", from: "0.134145", to: "0.044715", found: ["GELU backward"] },
+  { kernel: "exact gelu forward", from: "0.209823832", to: "0.210823832", found: ["exact GELU forward"] },
+  { kernel: "exact gelu backward", from: "0.3989422804", to: "0.3979422804", found: ["exact GELU backward"] },
+  { kernel: "swiglu forward", from: "[of_gate + COLUMNS]", to: "[at]", found: ["SwiGLU forward"] },
+  { kernel: "swiglu backward", from: "gate * e", to: "e", found: ["SwiGLU backward"] },
+  { kernel: "clip forward", from: "-LIMIT", to: "0.0", found: ["clip forward"] },
+  { kernel: "clip backward", from: "<=", to: ">", found: ["clip backward"] },
+  { kernel: "rotary forward", from: "* cosine + x1", to: "* cosine - x1", found: ["rotary forward"] },
+  { kernel: "rotary backward", from: "place.start +", to: "", found: ["rotary backward"] },
+  {
+    kernel: "query key norm forward",
+    from: "width * FLOATS",
+    to: "KEY_WIDTH * FLOATS + 1u",
+    found: ["head", "all"].map((per) => `query key norm forward, per ${per}`),
+  },
+  {
+    kernel: "query key norm backward",
+    from: "* inverse * mean",
+    to: "* mean",
+    found: ["head", "all"].map((per) => `query key norm backward, per ${per}`),
+  },
+  {
+    kernel: "query key norm weight gradient",
+    from: "select(QUERIES, 0u, is_query)",
+    to: "0u",
+    found: ["head", "all"].map((per) => `query key norm backward, per ${per}`),
+  },
+  { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
+  {
+    kernel: "gated attention forward",
+    from: "* SCALE",
+    to: "* 0.353",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
+  },
+  {
+    kernel: "gated attention forward",
+    from: "0x85ebca77u",
+    to: "0x85ebca6bu",
+    found: ["gated attention forward, sampled"],
+  },
+  {
+    kernel: "gated attention forward",
+    from: "select(0.0, weight, open)",
+    to: "weight",
+    found: ["gated attention forward, deterministic", "gated attention forward, sampled"],
+  },
+  {
+    kernel: "gated attention forward",
+    from: "head / QUERIES_PER_KEY",
+    to: "head % KEY_HEADS",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
+  },
+  {
+    kernel: "gated attention backward query",
+    from: "dy_v - delta_i",
+    to: "dy_v",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
+  },
+  {
+    kernel: "gated attention backward key value",
+    from: "open * s)",
+    to: "s)",
+    found: ["gated attention backward, deterministic", "gated attention backward, sampled"],
+  },
+  {
+    kernel: "gated attention backward key value",
+    from: "of_group < QUERIES_PER_KEY",
+    to: "of_group < 1u",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
+  },
+  {
+    kernel: "gated attention head sums",
+    from: "head_sums[at] += sums",
+    to: "head_sums[at] += dead",
+    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention head sums, ${mode}`),
+  },
+  {
+    kernel: "gated attention head sums",
+    from: "row.y == 0.0",
+    to: "row.x == 0.0",
+    found: ["gated attention head sums, sampled"],
+  },
+  {
+    kernel: "cross-entropy forward",
+    from: "columns(v) < vec4u(V)",
+    to: "true",
+    found: ["cross-entropy forward"],
+  },
+  {
+    kernel: "cross-entropy backward",
+    from: "target_token < V",
+    to: "true",
+    found: ["cross-entropy backward", "cross-entropy backward with distillation"],
+  },
+  { kernel: "cross-entropy totals", from: "row < ROWS", to: "row < 2u", found: ["cross-entropy forward"] },
+  {
+    kernel: "distillation forward",
+    from: "exp(log_p)",
+    to: "exp(log_p + 0.001)",
+    found: ["distillation forward"],
+  },
+  { kernel: "distillation backward", from: "* row.w", to: "", found: ["distillation backward"] },
+  {
+    kernel: "gradient squares",
+    from: "element * element",
+    to: "abs(element)",
+    found: ["gradient clip", "AdamW"],
+  },
+  { kernel: "gradient clip", from: "min(1.0", to: "max(1.0", found: ["gradient clip", "AdamW"] },
+  { kernel: "adamw", from: ">= DECAY_FROM", to: "> DECAY_FROM", found: ["AdamW"] },
+  { kernel: "geco measure", from: "- controller.target_loss", to: "", found: ["GECO"] },
+  { kernel: "geco update", from: "state[2] / controller.scale", to: "state[2]", found: ["GECO"] },
+];
+
+/** Runs `body` on a device that compiles the faulty kernel, and leaves the device as it was. */
+async function withFault<Result>(
+  gpu: Gpu,
+  { kernel, from, to }: Omit<Fault, "found">,
+  body: () => Promise<Result>,
+): Promise<Result> {
+  const forget = () => {
+    for (const key of gpu.pipelines.keys()) if (key.startsWith(kernel)) gpu.pipelines.delete(key);
+  };
+  const { device } = gpu;
+  const original = device.createShaderModule;
+  let planted = false;
+  device.createShaderModule = (descriptor) => {
+    const { label, code } = descriptor;
+    if (!label?.startsWith(kernel) || !code.includes(from)) return original.call(device, descriptor);
+    planted = true;
+    return original.call(device, { ...descriptor, code: code.replaceAll(from, to) });
+  };
+  forget();
+  try {
+    const result = await body();
+    assert(planted, `${kernel} holds no ${from} to plant a fault at`);
+    return result;
+  } finally {
+    device.createShaderModule = original;
+    forget();
+  }
+}
+
+const isWrong = ({ error, tolerance }: { error: number; tolerance: number }) => !(error <= tolerance);
+
+gpuTest("every operation passes on this adapter, each time with the same errors", async (gpu) => {
+  const results = await selfCheck(gpu);
+  assertEquals(results.filter(isWrong), []);
+  assertEquals(new Set(results.map(({ operation }) => operation)).size, results.length);
+  assertEquals(await selfCheck(gpu), results);
+  await assertSelfCheck(gpu);
+});
+
+gpuTest(
+  "every operation passes without subgroups too, where a workgroup adds up in its own memory",
+  async (gpu) => {
+    const plain = await Gpu.open({ subgroups: false });
+    try {
+      assertEquals(plain.lanes, undefined);
+      const results = await selfCheck(plain);
+      assertEquals(results.filter(isWrong), []);
+      if (gpu.adapter.software) {
+        const operations = results.map(({ operation }) => operation);
+        assert(operations.includes("matmul nn of 9 x 12 x 8, registers 8 x 8"), operations.join());
+        assert([...plain.pipelines.keys()].some((source) => source.includes("sum_over_lanes_partial")));
+        assert(![...gpu.pipelines.keys()].some((source) => source.includes("sum_over_lanes_partial")));
+      }
+    } finally {
+      plain.close();
+    }
+  },
+);
+
+gpuTest("a fault in any kernel is found, and every operation can be found to be wrong", async (gpu) => {
+  const found = new Set<string>();
+  for (const fault of FAULTS) {
+    const results = await withFault(gpu, fault, () => selfCheck(gpu));
+    const wrong = results.filter(isWrong).map(({ operation }) => operation);
+    for (const operation of fault.found) {
+      assert(
+        wrong.includes(operation),
+        `${fault.to} in ${fault.kernel} leaves ${operation} as it was: ${wrong}`,
+      );
+      found.add(operation);
+    }
+  }
+  const operations = (await selfCheck(gpu)).map(({ operation }) => operation);
+  assertEquals([...found].sort(), operations.sort());
+});
+
+gpuTest(
+  "an adapter with a wrong kernel is refused by name, with the operation, its error and tolerance",
+  async (gpu) => {
+    const fault = { kernel: "residual", from: "a[n] + b[n]", to: "a[n] + 1.01 * b[n]" };
+    const error = await withFault(gpu, fault, () => assertRejects(() => assertSelfCheck(gpu), DeviceError));
+    assertStringIncludes(error.message, `Cannot train on ${gpu.adapter.name} as every operation must agree`);
+    assert(/: residual is off by \d\.\de-3, tolerance 2e-6$/.test(error.message), error.message);
+  },
+);
+
+gpuTest("a result that is not a number is wrong", async (gpu) => {
+  const fault = { kernel: "residual", from: "a[n] + b[n]", to: "bitcast<f32>(0x7fc00000u | n)" };
+  const results = await withFault(gpu, fault, () => selfCheck(gpu));
+  assertEquals(results.filter(isWrong).map(({ operation, error }) => [operation, error]), [[
+    "residual",
+    Infinity,
+  ]]);
+});
+
+gpuTest("a kernel that the adapter refuses to compile is a DeviceError that names it", async (gpu) => {
+  const fault = { kernel: "residual", from: "a[n] + b[n]", to: "no_such_name" };
+  await withFault(gpu, fault, () => assertRejects(() => selfCheck(gpu), DeviceError, "shader residual"));
+});

@@ -1,0 +1,376 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { writeSealedJson } from "../../../pipeline/files.ts";
+import { type MetricRow, openMetrics } from "../../../pipeline/runs/metrics.ts";
+import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
+import {
+  commandOf,
+  type ReportData,
+  reportHtml,
+  resultSentence,
+  writeReport,
+} from "../../../pipeline/report/report.ts";
+import { means, speedPoints } from "../../../pipeline/report/report_charts.ts";
+import { createRun } from "../../../pipeline/runs/run_folder.ts";
+import { defaultsOf, parseCommand, SPARSIFY } from "../../../pipeline/settings.ts";
+import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
+import { metricRow } from "../../support/metric_row.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+
+const losses = { ce: 4.4656, perplexity: 86.97, accuracy: 0.22, exact_rows: 0 };
+const SUMMARY: SparsifySummary = {
+  dense: losses,
+  control: { ...losses, ce: 4.3756, perplexity: 79.49 },
+  sparse: {
+    ...losses,
+    ce: 4.4206,
+    perplexity: 83.15,
+    open_fraction: 0.0385,
+    edges_per_query: 2.48,
+    dead_queries: 0.75,
+    live_heads: 5,
+    open_by_head: [[0.106, 0, 0.00093], [0.0000001, 0.6, 1]],
+    step: 200,
+    feasible: true,
+  },
+  heads: 6,
+  target_loss: 4.5279,
+  dense_validation_ce: 4.5579,
+  validation_tokens: 16384,
+  test_tokens: 65536,
+  steps: 300,
+  tokens: 307200,
+  seconds: 228.4,
+  adapter: "a <fast> adapter",
+  seed: 7,
+  model: "data/english",
+  signatures: [],
+};
+
+const CONFIG: ReportData["config"] = {
+  id: "a run",
+  command: "sparsify",
+  settings: {
+    model: "data/english",
+    data: ["text & more.txt"],
+    steps: 300,
+    context: 128,
+    lambdaMin: 0.02,
+    lambdaMax: 5,
+  },
+  adapter: "a <fast> adapter",
+  versions: { project: "0.1.0", deno: "2.9.6" },
+  model: {
+    config: {
+      vocabularySize: 4096,
+      contextLength: 128,
+      width: 96,
+      layers: 2,
+      heads: 3,
+      mlpWidth: 384,
+      layerNormEpsilon: 1e-5,
+    },
+    hash: "90dd43b7",
+  },
+  tokenizer: { hash: "19d4441a" },
+};
+
+/** 300 steps, evaluated every 50. */
+const phaseRows = (phase: MetricRow["phase"]): MetricRow[] =>
+  Array.from({ length: 300 }, (_, n) => {
+    const isEvaluation = (n + 1) % 50 === 0;
+    return metricRow(n + 1, {
+      phase,
+      ce: 4.5 + 0.25 * (n % 2),
+      target: phase === "sparse" ? 4.5 : null,
+      lambda: phase === "sparse" ? 2 : null,
+      lambda_acting: phase === "sparse" ? 3 : null,
+      expected_open: phase === "sparse" ? 1 / (n + 1) : null,
+      open_fraction: phase === "sparse" && isEvaluation ? 0.5 / (n + 1) : null,
+      validation_ce: isEvaluation ? 4.25 : null,
+      dead_queries: isEvaluation ? 0.5 : null,
+      constraint: 0,
+      seconds: n + 1,
+    });
+  });
+
+const DATA: ReportData = {
+  name: "a-run",
+  config: CONFIG,
+  rows: [...phaseRows("sparse"), ...phaseRows("control")],
+  summary: SUMMARY,
+};
+
+/** Fails unless every tag is closed in its order and every attribute is quoted. */
+function assertWellFormed(html: string): void {
+  const body = html.replace(/^<!DOCTYPE html>/, "").replace(/<style>[^<]*<\/style>/, "");
+  const tag = /<(\/?)([a-z][a-z0-9]*)((?:\s+[a-z-]+="[^"<]*")*|(?:\s+open)?)\s*(\/?)>/gi;
+  const open: string[] = [];
+  const text = body.replace(tag, (_, close, name, __, selfClosing) => {
+    if (close) assertEquals(name, open.pop(), `</${name}> closes the last open tag`);
+    else if (!selfClosing) open.push(name);
+    return "";
+  });
+  assertEquals(open, []);
+  assertEquals(/[<>]/.exec(text)?.[0], undefined, "no stray bracket");
+  assertEquals(/&(?!(?:amp|lt|gt|quot|#39);)/.exec(text)?.[0], undefined, "no stray ampersand");
+}
+
+/** What holds of every report. */
+function assertSound(html: string): void {
+  assertWellFormed(html);
+  assert(!/<script|<link|<img|<iframe|@import|url\(|\son[a-z]+=/i.test(html), "nothing is loaded or run");
+  assert(!/\sstyle=/i.test(html), "no style attribute");
+  assertEquals(html.split("<style>").length, 2, "one style block");
+  const outside = new Set(html.match(/https?:\/\/[^\s"<]+/g) ?? []);
+  outside.delete("https://arxiv.org/abs/2512.05865");
+  assertEquals([...outside], []);
+  assert(
+    !/NaN|Infinity|undefined|\[object/.test(html),
+    /.{40}(NaN|Infinity|undefined|\[object).{20}/.exec(html)?.[0],
+  );
+}
+
+Deno.test("a report holds the summary's figures, and loads and runs nothing", () => {
+  const html = reportHtml(DATA);
+  assertSound(html);
+  for (
+    const figure of [
+      "4.4656",
+      "4.3756",
+      "4.4206",
+      "83.15",
+      "3.85 %",
+      "2.48",
+      "64.50",
+      "5 of 6",
+      "90dd43b7",
+      "19d4441a",
+    ]
+  ) assertStringIncludes(html, figure);
+  assertStringIncludes(html, "307,200 in 300 training steps; 16,384 validation, 65,536 test");
+  assertStringIncludes(html, "a &lt;fast&gt; adapter");
+  assertEquals(html.match(/<svg /g)?.length, 4);
+  assertEquals(html.match(/<svg [^>]*role="img" aria-label="[^"]{20,}"/g)?.length, 4);
+});
+
+Deno.test("the result stands in words", () => {
+  assertEquals(
+    resultSentence(SUMMARY),
+    "3.85 % of the attention edges stay open at a loss of 4.421 nats on 65,536 held-out tokens, 0.045 below the dense " +
+      "model’s. Fine-tuned as long without gates, the dense model reaches 4.376, 0.045 below the sparse one.",
+  );
+  const small = {
+    ...SUMMARY,
+    control: null,
+    dense: { ...losses, ce: 0.00007 },
+    sparse: { ...SUMMARY.sparse, ce: 0.00795 },
+  };
+  assertStringIncludes(
+    resultSentence(small),
+    "0.00795 nats on 65,536 held-out tokens, 0.00788 above the dense",
+  );
+  const same = { ...SUMMARY, control: null, sparse: { ...SUMMARY.sparse, ce: losses.ce + 1e-5 } };
+  assertStringIncludes(resultSentence(same), "the same as the dense model’s");
+});
+
+Deno.test("a report says so where the constraint held at no evaluation, and where no control was trained", () => {
+  const warning = "The constraint held at no evaluation";
+  assert(!reportHtml(DATA).includes(warning));
+  const summary = { ...SUMMARY, control: null, sparse: { ...SUMMARY.sparse, feasible: false } };
+  const html = reportHtml({ ...DATA, summary });
+  assertSound(html);
+  assertStringIncludes(html, warning);
+  assertStringIncludes(html, "No dense control was trained");
+  assert(!html.includes("the one with the fewest open edges"));
+});
+
+Deno.test("every head's open share stands in a cell coloured by its class", () => {
+  const html = reportHtml(DATA);
+  const cells = [...html.matchAll(/<td class="(h\d)">([^<]*)<\/td>/g)].map(([, name, text]) =>
+    `${name} ${text}`
+  );
+  assertEquals(cells, ["h5 10.6", "h0 0", "h2 0.093", "h1 &lt;0.001", "h7 60.0", "h7 100.0"]);
+});
+
+Deno.test("failure signatures and changes of slack are listed in order and numbered in the charts", () => {
+  const rows = phaseRows("sparse").map((row) => row.step === 100 ? { ...row, constraint: 0.75 } : row);
+  const html = reportHtml({ ...DATA, rows, slackChanges: [{ phase: "sparse", step: 59, slack: -0.02 }] });
+  assertSound(html);
+  const items = [...html.matchAll(/<li>([^<]*)<\/li>/g)].map(([, text]) => text);
+  assertEquals(items.length, 2);
+  assertStringIncludes(items[0], "slack set to −0.0200 nats from step 60 on");
+  assertStringIncludes(items[1], "loss spike at step 100: CE stands 0.75 above its target");
+  // In the charts of loss, open edges and λ.
+  for (const label of ["1", "2", "chosen"]) {
+    assertEquals(
+      html.split(`dominant-baseline="central">${label}</text></g>`).length - 1 +
+        html.split(`dominant-baseline="central">${label}</text><path class="mark"`).length - 1,
+      3,
+      label,
+    );
+  }
+});
+
+Deno.test("a hostile name, path or setting is text and no markup", () => {
+  const evil = `"><script>alert('1')</script>&amp;\0`;
+  const html = reportHtml({
+    ...DATA,
+    name: evil,
+    config: {
+      ...CONFIG,
+      settings: { ...CONFIG.settings, model: evil, data: [evil], other: evil },
+    },
+    summary: { ...SUMMARY, adapter: evil },
+  });
+  assertSound(html.replaceAll("&amp;amp;", ""));
+  assertStringIncludes(
+    html,
+    "<h1>&quot;&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&amp;amp;\ufffd</h1>",
+  );
+});
+
+Deno.test("missing numbers, rows and phases leave a report that says what there is", () => {
+  const none = null as unknown as number;
+  const gaps: ReportData[] = [
+    { ...DATA, rows: [] },
+    { ...DATA, rows: [metricRow(1)] },
+    { ...DATA, rows: phaseRows("sparse").map((row) => ({ ...row, ce: NaN, lambda: NaN, expected_open: 0 })) },
+    {
+      ...DATA,
+      rows: phaseRows("sparse").map((row) => ({ ...row, validation_ce: row.validation_ce && Infinity })),
+    },
+    // A resumed run's clock starts again.
+    { ...DATA, rows: phaseRows("sparse").map((row) => ({ ...row, seconds: row.step % 100 })) },
+    {
+      ...DATA,
+      config: { ...CONFIG, settings: {} },
+      summary: {
+        ...SUMMARY,
+        dense: { ce: none, perplexity: none, accuracy: none, exact_rows: none },
+        sparse: { ...SUMMARY.sparse, ce: none, open_fraction: none, open_by_head: [] },
+        seconds: none,
+        target_loss: none,
+      },
+    },
+  ];
+  for (const data of gaps) assertSound(reportHtml(data));
+  assertStringIncludes(reportHtml(gaps[0]), "There are no metrics of this run");
+  assertStringIncludes(reportHtml(gaps[2]), "Zeros, which a logarithmic axis cannot show, are left out");
+});
+
+Deno.test("pre-training is reported with its loss, without the charts of gates that it has not", () => {
+  const summary: PretrainSummary = {
+    validation: { ce: 4.5, tokens: 100 },
+    test: { ce: 4.25, perplexity: 70.105, accuracy: 0.25, exact_rows: 0, open_fraction: 1, tokens: 200 },
+    parameters: 1_234_567,
+    steps: 300,
+    tokens: 3000,
+    seconds: 5,
+    adapter: "one",
+    seed: 1,
+  };
+  const rows = phaseRows("control").map((row) => ({ ...row, phase: "pretrain" as const, constraint: null }));
+  const html = reportHtml({
+    ...DATA,
+    rows,
+    summary,
+    config: { ...CONFIG, command: "pretrain", settings: { steps: 300 } },
+  });
+  assertSound(html);
+  assertStringIncludes(html, "1,234,567 parameters reaches a loss of 4.2500 nats (perplexity 70.11) on 200");
+  assertEquals(html.match(/<figcaption><strong>(\w+)/g), [
+    "<figcaption><strong>Loss",
+    "<figcaption><strong>Speed",
+  ]);
+});
+
+Deno.test("a report of a long run stays small", () => {
+  const rows = Array.from({ length: 20_000 }, (_, n) =>
+    metricRow(n + 1, {
+      ce: 3 + Math.sin(n),
+      lambda: 1.5 + Math.sin(n),
+      expected_open: 0.5 + 0.4 * Math.sin(n),
+      open_fraction: n % 20 === 0 ? 0.1 : null,
+      validation_ce: n % 20 === 0 ? 3 + Math.sin(n) : null,
+      seconds: n,
+    }));
+  const heads = Array.from({ length: 48 }, () => Array.from({ length: 25 }, () => 0.123));
+  const html = reportHtml({
+    ...DATA,
+    rows,
+    summary: { ...SUMMARY, sparse: { ...SUMMARY.sparse, open_by_head: heads } },
+  });
+  const bytes = new TextEncoder().encode(html).length;
+  assert(bytes < 300_000, `${bytes} bytes`);
+});
+
+Deno.test("the command that makes a run again parses to the run's settings", () => {
+  const settings = {
+    ...defaultsOf(SPARSIFY),
+    slack: -0.03,
+    control: false,
+    data: ["a", "it's"],
+    name: "x",
+    gpu: "llvmpipe",
+    json: true,
+  };
+  const [command, ...args] = commandOf({ command: "sparsify", settings });
+  assertEquals(command, "sparsify");
+  const { given } = parseCommand(SPARSIFY, args);
+  const {
+    runs: _,
+    name: __,
+    json: ___,
+    quiet: _4,
+    debug: _5,
+    serve: _6,
+    port: _7,
+    tokenizer: _8,
+    ...expected
+  } = settings as Record<string, unknown>;
+  assertEquals({ ...given }, expected);
+});
+
+Deno.test("means skip what is not finite and end at their stretch's end", () => {
+  assertEquals(means([[1, 2], [2, 4], [3, NaN], [4, 8], [5, 1]], 2), [[2, 3], [4, 8], [5, 1]]);
+  assertEquals(means([[1, NaN]], 1), [[1, NaN]]);
+});
+
+Deno.test("speed is taken between waits, and anew where a resumed process's clock starts again", () => {
+  // Rows of four steps are read back at once: every fourth second, with 100 tokens a step.
+  const rows = Array.from(
+    { length: 40 },
+    (_, n) => metricRow(n + 1, { tokens: 100 * (n + 1), seconds: 4 * (Math.floor((n % 20) / 4) + 1) }),
+  );
+  const points = speedPoints(rows);
+  assertEquals(points.map(([step]) => step), [8, 12, 16, 20, 28, 32, 36, 40]);
+  assert(points.every(([, speed]) => speed === 100), points.join(" "));
+  assertEquals(speedPoints(rows.slice(0, 1)), []);
+});
+
+Deno.test("writing a report reads the run's folder, and writing it again gives the same bytes", async () => {
+  await using runs = await temporaryFolder();
+  const folder = await createRun(runs.path, "sparsify", "a-run");
+  try {
+    await folder.begin(CONFIG);
+    await Deno.writeTextFile(folder.summary, JSON.stringify(SUMMARY));
+    const metrics = await openMetrics(folder.metrics);
+    await metrics.append(phaseRows("sparse"));
+    metrics.close();
+    await writeReport(folder);
+    const first = await Deno.readTextFile(folder.report);
+    assertSound(first);
+    assertStringIncludes(first, "<h1>a-run</h1>");
+    await writeSealedJson(join(folder.path, "slack.json"), {
+      changes: [{ phase: "sparse", step: 9, slack: 0.5 }],
+    });
+    await writeReport(folder);
+    assertStringIncludes(await Deno.readTextFile(folder.report), "slack set to 0.5000 nats from step 10 on");
+    await Deno.remove(join(folder.path, "slack.json"));
+    await writeReport(folder);
+    assertEquals(await Deno.readTextFile(folder.report), first);
+  } finally {
+    folder.release();
+  }
+});

@@ -1,0 +1,177 @@
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { saveCheckpoint } from "../../../pipeline/runs/checkpoint.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import { readSlackChanges } from "../../../pipeline/runs/control.ts";
+import { hashFile, writeSealedJson } from "../../../pipeline/files.ts";
+import { findResumePoint } from "../../../pipeline/runs/resume.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { ADDITION, runMain, writeTinyModel } from "../../support/tiny_model.ts";
+
+const STEPS = 40;
+
+/** Saves a checkpoint whose tensor says its step; `best` is the best step that it names. */
+async function save(folder: string, phase: string, step: number, best?: number): Promise<string> {
+  const state = { best: best === undefined ? null : { step: best, ce: 1, openFraction: 0.5 } };
+  const read = () => Promise.resolve(new Float32Array(64).fill(step));
+  return await saveCheckpoint(folder, { phase, step, state }, [{ name: "weight", shape: [64], read }]);
+}
+
+/** Flips twenty bytes, as a bad disk does, or makes the second half zeros, as a power cut does. */
+async function damage(path: string, how: "flipped" | "zeros"): Promise<void> {
+  const bytes = await Deno.readFile(path);
+  if (how === "zeros") bytes.fill(0, bytes.length / 2);
+  else for (let n = 1; n <= 20; n++) bytes[bytes.length - 3 * n] ^= 0x55;
+  await Deno.writeFile(path, bytes);
+}
+
+for (
+  const [how, what] of [["flipped", "twenty flipped bytes"], ["zeros", "a second half of zeros"]] as const
+) {
+  Deno.test(`a checkpoint with ${what} gives way to the one before it, which is said`, async () => {
+    await using folder = await temporaryFolder();
+    await save(folder.path, "sparse", 10);
+    const newest = await save(folder.path, "sparse", 20);
+    assertEquals((await findResumePoint(folder.path, STEPS)).last, { phase: "sparse", step: 20 });
+    await damage(newest, how);
+    const point = await findResumePoint(folder.path, STEPS);
+    assertEquals(point.last, { phase: "sparse", step: 10 });
+    assertEquals((await point.checkpoints.get("sparse")!.read("weight", [64]))[0], 10);
+    assertEquals(point.problems.length, 1);
+    assertStringIncludes(point.problems[0], newest);
+  });
+}
+
+Deno.test("an older checkpoint under a newer name is not taken for it", async () => {
+  await using folder = await temporaryFolder();
+  const older = await save(folder.path, "sparse", 10);
+  await Deno.copyFile(older, join(folder.path, "sparse-0000030.safetensors"));
+  const { last, problems } = await findResumePoint(folder.path, STEPS);
+  assertEquals(last.step, 10);
+  assertMatch(
+    problems[0],
+    /sparse-0000030\.safetensors as it is the checkpoint of sparse at step 10, renamed/,
+  );
+});
+
+Deno.test("another run's checkpoint is not taken for this run's, nor its changes of slack", async () => {
+  await using folder = await temporaryFolder();
+  await save(folder.path, "sparse", 10);
+  await assertRejects(
+    () => findResumePoint(folder.path, STEPS, "other"),
+    UserError,
+    "as it is another run's",
+  );
+  await writeSealedJson(join(folder.path, "slack.json"), { run: "a", changes: [] });
+  assertEquals(await readSlackChanges(folder.path, "a"), []);
+  await assertRejects(() => readSlackChanges(folder.path, "b"), UserError, "another run's");
+});
+
+Deno.test("a checkpoint whose best step is damaged or gone gives way to one whose best step is whole", async () => {
+  await using folder = await temporaryFolder();
+  await save(folder.path, "sparse-best", 5);
+  await save(folder.path, "sparse", 10, 5);
+  const best = await save(folder.path, "sparse-best", 15);
+  await save(folder.path, "sparse", 20, 15);
+  assertEquals((await findResumePoint(folder.path, STEPS)).last.step, 20);
+  await damage(best, "flipped");
+  assertEquals((await findResumePoint(folder.path, STEPS)).last.step, 10);
+  await Deno.remove(best);
+  assertEquals((await findResumePoint(folder.path, STEPS)).last.step, 10);
+});
+
+Deno.test("a run none of whose checkpoints is whole does not begin again at step 1 without a word", async () => {
+  await using folder = await temporaryFolder();
+  for (const step of [10, 20]) await damage(await save(folder.path, "sparse", step), "zeros");
+  const error = await assertRejects(
+    () => findResumePoint(folder.path, STEPS),
+    UserError,
+    "Cannot go on as no",
+  );
+  assertEquals(error.exitCode, 3);
+  assertStringIncludes(error.message, "to begin again at step 1, delete");
+});
+
+Deno.test("where an earlier phase has to end again, later checkpoints make way for those that will come", async () => {
+  await using folder = await temporaryFolder();
+  await save(folder.path, "sparse", 30);
+  const end = await save(folder.path, "sparse", STEPS);
+  const later = await save(folder.path, "control", 10);
+  assertEquals((await findResumePoint(folder.path, STEPS)).last, { phase: "control", step: 10 });
+  await damage(end, "flipped");
+  const { last, checkpoints } = await findResumePoint(folder.path, STEPS);
+  assertEquals([last, checkpoints.has("control")], [{ phase: "sparse", step: 30 }, false]);
+  assertEquals(await Deno.stat(later).catch(() => "removed"), "removed");
+});
+
+Deno.test("a run goes on from the checkpoint before a damaged one, says so, and ends with the same bits", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "tiny");
+  await writeTinyModel(model);
+  // deno-fmt-ignore
+  const settings = ["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps",
+    "24", "--lr", "0.01", "--eval-every", "6", "--checkpoint-every", "3", "--validation-tokens", "128", "--no-control",
+    "--eval-tokens", "128", "--slack", "5", "--no-autotune", "--runs", folder.path];
+  const whole = await runMain([...settings, "--name", "whole"]);
+  assertEquals(whole.code, 0, whole.stderr);
+  const stopped = await runMain([...settings, "--name", "run"], {
+    hold: [{ when: "sparse 6/24", meanwhile: (send) => send("SIGHUP") }],
+  });
+  assertEquals(stopped.code, 130, stopped.stderr);
+  assertStringIncludes(
+    stopped.stderr,
+    `stopped; go on by: deno task sparsify --resume run --runs ${folder.path}`,
+  );
+  const checkpoints = join(folder.path, "run", "checkpoints");
+  const newest = (await Array.fromAsync(Deno.readDir(checkpoints))).map(({ name }) => name)
+    .filter((name) => /^sparse-\d/.test(name)).sort().at(-1)!;
+  await damage(join(checkpoints, newest), "zeros");
+  const resumed = await runMain(["sparsify", "--resume", "run", "--runs", folder.path]);
+  assertEquals(resumed.code, 0, resumed.stderr);
+  assertMatch(resumed.stderr, new RegExp(`warning: .*${newest}`));
+  const weights = (name: string) => hashFile(join(folder.path, name, "model", "model.safetensors"));
+  assertEquals(await weights("run"), await weights("whole"));
+});
+
+Deno.test("a run is not resumed on text that has changed, unless it is given again with --data", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "tiny");
+  await writeTinyModel(model);
+  const data = join(folder.path, "text.txt");
+  const moved = join(folder.path, "moved.txt");
+  await Deno.writeTextFile(data, "12+34=46".repeat(200));
+  // deno-fmt-ignore
+  const settings = ["sparsify", "--model", model, "--data", data, "--context", "8", "--batch", "16", "--steps", "4",
+    "--validation-tokens", "32", "--eval-tokens", "32", "--no-control", "--no-autotune", "--runs", folder.path];
+  assertEquals((await runMain([...settings, "--name", "run"])).code, 0);
+  const resume = (...more: string[]) =>
+    runMain(["sparsify", "--resume", "run", "--runs", folder.path, ...more]);
+  await Deno.rename(data, moved);
+  const same = await resume("--data", moved);
+  assertEquals([same.code, same.stderr.includes("the data is not")], [0, false], same.stderr);
+  await Deno.writeTextFile(moved, "12+35=47".repeat(200));
+  const refused = await resume();
+  assertEquals(refused.code, 3);
+  assertStringIncludes(
+    refused.stderr,
+    `as its data ${moved} has changed since it began; --data ${moved} takes it`,
+  );
+  const other = join(folder.path, "other.txt");
+  await Deno.rename(moved, other);
+  const taken = await resume("--data", other);
+  assertEquals(taken.code, 0, taken.stderr);
+  assertStringIncludes(taken.stderr, "warning: the data is not what the run began with");
+  assertEquals((await resume()).code, 0, "what was taken is what the run has now");
+  const checkpoints = join(folder.path, "run", "checkpoints");
+  for await (const { name } of Deno.readDir(checkpoints)) {
+    await Deno.rename(join(checkpoints, name), join(folder.path, name));
+  }
+  await Deno.remove(join(folder.path, "run", "summary.json"));
+  const again = await resume();
+  assertStringIncludes(
+    again.stderr,
+    "but its last checkpoint is of step 0: the steps from there are done again",
+  );
+  const piped = await resume("--data", "-");
+  assertStringIncludes(piped.stderr, "the data is not what the run began with");
+});

@@ -1,0 +1,191 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
+import {
+  budgetMemory,
+  describeNeeds,
+  type MemorySettings,
+  whatToLower,
+} from "../../../pipeline/training/memory_budget.ts";
+import { textureCapacity } from "../../../kernels/core/textures.ts";
+import { memoryNeeds } from "../../../pipeline/model/plan.ts";
+import { parametersOf } from "../../../pipeline/model/trace.ts";
+import { prepareNetwork } from "../../../pipeline/model/network.ts";
+import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
+import {
+  defaultsOf,
+  parseCommand,
+  resumedSettings,
+  SPARSIFY,
+  type SparsifySettings,
+} from "../../../pipeline/settings.ts";
+import { createTrainer } from "../../../pipeline/training/trainer.ts";
+import { gpuTest } from "../../support/gpu.ts";
+import { seeded } from "../../support/seeded.ts";
+
+const CONFIG = {
+  vocabularySize: 61,
+  contextLength: 32,
+  width: 16,
+  layers: 4,
+  heads: 2,
+  mlpWidth: 64,
+  layerNormEpsilon: 1e-5,
+};
+const SETTINGS: MemorySettings = { batch: 2, context: 32, recompute: false, dtype: "f32", memory: "auto" };
+
+/** Every gradient of two gated, distilled micro-batches, and the bytes that the device held for them. */
+async function gradientsOf(gpu: Gpu, options: { keep?: boolean; recompute?: boolean }) {
+  const before = gpu.allocatedBytes;
+  const [batch, context] = [2, 32];
+  const network = await prepareNetwork(gpu, CONFIG, {
+    batch,
+    context,
+    training: true,
+    distill: true,
+    ...options,
+  });
+  const shapes = parametersOf(CONFIG);
+  const random = (seed: number) => (name: string) => {
+    const index = shapes.findIndex((shape) => shape.name === name);
+    return Promise.resolve(initialWeights(shapes[index], { seed, index }).map((x) => 5 * x));
+  };
+  const parameters = createParameters(gpu, shapes);
+  const teacher = createParameters(gpu, shapes, "teacher's ");
+  await uploadParameters(gpu, parameters, random(1));
+  await uploadParameters(gpu, teacher, random(2));
+  const trainer = await createTrainer(gpu, {
+    network,
+    parameters,
+    seed: 3,
+    accumulate: 2,
+    distill: { teacher, weight: 0.5 },
+    gates: {
+      bias: 1,
+      temperature: 1,
+      saturationWeight: 0.01,
+      saturationBound: 6,
+      lambdaStart: 1,
+      geco: { scale: 0.03, alpha: 0.9, rate: 0, gain: 0, lowest: 1, highest: 1 },
+    },
+    optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, clip: 1 },
+  });
+  const tokens = seeded(4);
+  const microBatch = () => ({
+    inputs: Uint32Array.from({ length: batch * context }, () => tokens.integer(61)),
+    targets: Uint32Array.from({ length: batch * context }, () => tokens.integer(61)),
+  });
+  trainer.step(0, 1e-3, [microBatch(), microBatch()]);
+  const gradients = new Map<string, Float32Array>();
+  for (const [name, tensor] of trainer.gradients) gradients.set(name, await gpu.read(tensor));
+  return { gradients, held: gpu.allocatedBytes - before };
+}
+
+gpuTest(
+  "activations that share memory, or are computed anew, give every gradient to the bit",
+  async (gpu) => {
+    const kept = await gradientsOf(gpu, { keep: true });
+    for (const options of [{}, { recompute: true }]) {
+      const { gradients, held } = await gradientsOf(gpu, options);
+      assert(held < kept.held);
+      for (const [name, values] of kept.gradients) {
+        assertEquals(gradients.get(name), values, `${name}, ${JSON.stringify(options)}`);
+      }
+      // Beside what is planned stand tokens, targets, losses, partial sums and the log: 20 KB here.
+      const { total } = memoryNeeds(
+        CONFIG,
+        { batch: 2, context: 32, training: true, distill: true, ...options },
+        gpu.maxBindingBytes,
+      );
+      assert(held >= total && held < total + 24_000, `${held} bytes held, ${total} announced`);
+    }
+  },
+);
+
+gpuTest("auto takes the largest batch that stays within the memory it is given", async (gpu) => {
+  const totalOf = (batch: number) =>
+    memoryNeeds(CONFIG, { batch, context: 32, training: true }, gpu.maxBindingBytes, textureCapacity(gpu))
+      .total;
+  const { batch, needs } = await budgetMemory(gpu, CONFIG, {
+    ...SETTINGS,
+    batch: "auto",
+    memory: totalOf(13) / 1e9,
+  });
+  assertEquals(batch, 13);
+  assertEquals(needs.total, totalOf(13));
+  const free = await budgetMemory(gpu, CONFIG, { ...SETTINGS, batch: "auto" });
+  assertEquals(free.batch, 1024);
+});
+
+gpuTest("a run that does not fit is refused with what it needs and what to lower", async (gpu) => {
+  const tooMuch = { ...SETTINGS, memory: 0.0005, distill: 1 };
+  const error = await assertRejects(() => budgetMemory(gpu, CONFIG, tooMuch), UserError);
+  const { total } = memoryNeeds(
+    CONFIG,
+    { batch: 2, context: 32, training: true, distill: true },
+    gpu.maxBindingBytes,
+    textureCapacity(gpu),
+  );
+  assertEquals(
+    error.message,
+    `Cannot train with a batch of 2 as it needs ${(total / 1e6).toFixed(1)} MB and there are 0.5 MB: ` +
+      "lower --batch 2 and raise --accumulate, or lower --context 32, or give --recompute, or give --dtype f16, or leave out --distill",
+  );
+  const wide = { ...CONFIG, width: 1 << 20, mlpWidth: 4 << 20 };
+  const binding = await assertRejects(
+    () => budgetMemory(gpu, wide, { ...SETTINGS, memory: 1e6, recompute: true }),
+    UserError,
+  );
+  assertStringIncludes(binding.message, "one activation takes 1.1 GB and a binding holds");
+});
+
+Deno.test("what a run takes is told by what it is for", () => {
+  const parts = { weights: 1e6, copies: 0, teacher: 2e6, gradients: 3e6, moments: 40e6, activations: 5e9 };
+  const needs = { ...parts, textures: 256e6, total: 5.302e9, largestBinding: 0, buffers: [] };
+  assertEquals(
+    describeNeeds({ batch: 2, needs }),
+    "device memory 5.3 GB with a batch of 2: weights 1.0 MB, teacher 2.0 MB, gradients 3.0 MB, moments 40 MB, " +
+      "activations 5.0 GB, textures 256 MB",
+  );
+});
+
+gpuTest(
+  "what is told of are the parts of what is needed, as many bytes as there are weights",
+  async (gpu) => {
+    const { needs } = await budgetMemory(gpu, CONFIG, { ...SETTINGS, distill: 1 });
+    // Tokens and positions; two norms, queries, keys and values, projection and MLP of each layer; the last norm.
+    const layer = 4 * 16 + 17 * 48 + 17 * 16 + 17 * 64 + 65 * 16;
+    const weights = 4 * ((61 + 32) * 16 + 4 * layer + 2 * 16);
+    const { teacher, gradients, moments, copies, activations, textures, total } = needs;
+    assertEquals([needs.weights, teacher, gradients, moments, copies], [
+      weights,
+      weights,
+      weights,
+      2 * weights,
+      0,
+    ]);
+    const held = 5 * weights + activations;
+    assertEquals(textures, gpu.adapter.software ? held : 0, "a CPU driver reads copies");
+    assertEquals(total, held + textures);
+  },
+);
+
+gpuTest("a device is asked for buffers before they are needed", async (gpu) => {
+  assertEquals(await gpu.canHold([1024, 1 << 20]), true);
+  assertEquals(await gpu.canHold([gpu.device.limits.maxBufferSize + 16]), false);
+  gpu.check();
+});
+
+Deno.test("a run that goes on is told only what it may be given", () => {
+  const own = defaultsOf(SPARSIFY) as unknown as SparsifySettings;
+  const advice = whatToLower(SETTINGS, true);
+  const { given } = parseCommand(SPARSIFY, advice.match(/--[a-z-]+/g)!);
+  assertEquals(given, { recompute: true });
+  assertEquals(resumedSettings<typeof SPARSIFY>(own, given, "run").recompute, true);
+  assertStringIncludes(
+    whatToLower({ ...SETTINGS, recompute: true }, true),
+    "begin another run with a smaller --batch",
+  );
+  assertStringIncludes(whatToLower(SETTINGS), "lower --batch 2 and raise --accumulate");
+});

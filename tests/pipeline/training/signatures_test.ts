@@ -1,0 +1,92 @@
+import { assert, assertEquals } from "@std/assert";
+import { CHANGEABLE } from "../../../pipeline/settings.ts";
+import { createHealthWatch, type HealthSample, signaturesOf } from "../../../pipeline/training/signatures.ts";
+import { metricRow } from "../../support/metric_row.ts";
+
+/** Names of the signatures that a course of samples sets off, with their steps. */
+function course(samples: Partial<HealthSample>[], steps = 1000): string[] {
+  const watch = createHealthWatch({ steps, lambdaMin: 0.1, lambdaMax: 5 });
+  return samples.flatMap((sample, index) =>
+    watch({ step: index + 1, ...sample }).map(({ name, step }) => `${name} ${step}`)
+  );
+}
+
+Deno.test("a healthy run sets off nothing", () => {
+  const samples = Array.from({ length: 1000 }, (_, n) => ({
+    violation: 0.01 * Math.sin(n),
+    lambda: 1 + 0.5 * Math.sin(n / 50),
+    expectedOpen: Math.exp(-n / 150),
+    deadQueries: n / 2000,
+  }));
+  assertEquals(course(samples), []);
+});
+
+Deno.test("a loss spike is named when it sets in, and again only after it has passed", () => {
+  const samples = [0, 0.1, 0, 0.1, 0, 0.6, 0.7, 0.1, 0.8].map((violation) => ({ violation }));
+  assertEquals(course(samples, 10), ["loss spike 6", "loss spike 9"]);
+  assertEquals(course(samples, 1000), [], "closing the first gates is no failure");
+});
+
+Deno.test("a loss that begins high, or climbs slowly, is no spike", () => {
+  const falling = Array.from({ length: 40 }, (_, n) => ({ violation: 3 * Math.exp(-n / 10) }));
+  assertEquals(course(falling, 8), []);
+  const climbing = Array.from({ length: 200 }, (_, n) => ({ violation: n / 200 }));
+  assertEquals(course(climbing, 200), []);
+});
+
+Deno.test("while the learning rate rises no spike is told", () => {
+  const violations = [0, 0, 0, 0, 0, 0.9, 0, 0, 0, 0, 0.9];
+  const watch = createHealthWatch({ steps: 20, warmup: 6, lambdaMin: 0.1, lambdaMax: 5 });
+  const found = violations.flatMap((violation, n) =>
+    watch({ step: n + 1, violation }).map(({ step }) => step)
+  );
+  assertEquals(found, [11]);
+});
+
+Deno.test("what the signatures advise can be given to a run that goes on", () => {
+  const spike = [...Array(5).fill(0), 1].map((violation) => ({ violation }));
+  const ceiling = Array.from({ length: 150 }, () => ({ violation: 0.1, lambda: 5, expectedOpen: 0.2 }));
+  const still = Array.from({ length: 150 }, () => ({ violation: -0.1, lambda: 1, expectedOpen: 0.2 }));
+  const flags = new Set<string>();
+  for (const samples of [spike, ceiling, still]) {
+    const watch = createHealthWatch({ steps: 10, lambdaMin: 0.1, lambdaMax: 5 });
+    for (const { message } of samples.flatMap((sample, n) => watch({ step: n + 1, ...sample }))) {
+      for (const [, flag] of message.matchAll(/--([a-z-]+)/g)) flags.add(flag);
+    }
+  }
+  flags.delete("resume");
+  assertEquals([...flags].sort(), ["lambda-min", "lr", "slack", "target-loss"]);
+  for (const flag of flags) {
+    const name = flag.replace(/-./g, ([, letter]) => letter.toUpperCase());
+    assert((CHANGEABLE as readonly string[]).includes(name), flag);
+  }
+});
+
+Deno.test("wind-up is λ at its ceiling, or at its floor while CE is too high, for a tenth of the run", () => {
+  const at = (lambda: number, violation: number) =>
+    Array.from({ length: 150 }, () => ({ lambda, violation }));
+  assertEquals(course(at(5, 0.1)), ["wind-up 101"]);
+  assertEquals(course(at(0.1, 0.1)), ["wind-up 101"]);
+  assertEquals(course(at(0.1, -0.1)), [], "resting on the floor while the constraint holds is healthy");
+});
+
+Deno.test("a plateau above the goal is named once a window; one below the goal is none", () => {
+  const still = (expectedOpen: number, violation = -0.1, lambda = 1) =>
+    Array.from({ length: 250 }, () => ({ expectedOpen, violation, lambda }));
+  assertEquals(course(still(0.2)), ["plateau 101", "plateau 202"]);
+  assertEquals(course(still(0.005)), []);
+  assertEquals(course(still(0.2, 0.1)), [], "edges wait while λ can still win the loss back");
+  assert(course(still(0.2, 0.1, 5)).includes("plateau 101"), "λ at its ceiling can no more");
+});
+
+Deno.test("dead queries are named, and rows of the metrics say the same as samples", () => {
+  assertEquals(course([{ deadQueries: 0.5 }, { deadQueries: 0.95, violation: 0.1 }]), ["dead queries 2"]);
+  assertEquals(course([{ deadQueries: 0.95, violation: -0.1 }]), [], "sparse, and the loss holds");
+  const rows = [
+    ...Array.from({ length: 5 }, (_, n) => metricRow(n + 1, { constraint: 0 })),
+    metricRow(6, { constraint: 0.7 }),
+    metricRow(7, { dead_queries: 0.99, constraint: 0.1 }),
+  ];
+  const bounds = { steps: 10, lambdaMin: 0, lambdaMax: 9 };
+  assertEquals(signaturesOf(rows, bounds).map(({ name }) => name), ["loss spike", "dead queries"]);
+});
