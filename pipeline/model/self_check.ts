@@ -59,17 +59,22 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
  * Runs every operation, forward and backward, and compares it with its float64 reference. Leaves some 40 KB of tiny
  * tensors on the device, which live as long as it does.
  *
+ * @param progress told how many of how many operations have been handed to the device; a CPU driver compiles each there
  * @returns one result for each operation, in a fixed order; the same on every call on the same adapter
  * @throws {DeviceError} when the device refuses a kernel or is lost
  */
-export async function selfCheck(gpu: Gpu): Promise<SelfCheckResult[]> {
+export async function selfCheck(
+  gpu: Gpu,
+  progress?: (done: number, of: number) => void,
+): Promise<SelfCheckResult[]> {
   const checks = await Promise.all(CHECKS.map((check) => check(gpu)));
   const comparisons = checks.flatMap((check) => check.comparisons);
   const lengths = comparisons.flatMap(({ outputs }) => outputs.map(([tensor]) => tensor.length));
   // All outputs go into one tensor, since reading costs a round trip to the device.
   const gathered = gpu.tensor("self-check", [lengths.reduce((sum, length) => sum + length)]);
   let end = 0;
-  for (const { record, comparisons } of checks) {
+  for (const [done, { record, comparisons }] of checks.entries()) {
+    progress?.(done, checks.length);
     gpu.submit(`the self-check of ${comparisons[0].operation}`, (recorder) => {
       record(recorder);
       for (const [tensor] of comparisons.flatMap(({ outputs }) => outputs)) {
@@ -91,10 +96,14 @@ export async function selfCheck(gpu: Gpu): Promise<SelfCheckResult[]> {
 /**
  * Refuses an adapter whose results are wrong.
  *
+ * @param progress as {@link selfCheck}'s
  * @throws {DeviceError} naming the adapter and, for each operation that is off, its error and tolerance
  */
-export async function assertSelfCheck(gpu: Gpu): Promise<void> {
-  const wrong = (await selfCheck(gpu)).filter(({ error, tolerance }) => !(error <= tolerance));
+export async function assertSelfCheck(
+  gpu: Gpu,
+  progress?: (done: number, of: number) => void,
+): Promise<void> {
+  const wrong = (await selfCheck(gpu, progress)).filter(({ error, tolerance }) => !(error <= tolerance));
   if (wrong.length === 0) return;
   const found = wrong.map(({ operation, error, tolerance }) =>
     `${operation} is off by ${error.toExponential(1)}, tolerance ${tolerance.toExponential(0)}`

@@ -123,8 +123,8 @@ export async function openCheckedGpu(
   reporter.stage({ name: "opening the device" });
   const gpu = await Gpu.open({ adapter: wanted });
   try {
-    reporter.stage({ name: "checking the adapter's arithmetic" });
-    await assertSelfCheck(gpu);
+    const name = "checking the adapter's arithmetic";
+    await assertSelfCheck(gpu, (done, of) => reporter.stage({ name, done, of }));
     if (autotune) gpu.tuner = await openTuner(gpu);
   } catch (error) {
     gpu.close();

@@ -244,7 +244,10 @@ gpuTest("every operation passes on this adapter, each time with the same errors"
   assertEquals(results.filter(isWrong), []);
   assertEquals(new Set(results.map(({ operation }) => operation)).size, results.length);
   assertEquals(await selfCheck(gpu), results);
-  await assertSelfCheck(gpu);
+  const told: [number, number][] = [];
+  await assertSelfCheck(gpu, (...progress) => told.push(progress));
+  assertEquals(told, told.map((_, n) => [n, told.length]));
+  assert(told.length > 10, `${told.length} operations were told`);
 });
 
 gpuTest(
