@@ -162,7 +162,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
         `${width}, ${headSize}, ${mlpWidth}`,
     );
   }
-  const model = trace(config, shape);
+  const model = trace(config, { ...shape, maxBindingBytes: gpu.maxBindingBytes });
   const steps = stepsOf(model);
   const { forward, dfinal, backward } = schedule(model, shape);
   const plan = planActions(model, { forward, dfinal, backward }, shape, gpu.maxBindingBytes);
