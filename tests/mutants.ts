@@ -659,6 +659,15 @@ export const MUTANTS: readonly Mutant[] = [
       'ended(gpu, { gelu: "tanh" })',
     ],
   }),
+  ...plant("pipeline/model/trace.ts", [
+    "pipeline/model/families_test.ts",
+    "larger than a binding, stored as f16",
+  ], {
+    "no room for the partial sums of an f16 product": [
+      "needsPartial(sizes, maxBindingBytes) &&",
+      "false &&",
+    ],
+  }),
   ...plant("kernels/matmul/linear.ts", "kernels/matmul/linear_test.ts", {
     "every slice of a weight meets the first columns of x": [
       "{ aStride: inputs, aColumn: start } : {}",
