@@ -34,7 +34,8 @@ const MOST_ROWS = 1024;
 /** Share of the system's free memory that a CPU driver may take: the rest is the host's, which also holds batches. */
 const SYSTEM_SHARE = 0.9;
 
-const amount = (bytes: number): string =>
+/** Bytes, for people. */
+export const amount = (bytes: number): string =>
   bytes < 1e9 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 
 /**
