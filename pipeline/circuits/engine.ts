@@ -10,7 +10,7 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { inputError } from "../errors.ts";
-import { GPT2_ARCHITECTURE, type ModelConfig, shapeOf } from "../model/config.ts";
+import { type ModelConfig, shapeOf } from "../model/config.ts";
 import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import { trace } from "../model/trace.ts";
@@ -146,9 +146,11 @@ export async function createCircuitEngine(
   { config, parameters }: CircuitModel,
   { set, ablation = "resample", maxBytes = DEFAULT_BYTES }: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
-  const { family } = shapeOf(config).architecture;
-  if (family !== GPT2_ARCHITECTURE.family) {
-    throw inputError(`Cannot find circuits in a model of type ${family} yet: only in those of type gpt2`);
+  const { norm, biases } = shapeOf(config).architecture;
+  if (norm.at === "output" && (norm.kind !== "rms" || biases.other)) {
+    throw inputError(
+      "Cannot find circuits in a model whose layers end in layer norms or have biases before a norm, which no head owns",
+    );
   }
   const positions = checkSet(set, config);
   const graph = createGraph(config);
@@ -174,10 +176,10 @@ export async function createCircuitEngine(
   ) as Record<EngineTensor, Tensor>;
   const model = trace(config, networkShape(shape));
   const [embedded, final] = [model.embed, model.final].map(({ writes }) => writes.y.name);
-  const shared = { model, graph, parameters, batch, positions, rows, tensors };
+  const shared = { model, graph, parameters, batch, positions, rows, tensors, activations };
   const sources = await prepareSources(gpu, shared);
   const patched = await preparePatchedRun(gpu, { ...shared, scratch: activations, sources });
-  const attribution = await prepareAttribution(gpu, { ...shared, activations });
+  const attribution = await prepareAttribution(gpu, shared);
   const answers = await prepareAnswers(gpu, { ...shared, metric: set.metric });
   const interpolation = await prepareBlend(gpu, { length: rows * config.width });
   const ablations = await prepareAblation(gpu, { ...shared, pairs: set.pairs.length });
