@@ -25,8 +25,13 @@ import { rowOf, type Sources } from "./sources.ts";
 export interface PatchedRun {
   /** The prompts that run, (pair, position). */
   upload(tokens: Uint32Array): void;
-  /** Overwrites `delta`; what is returned is the final norm's output (row, width). */
-  record(recorder: Recorder, mode: Extract<GateMode, "dense" | "deterministic">): Tensor;
+  /**
+   * Overwrites `delta`; what is returned is the final norm's output (row, width).
+   *
+   * @param from the first input whose mask is another than in the run before, of the same prompts and ablated values:
+   * what comes before it stands in `delta` already; 0: all is run
+   */
+  record(recorder: Recorder, mode: Extract<GateMode, "dense" | "deterministic">, from: number): Tensor;
   /** Frees what it holds beside the engine's tensors. */
   destroy(): void;
 }
@@ -147,12 +152,16 @@ export async function preparePatchedRun(
     upload(tokens) {
       for (const op of runner.ops) op.upload?.(tokens);
     },
-    record(recorder, mode) {
-      runner.run(recorder, [model.embed], bind([[model.embed.writes.y, oneStream]]), { mode });
-      sources.writer(recorder, 0, oneStream);
+    record(recorder, mode, from) {
+      if (from === 0) {
+        runner.run(recorder, [model.embed], bind([[model.embed.writes.y, oneStream]]), { mode });
+        sources.writer(recorder, 0, oneStream);
+      }
       for (const [stream, branch] of model.branches.entries()) {
         const { norm, inside, end } = branches[stream];
         const { firstInput, mlpInput, mlp } = layerIndices(graph, branch.layer);
+        const lastInput = branch.kind === "attention" ? firstInput + ofHeads - 1 : mlpInput;
+        if (lastInput < from) continue;
         const into = stepIn(branch, "in");
         const given: [Value, Tensor][] = [];
         if (branch.kind === "attention") {
