@@ -78,8 +78,8 @@ export const MUTANTS: readonly Mutant[] = [
       "recordTeacherLogits(recorder, parameters, block)",
     ],
     "the teacher's logits come from the student's final layer norm": [
-      "a: rowsOf(tensors.teacherFinal!, first, count)",
-      "a: rowsOf(final, first, count)",
+      "final: rowsOf(tensors.teacherFinal!, first, count)",
+      "final: rowsOf(final, first, count)",
     ],
     "KL is summed": ["weight: weight * distillWeight", "weight: distillWeight"],
     "KL has no gradient": ["extra = compared.teacher;", ""],
@@ -197,8 +197,8 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "every slice writes the first columns of the logits": ["cColumn: slice.start,", "cColumn: 0,"],
     "a slice's logits come from the first rows of the embedding": [
-      "b: rowsOf(weightOf(parameters, matrix.name), start, tokens),\n        c: logits,",
-      "b: rowsOf(weightOf(parameters, matrix.name), 0, tokens),\n        c: logits,",
+      "b: rowsOf(matrix, start, count), c: logits",
+      "b: rowsOf(matrix, 0, count), c: logits",
     ],
     "a block's loss goes to the first rows": [
       "ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count)",
