@@ -24,6 +24,7 @@ import type { Reporter, Stage } from "./training/training_run.ts";
 type Told =
   | { [Name in keyof Reporter]: { report: Name; values: Parameters<Reporter[Name]> } }[keyof Reporter]
   | { print: string }
+  | { write: string }
   | { quiet: boolean }
   | { goOn: string }
   | { temporary: string | undefined }
@@ -45,6 +46,8 @@ export interface CommandThread {
   beQuiet(): void;
   /** Writes a line to standard output, behind all that was shown. */
   print(text: string): void;
+  /** Writes to standard output what is no whole line yet; no stage is shown on the terminal until the next begins. */
+  write(text: string): void;
   /** How to go on with what has been begun, for whoever stops it. */
   goOnBy(command: string): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
@@ -81,6 +84,7 @@ export function performCommand(
     signal: stop.signal,
     beQuiet: () => tell({ quiet: true }),
     print: (text) => tell({ print: text }),
+    write: (text) => tell({ write: text }),
     goOnBy: (goOn) => tell({ goOn }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
@@ -156,6 +160,9 @@ export function superviseCommand(module: string): Promise<never> {
     } else if ("print" in told) {
       progress.finish();
       console.log(told.print);
+    } else if ("write" in told) {
+      progress.finish();
+      writeOut(told.write);
     } else if ("quiet" in told) {
       quiet = told.quiet;
       progress = create();
@@ -167,6 +174,11 @@ export function superviseCommand(module: string): Promise<never> {
       if (told.ended === STOPPED) sayStopped();
       leave(told.ended);
     }
+  }
+
+  function writeOut(text: string): void {
+    let left = new TextEncoder().encode(text);
+    while (left.length > 0) left = left.subarray(Deno.stdout.writeSync(left));
   }
 
   function sayStopped(): void {
