@@ -143,6 +143,12 @@ export async function prepareDecoder(
           `Cannot read ${tokens.length} tokens behind ${filled} as there must be 1 token or more and ${most} positions at most`,
         );
       }
+      const unknown = tokens.find((token) => !(token >= 0 && token < config.vocabularySize));
+      if (unknown !== undefined) {
+        throw new RangeError(
+          `Cannot read tokens as the vocabulary has ${config.vocabularySize} entries: token ${unknown}`,
+        );
+      }
       const left = tokens.slice(0, -1);
       const wanted = Math.min(ROWS.most, Math.max(ROWS.fewest, 2 ** Math.ceil(Math.log2(left.length || 1))));
       while (left.length > 0) {
