@@ -107,9 +107,9 @@ export function performCommand(
   });
 }
 
-/** What is said when the user wants to stop. */
-export function stoppingText(stage: Stage | undefined): string {
-  if (!stage) return "stopping at the start";
+/** What is said when the user wants to stop; `hasWritten`: there is a part of the result on standard output already. */
+export function stoppingText(stage: Stage | undefined, hasWritten = false): string {
+  if (!stage) return hasWritten ? "stopping" : "stopping at the start";
   const { name, done, of, keep } = stage;
   const what = of === undefined || stage.bytes ? name : `${name} at ${done ?? 0} of ${of}`;
   return keep
@@ -128,6 +128,8 @@ export function superviseCommand(module: string): Promise<never> {
   let temporary: string | undefined;
   let goOn: string | undefined;
   let stoppedAt: number | undefined;
+  /** What was written last, where it was no whole line. */
+  let written: string | undefined;
   const create = (): Progress =>
     createProgress({ interactive: isInteractive(), quiet, columns: terminalColumns, write: writeError });
   let progress = create();
@@ -162,7 +164,8 @@ export function superviseCommand(module: string): Promise<never> {
       console.log(told.print);
     } else if ("write" in told) {
       progress.finish();
-      writeOut(told.write);
+      written = told.write;
+      writeOut(written);
     } else if ("quiet" in told) {
       quiet = told.quiet;
       progress = create();
@@ -200,7 +203,8 @@ export function superviseCommand(module: string): Promise<never> {
       }
       stoppedAt = performance.now();
       const stage = progress.current();
-      progress.message(stoppingText(stage));
+      if (written !== undefined && !written.endsWith("\n")) writeOut("\n");
+      progress.message(stoppingText(stage, written !== undefined));
       worker.postMessage("stop");
       if (stage?.keep) return;
       setTimeout(() => {

@@ -127,7 +127,7 @@ gpuTest("it ends where it is told to, between two tokens", async () => {
 });
 
 Deno.test("the command writes the continuation, and with --json one line that holds it", async () => {
-  const args = ["--model", ENGLISH, "--prompt", "We the people of the", "--tokens", "12"];
+  const args = ["--model", ROOT + ENGLISH, "--prompt", "We the people of the", "--tokens", "12"];
   const { code, stdout, stderr } = await runMain(args, GENERATE);
   assertEquals(code, 0, stderr);
   assertMatch(stderr, /12 tokens, [\d.]+ tokens\/s/);
@@ -135,7 +135,12 @@ Deno.test("the command writes the continuation, and with --json one line that ho
   assertEquals([json.code, json.stderr.replace(/error: XDG_RUNTIME_DIR.*\n/g, "")], [0, ""]);
   assertEquals(json.stdout.split("\n").length, 2, "one line");
   const line = lastLine(json.stdout);
-  assertEquals([line.model, line.mode, line.ended, line.tokens.length], [ENGLISH, "gated", "tokens", 12]);
+  assertEquals([line.model, line.mode, line.ended, line.tokens.length], [
+    ROOT + ENGLISH,
+    "gated",
+    "tokens",
+    12,
+  ]);
   assertEquals(`${line.text}\n`, stdout);
   const tokenizer = await loadTokenizer(ROOT + ENGLISH);
   assertEquals(tokenizer.decode(line.tokens), line.text);
@@ -144,14 +149,14 @@ Deno.test("the command writes the continuation, and with --json one line that ho
 });
 
 Deno.test("with --dense the sparse model's own continuation stands beside", async () => {
-  const args = ["--model", ENGLISH, "--prompt", "We the people of the", "--tokens", "40", "--dense"];
+  const args = ["--model", ROOT + ENGLISH, "--prompt", "We the people of the", "--tokens", "40", "--dense"];
   const line = lastLine((await runMain([...args, "--json"], GENERATE)).stdout);
   assertEquals(line.mode, "dense");
   assert(line.text !== line.gated.text);
   assertEquals(line.gated.tokens.length, 40);
   const { stdout } = await runMain(args, GENERATE);
   assertEquals(stdout, `with its gates:\n${line.gated.text}\n\nall gates open:\n${line.text}\n`);
-  const dense = await runMain(["--model", "data/english", ...args.slice(2), "--json"], GENERATE);
+  const dense = await runMain(["--model", `${ROOT}data/english`, ...args.slice(2), "--json"], GENERATE);
   const { mode, gated } = lastLine(dense.stdout);
   assertEquals([mode, gated], ["dense", undefined], "a dense model has nothing to stand beside");
 });
@@ -182,7 +187,7 @@ async function piped(args: string[], input: Uint8Array<ArrayBuffer>) {
 }
 
 Deno.test("a prompt comes from standard input without the line end at its end", async () => {
-  const args = ["--model", ENGLISH, "--prompt", "-", "--tokens", "2", "--json"];
+  const args = ["--model", ROOT + ENGLISH, "--prompt", "-", "--tokens", "2", "--json"];
   const tokenizer = await loadTokenizer(ROOT + ENGLISH);
   for (const end of ["", "\n", "\r\n", "\n\n"]) {
     const { code, stdout, stderr } = await piped(args, new TextEncoder().encode(`One\ntwo${end}`));
@@ -223,7 +228,7 @@ Deno.test("what the command cannot use is said on one line, before a device is o
 });
 
 Deno.test("a prompt that begins with a dash is one", async () => {
-  const args = ["--model", ENGLISH, "--tokens", "2", "--json", "--prompt", "- the first"];
+  const args = ["--model", ROOT + ENGLISH, "--tokens", "2", "--json", "--prompt", "- the first"];
   const { prompt } = lastLine((await runMain(args, GENERATE)).stdout);
   assertEquals(prompt, (await loadTokenizer(ROOT + ENGLISH)).encode("- the first"));
 });
