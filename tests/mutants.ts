@@ -513,7 +513,7 @@ export const MUTANTS: readonly Mutant[] = [
   // Generated text.
   ...plant("pipeline/model/decoder.ts", DECODER, {
     "rows of no token count as read": ["filled += tokens.length;", "filled += rows.count;"],
-    "more room forgets what was kept": ["recorder.copy(tensor, kept[n][role]);", ""],
+    "more room forgets what was kept": ["recorder.copy(tensor, kept[n][role]);", ";"],
     "the gates of a decoder have no bias": ["hardGates(gateBias, 1)", "hardGates(gateBias && 0, 1)"],
     "a decoder's gates are open": ['gateBias === undefined ? "dense" : "deterministic"', '"dense"'],
     "a layer reads the keys of the first": ["kept[rows.keeping.indexOf(step)]", "kept[0]"],

@@ -215,13 +215,10 @@ export function trace(config: ModelConfig, { batch, context, half = false, cache
       next(
         "rotated",
         rotary({
+          ...packed,
           batch,
           positions: context,
           contextLength: cached ?? context,
-          heads,
-          keyValueHeads,
-          headSize,
-          half,
           rotated: Math.floor(share * headSize),
           theta,
           ...(scaling ? { scaling: { type: "llama3", ...scaling } } : {}),

@@ -32,6 +32,7 @@ Deno.test("top-p keeps the fewest likely tokens that have it together, of equals
   assertEquals(kept(0.66), [1, 3, 4]);
   assertEquals(kept(0.949), [1, 3, 4, 0]);
   assertEquals(kept(0.951), [1, 3, 4, 0, 2]);
+  assertEquals([...distribution([0, 0], { temperature: 1, topP: 0.5 }).tokens], [0], "just enough is enough");
   const { probabilities } = distribution(logits, { temperature: 1, topP: 0.66 });
   [0.4, 0.25, 0.2].forEach((share, n) => assert(Math.abs(probabilities[n] - share / 0.85) < 1e-12));
   // The temperature comes first: the more even, the more tokens there are.
