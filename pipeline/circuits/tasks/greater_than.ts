@@ -21,11 +21,11 @@ export const greaterThan: Task = {
     // A year that is cut as 17 and two digits, and those two digits as a token.
     const tokenOf = new Map<number, number>();
     for (let year = 0; year < 100; year++) {
-      const { tokens: encoded, lost } = tokenizer.encodeKnown(` 17${two(year)}`);
-      const { tokens: century } = tokenizer.encodeKnown(" 17");
+      const { tokens: encoded, lost } = tokenizer.encodeKnown(` 17${two(year)}`, { continued: true });
+      const { tokens: century } = tokenizer.encodeKnown(" 17", { continued: true });
       if (
         lost === 0 && encoded.length === century.length + 1 &&
-        tokenizer.decode([encoded.at(-1)!]) === two(year) &&
+        tokenizer.spell(encoded.at(-1)!) === two(year) &&
         century.every((token, n) => token === encoded[n])
       ) tokenOf.set(year, encoded.at(-1)!);
     }
