@@ -197,11 +197,10 @@ const SPACES_AT_START = /^\p{White_Space}*/u;
  * @returns undefined where none can be found
  */
 export function createFind(tokens: readonly AddedToken[]): Find | undefined {
-  if (tokens.every(({ special = true }) => special)) return undefined;
   const byContent = new Map(tokens.map((token) => [token.content, token]));
-  const longestFirst = [...byContent.keys()].filter((content) => content !== "").sort((a, b) =>
-    b.length - a.length
-  );
+  byContent.delete("");
+  if (byContent.values().every(({ special = true }) => special)) return undefined;
+  const longestFirst = [...byContent.keys()].sort((a, b) => b.length - a.length);
   const pattern = new RegExp(longestFirst.map((content) => RegExp.escape(content)).join("|"), "gu");
   return (text) => {
     const parts: (string | number)[] = [];

@@ -7,6 +7,7 @@ import { bpeTokenizerJson, byteCharacters, END_OF_TEXT } from "../../../pipeline
 import { createDecoder } from "../../../pipeline/text/decoder.ts";
 import { readDocuments } from "../../../pipeline/text/documents.ts";
 import { createFastEncoder } from "../../../pipeline/text/fast_tokenizer.ts";
+import { createCut, createNormalizer } from "../../../pipeline/text/pieces.ts";
 import { loadTokenizer, withStart } from "../../../pipeline/text/tokenizer.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
@@ -21,6 +22,8 @@ interface Expected {
     /** Null where it is the text again. */
     decoded: (string | null)[];
     rows: { ids: number[]; text: string }[];
+    /** Characters of each word, of a vocabulary of bytes. */
+    words: number[][] | null;
     /** Of ids from 250 on. */
     singly: string[];
   }>;
@@ -43,6 +46,19 @@ for (const [name, expected] of Object.entries(EXPECTED.tokenizers)) {
       assertEquals(tokenizer.encode(text), expected.ids[n], JSON.stringify(text));
     }
   });
+
+  if (expected.words) {
+    Deno.test(`${name}: words are those of Hugging Face's tokenizers, whatever tokens they become`, async () => {
+      const json = JSON.parse(await Deno.readTextFile(path));
+      const normalize = createNormalizer(json.normalizer)!;
+      const { cut, byteLevel } = createCut(json.pre_tokenizer)!;
+      assert(byteLevel);
+      for (const [n, text] of TEXTS.entries()) {
+        const words = cut(normalize(text, "start"), "start");
+        assertEquals(words.map((word) => [...word].length), expected.words![n], JSON.stringify(text));
+      }
+    });
+  }
 
   Deno.test(`${name}: tokens are decoded as by Hugging Face's tokenizers, broken characters too`, async () => {
     assert(createDecoder(JSON.parse(await Deno.readTextFile(path)).decoder), "every part of it is known");
@@ -158,6 +174,16 @@ Deno.test("no text becomes a special token, though the vocabulary merges to it",
     assertEquals(tokenizer.encode("</s>"), [4, 5]);
     assertEquals(tokenizer.decode([7, 4, 5, 6]), "a</s></s>");
   }
+});
+
+Deno.test("a word is cut before ▁ only where no merge reaches over it", () => {
+  const json = (merges: string[]) => ({
+    normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
+    pre_tokenizer: null,
+    model: { type: "BPE", vocab: { a: 0, "▁": 1, "a▁": 2, "▁a": 3 }, merges },
+  });
+  assertEquals(createFastEncoder(json(["a ▁", "▁ a"]))!("a a", false), [2, 0]);
+  assertEquals(createFastEncoder(json(["▁ a"]))!("a a", false), [0, 3]);
 });
 
 Deno.test("where the library comes to something else at loading, it is what encodes", async () => {
