@@ -76,7 +76,8 @@ export {
   type Prompt,
   type RunOptions,
 } from "./pipeline/load_model.ts";
-export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/text/tokenizer.ts";
+export type { SpecialTokens } from "./pipeline/text/special_tokens.ts";
+export { type KnownTokens, loadTokenizer, type Tokenizer, withStart } from "./pipeline/text/tokenizer.ts";
 export type { Architecture, ModelConfig } from "./pipeline/model/config.ts";
 export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";

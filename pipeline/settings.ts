@@ -248,7 +248,7 @@ export const SPARSIFY = {
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
   data: { ...DATA.data, help: `${DATA.data.help}; required` },
-  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json, or a folder with one; required" },
+  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json of any kind, or a folder with one; required" },
   layers: integer(3, 1, "layers", "Model and data"),
   heads: integer(4, 1, "heads of a layer", "Model and data"),
   width: integer(128, 1, "width, a multiple of the heads", "Model and data"),

@@ -64,7 +64,7 @@ const GROUPED = "H 4, K 2, T 67";
 const DECODER = ["pipeline/model/decoder_test.ts", "/llama: token by token|gives back/"] as const;
 const GENERATED = [
   "pipeline/generation/generate_test.ts",
-  "/ends before|positions end|own gates|the sum/",
+  "/ends before|positions end|own gates|the sum|begins with it/",
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
@@ -596,9 +596,13 @@ export const MUTANTS: readonly Mutant[] = [
       "if (ends.has(token)) {",
       "if (ends.has(token) && tokens.push(token)) {",
     ],
+    "a prompt has no token that begins it": [
+      "withStart(tokenizer, tokenizer.encode(prompt))",
+      "tokenizer.encode(prompt)",
+    ],
     "the config's end of text does not end it": [
-      "tokenizer.endOfText, config.endOfText]",
-      "tokenizer.endOfText]",
+      "...tokenizer.endsOfText, config.endOfText]",
+      "...tokenizer.endsOfText]",
     ],
     "a sparse model's gates are open": ["dense ? undefined : config.gate?.bias", "undefined"],
     "with all gates open some are closed": ["dense ? undefined : config.gate?.bias", "config.gate?.bias"],
@@ -653,6 +657,162 @@ export const MUTANTS: readonly Mutant[] = [
       'if (place < HELD_OUT.validation) return "test";',
     ],
     "more documents are held out": ["{ validation: 0.05, test: 0.05 }", "{ validation: 0.05, test: 0.07 }"],
+  }),
+  // Tokenizers.
+  ...plant("pipeline/text/bpe.ts", "pipeline/text/tokenizer_test.ts", {
+    "of equal pairs in a short word the last is merged first": [
+      "if (pairs[at] < rank) rank = pairs[best = at];",
+      "if (pairs[at] < NEVER && pairs[at] <= rank) rank = pairs[best = at];",
+    ],
+    "a pair in a long word that was merged away is merged again": [
+      "if (pairs[at] !== rank) continue;",
+      "if (next[at] >= count) continue;",
+    ],
+    "what stands before a merge in a long word is not looked at again": [
+      "if (before[at] >= 0) look(before[at]);",
+      "",
+    ],
+    "merges are not ignored": ["if (ignore_merges) {", "if (ignore_merges && word.length > 999) {"],
+    "a text may become a special token by merges": [
+      "never.has(made) ? [-3, -3] : [left, right]",
+      "[left, right]",
+    ],
+    "a text may become a special token as a word": [" && !never.has(whole)) return", ") return"],
+    "long words are cut before every ▁": ["!/[^▁]▁/.test(text)", "text.length > 0"],
+  }),
+  ...plant("pipeline/text/pieces.ts", "pipeline/text/tokenizer_test.ts", {
+    "(?i:s) is ASCII's": ["[sSſ]", "[sS]"],
+    "digits are ASCII's": ["const DIGIT = /\\p{N}/gu", "const DIGIT = /[0-9]/gu"],
+    "a space is put before what goes on": [
+      'place === "continued" || text === "" ? text : prepend + text',
+      'text === "" ? text : prepend + text',
+    ],
+    "a space is put before every part of a text": [
+      'scheme === "first" && place === "start"',
+      'scheme === "first"',
+    ],
+    "of added tokens the first listed is found, not the longest": [
+      ".sort((a, b) => b.length - a.length)",
+      "",
+    ],
+    "an added token is found inside a word": ["if (single_word && inWord()) continue;", ""],
+    "an added token leaves the space before it": ["if (lstrip) start =", "if (lstrip && rstrip) start ="],
+    "an added token leaves the space behind it": ["if (rstrip) end +=", "if (rstrip && lstrip) end +="],
+  }),
+  ...plant("pipeline/text/bpe_trainer.ts", "pipeline/text/tokenizer_test.ts", {
+    "white space is JavaScript's": [
+      "\\p{White_Space}+(?!\\P{White_Space})|\\p{White_Space}+/gu",
+      "\\s+(?!\\S)|\\s+/gu",
+    ],
+  }),
+  ...plant("pipeline/text/decoder.ts", "pipeline/text/tokenizer_test.ts", {
+    "broken bytes are one mark": ['"\\ufffd".repeat(bytes.length)', '"\\ufffd"'],
+    "a token's space is lost inside a text": ['else if (each.type !== "Strip") inside', "else inside"],
+  }),
+  ...plant("pipeline/text/tokenizer.ts", "pipeline/text/tokenizer_test.ts", {
+    "the library is not asked at loading": ["return agree ? encode : undefined;", "return encode;"],
+  }),
+  ...plant("pipeline/text/special_tokens.ts", "pipeline/text/tokenizer_test.ts", {
+    "add_bos_token: false is not heeded": ["if (adds === false) return found;", ""],
+    "a text begins with what config.json names, trained with it or not": [
+      "listed(template.before);",
+      "listed(template.before ?? config.bos_token_id);",
+    ],
+    "of a list only the first ends a text": [
+      "...listed(config.eos_token_id),",
+      "...listed(config.eos_token_id).slice(0, 1),",
+    ],
+    "generation_config.json is not read": ["...listed(generation.eos_token_id),", ""],
+    "a template inside a sequence is not read": ['part?.type === "Sequence" &&', 'part?.type === "Chain" &&'],
+  }),
+  ...plant("pipeline/text/tokenise.ts", "pipeline/text/start_of_text_test.ts", {
+    "documents do not begin with the token that begins a text": [
+      "if (!continued && tokenizer.startOfText !== undefined)",
+      "if (continued && tokenizer.startOfText !== undefined)",
+    ],
+    "every piece of a document begins one": ["const continued = length > start;", "const continued = false;"],
+    "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
+    "the token that begins a text counts as one of the completion": [
+      "{ prompt: read.length,",
+      "{ prompt: prompt.length,",
+    ],
+    "data keeps the token that began its texts": [
+      "...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),",
+      "...(startOfText === undefined ? {} : {}),",
+    ],
+    "data keeps the token that ended its texts": [
+      "end_of_text: String(endOfText),",
+      "end_of_text: String(endOfText > 0),",
+    ],
+    "standard input is read again": [
+      "if (identity.sources !== STANDARD_INPUT || made.sources !== STANDARD_INPUT) return undefined;",
+      "if (made.format !== undefined) return undefined;",
+    ],
+  }),
+  ...plant("pipeline/text/batches.ts", "pipeline/text/start_of_text_test.ts", {
+    "windows begin as they stand": [
+      "&& startOfText !== undefined &&",
+      "&& startOfText === 0 &&",
+    ],
+    "a window that begins a text begins it twice": [
+      "window[0] !== startOfText",
+      "window[0] !== undefined",
+    ],
+    "the first token of a window is no target": ["const target = t + 1 - before;", "const target = t + 1;"],
+    "an example begins twice": [
+      "const before = exampleTokens === undefined && startOfText",
+      "const before = startOfText",
+    ],
+  }),
+  ...plant("pipeline/circuits/prompts.ts", "pipeline/text/start_of_text_test.ts", {
+    "answers are asked where they were before the token that begins a text": [
+      "position: place.position + 1",
+      "position: place.position",
+    ],
+  }),
+  ...plant("pipeline/circuits/tasks/tasks.ts", "pipeline/text/start_of_text_test.ts", {
+    "tasks' prompts do not begin as the model's texts": [
+      "if (startOfText === undefined) return task",
+      "if (startOfText !== 0) return task",
+    ],
+  }),
+  ...plant("pipeline/circuits/tasks/pairs_file.ts", "pipeline/text/start_of_text_test.ts", {
+    "pairs do not begin as the model's texts": [
+      "return startOfText === undefined ? set",
+      "return startOfText !== 0 ? set",
+    ],
+    "the token that begins a text has no position": [
+      "startOfText === undefined ? 0 : 1;",
+      "startOfText === undefined ? 0 : 0;",
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "a text gets the token"], {
+    "a text does not begin as the model's do": [
+      "withStart(tokenizer, tokenizer.encode(prompt))",
+      "tokenizer.encode(prompt)",
+    ],
+  }),
+  ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "a prompt begins with"], {
+    "an explored prompt does not begin as the model's texts": [
+      "withStart(tokenizer, known.tokens)",
+      "known.tokens",
+    ],
+    "what lies beside a tokenizer is read wherever it lies": [
+      "if (await exists(beside)) await checkReadable(beside,",
+      "if (beside === path) await checkReadable(beside,",
+    ],
+  }),
+  ...plant("pipeline/model/save_weights.ts", [
+    "pipeline/model/save_weights_test.ts",
+    "how the tokenizer is used",
+  ], {
+    "how a tokenizer is used is not saved": ["if (!await exists(path)) continue;", "continue;"],
+  }),
+  ...plant("pipeline/training/prepare_run.ts", ["pipeline/runs/resume_test.ts", "own start of texts"], {
+    "a run goes on with another token before its texts": [
+      "began.startOfText === found.startOfText",
+      "true",
+    ],
   }),
   ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "help names every flag"], {
     "help leaves a flag out": [
