@@ -54,6 +54,7 @@ import {
   versionText,
 } from "./settings.ts";
 import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
 import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
@@ -196,10 +197,33 @@ async function train<Summary extends object>(
   return summary !== undefined && printed(summary, folder);
 }
 
+/** What a model needs, told from its config.json. */
+function tellNeedsOf(
+  thread: CommandThread,
+  { model, json }: { model: string; json: boolean },
+  config: ModelConfig,
+  asked: NeedsAsked,
+): true {
+  checkContext(asked.context, config.contextLength, model);
+  const told = tellNeeds(config, asked);
+  return shown(thread, json ? JSON.stringify({ model, ...told }) : needsText(told, asked));
+}
+
 async function sparsifyCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(SPARSIFY, args, userFolder());
   const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed);
   if (printed !== undefined) return shown(thread, printed);
+  if (parsed.needs) {
+    if (parsed.resume !== undefined) {
+      throw usageError(
+        "Cannot tell what a run needs by --memory without a value: give --model, not --resume",
+      );
+    }
+    const settings = await resolveSettings(SPARSIFY, parsed);
+    const { context, batch, distill } = settings;
+    const asked = { context, batch: batch === "auto" ? 1 : batch, training: true, distill: distill > 0 };
+    return tellNeedsOf(thread, settings, await readModelConfig(settings.model), asked);
+  }
   const { settings, resumed, fromModel } = await runSettings("sparsify", SPARSIFY, parsed);
   const model = await openRunModel(settings.model, settings.tokenizer);
   return await train<SparsifySummary>("sparsify", thread, {
@@ -287,12 +311,13 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   const { settings } = resolved;
   const { batch, model } = settings;
   const config = await readModelConfig(model);
+  const context = settings.context || config.contextLength;
+  if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
   const weights = await openWeights(model, config);
   await weights.verify();
   requireData(settings.data);
-  const context = settings.context || config.contextLength;
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? model, config);
   checkTokenizer(tokenizer, config, model);

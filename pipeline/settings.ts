@@ -41,6 +41,8 @@ export type Setting =
     lowest: number;
     above?: boolean;
     integer?: boolean;
+    /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
+    alone?: true;
   })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
@@ -241,6 +243,11 @@ export const SPARSIFY = {
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
+  memory: {
+    ...RUN.memory,
+    alone: true,
+    help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
+  },
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -280,6 +287,7 @@ export const EVALUATE = {
     group: "Evaluation",
   },
   evalTokens: RUN.evalTokens,
+  memory: flag(false, "only tell what device memory is needed; config.json is enough", "Evaluation"),
   gpu: { ...RUN.gpu, group: "Evaluation" },
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -403,6 +411,8 @@ export interface ParsedCommand<Table extends SettingsTable> {
   help: boolean;
   /** `--version` was given. */
   version: boolean;
+  /** `--memory` stands without a value: what is needed is to be told, and nothing run. */
+  needs: boolean;
   /** Only what the flags say. */
   given: Partial<SettingsOf<Table>>;
   /** Value of `--config`. */
@@ -454,8 +464,15 @@ export function parseCommand<const Table extends SettingsTable>(
     },
   });
   const given: Record<string, unknown> = {};
+  let needs = false;
   for (const [key, name] of flags) {
     if (parsed[key] === undefined) continue;
+    const setting = table[name];
+    // A value that is there but empty is none.
+    if (setting.kind === "numberOrAuto" && setting.alone && parsed[key] === "" && args.includes(`--${key}`)) {
+      needs = true;
+      continue;
+    }
     given[name] = fromFolder(table[name], parseValue(`--${key}`, table[name], parsed[key]), folder);
   }
   for (const key of special) {
@@ -465,6 +482,7 @@ export function parseCommand<const Table extends SettingsTable>(
   return {
     help: parsed.help === true,
     version: parsed.version === true,
+    needs,
     given: given as Partial<SettingsOf<Table>>,
     config: config && folder !== undefined && !isAbsolute(config) ? join(folder, config) : config,
     folder,
@@ -824,7 +842,8 @@ export function helpText<const Table extends SettingsTable>(
       : "N";
     const shown = Array.isArray(value) ? value.join(" ") : value;
     const isShown = shown !== undefined && shown !== "";
-    line(setting.group, `--${key} ${placeholder}`, setting.help, isShown ? `(${shown})` : "");
+    const left = "alone" in setting ? `[${placeholder}]` : placeholder;
+    line(setting.group, `--${key} ${left}`, setting.help, isShown ? `(${shown})` : "");
   }
   line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");
   if (hasRuns(table)) line("Settings", "--resume NAME", "go on with a stopped run");

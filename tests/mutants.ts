@@ -936,8 +936,33 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/ops/linear.ts", ["pipeline/model/model_ops_test.ts", "a product without a bias"], {
     "a product that ends in exact GELU ends in GPT-2's": [
-      'activated(gpu, "exact")',
-      'activated(gpu, "tanh")',
+      'ended(gpu, { gelu: "exact" })',
+      'ended(gpu, { gelu: "tanh" })',
+    ],
+  }),
+  ...plant("pipeline/model/trace.ts", [
+    "pipeline/model/families_test.ts",
+    "larger than a binding, stored as f16",
+  ], {
+    "no room for the partial sums of an f16 product": [
+      "needsPartial(sizes, maxBindingBytes) &&",
+      "false &&",
+    ],
+  }),
+  ...plant("kernels/matmul/linear.ts", "kernels/matmul/linear_test.ts", {
+    "every slice of a weight meets the first columns of x": [
+      "{ aStride: inputs, aColumn: start } : {}",
+      "{ aStride: inputs, aColumn: 0 } : {}",
+    ],
+    "a bias is added for every slice": ["bias: first && bias", "bias"],
+    "the last slice takes the place of the others' sum": [
+      "residual: (first && residual) || (last && throughPartial)",
+      "residual: first && residual",
+    ],
+    "slices of dx stand one upon another": ["cStride: inputs, cColumn: start", "cStride: inputs, cColumn: 0"],
+    "slices of dweight read the first columns of x": [
+      "(sliced && { aStride: inputs, aColumn: start })",
+      "(sliced && { aStride: inputs, aColumn: 0 })",
     ],
   }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
