@@ -105,7 +105,7 @@ class Tokens:
         self.tokens = torch.from_numpy(table["token"].to_numpy().astype("int64"))
         examples = (reader.schema.metadata or {}).get(b"example_tokens")
         self.example_tokens = int(examples) if examples else None
-        self.counted = torch.from_numpy(table["counted"].to_numpy()) if examples else None
+        self.counted = torch.from_numpy(table["counted"].to_numpy().copy()) if examples else None
 
     def windows(self, context, offset=0):
         if self.example_tokens:
