@@ -16,8 +16,7 @@ import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { EVALUATE, parseCommand, resolveSettings } from "../../pipeline/settings.ts";
 import { sequentialBatches } from "../../pipeline/text/batches.ts";
-import type { Split } from "../../pipeline/text/tokenise.ts";
-import { tokenise } from "../../pipeline/text/tokenise.ts";
+import { type Split, SPLITS, tokenise } from "../../pipeline/text/tokenise.ts";
 import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { openPython } from "../bench/peers/torch.ts";
 import { prepareStep } from "../bench/cases/training_step.ts";
@@ -36,8 +35,14 @@ const weights = await openWeights(folder, config);
 await using temporary = await temporaryFolder();
 const tokenizer = await loadTokenizer(folder, config);
 const tokens = await tokenise({ sources: settings.data, tokenizer, folder: temporary.path });
-const ofText = { tokens: tokens[settings.split as Split], batch: 1, context, limit: settings.evalTokens };
-const batches = await Array.fromAsync(sequentialBatches(ofText));
+const splits = settings.split === "all" ? SPLITS : [settings.split as Split];
+const batches = (await Promise.all(
+  splits.map((split) =>
+    Array.fromAsync(
+      sequentialBatches({ tokens: tokens[split], batch: 1, context, limit: settings.evalTokens }),
+    )
+  ),
+)).flat().slice(0, Math.floor(settings.evalTokens / context));
 const rows = batches.map(({ inputs, targets }) => ({ inputs: [...inputs], targets: [...targets] }));
 
 const peer = openPython(PEER);
