@@ -18,6 +18,8 @@ export interface HealthSample {
   expectedOpen?: number;
   /** Share of queries without an open edge, at evaluations. */
   deadQueries?: number;
+  /** The learning rate of the step. */
+  learningRate?: number;
 }
 
 /** What a row of the metrics says about health. */
@@ -28,6 +30,7 @@ export function healthSample(row: MetricRow): HealthSample {
     lambda: row.lambda ?? undefined,
     expectedOpen: row.expected_open ?? undefined,
     deadQueries: row.dead_queries ?? undefined,
+    learningRate: row.learning_rate,
   };
 }
 
@@ -81,9 +84,11 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
   const active = new Set<Signature["name"]>();
   const recent: { step: number; expectedOpen: number; violation: number }[] = [];
   let atBoundSince: number | undefined;
+  let peakRate = 0;
 
   return function watch(sample) {
-    const { step, violation, lambda, expectedOpen, deadQueries } = sample;
+    const { step, violation, lambda, expectedOpen, deadQueries, learningRate = 0 } = sample;
+    peakRate = Math.max(peakRate, learningRate);
     const found: Signature[] = [];
     const report = (name: Signature["name"], present: boolean, message: () => string): void => {
       if (!present) active.delete(name);
@@ -131,7 +136,10 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       // While CE is above its target and λ can still grow, edges wait for the loss, as they should.
       const atCeiling = lambda === lambdaMax;
       const isFree = atCeiling || median(recent.map(({ violation }) => violation)) <= 0;
-      const still = step - since >= window && expectedOpen > goal && expectedOpen > 0.995 * before && isFree;
+      // Edges come to rest with the weights as the learning rate comes down, which is no failure.
+      const isSettled = learningRate < peakRate / 2;
+      const isStill = expectedOpen > goal && expectedOpen > 0.995 * before;
+      const still = step - since >= window && isStill && isFree && !isSettled;
       report("plateau", still, () => {
         const cause = atCeiling
           ? `λ, without its proportional term, is at its ceiling: raise --slack, or --target-loss where that was given${ON_RESUME}`

@@ -77,6 +77,8 @@ Deno.test("a plateau above the goal is named once a window; one below the goal i
   assertEquals(course(still(0.005)), []);
   assertEquals(course(still(0.2, 0.1)), [], "edges wait while λ can still win the loss back");
   assert(course(still(0.2, 0.1, 5)).includes("plateau 101"), "λ at its ceiling can no more");
+  const falling = still(0.2).map((sample, n) => ({ ...sample, learningRate: 1 - n / 250 }));
+  assertEquals(course(falling), ["plateau 101"], "edges come to rest with the learning rate");
 });
 
 Deno.test("dead queries are named, and rows of the metrics say the same as samples", () => {
