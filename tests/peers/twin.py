@@ -4,12 +4,12 @@ On the two cores that the product's llvmpipe was measured on it takes a fraction
 for here and then tried there.
 
     python3 tests/peers/twin.py RUN [SETTING=VALUE ...]      trains as the run did, with other settings where given
-    python3 tests/peers/twin.py RUN --compare                compares the run's steps with its own, as many as --steps
+    python3 tests/peers/twin.py RUN --compare [first=N]      compares the run's first N steps with its own
 
 RUN is a folder of `deno task sparsify` (runs/NAME), of which its config.json and its tokens are read; the model is the one
 that it names. Settings are those of config.json: lr=3e-5 gateBias=0. `gates=false` trains the dense control, `threads=2`
-says how many cores. Every step prints a line of JSON with what the run's metrics.arrows has of it; lines of evaluations
-have validation_ce and open_fraction too. Needs torch, transformers, pyarrow.
+says how many cores, `first=N` after which step to stop. Every step prints a line of JSON with what the run's
+metrics.arrows has of it; lines of evaluations have validation_ce and open_fraction too. Needs torch, transformers, pyarrow.
 
 B rows, T positions, H query heads, D head size; scores, gates and noise are indexed (batch, head, query, key).
 """
@@ -292,7 +292,7 @@ class Twin:
 
     def __init__(self, folder, changes):
         config = json.loads((folder / "config.json").read_text())
-        self.s = s = {"gates": True, "threads": 2, **config["settings"]}
+        self.s = s = {"gates": True, "threads": 2, "first": None, **config["settings"]}
         for name, value in changes.items():
             assert name in s, f"no setting {name}"
             s[name] = value
@@ -336,7 +336,7 @@ class Twin:
         batch_at = self.train.training(batch, context, s["seed"])
         edges = self.layers * self.heads * self.pairs * batch * accumulate
         started = time.time()
-        for step in range(s["steps"]):
+        for step in range(s["steps"] if s["first"] is None else min(s["first"], s["steps"])):
             if gated and step % s["constraintEvery"] == 0:
                 n = step // s["constraintEvery"] % len(self.validation)
                 ce, _, _ = self.evaluate("deterministic", self.validation[n:n + 1])
