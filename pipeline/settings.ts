@@ -182,6 +182,25 @@ const GATES = {
   saturationBound: atLeastZero(6, "gate logit beyond which it pulls", "Gates"),
 } as const;
 
+/**
+ * What is recommended for a model that others have trained to its end, as all are that have no sparsify.json: learning
+ * rates that its other weights bear, a higher one where gates are decided, and gates that begin half open. Found on
+ * SmolLM2-135M (docs/results.md).
+ */
+const PRETRAINED = {
+  lr: { ...TRAINING.lr, value: 5e-5 },
+  embeddingRate: { ...TRAINING.embeddingRate, value: 0.3 },
+  attentionRate: { ...TRAINING.attentionRate, value: 8 },
+  warmup: { ...TRAINING.warmup, value: 10 },
+  decay: { ...TRAINING.decay, value: 0.9 },
+  gateBias: { ...GATES.gateBias, value: 0 },
+  constraintEvery: { ...GATES.constraintEvery, value: 8 },
+  lambdaStart: { ...GATES.lambdaStart, value: 0.4 },
+  lambdaGain: { ...GATES.lambdaGain, value: 0 },
+  // The scores of such a model go far below the bound, and the pull would take closed gates back up as well.
+  saturationWeight: { ...GATES.saturationWeight, value: 1e-3 },
+} as const;
+
 const RUN = {
   evalTokens: integer(65536, 1, "test tokens that the results come from, at most", "Run"),
   validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most", "Run"),
@@ -240,6 +259,7 @@ export const SPARSIFY = {
   ...DATA,
   ...TRAINING,
   ...GATES,
+  ...PRETRAINED,
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,

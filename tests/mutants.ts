@@ -47,6 +47,7 @@ const HALF = ["pipeline/training/trainer_test.ts", "stored in half precision"] a
 const LAMBDA = ["pipeline/training/trainer_test.ts", "λ follows the constraint"] as const;
 const TEN_STEPS = ["pipeline/model/network_test.ts", "gated: ten steps"] as const;
 const CUT = ["pipeline/model/network_test.ts", "must be cut"] as const;
+const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const SETTINGS = [
   "pipeline/training/training_run_test.ts",
@@ -137,6 +138,12 @@ export const MUTANTS: readonly Mutant[] = [
       "(layers * heads * batchRows * pairs)",
       "(heads * batchRows * pairs)",
     ],
+  }),
+
+  // What must be as in another program: which rows a batch has.
+  ...plant("pipeline/text/batches.ts", TWIN, {
+    "the order of rows is another": ["randomStream(seed, epoch)", "randomStream(epoch, seed)"],
+    "the rows of every epoch begin at the same token": ["offset = stream.below(slack);", "offset = 0;"],
   }),
 
   // λ.

@@ -8,20 +8,18 @@ import { Gpu } from "../../../kernels/core/gpu.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { FAMILIES } from "../../../pipeline/model/families.ts";
 import { modelConfigToJson, parseModelConfig, readModelConfig } from "../../../pipeline/model/config_file.ts";
-import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import type { NetworkShape } from "../../../pipeline/model/plan.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { partOf, storedParameters } from "../../../pipeline/model/stored.ts";
 import { referenceModel } from "../../../pipeline/model/reference_model.ts";
-import { parametersOf, trace } from "../../../pipeline/model/trace.ts";
+import { trace } from "../../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
-import { saveModel } from "../../../pipeline/model/save_weights.ts";
 import { createTrainer, type GateObjective } from "../../../pipeline/training/trainer.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-import { ADDITION, runMain } from "../../support/tiny_model.ts";
+import { ADDITION, runMain, writeTinyLlama } from "../../support/tiny_model.ts";
 
 const FOLDER = new URL("../../fixtures/families/", import.meta.url).pathname;
 const MODELS = Array.from(Deno.readDirSync(FOLDER)).filter(({ isDirectory }) => isDirectory)
@@ -243,24 +241,7 @@ Deno.test("every family has a fixture, and its config.json is written as it is r
 Deno.test("a Llama is made sparse by the command, saved under its family's names, and read again", async () => {
   await using folder = await temporaryFolder();
   const [model, runs] = [`${folder.path}/llama`, `${folder.path}/runs`];
-  const { architecture } = await readModelConfig(`${FOLDER}llama`);
-  const config = {
-    vocabularySize: 13,
-    contextLength: 8,
-    width: 16,
-    layers: 2,
-    heads: 4,
-    keyValueHeads: 2,
-    headSize: 6,
-    mlpWidth: 24,
-    layerNormEpsilon: 1e-6,
-    architecture,
-  };
-  const tensors = parametersOf(config).map((parameter, index) => ({
-    ...parameter,
-    read: () => Promise.resolve(initialWeights(parameter, { seed: 3, index })),
-  }));
-  await saveModel(model, { config, tensors, type: "F32", tokenizer: ADDITION.tokenizer });
+  const { architecture } = await writeTinyLlama(model);
   // deno-fmt-ignore
   const { code, stderr } = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch",
     "16", "--steps", "6", "--no-control", "--validation-tokens", "256", "--eval-tokens", "256", "--runs", runs, "--name",
