@@ -64,7 +64,7 @@ const PURPOSES = {
   sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
-  "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",
+  "train-tokenizer": "Trains a byte-level BPE vocabulary, as GPT-2's, and writes it as a tokenizer.json.",
 };
 
 /** Settings and, where one is resumed, the run. */

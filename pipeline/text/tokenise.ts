@@ -31,7 +31,7 @@ import {
   type TokenFile,
   writeTokenFile,
 } from "./token_file.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { type Tokenizer, withStart } from "./tokenizer.ts";
 
 /** The three splits. */
 export const SPLITS = ["train", "validation", "test"] as const;
@@ -45,7 +45,7 @@ const MOST_LOST = 0.01;
 const PROGRESS_TOKENS = 1 << 14;
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
-const FORMAT = "2";
+const FORMAT = "3";
 /** Holds the digests of the token files, which are taken for what they were when it was written. */
 const DIGESTS = "tokens.json";
 
@@ -81,7 +81,9 @@ export async function hashSources(sources: readonly string[]): Promise<string> {
 }
 
 /**
- * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
+ * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources, tokenizer and tokens
+ * that begin and end a text. The latter stand around every document; an example has the one that begins a text, which is
+ * of its prompt.
  *
  * @param options `hash` is the sources' {@link hashSources}; `onDamage` is told when token files were damaged, which are
  * made anew; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
@@ -100,10 +102,13 @@ export async function tokenise(
     onLoss?: (message: string) => void;
   },
 ): Promise<Tokens> {
+  const { startOfText, endOfText } = tokenizer;
   const identity = {
     format: FORMAT,
     tokenizer: tokenizer.hash,
     sources: hash ?? await hashSources(sources),
+    end_of_text: String(endOfText),
+    ...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),
   };
   const known = await openSplits(folder, identity, onDamage);
   if (known) return known;
@@ -155,7 +160,10 @@ async function openSplits(
   if (!await exists(path)) return undefined;
   try {
     const { digests, ...made } = await readSealedJson(path);
-    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) return undefined;
+    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) {
+      if (identity.sources !== STANDARD_INPUT || made.sources !== STANDARD_INPUT) return undefined;
+      throw inputError(`${folder} was tokenised in another way, as by an earlier version`);
+    }
     for (const split of SPLITS) {
       const file = join(folder, fileOf(split));
       if (await hashFile(file) !== digests[split]) {
@@ -236,7 +244,9 @@ async function spillTokens(
       throw inputError(`Cannot use ${sources.join(", ")} as running text and examples cannot be mixed`);
     }
     if (document.kind === "text") {
-      const known = tokenizer.encodeKnown(document.text);
+      const continued = length > start;
+      if (!continued && tokenizer.startOfText !== undefined) await write([tokenizer.startOfText]);
+      const known = tokenizer.encodeKnown(document.text, { continued });
       if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
       lost += known.lost;
       characters += document.text.length;
@@ -280,8 +290,8 @@ function placeOf({ text, where, line }: TextPiece, character: string): string {
 }
 
 function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
-  const [prompt, completion] = [example.prompt, example.completion].map((text) => {
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+  const [prompt, completion] = [example.prompt, example.completion].map((text, n) => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text, { continued: n > 0 });
     if (lost === 0) return tokens;
     throw inputError(`Cannot use ${example.where} as the tokenizer has no token for ${shown(firstLost)}`);
   });
@@ -290,7 +300,8 @@ function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number
       `Cannot use ${example.where} as prompt and completion must have at least one token each`,
     );
   }
-  return { prompt: prompt.length, tokens: [...prompt, ...completion] };
+  const read = withStart(tokenizer, prompt);
+  return { prompt: read.length, tokens: [...read, ...completion] };
 }
 
 /** Documents to splits by their index; by position where that leaves a split empty. */

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { join } from "node:path";
 import { readAttention } from "../../pipeline/model/attention_pattern.ts";
 import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
-import { referenceRun } from "../../pipeline/circuits/reference.ts";
+import { referenceLogits } from "../support/reference_run.ts";
 import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { loadModel } from "../../pipeline/load_model.ts";
@@ -18,12 +18,12 @@ const [DENSE, SPARSE] = [DATA + "addition", DATA + "addition-sparse"];
 const PROMPTS = ["12+34=", "50+21="];
 
 /** Logits of the last position in float64. */
-async function referenceLogits(folder: string, tokens: number[]): Promise<Float64Array> {
+async function lastLogits(folder: string, tokens: number[]): Promise<Float64Array> {
   const config = await readModelConfig(folder);
   const source = await openWeights(folder, config);
   const weights = new Map<string, Float32Array>();
   for (const { name } of source.parameters) weights.set(name, await source.read(name));
-  const { logits } = referenceRun({ ...config, gateBias: config.gate?.bias, weights }, tokens);
+  const logits = referenceLogits({ ...config, weights }, tokens);
   return Float64Array.from(logits.slice(-config.vocabularySize));
 }
 
@@ -36,7 +36,7 @@ gpuTest(
       assertEquals(tokens, PROMPTS.map((text) => model.tokenizer.encode(text)));
       assertEquals(logits.shape, [2, 1, 13]);
       const expected = [];
-      for (const prompt of tokens) expected.push(...await referenceLogits(folder, prompt));
+      for (const prompt of tokens) expected.push(...await lastLogits(folder, prompt));
       // Measured: 2e-6 of logits to 20.
       assertClose(logits.values, expected, { tolerance: 1e-5, name: folder });
       assertEquals((await model.run(tokens)).logits, logits);
@@ -44,6 +44,22 @@ gpuTest(
       assertEquals(one.logits.shape, [1, 6, 13]);
       assertClose(one.logits.values.slice(-13), logits.values.slice(13), { tolerance: 1e-5, name: "one" });
     }
+  },
+);
+
+gpuTest(
+  "a text gets the token that the model was trained with before every text, tokens do not",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    for (const name of ["config.json", "model.safetensors", "tokenizer.json"]) {
+      await Deno.copyFile(join(DENSE, name), join(folder.path, name));
+    }
+    const settings = { add_bos_token: true, bos_token: { content: "5" } };
+    await Deno.writeTextFile(join(folder.path, "tokenizer_config.json"), JSON.stringify(settings));
+    using model = await loadModel(folder.path, { gpu });
+    const { tokens, logits } = await model.run("2+34=");
+    assertEquals(tokens, [[5, 2, 10, 3, 4, 11]]);
+    assertEquals((await model.run(tokens)).logits, logits);
   },
 );
 

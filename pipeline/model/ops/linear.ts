@@ -6,6 +6,7 @@ import {
   prepareLinearGradient,
 } from "../../../kernels/matmul/linear.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { biasGradientReference, matmulReference } from "../../../kernels/matmul/reference.ts";
 import type { CompiledOp, Op } from "../op.ts";
 
 /**
@@ -14,7 +15,7 @@ import type { CompiledOp, Op } from "../op.ts";
  * they are added up in.
  */
 export function linear(of: LinearShape): Op {
-  const { half } = of;
+  const { rows, inputs, outputs, half } = of;
   async function ended(gpu: Gpu, ending: LinearEnding, shape = of): Promise<CompiledOp> {
     const compiled = await prepareLinear(gpu, shape, ending);
     return {
@@ -38,6 +39,15 @@ export function linear(of: LinearShape): Op {
     key: `linear ${JSON.stringify(of)}`,
     kind: "linear",
     keeps: ["x"],
+    reference: {
+      forward: ({ x: a, weight: b, bias }) =>
+        matmulReference({ layout: "nn", m: rows, n: outputs, k: inputs, a, b, bias }),
+      backward: ({ x, weight, dy }) => ({
+        x: matmulReference({ layout: "nt", m: rows, n: inputs, k: outputs, a: dy, b: weight }),
+        weight: matmulReference({ layout: "tn", m: inputs, n: outputs, k: rows, a: x, b: dy }),
+        bias: biasGradientReference(rows, outputs, dy),
+      }),
+    },
     fused: (next) => endings[next.kind],
     async compile(gpu, training) {
       const { forward } = await ended(gpu, {});
