@@ -45,6 +45,8 @@ export interface CommandThread {
   beQuiet(): void;
   /** Writes a line to standard output, behind all that was shown. */
   print(text: string): void;
+  /** Gives up the right to reach the net, for good: of what was opened before only ports still answer. */
+  leaveNet(): void;
   /** How to go on with what has been begun, for whoever stops it. */
   goOnBy(command: string): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
@@ -81,6 +83,7 @@ export function performCommand(
     signal: stop.signal,
     beQuiet: () => tell({ quiet: true }),
     print: (text) => tell({ print: text }),
+    leaveNet,
     goOnBy: (goOn) => tell({ goOn }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
@@ -101,6 +104,11 @@ export function performCommand(
     const shown = debug ? `${message}\n${Deno.inspect(error)}` : message.replace(/\s*\n\s*/g, " ");
     tell({ ended: exitCode, message: `error: ${shown}` });
   });
+}
+
+/** Gives up a thread's right to reach the net; threads that it starts from then on have none either. */
+function leaveNet(): void {
+  Deno.permissions.revokeSync({ name: "net" });
 }
 
 /** What is said when the user wants to stop. */
@@ -149,6 +157,8 @@ export function superviseCommand(module: string): Promise<never> {
   }
 
   const worker = new Worker(module, { type: "module" });
+  // Only the command knows whether it names anything of the hub.
+  leaveNet();
   function hear(told: Told): void {
     if ("report" in told) {
       const report = progress[told.report] as (...values: unknown[]) => void;

@@ -89,9 +89,14 @@ export class HubClient {
   /**
    * An answer of JSON, and where the next page of a listing is.
    *
+   * @param options `tries`: as of {@link persevering}
    * @throws {UserError} when the hub refuses it, cannot be reached, or answers something else
    */
-  async json(address: string, about: About): Promise<{ value: unknown; next?: string }> {
+  async json(
+    address: string,
+    about: About,
+    { tries }: { tries?: number } = {},
+  ): Promise<{ value: unknown; next?: string }> {
     return await this.persevering(about, async () => {
       const response = await this.get(address, about);
       const text = await this.#text(response);
@@ -103,7 +108,7 @@ export class HubClient {
       }
       const [, next] = /<([^>]+)>\s*;\s*rel="?next"?/.exec(response.headers.get("link") ?? "") ?? [];
       return { value, ...(next === undefined ? {} : { next: new URL(next, address).href }) };
-    });
+    }, tries);
   }
 
   /** A body's text, within bounds. */
@@ -118,14 +123,16 @@ export class HubClient {
   }
 
   /**
-   * Does what may fail for a while, again and again, until it has failed {@link MOST_FAILURES} times without getting on.
+   * Does what may fail for a while, again and again, until it has failed several times without getting on.
    *
    * @param work `progressed` is to be called whenever something new has come
+   * @param tries how many failures one behind the other end it
    * @throws {UserError} when it keeps failing; whatever else the work throws
    */
   async persevering<Result>(
     about: About,
     work: (progressed: () => void) => Promise<Result>,
+    tries: number = MOST_FAILURES,
   ): Promise<Result> {
     for (let failures = 1;; failures++) {
       try {
@@ -133,14 +140,14 @@ export class HubClient {
       } catch (error) {
         this.signal.throwIfAborted();
         if (!(error instanceof PassingError)) throw error;
-        if (failures >= MOST_FAILURES) {
-          throw inputError(
-            `Cannot fetch ${
-              whatOf(about)
-            } as ${error.message}, ${failures} times in a row; what has come stays, and ` +
-              `the next start goes on from there`,
-            { cause: error },
-          );
+        if (failures >= tries) {
+          const times = failures > 1 ? `, ${failures} times in a row` : "";
+          const stays = about.path === undefined
+            ? ""
+            : "; what has come stays, and the next start goes on from there";
+          throw inputError(`Cannot fetch ${whatOf(about)} as ${error.message}${times}${stays}`, {
+            cause: error,
+          });
         }
         await this.#pause(error, failures);
       }
@@ -214,8 +221,10 @@ export class HubClient {
       this.signal.throwIfAborted();
       if (error instanceof Deno.errors.NotCapable || error instanceof Deno.errors.PermissionDenied) {
         throw inputError(
-          `Cannot fetch ${whatOf(about)} as this process may not reach ${url.host}: ` +
-            `the permission is --allow-net=${url.hostname}`,
+          `Cannot fetch ${
+            whatOf(about)
+          } as this process may not reach ${url.host}: it is neither one of the hub's hosts ` +
+            `nor HF_ENDPOINT's`,
           { cause: error },
         );
       }
@@ -309,6 +318,12 @@ export class MissingError extends UserError {
     super(inputError("").exitCode, message);
     this.missing = missing;
   }
+}
+
+/** Whether an error says that the hub has no such repository, or could not be asked for it. */
+export function isNowhere(error: unknown): boolean {
+  if (error instanceof MissingError) return error.missing === "repository";
+  return error instanceof UserError && error.cause instanceof PassingError;
 }
 
 /** What messages call what is fetched. */

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { usageError } from "../errors.ts";
 import { HUB } from "./hosts.ts";
@@ -30,11 +29,15 @@ export interface HubEnvironment {
 export function hubEnvironment(
   get: (name: string) => string | undefined = Deno.env.get,
 ): HubEnvironment {
+  // Not from the system, of which no command may ask it.
+  const user = get("HOME") || get("USERPROFILE") || ".";
+  const pathOf = (text: string | undefined): string | undefined =>
+    text ? expanded(text, user, get) : undefined;
   const isOn = (name: string): boolean => /^(1|on|yes|true)$/i.test(get(name) ?? "");
-  const home = pathOf(get("HF_HOME"), get) ??
-    join(pathOf(get("XDG_CACHE_HOME"), get) ?? join(homedir(), ".cache"), "huggingface");
-  const cache = pathOf(get("HF_HUB_CACHE") || get("HUGGINGFACE_HUB_CACHE"), get) ?? join(home, "hub");
-  const tokenPath = pathOf(get("HF_TOKEN_PATH"), get) ?? join(home, "token");
+  const home = pathOf(get("HF_HOME")) ??
+    join(pathOf(get("XDG_CACHE_HOME")) ?? join(user, ".cache"), "huggingface");
+  const cache = pathOf(get("HF_HUB_CACHE") || get("HUGGINGFACE_HUB_CACHE")) ?? join(home, "hub");
+  const tokenPath = pathOf(get("HF_TOKEN_PATH")) ?? join(home, "token");
   const token = isOn("HF_HUB_DISABLE_IMPLICIT_TOKEN")
     ? undefined
     : (get("HF_TOKEN") || get("HUGGING_FACE_HUB_TOKEN") || readToken(tokenPath))?.trim();
@@ -59,10 +62,9 @@ function endpointOf(address: string): string {
   return url.href.replace(/\/+$/, "");
 }
 
-/** A path with `~` and variables of the environment put in, as Hugging Face's tools do; undefined for none. */
-function pathOf(text: string | undefined, get: (name: string) => string | undefined): string | undefined {
-  if (!text) return undefined;
-  return text.replace(/^~(?=$|[/\\])/, () => homedir())
+/** A path with `~` and variables of the environment put in, as Hugging Face's tools do. */
+function expanded(text: string, user: string, get: (name: string) => string | undefined): string {
+  return text.replace(/^~(?=$|[/\\])/, () => user)
     .replace(/\$(?:(\w+)|\{(\w+)\})/g, (whole, bare, braced) => get(bare ?? braced) ?? whole);
 }
 

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { inputError } from "../errors.ts";
 import { exists, isObject, readJson } from "../files.ts";
 import { CachedRepository } from "./cache.ts";
-import { type ClientOptions, HubClient, whatOf } from "./client.ts";
+import { type ClientOptions, HubClient, isNowhere, MissingError, whatOf } from "./client.ts";
 import { type HubEnvironment, hubEnvironment } from "./environment.ts";
 import { fetchFiles, type OnBytes } from "./fetch_files.ts";
 import { type HubModel, hubModel, isCommit, nameOf } from "./names.ts";
@@ -80,11 +80,12 @@ export async function fetchModel(model: string, options: FetchModelOptions = {})
     return await done(known);
   }
   if (environment.offline || options.cacheOnly) {
-    throw inputError(
+    throw new MissingError(
       `Cannot load ${
         whatOf({ repository: wanted, revision: wanted.revision })
       } as it is not in the cache, whole, at ` +
         `${cached.folder}` + (environment.offline ? ", and HF_HUB_OFFLINE forbids to ask the hub" : ""),
+      "repository",
     );
   }
   const client = new HubClient(environment, options);
@@ -93,6 +94,9 @@ export async function fetchModel(model: string, options: FetchModelOptions = {})
   const { files } = await listFolder(client, wanted, commit);
   checkForms(wanted, files);
   await cached.keepCommit(wanted.revision, commit);
+  if (!files.some(({ path }) => path === "tokenizer.json")) {
+    await cached.keepMissing(commit, "tokenizer.json");
+  }
   const bring = (some: readonly HubFile[]): Promise<string> =>
     fetchFiles(client, { repository: wanted, commit, files: some }, onBytes);
   const isIndex = ({ path }: HubFile): boolean =>
@@ -115,11 +119,11 @@ async function commitOrKnown(
   known: string | undefined,
 ): Promise<string> {
   try {
-    return await askCommit(client, wanted, wanted.revision);
+    // Who has the model waits for no hub that is out of reach.
+    return await askCommit(client, wanted, wanted.revision, known === undefined ? {} : { tries: 1 });
   } catch (error) {
     client.signal.throwIfAborted();
-    const unreachable = (error as Error).cause !== undefined;
-    if (known === undefined || !unreachable) throw error;
+    if (known === undefined || error instanceof MissingError || !isNowhere(error)) throw error;
     client.say(
       `the hub cannot be asked whether ${
         nameOf(wanted)

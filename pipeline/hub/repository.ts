@@ -40,17 +40,20 @@ export function fileAddress(
 /**
  * The commit that a revision stands at now. A repository that has been renamed is said to be.
  *
+ * @param options `tries`: how often the hub is asked before it is taken for out of reach
  * @throws {UserError} when there is none, or the hub cannot be asked
  */
 export async function askCommit(
   client: HubClient,
   repository: Repository,
   revision: string,
+  { tries = 3 }: { tries?: number } = {},
 ): Promise<string> {
   const about: About = { repository, revision };
   const { value } = await client.json(
     `${api(client, repository)}/revision/${encodeURIComponent(revision)}`,
     about,
+    { tries },
   );
   const { sha, id } = asObject(value, about);
   if (typeof sha !== "string" || !isCommit(sha)) {

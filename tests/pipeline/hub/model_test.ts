@@ -96,7 +96,7 @@ Deno.test("where the hub cannot be reached the cache serves, which is said", asy
   assertEquals(said.length, 1);
   assertStringIncludes(said[0], `it is taken as the cache has it, commit ${COMMIT}`);
   await using other = await temporaryFolder();
-  assertStringIncludes(await refusal(hub, other.path, {}), "cannot be reached, 6 times in a row");
+  assertStringIncludes(await refusal(hub, other.path, {}), "cannot be reached, 3 times in a row");
 });
 
 Deno.test("offline, what is not in the cache whole is refused and nobody is asked", async () => {
