@@ -45,7 +45,7 @@ export interface CommandThread {
   beQuiet(): void;
   /** Writes a line to standard output, behind all that was shown. */
   print(text: string): void;
-  /** Gives up the right to reach the net, for good: of what was opened before only ports still answer. */
+  /** Gives up the process's right to reach the net, for good; a port that is open still answers. */
   leaveNet(): void;
   /** How to go on with what has been begun, for whoever stops it. */
   goOnBy(command: string): void;
@@ -106,7 +106,7 @@ export function performCommand(
   });
 }
 
-/** Gives up a thread's right to reach the net; threads that it starts from then on have none either. */
+/** Gives up the right to reach the net, of all threads: they share what Deno permits. */
 function leaveNet(): void {
   Deno.permissions.revokeSync({ name: "net" });
 }
@@ -157,8 +157,6 @@ export function superviseCommand(module: string): Promise<never> {
   }
 
   const worker = new Worker(module, { type: "module" });
-  // Only the command knows whether it names anything of the hub.
-  leaveNet();
   function hear(told: Told): void {
     if ("report" in told) {
       const report = progress[told.report] as (...values: unknown[]) => void;

@@ -16,8 +16,6 @@ const parent = self as unknown as Worker;
 parent.addEventListener("message", async ({ data: { runs, port, token, models, gpu } }) => {
   try {
     const { url } = await startServer({ runs, host: "127.0.0.1", port, token, models, gpu });
-    // The port is open: whatever a request leads to reaches nobody.
-    Deno.permissions.revokeSync({ name: "net" });
     surviveFaults();
     parent.postMessage({ url });
   } catch (error) {

@@ -249,35 +249,50 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
   if (!await isWhole().catch(() => false)) {
     const file = await sequence.file(index);
     if (file === undefined) return undefined;
-    const columns = { wide: isWide(tokenizer), counted: false };
-    const digest = await writeTokenFile(
-      path,
-      columns,
-      { ...identity, file: name },
-      tokensOf(file, tokenizer),
-    );
-    await writeSealedJson(sealed, { ...identity, digest });
+    const spillPath = join(folder, name + TEMPORARY);
+    try {
+      await Deno.remove(spillPath).catch(() => {});
+      using spill = await storing(
+        spillPath,
+        () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
+      );
+      const all = { wide: isWide(tokenizer), exampleTokens: undefined, promptTokens: [] };
+      const end = await storing(spillPath, () => spillFile(spill, file, tokenizer));
+      const metadata = { ...identity, split: "train", file: String(index), tokens: String(end) };
+      const columns = { wide: all.wide, counted: false };
+      const digest = await writeTokenFile(
+        path,
+        columns,
+        metadata,
+        readRanges(spill, [{ start: 0, end }], all),
+      );
+      await writeSealedJson(sealed, { ...identity, digest });
+    } finally {
+      await Deno.remove(spillPath).catch(() => {});
+    }
   }
   return withNext(await openTokenFile(path), further, index + 1);
 }
 
-/** All documents of a file, with a turn of the event loop now and then for whoever trains meanwhile. */
-async function* tokensOf(file: string, tokenizer: Tokenizer): AsyncGenerator<TokenChunk> {
+/**
+ * Writes the tokens of all documents of a file, with a turn of the event loop now and then for whoever trains meanwhile.
+ *
+ * @returns how many there are
+ */
+async function spillFile(spill: Deno.FsFile, file: string, tokenizer: Tokenizer): Promise<number> {
   const stored = isWide(tokenizer) ? Uint32Array : Uint16Array;
+  let length = 0;
   let characters = 0;
   let lost = 0;
-  let sinceTurn = 0;
   for await (const document of readDocuments([file])) {
     if (document.kind !== "text") throw inputError(`Cannot use ${document.where} as it must be running text`);
     const known = tokenizer.encodeKnown(document.text);
     characters += document.text.length;
     lost += known.lost;
-    yield { tokens: stored.from(known.tokens) };
-    if (document.last) yield { tokens: stored.of(tokenizer.endOfText) };
-    sinceTurn += known.tokens.length;
-    if (sinceTurn < PROGRESS_TOKENS) continue;
-    sinceTurn = 0;
-    await turn();
+    const tokens = stored.from(document.last ? [...known.tokens, tokenizer.endOfText] : known.tokens);
+    await writeAll(spill, new Uint8Array(tokens.buffer));
+    length += tokens.length;
+    if (length % PROGRESS_TOKENS < tokens.length) await turn();
   }
   if (lost > MOST_LOST * characters) {
     throw inputError(
@@ -285,6 +300,7 @@ async function* tokensOf(file: string, tokenizer: Tokenizer): AsyncGenerator<Tok
         `${percent(MOST_LOST)} may be left out`,
     );
   }
+  return length;
 }
 
 const isWide = ({ vocabularySize }: Tokenizer): boolean => vocabularySize > 65536;
@@ -455,7 +471,11 @@ function splitDocuments(documents: readonly Range[]): { ranges: Record<Split, Ra
 
 const READ_TOKENS = 1 << 18;
 
-async function* readRanges(spill: Deno.FsFile, ranges: Range[], all: Spilled): AsyncGenerator<TokenChunk> {
+async function* readRanges(
+  spill: Deno.FsFile,
+  ranges: Range[],
+  all: Pick<Spilled, "wide" | "exampleTokens" | "promptTokens">,
+): AsyncGenerator<TokenChunk> {
   const bytesEach = all.wide ? 4 : 2;
   for (const { start, end } of ranges) {
     for (let at = start; at < end; at += READ_TOKENS) {

@@ -75,3 +75,23 @@ export async function layoutOf(folder: string, below = ""): Promise<Record<strin
   }
   return found;
 }
+
+const SHARDS = new URL("../fixtures/hub/shards/", import.meta.url);
+
+/** A data set of which the hub has made four Parquet files of training text, two of a part `sums`, and one to test on. */
+export async function dataSet(more: Partial<ServedRepository> = {}): Promise<ServedRepository> {
+  const shards = await Promise.all(
+    [0, 1, 2, 3].map((n) => Deno.readFile(new URL(`000${n}.parquet`, SHARDS))),
+  );
+  const files: Record<string, Uint8Array> = { ".gitattributes": text("*.parquet filter=lfs") };
+  shards.forEach((bytes, n) => files[`default/train/000${n}.parquet`] = bytes);
+  files["default/test/0000.parquet"] = shards[3];
+  files["sums/partial-train/0000.parquet"] = shards[1];
+  files["sums/partial-train/0001.parquet"] = shards[2];
+  return {
+    kind: "dataset",
+    name: "owner/data",
+    revisions: { main: { "README.md": text("# Data") }, "refs/convert/parquet": files },
+    ...more,
+  };
+}
