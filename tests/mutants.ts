@@ -58,6 +58,7 @@ const PRETRAIN = "pipeline/training/pretrain_test.ts";
 const RESUMED = ["pipeline/training/training_run_test.ts", "stopped and resumed"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
+const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
 const GROUPED = "H 4, K 2, T 67";
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
@@ -505,6 +506,44 @@ export const MUTANTS: readonly Mutant[] = [
     "EAP-IG does not interpolate": ["step === steps ? sources.collect : interpolate", "sources.collect"],
   }),
 
+  // Circuits of every family.
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_test.ts", "dense: patched nodes"], {
+    "a run begins behind the first input that has changed": ["inputs - 1 : next - 1", "inputs - 1 : next"],
+  }),
+  ...plant("pipeline/circuits/sources.ts", [CIRCUIT_FAMILIES, "gpt_neox, dense"], {
+    "of branches that read one stream only the first has it": [
+      "if (stream === name) recorder",
+      "if (streams.indexOf(name) === n) recorder",
+    ],
+  }),
+  ...plant("pipeline/circuits/ablation.ts", [CIRCUIT_FAMILIES, "gpt_neox, dense"], {
+    "a parallel branch reads what it is added to": [
+      "write(n, branch.stream)",
+      'write(n, stepIn(branch, "add").reads.stream)',
+    ],
+  }),
+  ...plant("pipeline/circuits/patched_run.ts", [CIRCUIT_FAMILIES, "olmo2, dense"], {
+    "what is behind attention keeps the scale of the run before": ["normBehind(branch) ? -1 : to", "to"],
+  }),
+  ...plant("pipeline/circuits/attribution.ts", [CIRCUIT_FAMILIES, "llama, dense"], {
+    "an MLP's gradient is not taken through its norm": [
+      'branch.kind === "attention" ? normAttention : normOne',
+      'branch.kind === "attention" ? normAttention : undefined',
+    ],
+  }),
+  ...plant("pipeline/circuits/graph.ts", [CIRCUIT_FAMILIES, "keys and values are inputs"], {
+    "a parallel MLP reads its layer's heads": ["architecture?.parallel ? before :", "false ? before :"],
+  }),
+  ...plant("kernels/rms_norm/parts.wgsl", ["kernels/rms_norm/rms_norm_test.ts", "parts of rows"], {
+    "parts have no scale": ["* statistics[inside / ELEMENTS] ", ""],
+  }),
+  ...plant("pipeline/model/reference_model.ts", ["pipeline/model/families_test.ts", "float64 model"], {
+    "a value that two steps read has the gradient of one": [
+      "before ? before.map((value, n) => value + gradient[n]) : gradient",
+      "gradient",
+    ],
+  }),
+
   // What tests said that they looked at.
   ...plant("pipeline/model/attention_pattern.ts", [
     "pipeline/model/attention_pattern_test.ts",
@@ -544,7 +583,8 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/tasks_test.ts",
     "greater-than: all",
   ], {
-    "the last year is no right answer": ["other > year).map", "other > year && other < 99).map"],
+    "the last year is no right answer": ["other > year)", "other > year && other < 99)"],
+    "a token of earlier years too is right": ["later(token).every(", "later(token).some("],
   }),
 
   // Kernels, whose own tests hold them: a few, as evidence.

@@ -347,6 +347,12 @@ export function stepIn(branch: Branch, what: "norm" | "in" | "attention" | "out"
   return found;
 }
 
+/** The norm that a branch ends in, before its addition. */
+export function normBehind({ steps }: Branch): Step | undefined {
+  const last = steps.at(-2)!;
+  return last.op.kind === "norm" ? last : undefined;
+}
+
 /** Every step of a model in the order in which they are computed. */
 export function stepsOf({ embed, branches, final }: Model): Step[] {
   return [embed, ...branches.flatMap(({ steps }) => steps), final];

@@ -65,7 +65,13 @@ const FAULTS: Fault[] = [
     to: ") * inverse",
     found: ["layer norm without parameters"],
   },
-  { kernel: "rms norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["RMS norm forward"] },
+  {
+    kernel: "rms norm forward",
+    from: "+ EPSILON",
+    to: "+ 0.001",
+    found: ["RMS norm forward", "RMS norm of parts"],
+  },
+  { kernel: "rms norm of parts", from: "* STRIDE", to: "* 0u", found: ["RMS norm of parts"] },
   {
     kernel: "rms norm backward",
     from: "* inverse * mean",
