@@ -47,6 +47,7 @@ export interface About {
 
 /** How a client waits. */
 export interface ClientOptions {
+  /** Aborted to end it; what has come stays. */
   signal?: AbortSignal;
   /** What the user should know while it waits. */
   onMessage?(text: string): void;

@@ -43,7 +43,7 @@ export interface OpenDataOptions extends Omit<ClientOptions, "patience" | "first
  * {@link fetchModel}'s.
  *
  * @example The first file of a split
- * ```ts no-run
+ * ```ts ignore
  * import { openHubData, readDocuments } from "../../mod.ts";
  *
  * const shards = await openHubData("hf:roneneldan/TinyStories/validation");

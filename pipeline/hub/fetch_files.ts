@@ -103,4 +103,4 @@ async function freeBytes(folder: string): Promise<number | undefined> {
   }
 }
 
-const gigabytes = (bytes: number): string => `${(bytes / 1e9).toPrecision(3)} GB`;
+const gigabytes = (bytes: number): string => `${Number((bytes / 1e9).toPrecision(3))} GB`;

@@ -51,7 +51,7 @@ export interface FetchedModel {
  * what is there is used, also without the net. Environment: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
  *
  * @example A model by name, then its weights on the device
- * ```ts no-run
+ * ```ts ignore
  * import { fetchModel, loadModel } from "../../mod.ts";
  *
  * const { folder, name } = await fetchModel("openai-community/gpt2", {

@@ -407,3 +407,28 @@ Deno.test("files come several at a time, and two processes do not fetch one twic
   for (const path of COMING) assertEquals(hub.sent.get(path), FILES[path].length, path);
   assert(hub.busy.most > 1 && hub.busy.most <= 8, `${hub.busy.most}`);
 });
+
+Deno.test("a disk without room for what is to come is told before anything is fetched", async () => {
+  await using cache = await temporaryFolder();
+  const sha = "a".repeat(40);
+  const asked: string[] = [];
+  const lfs = { oid: "b".repeat(64), size: 10 ** 15 };
+  const listing = [
+    { type: "file", path: "config.json", size: 1, oid: sha },
+    { type: "file", path: "tokenizer.json", size: 2, oid: lfs.oid, lfs },
+    { type: "file", path: "model.safetensors", size: 2, oid: sha },
+  ];
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, ({ url }) => {
+    asked.push(url);
+    return Response.json(url.includes("/tree/") ? listing : { sha, id: "owner/model" });
+  });
+  const endpoint = `http://127.0.0.1:${server.addr.port}`;
+  const { message, exitCode } = await assertRejects(() => fetchQuickly({ endpoint }, cache.path), UserError);
+  await server.shutdown();
+  assertEquals(exitCode, 5);
+  assert(
+    /as 1000000 GB are still to come and the disk of .* has \d.* GB left: make room, or/.test(message),
+    message,
+  );
+  assertEquals(asked.filter((url) => url.includes("/resolve/")), []);
+});
