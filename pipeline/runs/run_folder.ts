@@ -62,7 +62,10 @@ const BEFORE_CONFIG = [START_MARK, LOCK, "config.json.partial"];
 /** The token files of a run. */
 const TOKENS = {
   folder: "tokens",
-  names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
+  names: [
+    /^(train|validation|test)(-\d+)?\.arrow(\.partial)?$/,
+    /^(tokens|train-\d+)\.(json|partial|json\.partial)$/,
+  ],
 } as const;
 /** What a start writes into a folder that held nothing; config.json goes last, since a run is told by it. */
 const OF_A_START: OwnNames = [
