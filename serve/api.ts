@@ -50,6 +50,8 @@ export interface Measured {
   step: number;
   validation_ce: number;
   open_fraction: number | null;
+  /** Loss that the run was held to at that step; null for one without a target. */
+  target: number | null;
 }
 
 /** What a finished run comes to: losses of the test tokens in nats, or how many edges and heads circuits need. */
@@ -65,8 +67,10 @@ export type RunResult =
   | { kind: "pretrain"; ce: number; open_fraction: number; test_tokens: number }
   | { kind: "circuits"; task: string; dense: CircuitSize | null; sparse: CircuitSize | null };
 
-/** How much of a model a task needs for 90 % of the effect; null where the model cannot do it. */
+/** How much of a model a task needs for 90 % of the effect; null where all of it does less, or it cannot do the task. */
 export interface CircuitSize {
+  /** Whether the model does the task at all. */
+  able: boolean;
   /** Share of the prompts that it answers right. */
   performance: number;
   edges: number | null;
@@ -88,15 +92,13 @@ export interface RunOverview {
   model: string | null;
   /** Settings that are not the command's defaults, without those that only say where things lie. */
   changed: Record<string, unknown>;
-  /** The last row of the phase that has gates, or of pre-training. */
-  main: Pick<MetricRow, "step" | "target" | "constraint" | "lambda_acting" | "expected_open"> | null;
   /** The last evaluation of the phase that has gates, or of pre-training. */
   evaluation: Measured | null;
   /**
    * Of the evaluations at or below their target the one with the fewest open edges, whose weights are the result; so far,
    * or as chosen at the end.
    */
-  chosen: (Measured & { target: number }) | null;
+  chosen: Measured | null;
   /** Whether the result stays at its target; null before the end, and where a run has none. */
   target_met: boolean | null;
   /** What a finished run comes to, briefly. */

@@ -132,7 +132,13 @@ export function resultOf(command: string, summary: RunDetail["summary"]): RunRes
 function circuitSize(value: unknown): CircuitSize | null {
   if (!isObject(value) || !isNumber(value.performance)) return null;
   const count = (of: unknown): number | null => isNumber(of) ? of : null;
-  return { performance: value.performance, edges: count(value.n90_edges), heads: count(value.n90_heads) };
+  const able = value.able === true;
+  return {
+    able,
+    performance: value.performance,
+    edges: count(value.n90_edges),
+    heads: count(value.n90_heads),
+  };
 }
 
 /** Changes of slack that took effect; none when they cannot be read. */

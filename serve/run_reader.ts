@@ -18,7 +18,7 @@ import type { RunState } from "../pipeline/runs/run_state.ts";
 import { CIRCUITS, defaultsOf, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
 import { chooseStep } from "../pipeline/training/choose_step.ts";
 import { createHealthWatch, healthSample } from "../pipeline/training/signatures.ts";
-import type { NamedSignature, PhaseProgress, RunDetail, RunOverview, RunStatus } from "./api.ts";
+import type { Measured, NamedSignature, PhaseProgress, RunDetail, RunOverview, RunStatus } from "./api.ts";
 import { logFault } from "./fault_log.ts";
 import { isOwn, ownFile, ownInfo, UnfitFileError } from "./own_files.ts";
 import { isoTime, isRow, oneLine, resultOf, runConfig, runState, runSummary } from "./run_files.ts";
@@ -120,7 +120,6 @@ export function unreadable(name: string, path: string, problem: string): RunView
       changed: {},
       phases: [],
       last: null,
-      main: null,
       evaluation: null,
       chosen: null,
       target_met: null,
@@ -324,7 +323,6 @@ function overviewOf(
     changed: config ? changedSettings(config) : {},
     phases,
     last: last ? plain : null,
-    main: mainOf(rows),
     evaluation: evaluationOf(rows),
     chosen: chosenAtEnd(summary, rows) ?? chosen,
     target_met: targetMet(config, summary),
@@ -354,14 +352,11 @@ function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): Ph
 
 function evaluationOf(rows: readonly MetricRow[]): RunOverview["evaluation"] {
   const row = rows.findLast(({ phase, validation_ce }) => phase !== "control" && validation_ce !== null);
-  return row ? { step: row.step, validation_ce: row.validation_ce!, open_fraction: row.open_fraction } : null;
+  return row ? measured(row) : null;
 }
 
-function mainOf(rows: readonly MetricRow[]): RunOverview["main"] {
-  const row = rows.findLast(({ phase }) => phase !== "control");
-  if (!row) return null;
-  const { step, target, constraint, lambda_acting, expected_open } = row;
-  return { step, target, constraint, lambda_acting, expected_open };
+function measured({ step, validation_ce, open_fraction, target }: MetricRow): Measured {
+  return { step, validation_ce: validation_ce!, open_fraction, target };
 }
 
 /** The evaluation that would be chosen, as the training process chooses it, after another row. */
@@ -374,7 +369,7 @@ function chosenAfter(before: RunOverview["chosen"], row: MetricRow): RunOverview
     { step: before.step, ce: before.validation_ce, openFraction: before.open_fraction ?? Infinity };
   const evaluated = { step, ce: validation_ce, openFraction: open_fraction };
   const chosen = chooseStep(best ?? undefined, evaluated, target);
-  if (chosen?.step === step) return { step, validation_ce, open_fraction, target };
+  if (chosen?.step === step) return measured(row);
   return chosen ? before : null;
 }
 
@@ -386,9 +381,7 @@ function chosenAtEnd(
   const sparse = summary && "sparse" in summary ? summary.sparse as { step?: unknown } : undefined;
   if (sparse === undefined || sparse === null) return undefined;
   const row = rows.findLast(({ phase, step }) => phase !== "control" && step === sparse.step);
-  if (!row || row.validation_ce === null || row.target === null) return null;
-  const { step, validation_ce, open_fraction, target } = row;
-  return { step, validation_ce, open_fraction, target };
+  return row && row.validation_ce !== null ? measured(row) : null;
 }
 
 function targetMet(config: RunConfig | undefined, summary: RunDetail["summary"]): boolean | null {

@@ -528,8 +528,7 @@ Deno.test("whether the target is met, the step that is chosen and the result are
   await run.append([
     metricRow(1, { phase: "control", validation_ce: 1, open_fraction: 0.0625, constraint: null }),
   ]);
-  assertEquals([(await seen()).chosen?.step, (await seen()).main?.step], [4, 4]);
-  assertEquals((await seen()).main?.constraint, 0.25, "also while the control is trained");
+  assertEquals([(await seen()).chosen?.step, (await seen()).evaluation?.step], [4, 4]);
   run.release();
   await write(run.path, "summary.json", JSON.stringify(summaryOf(4, true)));
   const met = await seen();
@@ -573,6 +572,7 @@ Deno.test("a run of circuits says its task and sizes, and when it ended", async 
   await Deno.remove(join(run.path, "state.json"));
   const model = (edges: number | null, heads: number | null) => ({
     performance: 0.75,
+    able: edges !== null,
     n90_edges: edges,
     n90_heads: heads,
   });
@@ -583,8 +583,8 @@ Deno.test("a run of circuits says its task and sizes, and when it ended", async 
   assertEquals(overview.result, {
     kind: "circuits",
     task: "copy",
-    dense: { performance: 0.75, edges: 114, heads: 9 },
-    sparse: { performance: 0.75, edges: null, heads: null },
+    dense: { able: true, performance: 0.75, edges: 114, heads: 9 },
+    sparse: { able: false, performance: 0.75, edges: null, heads: null },
   });
   assertEquals(overview.target_met, null);
   assertEquals(overview.updated, (await Deno.stat(join(run.path, "summary.json"))).mtime!.toISOString());
