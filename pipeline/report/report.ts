@@ -290,7 +290,7 @@ function eventList(events: readonly RunEvent[]): Markup {
 }
 
 /** Upper ends of the classes of open fractions, by which a cell is coloured; the first is 0 itself. */
-const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
+export const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
 
 /** Percent as it fits a cell. */
 function cellText(fraction: Value): string {

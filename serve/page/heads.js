@@ -5,8 +5,9 @@ import { isAfter, percent, PHASE_NAMES } from "./format.js";
 
 /** Upper ends of the classes by which a cell is coloured, as in a report; the first is 0 itself. */
 export const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
-/** Pixels that a cell's number needs. */
-const TEXT_WIDTH = 44;
+/** Pixels that a cell with its number takes, and a layer's name. */
+const CELL_WIDTH = 57;
+const NAME_WIDTH = 66;
 
 /** @param {number | null | undefined} share missing where a row holds fewer heads than the model */
 export function classOf(share) {
@@ -91,7 +92,7 @@ export function createHeadGrid(parent, { layers, heads, label }) {
     point(heads * layer + Math.min(heads - 1, Math.max(0, at % heads + right)));
   });
   new ResizeObserver(() => {
-    scroll.classList.toggle("compact", parent.clientWidth / (heads + 1) < TEXT_WIDTH);
+    scroll.classList.toggle("compact", parent.clientWidth < NAME_WIDTH + CELL_WIDTH * heads);
   }).observe(parent);
   tell();
 

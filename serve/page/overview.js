@@ -95,7 +95,7 @@ const AFTER = [
   },
   {
     key: "updated",
-    title: "last",
+    title: "last wrote",
     right: true,
     descending: true,
     value: ({ updated }) => updated,
@@ -144,7 +144,8 @@ const settingColumn = (name) => ({
   },
   text: ({ changed, command }) => {
     if (!(name in changed)) {
-      return element("span", { className: "quiet" }, command === "circuits" || !command ? "" : "default");
+      // Another command's defaults are others, and it may not have the setting.
+      return element("span", { className: "quiet" }, command === "sparsify" ? "default" : "–");
     }
     const title = setting(changed[name]);
     return element("span", { title }, shorten(setting(changed[name], true), SETTING_CHARACTERS));
@@ -276,7 +277,7 @@ export async function showOverview(view, { signal, setConnection }) {
       element("span", { ariaHidden: "true" }, isSorted ? (descending ? " ↓" : " ↑") : ""),
     );
     const cell = element("th", { scope: "col", className: right ? "right" : "" }, button);
-    if (column.word) cell.append(word("", column.word));
+    if (column.word) cell.append(word("", column.word, title));
     if (isSorted) cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
     return cell;
   }
@@ -444,13 +445,13 @@ function progressOf(run) {
 }
 
 /** How much of a model does most of a task. @param {import("../api.ts").CircuitSize} size */
-export function circuitSize({ able, edges, heads }) {
+function circuitSize({ able, edges, heads }) {
   if (!able) return "cannot do it";
   return `${edges ?? "more than all its"} edges or ${heads ?? "more than all its"} heads do 90 %`;
 }
 
 /** What a run of circuits comes to, in words. @param {RunOverview} run */
-export function circuitText({ result }) {
+function circuitText({ result }) {
   if (result?.kind !== "circuits") return "circuits";
   const { task, dense, sparse } = result;
   const parts = Object.entries({ dense, sparse }).map(([kind, size]) =>

@@ -48,7 +48,7 @@ function spoken({ title, unit = "" }, lines, x) {
 }
 
 /** Bounds of a logarithmic axis: powers of ten, and none above what there can be. @param {number} most */
-const logRange =
+export const logRange =
   (most) => (/** @type {any} */ _, /** @type {number | null} */ low, /** @type {number | null} */ high) => {
     if (!low || !high) return [0.1, 1];
     let from = 10 ** Math.floor(Math.log10(low) + 1e-9);
@@ -127,6 +127,7 @@ export function createPlot(parent, chart, signal) {
           markers: {
             // A line with points has a full mark, one without an empty one as thick as the line.
             width: (/** @type {any} */ _, /** @type {number} */ n) => Math.max(1, lines[n - 1]?.width ?? 1),
+            dash: (/** @type {any} */ _, /** @type {number} */ n) => lines[n - 1]?.dash ? "dashed" : "solid",
             fill: (/** @type {any} */ _, /** @type {number} */ n) =>
               lines[n - 1]?.marked ? css(lines[n - 1].colour) : "transparent",
           },

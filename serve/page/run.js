@@ -19,8 +19,7 @@ import {
   whole,
 } from "./format.js";
 import { createHeadMap } from "./heads.js";
-import { circuitSize } from "./overview.js";
-import { aboveTarget, choice, isLive, LIVE, status } from "./status.js";
+import { aboveTarget, choice, isLive, LIVE, standing, status } from "./status.js";
 import { tokenForm } from "./token.js";
 import { word } from "./words.js";
 
@@ -169,10 +168,13 @@ function thin(rows, count) {
 
 /** @param {{ run: RunDetail, main: any }} data */
 function headerOf({ run, main }) {
-  const { last, phases, evaluation, result, command } = run;
+  const { last, phases, result, command } = run;
   const live = isLive(run);
   const chosen = choice(run);
-  const step = evaluation?.step;
+  const at = standing(run);
+  const which = at !== null && !live && at.step === run.chosen?.step && run.target_met
+    ? "chosen step"
+    : "step";
   const speed = whole(run.tokens_per_second);
   /** @type {[string, any, string][][]} */
   const groups = command === "circuits" ? [] : [
@@ -187,11 +189,11 @@ function headerOf({ run, main }) {
       ]
       : [],
     [
-      [`Validation tokens, step ${step}`, "validation", ""],
-      ["loss", "", fixed(evaluation?.validation_ce, 3)],
-      ["target τ", "tau", fixed(evaluation?.target, 3)],
-      ["above target", "", signed(aboveTarget(evaluation))],
-      ["open edges", live ? "" : "open", main?.lambda === null ? "–" : percent(evaluation?.open_fraction)],
+      [`Validation tokens, ${which} ${at?.step}`, "validation", ""],
+      ["loss", "", fixed(at?.validation_ce, 4)],
+      ["target τ", "tau", fixed(at?.target, 4)],
+      ["above target", "", signed(aboveTarget(at))],
+      ["open edges", live ? "" : "open", main?.lambda === null ? "–" : percent(at?.open_fraction)],
     ],
     result && result.kind === "sparsify"
       ? [
@@ -275,33 +277,36 @@ function resultOf({ result }) {
 
 /** @param {Extract<NonNullable<RunDetail["result"]>, { kind: "circuits" }>} result */
 function circuitsOf({ task, dense, sparse }) {
-  const row = (/** @type {string} */ kind, /** @type {typeof dense} */ size) =>
-    size && element(
+  const row = (/** @type {string} */ kind, /** @type {typeof dense} */ size) => {
+    if (!size) return null;
+    const { able, performance, edges, heads } = size;
+    const count = (/** @type {number | null} */ of) => able ? String(of ?? "more than all its") : "–";
+    return element(
       "tr",
       {},
       element("th", { scope: "row" }, kind),
-      element("td", {}, percent(size.performance)),
-      element("td", {}, circuitSize(size)),
+      [percent(performance), count(edges), count(heads)].map((text) => element("td", {}, text)),
     );
+  };
+  const heads = ["prompts answered right", "edges for 90 % of the effect", "heads for 90 % of the effect"];
   return [
     element("p", { className: "result" }, word(`The circuit of ${task}`, "circuit")),
     element(
-      "table",
-      { className: "figures" },
+      "div",
+      { className: "scroll", tabIndex: 0, role: "region", label: "Sizes of the circuit" },
       element(
-        "thead",
-        {},
+        "table",
+        { className: "figures" },
         element(
-          "tr",
+          "thead",
           {},
-          element("td", {}),
-          ["prompts answered right", "what 90 % of the effect takes"].map((head) =>
-            element("th", { scope: "col" }, head)
-          ),
+          element("tr", {}, element("td", {}), heads.map((head) => element("th", { scope: "col" }, head))),
         ),
+        element("tbody", {}, row("dense", dense), row("sparse", sparse)),
       ),
-      element("tbody", {}, row("dense", dense), row("sparse", sparse)),
     ),
+    [dense, sparse].some((size) => size && !size.able) &&
+    element("p", { className: "quiet" }, "A model without sizes cannot do the task."),
     element("p", { className: "quiet" }, "Its report, below, has the circuit to explore."),
   ];
 }

@@ -26,12 +26,12 @@ export async function loadWords() {
 /**
  * A word with a mark that tells what it means.
  *
- * @param {string} text @param {string} id of the glossary
+ * @param {string} text @param {string} id of the glossary @param {string} [about] what the mark is said to tell of
  */
-export function word(text, id) {
+export function word(text, id, about = text.split(",")[0]) {
   const mark = element(
     "button",
-    { className: "about", type: "button", label: `What is ${text}?`, data: { key: `word-${id}` } },
+    { className: "about", type: "button", label: `What is ${about}?`, data: { key: `word-${id}` } },
     "?",
   );
   mark.setAttribute("popovertarget", `word-${id}`);
