@@ -271,7 +271,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // The step that is chosen.
-  ...plant("pipeline/training/training_run.ts", SETTINGS, {
+  ...plant("pipeline/training/choose_step.ts", SETTINGS, {
     "a step at its target is not within it": ["evaluated.ce > target", "evaluated.ce >= target"],
     "a step above its target is chosen": ["if (evaluated.ce > target) return before;", ""],
     "of equals the later is chosen": [

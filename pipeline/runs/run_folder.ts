@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { diskFullError, inputError, usageError, UserError } from "../errors.ts";
 import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn, storing } from "../files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
@@ -280,6 +280,10 @@ async function lock(name: string, path: string): Promise<RunFolder> {
   if (there?.ino !== locked.ino || there?.dev !== locked.dev) {
     file.close();
     throw inputError(`Cannot write run ${name} as another process has just removed it: try again`);
+  }
+  // Whoever watches the runs need not ask for every lock: a folder's time says that something began in it.
+  for (const folder of [path, dirname(path)]) {
+    await Deno.utime(folder, new Date(), new Date()).catch(() => {});
   }
   let held = true;
   return {
