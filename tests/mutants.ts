@@ -336,8 +336,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "found before its weights"], {
     "weights are fetched before anything is looked at": [
-      "  await check?.(folder);\n  const names",
-      "  const names",
+      "  await check?.(folder);\n  if (options.withoutWeights)",
+      "  if (options.withoutWeights)",
     ],
   }),
   ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "of a branch and a reference"], {
