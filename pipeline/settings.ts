@@ -6,11 +6,13 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
+import { hubModel, isHubData } from "./hub/names.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./text/data_files.ts";
@@ -23,8 +25,20 @@ interface Common {
 
 /** One setting: what kind of value it takes, its default and its line in `--help`. */
 export type Setting =
-  | (Common & { kind: "path" | "name" | "text"; value: string | undefined; placeholder: string })
-  | (Common & { kind: "paths" | "names"; value: readonly string[]; placeholder: string })
+  | (Common & {
+    kind: "path" | "name" | "text";
+    value: string | undefined;
+    placeholder: string;
+    /** Whether a model of the hub may be named where there is no such folder. */
+    hub?: boolean;
+  })
+  | (Common & {
+    kind: "paths" | "names";
+    value: readonly string[];
+    placeholder: string;
+    /** Whether data of the hub may be named. */
+    hub?: boolean;
+  })
   | (Common & {
     kind: "number";
     value: number;
@@ -91,12 +105,16 @@ const GPU = {
   },
 } as const;
 
+const FILES_OF_TEXT = "text, .jsonl, .parquet, a folder of these, or - for standard input";
+const TEXT = "text, .jsonl, .parquet, a folder, - or hf:owner/name[:part][/split]";
+
 const DATA = {
   data: {
     kind: "paths",
     value: [],
     placeholder: "PATH",
-    help: "text, .jsonl, .parquet, a folder of these, or - for standard input; repeatable",
+    hub: true,
+    help: `${TEXT}; repeatable`,
     group: "Model and data",
   },
   tokenizer: {
@@ -252,8 +270,9 @@ export const SPARSIFY = {
   model: {
     kind: "path",
     value: "data/english",
-    placeholder: "DIR",
-    help: "Hugging Face folder of a model: GPT-2, Llama, Qwen, OLMo, Pythia, Mistral",
+    placeholder: "MODEL",
+    hub: true,
+    help: "folder, or owner/name on the hub: GPT-2, Llama, Qwen, OLMo, Pythia, Mistral",
     group: "Model and data",
   },
   ...DATA,
@@ -274,7 +293,7 @@ export const SPARSIFY = {
 
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
-  data: { ...DATA.data, help: `${DATA.data.help}; required` },
+  data: { ...DATA.data, help: `${TEXT}; required` },
   tokenizer: { ...DATA.tokenizer, help: "tokenizer.json of any kind, or a folder with one; required" },
   layers: integer(3, 1, "layers", "Model and data"),
   heads: integer(4, 1, "heads of a layer", "Model and data"),
@@ -332,14 +351,16 @@ export const CIRCUITS = {
   model: {
     kind: "path",
     value: undefined,
-    placeholder: "DIR",
-    help: "Hugging Face folder of a GPT-2-type model, dense or sparse",
+    placeholder: "MODEL",
+    hub: true,
+    help: "folder, or owner/name on the hub; dense or sparse",
     group: "Models",
   },
   against: {
     kind: "path",
     value: undefined,
-    placeholder: "DIR",
+    placeholder: "MODEL",
+    hub: true,
     help: "another to set beside it, such as the sparse model of a run",
     group: "Models",
   },
@@ -400,7 +421,7 @@ export const GENERATE = {
 
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
-  data: { ...DATA.data, help: `${DATA.data.help}; required` },
+  data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
   vocabulary: integer(4096, 257, "entries, the bytes and the end-of-text token included", "Tokenizer"),
   output: {
     kind: "path",
@@ -600,8 +621,13 @@ const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "nam
 /** A value of a setting, its paths taken from a folder where they are relative. */
 function fromFolder(setting: Setting, value: unknown, folder: string | undefined): unknown {
   if (folder === undefined) return value;
-  const inFolder = (path: string): string =>
+  const below = (path: string): string =>
     isAbsolute(path) || path === STANDARD_INPUT ? path : join(folder, path);
+  const inFolder = (path: string): string => {
+    const hub = "hub" in setting && setting.hub;
+    const onHub = hub && (setting.kind === "paths" ? isHubData(path) : hubModel(path) !== undefined);
+    return onHub && (setting.kind === "paths" || !existsSync(below(path))) ? path : below(path);
+  };
   if (setting.kind === "path") return inFolder(value as string);
   return setting.kind === "paths" ? (value as string[]).map(inFolder) : value;
 }
@@ -647,9 +673,24 @@ export function checkedSettings<const Table extends SettingsTable>(
   return settings as Partial<SettingsOf<Table>>;
 }
 
+/** Where a model lies. */
+export interface Located {
+  /** Its folder. */
+  folder: string;
+  /** What it is called: the folder, or its name on the hub with the commit. */
+  name: string;
+}
+
+/** Finds a model, which may have to be fetched. */
+export type Locate = (model: string) => Promise<Located>;
+
+const inItsFolder: Locate = (model) => Promise.resolve({ folder: model, name: model });
+
 /** Settings, and what of them a model decided. */
 export interface Resolved<Table extends SettingsTable> {
   settings: SettingsOf<Table>;
+  /** The model's folder, where there is a model. */
+  modelFolder: string | undefined;
   /** What stands in force because the model folder's sparsify.json says so. */
   recommended: Partial<SettingsOf<Table>>;
   /** What is lower than the table says as the model has fewer positions. */
@@ -671,22 +712,32 @@ export async function resolveSettings<const Table extends SettingsTable>(
 /**
  * All settings of a command, and which of them come from the model.
  *
- * @throws {UserError} as {@link resolveSettings}
+ * @param locate finds the model's folder; left out: the model is one
+ * @throws {UserError} as {@link resolveSettings}, and whatever `locate` throws
  */
 export async function resolveFully<const Table extends SettingsTable>(
   table: Table,
   { given, config, folder }: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
+  locate: Locate = inItsFolder,
 ): Promise<Resolved<Table>> {
   const defaults = defaultsIn(table, folder);
   const file = config ? await readSettingsFile(table, config, folder) : {};
   const chosen: Record<string, unknown> = { ...file, ...given };
   const { model } = { ...defaults, ...chosen } as { model?: string };
-  const inFile = await recommended(table, model);
-  const fitted = await fittedTo(model, defaults, { ...inFile, ...chosen });
-  const settings = { ...defaults, ...fitted, ...inFile, ...chosen };
+  const located = model === undefined ? undefined : await locate(model);
+  const inFile = await recommended(table, located?.folder);
+  const fitted = await fittedTo(located?.folder, defaults, { ...inFile, ...chosen });
+  const settings = {
+    ...defaults,
+    ...fitted,
+    ...inFile,
+    ...chosen,
+    ...(located ? { model: located.name } : {}),
+  };
   checkOrder(table, settings);
   return {
     settings: settings as SettingsOf<Table>,
+    modelFolder: located?.folder,
     recommended: Object.fromEntries(
       Object.entries(inFile).filter(([name]) => !Object.hasOwn(chosen, name)),
     ) as Partial<SettingsOf<Table>>,
@@ -923,10 +974,11 @@ export async function printedInstead<const Table extends SettingsTable>(
   purpose: string,
   table: Table,
   parsed: ParsedCommand<Table>,
+  locate?: Locate,
 ): Promise<string | undefined> {
   if (parsed.version) return versionText();
   if (!parsed.help) return undefined;
-  const resolved = await resolveFully(table, parsed);
+  const resolved = await resolveFully(table, parsed, locate);
   return helpText(command, purpose, table, { resolved });
 }
 

@@ -142,8 +142,8 @@ export const MUTANTS: readonly Mutant[] = [
 
   // What must be as in another program: which rows a batch has.
   ...plant("pipeline/text/batches.ts", TWIN, {
-    "the order of rows is another": ["randomStream(seed, epoch)", "randomStream(epoch, seed)"],
-    "the rows of every epoch begin at the same token": ["offset = stream.below(slack);", "offset = 0;"],
+    "the order of rows is another": ["randomStream(seed, pass.number)", "randomStream(pass.number, seed)"],
+    "the rows of every epoch begin at the same token": ["offset = stream.below(pass.slack);", "offset = 0;"],
   }),
 
   // λ.
@@ -271,7 +271,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // The step that is chosen.
-  ...plant("pipeline/training/training_run.ts", SETTINGS, {
+  ...plant("pipeline/training/choose_step.ts", SETTINGS, {
     "a step at its target is not within it": ["evaluated.ce > target", "evaluated.ce >= target"],
     "a step above its target is chosen": ["if (evaluated.ce > target) return before;", ""],
     "of equals the later is chosen": [
@@ -294,13 +294,97 @@ export const MUTANTS: readonly Mutant[] = [
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
   }),
 
+  // What comes from the hub.
+  ...plant("pipeline/hub/client.ts", ["pipeline/hub/model_test.ts", "the token goes to the hub alone"], {
+    "the token is sent wherever the hub redirects to": [
+      "if (token && url.origin === this.#origin) headers",
+      "if (token) headers",
+    ],
+  }),
+  ...plant("pipeline/hub/client.ts", ["pipeline/hub/model_test.ts", "cut off a hundred times"], {
+    "what has come does not count against failures": ["work(() => failures = 0)", "work(() => {})"],
+    "a file is asked for from its first byte on": ["if (from > 0) headers.set", "if (from < 0) headers.set"],
+  }),
+  ...plant("pipeline/hub/download.ts", ["pipeline/hub/model_test.ts", "a corrupted byte is found"], {
+    "bytes are taken as they come": ["if (digest !== file.etag) {", "if (digest === undefined) {"],
+    "damaged bytes stay": ["    await Deno.remove(temporary);\n", ""],
+  }),
+  ...plant("pipeline/hub/download.ts", ["pipeline/hub/model_test.ts", "stopped a hundred times"], {
+    "what had come is not part of the digest": [
+      "read < at; read += PIECE_BYTES",
+      "read < 0; read += PIECE_BYTES",
+    ],
+  }),
+  ...plant("pipeline/hub/download.ts", ["pipeline/hub/model_test.ts", "a server that knows no parts"], {
+    "all of it is put behind what had come": ["if (from !== at) await startAnew();", ""],
+    "another part is taken for the one that was asked for": [
+      "if (from !== at && from !== 0) {",
+      "if (from === -1) {",
+    ],
+  }),
+  ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a model's own files come"], {
+    "of files with the same bytes one is linked": [
+      "if (etag === file.etag) await",
+      "if (path === file.path) await",
+    ],
+  }),
+  ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "files come several at a time"], {
+    "files come one after the other": ["Math.min(AT_ONCE, blobs.length)", "Math.min(1, blobs.length)"],
+  }),
+  ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a disk without room"], {
+    "the disk's room is not asked for": ["needed <= free) return;", "needed >= 0) return;"],
+  }),
+  ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "found before its weights"], {
+    "weights are fetched before anything is looked at": [
+      "  await check?.(folder);\n  if (options.withoutWeights)",
+      "  if (options.withoutWeights)",
+    ],
+  }),
+  ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "of a branch and a reference"], {
+    "a branch is what it was": ["if (known && (isCommit(wanted.revision) ||", "if (known && (true ||"],
+  }),
+  ...plant("pipeline/hub/data.ts", ["pipeline/hub/data_test.ts", "without the net, to the end"], {
+    "the end of a split is not kept": ["await cached.keepMissing(commit, numbered(folder, index + 1));", ""],
+  }),
+  ...plant("pipeline/hub/repository.ts", ["pipeline/hub/data_test.ts", "leads out of the cache"], {
+    "a path may lead out of the cache": ['&& part !== "..");', ");"],
+    "a blob may have any name": ["/^[0-9a-f]{40}$/).test(etag))", "/./).test(etag))"],
+  }),
+  ...plant("pipeline/command_thread.ts", ["pipeline/hub/commands_test.ts", "cannot reach the net"], {
+    "the right to reach the net is kept": ['Deno.permissions.revokeSync({ name: "net" });', ""],
+  }),
+  ...plant("pipeline/main.ts", ["pipeline/hub/commands_test.ts", "cannot reach the net"], {
+    "training keeps the right to reach the net": [
+      "  if (!data.fetches) thread.leaveNet();\n  let abandon",
+      "  let abandon",
+    ],
+  }),
+  ...plant("pipeline/text/batches.ts", ["pipeline/text/parts_test.ts", "parts are gone through"], {
+    "every pass has the first one's order": ["randomStream(seed, pass.number)", "randomStream(seed, 0)"],
+    "the first part is gone through again and again": [
+      "await pass.tokens.next?.() ?? options.tokens",
+      "options.tokens",
+    ],
+  }),
+  ...plant("pipeline/text/batches.ts", ["pipeline/text/parts_test.ts", "a part is asked for as soon"], {
+    "parts come that no row needs": ["if (rows > pass.firstRow + pass.windows)", "if (rows > 0)"],
+    "a part comes when it is needed": ["if (rows > pass.firstRow + pass.windows)", "if (rows < 0)"],
+  }),
+  ...plant("pipeline/text/tokenise.ts", ["pipeline/text/parts_test.ts", "no more is read than is enough"], {
+    "all is read": ["        if (SPLITS.every(hasEnough)) return;\n", ""],
+  }),
+  ...plant("pipeline/text/tokenise.ts", ["pipeline/text/parts_test.ts", "training begins with the first"], {
+    "a damaged part is taken": [" && await hashFile(path) === digest", ""],
+    "texts of a part run into each other": ["[...known.tokens, tokenizer.endOfText]", "known.tokens"],
+  }),
+
   // What each phase is made of.
   ...plant("pipeline/training/training_run.ts", RUN, {
     "training reads the validation split": [
-      "tokens: run.tokens.train, batch",
-      "tokens: run.tokens.validation, batch",
+      "tokens: run.tokens.train,",
+      "tokens: run.tokens.validation,",
     ],
-    "batches without the seed": ["batch, context, seed: settings.seed }", "batch, context, seed: 0 }"],
+    "batches without the seed": ["seed: settings.seed,\n      rows", "seed: 0,\n      rows"],
     "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
     "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
     "queries, keys and values move at the embeddings' rate": [
@@ -1013,7 +1097,7 @@ async function copyTree(from: string, to: string, leftOut: readonly string[] = [
 /** Runs a test in a tree. */
 async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "filter">) {
   // deno-fmt-ignore
-  const args = ["test", "--no-check", "--fail-fast", "--allow-read", "--allow-write", "--allow-env", "--allow-run",
+  const args = ["test", "--no-check", "--fail-fast", "--allow-read", "--allow-write", "--allow-env", "--allow-run", "--allow-sys=statfs",
     "--allow-net=127.0.0.1,0.0.0.0", ...filter === undefined ? [] : ["--filter", filter], test];
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,

@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { diskFullError, inputError, usageError, UserError } from "../errors.ts";
 import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn, storing } from "../files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
@@ -62,7 +62,10 @@ const BEFORE_CONFIG = [START_MARK, LOCK, "config.json.partial"];
 /** The token files of a run. */
 const TOKENS = {
   folder: "tokens",
-  names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
+  names: [
+    /^(train|validation|test)(-\d+)?\.arrow(\.partial)?$/,
+    /^(tokens|train-\d+)\.(json|partial|json\.partial)$/,
+  ],
 } as const;
 /** What a start writes into a folder that held nothing; config.json goes last, since a run is told by it. */
 const OF_A_START: OwnNames = [
@@ -277,6 +280,10 @@ async function lock(name: string, path: string): Promise<RunFolder> {
   if (there?.ino !== locked.ino || there?.dev !== locked.dev) {
     file.close();
     throw inputError(`Cannot write run ${name} as another process has just removed it: try again`);
+  }
+  // Whoever watches the runs need not ask for every lock: a folder's time says that something began in it.
+  for (const folder of [path, dirname(path)]) {
+    await Deno.utime(folder, new Date(), new Date()).catch(() => {});
   }
   let held = true;
   return {

@@ -154,6 +154,8 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
     env: {
       NO_COLOR: "1",
       XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp",
+      // A name that leads to no folder is not looked for elsewhere.
+      HF_HUB_OFFLINE: "1",
       ...held ? { HOLD_COMMAND: JSON.stringify(holding) } : {},
       ...options.env,
     },
