@@ -19,7 +19,7 @@ import { locateHere, locateModel, type NamedData, openData } from "./fetch_named
 import { initialWeights } from "./model/initial_weights.ts";
 import { openWeights } from "./model/load_weights.ts";
 import { type MemorySettings, whatToLower } from "./training/memory_budget.ts";
-import type { ModelConfig } from "./model/config.ts";
+import { gpt2Config, type ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { parametersOf } from "./model/trace.ts";
 import { prepareNetwork } from "./model/network.ts";
@@ -316,15 +316,14 @@ async function pretrainCommand(args: string[], thread: CommandThread): Promise<b
     throw usageError(`Cannot use --width ${width} as it must be a multiple of --heads ${heads}`);
   }
   const { vocabularySize } = await loadTokenizer(tokenizer);
-  const config: ModelConfig = {
+  const config: ModelConfig = gpt2Config({
     vocabularySize,
     contextLength: context,
     width,
     layers,
     heads,
     mlpWidth: 4 * width,
-    layerNormEpsilon: 1e-5,
-  };
+  });
   const shapes = parametersOf(config);
   const read = (name: string): Promise<Float32Array> => {
     const index = shapes.findIndex((shape) => shape.name === name);

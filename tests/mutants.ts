@@ -97,8 +97,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/network.ts", HALF, {
     "in half precision the teacher's weights are not rounded anew": [
-      "for (const { name, tensor, slices } of rounded) {",
-      'for (const { name, tensor, slices } of mode === "dense" ? [] : rounded) {',
+      "rounded.record(recorder, parameters);",
+      'if (mode !== "dense") rounded.record(recorder, parameters);',
     ],
   }),
 
@@ -628,7 +628,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/circuits/graph.ts", [CIRCUIT_FAMILIES, "keys and values are inputs"], {
-    "a parallel MLP reads its layer's heads": ["architecture?.parallel ? before :", "false ? before :"],
+    "a parallel MLP reads its layer's heads": ["parallel ? before :", "false ? before :"],
   }),
   ...plant("kernels/rms_norm/parts.wgsl", ["kernels/rms_norm/rms_norm_test.ts", "parts of rows"], {
     "parts have no scale": ["* statistics[inside / ELEMENTS] ", ""],

@@ -16,7 +16,6 @@ import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import type { CompiledOp, Pass, Value } from "../model/op.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
-import { shapeOf } from "../model/config.ts";
 import { type Branch, type Model, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { layerIndices } from "./layout.ts";
@@ -52,7 +51,7 @@ export async function prepareAttribution(
   const { width } = model.config;
   const { delta, streams, norms, scores } = tensors;
   const rows = batch * positions;
-  const { headSize: size } = shapeOf(model.config);
+  const { headSize: size } = model.config;
   const { ofHeads } = layerIndices(graph, 0);
   const all = graph.sources.length;
   const pairStep = scores.shape[1] / batch;

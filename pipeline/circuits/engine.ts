@@ -10,7 +10,7 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { inputError } from "../errors.ts";
-import { type ModelConfig, shapeOf } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import { trace } from "../model/trace.ts";
@@ -146,7 +146,7 @@ export async function createCircuitEngine(
   { config, parameters }: CircuitModel,
   { set, ablation = "resample", maxBytes = DEFAULT_BYTES }: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
-  const { norm, biases } = shapeOf(config).architecture;
+  const { norm, biases } = config;
   if (norm.at === "output" && (norm.kind !== "rms" || biases.other)) {
     throw inputError(
       "Cannot find circuits in a model whose layers end in layer norms or have biases before a norm, which no head owns",

@@ -57,10 +57,9 @@ export interface CircuitGraph {
  * each key head, which several heads may read; where attention and MLP are parallel, no edge runs from one to the other.
  */
 export function createGraph(
-  { layers, heads, keyValueHeads = heads, architecture }: Pick<
-    ModelConfig,
-    "layers" | "heads" | "keyValueHeads" | "architecture"
-  >,
+  { layers, heads, keyValueHeads = heads, parallel = false }:
+    & Pick<ModelConfig, "layers" | "heads">
+    & Partial<Pick<ModelConfig, "keyValueHeads" | "parallel">>,
 ): CircuitGraph {
   const sources: SourceNode[] = [{ kind: "embedding", layer: -1, head: -1, name: "embed" }];
   const inputs: NodeInput[] = [];
@@ -87,7 +86,7 @@ export function createGraph(
     for (let head = 0; head < heads; head++) {
       sources.push({ kind: "head", layer, head, name: `a${layer}.h${head}` });
     }
-    input("mlp", layer, -1, `m${layer}`, architecture?.parallel ? before : sources.length);
+    input("mlp", layer, -1, `m${layer}`, parallel ? before : sources.length);
     sources.push({ kind: "mlp", layer, head: -1, name: `m${layer}` });
   }
   input("logits", layers, -1, "logits");

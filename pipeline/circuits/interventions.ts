@@ -10,7 +10,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
-import { type ModelConfig, shapeOf } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import type { Value } from "../model/op.ts";
 import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
@@ -143,7 +143,7 @@ const OF_MLP = ["batch", "position", "mlpWidth"] as const;
 /** Every activation of a model, by name, in the order in which it is computed. */
 function partsOf(model: Model): Map<string, Part> {
   const { heads, mlpWidth } = model.config;
-  const { keyValueHeads, headSize } = shapeOf(model.config);
+  const { keyValueHeads, headSize } = model.config;
   const parts = new Map<string, Part>();
   function add(
     { name, shape }: Value,
@@ -210,7 +210,7 @@ function locationsOf(
   { batch, positions, padded }: { batch: number; positions: number; padded: number },
 ): Map<string, Location> {
   const { width, heads, mlpWidth } = model.config;
-  const { keyValueHeads: keyValueHead, headSize } = shapeOf(model.config);
+  const { keyValueHeads: keyValueHead, headSize } = model.config;
   const sizes: Record<ActivationAxis, number> = {
     batch,
     position: positions,
@@ -297,7 +297,7 @@ export async function prepareInterventions(
   { batch, positions }: { batch: number; positions: number },
 ): Promise<Interventions> {
   const { heads, vocabularySize, contextLength } = config;
-  const { keyValueHeads, headSize } = shapeOf(config);
+  const { keyValueHeads, headSize } = config;
   if (!(Number.isInteger(positions) && positions >= 1 && positions <= contextLength)) {
     throw new RangeError(`Cannot run prompts as the model takes 1 to ${contextLength} tokens: ${positions}`);
   }

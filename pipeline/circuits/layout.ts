@@ -5,7 +5,7 @@
  * @module
  */
 import { planMemory } from "../model/plan.ts";
-import { type ModelConfig, shapeOf } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import type { CircuitGraph } from "./graph.ts";
 
 /** The shape of one batch. */
@@ -97,7 +97,7 @@ export function engineBytes(
   const rows = shape.batch * shape.positions;
   // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums; uniforms;
   // both runs' rotary angles and where they begin.
-  const { headSize, architecture: { positions } } = shapeOf(config);
+  const { headSize, positions } = config;
   const angles = positions.kind === "rotary"
     ? [16, 4 * shape.positions * Math.floor(positions.share * headSize)]
     : [];

@@ -10,7 +10,6 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.ts";
 import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
-import { shapeOf } from "../model/config.ts";
 import type { Step, Value } from "../model/op.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Bindings, prepareSteps } from "../model/runner.ts";
@@ -64,7 +63,7 @@ export async function preparePatchedRun(
   const { width, gate } = model.config;
   const { delta, minusAblated, base, streams, norms, statistics, mask } = tensors;
   const rows = batch * positions;
-  const { headSize: size } = shapeOf(model.config);
+  const { headSize: size } = model.config;
   const { ofHeads } = layerIndices(graph, 0);
   const all = graph.sources.length;
   const ofInputs = async (inputs: number) =>

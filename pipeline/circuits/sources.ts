@@ -15,7 +15,6 @@ import { prepareResidual } from "../../kernels/residual/op.ts";
 import { prepareRmsNormParts } from "../../kernels/rms_norm/op.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
-import { shapeOf } from "../model/config.ts";
 import type { Value } from "../model/op.ts";
 import { type Branch, type Model, normBehind, stepIn } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
@@ -47,7 +46,7 @@ export async function prepareSources(
 ): Promise<Sources> {
   const { branches, config: { width, heads } } = model;
   const { delta, minusAblated, base } = tensors;
-  const { headSize: size } = shapeOf(model.config);
+  const { headSize: size } = model.config;
   const stride = delta.shape[1];
   const ofWriter = await prepareResidual(gpu, { length: rows * width });
   const isNormed = normBehind(branches[0]) !== undefined;

@@ -7,7 +7,6 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
-import { shapeOf } from "./config.ts";
 import { hardGates, type Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
 import { stepIn } from "./trace.ts";
@@ -44,7 +43,7 @@ export async function readAttention(
 ): Promise<AttentionPattern> {
   const { context, batch } = network.shape;
   const { config: { heads, vocabularySize }, model } = network;
-  const { keyValueHeads, headSize } = shapeOf(network.config);
+  const { keyValueHeads, headSize } = network.config;
   const length = tokens.length;
   if (length < 1 || length > context || batch !== 1) {
     throw new RangeError(

@@ -3,15 +3,33 @@
  *
  * @module
  */
-/** How a model is built: choices that do not depend on each other. */
-export interface Architecture {
+/** The sizes of a model, and the choices by which it is built, which do not depend on each other. */
+export interface ModelConfig {
   /** `model_type` of config.json: which names, and which fields, its files have. */
   family: string;
+  /** V. */
+  vocabularySize: number;
+  /** Positions that it has, or was trained for. */
+  contextLength: number;
+  /** d. */
+  width: number;
+  /** L. */
+  layers: number;
+  /** H, of each layer. */
+  heads: number;
+  /** K, a divisor of the heads: query head h reads key and value head ⌊h · K / H⌋. */
+  keyValueHeads: number;
+  /** D. */
+  headSize: number;
+  /** F, the width inside the MLP. */
+  mlpWidth: number;
   /** What normalises what a branch reads or writes. */
   norm: {
     kind: "layer" | "rms";
     /** Parameters: a weight and a bias, a weight, or none. */
     affine: "both" | "weight" | "none";
+    /** Added to the variance, in all norms. */
+    epsilon: number;
     /** Where a branch has its norm. */
     at: "input" | "output";
   };
@@ -36,44 +54,7 @@ export interface Architecture {
   parallel: boolean;
   /** Logits are products with the token embedding. */
   tied: boolean;
-}
-
-/** GPT-2's. */
-export const GPT2_ARCHITECTURE: Architecture = {
-  family: "gpt2",
-  norm: { kind: "layer", affine: "both", at: "input" },
-  positions: { kind: "learned" },
-  mlp: "geluTanh",
-  biases: { qkv: true, other: true },
-  parallel: false,
-  tied: true,
-};
-
-/** The sizes of a model, and how it is built. */
-export interface ModelConfig {
-  /** V. */
-  vocabularySize: number;
-  /** Positions that have an embedding. */
-  contextLength: number;
-  /** d, a multiple of the heads. */
-  width: number;
-  /** L. */
-  layers: number;
-  /** H, of each layer. */
-  heads: number;
-  /** K, a divisor of the heads: query head h reads key and value head ⌊h · K / H⌋. Left out: as many as heads. */
-  keyValueHeads?: number;
-  /** D; left out: d / H. */
-  headSize?: number;
-  /** F, the width inside the MLP. */
-  mlpWidth: number;
-  /** Added to the variance in norms. */
-  layerNormEpsilon: number;
-  /** Left out: as GPT-2. */
-  architecture?: Architecture;
-  /** Stands where the model has a head of its own, which must equal the embedding. */
-  tied?: false;
-  /** Ids of the tokens that end and begin a text, where config.json names them. */
+  /** Id of the token that ends a text, where config.json names one. */
   endOfText?: number;
   /** Id of the token that begins a text, where config.json names it. */
   startOfText?: number;
@@ -81,12 +62,28 @@ export interface ModelConfig {
   gate?: { bias: number; temperature: number };
 }
 
-/** K and D of a model, and how it is built. */
-export function shapeOf(
-  config: ModelConfig,
-): { keyValueHeads: number; headSize: number; architecture: Architecture } {
-  const { heads, width, keyValueHeads = heads, headSize = width / heads, architecture } = config;
-  return { keyValueHeads, headSize, architecture: architecture ?? GPT2_ARCHITECTURE };
+/** What tells models of GPT-2's type from each other. */
+export type Gpt2Sizes =
+  & Pick<ModelConfig, "vocabularySize" | "contextLength" | "width" | "layers" | "heads">
+  & Partial<Pick<ModelConfig, "mlpWidth" | "tied" | "endOfText" | "startOfText" | "gate">>
+  & { epsilon?: number };
+
+/** A model of GPT-2's type. Left out, `mlpWidth` is 4 d, `epsilon` 1e-5, and `tied` true. */
+export function gpt2Config({ epsilon = 1e-5, ...sizes }: Gpt2Sizes): ModelConfig {
+  const { width, heads } = sizes;
+  return {
+    family: "gpt2",
+    keyValueHeads: heads,
+    headSize: width / heads,
+    mlpWidth: 4 * width,
+    norm: { kind: "layer", affine: "both", epsilon, at: "input" },
+    positions: { kind: "learned" },
+    mlp: "geluTanh",
+    biases: { qkv: true, other: true },
+    parallel: false,
+    tied: true,
+    ...sizes,
+  };
 }
 
 /** The largest sizes that are taken: far beyond any model, and small enough to count through. */
@@ -107,8 +104,7 @@ export function faultOfSizes(config: ModelConfig): string | undefined {
     const size = config[name as keyof typeof LARGEST];
     if (size > largest) return `its ${name} must be at most ${largest}: ${size}`;
   }
-  const { vocabularySize, contextLength, width, heads, mlpWidth } = config;
-  const { keyValueHeads, headSize } = shapeOf(config);
+  const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, mlpWidth } = config;
   // Queries, keys and values stand side by side in one matrix, and so do the two products of a gated MLP.
   const rows = Math.max(vocabularySize, contextLength, 2 * mlpWidth, (heads + 2 * keyValueHeads) * headSize);
   if (rows * width <= LARGEST_MATRIX) return undefined;
@@ -116,9 +112,7 @@ export function faultOfSizes(config: ModelConfig): string | undefined {
 }
 
 /** Why a model cannot be stored as f16, in vectors of four elements, as half a sentence; undefined where it can. */
-export function faultOfHalf(config: ModelConfig): string | undefined {
-  const { width, mlpWidth } = config;
-  const { headSize, architecture: { positions } } = shapeOf(config);
+export function faultOfHalf({ width, headSize, mlpWidth, positions }: ModelConfig): string | undefined {
   if ([width, headSize, mlpWidth].some((size) => size % 4 !== 0)) {
     return `width, head size and MLP width must be multiples of 4: ${width}, ${headSize}, ${mlpWidth}`;
   }

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { inputError } from "../errors.ts";
 import { exists, isObject, readJson } from "../files.ts";
-import { faultOfSizes, isFloat, LARGEST, type ModelConfig, shapeOf } from "./config.ts";
+import { faultOfSizes, gpt2Config, type Gpt2Sizes, isFloat, LARGEST, type ModelConfig } from "./config.ts";
 import { FAMILIES, familyOf } from "./families.ts";
 import { Fields } from "./family.ts";
 
@@ -53,34 +53,51 @@ export function parseModelConfig(json: Record<string, unknown>, path: string): M
   return config;
 }
 
-/** Whether a value, as it comes from JSON, is a {@link ModelConfig} of sizes and choices that can be. */
-export function isModelConfig(value: unknown): value is ModelConfig {
-  if (!isObject(value)) return false;
+/**
+ * A value, as it comes from JSON, as a {@link ModelConfig}; undefined where it is none of sizes and choices that can be.
+ */
+export function modelConfigOf(value: unknown): ModelConfig | undefined {
+  if (!isObject(value)) return undefined;
+  const config = "layerNormEpsilon" in value ? ofEarlierVersion(value) : value as unknown as ModelConfig;
+  const { gate } = config;
+  const counts = config as unknown as Record<string, unknown>;
   const isCount = (name: string): boolean =>
-    Number.isSafeInteger(value[name]) && (value[name] as number) >= 1;
-  const { gate, keyValueHeads, headSize } = value;
-  const gateHolds = gate === undefined ||
-    (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature));
-  return Object.keys(LARGEST).every(isCount) && isFloat(value.layerNormEpsilon) && gateHolds &&
-    (keyValueHeads === undefined || isCount("keyValueHeads")) &&
-    (headSize === undefined || isCount("headSize")) &&
-    isBuiltAsRead(value as unknown as ModelConfig) &&
-    faultOfSizes(value as unknown as ModelConfig) === undefined;
+    Number.isSafeInteger(counts[name]) && (counts[name] as number) >= 1;
+  const isWhole = [...Object.keys(LARGEST), "keyValueHeads", "headSize"].every(isCount) &&
+    isObject(config.norm) && isFloat(config.norm.epsilon) &&
+    (gate === undefined || (isObject(gate) && isFloat(gate.bias) && isFloat(gate.temperature))) &&
+    faultOfSizes(config) === undefined && isBuiltAsRead(config);
+  return isWhole ? config : undefined;
 }
 
-/** Whether a config.json that is written of a model says of its heads and choices what the model does. */
+/** What runs that began before a model's choices stood beside its sizes have in their config.json. */
+function ofEarlierVersion(value: Record<string, unknown>): ModelConfig {
+  const { layerNormEpsilon: epsilon, architecture, tied: _, ...sizes } = value;
+  const { norm, ...choices } = isObject(architecture) ? architecture : {};
+  const gpt2 = gpt2Config({ ...sizes, epsilon } as unknown as Gpt2Sizes);
+  const more = architecture === undefined ? {} : { ...choices, norm: { ...norm as object, epsilon } };
+  return { ...gpt2, ...sizes, ...more } as ModelConfig;
+}
+
+/** Whether a config.json that is written of a model says of it what the model does. */
 function isBuiltAsRead(config: ModelConfig): boolean {
-  if (config.architecture === undefined) {
-    return config.keyValueHeads === undefined && config.headSize === undefined;
-  }
   try {
-    const again = parseModelConfig(modelConfigToJson(config), "a model");
-    return JSON.stringify([again.architecture, shapeOf(again)]) ===
-      JSON.stringify([config.architecture, shapeOf(config)]);
+    const again = parseModelConfig(JSON.parse(JSON.stringify(modelConfigToJson(config))), "a model");
+    const { endOfText, startOfText } = config;
+    return isSameModelConfig({ ...again, endOfText, startOfText }, config);
   } catch {
     // Whatever is no model's is none.
     return false;
   }
+}
+
+/** Whether two are the same, in whatever order their fields stand. */
+export function isSameModelConfig(a: ModelConfig, b: ModelConfig): boolean {
+  const sorted = (_: string, value: unknown): unknown =>
+    isObject(value)
+      ? Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => a < b ? -1 : 1))
+      : value;
+  return JSON.stringify(a, sorted) === JSON.stringify(b, sorted);
 }
 
 /** A token's id under its name; some models list several that end a text, of which the first separates documents. */
@@ -113,7 +130,7 @@ export function modelConfigToJson(
   return {
     architectures: [family.architecture],
     model_type: family.type,
-    ...family.toJson(config, shapeOf(config).architecture),
+    ...family.toJson(config),
     bos_token_id: startOfText,
     eos_token_id: endOfText,
     ...(gate ? { sparse_attention: { ...sparseAttention, gate } } : {}),

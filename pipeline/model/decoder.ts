@@ -9,7 +9,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
 import { turn } from "../turn.ts";
-import { type ModelConfig, shapeOf } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { prepareLogits } from "./head.ts";
 import { hardGates } from "./network.ts";
 import type { Roles, Step, Value } from "./op.ts";
@@ -66,7 +66,7 @@ export async function prepareDecoder(
   config: ModelConfig,
   { positions = config.contextLength, room = ROOM }: DecoderOptions = {},
 ): Promise<Decoder> {
-  const { keyValueHeads, headSize } = shapeOf(config);
+  const { keyValueHeads, headSize } = config;
   if (!Number.isInteger(positions) || positions < 1 || positions > config.contextLength) {
     throw new RangeError(
       `Cannot decode ${positions} positions as there must be 1 to the model's ${config.contextLength}`,

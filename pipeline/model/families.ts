@@ -20,6 +20,6 @@ export const FAMILIES: ReadonlyMap<string, Family> = new Map(
 );
 
 /** The family of a model. */
-export function familyOf({ architecture }: Pick<ModelConfig, "architecture">): Family {
-  return FAMILIES.get(architecture?.family ?? GPT2.type)!;
+export function familyOf({ family }: Pick<ModelConfig, "family">): Family {
+  return FAMILIES.get(family)!;
 }

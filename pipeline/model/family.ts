@@ -6,7 +6,7 @@
  */
 import { inputError } from "../errors.ts";
 import { shown } from "../files.ts";
-import type { Architecture, ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 
 /** One parameter in a family's files: by itself, or several side by side in our columns. */
 export interface StoredName {
@@ -54,7 +54,7 @@ export interface Family {
   /** Reads the fields of a config.json. */
   parse(fields: Fields): ModelConfig;
   /** Writes them. */
-  toJson(config: ModelConfig, architecture: Architecture): Record<string, unknown>;
+  toJson(config: ModelConfig): Record<string, unknown>;
 }
 
 /** The fields of a config.json, each of which is what it must be, or refused by its name and value. */

@@ -6,7 +6,6 @@
 import { inputError } from "../errors.ts";
 import { hashFile } from "../files.ts";
 import type { ModelConfig } from "./config.ts";
-import { shapeOf } from "./config.ts";
 import { familyOf } from "./families.ts";
 import { joinParts, storedParameters } from "./stored.ts";
 import type { ParameterShape } from "./parameters.ts";
@@ -39,7 +38,7 @@ export interface WeightSource {
 export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
   const file = await openSafetensorsFolder(folder);
   const family = familyOf(config);
-  const { tied } = shapeOf(config).architecture;
+  const { tied } = config;
   const stored = storedParameters(config);
   // The embedding and the head are one matrix where they are tied, which may be stored under either name, or both.
   const [embedding, head] = [`${family.names.token}.weight`, `${family.names.head}.weight`];
@@ -57,9 +56,6 @@ export async function openWeights(folder: string, config: ModelConfig): Promise<
     found.set(bare, entry);
   }
   const second = tied ? found.get(head) : undefined;
-  if (config.tied === false && !second) {
-    throw inputError(`Cannot load ${file.path} as tensor ${head} is missing, which config.json does not tie`);
-  }
   if (second && !found.has(embedding)) {
     found.set(embedding, second);
     found.delete(head);

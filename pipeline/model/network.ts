@@ -9,15 +9,15 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
-import { destroyTensor, rows as rowsOf, slicesOf, type Tensor, within } from "../../kernels/core/tensor.ts";
+import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
-import { prepareRounding } from "../../kernels/rounding/op.ts";
 import { faultOfHalf, type ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
-import type { Parameter, Value } from "./op.ts";
+import type { Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
 import { headValues, type NetworkShape, planActions } from "./plan.ts";
+import { prepareRounded } from "./rounded.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule } from "./schedule.ts";
 import { type Model, stepsOf, trace } from "./trace.ts";
@@ -124,24 +124,6 @@ export function hardGates(bias: number | undefined, batchRows: number): NetworkG
   };
 }
 
-/** Parameters in half precision, by name, and how each is made from the one that is trained. */
-async function prepareRounded(gpu: Gpu, parameters: readonly Parameter[]) {
-  return await Promise.all(
-    parameters.map(async ({ name, shape: [rows, columns] }) => ({
-      name,
-      tensor: gpu.tensor(`${name} in half precision`, [rows, columns], "f16"),
-      // A matrix of embeddings may be larger than a binding.
-      slices: await Promise.all(
-        slicesOf(rows, columns, gpu.maxBindingBytes, 2).map(async ({ start, count }) => ({
-          start,
-          count,
-          rounding: await prepareRounding(gpu, { length: count * columns }),
-        })),
-      ),
-    })),
-  );
-}
-
 /**
  * Compiles a network and allocates its activations.
  *
@@ -186,10 +168,9 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     gpu,
     half ? model.parameters.filter((each) => each.readByProducts) : [],
   );
-  const roundedByName = new Map(rounded.map(({ name, tensor }) => [name, tensor]));
   /** A weight as products read it: rounded where that was asked for, by the latest forward. */
   const weightOf = (parameters: Parameters, name: string): Tensor =>
-    roundedByName.get(name) ?? parameters.get(name)!;
+    rounded.tensors.get(name) ?? parameters.get(name)!;
   const { logits, teacherLogits, teacherFinal } = headValues(model, shape, plan);
   const final = tensorOf(model.final.writes.y);
   const head = await prepareHead(gpu, model, shape, plan, {
@@ -234,14 +215,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     configureLoss: head.configure,
 
     forward(recorder, parameters, mode, { hook, countEdges = true } = {}) {
-      for (const { name, tensor, slices } of rounded) {
-        for (const { start, count, rounding } of slices) {
-          rounding.record(recorder, {
-            values: rowsOf(parameters.get(name)!, start, count),
-            rounded: rowsOf(tensor, start, count),
-          });
-        }
-      }
+      rounded.record(recorder, parameters);
       const pass = { mode, headSums: countEdges ? headSums : undefined };
       const bindings = bind(parameters);
       for (const group of forward) runner.run(recorder, group, bindings, pass, hook);
@@ -271,10 +245,8 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     },
 
     destroy() {
-      for (const tensor of [...buffers, ...rounded.map(({ tensor }) => tensor), headSums]) {
-        destroyTensor(gpu, tensor);
-      }
-      for (const part of [runner, head]) part.destroy();
+      for (const tensor of [...buffers, headSums]) destroyTensor(gpu, tensor);
+      for (const part of [rounded, runner, head]) part.destroy();
     },
   };
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type ModelConfig, shapeOf } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { Parameter } from "./op.ts";
 import { parametersOf } from "./trace.ts";
@@ -64,7 +64,7 @@ function moved(
 /** Every parameter of a model with the tensors that its files hold for it. */
 export function storedParameters(config: ModelConfig): StoredParameter[] {
   const { names, prefix, transposed, byHead = false } = familyOf(config);
-  const { headSize } = shapeOf(config);
+  const { headSize } = config;
   /** Ours, of column n of theirs where query, key and value of one head stand behind those of another. */
   const columnByHead = (n: number): number => {
     const [head, part] = [Math.floor(n / (3 * headSize)), Math.floor(n / headSize) % 3];

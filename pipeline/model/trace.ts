@@ -7,7 +7,7 @@
  * @module
  */
 import { needsPartial } from "../../kernels/matmul/linear.ts";
-import { type ModelConfig, shapeOf } from "./config.ts";
+import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
 import type { Op, Parameter, Step, Value } from "./op.ts";
@@ -71,8 +71,8 @@ export function trace(
   config: ModelConfig,
   { batch, context, half = false, cached, maxBindingBytes = Infinity }: TracedShape,
 ): Model {
-  const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
-  const { keyValueHeads, headSize, architecture } = shapeOf(config);
+  const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
+  const { epsilon } = config.norm;
   const { names } = familyOf(config);
   const rows = batch * context;
   const value = (name: string, shape: readonly number[]): Value => ({ name, shape });
@@ -104,7 +104,7 @@ export function trace(
 
   /** @param y in half precision where a product reads it */
   function normStep(x: Value, y: Value, place: string, name: string): Step {
-    const { kind, affine } = architecture.norm;
+    const { kind, affine } = config.norm;
     const sizes = { rows, width, epsilon, half: y.half ?? false };
     return {
       op: kind === "rms" ? rmsNorm(sizes) : layerNorm({ ...sizes, affine }),
@@ -175,7 +175,7 @@ export function trace(
     out: string,
     inside: (x: Value, out: Value) => Step[],
   ): Branch {
-    const { at } = architecture.norm;
+    const { at } = config.norm;
     const normalized = operand(`${norm[0]}.hook_normalized`, [rows, width]);
     const first = at === "input" ? [normStep(reads, normalized, ...norm)] : [];
     const product = stream(at === "input" ? out : `${out}_pre`);
@@ -194,7 +194,7 @@ export function trace(
 
   /** What lies between the product that gives queries, keys and values and the attention that reads them. */
   function toAttention(qkv: Value, place: string, name: string): Step[] {
-    const { clip: limit, queryKeyNorm: per, positions } = architecture;
+    const { clip: limit, queryKeyNorm: per, positions } = config;
     const packed = { rows, heads, keyValueHeads, headSize, half };
     const steps: Step[] = [];
     const next = (suffix: string, op: Op, more: Partial<Step> = {}): void => {
@@ -258,7 +258,7 @@ export function trace(
           stored: names.qkv,
           inputs: width,
           columns,
-          bias: architecture.biases.qkv,
+          bias: config.biases.qkv,
           group: "attention",
           // Weight decay on queries and keys would pull gate logits to the bias.
           decayFrom: (heads + keyValueHeads) * headSize,
@@ -275,7 +275,7 @@ export function trace(
           stored: { name: names.attentionOut },
           inputs: heads * headSize,
           columns: [width],
-          bias: architecture.biases.other,
+          bias: config.biases.other,
           ...intoStream,
         }),
       ];
@@ -285,7 +285,7 @@ export function trace(
   function mlpBranch(layer: number, reads: Value, from: Value, to: Value): Branch {
     const [block, place] = [`blocks.${layer}`, `${names.layers}.${layer}`];
     const norm = [`${block}.ln2`, `${place}.${names.mlpNorm}`] as const;
-    const { mlp, biases: { other: bias } } = architecture;
+    const { mlp, biases: { other: bias } } = config;
     return branch({ kind: "mlp", layer, reads, from, to, norm }, `${block}.hook_mlp_out`, (x, out) => {
       const gated = mlp === "swiglu";
       const pre = operand(`${block}.mlp.hook_pre`, gated ? [rows, 2, mlpWidth] : [rows, mlpWidth]);
@@ -314,8 +314,8 @@ export function trace(
     });
   }
 
-  const token = table(names.token, vocabularySize, architecture.tied);
-  const learned = architecture.positions.kind === "learned";
+  const token = table(names.token, vocabularySize, config.tied);
+  const learned = config.positions.kind === "learned";
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
     op: embed({ batch, positions: context, vocabularySize, width, positionEmbedding: learned }),
@@ -331,12 +331,12 @@ export function trace(
     );
     branches.push(
       attentionBranch(layer, now, now, mid),
-      mlpBranch(layer, architecture.parallel ? now : mid, mid, post),
+      mlpBranch(layer, config.parallel ? now : mid, mid, post),
     );
     now = post;
   }
   const final = normStep(now, operand("ln_final.hook_normalized", [rows, width]), "ln_final", names.final);
-  const head = architecture.tied ? token : table(names.head, vocabularySize, true);
+  const head = config.tied ? token : table(names.head, vocabularySize, true);
   const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
   const parameters = new Set([...steps.flatMap((step) => Object.values(step.parameters)), head]);
   return { config, parameters: [...parameters], embed: embedStep, branches, final, head };

@@ -6,7 +6,7 @@
 import { inputError } from "../errors.ts";
 import { isObject, readSealedJson, writeSealedJson } from "../files.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { isModelConfig } from "../model/config_file.ts";
+import { modelConfigOf } from "../model/config_file.ts";
 
 /** A run's config.json. */
 export interface RunConfig {
@@ -48,15 +48,16 @@ export async function writeRunConfig(path: string, config: RunConfig): Promise<v
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const config = await readSealedJson(path);
   const { id, command, settings, adapter, versions, model, tokenizer, data, changes } = config;
+  const modelConfig = isObject(model) ? modelConfigOf(model.config) : undefined;
   const whole = typeof id === "string" && typeof command === "string" && isObject(settings) &&
     typeof adapter === "string" &&
     isObject(versions) && Object.values(versions).every((version) => typeof version === "string") &&
-    isObject(model) && typeof model.hash === "string" && isModelConfig(model.config) &&
+    isObject(model) && typeof model.hash === "string" && modelConfig !== undefined &&
     isObject(tokenizer) && typeof tokenizer.hash === "string" &&
     (data === undefined || (isObject(data) && typeof data.hash === "string")) &&
     (changes === undefined || (Array.isArray(changes) && changes.every(isSettingChange)));
   if (!whole) throw inputError(`Cannot use ${path} as it is no run's config.json`);
-  return config as unknown as RunConfig;
+  return { ...config as unknown as RunConfig, model: { config: modelConfig, hash: model.hash as string } };
 }
 
 function isSettingChange(value: unknown): boolean {

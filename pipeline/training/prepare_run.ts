@@ -27,7 +27,7 @@ import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budge
 import { openMetrics } from "../runs/metrics.ts";
 import { openWeights } from "../model/load_weights.ts";
 import type { ModelConfig } from "../model/config.ts";
-import { readModelConfig } from "../model/config_file.ts";
+import { isSameModelConfig, readModelConfig } from "../model/config_file.ts";
 import { findResumePoint, type ResumePoint } from "../runs/resume.ts";
 import { type RunConfig, type SettingChange, writeRunConfig } from "../runs/run_config.ts";
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "../runs/run_folder.ts";
@@ -466,7 +466,7 @@ function checkUnchanged(
   reporter: Reporter,
 ): void {
   const sameModel = before.model.hash === model.hash &&
-    JSON.stringify(before.model.config) === JSON.stringify(model.config);
+    isSameModelConfig(before.model.config, model.config);
   if (!sameModel) {
     throw inputError(`Cannot resume ${name} as its model ${model.label} has changed since it began`);
   }

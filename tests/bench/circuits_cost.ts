@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { gpt2Config } from "../../pipeline/model/config.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
@@ -16,15 +17,14 @@ import { createParameters, destroyParameters } from "../../pipeline/model/parame
 import { randomSet } from "../support/circuit_models.ts";
 import { normals } from "../support/seeded.ts";
 
-const config = {
+const config = gpt2Config({
   vocabularySize: 50257,
   contextLength: 1024,
   width: 768,
   layers: 12,
   heads: 12,
   mlpWidth: 3072,
-  layerNormEpsilon: 1e-5,
-};
+});
 const REPETITIONS = 1;
 const MIB = 2 ** 20;
 

@@ -215,7 +215,7 @@ const SIZES: object[] = [
   { vocabularySize: 2 ** 53 },
   { contextLength: 1e9 },
   { mlpWidth: 0 },
-  { layerNormEpsilon: "tiny" },
+  { norm: { kind: "layer", affine: "both", epsilon: "tiny", at: "input" } },
   { gate: { bias: "x" } },
 ];
 const CONFIGS: object[] = [

@@ -1,3 +1,4 @@
+import { gpt2Config } from "../../pipeline/model/config.ts";
 import {
   assert,
   assertEquals,
@@ -161,15 +162,14 @@ Deno.test("what a refused resume says may be new is taken", () => {
 
 /** A folder with a model of 8 positions, as far as settings look at it. */
 async function writeShortModel(folder: string, recommended?: object): Promise<void> {
-  const config = {
+  const config = gpt2Config({
     vocabularySize: 13,
     contextLength: 8,
     width: 16,
     layers: 2,
     heads: 2,
     mlpWidth: 64,
-    layerNormEpsilon: 1e-5,
-  };
+  });
   await Deno.writeTextFile(join(folder, "config.json"), JSON.stringify(modelConfigToJson(config)));
   if (recommended) await Deno.writeTextFile(join(folder, "sparsify.json"), JSON.stringify(recommended));
 }

@@ -301,7 +301,7 @@ explorerTest(
       { width: "16" },
       { vocabularySize: 1e300 },
       { contextLength: null },
-      { layerNormEpsilon: "x" },
+      { norm: { kind: "layer", affine: "both", epsilon: "tiny", at: "input" } },
     ];
     for (const change of sizes) {
       await configure({ sizes: change });

@@ -9,21 +9,20 @@ import type { AnswerPlace, PromptSet } from "../../pipeline/circuits/prompts.ts"
 import { placeMetric } from "../../pipeline/circuits/prompts.ts";
 import { type ReferenceModel, type ReferencePatch, referenceRun } from "./reference_run.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
-import type { ModelConfig } from "../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { createParameters } from "../../pipeline/model/parameters.ts";
 import { normals, seeded } from "./seeded.ts";
 
 /** Two layers of two heads. */
-export const TINY: ModelConfig = {
+export const TINY: ModelConfig = gpt2Config({
   vocabularySize: 13,
   contextLength: 8,
   width: 16,
   layers: 2,
   heads: 2,
   mlpWidth: 32,
-  layerNormEpsilon: 1e-5,
-};
+});
 
 /** A model that knows its weights on both sides. */
 export interface TwoSidedModel extends CircuitModel {

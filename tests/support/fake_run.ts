@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { gpt2Config } from "../../pipeline/model/config.ts";
 import { type MetricRow, openMetrics } from "../../pipeline/runs/metrics.ts";
 import type { RunConfig } from "../../pipeline/runs/run_config.ts";
 import { createRun } from "../../pipeline/runs/run_folder.ts";
@@ -44,15 +45,14 @@ export function fakeConfig(command: string, settings: Record<string, unknown> = 
     adapter: "a test",
     versions: { project: "0.0.0", deno: "0.0.0" },
     model: {
-      config: {
+      config: gpt2Config({
         vocabularySize: 13,
         contextLength: 8,
         width: 16,
         layers: 2,
         heads: 2,
         mlpWidth: 64,
-        layerNormEpsilon: 1e-5,
-      },
+      }),
       hash: "0",
     },
     tokenizer: { hash: "0" },

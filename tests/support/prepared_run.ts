@@ -10,7 +10,7 @@ import { sequentialBatches } from "../../pipeline/text/batches.ts";
 import { checkpointPath, readCheckpoint } from "../../pipeline/runs/checkpoint.ts";
 import type { RunControl } from "../../pipeline/runs/control.ts";
 import { openMetrics } from "../../pipeline/runs/metrics.ts";
-import type { ModelConfig } from "../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { findResumePoint } from "../../pipeline/runs/resume.ts";
 import { createRun } from "../../pipeline/runs/run_folder.ts";
@@ -26,15 +26,14 @@ const TOKENS = { train: [1, 2, 3, 4], validation: [5, 6, 7, 8], test: [9, 10, 11
 export type Split = keyof typeof TOKENS;
 
 /** Two layers of three heads, with a vocabulary of the three splits' tokens. */
-export const RUN_CONFIG: ModelConfig = {
+export const RUN_CONFIG: ModelConfig = gpt2Config({
   vocabularySize: 13,
   contextLength: 8,
   width: 12,
   layers: 2,
   heads: 3,
   mlpWidth: 20,
-  layerNormEpsilon: 1e-5,
-};
+});
 /** Rows of a micro-batch, and T. */
 export const RUN_SHAPE = { batch: 2, context: 7 } as const;
 

@@ -6,7 +6,6 @@
  */
 import type { ModelConfig } from "../../pipeline/model/config.ts";
 import type { ReferencePass, Step, Value } from "../../pipeline/model/op.ts";
-import { shapeOf } from "../../pipeline/model/config.ts";
 import {
   referenceModel,
   referenceRoles,
@@ -81,8 +80,8 @@ export function referenceRun(
   tokens: ArrayLike<number>,
   patch?: ReferencePatch,
 ): ReferenceRun {
-  const { width, weights, heads, vocabularySize, layerNormEpsilon: epsilon } = reference;
-  const { keyValueHeads, headSize } = shapeOf(reference);
+  const { width, weights, heads, vocabularySize, norm: { epsilon } } = reference;
+  const { keyValueHeads, headSize } = reference;
   const length = tokens.length;
   const model: Model = trace(reference, { batch: 1, context: length });
   const pass: ReferencePass = { tokens, gateBias: reference.gate?.bias };

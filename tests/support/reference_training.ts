@@ -93,7 +93,7 @@ function forward(
   context: number,
   gate?: ReferenceGate,
 ) {
-  const { width, heads, mlpWidth, layerNormEpsilon: epsilon } = config;
+  const { width, heads, mlpWidth, norm: { epsilon } } = config;
   const rows = inputs.length;
   const get = (name: string): ArrayLike<number> => weights.get(name)!;
   const norm = (name: string, x: Float64Array) =>
@@ -218,7 +218,7 @@ export function referenceStep(
   { config, weights, context, gate, lambda = Infinity, distill }: ReferenceObjective,
   { inputs, targets }: Rows,
 ): ReferenceLosses & { kl: number; gradients: Map<string, Float64Array> } {
-  const { width, heads, layers, vocabularySize: V, layerNormEpsilon: epsilon } = config;
+  const { width, heads, layers, vocabularySize: V, norm: { epsilon } } = config;
   const rows = inputs.length;
   const get = (name: string): ArrayLike<number> => weights.get(name)!;
   const run = forward(config, weights, inputs, context, gate);

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { ModelConfig } from "../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../pipeline/model/config.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
@@ -27,15 +27,14 @@ export async function additionExamples(count: number): Promise<string> {
 
 /** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
 export async function writeTinyModel(folder: string): Promise<void> {
-  const config = {
+  const config = gpt2Config({
     vocabularySize: 13,
     contextLength: 8,
     width: 16,
     layers: 2,
     heads: 2,
     mlpWidth: 64,
-    layerNormEpsilon: 1e-5,
-  };
+  });
   await saveModel(folder, {
     config,
     tensors: parametersOf(config).map((shape, index) => ({
@@ -49,18 +48,13 @@ export async function writeTinyModel(folder: string): Promise<void> {
 
 /** Writes a Llama of 2 layers, 4 heads on 2 key heads, width 16 with random weights; returns its config. */
 export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
-  const { architecture } = await readModelConfig(`${ROOT}tests/fixtures/families/llama`);
   const config: ModelConfig = {
+    ...await readModelConfig(`${ROOT}tests/fixtures/families/llama`),
     vocabularySize: 13,
     contextLength: 8,
     width: 16,
-    layers: 2,
-    heads: 4,
-    keyValueHeads: 2,
     headSize: 6,
     mlpWidth: 24,
-    layerNormEpsilon: 1e-6,
-    architecture,
   };
   await saveRandom(folder, config);
   return config;

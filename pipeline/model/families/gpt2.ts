@@ -1,4 +1,5 @@
 /** GPT-2 (Radford et al. 2019). @module */
+import { gpt2Config } from "../config.ts";
 import type { Family } from "../family.ts";
 
 export const GPT2: Family = {
@@ -24,25 +25,23 @@ export const GPT2: Family = {
 
   parse(fields) {
     fields.oneOf("activation_function", ["gelu_new", "gelu_pytorch_tanh", "gelu_fast"]);
-    // Whether a head of its own equals the embedding is seen when the weights are opened.
-    const tied = fields.flag("tie_word_embeddings", true);
     fields.oneOf("scale_attn_weights", [true]);
     fields.oneOf("scale_attn_by_inverse_layer_idx", [false]);
     const [width, heads] = [fields.count("n_embd"), fields.count("n_head")];
     if (width % heads !== 0) fields.fail("n_embd", `a multiple of n_head, ${heads}`);
-    return {
+    return gpt2Config({
       vocabularySize: fields.count("vocab_size"),
       contextLength: fields.count("n_positions", fields.json.n_ctx as number | undefined),
       width,
       layers: fields.count("n_layer"),
       heads,
       mlpWidth: fields.count("n_inner", 4 * width),
-      layerNormEpsilon: fields.positive("layer_norm_epsilon", 1e-5),
-      ...(tied ? {} : { tied: false as const }),
-    };
+      epsilon: fields.positive("layer_norm_epsilon", 1e-5),
+      tied: fields.flag("tie_word_embeddings", true),
+    });
   },
 
-  toJson: ({ vocabularySize, contextLength, width, layers, heads, mlpWidth, layerNormEpsilon }) => ({
+  toJson: ({ vocabularySize, contextLength, width, layers, heads, mlpWidth, norm, tied }) => ({
     activation_function: "gelu_new",
     vocab_size: vocabularySize,
     n_positions: contextLength,
@@ -50,11 +49,11 @@ export const GPT2: Family = {
     n_layer: layers,
     n_head: heads,
     n_inner: mlpWidth === 4 * width ? null : mlpWidth,
-    layer_norm_epsilon: layerNormEpsilon,
+    layer_norm_epsilon: norm.epsilon,
     attn_pdrop: 0,
     embd_pdrop: 0,
     resid_pdrop: 0,
     scale_attn_weights: true,
-    tie_word_embeddings: true,
+    tie_word_embeddings: tied,
   }),
 };

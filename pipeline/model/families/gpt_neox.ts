@@ -30,27 +30,27 @@ export const GPT_NEOX: Family = {
     const share = fields.positive("rotary_pct", 0.25);
     const theta = fields.positive("rotary_emb_base", 1e4);
     return {
+      family: "gpt_neox",
       vocabularySize: fields.count("vocab_size"),
       contextLength: fields.count("max_position_embeddings"),
       width,
       layers: fields.count("num_hidden_layers"),
       heads,
+      keyValueHeads: heads,
+      headSize: width / heads,
       mlpWidth: fields.count("intermediate_size"),
-      layerNormEpsilon: fields.positive("layer_norm_eps", 1e-5),
-      architecture: {
-        family: "gpt_neox",
-        norm: { kind: "layer", affine: "both", at: "input" },
-        positions: rotaryOf(fields, width / heads, { share, theta }),
-        mlp: (fields.json.hidden_act ?? "gelu") === "gelu" ? "gelu" : "geluTanh",
-        biases: { qkv: true, other: true },
-        parallel: fields.flag("use_parallel_residual", true),
-        tied: fields.flag("tie_word_embeddings", false),
-      },
+      norm: { kind: "layer", affine: "both", epsilon: fields.positive("layer_norm_eps", 1e-5), at: "input" },
+      positions: rotaryOf(fields, width / heads, { share, theta }),
+      mlp: (fields.json.hidden_act ?? "gelu") === "gelu" ? "gelu" : "geluTanh",
+      biases: { qkv: true, other: true },
+      parallel: fields.flag("use_parallel_residual", true),
+      tied: fields.flag("tie_word_embeddings", false),
     };
   },
 
-  toJson({ vocabularySize, contextLength, width, layers, heads, mlpWidth, layerNormEpsilon }, choices) {
-    const { positions, mlp, parallel, tied } = choices;
+  toJson(config) {
+    const { vocabularySize, contextLength, width, layers, heads, mlpWidth } = config;
+    const { norm, positions, mlp, parallel, tied } = config;
     const rotary = positions.kind === "rotary" ? positions : undefined;
     return {
       hidden_act: mlp === "gelu" ? "gelu" : "gelu_new",
@@ -61,7 +61,7 @@ export const GPT_NEOX: Family = {
       num_hidden_layers: layers,
       num_attention_heads: heads,
       intermediate_size: mlpWidth,
-      layer_norm_eps: layerNormEpsilon,
+      layer_norm_eps: norm.epsilon,
       rotary_pct: rotary?.share,
       rotary_emb_base: rotary?.theta,
       ...rotaryFields(positions),

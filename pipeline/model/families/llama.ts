@@ -1,5 +1,6 @@
 /** Llama 2 and 3 (arXiv 2302.13971, 2407.21783), and models in its form, such as SmolLM2 and TinyLlama. @module */
-import { likeLlama, parseLlama } from "./like_llama.ts";
+import { likeLlama } from "./like_llama.ts";
+import { parseLlama } from "./llama_fields.ts";
 
 export const LLAMA = likeLlama({
   type: "llama",

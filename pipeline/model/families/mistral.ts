@@ -1,5 +1,6 @@
 /** Mistral (arXiv 2310.06825), where no window is shorter than the context. @module */
-import { likeLlama, parseLlama, refuseWindows } from "./like_llama.ts";
+import { likeLlama } from "./like_llama.ts";
+import { parseLlama, refuseWindows } from "./llama_fields.ts";
 
 export const MISTRAL = likeLlama({
   type: "mistral",

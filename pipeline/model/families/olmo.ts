@@ -1,5 +1,6 @@
 /** OLMo (arXiv 2402.00838): layer norms without parameters, and queries, keys and values that may be clipped. @module */
-import { likeLlama, parseLlama } from "./like_llama.ts";
+import { likeLlama } from "./like_llama.ts";
+import { parseLlama } from "./llama_fields.ts";
 
 export const OLMO = likeLlama({
   type: "olmo",
@@ -8,9 +9,8 @@ export const OLMO = likeLlama({
     fields.oneOf("attention_bias", [false]);
     const clipped = (fields.json.clip_qkv ?? null) !== null;
     return parseLlama(fields, "olmo", {
-      // Fixed in the code of transformers: config.json does not tell it.
-      epsilon: 1e-5,
-      norm: { kind: "layer", affine: "none", at: "input" },
+      // The epsilon is fixed in the code of transformers: config.json does not tell it.
+      norm: { kind: "layer", affine: "none", epsilon: 1e-5, at: "input" },
       ...(clipped ? { clip: fields.positive("clip_qkv") } : {}),
     });
   },

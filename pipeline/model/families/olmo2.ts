@@ -1,5 +1,6 @@
 /** OLMo 2 (arXiv 2501.00656): norms at the end of each branch, and of queries and keys. @module */
-import { likeLlama, LLAMA_NAMES, parseLlama } from "./like_llama.ts";
+import { likeLlama, LLAMA_NAMES } from "./like_llama.ts";
+import { parseLlama, rmsNorm } from "./llama_fields.ts";
 
 export const OLMO2 = likeLlama({
   type: "olmo2",
@@ -12,7 +13,7 @@ export const OLMO2 = likeLlama({
   parse(fields) {
     fields.oneOf("attention_bias", [false]);
     return parseLlama(fields, "olmo2", {
-      norm: { kind: "rms", affine: "weight", at: "output" },
+      norm: rmsNorm(fields, "output"),
       queryKeyNorm: "all",
     });
   },

@@ -1,5 +1,6 @@
 /** Qwen2 and 2.5 (arXiv 2407.10671): queries, keys and values have biases. @module */
-import { likeLlama, parseLlama, refuseWindows } from "./like_llama.ts";
+import { likeLlama } from "./like_llama.ts";
+import { parseLlama, refuseWindows } from "./llama_fields.ts";
 
 export const QWEN2 = likeLlama({
   type: "qwen2",

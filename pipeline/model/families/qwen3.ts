@@ -1,5 +1,6 @@
 /** Qwen3 (arXiv 2505.09388): a norm on each query and key. @module */
-import { likeLlama, parseLlama, refuseWindows } from "./like_llama.ts";
+import { likeLlama } from "./like_llama.ts";
+import { parseLlama, refuseWindows } from "./llama_fields.ts";
 
 export const QWEN3 = likeLlama({
   type: "qwen3",

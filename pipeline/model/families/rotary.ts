@@ -1,9 +1,9 @@
 /** How config.json tells of rotary positions, in both spellings of transformers. @module */
 import { isObject } from "../../files.ts";
-import type { Architecture } from "../config.ts";
+import type { ModelConfig } from "../config.ts";
 import { Fields } from "../family.ts";
 
-type Rotary = Architecture["positions"] & { kind: "rotary" };
+type Rotary = ModelConfig["positions"] & { kind: "rotary" };
 
 /**
  * Reads `rope_parameters` (transformers 5), or `rope_theta` and `rope_scaling` (4).
@@ -43,7 +43,7 @@ export function rotaryOf(fields: Fields, headSize: number, { share = 1, theta = 
 }
 
 /** Writes both spellings. */
-export function rotaryFields(positions: Architecture["positions"]): Record<string, unknown> {
+export function rotaryFields(positions: ModelConfig["positions"]): Record<string, unknown> {
   if (positions.kind !== "rotary") return {};
   const { theta, share, scaling } = positions;
   const type = scaling ? "llama3" : "default";

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { type BenchResult, candidate, median } from "../harness.ts";
 import { prepareStep, type StepShape } from "./training_step.ts";
@@ -14,15 +14,14 @@ const ROUNDS = 5;
 
 /** A small model; its embedding is small beside its blocks. */
 function modelOf({ layers, mlpWidth = 512 }: { layers: number; mlpWidth?: number }): ModelConfig {
-  return {
+  return gpt2Config({
     vocabularySize: 512,
     contextLength: SHAPE.context,
     width: 128,
     layers,
     heads: 4,
     mlpWidth,
-    layerNormEpsilon: 1e-5,
-  };
+  });
 }
 
 const parameterCount = (config: ModelConfig): number =>

@@ -2,7 +2,7 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { logisticNoise, randomWord } from "../../../kernels/gated_attention/reference.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { type Network, prepareNetwork } from "../../../pipeline/model/network.ts";
@@ -20,26 +20,24 @@ const MODEL = new URL("../../../data/english", import.meta.url).pathname;
 const [BIAS, LAMBDA, SEED, LEARNING_RATE] = [3, 1, 4, 1e-3];
 
 /** GPT-2 124M. */
-export const GPT2: ModelConfig = {
+export const GPT2: ModelConfig = gpt2Config({
   vocabularySize: 50257,
   contextLength: 1024,
   width: 768,
   layers: 12,
   heads: 12,
   mlpWidth: 3072,
-  layerNormEpsilon: 1e-5,
-};
+});
 
 /** GPT-2's architecture at OLMo-7B's sizes, two layers of it. */
-export const OLMO_2_LAYERS: ModelConfig = {
+export const OLMO_2_LAYERS: ModelConfig = gpt2Config({
   vocabularySize: 50304,
   contextLength: 2048,
   width: 4096,
   layers: 2,
   heads: 32,
   mlpWidth: 11008,
-  layerNormEpsilon: 1e-5,
-};
+});
 
 /** How much is trained at once, and in what type activations are stored. */
 export interface StepShape {

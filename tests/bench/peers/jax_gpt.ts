@@ -53,7 +53,7 @@ function objective(
     const linear = (x: JaxArray, name: string): JaxArray =>
       np.matmul(x, w(`${h}${name}.weight`)).add(w(`${h}${name}.bias`));
     const norm = (x: JaxArray, name: string): JaxArray =>
-      layerNorm(x, w(`${h}${name}.weight`), w(`${h}${name}.bias`), config.layerNormEpsilon);
+      layerNorm(x, w(`${h}${name}.weight`), w(`${h}${name}.bias`), config.norm.epsilon);
     const qkv = linear(norm(keep(x), "ln_1"), "attn.c_attn").reshape([B, T, 3, heads, headSize]);
     const part = (index: number): JaxArray =>
       np.transpose(keep(qkv).slice([], [], index), [0, 2, 1, 3]).reshape([B * heads, T, headSize]);
@@ -67,7 +67,7 @@ function objective(
     x = keep(x).add(linear(gelu(linear(norm(x, "ln_2"), "mlp.c_fc")), "mlp.c_proj"));
     qkv.dispose();
   }
-  const final = layerNorm(x, w("ln_f.weight"), w("ln_f.bias"), config.layerNormEpsilon);
+  const final = layerNorm(x, w("ln_f.weight"), w("ln_f.bias"), config.norm.epsilon);
   const logits = np.matmul(final, np.transpose(w("wte.weight")));
   const ce = nn.logSoftmax(logits, -1).mul(targets).sum().mul(-1 / (B * T));
   return ce.mul(lambda / (1 + lambda)).add(open.mul(1 / (1 + lambda)));

@@ -1,3 +1,4 @@
+import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert } from "@std/assert";
 import {
   attentionGradientReference,
@@ -93,15 +94,14 @@ Deno.test({
   ignore,
   async fn() {
     const attention = { heads: 2, positions: 8, headSize: 4, backward: true, bias: 0.5, edgeScale: 3 };
-    const config = {
+    const config = gpt2Config({
       vocabularySize: 32,
       contextLength: 8,
       width: 8,
       layers: 2,
       heads: 2,
       mlpWidth: 32,
-      layerNormEpsilon: 1e-5,
-    };
+    });
     const cases: TorchCase[] = [
       ...(["nn", "nt", "tn"] as const).map((
         layout,

@@ -288,7 +288,7 @@ function linearWeights(random: ReferenceModel["weights"]): Map<string, Float32Ar
 
 gpuTest("on a linear model EAP and EAP-IG are the exact effect of every edge", async (gpu) => {
   const weights = linearWeights(randomModel(gpu, TINY).reference.weights);
-  const model = uploadModel(gpu, { ...TINY, layerNormEpsilon: 1e10 }, weights);
+  const model = uploadModel(gpu, { ...TINY, norm: { ...TINY.norm, epsilon: 1e10 } }, weights);
   const exact = exactEffects(model.reference);
   const engine = await createCircuitEngine(gpu, model, { set: SET });
   for (

@@ -169,8 +169,7 @@ gpuTest(
 
 gpuTest("what no head owns before a norm is refused", async (gpu) => {
   const config = await readModelConfig(`${FOLDER}olmo2`);
-  const architecture = { ...config.architecture!, biases: { qkv: false, other: true } };
-  const model = randomModel(gpu, { ...config, architecture });
+  const model = randomModel(gpu, { ...config, biases: { qkv: false, other: true } });
   const set = randomSet(config, { pairs: 2, positions: POSITIONS });
   await assertRejects(() => createCircuitEngine(gpu, model, { set }), UserError, "no head owns");
   destroyParameters(gpu, model.parameters);

@@ -8,20 +8,19 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { createGraph, edgeEnds } from "../../../pipeline/circuits/graph.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { uploadModel } from "../../support/circuit_models.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { normals } from "../../support/seeded.ts";
 
-const CONFIG: ModelConfig = {
+const CONFIG: ModelConfig = gpt2Config({
   vocabularySize: 8,
   contextLength: 5,
   width: 32,
   layers: 2,
   heads: 2,
   mlpWidth: 64,
-  layerNormEpsilon: 1e-5,
-};
+});
 const SIZE = 16;
 const GRAPH = createGraph(CONFIG);
 const [TOKEN, OTHER, POSITION] = [0, 8, 16];

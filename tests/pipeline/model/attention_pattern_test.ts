@@ -2,22 +2,21 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { layerPattern, readAttention } from "../../../pipeline/model/attention_pattern.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
 
-const CONFIG: ModelConfig = {
+const CONFIG: ModelConfig = gpt2Config({
   vocabularySize: 50,
   contextLength: 16,
   width: 16,
   layers: 2,
   heads: 2,
   mlpWidth: 64,
-  layerNormEpsilon: 1e-5,
-};
+});
 const TOKENS = [3, 14, 15, 9, 26, 5];
 const HEAD_SIZE = 8;
 

@@ -1,15 +1,15 @@
+import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals } from "@std/assert";
 import { memoryNeeds, type NetworkShape, planMemory } from "../../../pipeline/model/plan.ts";
 
-const GPT2 = {
+const GPT2 = gpt2Config({
   vocabularySize: 50257,
   contextLength: 1024,
   width: 768,
   layers: 12,
   heads: 12,
   mlpWidth: 3072,
-  layerNormEpsilon: 1e-5,
-};
+});
 const ROWS = 8 * 1024;
 const MiB = 2 ** 20;
 

@@ -1,8 +1,9 @@
-import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import {
-  isModelConfig,
+  isSameModelConfig,
+  modelConfigOf,
   modelConfigToJson,
   parseModelConfig,
   readModelConfig,
@@ -34,32 +35,34 @@ const GPT2 = {
 const parse = (changes: Record<string, unknown> = {}) =>
   parseModelConfig({ ...GPT2, ...changes }, "config.json");
 
-const TINY: ModelConfig = {
+const TINY: ModelConfig = gpt2Config({
   vocabularySize: 7,
   contextLength: 5,
   width: 4,
   layers: 2,
   heads: 2,
   mlpWidth: 6,
-  layerNormEpsilon: 1e-6,
+  epsilon: 1e-6,
   endOfText: 6,
   startOfText: 5,
   gate: { bias: 3, temperature: 0.5 },
-};
+});
 
 Deno.test("GPT-2's own config.json is read", () => {
-  assertEquals(parse(), {
-    vocabularySize: 50257,
-    contextLength: 1024,
-    width: 768,
-    layers: 12,
-    heads: 12,
-    mlpWidth: 3072,
-    layerNormEpsilon: 1e-5,
-    endOfText: 50256,
-    startOfText: 50256,
-    gate: undefined,
-  });
+  assertEquals(
+    parse(),
+    gpt2Config({
+      vocabularySize: 50257,
+      contextLength: 1024,
+      width: 768,
+      layers: 12,
+      heads: 12,
+      mlpWidth: 3072,
+      endOfText: 50256,
+      startOfText: 50256,
+      gate: undefined,
+    }),
+  );
 });
 
 Deno.test("GPT-2's parameters are 124,439,808 numbers", () => {
@@ -180,36 +183,90 @@ for (const [changes, message] of UNSUPPORTED) {
 }
 
 Deno.test("a run's model is one that can be, whatever its config.json holds", async () => {
-  assertEquals(isModelConfig(TINY), true);
+  const read = (value: unknown) => modelConfigOf(JSON.parse(JSON.stringify(value)));
+  assertEquals(read(TINY), TINY);
+  const { norm } = TINY;
   for (
     const changes of [
       { layers: 1e12 },
       { layers: "2" },
       { heads: 0 },
       { width: undefined },
-      { layerNormEpsilon: null },
+      { norm: { ...norm, epsilon: null } },
       { gate: 1 },
       { vocabularySize: 2 ** 24, width: 2 ** 17 },
       { headSize: 4 },
-      { architecture: 3 },
-      { architecture: { family: "bert" } },
+      { keyValueHeads: 1 },
+      { norm: 3 },
+      { family: "bert" },
+      { family: undefined },
+      { tied: 0 },
     ]
-  ) assertEquals(isModelConfig({ ...TINY, ...changes }), false, JSON.stringify(changes));
+  ) assertEquals(read({ ...TINY, ...changes }), undefined, JSON.stringify(changes));
   const llama = await readModelConfig(`${FAMILIES}llama`);
-  assertEquals(isModelConfig(JSON.parse(JSON.stringify(llama))), true);
-  const { architecture } = llama;
+  assertEquals(read(llama), JSON.parse(JSON.stringify(llama)));
   for (
     const changes of [
       { keyValueHeads: 3 },
       { headSize: 2 ** 30 },
       { headSize: "16" },
-      { architecture: { ...architecture, family: "bert" } },
-      { architecture: { ...architecture, positions: { kind: "learned" } } },
-      { architecture: { ...architecture, norm: undefined } },
-      { architecture: { ...architecture, mlp: "relu" } },
+      { family: "bert" },
+      { positions: { kind: "learned" } },
+      { norm: undefined },
+      { mlp: "relu" },
+      { clip: 3 },
     ]
-  ) assertEquals(isModelConfig({ ...llama, ...changes }), false, JSON.stringify(changes));
-  for (const value of [null, [], "x", 3]) assertEquals(isModelConfig(value), false);
+  ) assertEquals(read({ ...llama, ...changes }), undefined, JSON.stringify(changes));
+  for (const value of [null, [], "x", 3]) assertEquals(modelConfigOf(value), undefined);
+});
+
+Deno.test("the models of runs that earlier versions began are read, in whatever order their fields stand", async () => {
+  const {
+    family: _,
+    keyValueHeads: __,
+    headSize: ___,
+    norm,
+    positions: _p,
+    mlp: _m,
+    biases: _b,
+    parallel: _q,
+    tied: _t,
+    ...sizes
+  } = TINY;
+  const earlier = { layerNormEpsilon: norm.epsilon, ...sizes };
+  assert(isSameModelConfig(modelConfigOf(earlier)!, TINY));
+  assert(!isSameModelConfig(modelConfigOf({ ...earlier, layers: 1 })!, TINY));
+  assertEquals(modelConfigOf({ ...earlier, heads: 3 }), undefined);
+  const olmo = JSON.parse(JSON.stringify(await readModelConfig(`${FAMILIES}olmo`)));
+  const {
+    vocabularySize,
+    contextLength,
+    width,
+    layers,
+    heads,
+    keyValueHeads,
+    headSize,
+    mlpWidth,
+    endOfText,
+    startOfText,
+  } = olmo;
+  const { norm: { epsilon, ...normOf }, family, positions, mlp, biases, clip, parallel, tied } = olmo;
+  const before = {
+    vocabularySize,
+    contextLength,
+    width,
+    layers,
+    heads,
+    keyValueHeads,
+    headSize,
+    mlpWidth,
+    layerNormEpsilon: epsilon,
+    architecture: { family, norm: normOf, positions, mlp, biases, parallel, tied, clip },
+    endOfText,
+    startOfText,
+  };
+  assert(isSameModelConfig(modelConfigOf(before)!, olmo));
+  assertEquals(modelConfigOf({ ...before, architecture: 3 }), undefined);
 });
 
 Deno.test("a config.json that is missing, no JSON or no object is refused", async () => {

@@ -1,25 +1,24 @@
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { type SavedModel, saveModel } from "../../../pipeline/model/save_weights.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
-const CONFIG: ModelConfig = {
+const CONFIG: ModelConfig = gpt2Config({
   vocabularySize: 3,
   contextLength: 2,
   width: 2,
   layers: 1,
   heads: 1,
   mlpWidth: 3,
-  layerNormEpsilon: 1e-5,
   endOfText: 1,
   startOfText: 0,
   gate: { bias: 3, temperature: 1 },
-};
+});
 
 /** A model whose every weight is `value`, with a tokenizer in `folder`. */
 async function modelOf(value: number, folder: string): Promise<SavedModel> {

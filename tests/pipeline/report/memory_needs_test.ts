@@ -1,4 +1,5 @@
 /** What models need, from their config.json alone (tests/fixtures/configs). */
+import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { needsText, tellNeeds, type ToldNeeds } from "../../../pipeline/report/memory_needs.ts";
@@ -96,15 +97,14 @@ Deno.test("--memory with a value is a limit as ever, and without one no run is r
 });
 
 Deno.test("an activation beyond the bindings that every adapter has is named", () => {
-  const config = {
+  const config = gpt2Config({
     vocabularySize: 61,
     contextLength: 1 << 16,
     width: 64,
     layers: 1,
     heads: 2,
     mlpWidth: 1024,
-    layerNormEpsilon: 1e-5,
-  };
+  });
   const asked = { batch: 1, context: 1 << 16, training: false };
   const text = needsText(tellNeeds(config, asked), asked);
   assertStringIncludes(text, "One activation takes 268 MB");

@@ -1,3 +1,4 @@
+import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { writeSealedJson } from "../../../pipeline/files.ts";
@@ -62,15 +63,14 @@ const CONFIG: ReportData["config"] = {
   adapter: "a <fast> adapter",
   versions: { project: "0.1.0", deno: "2.9.6" },
   model: {
-    config: {
+    config: gpt2Config({
       vocabularySize: 4096,
       contextLength: 128,
       width: 96,
       layers: 2,
       heads: 3,
       mlpWidth: 384,
-      layerNormEpsilon: 1e-5,
-    },
+    }),
     hash: "90dd43b7",
   },
   tokenizer: { hash: "19d4441a" },

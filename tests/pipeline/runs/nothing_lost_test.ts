@@ -1,4 +1,5 @@
 /** What a user has in a folder stays there, whatever a command is told to do with it. */
+import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { saveCheckpoint } from "../../../pipeline/runs/checkpoint.ts";
@@ -110,15 +111,14 @@ Deno.test("a folder of the user's is not replaced by a model, nor are its neighb
   await using folder = await temporaryFolder();
   await writeTinyModel(join(folder.path, "tiny"));
   const model = {
-    config: {
+    config: gpt2Config({
       vocabularySize: 3,
       contextLength: 2,
       width: 2,
       layers: 0,
       heads: 1,
       mlpWidth: 3,
-      layerNormEpsilon: 1e-5,
-    },
+    }),
     tensors: [],
     type: "F32" as const,
     tokenizer: ADDITION.tokenizer,

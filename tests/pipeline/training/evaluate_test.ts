@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { evaluate, type EvaluationBatch } from "../../../pipeline/training/evaluate.ts";
-import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters } from "../../../pipeline/model/parameters.ts";
@@ -17,15 +17,14 @@ import {
 } from "../../support/reference_training.ts";
 import { seeded } from "../../support/seeded.ts";
 
-const CONFIG: ModelConfig = {
+const CONFIG: ModelConfig = gpt2Config({
   vocabularySize: 5,
   contextLength: 6,
   width: 12,
   layers: 2,
   heads: 3,
   mlpWidth: 20,
-  layerNormEpsilon: 1e-5,
-};
+});
 const CONTEXT = 5;
 const BATCH = 3;
 const BIAS = -1.5;

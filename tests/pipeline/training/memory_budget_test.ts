@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { UserError } from "../../../pipeline/errors.ts";
-import { GPT2_ARCHITECTURE, type ModelConfig } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
 import {
   budgetMemory,
@@ -25,15 +25,14 @@ import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";
 
-const CONFIG = {
+const CONFIG = gpt2Config({
   vocabularySize: 61,
   contextLength: 32,
   width: 16,
   layers: 4,
   heads: 2,
   mlpWidth: 64,
-  layerNormEpsilon: 1e-5,
-};
+});
 const SETTINGS: MemorySettings = { batch: 2, context: 32, recompute: false, dtype: "f32", memory: "auto" };
 
 /** Every gradient of two gated, distilled micro-batches, and the bytes that the device held for them. */
@@ -153,7 +152,7 @@ gpuTest("a model whose sizes do not go with f16 is refused before anything is co
     "Cannot train with --dtype f16 as width, head size and MLP width must be multiples of 4: 16, 8, 62",
   );
   const positions = { kind: "rotary", theta: 1e4, share: 0.5 } as const;
-  const turned = await halved({ architecture: { ...GPT2_ARCHITECTURE, positions } });
+  const turned = await halved({ positions });
   assertStringIncludes(turned.message, "what turns of each head must be a multiple of 8: 4");
 });
 
