@@ -584,7 +584,13 @@ export const MUTANTS: readonly Mutant[] = [
     "greater-than: all",
   ], {
     "the last year is no right answer": ["other > year)", "other > year && other < 99)"],
+  }),
+  ...plant("pipeline/circuits/tasks/greater_than.ts", [
+    "pipeline/circuits/tasks_test.ts",
+    "greater-than: where",
+  ], {
     "a token of earlier years too is right": ["later(token).every(", "later(token).some("],
+    "what is answered stays in the prompt": ["tokens.length - cut.answered", "tokens.length"],
   }),
 
   // Kernels, whose own tests hold them: a few, as evidence.

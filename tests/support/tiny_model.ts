@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/model/save_weights.ts";
@@ -23,8 +24,15 @@ export async function additionExamples(count: number): Promise<string> {
   return text.split("\n").slice(0, count).join("\n");
 }
 
-/** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
-export async function writeTinyModel(folder: string): Promise<void> {
+/**
+ * Writes a model of 2 layers, 2 heads, width 16 with random weights.
+ *
+ * @param others what it has otherwise than GPT-2
+ */
+export async function writeTinyModel(
+  folder: string,
+  others: Partial<ModelConfig> = {},
+): Promise<void> {
   const config = {
     vocabularySize: 13,
     contextLength: 8,
@@ -33,6 +41,7 @@ export async function writeTinyModel(folder: string): Promise<void> {
     heads: 2,
     mlpWidth: 64,
     layerNormEpsilon: 1e-5,
+    ...others,
   };
   await saveModel(folder, {
     config,
