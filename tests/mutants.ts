@@ -531,6 +531,10 @@ export const MUTANTS: readonly Mutant[] = [
       'branch.kind === "attention" ? normAttention : undefined',
     ],
   }),
+  ...plant("pipeline/circuits/discovery.ts", ["pipeline/circuits/discovery_test.ts", "what a key head"], {
+    "a key head belongs to one head": ['kind === "query" ? 1 : heads / keyValueHeads', "1"],
+    "key heads are dealt out in turn": ["first + head * group + n", "first + head + n * keyValueHeads"],
+  }),
   ...plant("pipeline/circuits/graph.ts", [CIRCUIT_FAMILIES, "keys and values are inputs"], {
     "a parallel MLP reads its layer's heads": ["architecture?.parallel ? before :", "false ? before :"],
   }),
