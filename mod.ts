@@ -128,6 +128,14 @@ export {
 export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
+export {
+  type Continuation,
+  generate,
+  type GenerateOptions,
+  type GeneratingModel,
+} from "./pipeline/generation/generate.ts";
+export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
+export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
 export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
 export {
   type AttentionPattern,
