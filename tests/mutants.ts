@@ -627,6 +627,10 @@ export const MUTANTS: readonly Mutant[] = [
       'branch.kind === "attention" ? normAttention : undefined',
     ],
   }),
+  ...plant("pipeline/circuits/discovery.ts", ["pipeline/circuits/discovery_test.ts", "what a key head"], {
+    "a key head belongs to one head": ['kind === "query" ? 1 : heads / keyValueHeads', "1"],
+    "key heads are dealt out in turn": ["first + head * group + n", "first + head + n * keyValueHeads"],
+  }),
   ...plant("pipeline/circuits/graph.ts", [CIRCUIT_FAMILIES, "keys and values are inputs"], {
     "a parallel MLP reads its layer's heads": ["architecture?.parallel ? before :", "false ? before :"],
   }),
@@ -916,7 +920,13 @@ export const MUTANTS: readonly Mutant[] = [
     "greater-than: all",
   ], {
     "the last year is no right answer": ["other > year)", "other > year && other < 99)"],
+  }),
+  ...plant("pipeline/circuits/tasks/greater_than.ts", [
+    "pipeline/circuits/tasks_test.ts",
+    "greater-than: where",
+  ], {
     "a token of earlier years too is right": ["later(token).every(", "later(token).some("],
+    "what is answered stays in the prompt": ["tokens.length - cut.answered", "tokens.length"],
   }),
 
   // Kernels, whose own tests hold them: a few, as evidence.

@@ -1,5 +1,5 @@
 /** The attention explorer on real weights: a model folder, a checkpoint, the dense model, and what cannot be looked at. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
 import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/runs/checkpoint.ts";
@@ -11,6 +11,7 @@ import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";
 import { openRuns } from "../../serve/runs.ts";
@@ -23,10 +24,10 @@ const PROMPT = "12+34=";
 const FURTHER = "1+1=2";
 const PAIRS = 2 * 2 * 6 * 7 / 2;
 
-async function site(models?: string[]) {
+async function site(models?: string[], others?: Partial<ModelConfig>) {
   const folder = await temporaryFolder();
   const dense = join(folder.path, "dense");
-  await writeTinyModel(dense);
+  await writeTinyModel(dense, others);
   const run = await fakeRun(join(folder.path, "runs"), "r", { live: false });
   const config = await readRunConfig(join(run.path, "config.json"));
   await writeRunConfig(join(run.path, "config.json"), {
@@ -345,3 +346,18 @@ explorerTest(
     await refused(ask("dense"), 409);
   },
 );
+
+explorerTest("a Llama's heads are seen one by one where two of them read one key head", async () => {
+  const llama = new URL("../fixtures/families/llama", import.meta.url).pathname;
+  const { architecture } = await readModelConfig(llama);
+  await using site_ = await site(undefined, { keyValueHeads: 1, headSize: 6, architecture });
+  const { edges, open, causal_pairs } = await site_.ask("dense");
+  assertEquals([edges.length, open, causal_pairs], [PAIRS, PAIRS, PAIRS]);
+  const ofHead = (head: number) =>
+    edges.filter((edge) => edge[0] === 0 && edge[1] === head).map((edge) => edge[4]);
+  assertNotEquals(ofHead(0), ofHead(1));
+  for (const head of [0, 1]) {
+    const sum = ofHead(head).reduce((sum, weight) => sum + weight, 0);
+    assert(Math.abs(sum - 6) < 1e-5, `the weights of 6 queries sum to ${sum}`);
+  }
+});

@@ -25,8 +25,15 @@ export async function additionExamples(count: number): Promise<string> {
   return text.split("\n").slice(0, count).join("\n");
 }
 
-/** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
-export async function writeTinyModel(folder: string): Promise<void> {
+/**
+ * Writes a model of 2 layers, 2 heads, width 16 with random weights.
+ *
+ * @param others what it has otherwise than GPT-2
+ */
+export async function writeTinyModel(
+  folder: string,
+  others: Partial<ModelConfig> = {},
+): Promise<void> {
   const config = {
     vocabularySize: 13,
     contextLength: 8,
@@ -35,6 +42,7 @@ export async function writeTinyModel(folder: string): Promise<void> {
     heads: 2,
     mlpWidth: 64,
     layerNormEpsilon: 1e-5,
+    ...others,
   };
   await saveModel(folder, {
     config,
