@@ -20,7 +20,13 @@ import { readModelConfig } from "./model/config_file.ts";
 import { hardGates, type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
-import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./text/tokenizer.ts";
+import {
+  checkOwnTokenizer,
+  checkTokenizer,
+  loadTokenizer,
+  type Tokenizer,
+  withStart,
+} from "./text/tokenizer.ts";
 
 /** A prompt: text, or its tokens. */
 export type Prompt = string | readonly number[];
@@ -117,8 +123,8 @@ export interface LoadedModel extends Disposable {
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
-   * Runs one prompt, or several of the same number of tokens. No token is put before them: a model that was trained with
-   * one at the start of a text wants `[model.config.startOfText, ...tokens]`.
+   * Runs one prompt, or several of the same number of tokens. Before a text comes the token that the model was trained
+   * with before every text, `model.tokenizer.startOfText`, where there is one; tokens are run as they are given.
    *
    * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
    * different lengths, and on a head, a position or a number of values that the activation has not
@@ -212,7 +218,7 @@ function modelOf(
   const inHook = new AsyncLocalStorage<true>();
 
   const tokensOf = (prompt: Prompt): number[] =>
-    typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
+    typeof prompt === "string" ? withStart(tokenizer, tokenizer.encode(prompt)) : [...prompt];
 
   /** The model compiled for prompts of this shape; the ones asked for last are kept. */
   async function compiledFor(batch: number, positions: number): Promise<Interventions> {

@@ -17,6 +17,7 @@ import {
   MAX_CONTINUATION,
   type MetricsAnswer,
   type RunDetail,
+  type RunOverview,
 } from "./api.ts";
 import type { Assets } from "./assets.ts";
 import { type BodyLimits, readBody } from "./body.ts";
@@ -65,6 +66,9 @@ export function createApp(options: AppOptions): Hono {
   const needsToken = tokenNeeded(options.token);
   /** Details as JSON, as long as the view they were made of is the last one. */
   const details = new WeakMap<RunView, Promise<string>>();
+  /** Overviews as JSON, and the list that was made of them last. */
+  const overviews = new WeakMap<RunOverview, string>();
+  let listed: { texts: readonly string[]; bytes: Uint8Array<ArrayBuffer>; etag: string } | undefined;
 
   const bodyLimits: BodyLimits = { bytes: MAX_BODY_BYTES, milliseconds: options.bodyMilliseconds ?? BODY_MS };
 
@@ -89,6 +93,25 @@ export function createApp(options: AppOptions): Hono {
     return text;
   }
 
+  /** The list as it is sent: made anew only where a run differs. */
+  async function listBytes(): Promise<{ bytes: Uint8Array<ArrayBuffer>; etag: string }> {
+    const texts = (await runs.list()).map((overview) => {
+      const text = overviews.get(overview) ?? JSON.stringify(overview);
+      overviews.set(overview, text);
+      return text;
+    });
+    const before = listed?.texts;
+    if (!listed || before?.length !== texts.length || texts.some((text, n) => text !== before[n])) {
+      listed = {
+        texts,
+        bytes: new TextEncoder().encode(`[${texts.join()}]`),
+        // Of this process alone: another one's list of the same number is another.
+        etag: `"${crypto.randomUUID()}"`,
+      };
+    }
+    return listed;
+  }
+
   app.get("/health", (context) => context.json({ status: "ok" }));
   app.get("/api/openapi.json", (context) => context.json(openApiDocument()));
   app.get("/metrics", (context) =>
@@ -97,10 +120,12 @@ export function createApp(options: AppOptions): Hono {
       "text/plain; version=0.0.4; charset=utf-8",
       async () => prometheusText(await runs.list(), live.clients),
     ));
-  app.get(
-    "/api/runs",
-    (context) => answered(context, JSON_TYPE, async () => JSON.stringify(await runs.list())),
-  );
+  app.get("/api/runs", async (context) => {
+    const { bytes, etag } = await listBytes();
+    context.header("ETag", etag);
+    if (namesTag(context.req.header("If-None-Match"), etag)) return context.body(null, 304);
+    return await answered(context, JSON_TYPE, () => bytes);
+  });
   app.get("/api/runs/:run", async (context) => {
     const view = await runOf(context);
     return await answered(context, JSON_TYPE, () => detailText(view));
@@ -247,10 +272,18 @@ function countParameter(text: string | undefined, name: string): number | undefi
   return Number(text);
 }
 
-/** About so many of the rows: every n-th, the last, and those that hold an evaluation. */
+/**
+ * About so many of the rows: every n-th, the last, those that hold an evaluation, and those on both sides of a
+ * resumption, where a new process's clock begins.
+ */
 export function thin(rows: readonly MetricRow[], points: number): MetricRow[] {
   const stride = Math.ceil(rows.length / points);
-  return rows.filter((row, n) => n % stride === 0 || n === rows.length - 1 || row.validation_ce !== null);
+  const isNewClock = (n: number): boolean =>
+    n < rows.length && n > 0 && rows[n].seconds < rows[n - 1].seconds;
+  return rows.filter((row, n) =>
+    n % stride === 0 || n === rows.length - 1 || row.validation_ce !== null || isNewClock(n) ||
+    isNewClock(n + 1)
+  );
 }
 
 async function jsonBody(context: Context, limits: BodyLimits): Promise<Record<string, unknown>> {

@@ -82,11 +82,21 @@ export function openApiDocument(): Schema {
       securitySchemes: { token: { type: "http", scheme: "bearer" } },
       schemas: {
         Error: { type: "object", required: ["error"], properties: { error: text("What is wrong") } },
+        Measured: {
+          type: "object",
+          description: "An evaluation on the validation tokens",
+          properties: {
+            step: number("Steps done"),
+            validation_ce: number("Validation loss with hard gates"),
+            open_fraction: nullable(number("Open edges with hard gates")),
+            target: nullable(number("Loss that the run was held to at that step")),
+          },
+        },
         RunOverview: {
           type: "object",
           properties: {
             name: text("The run's folder"),
-            command: nullable(text("sparsify or pretrain")),
+            command: nullable(text("sparsify, pretrain or circuits")),
             status: { type: "string", enum: RUN_STATUSES },
             problem: nullable(text("Why it failed or is broken")),
             phases: list({
@@ -94,13 +104,19 @@ export function openApiDocument(): Schema {
               properties: { phase: PHASE, step: number("Steps done"), steps: number("Steps in all") },
             }),
             last: nullable({ type: "object", description: "The last row of metrics, without its lists" }),
-            evaluation: nullable({
+            model: nullable(text("Folder of the model that it began with, as it was given")),
+            changed: { type: "object", description: "Settings that are not the command's defaults" },
+            evaluation: nullable(ref("Measured")),
+            chosen: nullable(ref("Measured")),
+            target_met: nullable({
+              type: "boolean",
+              description:
+                "Whether the result stays at its target; null before the end, and without a target",
+            }),
+            result: nullable({
               type: "object",
-              properties: {
-                step: number("Steps done"),
-                validation_ce: number("Validation loss with hard gates"),
-                open_fraction: nullable(number("Open edges with hard gates")),
-              },
+              description: "What a finished run comes to, by its kind",
+              properties: { kind: { type: "string", enum: ["sparsify", "pretrain", "circuits"] } },
             }),
             tokens_per_second: nullable(number("Training speed")),
             seconds_left: nullable(number("Expected time to the end of the last phase")),
@@ -129,6 +145,10 @@ export function openApiDocument(): Schema {
               summary: nullable({ type: "object", description: "summary.json, once it is finished" }),
               control: ref("Control"),
               slack_changes: list({ type: "object" }),
+              changes: list({
+                type: "object",
+                description: "Settings that became others when it was resumed",
+              }),
               reports: list({
                 type: "object",
                 properties: { file: text("Under /runs/{run}/reports/"), bytes: number("Its size") },
@@ -233,6 +253,7 @@ export function openApiDocument(): Schema {
               list(ref("RunOverview")),
               "The one that wrote last comes first; the 1,000 that began last",
             ),
+            "304": { description: "As it was under the ETag in If-None-Match" },
           },
         },
       },

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import palette from "../report/palette.css" with { type: "text" };
 import style from "../report/report.css" with { type: "text" };
 import ownStyle from "./report.css" with { type: "text" };
 import script from "./report.js" with { type: "text" };
@@ -138,7 +139,7 @@ export function circuitsHtml(name: string, results: CircuitResults): string {
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
 <meta name="color-scheme" content="light dark"/>
 <title>${name}: circuits of ${task}</title>
-<style>${{ markup: style + ownStyle }}</style>
+<style>${{ markup: palette + style + ownStyle }}</style>
 </head>
 <body>
 <main>

@@ -8,7 +8,7 @@ import { inputError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { type Decoder, prepareDecoder } from "../model/decoder.ts";
 import type { Parameters } from "../model/parameters.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import { type Tokenizer, withStart } from "../text/tokenizer.ts";
 import { createSampler, type SamplingSettings } from "./sampling.ts";
 import { createTextStream } from "./text_stream.ts";
 
@@ -58,7 +58,8 @@ export const CONTINUATION_TOKENS = 64;
 const STEP = 128;
 
 /**
- * The tokens of a prompt, checked to have room in a model.
+ * The tokens of a prompt, behind the one that begins a text where the model has such, checked to have room in a model.
+ * Tokens that are given are taken as they are.
  *
  * @throws {UserError} when there are none, one is not in the vocabulary, or they are more than positions
  */
@@ -67,7 +68,7 @@ export function promptTokens(
   { config, tokenizer }: Pick<GeneratingModel, "config" | "tokenizer">,
   positions: number = config.contextLength,
 ): number[] {
-  const tokens = typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
+  const tokens = typeof prompt === "string" ? withStart(tokenizer, tokenizer.encode(prompt)) : [...prompt];
   if (tokens.length === 0) throw inputError("Cannot continue an empty prompt: at least one token is needed");
   const { vocabularySize } = config;
   const unknown = tokens.find((token) => !(Number.isInteger(token) && token >= 0 && token < vocabularySize));
@@ -128,7 +129,7 @@ export async function generate(
   const wanted = STEP * Math.ceil((read.length + most - 1) / STEP);
   const decoder = options.decoder ??
     await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted) });
-  const ends = new Set([tokenizer.endOfText, config.endOfText]);
+  const ends = new Set([...tokenizer.endsOfText, config.endOfText]);
   const stream = createTextStream(tokenizer, read);
   const tokens: number[] = [];
   let text = "";

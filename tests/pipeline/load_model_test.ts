@@ -48,6 +48,22 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "a text gets the token that the model was trained with before every text, tokens do not",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    for (const name of ["config.json", "model.safetensors", "tokenizer.json"]) {
+      await Deno.copyFile(join(DENSE, name), join(folder.path, name));
+    }
+    const settings = { add_bos_token: true, bos_token: { content: "5" } };
+    await Deno.writeTextFile(join(folder.path, "tokenizer_config.json"), JSON.stringify(settings));
+    using model = await loadModel(folder.path, { gpu });
+    const { tokens, logits } = await model.run("2+34=");
+    assertEquals(tokens, [[5, 2, 10, 3, 4, 11]]);
+    assertEquals((await model.run(tokens)).logits, logits);
+  },
+);
+
 gpuTest("the gates of a sparse model are used, and are not where it is loaded as dense", async (gpu) => {
   using sparse = await loadModel(SPARSE, { gpu });
   using dense = await loadModel(SPARSE, { gpu, dense: true });

@@ -146,6 +146,52 @@ Deno.test("no runs, then one: the list and the run in full", async () => {
   }
 });
 
+Deno.test("a list that is as it was is not sent again, and one in which a run went on is", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r", { rows: [metricRow(1)] });
+  try {
+    const list = (etag?: string) =>
+      server.app.request("/api/runs", {
+        headers: { Host: "127.0.0.1", ...(etag ? { "If-None-Match": etag } : {}) },
+      });
+    const first = await list();
+    const etag = first.headers.get("ETag")!;
+    assertEquals((await first.json()).length, 1);
+    const again = await list(etag);
+    assertEquals([again.status, await again.text(), again.headers.get("ETag")], [304, "", etag]);
+    assertEquals((await list('"another"')).status, 200);
+    await run.append([metricRow(2)]);
+    // What was read is taken as fresh for a quarter of a second.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const next = await list(etag);
+    assertEquals([next.status, next.headers.get("ETag") === etag], [200, false]);
+    assertEquals((await next.json())[0].last.step, 2);
+  } finally {
+    run.release();
+  }
+});
+
+Deno.test("the OpenAPI document names every field of a run that is answered", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r", { live: false, rows: [metricRow(1)] });
+  const { components: { schemas } } = (await ask(server.app, "/api/openapi.json")).json;
+  const overview = Object.keys(schemas.RunOverview.properties);
+  assertEquals(Object.keys((await ask(server.app, "/api/runs")).json[0]).sort(), overview.toSorted());
+  const detail = [...overview, ...Object.keys(schemas.RunDetail.allOf[1].properties)];
+  assertEquals(Object.keys((await ask(server.app, "/api/runs/r")).json).sort(), detail.toSorted());
+  assert(run);
+});
+
+Deno.test("thinning keeps the rows on both sides of a resumption", () => {
+  // At row 51 of 100 another process goes on, whose clock begins anew and soon shows more.
+  const rows = Array.from(
+    { length: 100 },
+    (_, n) => metricRow(n + 1, { seconds: n < 50 ? n : 10 * (n - 49) }),
+  );
+  const steps = thin(rows, 5).map(({ step }) => step);
+  assertEquals([steps.includes(50), steps.includes(51), steps.includes(49)], [true, true, false]);
+});
+
 Deno.test("metrics come as JSON, CSV or Arrow, since a place, and thinned", async () => {
   await using server = await served();
   const run = await fakeRun(server.folder, "r", { live: false, rows: ROWS });

@@ -187,6 +187,20 @@ explorerTest("a prompt is cut after the model's positions, and one without token
   await refused(site_.ask("dense", ""), 400);
 });
 
+explorerTest("a prompt begins with the token that the model was trained with before every text", async () => {
+  await using site_ = await site();
+  const plain = await site_.ask("dense");
+  const settings = join(site_.dense, "tokenizer_config.json");
+  await writeJson(settings, { add_bos_token: true, bos_token: "5" });
+  const started = await site_.ask("dense");
+  assertEquals([started.tokens.join(""), started.causal_pairs], ["5" + PROMPT, 2 * 2 * 7 * 8 / 2]);
+  assert(started.next[0].probability !== plain.next[0].probability);
+  // A link is followed into what is served only.
+  await Deno.rename(settings, join(site_.folder, "elsewhere.json"));
+  await Deno.symlink(join(site_.folder, "elsewhere.json"), settings);
+  assert((await refused(site_.ask("dense"), 409)).includes("tokenizer_config.json as it lies in no folder"));
+});
+
 explorerTest("a prompt with a character that the model has no token for is refused, naming it", async () => {
   await using site_ = await site();
   assert((await refused(site_.ask("dense", "12+3 4="), 400)).includes('no token for " "'));

@@ -4,6 +4,7 @@
  * @module
  */
 import type { ModelConfig } from "../../pipeline/model/config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/model/save_weights.ts";
@@ -52,6 +53,36 @@ export async function writeTinyModel(
     type: "F32",
     tokenizer: ADDITION.tokenizer,
   });
+}
+
+/** Writes a Llama of 2 layers, 4 heads on 2 key heads, width 16 with random weights; returns its config. */
+export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
+  const { architecture } = await readModelConfig(`${ROOT}tests/fixtures/families/llama`);
+  const config: ModelConfig = {
+    vocabularySize: 13,
+    contextLength: 8,
+    width: 16,
+    layers: 2,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 6,
+    mlpWidth: 24,
+    layerNormEpsilon: 1e-6,
+    architecture,
+  };
+  await saveModel(folder, {
+    config,
+    tensors: parametersOf(config).map((parameter, index) => ({
+      ...parameter,
+      read: () =>
+        Promise.resolve(
+          initialWeights(parameter, { seed: 3, index }).map((value) => value === 1 ? 1 : 5 * value),
+        ),
+    })),
+    type: "F32",
+    tokenizer: ADDITION.tokenizer,
+  });
+  return config;
 }
 
 /** How a command ended. */
@@ -119,6 +150,8 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
     env: {
       NO_COLOR: "1",
       XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp",
+      // A name that leads to no folder is not looked for elsewhere.
+      HF_HUB_OFFLINE: "1",
       ...held ? { HOLD_COMMAND: JSON.stringify(holding) } : {},
       ...options.env,
     },

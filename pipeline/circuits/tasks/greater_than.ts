@@ -43,8 +43,11 @@ const usableYears = (cut: Cut): number[] =>
 
 /** The years that begin with as much of ` 17` as can be, all of one number of tokens. */
 function cutOf(tokenizer: Tokenizer): Cut {
-  const century = tokenizer.encodeKnown(" 17").tokens;
-  const years = Array.from({ length: 100 }, (_, year) => tokenizer.encodeKnown(` 17${two(year)}`));
+  const century = tokenizer.encodeKnown(" 17", { continued: true }).tokens;
+  const years = Array.from(
+    { length: 100 },
+    (_, year) => tokenizer.encodeKnown(` 17${two(year)}`, { continued: true }),
+  );
   const cuts = Array.from({ length: century.length }, (_, answered): Cut => {
     const before = century.slice(0, century.length - answered);
     const tokenOf = new Map<number, number>();
