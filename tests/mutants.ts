@@ -627,18 +627,14 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/batches.ts", "pipeline/text/start_of_text_test.ts", {
     "windows begin as they stand": [
-      "&& startOfText !== undefined &&",
-      "&& startOfText === 0 &&",
+      "startOfText !== undefined &&",
+      "startOfText === 0 &&",
     ],
     "a window that begins a text begins it twice": [
       "window[0] !== startOfText",
       "window[0] !== undefined",
     ],
     "the first token of a window is no target": ["const target = t + 1 - before;", "const target = t + 1;"],
-    "an example begins twice": [
-      "const before = exampleTokens === undefined && startOfText",
-      "const before = startOfText",
-    ],
   }),
   ...plant("pipeline/circuits/prompts.ts", "pipeline/text/start_of_text_test.ts", {
     "answers are asked where they were before the token that begins a text": [
