@@ -83,7 +83,18 @@ export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
 export type { Heads } from "./kernels/core/heads.ts";
 export type { ActivationHook } from "./pipeline/model/runner.ts";
-export type { CompiledOp, Op, Parameter, Pass, Roles, Step, Value } from "./pipeline/model/op.ts";
+export type {
+  CompiledOp,
+  Op,
+  Parameter,
+  Pass,
+  Reals,
+  ReferenceOp,
+  ReferencePass,
+  Roles,
+  Step,
+  Value,
+} from "./pipeline/model/op.ts";
 export type { HeadBackward, LossSettings } from "./pipeline/model/head.ts";
 export { openWeights, type WeightSource } from "./pipeline/model/load_weights.ts";
 export {
@@ -118,6 +129,14 @@ export {
 export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
+export {
+  type Continuation,
+  generate,
+  type GenerateOptions,
+  type GeneratingModel,
+} from "./pipeline/generation/generate.ts";
+export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
+export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
 export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
 export {
   type AttentionPattern,

@@ -23,7 +23,7 @@ interface Common {
 
 /** One setting: what kind of value it takes, its default and its line in `--help`. */
 export type Setting =
-  | (Common & { kind: "path" | "name"; value: string | undefined; placeholder: string })
+  | (Common & { kind: "path" | "name" | "text"; value: string | undefined; placeholder: string })
   | (Common & { kind: "paths" | "names"; value: readonly string[]; placeholder: string })
   | (Common & {
     kind: "number";
@@ -48,7 +48,7 @@ export type Setting =
 /** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
 export type SettingsTable = Record<string, Setting>;
 
-type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V }
+type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; value: infer V }
   ? V extends string ? string
   : string | undefined
   : S extends { kind: "paths" | "names" } ? string[]
@@ -341,6 +341,35 @@ export const CIRCUITS = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `generate`. */
+export const GENERATE = {
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  prompt: {
+    kind: "text",
+    value: undefined,
+    placeholder: "TEXT",
+    help: "what is continued; - reads it from standard input, without a line end at its end",
+    group: "Text",
+  },
+  tokenizer: DATA.tokenizer,
+  tokens: integer(64, 1, "tokens of the continuation, at most", "Text"),
+  dense: flag(false, "open all gates; a sparse model's own continuation is shown beside", "Text"),
+  temperature: atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+  topP: {
+    kind: "number",
+    value: 1,
+    lowest: 0,
+    above: true,
+    highest: 1,
+    help: "draw from the fewest tokens that have this probability together",
+    group: "Text",
+  },
+  seed: { ...TRAINING.seed, help: "keys the draw; the same seed gives the same text", group: "Text" },
+  gpu: { ...GPU.gpu, group: "Text" },
+  ...OUTPUT,
+  json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, help: `${DATA.data.help}; required` },
@@ -363,6 +392,8 @@ export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
 /** Values of {@link CIRCUITS}. */
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
+/** Values of {@link GENERATE}. */
+export type GenerateSettings = SettingsOf<typeof GENERATE>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 
@@ -408,7 +439,8 @@ export function parseCommand<const Table extends SettingsTable>(
   const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
   const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`), "help", "version"];
   checkSwitches(args, [...booleans, "help", "version"]);
-  const parsed = parseArgs(joinNegativeNumbers(args, strings), {
+  const texts = [...flags].filter(([, name]) => table[name].kind === "text").map(([key]) => key);
+  const parsed = parseArgs(joinDashed(args, strings, texts), {
     boolean: [...booleans, "help", "version"],
     string: strings,
     collect: lists,
@@ -453,13 +485,15 @@ function checkSwitches(args: string[], booleans: string[]): void {
 }
 
 /** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */
-function joinNegativeNumbers(args: string[], strings: string[]): string[] {
+function joinDashed(args: string[], strings: string[], texts: string[]): string[] {
   const joined: string[] = [];
   for (const arg of args) {
     const last = joined.at(-1);
-    const takesValue = last?.startsWith("--") && strings.includes(last.slice(2));
-    if (takesValue && (/^-[\d.]/.test(arg) || arg === STANDARD_INPUT)) joined[joined.length - 1] += `=${arg}`;
-    else joined.push(arg);
+    const flag = last?.startsWith("--") ? last.slice(2) : "";
+    const isValue = /^-[\d.]/.test(arg) || arg === STANDARD_INPUT;
+    if ((strings.includes(flag) && isValue) || (texts.includes(flag) && /^-(?!-)/.test(arg))) {
+      joined[joined.length - 1] += `=${arg}`;
+    } else joined.push(arg);
   }
   return joined;
 }
@@ -475,6 +509,8 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
   switch (setting.kind) {
     case "flag":
       return typeof value === "boolean" ? value : fail("true or false");
+    case "text":
+      return typeof value === "string" && value !== "" ? value : fail("a text");
     case "path":
     case "name":
       return isText ? value : fail("a " + setting.kind);

@@ -170,6 +170,30 @@ export interface AttentionAnswer {
   next: { token: string; probability: number }[];
 }
 
+/** Tokens of a continuation, at most. */
+export const MAX_CONTINUATION = 64;
+
+/** `POST /api/runs/{run}/continuation`, what is sent. */
+export interface ContinuationRequest {
+  prompt: string;
+  model: ExplorerModel;
+  /** Tokens of the continuation, at most: 1 to {@link MAX_CONTINUATION}; 32 where left out. */
+  tokens?: number;
+}
+
+/** `POST /api/runs/{run}/continuation`, what is answered: the likeliest token each time. */
+export interface ContinuationAnswer {
+  model: ExplorerModel;
+  /** As in {@link AttentionAnswer}. */
+  weights: AttentionAnswer["weights"];
+  /** Ids of the continuation, without the one that ends a text. */
+  tokens: number[];
+  /** What they spell. */
+  text: string;
+  /** What ended it: as many tokens as were asked for, the end of the text, or that of the model's positions. */
+  ended: "tokens" | "end of text" | "positions";
+}
+
 /** Any error. */
 export interface ErrorAnswer {
   error: string;

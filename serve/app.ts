@@ -9,7 +9,15 @@ import { accepts } from "hono/accepts";
 import { HTTPException } from "hono/http-exception";
 import { type ControlRequest, SLACK_BOUND } from "../pipeline/runs/control.ts";
 import { type MetricRow, metricsStream } from "../pipeline/runs/metrics.ts";
-import { type AttentionRequest, type HeadsAnswer, LIVE, type MetricsAnswer, type RunDetail } from "./api.ts";
+import {
+  type AttentionRequest,
+  type ContinuationRequest,
+  type HeadsAnswer,
+  LIVE,
+  MAX_CONTINUATION,
+  type MetricsAnswer,
+  type RunDetail,
+} from "./api.ts";
 import type { Assets } from "./assets.ts";
 import { type BodyLimits, readBody } from "./body.ts";
 import { namesTag } from "./conditional.ts";
@@ -163,6 +171,13 @@ export function createApp(options: AppOptions): Hono {
     return context.json(await explorer.ask(view, attentionRequest(await jsonBody(context, bodyLimits))));
   });
 
+  app.post("/api/runs/:run/continuation", async (context) => {
+    const view = await runOf(context);
+    return context.json(
+      await explorer.goOn(view, continuationRequest(await jsonBody(context, bodyLimits))),
+    );
+  });
+
   app.post("/api/runs/:run/control", needsToken, async (context) => {
     const view = await runOf(context);
     const change = controlRequest(await jsonBody(context, bodyLimits));
@@ -260,17 +275,35 @@ function onlyKeys(body: Record<string, unknown>, known: readonly string[]): void
   if (unknown !== undefined) raise(400, `Unknown key; known are ${known.join(", ")}`);
 }
 
-function attentionRequest(body: Record<string, unknown>): AttentionRequest {
-  onlyKeys(body, ["prompt", "model", "threshold"]);
-  const { prompt, model = "sparse", threshold } = body;
+/** What both questions to the explorer have. */
+function exploration(body: Record<string, unknown>): Pick<AttentionRequest, "prompt" | "model"> {
+  const { prompt, model = "sparse" } = body;
   if (typeof prompt !== "string" || prompt === "") raise(400, "prompt must be a text");
   if ((prompt as string).length > MAX_PROMPT_CHARACTERS) {
     raise(400, `prompt must have at most ${MAX_PROMPT_CHARACTERS} characters`);
   }
   if (model !== "sparse" && model !== "dense") raise(400, "model must be sparse or dense");
+  return { prompt, model } as Pick<AttentionRequest, "prompt" | "model">;
+}
+
+function attentionRequest(body: Record<string, unknown>): AttentionRequest {
+  onlyKeys(body, ["prompt", "model", "threshold"]);
+  const shared = exploration(body);
+  const { threshold } = body;
   const inRange = typeof threshold === "number" && threshold >= 0 && threshold <= 1;
   if (threshold !== undefined && !inRange) raise(400, "threshold must be a number between 0 and 1");
-  return { prompt, model, threshold } as AttentionRequest;
+  return { ...shared, threshold } as AttentionRequest;
+}
+
+function continuationRequest(body: Record<string, unknown>): ContinuationRequest {
+  onlyKeys(body, ["prompt", "model", "tokens"]);
+  const shared = exploration(body);
+  const { tokens } = body;
+  const inRange = Number.isInteger(tokens) && tokens as number >= 1 && tokens as number <= MAX_CONTINUATION;
+  if (tokens !== undefined && !inRange) {
+    raise(400, `tokens must be a whole number from 1 to ${MAX_CONTINUATION}`);
+  }
+  return { ...shared, tokens } as ContinuationRequest;
 }
 
 function controlRequest(body: Record<string, unknown>): Partial<ControlRequest> {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { RUN_STATUSES } from "./api.ts";
+import { MAX_CONTINUATION, RUN_STATUSES } from "./api.ts";
 import project from "../deno.json" with { type: "json" };
 
 type Schema = Record<string, unknown>;
@@ -30,6 +30,14 @@ const BODY_FAILURES = {
   "408": json(ref("Error"), "The body took too long"),
   "413": json(ref("Error"), "The body is too large"),
   "415": json(ref("Error"), "The body is no application/json"),
+};
+/** What can become of a question to a model. */
+const MODEL_FAILURES = {
+  "409": json(
+    ref("Error"),
+    "The run has no such weights, they are damaged, or they lie in no folder that is served (--models)",
+  ),
+  "503": json(ref("Error"), "Too many prompts are waiting"),
 };
 const since = (where: string, name: string): Schema => ({
   name,
@@ -165,6 +173,26 @@ export function openApiDocument(): Schema {
             threshold: { type: "number", minimum: 0, maximum: 1, default: 0.01 },
           },
         },
+        ContinuationRequest: {
+          type: "object",
+          required: ["prompt"],
+          additionalProperties: false,
+          properties: {
+            prompt: { type: "string", maxLength: 4096 },
+            model: { type: "string", enum: ["sparse", "dense"], default: "sparse" },
+            tokens: { type: "integer", minimum: 1, maximum: MAX_CONTINUATION, default: 32 },
+          },
+        },
+        Continuation: {
+          type: "object",
+          properties: {
+            model: text("sparse or dense"),
+            weights: { type: "object", description: "Which: model, checkpoint (with its step) or dense" },
+            tokens: list(number("Id of a token")),
+            text: text("What they spell"),
+            ended: { type: "string", enum: ["tokens", "end of text", "positions"] },
+          },
+        },
         Attention: {
           type: "object",
           properties: {
@@ -250,13 +278,14 @@ export function openApiDocument(): Schema {
         "Attention of the run's model on a prompt",
         ref("AttentionRequest"),
         json(ref("Attention"), "Edges above the threshold"),
-        {
-          "409": json(
-            ref("Error"),
-            "The run has no such weights, they are damaged, or they lie in no folder that is served (--models)",
-          ),
-          "503": json(ref("Error"), "Too many prompts are waiting"),
-        },
+        MODEL_FAILURES,
+        false,
+      ),
+      "/api/runs/{run}/continuation": post(
+        "How the run's model goes on from a prompt, the likeliest token each time",
+        ref("ContinuationRequest"),
+        json(ref("Continuation"), "The text behind the prompt"),
+        MODEL_FAILURES,
         false,
       ),
       "/api/runs/{run}/control": post(

@@ -58,8 +58,14 @@ const PRETRAIN = "pipeline/training/pretrain_test.ts";
 const RESUMED = ["pipeline/training/training_run_test.ts", "stopped and resumed"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
+const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
 const GROUPED = "H 4, K 2, T 67";
+const DECODER = ["pipeline/model/decoder_test.ts", "/llama: token by token|gives back/"] as const;
+const GENERATED = [
+  "pipeline/generation/generate_test.ts",
+  "/ends before|positions end|own gates|the sum/",
+] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
 /** Every fault. */
@@ -78,8 +84,8 @@ export const MUTANTS: readonly Mutant[] = [
       "recordTeacherLogits(recorder, parameters, block)",
     ],
     "the teacher's logits come from the student's final layer norm": [
-      "a: rowsOf(tensors.teacherFinal!, first, count)",
-      "a: rowsOf(final, first, count)",
+      "final: rowsOf(tensors.teacherFinal!, first, count)",
+      "final: rowsOf(final, first, count)",
     ],
     "KL is summed": ["weight: weight * distillWeight", "weight: distillWeight"],
     "KL has no gradient": ["extra = compared.teacher;", ""],
@@ -197,8 +203,8 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "every slice writes the first columns of the logits": ["cColumn: slice.start,", "cColumn: 0,"],
     "a slice's logits come from the first rows of the embedding": [
-      "b: rowsOf(weightOf(parameters, matrix.name), start, tokens),\n        c: logits,",
-      "b: rowsOf(weightOf(parameters, matrix.name), 0, tokens),\n        c: logits,",
+      "b: rowsOf(matrix, start, count), c: logits",
+      "b: rowsOf(matrix, 0, count), c: logits",
     ],
     "a block's loss goes to the first rows": [
       "ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count)",
@@ -505,6 +511,125 @@ export const MUTANTS: readonly Mutant[] = [
     "EAP-IG does not interpolate": ["step === steps ? sources.collect : interpolate", "sources.collect"],
   }),
 
+  // Circuits of every family.
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_test.ts", "dense: patched nodes"], {
+    "a run begins behind the first input that has changed": ["inputs - 1 : next - 1", "inputs - 1 : next"],
+  }),
+  ...plant("pipeline/circuits/sources.ts", [CIRCUIT_FAMILIES, "gpt_neox, dense"], {
+    "of branches that read one stream only the first has it": [
+      "if (stream === name) recorder",
+      "if (streams.indexOf(name) === n) recorder",
+    ],
+  }),
+  ...plant("pipeline/circuits/ablation.ts", [CIRCUIT_FAMILIES, "gpt_neox, dense"], {
+    "a parallel branch reads what it is added to": [
+      "write(n, branch.stream)",
+      'write(n, stepIn(branch, "add").reads.stream)',
+    ],
+  }),
+  ...plant("pipeline/circuits/patched_run.ts", [CIRCUIT_FAMILIES, "olmo2, dense"], {
+    "what is behind attention keeps the scale of the run before": ["normBehind(branch) ? -1 : to", "to"],
+  }),
+  ...plant("pipeline/circuits/attribution.ts", [CIRCUIT_FAMILIES, "llama, dense"], {
+    "an MLP's gradient is not taken through its norm": [
+      'branch.kind === "attention" ? normAttention : normOne',
+      'branch.kind === "attention" ? normAttention : undefined',
+    ],
+  }),
+  ...plant("pipeline/circuits/graph.ts", [CIRCUIT_FAMILIES, "keys and values are inputs"], {
+    "a parallel MLP reads its layer's heads": ["architecture?.parallel ? before :", "false ? before :"],
+  }),
+  ...plant("kernels/rms_norm/parts.wgsl", ["kernels/rms_norm/rms_norm_test.ts", "parts of rows"], {
+    "parts have no scale": ["* statistics[inside / ELEMENTS] ", ""],
+  }),
+  ...plant("pipeline/model/reference_model.ts", ["pipeline/model/families_test.ts", "float64 model"], {
+    "a value that two steps read has the gradient of one": [
+      "before ? before.map((value, n) => value + gradient[n]) : gradient",
+      "gradient",
+    ],
+  }),
+  // Generated text.
+  ...plant("pipeline/model/decoder.ts", DECODER, {
+    "rows of no token count as read": ["filled += tokens.length;", "filled += rows.count;"],
+    "more room forgets what was kept": ["recorder.copy(tensor, kept[n][role]);", ";"],
+    "the gates of a decoder have no bias": ["hardGates(gateBias, 1)", "hardGates(gateBias && 0, 1)"],
+    "a decoder's gates are open": ['gateBias === undefined ? "dense" : "deterministic"', '"dense"'],
+    "a layer reads the keys of the first": ["kept[rows.keeping.indexOf(step)]", "kept[0]"],
+    "new tokens stand at the first position": ["op.startAt?.(position);", "op.startAt?.(0);"],
+  }),
+  ...plant("pipeline/model/ops/embed.ts", [DECODER[0], "english: token by token"], {
+    "learned positions begin anew with every token": [
+      "startAt: (position) => compiled.startAt(position),\n",
+      "",
+    ],
+  }),
+  ...plant("kernels/embedding/forward.wgsl", "kernels/embedding/embedding_test.ts", {
+    "embedded positions begin at 0 whatever was before them": ["place.start + position % T", "position % T"],
+  }),
+  ...plant("pipeline/model/decoder.ts", [DECODER[0], "to the bit"], {
+    "what was left over is read in other places": [
+      "left.splice(0, count)",
+      "left.splice(0, count).toReversed()",
+    ],
+  }),
+  ...plant("pipeline/model/decoder.ts", [DECODER[0], "gives back"], {
+    "outgrown keys stay on the device": ["    freeKept(before);\n", ""],
+  }),
+  ...plant("pipeline/generation/sampling.ts", "pipeline/generation/sampling_test.ts", {
+    "top-p keeps one token too many": ["kept < topP * total", "kept <= topP * total"],
+    "top-p comes before the temperature": ["(logit - most) / temperature", "logit - most"],
+    "what top-p keeps has not all of the probability": ["all[token] / kept)", "all[token] / total)"],
+    "sorting leaves out what top-p needs": ["total * (1 - topP) / all.length", "total * (1 - topP)"],
+    "of equals the last is the highest": ["logits[token] > logits[best]", "logits[token] >= logits[best]"],
+    "every token is drawn by the same number": ["stream.uniform()", "randomStream(seed).uniform()"],
+  }),
+  ...plant("pipeline/generation/text_stream.ts", "pipeline/generation/text_stream_test.ts", {
+    "a part of a character is told": ['text === "" || text.endsWith(NOT_YET)', 'text === ""'],
+    "a token is decoded without those before it": [
+      "let told = before.slice(-BEFORE);",
+      "let told: number[] = [];",
+    ],
+    "what was told is told again": ["if (open.length > 0) told = open;", ""],
+  }),
+  ...plant("pipeline/generation/generate.ts", GENERATED, {
+    "the token that ends a text is a part of it": [
+      "if (ends.has(token)) {",
+      "if (ends.has(token) && tokens.push(token)) {",
+    ],
+    "the config's end of text does not end it": [
+      "...tokenizer.endsOfText, config.endOfText]",
+      "...tokenizer.endsOfText]",
+    ],
+    "of several tokens that end a text only one does": ["...tokenizer.endsOfText,", "tokenizer.endOfText,"],
+    "a text is not continued as the model's begin": [
+      'typeof prompt === "string" ? withStart(tokenizer, own)',
+      'typeof prompt === "object" ? withStart(tokenizer, own)',
+    ],
+    "a sparse model's gates are open": ["dense ? undefined : config.gate?.bias", "undefined"],
+    "with all gates open some are closed": ["dense ? undefined : config.gate?.bias", "config.gate?.bias"],
+    "a text goes on past what was asked for": [
+      "if (tokens.length === most) break;",
+      "if (tokens.length > most) break;",
+    ],
+  }),
+  ...plant("pipeline/model/decoder.ts", [GENERATED[0], "a seed gives"], {
+    "a text begins behind the one before it": [
+      "      filled = 0;\n    },\n\n    async read",
+      "    },\n\n    async read",
+    ],
+  }),
+  ...plant("pipeline/generation/main.ts", [GENERATED[0], "/the command|with --dense|standard input/"], {
+    "with --dense the line holds the gated text": ["...shown } = found.at(-1)!", "...shown } = found[0]"],
+    "the line end of an echo is a part of the prompt": ['.replace(/\\r?\\n$/, "")', ""],
+  }),
+  ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "go on from a text"], {
+    "the explorer goes on through open gates": [
+      "gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 }",
+      "undefined",
+    ],
+    "the explorer goes on by another number of tokens": ["{ tokens: wanted, decoder", "{ decoder"],
+  }),
+
   // What tests said that they looked at.
   ...plant("pipeline/model/attention_pattern.ts", [
     "pipeline/model/attention_pattern_test.ts",
@@ -696,7 +821,8 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/tasks_test.ts",
     "greater-than: all",
   ], {
-    "the last year is no right answer": ["other > year).map", "other > year && other < 99).map"],
+    "the last year is no right answer": ["other > year)", "other > year && other < 99)"],
+    "a token of earlier years too is right": ["later(token).every(", "later(token).some("],
   }),
 
   // Kernels, whose own tests hold them: a few, as evidence.

@@ -21,6 +21,8 @@ export interface AttentionReferenceInput {
   /** Left out: dense attention. */
   gate?: {
     bias: number;
+    /** Which gates are open, told their logits; left out: where that is positive. */
+    isOpen?(head: number, query: number, key: number, gate: number): boolean;
     temperature: number;
     /** Left out: evaluation, no noise. */
     noise?: { seed: number; step: number; layer: number; firstRow: number };
@@ -78,7 +80,7 @@ function rowOf(input: AttentionReferenceInput, b: number, head: number, i: numbe
       const { seed, step, layer, firstRow } = gate.noise;
       noisy[j] += logisticNoise(randomWord({ seed, step, layer, row: firstRow + b * heads + head, i, j }));
     }
-    mask[j] = noisy[j] > 0 ? 1 : 0;
+    mask[j] = (gate.isOpen?.(head, i, j, noisy[j]) ?? noisy[j] > 0) ? 1 : 0;
   }
   const highest = Math.max(...l);
   const total = l.reduce((sum, score) => sum + Math.exp(score - highest), 0);

@@ -1,8 +1,8 @@
 /** RMS norm on tiny fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, plus, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
-import { prepareRmsNorm } from "./op.ts";
-import { rmsNormGradientReference, rmsNormReference } from "./reference.ts";
+import { prepareRmsNorm, prepareRmsNormParts } from "./op.ts";
+import { rmsNormGradientReference, rmsNormPartsReference, rmsNormReference } from "./reference.ts";
 
 /** Forward and backward. */
 export async function rmsNormCheck(gpu: Gpu): Promise<Check> {
@@ -22,12 +22,26 @@ export async function rmsNormCheck(gpu: Gpu): Promise<Check> {
   };
   const dweight = gpu.tensor("dweight", [width]);
   const past = { dresidual: upload(gpu, "dresidual", dresidual), dx: gpu.tensor("dx", [rows, width]) };
+  // x and another as two parts, of whose sum the statistics are.
+  const stride = rows * width;
+  const others = normals(6, stride);
+  const sum = plus(x, others);
+  const parts = await prepareRmsNormParts(gpu, { rows, width, count: 2, stride });
+  const ofParts = {
+    sum: upload(gpu, "sum", sum),
+    y: gpu.tensor("y of the sum", [rows, width]),
+    statistics: gpu.tensor("statistics of the sum", [rows, 1]),
+    residual: upload(gpu, "residuals", Float32Array.of(...dy, ...dresidual)),
+    parts: upload(gpu, "parts", Float32Array.of(...x, ...others)),
+  };
   const want = rmsNormGradientReference(x, weight, dy, epsilon);
   return {
     record(recorder) {
       op.forward(recorder, t);
       op.backward(recorder, { ...t, dweight });
       op.backward(recorder, { ...t, ...past });
+      op.forward(recorder, { ...ofParts, x: ofParts.sum, weight: t.weight });
+      parts.record(recorder, { ...ofParts, weight: t.weight });
     },
     comparisons: [
       {
@@ -43,6 +57,14 @@ export async function rmsNormCheck(gpu: Gpu): Promise<Check> {
       {
         operation: "RMS norm backward with residual",
         outputs: [[past.dx, plus(want.dx, dresidual)]],
+        tolerance: ARITHMETIC,
+      },
+      {
+        operation: "RMS norm of parts",
+        outputs: [[
+          ofParts.parts,
+          rmsNormPartsReference([x, others], weight, [dy, dresidual], epsilon).flatMap((of) => [...of]),
+        ]],
         tolerance: ARITHMETIC,
       },
     ],

@@ -7,10 +7,11 @@ import type { Gpu } from "../core/gpu.ts";
 import { elementwise } from "../core/elementwise.ts";
 import { compile, type KernelSource } from "../core/kernel.ts";
 import { type LaneFunction, laneFunctions, lanesOf } from "../core/lanes.ts";
-import { MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
+import { linearGrid, MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import backwardSource from "./backward.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
+import partsSource from "./parts.wgsl" with { type: "text" };
 import weightGradientSource from "./weight_gradient.wgsl" with { type: "text" };
 
 /** The shape of x (rows, width); compiled in. */
@@ -94,5 +95,32 @@ export async function prepareRmsNorm(
       );
       if (dweight) recorder.dispatch(weightGradient, { x, statistics, dy, dweight }, [elements]);
     },
+  };
+}
+
+/** What several addends of x give of its norm: with the statistics of x itself, the norm is linear. */
+export interface RmsNormParts {
+  /**
+   * Overwrites `parts` (part, row, width) by parts · statistics · weight + residual; `statistics` are of the norm of the
+   * sum of the parts.
+   */
+  record(recorder: Recorder, tensors: Record<"parts" | "statistics" | "weight" | "residual", Tensor>): void;
+}
+
+/** Compiles it for `count` parts, each `stride` elements behind the one before, as those of `residual` are. */
+export async function prepareRmsNormParts(
+  gpu: Gpu,
+  { rows, width, count, stride }: { rows: number; width: number; count: number; stride: number },
+): Promise<RmsNormParts> {
+  const { alias, width: lanes, elements } = elementwise(width, stride);
+  const kernel = await compile(gpu, {
+    label: "rms norm of parts",
+    source: alias + partsSource,
+    constants: { PARTS: count, ROWS: rows, ELEMENTS: elements, STRIDE: stride / lanes },
+  });
+  const grid = linearGrid(count * rows * elements, 64);
+  return {
+    record: (recorder, { parts, statistics, weight, residual }) =>
+      recorder.dispatch(kernel, { statistics, weight, residual, parts }, grid),
   };
 }

@@ -44,6 +44,23 @@ export function rmsNormGradientReference(
   return { dx, dweight };
 }
 
+/** What each of several addends of x (row, width) gives of the norm of their sum, plus its residual. */
+export function rmsNormPartsReference(
+  parts: readonly ArrayLike<number>[],
+  weight: ArrayLike<number>,
+  residuals: readonly ArrayLike<number>[],
+  epsilon: number,
+): Float64Array[] {
+  const width = weight.length;
+  const x = Float64Array.from(parts[0], (_, n) => parts.reduce((sum, part) => sum + part[n], 0));
+  return parts.map((part, of) =>
+    Float64Array.from(part, (value, n) => {
+      const inverse = inverseOf(x, n - n % width, width, epsilon);
+      return value * inverse * weight[n % width] + residuals[of][n];
+    })
+  );
+}
+
 /** 1 / root mean square of the row that begins at `at`. */
 function inverseOf(x: ArrayLike<number>, at: number, width: number, epsilon: number): number {
   let squares = 0;

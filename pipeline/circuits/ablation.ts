@@ -7,6 +7,7 @@ import { prepareBlend } from "../../kernels/blend/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Tensor } from "../../kernels/core/tensor.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
+import type { Value } from "../model/op.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Model, stepIn } from "../model/trace.ts";
 import type { EngineTensor } from "./layout.ts";
@@ -100,15 +101,20 @@ export async function prepareAblation(
 
     async zero() {
       gpu.submit("ablated values", (recorder) => recorder.clear(minusAblated));
-      const stream = new Float32Array(rows * width);
+      // No head owns the bias that an attention layer ends in; an MLP writes its own.
+      const unowned = new Map([[model.embed.writes.y, new Float32Array(width)]]);
+      const write = (n: number, stream: Value): void => {
+        const one = unowned.get(stream)!;
+        gpu.write(base, Float32Array.from({ length: rows * width }, (_, n) => one[n % width]), n * stride);
+      };
       for (const [n, branch] of branches.entries()) {
-        gpu.write(base, stream, n * stride);
-        // No head owns the bias that they end in; an MLP writes its own.
-        if (branch.kind !== "attention") continue;
-        const bias = await gpu.read(parameters.get(stepIn(branch, "out").parameters.bias.name)!);
-        for (let n = 0; n < stream.length; n++) stream[n] += bias[n % width];
+        write(n, branch.stream);
+        const { reads, writes } = stepIn(branch, "add");
+        const { bias } = stepIn(branch, "out").parameters;
+        const own = bias && branch.kind === "attention" ? await gpu.read(parameters.get(bias.name)!) : [];
+        unowned.set(writes.y, unowned.get(reads.stream)!.map((value, n) => value + (own[n] ?? 0)));
       }
-      gpu.write(base, stream, branches.length * stride);
+      write(branches.length, model.final.reads.x);
     },
 
     destroy: () => negation.destroy(),

@@ -12,8 +12,8 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.ts";
-import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
+import type { CompiledOp, Pass, Value } from "../model/op.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { shapeOf } from "../model/config.ts";
@@ -32,6 +32,9 @@ export interface Attribution {
   read(pairs: number, scale: number): Promise<Float32Array[]>;
 }
 
+/** Norms look at neither gates nor edges. */
+const PASS: Pass = { mode: "dense" };
+
 /** Compiles the products of gradients with what sources wrote. */
 export async function prepareAttribution(
   gpu: Gpu,
@@ -46,13 +49,13 @@ export async function prepareAttribution(
     activations: ReadonlyMap<string, Tensor>;
   },
 ): Promise<Attribution> {
-  const { width, layerNormEpsilon: epsilon } = model.config;
+  const { width } = model.config;
   const { delta, streams, norms, scores } = tensors;
   const rows = batch * positions;
   const { headSize: size } = shapeOf(model.config);
   const { ofHeads } = layerIndices(graph, 0);
   const all = graph.sources.length;
-  const columns = scores.shape[1] / batch;
+  const pairStep = scores.shape[1] / batch;
   const ofInputs = async (inputs: number) =>
     new Map(
       await Promise.all(
@@ -68,24 +71,33 @@ export async function prepareAttribution(
               bStride: delta.shape[1],
               cStride: scores.shape[1],
               accumulate: true,
-              batches: { count: batch, aStep: positions * width, bStep: positions * width, cStep: columns },
+              batches: { count: batch, aStep: positions * width, bStep: positions * width, cStep: pairStep },
             }),
           ] as const
         ),
       ),
     );
   const products = { attention: await ofInputs(ofHeads), one: await ofInputs(1) };
-  const intoNorm = await prepareMatmul(gpu, {
-    layout: "nt",
-    m: rows,
-    n: width,
-    k: size,
-    aStride: ofHeads * size,
-    bStride: ofHeads * size,
-    batches: { count: ofHeads, aStep: size, bStep: size, cStep: rows * width },
-  });
-  const normAttention = await prepareLayerNorm(gpu, { rows, width, epsilon, gradients: ofHeads });
-  const normOne = await prepareLayerNorm(gpu, { rows, width, epsilon });
+  const first = (kind: Branch["kind"]): Branch => model.branches.find((branch) => branch.kind === kind)!;
+  const isNormed = first("mlp").steps[0].op.kind === "norm";
+  /** From the gradient of what products with `columns` of a weight give to that of what they read. */
+  const intoStream = (count: number, columns: number) =>
+    prepareMatmul(gpu, {
+      layout: "nt",
+      m: rows,
+      n: width,
+      k: columns,
+      aStride: count * columns,
+      bStride: count * columns,
+      batches: { count, aStep: columns, bStep: columns, cStep: rows * width },
+    });
+  const fromHeads = await intoStream(ofHeads, size);
+  const columns = stepIn(first("mlp"), "in").parameters.weight.shape[1];
+  // The network's own backward gives what an MLP's norm reads.
+  const fromMlp = isNormed ? undefined : await intoStream(1, columns);
+  const normOf = async (count: number) =>
+    isNormed ? await stepIn(first("mlp"), "norm").op.withGradients!(count).compile(gpu, true) : undefined;
+  const [normAttention, normOne] = [await normOf(ofHeads), await normOf(1)];
 
   /** Adds the estimates of `count` inputs from `first` on, from the gradient of what they read. */
   function add(recorder: Recorder, first: number, count: number, gradient: Tensor): void {
@@ -94,38 +106,46 @@ export async function prepareAttribution(
     product.record(recorder, { a: gradient, b: delta, c: rowsOf(scores, first, count) });
   }
 
-  /** Of the norm that a branch begins with: what its backward takes. */
-  function ofNorm(branch: Branch): Record<"x" | "weight" | "statistics", Tensor> {
-    const { reads, writes, parameters: { weight } } = stepIn(branch, "norm");
+  /** Backward of the norm that a branch begins with. */
+  function throughNorm(
+    recorder: Recorder,
+    branch: Branch,
+    norm: CompiledOp,
+    { dy, dx }: Record<"dy" | "dx", Tensor>,
+  ): void {
+    const { reads, writes, parameters: own } = stepIn(branch, "norm");
     const [x, statistics] = [reads.x, writes.statistics].map(({ name }) => activations.get(name)!);
-    return { x, statistics, weight: parameters.get(weight.name)! };
+    const weight = own.weight && parameters.get(own.weight.name)!;
+    norm.backward!(recorder, { x, statistics, dy, dx, ...(weight && { weight }) }, undefined, PASS);
   }
-  function ofMlp(branch: Branch): ActivationHook {
-    const { mlpInput } = layerIndices(graph, branch.layer);
-    const dx = within(norms, "gradient of what the MLP reads", [rows, width]);
-    return (_, dy, recorder) => {
-      normOne.backward(recorder, { ...ofNorm(branch), dy, dx });
-      add(recorder, mlpInput, 1, dx);
-    };
-  }
-  function ofAttention(branch: Branch): ActivationHook {
-    const { firstInput } = layerIndices(graph, branch.layer);
-    const weight = parameters.get(stepIn(branch, "in").parameters.weight.name)!;
-    return (_, dqkv, recorder) => {
-      intoNorm.record(recorder, { a: dqkv, b: weight, c: streams });
-      normAttention.backward(recorder, { ...ofNorm(branch), dy: streams, dx: norms });
-      add(recorder, firstInput, ofHeads, norms);
-    };
+  /** What adds the estimates of a branch's inputs, and the value whose gradient it takes. */
+  function ofBranch(branch: Branch): [Value, ActivationHook] {
+    const { firstInput, mlpInput } = layerIndices(graph, branch.layer);
+    const [at, count] = branch.kind === "attention" ? [firstInput, ofHeads] : [mlpInput, 1];
+    const into = stepIn(branch, "in");
+    const weight = parameters.get(into.parameters.weight.name)!;
+    const [ofReads, ofNorms] = [streams, norms].map((t) =>
+      within(t, "gradients of what a branch reads", [count, rows, width])
+    );
+    const product = branch.kind === "attention" ? fromHeads : fromMlp;
+    const norm = branch.kind === "attention" ? normAttention : normOne;
+    return [product ? into.writes.y : into.reads.x, (_, gradient, recorder) => {
+      product?.record(recorder, { a: gradient, b: weight, c: ofReads });
+      const dy = product ? ofReads : gradient;
+      if (norm) throughNorm(recorder, branch, norm, { dy, dx: ofNorms });
+      add(recorder, at, count, norm ? ofNorms : dy);
+    }];
   }
   /** What adds an input's estimates, by the name of the activation whose gradient it takes. */
-  const takers = new Map<string, ActivationHook>([
-    [model.final.reads.x.name, (_, dx, recorder) => add(recorder, graph.inputs.length - 1, 1, dx)],
-    ...model.branches.map((branch): [string, ActivationHook] =>
-      branch.kind === "attention"
-        ? [stepIn(branch, "in").writes.y.name, ofAttention(branch)]
-        : [stepIn(branch, "norm").writes.y.name, ofMlp(branch)]
-    ),
-  ]);
+  const takers = new Map(
+    [
+      [
+        model.final.reads.x,
+        (_: string, dx: Tensor, r: Recorder) => add(r, graph.inputs.length - 1, 1, dx),
+      ] as const,
+      ...model.branches.map(ofBranch),
+    ].map(([{ name }, hook]) => [name, hook]),
+  );
 
   return {
     clear: (recorder) => recorder.clear(scores),
@@ -136,7 +156,7 @@ export async function prepareAttribution(
       return Array.from({ length: pairs }, (_, pair) => {
         const ofPair = new Float32Array(graph.edges);
         graph.inputs.forEach(({ firstEdge, sources }, input) => {
-          const at = (input * batch + pair) * columns;
+          const at = (input * batch + pair) * pairStep;
           for (let source = 0; source < sources; source++) {
             ofPair[firstEdge + source] = scale * values[at + source];
           }

@@ -10,7 +10,7 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { inputError } from "../errors.ts";
-import { GPT2_ARCHITECTURE, type ModelConfig, shapeOf } from "../model/config.ts";
+import { type ModelConfig, shapeOf } from "../model/config.ts";
 import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import { trace } from "../model/trace.ts";
@@ -146,9 +146,11 @@ export async function createCircuitEngine(
   { config, parameters }: CircuitModel,
   { set, ablation = "resample", maxBytes = DEFAULT_BYTES }: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
-  const { family } = shapeOf(config).architecture;
-  if (family !== GPT2_ARCHITECTURE.family) {
-    throw inputError(`Cannot find circuits in a model of type ${family} yet: only in those of type gpt2`);
+  const { norm, biases } = shapeOf(config).architecture;
+  if (norm.at === "output" && (norm.kind !== "rms" || biases.other)) {
+    throw inputError(
+      "Cannot find circuits in a model whose layers end in layer norms or have biases before a norm, which no head owns",
+    );
   }
   const positions = checkSet(set, config);
   const graph = createGraph(config);
@@ -174,10 +176,10 @@ export async function createCircuitEngine(
   ) as Record<EngineTensor, Tensor>;
   const model = trace(config, networkShape(shape));
   const [embedded, final] = [model.embed, model.final].map(({ writes }) => writes.y.name);
-  const shared = { model, graph, parameters, batch, positions, rows, tensors };
+  const shared = { model, graph, parameters, batch, positions, rows, tensors, activations };
   const sources = await prepareSources(gpu, shared);
   const patched = await preparePatchedRun(gpu, { ...shared, scratch: activations, sources });
-  const attribution = await prepareAttribution(gpu, { ...shared, activations });
+  const attribution = await prepareAttribution(gpu, shared);
   const answers = await prepareAnswers(gpu, { ...shared, metric: set.metric });
   const interpolation = await prepareBlend(gpu, { length: rows * config.width });
   const ablations = await prepareAblation(gpu, { ...shared, pairs: set.pairs.length });
@@ -237,16 +239,21 @@ export async function createCircuitEngine(
     } else await ablations.zero();
   }
 
-  function uploadMask(kept: Uint8Array): void {
+  /** Uploads it, and returns the first input of which other edges are kept than `before`; 0 where nothing was before. */
+  function uploadMask(kept: Uint8Array, before?: Uint8Array): number {
     const [inputs, columns] = tensors.mask.shape;
     const values = new Float32Array(inputs * columns);
     graph.inputs.forEach(({ firstEdge, sources }, input) =>
       values.set(kept.subarray(firstEdge, firstEdge + sources), input * columns)
     );
     gpu.write(tensors.mask, values);
+    if (!before) return 0;
+    const other = kept.findIndex((one, edge) => one !== before[edge]);
+    const next = graph.inputs.findIndex(({ firstEdge }) => firstEdge > other);
+    return other < 0 || next < 0 ? inputs - 1 : next - 1;
   }
 
-  /** Metrics [mask][pair] of `count` patched runs. */
+  /** Metrics [mask][pair] of `count` patched runs; one whose first edges are those of the run before takes less time. */
   async function runAll(
     count: number,
     kept: (index: number) => Uint8Array,
@@ -258,10 +265,13 @@ export async function createCircuitEngine(
     for (const part of batches) {
       await ablate(part, direction, by);
       patched.upload(tokensOf(part, direction === "noising" ? "clean" : "corrupted"));
+      let before: Uint8Array | undefined;
       for (let index = 0; index < count; index++) {
-        uploadMask(kept(index));
+        const now = kept(index);
+        const from = uploadMask(now, before);
+        before = now;
         gpu.submit("patched run", (recorder) => {
-          answers.gather(recorder, part.rows, patched.record(recorder, mode));
+          answers.gather(recorder, part.rows, patched.record(recorder, mode, from));
         });
         const { metric } = await answers.measure(part.rows, part.pairs.length);
         metrics[index].set(metric, part.first);
@@ -271,24 +281,26 @@ export async function createCircuitEngine(
     return metrics;
   }
 
-  /** How far the metric of each of `count` runs is from that of the run with all edges, [pair][run]. */
+  /** How far the metric without some edges is from that of the run with all edges, [pair][index into `left`]. */
   async function effects(
-    count: number,
-    without: (kept: Uint8Array, index: number) => void,
+    left: readonly (readonly number[])[],
     direction: "noising" | "denoising",
     progress?: Progress,
   ): Promise<Float64Array[]> {
+    // The last first: up to the edges that are left out a run is as the run before.
+    const order = [...left.keys()].sort((a, b) => left[b][0] - left[a][0]);
     const keptOf = (index: number): Uint8Array => {
       const kept = new Uint8Array(graph.edges).fill(1);
-      if (index > 0) without(kept, index - 1);
+      for (const edge of index > 0 ? left[order[index - 1]] : []) kept[edge] = 0;
       return kept;
     };
-    const [whole, ...patchedRuns] = await runAll(count + 1, keptOf, direction, { progress });
+    const [whole, ...patchedRuns] = await runAll(left.length + 1, keptOf, direction, { progress });
     const sign = direction === "noising" ? 1 : -1;
-    return Array.from(
-      whole,
-      (metric, pair) => Float64Array.from(patchedRuns, (run) => sign * (metric - run[pair])),
-    );
+    return Array.from(whole, (metric, pair) => {
+      const ofPair = new Float64Array(left.length);
+      order.forEach((index, n) => ofPair[index] = sign * (metric - patchedRuns[n][pair]));
+      return ofPair;
+    });
   }
 
   return {
@@ -364,12 +376,10 @@ export async function createCircuitEngine(
     },
 
     async patchNodes(direction, progress) {
-      const without = (kept: Uint8Array, source: number): void => {
-        for (const { firstEdge, sources } of graph.inputs) {
-          if (source < sources) kept[firstEdge + source] = 0;
-        }
-      };
-      return await effects(graph.sources.length, without, direction, progress);
+      const left = graph.sources.map((_, source) =>
+        graph.inputs.flatMap(({ firstEdge, sources }) => source < sources ? [firstEdge + source] : [])
+      );
+      return await effects(left, direction, progress);
     },
 
     async patchEdges(edges, progress) {
@@ -377,7 +387,7 @@ export async function createCircuitEngine(
       if (outside !== undefined) {
         throw new RangeError(`Cannot patch edge ${outside} as the graph has ${graph.edges}`);
       }
-      return await effects(edges.length, (kept, index) => kept[edges[index]] = 0, "noising", progress);
+      return await effects(edges.map((edge) => [edge]), "noising", progress);
     },
 
     destroy() {

@@ -5,7 +5,7 @@
  * @module
  */
 import { planMemory } from "../model/plan.ts";
-import type { ModelConfig } from "../model/config.ts";
+import { type ModelConfig, shapeOf } from "../model/config.ts";
 import type { CircuitGraph } from "./graph.ts";
 
 /** The shape of one batch. */
@@ -55,11 +55,11 @@ export function engineShapes(
     delta: [sources, stride],
     /** The ablated value, negated, as delta. */
     minusAblated: [sources, stride],
-    /** The ablated residual stream before and inside each layer, and at the end (stream, row · width). */
+    /** The ablated residual stream that each branch reads, and at the end (stream, row · width). */
     base: [2 * layers + 1, stride],
     /** What the inputs of one layer read (input, row, width). */
     streams: [ofHeads, rows, width],
-    /** The same after the layer norm. */
+    /** The same after the norm. */
     norms: [ofHeads, rows, width],
     statistics: [ofHeads * rows, 2],
     /** 1 where an edge is kept (input, source), 0 elsewhere. */
@@ -95,8 +95,14 @@ export function engineBytes(
     .map((axes) => 4 * axes.reduce((product, axis) => product * axis, 1));
   const ofNetwork = planMemory(config, networkShape(shape), maxBindingBytes).buffers;
   const rows = shape.batch * shape.positions;
-  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums; uniforms.
+  // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums; uniforms;
+  // both runs' rotary angles and where they begin.
+  const { headSize, architecture: { positions } } = shapeOf(config);
+  const angles = positions.kind === "rotary"
+    ? [16, 4 * shape.positions * Math.floor(positions.share * headSize)]
+    : [];
   const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads, 64 * config.layers + 112];
+  others.push(...angles, ...angles);
   const all = [...own, ...ofNetwork, ...others];
   return { total: all.reduce((sum, bytes) => sum + bytes, 0), largest: Math.max(...all) };
 }

@@ -9,14 +9,13 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { rows as rowsOf, type Tensor, within } from "../../kernels/core/tensor.ts";
 import type { GateMode } from "../../kernels/gated_attention/op.ts";
-import { prepareLayerNorm } from "../../kernels/layer_norm/op.ts";
 import { prepareMatmul } from "../../kernels/matmul/op.ts";
 import { shapeOf } from "../model/config.ts";
 import type { Step, Value } from "../model/op.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Bindings, prepareSteps } from "../model/runner.ts";
-import { grouped } from "../model/schedule.ts";
-import { type Branch, type Model, stepIn } from "../model/trace.ts";
+import { type Group, grouped } from "../model/schedule.ts";
+import { type Branch, type Model, normBehind, stepIn, trace } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
 import { hardGates } from "../model/network.ts";
 import { layerIndices } from "./layout.ts";
@@ -26,8 +25,13 @@ import { rowOf, type Sources } from "./sources.ts";
 export interface PatchedRun {
   /** The prompts that run, (pair, position). */
   upload(tokens: Uint32Array): void;
-  /** Overwrites `delta`; what is returned is the final layer norm's output (row, width). */
-  record(recorder: Recorder, mode: Extract<GateMode, "dense" | "deterministic">): Tensor;
+  /**
+   * Overwrites `delta`; what is returned is the final norm's output (row, width).
+   *
+   * @param from the first input whose mask is another than in the run before, of the same prompts and ablated values:
+   * what comes before it stands in `delta` already; 0: all is run
+   */
+  record(recorder: Recorder, mode: Extract<GateMode, "dense" | "deterministic">, from: number): Tensor;
   /** Frees what it holds beside the engine's tensors. */
   destroy(): void;
 }
@@ -57,7 +61,7 @@ export async function preparePatchedRun(
     sources: Sources;
   },
 ): Promise<PatchedRun> {
-  const { width, layerNormEpsilon: epsilon, gate } = model.config;
+  const { width, gate } = model.config;
   const { delta, minusAblated, base, streams, norms, statistics, mask } = tensors;
   const rows = batch * positions;
   const { headSize: size } = shapeOf(model.config);
@@ -83,8 +87,6 @@ export async function preparePatchedRun(
       ),
     );
   const products = { attention: await ofInputs(ofHeads), one: await ofInputs(1) };
-  const normAttention = await prepareLayerNorm(gpu, { rows: ofHeads * rows, width, epsilon });
-  const normOne = await prepareLayerNorm(gpu, { rows, width, epsilon });
   const queryKeyValue = await prepareMatmul(gpu, {
     layout: "nn",
     m: rows,
@@ -92,34 +94,42 @@ export async function preparePatchedRun(
     k: width,
     bStride: ofHeads * size,
     cStride: ofHeads * size,
-    bias: true,
+    bias: stepIn(model.branches[0], "in").parameters.bias !== undefined,
     batches: { count: ofHeads, aStep: rows * width, bStep: size, cStep: size },
   });
-  // One layer's attention is as another's where gates have no noise.
-  const attention = stepIn(model.branches[0], "attention");
-  const behindNorm = ({ steps }: Branch) => grouped(steps.slice(1));
-  const mlps = model.branches.filter(({ kind }) => kind === "mlp").map(behindNorm);
-  const runner = await prepareSteps(gpu, [[model.embed], [attention], ...mlps.flat()], { training: false });
+  // What the inputs of an attention layer read is normed as that many prompts are.
+  const wide = trace(model.config, { batch: ofHeads * batch, context: positions });
+  const branches = model.branches.map((branch, n) => partsOf(branch, wide.branches[n], model.branches[0]));
+  const allNorms = [...branches.map(({ norm }) => norm), model.final].filter((norm) => norm !== undefined);
+  const groups = [
+    [model.embed],
+    ...allNorms.map((norm) => [norm]),
+    ...branches.flatMap(({ inside, end }) => end ? [...inside, end] : inside),
+  ] as Group[];
+  const runner = await prepareSteps(gpu, groups, { training: false });
   const gates = { ...hardGates(gate?.bias, batch), edgeWeight: 0 };
   for (const op of runner.ops) op.configureGates?.(gates);
-  const get = (name: string): Tensor => parameters.get(name)!;
   const oneStream = within(streams, "what one input reads", [rows, width]);
-  const oneNorm = within(norms, "one input's layer norm", [rows, width]);
+  const oneNorm = within(norms, "one input's norm", [rows, width]);
+  const networks = (value: Value): Tensor => scratch.get(value.name)!;
 
   /** The network's activations but for some values. */
   const bind = (others: readonly (readonly [Value, Tensor])[] = []): Bindings => {
     const elsewhere = new Map(others);
-    return { parameters, tensorOf: (value) => elsewhere.get(value) ?? scratch.get(value.name)! };
+    return { parameters, tensorOf: (value) => elsewhere.get(value) ?? networks(value) };
   };
 
-  /** What `count` inputs from `first` on read of a stream, normalised. */
+  /** What `count` inputs from `first` on read of a stream, normed where they begin with that. */
   function read(
     recorder: Recorder,
-    first: number,
-    count: number,
-    stream: number,
-    { parameters }: Step,
-  ): void {
+    { first, count, stream, norm, mode }: {
+      first: number;
+      count: number;
+      stream: number;
+      norm: Step | undefined;
+      mode: GateMode;
+    },
+  ): Tensor {
     const product = count === 1 ? products.one : products.attention;
     const [x, y] = count === 1 ? [oneStream, oneNorm] : [streams, norms];
     product.get(productSources(graph.inputs[first].sources, all))!.record(recorder, {
@@ -128,51 +138,84 @@ export async function preparePatchedRun(
       bias: rowOf(base, stream, rows * width),
       c: x,
     });
-    (count === 1 ? normOne : normAttention).forward(recorder, {
-      x,
-      weight: get(parameters.weight.name),
-      bias: get(parameters.bias.name),
-      y,
-      statistics: within(statistics, "statistics", [count * rows, 2]),
-    });
+    if (!norm) return x;
+    const ofRows = norm.writes.statistics;
+    const elsewhere = [[norm.reads.x, x], [norm.writes.y, y], [
+      ofRows,
+      within(statistics, ofRows.name, ofRows.shape),
+    ]] as const;
+    runner.run(recorder, [norm], bind(elsewhere), { mode });
+    return y;
   }
 
   return {
     upload(tokens) {
       for (const op of runner.ops) op.upload?.(tokens);
     },
-    record(recorder, mode) {
-      runner.run(recorder, [model.embed], bind([[model.embed.writes.y, oneStream]]), { mode });
-      sources.writer(recorder, 0, oneStream);
+    record(recorder, mode, from) {
+      if (from === 0) {
+        runner.run(recorder, [model.embed], bind([[model.embed.writes.y, oneStream]]), { mode });
+        sources.writer(recorder, 0, oneStream);
+      }
       for (const [stream, branch] of model.branches.entries()) {
-        const norm = stepIn(branch, "norm");
+        const { norm, inside, end } = branches[stream];
         const { firstInput, mlpInput, mlp } = layerIndices(graph, branch.layer);
+        const lastInput = branch.kind === "attention" ? firstInput + ofHeads - 1 : mlpInput;
+        if (lastInput < from) continue;
+        const into = stepIn(branch, "in");
+        const given: [Value, Tensor][] = [];
         if (branch.kind === "attention") {
-          const { weight, bias } = stepIn(branch, "in").parameters;
-          const { tensorOf } = bind();
-          read(recorder, firstInput, ofHeads, stream, norm);
+          const { weight, bias } = into.parameters;
           queryKeyValue.record(recorder, {
-            a: norms,
-            b: get(weight.name),
-            bias: get(bias.name),
-            c: tensorOf(attention.reads.x),
+            a: read(recorder, { first: firstInput, count: ofHeads, stream, norm, mode }),
+            b: parameters.get(weight.name)!,
+            bias: bias && parameters.get(bias.name)!,
+            c: networks(into.writes.y),
           });
-          runner.run(recorder, [attention], bind(), { mode });
-          sources.heads(recorder, branch.layer, tensorOf(attention.writes.y));
-        } else {
+        } else given.push([into.reads.x, read(recorder, { first: mlpInput, count: 1, stream, norm, mode })]);
+        for (const group of inside) runner.run(recorder, group, bind(given), { mode });
+        if (!end) sources.heads(recorder, branch, networks);
+        else {
           const { reads, writes } = stepIn(branch, "add");
-          const bindings = bind([
-            [norm.writes.y, oneNorm],
+          const ended = bind([
             [reads.stream, rowOf(minusAblated, mlp, rows * width)],
             [writes.y, rowOf(delta, mlp, rows * width)],
           ]);
-          read(recorder, mlpInput, 1, stream, norm);
-          for (const group of behindNorm(branch)) runner.run(recorder, group, bindings, { mode });
+          runner.run(recorder, end, ended, { mode });
         }
       }
-      read(recorder, graph.inputs.length - 1, 1, model.branches.length, model.final);
-      return oneNorm;
+      const [first, stream] = [graph.inputs.length - 1, model.branches.length];
+      return read(recorder, { first, count: 1, stream, norm: model.final, mode });
     },
     destroy: () => runner.destroy(),
   };
+}
+
+/** How a branch is run. */
+interface BranchParts {
+  /** What its inputs begin with. */
+  norm: Step | undefined;
+  /** What lies behind the norm, and of attention behind the product that gives queries, keys and values. */
+  inside: Group[];
+  /** Of an MLP what ends in the addition, in whose place the ablated value is taken away; heads write by themselves. */
+  end: Group | undefined;
+}
+
+/**
+ * @param wide the same of a model whose rows are all that the inputs of an attention layer read
+ * @param first the first attention layer, whose gates are as every layer's where they have no noise
+ */
+function partsOf(branch: Branch, wide: Branch, first: Branch): BranchParts {
+  const { kind, steps } = branch;
+  const isNormed = steps[0].op.kind === "norm";
+  if (kind === "mlp") {
+    const groups = grouped(steps.slice(isNormed ? 1 : 0));
+    return { norm: isNormed ? steps[0] : undefined, inside: groups.slice(0, -1), end: groups.at(-1) };
+  }
+  const [from, to] = (["in", "attention"] as const).map((what) => steps.indexOf(stepIn(branch, what)) + 1);
+  const { op } = stepIn(first, "attention");
+  // Of what is behind attention only the scale of a norm is needed.
+  const inside = steps.slice(from, normBehind(branch) ? -1 : to)
+    .map((step) => step.op.kind === "attention" ? { ...step, op } : step);
+  return { norm: isNormed ? wide.steps[0] : undefined, inside: grouped(inside), end: undefined };
 }

@@ -42,6 +42,27 @@ export interface Parameter {
 /** Tensors by the parts that they play in an operation. */
 export type Roles = Record<string, Tensor>;
 
+/** Numbers in float64 by the same parts. */
+export type Reals = Record<string, ArrayLike<number>>;
+
+/** How float64 runs this time. */
+export interface ReferencePass {
+  /** Tokens (batch, position) of an embedding. */
+  tokens?: ArrayLike<number>;
+  /** Bias of hard gates; left out: dense attention. */
+  gateBias?: number;
+  /** Which gates are open, told their logits (the largest number in dense attention); left out: where that is positive. */
+  isOpen?(edge: { layer: number; head: number; query: number; key: number }, gate: number): boolean;
+}
+
+/** An operation in float64, which its kernels must agree with. */
+export interface ReferenceOp {
+  /** y, from what the operation reads and its parameters. */
+  forward(roles: Reals, pass: ReferencePass): Float64Array;
+  /** Gradients by the role of what they are of, from the same and `dy`. */
+  backward(roles: Reals, pass: ReferencePass): Record<string, Float64Array>;
+}
+
 /** How a network runs this time. */
 export interface Pass {
   /** What the gates do. */
@@ -78,12 +99,18 @@ export interface Op {
   readonly takesPlus?: boolean;
   /** Shapes of what backward needs room for. */
   readonly scratch?: Readonly<Record<string, readonly number[]>>;
+  /** The same in float64; none of what keeps something from one run to the next. */
+  readonly reference?: ReferenceOp;
+  /** What it keeps of every position from one run to the next, by role: the shape of one position's. */
+  readonly kept?: Readonly<Record<string, Pick<Value, "shape" | "half">>>;
   /**
    * Compiles it.
    *
    * @param training whether backward will be called
    */
   compile(gpu: Gpu, training: boolean): Promise<CompiledOp>;
+  /** This operation, but backward takes so many gradients of each row: one whole dy, and dx, behind the other. */
+  withGradients?(count: number): Op;
   /**
    * This operation and the one that reads its y, as one kernel with the bits of two; undefined where there is none. The
    * second's roles are `next.x` and so on.
@@ -112,7 +139,7 @@ export interface CompiledOp {
   configureGates?(settings: GateSettings): void;
   /** Counts only the first rows of the batch. */
   configureRows?(rows: number): void;
-  /** Sets the position of the first of each row in the next submissions, 0 before that. */
+  /** Sets the position of the first of each row in the next submissions, 0 at first. */
   startAt?(position: number): void;
   /** Frees what it holds on the device. */
   destroy?(): void;

@@ -12,6 +12,7 @@ import type { StoredName } from "./family.ts";
 import type { Op, Parameter, Step, Value } from "./op.ts";
 import { add as addition } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
+import { cachedAttention } from "./ops/cached_attention.ts";
 import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
@@ -58,10 +59,12 @@ export interface TracedShape {
   context: number;
   /** Whether what products read is stored as f16: all but the residual stream. */
   half?: boolean;
+  /** Rows go on behind positions whose keys and values are kept, of this many in all; there is then no backward. */
+  cached?: number;
 }
 
 /** Traces a model. */
-export function trace(config: ModelConfig, { batch, context, half = false }: TracedShape): Model {
+export function trace(config: ModelConfig, { batch, context, half = false, cached }: TracedShape): Model {
   const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
   const { keyValueHeads, headSize, architecture } = shapeOf(config);
   const { names } = familyOf(config);
@@ -212,12 +215,10 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       next(
         "rotated",
         rotary({
+          ...packed,
           batch,
           positions: context,
-          heads,
-          keyValueHeads,
-          headSize,
-          half,
+          contextLength: cached ?? context,
           rotated: Math.floor(share * headSize),
           theta,
           ...(scaling ? { scaling: { type: "llama3", ...scaling } } : {}),
@@ -238,6 +239,11 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       const qkv = operand(`${block}.attn.hook_qkv`, shape);
       const between = toAttention(qkv, `${block}.attn`, place);
       const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
+      const sizes = { batch, heads, keyValueHeads, positions: context, headSize, half };
+      const sums = {
+        logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
+        rowSums: value(`${block}.attn.row_sums`, [batch, heads, context, 4]),
+      };
       return [
         linearStep(x, qkv, {
           layer: place,
@@ -251,13 +257,9 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
         }),
         ...between,
         {
-          op: attention({ batch, heads, keyValueHeads, positions: context, headSize, layer, half }),
+          op: cached === undefined ? attention({ ...sizes, layer }) : cachedAttention(sizes),
           reads: { x: between.at(-1)?.writes.y ?? qkv },
-          writes: {
-            y: z,
-            logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
-            rowSums: value(`${block}.attn.row_sums`, [batch, heads, context, 4]),
-          },
+          writes: { y: z, ...(cached === undefined ? sums : {}) },
           parameters: {},
         },
         linearStep(z, out, {
@@ -345,6 +347,12 @@ export function stepIn(branch: Branch, what: "norm" | "in" | "attention" | "out"
     : steps.find(({ op }) => op.kind === what);
   if (!found) throw new RangeError(`Cannot find ${what} in the ${kind} branch of layer ${layer}`);
   return found;
+}
+
+/** The norm that a branch ends in, before its addition. */
+export function normBehind({ steps }: Branch): Step | undefined {
+  const last = steps.at(-2)!;
+  return last.op.kind === "norm" ? last : undefined;
 }
 
 /** Every step of a model in the order in which they are computed. */

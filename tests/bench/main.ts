@@ -17,6 +17,7 @@ import { versionText } from "../../pipeline/settings.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
 import { attentionCase } from "./cases/attention.ts";
 import { firstStepTime, loadingCase, mixedTokenisingCase, tokenisingCase } from "./cases/files.ts";
+import { embeddedGeneratingCase, generatingCase } from "./cases/generating.ts";
 import { matmulCase } from "./cases/matmul.ts";
 import { adamwCase, crossEntropyCase, layerNormCase } from "./cases/rowwise.ts";
 import { layersScaling, parametersScaling, stepsScaling } from "./cases/scaling.ts";
@@ -145,6 +146,8 @@ const ENTRIES: readonly Entry[] = [
       { large: true, fillsDevice: true },
     )
   ),
+  entry("generating embedded, token 64", embeddedGeneratingCase),
+  entry("generating GPT-2 124M, token 64", (gpu) => generatingCase(gpu, GPT2, 64), { large: true }),
   { name: "scaling with layers", fillsDevice: true, run: layersScaling },
   { name: "scaling with parameters", fillsDevice: true, run: parametersScaling },
   { name: "scaling with steps", fillsDevice: true, run: stepsScaling },

@@ -9,6 +9,8 @@ import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import type {
   AttentionAnswer,
   AttentionRequest,
+  ContinuationAnswer,
+  ContinuationRequest,
   MetricsAnswer,
   RunDetail,
   RunOverview,
@@ -39,14 +41,26 @@ const ANSWER: AttentionAnswer = {
   next: [{ token: "c", probability: 0.25 }],
 };
 
+const CONTINUATION: ContinuationAnswer = {
+  model: "sparse",
+  weights: { kind: "model", step: null },
+  tokens: [3],
+  text: " c",
+  ended: "tokens",
+};
+
 /** An explorer that keeps what it was asked. */
-function fakeExplorer(): Explorer & { asked: AttentionRequest[] } {
-  const asked: AttentionRequest[] = [];
+function fakeExplorer(): Explorer & { asked: (AttentionRequest | ContinuationRequest)[] } {
+  const asked: (AttentionRequest | ContinuationRequest)[] = [];
   return {
     asked,
     ask(_, request) {
       asked.push(request);
       return Promise.resolve(ANSWER);
+    },
+    goOn(_, request) {
+      asked.push(request);
+      return Promise.resolve(CONTINUATION);
     },
     close() {},
   };
@@ -279,6 +293,36 @@ Deno.test("a prompt is passed on, and one that is not as it must be is refused",
   assertEquals(server.explorer.asked.length, 1);
 });
 
+Deno.test("a text to go on from is passed on, and one that is not as it must be is refused", async () => {
+  await using server = await served();
+  await fakeRun(server.folder, "r", { live: false });
+  const post = (body: string) =>
+    ask(server.app, "/api/runs/r/continuation", { method: "POST", body, headers: JSON_TYPE });
+  assertEquals((await post('{"prompt":"a b","model":"dense","tokens":64}')).json, CONTINUATION);
+  assertEquals((await post('{"prompt":"a b"}')).status, 200);
+  assertEquals(server.explorer.asked, [
+    { prompt: "a b", model: "dense", tokens: 64 },
+    { prompt: "a b", model: "sparse", tokens: undefined },
+  ]);
+  const refused = [
+    "[]",
+    "{}",
+    '{"prompt":""}',
+    '{"prompt":"a","model":"other"}',
+    '{"prompt":"a","tokens":0}',
+    '{"prompt":"a","tokens":65}',
+    '{"prompt":"a","tokens":1.5}',
+    '{"prompt":"a","tokens":"8"}',
+    '{"prompt":"a","threshold":0}',
+    JSON.stringify({ prompt: "a".repeat(5000) }),
+  ];
+  for (const body of refused) {
+    const { status, json } = await post(body);
+    assertEquals([status, typeof json?.error], [400, "string"], body.slice(0, 40));
+  }
+  assertEquals(server.explorer.asked.length, 2);
+});
+
 Deno.test("steering needs the token, a live run, and a wish that can be granted", async () => {
   await using server = await served();
   const run = await fakeRun(server.folder, "r");
@@ -478,7 +522,7 @@ Deno.test("every address tells its methods, takes no other, and HEAD is GET with
       ["metrics", "heads", "checkpoints"].map((part) => `/api/runs/r/${part}`),
       "/runs/r/reports/report.html",
     );
-  const written = ["/api/runs/r/control", "/api/runs/r/attention"];
+  const written = ["control", "attention", "continuation"].map((part) => `/api/runs/r/${part}`);
   const methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "PROPFIND", "TRACE", "MKCOL", "get"];
   for (const path of [...read, ...written, "/api/runs/r/events"]) {
     const allowed = written.includes(path) ? ["POST", "OPTIONS"] : ["GET", "HEAD", "OPTIONS"];

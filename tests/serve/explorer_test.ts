@@ -4,6 +4,10 @@ import { HTTPException } from "hono/http-exception";
 import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/runs/checkpoint.ts";
 import { writeJson, writeSealedJson } from "../../pipeline/files.ts";
+import { Gpu } from "../../kernels/core/gpu.ts";
+import { generate } from "../../pipeline/generation/generate.ts";
+import { loadParameters } from "../../pipeline/model/parameters.ts";
+import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
@@ -15,6 +19,8 @@ import { temporaryFolder } from "../support/temporary_folder.ts";
 import { writeTinyModel } from "../support/tiny_model.ts";
 
 const PROMPT = "12+34=";
+/** The tiny model has something to say of this, and another thing through gates. */
+const FURTHER = "1+1=2";
 const PAIRS = 2 * 2 * 6 * 7 / 2;
 
 async function site(models?: string[]) {
@@ -47,6 +53,8 @@ async function site(models?: string[]) {
     explorer,
     ask: async (model: ExplorerModel, prompt = PROMPT, threshold = 0) =>
       await explorer.ask((await openRuns(runs.folder).view("r"))!, { prompt, model, threshold }),
+    goOn: async (model: ExplorerModel, prompt = FURTHER, tokens?: number) =>
+      await explorer.goOn((await openRuns(runs.folder).view("r"))!, { prompt, model, tokens }),
     async [Symbol.asyncDispose]() {
       explorer.close();
       await folder[Symbol.asyncDispose]();
@@ -114,6 +122,62 @@ explorerTest(
     assertEquals((await ask("sparse")).edges, sparse.edges);
   },
 );
+
+/** What the library says of a folder's model, whose positions are 8. */
+async function continued(folder: string, gateBias: number | undefined, tokens: number) {
+  const gpu = await Gpu.open();
+  try {
+    const config = await readModelConfig(folder);
+    const gate = gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 };
+    const weights = await openWeights(folder, config);
+    const parameters = await loadParameters(gpu, weights.parameters, weights.read);
+    const tokenizer = await loadTokenizer(folder, config);
+    return await generate({ gpu, config: { ...config, gate }, parameters, tokenizer }, FURTHER, { tokens });
+  } finally {
+    gpu.close();
+  }
+}
+
+explorerTest("the dense model and the sparse one go on from a text, as the library has them do", async () => {
+  await using site_ = await site();
+  const { ask, goOn, run, dense } = site_;
+  const first = await goOn("dense", FURTHER, 2);
+  const { tokens, text } = await continued(dense, undefined, 2);
+  assertEquals(first, {
+    model: "dense",
+    weights: { kind: "dense", step: null },
+    tokens,
+    text,
+    ended: "tokens",
+  });
+  assert((await refused(goOn("sparse"), 409)).includes("no checkpoint yet"));
+  await writeTinyModel(join(run, "model"));
+  const sparse = await goOn("sparse");
+  const want = await continued(dense, 0, 100);
+  assertEquals([sparse.tokens, sparse.text, sparse.ended], [want.tokens, want.text, "end of text"]);
+  assertEquals([sparse.tokens.length, sparse.weights.kind], [1, "model"], "gates must close something");
+  assertEquals([(await goOn("dense")).tokens.length, (await goOn("dense")).ended], [4, "positions"]);
+  // Questions of both kinds in turn, on one device.
+  const all = await Promise.all([goOn("dense", FURTHER, 2), ask("dense"), goOn("sparse"), ask("sparse")]);
+  assertEquals([all[0], all[2]], [first, sparse]);
+  assertEquals(all[1].open, PAIRS);
+});
+
+explorerTest("a text that is too long to go on from, empty or without tokens is refused", async () => {
+  await using site_ = await site();
+  assertEquals(
+    await refused(site_.goOn("dense", "123456789"), 400),
+    "Cannot continue the prompt as it must have at most 8 tokens: 9",
+  );
+  assertEquals((await site_.goOn("dense", "98765432")).tokens.length, 1);
+  await refused(site_.goOn("dense", ""), 400);
+  assert((await refused(site_.goOn("dense", "1 2"), 400)).includes('no token for " "'));
+  const results = await Promise.allSettled([
+    ...Array.from({ length: 6 }, () => site_.goOn("dense", "1")),
+    ...Array.from({ length: 6 }, () => site_.ask("dense")),
+  ]);
+  assertEquals(results.filter(({ status }) => status === "rejected").length, 4, "both wait in one line");
+});
 
 explorerTest("a prompt is cut after the model's positions, and one without tokens is refused", async () => {
   await using site_ = await site();

@@ -10,6 +10,7 @@ import type { AttentionAnswer, AttentionEdge } from "../../serve/api.ts";
 import { createApp } from "../../serve/app.ts";
 import { readAssets } from "../../serve/assets.ts";
 import type { Explorer } from "../../serve/explorer.ts";
+import { problem } from "../../serve/problem.ts";
 import { openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
@@ -43,6 +44,16 @@ const explorer: Explorer = {
         next: [{ token: " four", probability: 0.5 }],
       } as AttentionAnswer,
     ),
+  goOn: (_, { model, prompt }) =>
+    model === "dense" && prompt === "no dense model"
+      ? Promise.reject(problem(409, "There is no dense model here"))
+      : Promise.resolve({
+        model,
+        weights: { kind: model === "sparse" ? "checkpoint" : "dense", step: model === "sparse" ? 7 : null },
+        tokens: [4, 5],
+        text: model === "sparse" ? " and\n<b>sparse</b>" : " and dense",
+        ended: model === "sparse" ? "tokens" : "end of text",
+      }),
   close() {},
 };
 
@@ -243,6 +254,40 @@ pageTest(
     assert(own.includes("0.500") && own.includes("0.125") && !own.includes("0.250"), own);
     assert((await sparse.innerText()).includes("<b>three</b>"), "a token is text, whatever stands in it");
     assertEquals(complaints, []);
+  },
+);
+
+pageTest(
+  "the explorer goes on from the text, the sparse model beside the dense one",
+  async ({ page, url, folder, complaints }) => {
+    await fakeRun(folder, "r", { live: false, rows: rowsFrom(1, 3) });
+    await page.goto(`${url}/#/runs/r`);
+    const prompt = page.getByLabel("Prompt");
+    await prompt.fill("one two");
+    await page.getByRole("button", { name: "Continue", exact: true }).click();
+    const [sparse, dense] = ["sparse", "dense"].map((model) =>
+      page.locator(`.continuation[data-model=${model}]`)
+    );
+    await dense.waitFor();
+    assertEquals(await sparse.locator(".text").textContent(), "one two and\n<b>sparse</b>");
+    assertEquals(
+      await sparse.locator("mark").textContent(),
+      " and\n<b>sparse</b>",
+      "text, whatever stands in it",
+    );
+    assertEquals(await dense.locator(".text").textContent(), "one two and dense");
+    assert((await sparse.innerText()).includes("the checkpoint of step 7"), await sparse.innerText());
+    assert((await dense.innerText()).includes("the end of the text"), await dense.innerText());
+    // Of the attention nothing was asked, and it stays beside a continuation.
+    assertEquals(await page.locator("figure.attention").count(), 0);
+    await page.getByRole("button", { name: "Show attention" }).click();
+    await page.locator("figure.attention[data-model=sparse]").waitFor();
+    assertEquals(await page.locator(".continuation").count(), 2);
+    await prompt.fill("no dense model");
+    await page.getByRole("button", { name: "Continue", exact: true }).click();
+    await page.getByText("There is no dense model here").waitFor();
+    assertEquals(await page.locator(".continuation").count(), 1, "what can be shown is shown");
+    assertEquals(complaints.filter((complaint) => !complaint.includes("409")), []);
   },
 );
 

@@ -25,7 +25,7 @@ Deno.test({
     }).output();
     const output = new TextDecoder().decode(stdout);
     assertEquals(code, 0, output + new TextDecoder().decode(stderr));
-    assert(/\b17 passed \| 0 failed\b/.test(output), output);
+    assert(/\b18 passed \| 0 failed\b/.test(output), output);
   },
 });
 

@@ -7,7 +7,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { CircuitModel } from "../../pipeline/circuits/engine.ts";
 import type { AnswerPlace, PromptSet } from "../../pipeline/circuits/prompts.ts";
 import { placeMetric } from "../../pipeline/circuits/prompts.ts";
-import { type ReferenceModel, type ReferencePatch, referenceRun } from "../../pipeline/circuits/reference.ts";
+import { type ReferenceModel, type ReferencePatch, referenceRun } from "./reference_run.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
@@ -44,7 +44,7 @@ export function uploadModel(
     return [name, weights.get(name) ?? fallback];
   }));
   for (const [name, values] of all) gpu.write(parameters.get(name)!, values);
-  return { config, parameters, reference: { ...config, gateBias: config.gate?.bias, weights: all } };
+  return { config, parameters, reference: { ...config, weights: all } };
 }
 
 /** Random weights, large enough that every part of the model matters; biases too. */

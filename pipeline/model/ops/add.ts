@@ -1,5 +1,6 @@
 /** A branch added to the residual stream. @module */
 import { prepareResidual } from "../../../kernels/residual/op.ts";
+import { residualReference } from "../../../kernels/residual/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y = x + stream, over `length` elements. Its gradient passes to both unchanged: there is no backward to run. */
@@ -8,6 +9,10 @@ export function add(length: number): Op {
     key: `add ${length}`,
     kind: "add",
     keeps: [],
+    reference: {
+      forward: ({ x, stream }) => residualReference(stream, x),
+      backward: ({ dy }) => ({ x: Float64Array.from(dy), stream: Float64Array.from(dy) }),
+    },
     async compile(gpu) {
       const residual = await prepareResidual(gpu, { length });
       return {

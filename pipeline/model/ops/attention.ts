@@ -1,6 +1,10 @@
 /** Gated attention of one layer. @module */
 import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
-import type { Op } from "../op.ts";
+import {
+  attentionGradientReference,
+  attentionReference,
+} from "../../../kernels/gated_attention/reference.ts";
+import type { Op, ReferencePass } from "../op.ts";
 
 /**
  * y (batch, position, head, D) from x (batch, position, H + 2 K, D), K key heads, H where `keyValueHeads` is left out;
@@ -12,10 +16,28 @@ export function attention(
     & Pick<GatedAttentionConfig, "keyValueHeads">,
 ): Op {
   const of = { ...rest, keyValueHeads: keyValueHeads ?? rest.heads };
+  const inFloat64 = (qkv: ArrayLike<number>, { gateBias, isOpen }: ReferencePass) => ({
+    ...of,
+    qkv,
+    gate: gateBias === undefined && !isOpen ? undefined : {
+      bias: gateBias ?? Number.MAX_VALUE,
+      isOpen: isOpen &&
+        ((head: number, query: number, key: number, gate: number) =>
+          isOpen({ layer: of.layer, head, query, key }, gate)),
+      temperature: 1,
+      saturationBound: Number.MAX_VALUE,
+      saturationWeight: 0,
+      edgeGradient: 0,
+    },
+  });
   return {
     key: `attention ${JSON.stringify(of)}`,
     kind: "attention",
     keeps: ["x", "y", "logSumExp"],
+    reference: {
+      forward: ({ x }, pass) => attentionReference(inFloat64(x, pass)).y,
+      backward: ({ x, dy }, pass) => ({ x: attentionGradientReference(inFloat64(x, pass), dy) }),
+    },
     scratch: { delta: [of.batch, of.heads, of.positions] },
     async compile(gpu, training) {
       const layer = await prepareGatedAttention(gpu, { ...of, training });

@@ -1,5 +1,6 @@
 /** Values kept within a limit. @module */
 import { prepareClip } from "../../../kernels/clip/op.ts";
+import { clipGradientReference, clipReference } from "../../../kernels/clip/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y = x, but no further from 0 than `limit`, over `length` elements. */
@@ -8,6 +9,10 @@ export function clip(of: { length: number; limit: number; half: boolean }): Op {
     key: `clip ${JSON.stringify(of)}`,
     kind: "clip",
     keeps: ["x"],
+    reference: {
+      forward: ({ x }) => clipReference(x, of.limit),
+      backward: ({ x, dy }) => ({ x: clipGradientReference(x, dy, of.limit) }),
+    },
     async compile(gpu) {
       const compiled = await prepareClip(gpu, of);
       return {

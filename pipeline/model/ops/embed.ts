@@ -1,5 +1,6 @@
 /** Tokens, and positions where they have vectors of their own, to vectors. @module */
 import { prepareEmbedding } from "../../../kernels/embedding/op.ts";
+import { embeddingGradientReference, embeddingReference } from "../../../kernels/embedding/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y [B · T, d] = token, plus position unless `positionEmbedding` is false. */
@@ -16,6 +17,21 @@ export function embed(
     key: `embed ${JSON.stringify(of)}`,
     kind: "embed",
     keeps: [],
+    reference: {
+      forward: ({ token, position }, { tokens }) =>
+        embeddingReference(tokens!, of.positions, of.width, token, position),
+      backward({ position, dy }, { tokens }) {
+        const { positions, vocabularySize } = of;
+        const found = embeddingGradientReference(tokens!, positions, vocabularySize, dy);
+        const gradients: Record<string, Float64Array> = { token: found.dtokenEmbedding };
+        if (position) {
+          // Positions behind the context have a gradient of 0.
+          gradients.position = new Float64Array(position.length);
+          gradients.position.set(found.dpositionEmbedding);
+        }
+        return gradients;
+      },
+    },
     async compile(gpu) {
       const compiled = await prepareEmbedding(gpu, of);
       return {
@@ -30,6 +46,7 @@ export function embed(
           });
         },
         upload: (tokens) => compiled.upload(tokens),
+        startAt: (position) => compiled.startAt(position),
         destroy: () => compiled.destroy(),
       };
     },

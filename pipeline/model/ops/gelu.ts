@@ -1,6 +1,7 @@
 /** The activation inside an MLP that has no gate. @module */
 import type { GeluForm } from "../../../kernels/core/gelu.ts";
 import { prepareGelu } from "../../../kernels/gelu/op.ts";
+import { geluGradientReference, geluReference } from "../../../kernels/gelu/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y = GELU(x), GPT-2's where `form` does not say another, over `length` elements. */
@@ -9,6 +10,10 @@ export function gelu(length: number, half: boolean, form: GeluForm = "tanh"): Op
     key: `gelu ${form} ${length} ${half}`,
     kind: form === "tanh" ? "gelu" : "exactGelu",
     keeps: ["x"],
+    reference: {
+      forward: ({ x }) => geluReference(x, form),
+      backward: ({ x, dy }) => ({ x: geluGradientReference(x, dy, form) }),
+    },
     async compile(gpu) {
       const compiled = await prepareGelu(gpu, { length, form, half });
       return {

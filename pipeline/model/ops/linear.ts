@@ -7,6 +7,7 @@ import {
   prepareBiasGradient,
   prepareMatmul,
 } from "../../../kernels/matmul/op.ts";
+import { biasGradientReference, matmulReference } from "../../../kernels/matmul/reference.ts";
 import type { CompiledOp, Op } from "../op.ts";
 
 /** The sizes of a linear layer. */
@@ -65,6 +66,15 @@ export function linear(of: LinearShape): Op {
     key: `linear ${JSON.stringify(of)}`,
     kind: "linear",
     keeps: ["x"],
+    reference: {
+      forward: ({ x: a, weight: b, bias }) =>
+        matmulReference({ layout: "nn", m: rows, n: outputs, k: inputs, a, b, bias }),
+      backward: ({ x, weight, dy }) => ({
+        x: matmulReference({ layout: "nt", m: rows, n: inputs, k: outputs, a: dy, b: weight }),
+        weight: matmulReference({ layout: "tn", m: inputs, n: outputs, k: rows, a: x, b: dy }),
+        bias: biasGradientReference(rows, outputs, dy),
+      }),
+    },
     fused: (next) => endings[next.kind],
     async compile(gpu, training) {
       const y = await forward(gpu, {});

@@ -1,19 +1,34 @@
 /** Layer norm. @module */
 import { prepareLayerNorm } from "../../../kernels/layer_norm/op.ts";
+import { layerNormGradientReference, layerNormReference } from "../../../kernels/layer_norm/reference.ts";
 import type { Op } from "../op.ts";
 
 /**
  * y = (x − mean) / √(variance + epsilon) · weight + bias of each row, with those of the two that `affine` names;
  * `statistics` are [rows, 2].
  */
-export function norm(
-  of: { rows: number; width: number; epsilon: number; affine?: "both" | "weight" | "none"; half: boolean },
-): Op {
+export function norm(of: {
+  rows: number;
+  width: number;
+  epsilon: number;
+  affine?: "both" | "weight" | "none";
+  half: boolean;
+  gradients?: number;
+}): Op {
+  const [ones, zeros] = [1, 0].map((value) => new Float64Array(of.width).fill(value));
   return {
     key: `norm ${JSON.stringify(of)}`,
     kind: "norm",
     keeps: ["x", "statistics"],
     takesPlus: true,
+    withGradients: (gradients) => norm({ ...of, gradients }),
+    reference: {
+      forward: ({ x, weight = ones, bias = zeros }) => layerNormReference(x, weight, bias, of.epsilon),
+      backward({ x, weight = ones, dy }) {
+        const { dx, dweight, dbias } = layerNormGradientReference(x, weight, dy, of.epsilon);
+        return { x: dx, weight: dweight, bias: dbias };
+      },
+    },
     async compile(gpu) {
       const compiled = await prepareLayerNorm(gpu, of);
       return {

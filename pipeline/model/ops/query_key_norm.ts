@@ -1,5 +1,9 @@
 /** The norm of queries and keys. @module */
 import { prepareQueryKeyNorm, type QueryKeyNormConfig } from "../../../kernels/query_key_norm/op.ts";
+import {
+  queryKeyNormGradientReference,
+  queryKeyNormReference,
+} from "../../../kernels/query_key_norm/reference.ts";
 import type { Op } from "../op.ts";
 
 /**
@@ -11,6 +15,13 @@ export function queryKeyNorm(of: QueryKeyNormConfig): Op {
     key: `query key norm ${JSON.stringify(of)}`,
     kind: "queryKeyNorm",
     keeps: ["x", "statistics"],
+    reference: {
+      forward: ({ x, queryWeight: query, keyWeight: key }) => queryKeyNormReference(x, { query, key }, of),
+      backward({ x, queryWeight: query, keyWeight: key, dy }) {
+        const { dx, dweights } = queryKeyNormGradientReference(x, { query, key }, dy, of);
+        return { x: dx, queryWeight: dweights.query, keyWeight: dweights.key };
+      },
+    },
     async compile(gpu) {
       const compiled = await prepareQueryKeyNorm(gpu, of);
       return {

@@ -1,14 +1,25 @@
 /** RMS norm. @module */
 import { prepareRmsNorm } from "../../../kernels/rms_norm/op.ts";
+import { rmsNormGradientReference, rmsNormReference } from "../../../kernels/rms_norm/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y = x / √(mean(x²) + epsilon) · weight of each row; `statistics` are [rows, 1]. */
-export function rmsNorm(of: { rows: number; width: number; epsilon: number; half: boolean }): Op {
+export function rmsNorm(
+  of: { rows: number; width: number; epsilon: number; half: boolean; gradients?: number },
+): Op {
   return {
     key: `rms norm ${JSON.stringify(of)}`,
     kind: "norm",
     keeps: ["x", "statistics"],
     takesPlus: true,
+    withGradients: (gradients) => rmsNorm({ ...of, gradients }),
+    reference: {
+      forward: ({ x, weight }) => rmsNormReference(x, weight, of.epsilon),
+      backward({ x, weight, dy }) {
+        const { dx, dweight } = rmsNormGradientReference(x, weight, dy, of.epsilon);
+        return { x: dx, weight: dweight };
+      },
+    },
     async compile(gpu) {
       const compiled = await prepareRmsNorm(gpu, of);
       return {

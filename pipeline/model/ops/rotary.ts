@@ -1,5 +1,6 @@
 /** Rotary positions of queries and keys. @module */
 import { prepareRotary, type RotaryConfig } from "../../../kernels/rotary/op.ts";
+import { rotaryGradientReference, rotaryReference } from "../../../kernels/rotary/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y (batch, position, (H + 2 K) · D) from x of the same shape, the heads of values unchanged. */
@@ -8,6 +9,10 @@ export function rotary(of: RotaryConfig): Op {
     key: `rotary ${JSON.stringify(of)}`,
     kind: "rotary",
     keeps: [],
+    reference: {
+      forward: ({ x }) => rotaryReference(x, of),
+      backward: ({ dy }) => ({ x: rotaryGradientReference(dy, of) }),
+    },
     async compile(gpu) {
       const compiled = await prepareRotary(gpu, of);
       return {

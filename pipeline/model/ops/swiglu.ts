@@ -1,5 +1,6 @@
 /** The gating inside a SwiGLU MLP. @module */
 import { prepareSwiglu } from "../../../kernels/swiglu/op.ts";
+import { swigluGradientReference, swigluReference } from "../../../kernels/swiglu/reference.ts";
 import type { Op } from "../op.ts";
 
 /** y [rows, width] = silu(gate) · up from x [rows, 2 · width], the gate's columns first. */
@@ -8,6 +9,10 @@ export function swiglu(of: { rows: number; width: number; half: boolean }): Op {
     key: `swiglu ${JSON.stringify(of)}`,
     kind: "swiglu",
     keeps: ["x"],
+    reference: {
+      forward: ({ x }) => swigluReference(x, of.width),
+      backward: ({ x, dy }) => ({ x: swigluGradientReference(x, dy, of.width) }),
+    },
     async compile(gpu) {
       const compiled = await prepareSwiglu(gpu, of);
       return {

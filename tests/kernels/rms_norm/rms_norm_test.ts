@@ -1,7 +1,11 @@
 import { assert, assertEquals } from "@std/assert";
 import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
-import { prepareRmsNorm } from "../../../kernels/rms_norm/op.ts";
-import { rmsNormGradientReference, rmsNormReference } from "../../../kernels/rms_norm/reference.ts";
+import { prepareRmsNorm, prepareRmsNormParts } from "../../../kernels/rms_norm/op.ts";
+import {
+  rmsNormGradientReference,
+  rmsNormPartsReference,
+  rmsNormReference,
+} from "../../../kernels/rms_norm/reference.ts";
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
 import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
@@ -124,3 +128,49 @@ gpuTest("rows past the largest grid of workgroups are reached by looping", async
   const y = await gpu.read(t.y);
   assert(y.every((value) => Math.abs(value + 2) < 1e-6), "a row of one element is its sign");
 });
+
+gpuTest(
+  "parts of rows equal float64 at awkward shapes, and what lies between them is left alone",
+  async (gpu) => {
+    for (const [count, rows, width, gap] of [[1, 1, 1, 0], [3, 5, 7, 1], [2, 3, 64, 64], [5, 2, 12, 40]]) {
+      const stride = rows * width + gap;
+      const [parts, residuals] = [1, 2].map((seed) =>
+        Array.from({ length: count }, (_, part) => normals(10 * seed + part, rows * width))
+      );
+      const weight = normals(3, width);
+      const spread = (of: Float32Array[]) => {
+        const all = new Float32Array(count * stride).fill(-7);
+        of.forEach((part, n) => all.set(part, n * stride));
+        return all;
+      };
+      const expected = rmsNormPartsReference(parts, weight, residuals, EPSILON);
+      const x = parts[0].map((_, n) => parts.reduce((sum, part) => sum + part[n], 0));
+      const t = {
+        x: upload(gpu, "x", x),
+        weight: upload(gpu, "weight", weight),
+        y: gpu.tensor("y", [rows, width]),
+        statistics: gpu.tensor("statistics", [rows, 1]),
+        parts: upload(gpu, "parts", spread(parts)),
+        residual: upload(gpu, "residual", spread(residuals)),
+      };
+      const norm = await prepareRmsNorm(gpu, { rows, width, epsilon: EPSILON });
+      const op = await prepareRmsNormParts(gpu, { rows, width, count, stride });
+      gpu.submit("RMS norm of parts", (recorder) => {
+        norm.forward(recorder, t);
+        op.record(recorder, t);
+      });
+      const found = await gpu.read(t.parts);
+      for (const [n, want] of expected.entries()) {
+        // Measured: 8e-8.
+        assertClose(found.subarray(n * stride, n * stride + rows * width), want, {
+          tolerance: 1e-6,
+          name: `part ${n} of ${count}`,
+        });
+        assertEquals(
+          found.subarray(n * stride + rows * width, (n + 1) * stride),
+          new Float32Array(gap).fill(-7),
+        );
+      }
+    }
+  },
+);

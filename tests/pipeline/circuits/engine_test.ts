@@ -3,7 +3,7 @@ import { Gpu } from "../../../kernels/core/gpu.ts";
 import { type Ablation, createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { createGraph } from "../../../pipeline/circuits/graph.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
-import { type ReferenceModel, referenceRun } from "../../../pipeline/circuits/reference.ts";
+import { type ReferenceModel, referenceRun } from "../../support/reference_run.ts";
 import { readAttention } from "../../../pipeline/model/attention_pattern.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";

@@ -8,7 +8,7 @@ import {
   noActivation,
   prepareInterventions,
 } from "../../../pipeline/circuits/interventions.ts";
-import { referenceRun } from "../../../pipeline/circuits/reference.ts";
+import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
@@ -38,13 +38,13 @@ async function withModel(
   }
 }
 
-const referenceLogits = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
-  prompts.flatMap((tokens) => [...referenceRun(model.reference, tokens).logits]);
+const logitsInFloat64 = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
+  prompts.flatMap((tokens) => [...referenceLogits(model.reference, tokens)]);
 
 for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
   gpuTest(`${name}: the logits are those of float64, at any positions`, async (gpu) => {
     await withModel(gpu, config, async (model, sides) => {
-      const expected = referenceLogits(sides, CLEAN);
+      const expected = logitsInFloat64(sides, CLEAN);
       const { logits } = await model.run(CLEAN, { at: ALL });
       // Measured: 3e-7.
       assertClose(logits, expected, { tolerance: 2e-6, name: "logits" });

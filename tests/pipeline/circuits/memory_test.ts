@@ -5,7 +5,7 @@ import { type CircuitModel, createCircuitEngine } from "../../../pipeline/circui
 import { analyseModel } from "../../../pipeline/circuits/model_analysis.ts";
 import { faithfulness } from "../../../pipeline/circuits/metrics.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
-import { referenceRun } from "../../../pipeline/circuits/reference.ts";
+import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { destroyParameters } from "../../../pipeline/model/parameters.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
@@ -20,7 +20,7 @@ const [PAIRS, POSITIONS] = [5, 6];
 function doneSet({ config, reference }: TwoSidedModel): PromptSet {
   const position = POSITIONS - 1;
   const choice = (tokens: readonly number[]): number => {
-    const logits = referenceRun(reference, tokens).logits.subarray(position * reference.vocabularySize);
+    const logits = referenceLogits(reference, tokens).subarray(position * reference.vocabularySize);
     return logits.indexOf(Math.max(...logits));
   };
   const set = randomSet(config, { pairs: 40, positions: POSITIONS });

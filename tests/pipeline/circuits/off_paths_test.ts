@@ -11,11 +11,7 @@ import {
 } from "../../../pipeline/circuits/off_paths.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { placeMetric } from "../../../pipeline/circuits/prompts.ts";
-import {
-  type ReferenceEdge,
-  type ReferenceModel,
-  referenceRun,
-} from "../../../pipeline/circuits/reference.ts";
+import { type ReferenceEdge, referenceLogits, type ReferenceModel } from "../../support/reference_run.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
@@ -38,10 +34,10 @@ function expectedOf(model: ReferenceModel, { pairs, metric }: PromptSet, pair: n
   const open: ReferenceEdge[] = [];
   let margin = Infinity;
   const run = (isOpen: (edge: ReferenceEdge, gate: number) => boolean) =>
-    referenceRun(model, clean, undefined, (edge, gate) => {
+    referenceLogits(model, clean, (edge, gate) => {
       margin = Math.min(margin, Math.abs(gate));
       return isOpen(edge, gate);
-    }).logits;
+    });
   const whole = run((edge, gate) => {
     if (gate > 0) open.push(edge);
     return gate > 0;
@@ -124,7 +120,7 @@ gpuTest(
     });
     // Of the 200, gates computed anew change the answer of the last two only, and nearly that of the one before.
     const set = { ...all, pairs: [...all.pairs.slice(0, 20), ...[142, 40, 192].map((n) => all.pairs[n])] };
-    const reference = { ...config, gateBias: config.gate!.bias, weights };
+    const reference = { ...config, weights };
     const measured = await assertMeasured(gpu, { config, parameters }, reference, set);
     const { open, onPaths, mayMatter, offPaths, held, anew } = summariseOffPaths(measured);
     assert(offPaths > 0.2, `share of prompts with an edge off the paths: ${offPaths}`);

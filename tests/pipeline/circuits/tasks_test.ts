@@ -88,6 +88,49 @@ Deno.test("greater-than: all later years are right, all others wrong, and the co
   }
 });
 
+/** Cuts numbers as other tokenizers do: each match of `digits`, the space before them, and anything else by character. */
+function cutting(digits: string): Tokenizer {
+  const pieces = (text: string): string[] => text.match(new RegExp(`${digits}|\\D`, "gu")) ?? [];
+  const known: string[] = [];
+  const tokenOf = (piece: string): number => {
+    if (!known.includes(piece)) known.push(piece);
+    return known.indexOf(piece);
+  };
+  const encode = (text: string): number[] => pieces(text).map(tokenOf);
+  return {
+    ...GPT2,
+    encode,
+    encodeKnown: (text) => ({ tokens: encode(text), lost: 0 }),
+    decode: (tokens) => Array.from(tokens, (token) => known[token]).join(""),
+  };
+}
+
+for (
+  const [how, digits, asked, certain] of [["one by one", "\\d", "17", 10], [
+    "by three",
+    "\\d{1,3}",
+    "",
+    10,
+  ]] as const
+) {
+  Deno.test(`greater-than: where digits are cut ${how}, tokens that are later or not whatever follows are answers`, () => {
+    const tokenizer = cutting(digits);
+    for (const { clean, corrupted, places: [{ right, wrong }] } of make("greater-than", tokenizer).pairs) {
+      const text = tokenizer.decode(clean);
+      const year = Number(/17(\d\d)/.exec(text)![1]);
+      assert(text.endsWith(`to the year ${asked}`), text);
+      assertEquals(/17(\d\d)/.exec(tokenizer.decode(corrupted))![1], "01");
+      const tens = (token: number) => Number(tokenizer.decode([token]).at(-1));
+      const decade = Math.floor(year / 10);
+      // Of the year's own decade only the last year is the end.
+      const known = year % 10 === 9 ? certain : certain - 1;
+      assertEquals(right.length + wrong.length, known);
+      for (const token of right) assert(tens(token) > decade);
+      for (const token of wrong) assert(tens(token) < decade || year % 10 === 9 && tens(token) === decade);
+    }
+  });
+}
+
 Deno.test("docstring: the third documented parameter is the signature's, which the corruption does not name", () => {
   for (const { clean, corrupted, places: [{ right }] } of make("docstring", GPT2).pairs) {
     assertEquals(clean.filter((token) => token === right[0]).length, 1);

@@ -3,6 +3,7 @@
  * with the noise fixed (tests/fixtures/families, made in float64).
  */
 import { assert, assertEquals } from "@std/assert";
+import { crossEntropyGradientReference } from "../../../kernels/cross_entropy/reference.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { FAMILIES } from "../../../pipeline/model/families.ts";
@@ -11,7 +12,8 @@ import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { partOf, storedParameters } from "../../../pipeline/model/stored.ts";
-import { parametersOf } from "../../../pipeline/model/trace.ts";
+import { referenceModel } from "../../../pipeline/model/reference_model.ts";
+import { parametersOf, trace } from "../../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { saveModel } from "../../../pipeline/model/save_weights.ts";
 import { createTrainer, type GateObjective } from "../../../pipeline/training/trainer.ts";
@@ -136,6 +138,37 @@ for (const name of MODELS) {
       },
     );
   }
+}
+
+for (const name of MODELS) {
+  Deno.test(`${name}: the float64 model has transformers' logits and every gradient`, async () => {
+    const folder = FOLDER + name;
+    const { batches: [{ inputs, targets }] }: Expected = JSON.parse(
+      await Deno.readTextFile(`${folder}/expected.json`),
+    );
+    const config = await readModelConfig(folder);
+    const source = await openWeights(folder, config);
+    const weights = new Map<string, Float32Array>();
+    for (const { name } of source.parameters) weights.set(name, await source.read(name));
+    const model = trace(config, { batch: BATCH, context: CONTEXT });
+    const { logits, backward } = referenceModel(model, weights, inputs.flat());
+    const tensors = await openSafetensors(`${folder}/expected.safetensors`);
+    // Transformers has norms, rotary angles and the softmax in float32 whatever the model is in. Measured: 1.1e-6.
+    const close = (found: ArrayLike<number>, want: ArrayLike<number>, name: string): void =>
+      assertClose(found, want, { tolerance: 3e-6, name });
+    close(logits, await tensors.read("dense.logits"), "logits");
+    const counted = targets.flat().filter((target) => target < config.vocabularySize).length;
+    const gradients = backward(
+      crossEntropyGradientReference(logits, targets.flat(), config.vocabularySize, 1 / counted),
+    );
+    for (const stored of storedParameters(config)) {
+      const gradient = Float32Array.from(gradients.get(stored.parameter.name)!);
+      for (const [n, tensor] of stored.tensors.entries()) {
+        const want = await tensors.read(`dense.gradient.${tensor.savedAs}`);
+        close(tensor.toFile(partOf(stored, n, gradient)), want, `gradient of ${tensor.savedAs}`);
+      }
+    }
+  });
 }
 
 Deno.test("every family has a fixture, and its config.json is written as it is read", async () => {
