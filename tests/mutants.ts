@@ -591,6 +591,15 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "what was told is told again": ["if (open.length > 0) told = open;", ""],
   }),
+  ...plant("pipeline/generation/generate.ts", [
+    "pipeline/generation/generate_test.ts",
+    "a text gets the token",
+  ], {
+    "a text is not continued as the model's begin": [
+      'typeof prompt === "string" ? withStart(tokenizer, own)',
+      'typeof prompt === "object" ? withStart(tokenizer, own)',
+    ],
+  }),
   ...plant("pipeline/generation/generate.ts", GENERATED, {
     "the token that ends a text is a part of it": [
       "if (ends.has(token)) {",
@@ -601,10 +610,6 @@ export const MUTANTS: readonly Mutant[] = [
       "...tokenizer.endsOfText]",
     ],
     "of several tokens that end a text only one does": ["...tokenizer.endsOfText,", "tokenizer.endOfText,"],
-    "a text is not continued as the model's begin": [
-      'typeof prompt === "string" ? withStart(tokenizer, own)',
-      'typeof prompt === "object" ? withStart(tokenizer, own)',
-    ],
     "a sparse model's gates are open": ["dense ? undefined : config.gate?.bias", "undefined"],
     "with all gates open some are closed": ["dense ? undefined : config.gate?.bias", "config.gate?.bias"],
     "a text goes on past what was asked for": [
