@@ -65,7 +65,7 @@ const GROUPED = "H 4, K 2, T 67";
 const DECODER = ["pipeline/model/decoder_test.ts", "/llama: token by token|gives back/"] as const;
 const GENERATED = [
   "pipeline/generation/generate_test.ts",
-  "/ends before|positions end|own gates|the sum|begins with it/",
+  "/ends before|positions end|own gates|the sum/",
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
@@ -686,19 +686,25 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "what was told is told again": ["if (open.length > 0) told = open;", ""],
   }),
+  ...plant("pipeline/generation/generate.ts", [
+    "pipeline/generation/generate_test.ts",
+    "a text gets the token",
+  ], {
+    "a text is not continued as the model's begin": [
+      'typeof prompt === "string" ? withStart(tokenizer, own)',
+      'typeof prompt === "object" ? withStart(tokenizer, own)',
+    ],
+  }),
   ...plant("pipeline/generation/generate.ts", GENERATED, {
     "the token that ends a text is a part of it": [
       "if (ends.has(token)) {",
       "if (ends.has(token) && tokens.push(token)) {",
     ],
-    "a prompt has no token that begins it": [
-      "withStart(tokenizer, tokenizer.encode(prompt))",
-      "tokenizer.encode(prompt)",
-    ],
     "the config's end of text does not end it": [
       "...tokenizer.endsOfText, config.endOfText]",
       "...tokenizer.endsOfText]",
     ],
+    "of several tokens that end a text only one does": ["...tokenizer.endsOfText,", "tokenizer.endOfText,"],
     "a sparse model's gates are open": ["dense ? undefined : config.gate?.bias", "undefined"],
     "with all gates open some are closed": ["dense ? undefined : config.gate?.bias", "config.gate?.bias"],
     "a text goes on past what was asked for": [
@@ -846,18 +852,14 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/batches.ts", "pipeline/text/start_of_text_test.ts", {
     "windows begin as they stand": [
-      "&& startOfText !== undefined &&",
-      "&& startOfText === 0 &&",
+      "startOfText !== undefined &&",
+      "startOfText === 0 &&",
     ],
     "a window that begins a text begins it twice": [
       "window[0] !== startOfText",
       "window[0] !== undefined",
     ],
     "the first token of a window is no target": ["const target = t + 1 - before;", "const target = t + 1;"],
-    "an example begins twice": [
-      "const before = exampleTokens === undefined && startOfText",
-      "const before = startOfText",
-    ],
   }),
   ...plant("pipeline/circuits/prompts.ts", "pipeline/text/start_of_text_test.ts", {
     "answers are asked where they were before the token that begins a text": [

@@ -70,6 +70,19 @@ export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
     layerNormEpsilon: 1e-6,
     architecture,
   };
+  await saveRandom(folder, config);
+  return config;
+}
+
+/** Writes a model with the choices and sizes of a family's fixture and random weights, for the addition data. */
+export async function writeTinyOf(family: string, folder: string): Promise<ModelConfig> {
+  const fixture = await readModelConfig(`${ROOT}tests/fixtures/families/${family}`);
+  const config = { ...fixture, vocabularySize: 13, contextLength: 8 };
+  await saveRandom(folder, config);
+  return config;
+}
+
+async function saveRandom(folder: string, config: ModelConfig): Promise<void> {
   await saveModel(folder, {
     config,
     tensors: parametersOf(config).map((parameter, index) => ({
@@ -82,7 +95,6 @@ export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
     type: "F32",
     tokenizer: ADDITION.tokenizer,
   });
-  return config;
 }
 
 /** How a command ended. */

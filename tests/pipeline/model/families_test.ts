@@ -16,10 +16,11 @@ import { referenceModel } from "../../../pipeline/model/reference_model.ts";
 import { trace } from "../../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { createTrainer, type GateObjective } from "../../../pipeline/training/trainer.ts";
+import { outcome } from "../../hostile/kills.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-import { ADDITION, runMain, writeTinyLlama } from "../../support/tiny_model.ts";
+import { ADDITION, runMain, writeTinyLlama, writeTinyOf } from "../../support/tiny_model.ts";
 
 const FOLDER = new URL("../../fixtures/families/", import.meta.url).pathname;
 const MODELS = Array.from(Deno.readDirSync(FOLDER)).filter(({ isDirectory }) => isDirectory)
@@ -254,4 +255,43 @@ Deno.test("a Llama is made sparse by the command, saved under its family's names
   const { entries } = await openSafetensors(`${saved}/model.safetensors`);
   assertEquals(entries.get("model.layers.1.self_attn.k_proj.weight")?.shape, [12, 16]);
   await (await openWeights(saved, again)).verify();
+});
+
+Deno.test("a GPT-NeoX run that recomputes, is killed and goes on ends with the bits of one that did neither, and evaluates", async () => {
+  await using folder = await temporaryFolder();
+  const { path: runs } = folder;
+  const model = `${runs}/neox`;
+  await writeTinyOf("gpt_neox", model);
+  // deno-fmt-ignore
+  const settings = ["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps",
+    "12", "--lr", "0.01", "--slack", "5", "--eval-every", "6", "--checkpoint-every", "3", "--validation-tokens", "256",
+    "--eval-tokens", "256", "--distill", "0.1", "--no-control", "--no-autotune", "--runs", runs];
+  const whole = await runMain([...settings, "--name", "whole"]);
+  assertEquals(whole.code, 0, whole.stderr);
+  const killed = await runMain([...settings, "--recompute", "--name", "killed"], {
+    hold: [{ when: "sparse 6/12", meanwhile: (send) => send("SIGKILL") }],
+  });
+  assertEquals(killed.code, 137, killed.stderr);
+  const resumed = await runMain(["sparsify", "--resume", "killed", "--json", "--runs", runs]);
+  assertEquals(resumed.code, 0, resumed.stderr);
+  assertEquals(await outcome(`${runs}/killed`), await outcome(`${runs}/whole`));
+  const { sparse, dense } = JSON.parse(resumed.stdout);
+  const ask = [
+    "evaluate",
+    "--data",
+    ADDITION.data,
+    "--eval-tokens",
+    "256",
+    "--batch",
+    "16",
+    "--json",
+    "--model",
+  ];
+  for (
+    const [args, ce] of [[[`${runs}/killed/model`], sparse.ce], [[model], dense.ce]] as const
+  ) {
+    const evaluated = await runMain([...ask, ...args]);
+    assertEquals(evaluated.code, 0, evaluated.stderr);
+    assertEquals(JSON.parse(evaluated.stdout).ce, ce);
+  }
 });
