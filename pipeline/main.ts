@@ -135,7 +135,9 @@ async function unlessStopped<Prepared>(
   };
   signal.addEventListener("abort", onStop);
   try {
-    return await Promise.race([work, stopped]);
+    // What fails because it was taken back is no failure.
+    const unlessAborted = work.catch((error) => signal.aborted ? stopped : Promise.reject(error));
+    return await Promise.race([unlessAborted, stopped]);
   } finally {
     signal.removeEventListener("abort", onStop);
   }
