@@ -81,7 +81,8 @@ export { type HubShards, type OpenDataOptions, openHubData } from "./pipeline/hu
 export { type HubEnvironment, hubEnvironment } from "./pipeline/hub/environment.ts";
 export { type ClientOptions } from "./pipeline/hub/client.ts";
 export { type OnBytes } from "./pipeline/hub/fetch_files.ts";
-export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/text/tokenizer.ts";
+export type { SpecialTokens } from "./pipeline/text/special_tokens.ts";
+export { type KnownTokens, loadTokenizer, type Tokenizer, withStart } from "./pipeline/text/tokenizer.ts";
 export type { Architecture, ModelConfig } from "./pipeline/model/config.ts";
 export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
@@ -134,6 +135,14 @@ export {
 export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
+export {
+  type Continuation,
+  generate,
+  type GenerateOptions,
+  type GeneratingModel,
+} from "./pipeline/generation/generate.ts";
+export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
+export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
 export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
 export {
   type AttentionPattern,

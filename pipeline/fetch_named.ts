@@ -8,7 +8,7 @@ import { inputError } from "./errors.ts";
 import { exists } from "./files.ts";
 import { isNowhere } from "./hub/client.ts";
 import { openHubData } from "./hub/data.ts";
-import { fetchModel } from "./hub/model.ts";
+import { fetchModel, type FetchModelOptions } from "./hub/model.ts";
 import { hubModel, isHubData } from "./hub/names.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import type { Locate, Located } from "./settings.ts";
@@ -39,9 +39,13 @@ function comingOf(reporter: Asking["reporter"], name: string): (bytes: { done: n
  * Finds a model: a folder, or else one of the hub, which is brought into the user's cache. Its config.json is read before
  * its weights are fetched.
  *
+ * @param options as `fetchModel`'s
  * @throws {UserError} as `fetchModel`, and when its config.json is of no model that can be run
  */
-export function locateModel({ reporter, signal }: Asking): Locate {
+export function locateModel(
+  { reporter, signal }: Asking,
+  { withoutWeights }: Pick<FetchModelOptions, "withoutWeights"> = {},
+): Locate {
   return async (model) => {
     if (!hubModel(model) || await exists(model)) return { folder: model, name: model };
     // It may have been meant as a folder.
@@ -51,6 +55,7 @@ export function locateModel({ reporter, signal }: Asking): Locate {
     };
     return await fetchModel(model, {
       signal,
+      withoutWeights,
       onMessage: (text) => reporter.message(text),
       onBytes: comingOf(reporter, model),
       check: async (folder) => void await readModelConfig(folder),

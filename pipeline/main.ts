@@ -55,6 +55,7 @@ import {
   versionText,
 } from "./settings.ts";
 import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
 import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
@@ -64,7 +65,7 @@ const PURPOSES = {
   sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
-  "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",
+  "train-tokenizer": "Trains a byte-level BPE vocabulary, as GPT-2's, and writes it as a tokenizer.json.",
 };
 
 /** What a training command works with. */
@@ -247,10 +248,34 @@ async function train<Summary extends object>(
   return summary !== undefined && printed(summary, folder);
 }
 
+/** What a model needs, told from its config.json. */
+function tellNeedsOf(
+  thread: CommandThread,
+  { model, json }: { model: string; json: boolean },
+  config: ModelConfig,
+  asked: NeedsAsked,
+): true {
+  checkContext(asked.context, config.contextLength, model);
+  const told = tellNeeds(config, asked);
+  return shown(thread, json ? JSON.stringify({ model, ...told }) : needsText(told, asked));
+}
+
 async function sparsifyCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(SPARSIFY, args, userFolder());
   const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed, locateHere);
   if (printed !== undefined) return shown(thread, printed);
+  if (parsed.needs) {
+    if (parsed.resume !== undefined) {
+      throw usageError(
+        "Cannot tell what a run needs by --memory without a value: give --model, not --resume",
+      );
+    }
+    const locate = locateModel(thread, { withoutWeights: true });
+    const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
+    const { context, batch, distill } = settings;
+    const asked = { context, batch: batch === "auto" ? 1 : batch, training: true, distill: distill > 0 };
+    return tellNeedsOf(thread, settings, await readModelConfig(modelFolder!), asked);
+  }
   const { settings, modelFolder, data, resumed, fromModel } = await runSettings(
     "sparsify",
     SPARSIFY,
@@ -342,17 +367,19 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   const printed = await printedInstead("evaluate", PURPOSES.evaluate, EVALUATE, parsed, locateHere);
   if (printed !== undefined) return shown(thread, printed);
   if (parsed.given.quiet) thread.beQuiet();
-  const resolved = await resolveFully(EVALUATE, parsed, locateModel(thread));
+  const withoutWeights = parsed.given.memory;
+  const resolved = await resolveFully(EVALUATE, parsed, locateModel(thread, { withoutWeights }));
   const { settings } = resolved;
   const { batch, model } = settings;
   const folder = resolved.modelFolder!;
   const config = await readModelConfig(folder);
+  const context = settings.context || config.contextLength;
+  if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
   const weights = await openWeights(folder, config);
   await weights.verify();
   requireData(settings.data);
-  const context = settings.context || config.contextLength;
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
   checkTokenizer(tokenizer, config, model);

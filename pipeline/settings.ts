@@ -26,7 +26,7 @@ interface Common {
 /** One setting: what kind of value it takes, its default and its line in `--help`. */
 export type Setting =
   | (Common & {
-    kind: "path" | "name";
+    kind: "path" | "name" | "text";
     value: string | undefined;
     placeholder: string;
     /** Whether a model of the hub may be named where there is no such folder. */
@@ -55,6 +55,8 @@ export type Setting =
     lowest: number;
     above?: boolean;
     integer?: boolean;
+    /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
+    alone?: true;
   })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
@@ -62,7 +64,7 @@ export type Setting =
 /** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
 export type SettingsTable = Record<string, Setting>;
 
-type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V }
+type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; value: infer V }
   ? V extends string ? string
   : string | undefined
   : S extends { kind: "paths" | "names" } ? string[]
@@ -198,6 +200,25 @@ const GATES = {
   saturationBound: atLeastZero(6, "gate logit beyond which it pulls", "Gates"),
 } as const;
 
+/**
+ * What is recommended for a model that others have trained to its end, as all are that have no sparsify.json: learning
+ * rates that its other weights bear, a higher one where gates are decided, and gates that begin half open. Found on
+ * SmolLM2-135M (docs/results.md).
+ */
+const PRETRAINED = {
+  lr: { ...TRAINING.lr, value: 5e-5 },
+  embeddingRate: { ...TRAINING.embeddingRate, value: 0.3 },
+  attentionRate: { ...TRAINING.attentionRate, value: 8 },
+  warmup: { ...TRAINING.warmup, value: 10 },
+  decay: { ...TRAINING.decay, value: 0.9 },
+  gateBias: { ...GATES.gateBias, value: 0 },
+  constraintEvery: { ...GATES.constraintEvery, value: 8 },
+  lambdaStart: { ...GATES.lambdaStart, value: 0.4 },
+  lambdaGain: { ...GATES.lambdaGain, value: 0 },
+  // The scores of such a model go far below the bound, and the pull would take closed gates back up as well.
+  saturationWeight: { ...GATES.saturationWeight, value: 1e-3 },
+} as const;
+
 const RUN = {
   evalTokens: integer(65536, 1, "test tokens that the results come from, at most", "Run"),
   validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most", "Run"),
@@ -257,9 +278,15 @@ export const SPARSIFY = {
   ...DATA,
   ...TRAINING,
   ...GATES,
+  ...PRETRAINED,
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
+  memory: {
+    ...RUN.memory,
+    alone: true,
+    help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
+  },
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -267,7 +294,7 @@ export const SPARSIFY = {
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
   data: { ...DATA.data, help: `${TEXT}; required` },
-  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json, or a folder with one; required" },
+  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json of any kind, or a folder with one; required" },
   layers: integer(3, 1, "layers", "Model and data"),
   heads: integer(4, 1, "heads of a layer", "Model and data"),
   width: integer(128, 1, "width, a multiple of the heads", "Model and data"),
@@ -299,6 +326,7 @@ export const EVALUATE = {
     group: "Evaluation",
   },
   evalTokens: RUN.evalTokens,
+  memory: flag(false, "only tell what device memory is needed; config.json is enough", "Evaluation"),
   gpu: { ...RUN.gpu, group: "Evaluation" },
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -325,7 +353,7 @@ export const CIRCUITS = {
     value: undefined,
     placeholder: "MODEL",
     hub: true,
-    help: "folder, or owner/name on the hub, of a GPT-2-type model, dense or sparse",
+    help: "folder, or owner/name on the hub; dense or sparse",
     group: "Models",
   },
   against: {
@@ -362,6 +390,35 @@ export const CIRCUITS = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `generate`. */
+export const GENERATE = {
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  prompt: {
+    kind: "text",
+    value: undefined,
+    placeholder: "TEXT",
+    help: "what is continued; - reads it from standard input, without a line end at its end",
+    group: "Text",
+  },
+  tokenizer: DATA.tokenizer,
+  tokens: integer(64, 1, "tokens of the continuation, at most", "Text"),
+  dense: flag(false, "open all gates; a sparse model's own continuation is shown beside", "Text"),
+  temperature: atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+  topP: {
+    kind: "number",
+    value: 1,
+    lowest: 0,
+    above: true,
+    highest: 1,
+    help: "draw from the fewest tokens that have this probability together",
+    group: "Text",
+  },
+  seed: { ...TRAINING.seed, help: "keys the draw; the same seed gives the same text", group: "Text" },
+  gpu: { ...GPU.gpu, group: "Text" },
+  ...OUTPUT,
+  json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
@@ -384,6 +441,8 @@ export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
 /** Values of {@link CIRCUITS}. */
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
+/** Values of {@link GENERATE}. */
+export type GenerateSettings = SettingsOf<typeof GENERATE>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 
@@ -393,6 +452,8 @@ export interface ParsedCommand<Table extends SettingsTable> {
   help: boolean;
   /** `--version` was given. */
   version: boolean;
+  /** `--memory` stands without a value: what is needed is to be told, and nothing run. */
+  needs: boolean;
   /** Only what the flags say. */
   given: Partial<SettingsOf<Table>>;
   /** Value of `--config`. */
@@ -429,7 +490,8 @@ export function parseCommand<const Table extends SettingsTable>(
   const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
   const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`), "help", "version"];
   checkSwitches(args, [...booleans, "help", "version"]);
-  const parsed = parseArgs(joinNegativeNumbers(args, strings), {
+  const texts = [...flags].filter(([, name]) => table[name].kind === "text").map(([key]) => key);
+  const parsed = parseArgs(joinDashed(args, strings, texts), {
     boolean: [...booleans, "help", "version"],
     string: strings,
     collect: lists,
@@ -443,8 +505,15 @@ export function parseCommand<const Table extends SettingsTable>(
     },
   });
   const given: Record<string, unknown> = {};
+  let needs = false;
   for (const [key, name] of flags) {
     if (parsed[key] === undefined) continue;
+    const setting = table[name];
+    // A value that is there but empty is none.
+    if (setting.kind === "numberOrAuto" && setting.alone && parsed[key] === "" && args.includes(`--${key}`)) {
+      needs = true;
+      continue;
+    }
     given[name] = fromFolder(table[name], parseValue(`--${key}`, table[name], parsed[key]), folder);
   }
   for (const key of special) {
@@ -454,6 +523,7 @@ export function parseCommand<const Table extends SettingsTable>(
   return {
     help: parsed.help === true,
     version: parsed.version === true,
+    needs,
     given: given as Partial<SettingsOf<Table>>,
     config: config && folder !== undefined && !isAbsolute(config) ? join(folder, config) : config,
     folder,
@@ -474,13 +544,15 @@ function checkSwitches(args: string[], booleans: string[]): void {
 }
 
 /** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */
-function joinNegativeNumbers(args: string[], strings: string[]): string[] {
+function joinDashed(args: string[], strings: string[], texts: string[]): string[] {
   const joined: string[] = [];
   for (const arg of args) {
     const last = joined.at(-1);
-    const takesValue = last?.startsWith("--") && strings.includes(last.slice(2));
-    if (takesValue && (/^-[\d.]/.test(arg) || arg === STANDARD_INPUT)) joined[joined.length - 1] += `=${arg}`;
-    else joined.push(arg);
+    const flag = last?.startsWith("--") ? last.slice(2) : "";
+    const isValue = /^-[\d.]/.test(arg) || arg === STANDARD_INPUT;
+    if ((strings.includes(flag) && isValue) || (texts.includes(flag) && /^-(?!-)/.test(arg))) {
+      joined[joined.length - 1] += `=${arg}`;
+    } else joined.push(arg);
   }
   return joined;
 }
@@ -496,6 +568,8 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
   switch (setting.kind) {
     case "flag":
       return typeof value === "boolean" ? value : fail("true or false");
+    case "text":
+      return typeof value === "string" && value !== "" ? value : fail("a text");
     case "path":
     case "name":
       return isText ? value : fail("a " + setting.kind);
@@ -839,7 +913,8 @@ export function helpText<const Table extends SettingsTable>(
       : "N";
     const shown = Array.isArray(value) ? value.join(" ") : value;
     const isShown = shown !== undefined && shown !== "";
-    line(setting.group, `--${key} ${placeholder}`, setting.help, isShown ? `(${shown})` : "");
+    const left = "alone" in setting ? `[${placeholder}]` : placeholder;
+    line(setting.group, `--${key} ${left}`, setting.help, isShown ? `(${shown})` : "");
   }
   line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");
   if (hasRuns(table)) line("Settings", "--resume NAME", "go on with a stopped run");

@@ -12,6 +12,7 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../model/load_weights.ts";
+import { shapeOf } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
@@ -159,6 +160,7 @@ async function investigate(
     byKind.set(kind, { findings, result });
   }
   const { layers, heads } = configs[0];
+  const { keyValueHeads, architecture } = shapeOf(configs[0]);
   const { choosing, scoring } = splitPairs(set.pairs);
   const [dense, sparse] = [byKind.get("dense"), byKind.get("sparse")];
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
@@ -185,7 +187,13 @@ async function investigate(
     seed,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
-    graph: { layers, heads, edges: createGraph(configs[0]).edges },
+    graph: {
+      layers,
+      heads,
+      keyValueHeads,
+      edges: createGraph(configs[0]).edges,
+      normBehindAttention: architecture.norm.at === "output",
+    },
     dense: dense?.result ?? null,
     sparse: sparse?.result ?? null,
     ratio,

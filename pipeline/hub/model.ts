@@ -35,6 +35,8 @@ export interface FetchModelOptions extends Omit<ClientOptions, "patience" | "fir
   check?(folder: string): Promise<void>;
   /** Takes what the cache holds, and asks nobody. */
   cacheOnly?: boolean;
+  /** Leaves out the weights, for who wants to know what a model is. */
+  withoutWeights?: boolean;
 }
 
 /** A model of the hub on the disk. */
@@ -103,6 +105,7 @@ export async function fetchModel(model: string, options: FetchModelOptions = {})
     path === INDEX && !files.some((file) => file.path === WHOLE);
   const folder = await bring(files.filter((file) => ABOUT_WEIGHTS.test(file.path) || isIndex(file)));
   await check?.(folder);
+  if (options.withoutWeights) return { folder, name: nameOf(wanted, commit) };
   const names = await weightFiles(folder);
   const weights = files.filter(({ path }) => names.includes(path));
   const absent = names.find((name) => !weights.some(({ path }) => path === name));

@@ -18,6 +18,11 @@ export interface TokenSource {
   readonly length: number;
   /** Tokens of each example, where the data are prompts with completions; windows then hold one example each. */
   readonly exampleTokens?: number;
+  /**
+   * The token that stands before every text, of a model that was trained with one: every window of running text begins
+   * with it, also where it begins inside a document. Examples have it already.
+   */
+  readonly startOfText?: number;
   /** `length` tokens from `start` on. */
   window(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
   /** 1 where the token counts in the loss; needed with `exampleTokens`. */
@@ -87,12 +92,15 @@ async function fillRow(
   start: number,
 ): Promise<void> {
   const window = await tokens.window(start, context + 1);
-  const counted = tokens.exampleTokens === undefined
-    ? undefined
-    : await tokens.countedWindow!(start, context + 1);
+  const { exampleTokens, startOfText } = tokens;
+  const counted = exampleTokens === undefined ? undefined : await tokens.countedWindow!(start, context + 1);
+  // Before the window, unless that begins with it, as examples do: every token of the window is then a target.
+  const before = startOfText !== undefined && window[0] !== startOfText ? 1 : 0;
+  if (before) batch.inputs[row * context] = startOfText!;
   for (let t = 0; t < context; t++) {
-    batch.inputs[row * context + t] = window[t];
-    batch.targets[row * context + t] = counted && counted[t + 1] === 0 ? IGNORED : window[t + 1];
+    if (t >= before) batch.inputs[row * context + t] = window[t - before];
+    const target = t + 1 - before;
+    batch.targets[row * context + t] = counted && counted[target] === 0 ? IGNORED : window[target];
   }
 }
 

@@ -39,7 +39,7 @@ import {
   type TokenFile,
   writeTokenFile,
 } from "./token_file.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { type Tokenizer, withStart } from "./tokenizer.ts";
 
 /** The three splits. */
 export const SPLITS = ["train", "validation", "test"] as const;
@@ -53,7 +53,7 @@ const MOST_LOST = 0.01;
 const PROGRESS_TOKENS = 1 << 14;
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
-const FORMAT = "2";
+const FORMAT = "3";
 /** Holds the digests of the token files, which are taken for what they were when it was written. */
 const DIGESTS = "tokens.json";
 
@@ -99,7 +99,9 @@ export async function hashSources(sources: readonly Source[]): Promise<string> {
 export type Enough = Record<Split, number>;
 
 /**
- * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
+ * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources, tokenizer and tokens
+ * that begin and end a text. The latter stand around every document; an example has the one that begins a text, which is
+ * of its prompt.
  *
  * Of sources that have to be fetched no more is read than is enough. Where the only one is a sequence of files, its first
  * files are read until there is enough of the held-out splits; each further file is a part of the training tokens, which
@@ -123,10 +125,13 @@ export async function tokenise(
     onLoss?: (message: string) => void;
   },
 ): Promise<Tokens> {
+  const { startOfText, endOfText } = tokenizer;
   const identity = {
     format: FORMAT,
     tokenizer: tokenizer.hash,
     sources: hash ?? await hashSources(sources),
+    end_of_text: String(endOfText),
+    ...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),
     // What lies on the disk is read to its end.
     ...(enough && sources.some((source) => typeof source !== "string")
       ? { enough: SPLITS.map((split) => enough[split]).join(" ") }
@@ -191,7 +196,10 @@ async function openSplits(
   if (!await exists(path)) return undefined;
   try {
     const { digests, ...made } = await readSealedJson(path);
-    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) return undefined;
+    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) {
+      if (identity.sources !== STANDARD_INPUT || made.sources !== STANDARD_INPUT) return undefined;
+      throw inputError(`${folder} was tokenised in another way, as by an earlier version`);
+    }
     for (const split of SPLITS) {
       const file = join(folder, fileOf(split));
       if (await hashFile(file) !== digests[split]) {
@@ -284,12 +292,14 @@ async function spillFile(spill: Deno.FsFile, file: string, tokenizer: Tokenizer)
   let length = 0;
   let characters = 0;
   let lost = 0;
+  let continued = false;
   for await (const document of readDocuments([file])) {
     if (document.kind !== "text") throw inputError(`Cannot use ${document.where} as it must be running text`);
-    const known = tokenizer.encodeKnown(document.text);
+    const known = encodePiece(document, continued, tokenizer);
+    continued = !document.last;
     characters += document.text.length;
     lost += known.lost;
-    const tokens = stored.from(document.last ? [...known.tokens, tokenizer.endOfText] : known.tokens);
+    const tokens = stored.from(known.tokens);
     await writeAll(spill, new Uint8Array(tokens.buffer));
     length += tokens.length;
     if (length % PROGRESS_TOKENS < tokens.length) await turn();
@@ -382,13 +392,12 @@ async function spillTokens(
       throw inputError(`Cannot use ${names} as running text and examples cannot be mixed`);
     }
     if (document.kind === "text") {
-      const known = tokenizer.encodeKnown(document.text);
+      const known = encodePiece(document, length > start, tokenizer);
       if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
       lost += known.lost;
       characters += document.text.length;
       await write(known.tokens);
       if (!document.last) continue;
-      await write([tokenizer.endOfText]);
     } else {
       const { prompt, tokens } = encodeExample(document, tokenizer);
       exampleTokens ??= tokens.length;
@@ -435,9 +444,21 @@ function placeOf({ text, where, line }: TextPiece, character: string): string {
   return `${shown(character)}, stands in ${inLine}`;
 }
 
+/** Tokens of a piece of a text, with those that begin and end a text where it does. */
+function encodePiece(
+  { text, last }: TextPiece,
+  continued: boolean,
+  tokenizer: Tokenizer,
+): ReturnType<Tokenizer["encodeKnown"]> {
+  const { startOfText, endOfText } = tokenizer;
+  const known = tokenizer.encodeKnown(text, { continued });
+  const before = continued || startOfText === undefined ? [] : [startOfText];
+  return { ...known, tokens: [...before, ...known.tokens, ...(last ? [endOfText] : [])] };
+}
+
 function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
-  const [prompt, completion] = [example.prompt, example.completion].map((text) => {
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+  const [prompt, completion] = [example.prompt, example.completion].map((text, n) => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text, { continued: n > 0 });
     if (lost === 0) return tokens;
     throw inputError(`Cannot use ${example.where} as the tokenizer has no token for ${shown(firstLost)}`);
   });
@@ -446,7 +467,8 @@ function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number
       `Cannot use ${example.where} as prompt and completion must have at least one token each`,
     );
   }
-  return { prompt: prompt.length, tokens: [...prompt, ...completion] };
+  const read = withStart(tokenizer, prompt);
+  return { prompt: read.length, tokens: [...read, ...completion] };
 }
 
 /** Documents to splits by their index; by position where that leaves a split empty. */

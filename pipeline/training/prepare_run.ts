@@ -18,6 +18,7 @@ import {
   readBytes,
   readJson,
   storing,
+  TOKENIZER_SETTINGS,
   writeAll,
   writeAtomically,
 } from "../files.ts";
@@ -281,7 +282,7 @@ async function checkAndPrepare(
       adapter: gpu.adapter.name,
       versions: { project: project.version, deno: Deno.version.deno },
       model: { config: model.config, hash: model.hash },
-      tokenizer: { hash: tokenizer.hash },
+      tokenizer: identityOf(tokenizer),
       data,
     };
     if (started) {
@@ -289,6 +290,10 @@ async function checkAndPrepare(
       await keepModel(folder, model);
     } else await goOn(resumed!, config, reporter);
     await copyFile(tokenizer.path, folder.tokenizer);
+    for (const name of TOKENIZER_SETTINGS) {
+      const settingsFile = join(dirname(tokenizer.path), name);
+      if (await exists(settingsFile)) await copyFile(settingsFile, join(folder.path, name));
+    }
     return await fillFolder(folder, {
       gpu,
       config,
@@ -402,8 +407,12 @@ async function fillFolder(
     gpu,
     batch,
     folder,
-    // A model that is saved keeps the token that ended its texts.
-    config: { ...model.config, endOfText: tokenizer.endOfText },
+    // A model that is saved keeps the tokens that ended and began its texts.
+    config: {
+      ...model.config,
+      endOfText: tokenizer.endOfText,
+      ...(tokenizer.startOfText === undefined ? {} : { startOfText: tokenizer.startOfText }),
+    },
     weights: model.weights,
     tokens,
     tokenizerPath: tokenizer.path,
@@ -463,6 +472,16 @@ function checkUnchanged(
   }
   if (before.tokenizer.hash !== tokenizer.hash) {
     throw inputError(`Cannot resume ${name} as its tokenizer ${tokenizer.path} has changed since it began`);
+  }
+  const [began, found] = [before.tokenizer, identityOf(tokenizer)];
+  const sameEnds = began.endOfText === found.endOfText && began.startOfText === found.startOfText;
+  if (began.endOfText !== undefined && !sameEnds) {
+    throw inputError(
+      `Cannot resume ${name} as the files beside ${tokenizer.path} must name the tokens that began and ended its texts, ` +
+        `${began.startOfText ?? "none"} and ${began.endOfText}: ${
+          found.startOfText ?? "none"
+        } and ${found.endOfText}`,
+    );
   }
   if (before.data?.hash === data.hash) {
     if (data.hash !== STANDARD_INPUT || !dataGiven) return;
@@ -524,6 +543,13 @@ async function askForSlack({ folder, config, slack }: ResumedRun): Promise<void>
   const last = (await readSlackChanges(folder.path, config.id)).at(-1)?.slack ?? config.settings.slack;
   if (slack !== last) await requestControl(folder.path, { slack });
 }
+
+/** What a run writes down of its tokenizer. */
+const identityOf = ({ hash, endOfText, startOfText }: Tokenizer): RunConfig["tokenizer"] => ({
+  hash,
+  endOfText,
+  ...(startOfText === undefined ? {} : { startOfText }),
+});
 
 async function copyFile(from: string, to: string): Promise<void> {
   if (await exists(to)) return;

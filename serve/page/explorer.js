@@ -1,11 +1,14 @@
 /// <reference lib="dom" />
 // @ts-check
-/** The attention of a run's model on a prompt: every open edge as an arc over the tokens, sparse beside dense. */
+/**
+ * The attention of a run's model on a prompt, every open edge as an arc over the tokens, and how the model goes on from
+ * it: sparse beside dense.
+ */
 import { post } from "./api.js";
 import { element, svg } from "./dom.js";
 import { percent, whole } from "./format.js";
 
-/** @import { AttentionAnswer, AttentionEdge } from "../api.ts" */
+/** @import { AttentionAnswer, AttentionEdge, ContinuationAnswer } from "../api.ts" */
 
 const FONT = "14px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace";
 const GAP = 10;
@@ -15,6 +18,8 @@ const DENSE_THRESHOLD = 0.1;
 const MOST_ARCS = 2000;
 /** Edges of a token that are named under the drawing. */
 const MOST_NAMED = 12;
+/** Tokens that a model goes on by. */
+const FURTHER = 32;
 const PROMPT = "The President of the United States shall be the Commander in Chief of the Army";
 
 /** A token as it can be seen: line ends and tabs by signs. @param {string} token */
@@ -34,17 +39,26 @@ export function createExplorer(parent, run, detail, signal) {
   });
   input.value = /addition/.test(vocabulary) ? "12+34=" : PROMPT;
   const button = element("button", {}, "Show attention");
-  const form = element("form", { className: "row prompt" }, element("label", {}, "Prompt ", input), button);
+  const further = element("button", { type: "button" }, "Continue");
+  const form = element(
+    "form",
+    { className: "row prompt" },
+    element("label", {}, "Prompt ", input),
+    button,
+    further,
+  );
   const note = element("p", { className: "quiet" });
   note.setAttribute("role", "status");
   const heads = element("div", { className: "head-choice" });
   heads.setAttribute("role", "group");
   heads.setAttribute("aria-label", "Head");
   const panels = element("div");
+  const continuations = element("div");
   parent.append(
     element("h2", {}, "Attention on a prompt"),
     form,
     note,
+    continuations,
     heads,
     panels,
   );
@@ -58,28 +72,51 @@ export function createExplorer(parent, run, detail, signal) {
   /** "all", or layer and head. @type {string} */
   let chosen = "all";
 
-  form.addEventListener("submit", async (event) => {
-    event.preventDefault();
-    button.disabled = true;
+  /**
+   * Asks every model, says what went wrong, and shows what did not.
+   *
+   * @param {string} what the last part of the address
+   * @param {(model: "sparse" | "dense") => object} request beside prompt and model
+   * @param {(answers: Partial<Record<"sparse" | "dense", any>>) => void} showAnswers
+   */
+  async function ask(what, request, showAnswers) {
+    button.disabled = further.disabled = true;
     note.textContent = "Asking the model…";
-    const ask = (/** @type {"sparse" | "dense"} */ model) =>
-      post(
-        `api/runs/${encodeURIComponent(run)}/attention`,
-        { prompt: input.value, model, threshold: model === "sparse" ? 0 : DENSE_THRESHOLD },
-        signal,
-      );
-    const results = await Promise.allSettled(models.map(ask));
+    const prompt = input.value;
+    const address = `api/runs/${encodeURIComponent(run)}/${what}`;
+    const results = await Promise.allSettled(
+      models.map((model) => post(address, { prompt, model, ...request(model) }, signal)),
+    );
     if (signal.aborted) return;
-    button.disabled = false;
-    answers = {};
+    button.disabled = further.disabled = false;
+    /** @type {Partial<Record<"sparse" | "dense", any>>} */
+    const found = {};
     const errors = new Set();
     results.forEach((result, n) => {
-      if (result.status === "fulfilled") answers[models[n]] = result.value;
+      if (result.status === "fulfilled") found[models[n]] = { prompt, ...result.value };
       else errors.add(result.reason.message);
     });
     note.textContent = [...errors].join(" ");
-    showHeads();
-    show();
+    showAnswers(found);
+  }
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const threshold = (/** @type {string} */ model) => model === "sparse" ? 0 : DENSE_THRESHOLD;
+    await ask("attention", (model) => ({ threshold: threshold(model) }), (found) => {
+      answers = found;
+      showHeads();
+      show();
+    });
+  });
+
+  further.addEventListener("click", async () => {
+    if (!form.reportValidity()) return;
+    await ask("continuation", () => ({ tokens: FURTHER }), (found) => {
+      continuations.replaceChildren(
+        ...models.filter((model) => found[model]).map((model) => continuation(model, found[model])),
+      );
+    });
   });
 
   /** The choice of a head: all of them, and below a grid with a row a layer. */
@@ -124,11 +161,6 @@ export function createExplorer(parent, run, detail, signal) {
   function panel(model, answer) {
     const mine = answer.edges.filter(([layer, head]) => chosen === "all" || chosen === `${layer}.${head}`);
     const drawn = mine.length <= MOST_ARCS ? mine : mine.toSorted((a, b) => b[4] - a[4]).slice(0, MOST_ARCS);
-    const weights = {
-      model: "the finished model",
-      checkpoint: `the checkpoint of step ${answer.weights.step}`,
-      dense: "the model that the run began with",
-    }[answer.weights.kind];
     const facts = model === "sparse"
       ? `${whole(answer.open)} of ${whole(answer.causal_pairs)} edges are open (${
         percent(answer.open / answer.causal_pairs)
@@ -139,7 +171,7 @@ export function createExplorer(parent, run, detail, signal) {
     const box = element("figure", { className: "attention", data: { model } });
     const ofToken = element("p", { className: "of-token quiet" }, TOKEN_HINT);
     box.append(
-      element("figcaption", {}, element("strong", {}, model), ` ${weights}: ${facts}.`),
+      element("figcaption", {}, element("strong", {}, model), ` ${weightsOf(answer)}: ${facts}.`),
       drawing(answer.tokens, drawn, (token) => {
         ofToken.replaceChildren(
           ...token === undefined ? [TOKEN_HINT] : describe(token, answer.tokens.map(visible), drawn),
@@ -167,6 +199,35 @@ export function createExplorer(parent, run, detail, signal) {
     );
     return box;
   }
+}
+
+/** Which weights answered. @param {Pick<AttentionAnswer, "weights">} answer */
+const weightsOf = ({ weights: { kind, step } }) =>
+  ({
+    model: "the finished model",
+    checkpoint: `the checkpoint of step ${step}`,
+    dense: "the model that the run began with",
+  })[kind];
+
+/** A prompt and what a model makes of it. @param {"sparse" | "dense"} model @param {ContinuationAnswer & { prompt: string }} answer */
+function continuation(model, answer) {
+  const { prompt, text, ended } = answer;
+  const end = {
+    tokens: "",
+    "end of text": ", to the end of the text",
+    positions: ", to the end of its positions",
+  };
+  return element(
+    "figure",
+    { className: "continuation", data: { model } },
+    element(
+      "figcaption",
+      {},
+      element("strong", {}, model),
+      ` ${weightsOf(answer)}, the likeliest token each time${end[ended]}:`,
+    ),
+    element("p", { className: "text" }, prompt, element("mark", {}, text)),
+  );
 }
 
 const TOKEN_HINT = "Point at a token, or go to it with Tab, to see its edges and their weights.";

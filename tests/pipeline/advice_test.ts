@@ -8,6 +8,7 @@ import {
   CHANGEABLE,
   CIRCUITS,
   EVALUATE,
+  GENERATE,
   PRETRAIN,
   type SettingsTable,
   SPARSIFY,
@@ -33,7 +34,15 @@ async function namesIn(folder: string): Promise<string[]> {
 
 /** Flags of every command. */
 function knownFlags(): Set<string> {
-  const tables = [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER, CIRCUITS, SERVE] as SettingsTable[];
+  const tables = [
+    SPARSIFY,
+    PRETRAIN,
+    EVALUATE,
+    TRAIN_TOKENIZER,
+    CIRCUITS,
+    GENERATE,
+    SERVE,
+  ] as SettingsTable[];
   const known = new Set(["--help", "--version", "--config", "--resume"]);
   for (const table of tables) {
     for (const [name, { kind }] of Object.entries(table)) {
