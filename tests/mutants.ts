@@ -375,7 +375,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/tokenise.ts", ["pipeline/text/parts_test.ts", "training begins with the first"], {
     "a damaged part is taken": [" && await hashFile(path) === digest", ""],
-    "texts of a part run into each other": ["[...known.tokens, tokenizer.endOfText]", "known.tokens"],
+    "texts of a part run into each other": ["...(last ? [endOfText] : [])]", "]"],
   }),
 
   // What each phase is made of.
@@ -828,10 +828,13 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/tokenise.ts", "pipeline/text/start_of_text_test.ts", {
     "documents do not begin with the token that begins a text": [
-      "if (!continued && tokenizer.startOfText !== undefined)",
-      "if (continued && tokenizer.startOfText !== undefined)",
+      "continued || startOfText === undefined ? []",
+      "!continued || startOfText === undefined ? []",
     ],
-    "every piece of a document begins one": ["const continued = length > start;", "const continued = false;"],
+    "every piece of a document begins one": [
+      "encodePiece(document, length > start, tokenizer)",
+      "encodePiece(document, false, tokenizer)",
+    ],
     "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
       "{ prompt: read.length,",
