@@ -99,7 +99,7 @@ export interface LoadOptions {
   dense?: boolean;
   /** Rows of {@link LoadedModel.network}; 1 where left out. */
   batch?: number;
-  /** Positions of {@link LoadedModel.network}; all that the model has where left out. */
+  /** Positions of {@link LoadedModel.network}; where left out all that the model has, up to 1,024. */
   context?: number;
 }
 
@@ -135,6 +135,8 @@ export interface LoadedModel extends Disposable {
   destroy(): void;
 }
 
+/** Positions of a network that nobody has asked for more of: models of 131,072 would fill the device. */
+const MOST_POSITIONS = 1024;
 /** Shapes that stay compiled; a prompt of another number of tokens, rounded up, is another. */
 const MOST_SHAPES = 4;
 
@@ -192,7 +194,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   try {
     if (closes) await assertSelfCheck(gpu);
     parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-    const { batch = 1, context = config.contextLength } = options;
+    const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
     const network = await prepareNetwork(gpu, config, { batch, context, training: false });
     network.configureGates(hardGates(config.gate?.bias, batch));
     return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });

@@ -65,7 +65,7 @@ const GROUPED = "H 4, K 2, T 67";
 const DECODER = ["pipeline/model/decoder_test.ts", "/llama: token by token|gives back/"] as const;
 const GENERATED = [
   "pipeline/generation/generate_test.ts",
-  "/ends before|positions end|own gates|the sum|begins with it/",
+  "/ends before|positions end|own gates|the sum/",
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
@@ -375,7 +375,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/tokenise.ts", ["pipeline/text/parts_test.ts", "training begins with the first"], {
     "a damaged part is taken": [" && await hashFile(path) === digest", ""],
-    "texts of a part run into each other": ["[...known.tokens, tokenizer.endOfText]", "known.tokens"],
+    "texts of a part run into each other": ["...(last ? [endOfText] : [])]", "]"],
   }),
 
   // What each phase is made of.
@@ -627,6 +627,10 @@ export const MUTANTS: readonly Mutant[] = [
       'branch.kind === "attention" ? normAttention : undefined',
     ],
   }),
+  ...plant("pipeline/circuits/discovery.ts", ["pipeline/circuits/discovery_test.ts", "what a key head"], {
+    "a key head belongs to one head": ['kind === "query" ? 1 : heads / keyValueHeads', "1"],
+    "key heads are dealt out in turn": ["first + head * group + n", "first + head + n * keyValueHeads"],
+  }),
   ...plant("pipeline/circuits/graph.ts", [CIRCUIT_FAMILIES, "keys and values are inputs"], {
     "a parallel MLP reads its layer's heads": ["parallel ? before :", "false ? before :"],
   }),
@@ -682,19 +686,25 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "what was told is told again": ["if (open.length > 0) told = open;", ""],
   }),
+  ...plant("pipeline/generation/generate.ts", [
+    "pipeline/generation/generate_test.ts",
+    "a text gets the token",
+  ], {
+    "a text is not continued as the model's begin": [
+      'typeof prompt === "string" ? withStart(tokenizer, own)',
+      'typeof prompt === "object" ? withStart(tokenizer, own)',
+    ],
+  }),
   ...plant("pipeline/generation/generate.ts", GENERATED, {
     "the token that ends a text is a part of it": [
       "if (ends.has(token)) {",
       "if (ends.has(token) && tokens.push(token)) {",
     ],
-    "a prompt has no token that begins it": [
-      "withStart(tokenizer, tokenizer.encode(prompt))",
-      "tokenizer.encode(prompt)",
-    ],
     "the config's end of text does not end it": [
       "...tokenizer.endsOfText, config.endOfText]",
       "...tokenizer.endsOfText]",
     ],
+    "of several tokens that end a text only one does": ["...tokenizer.endsOfText,", "tokenizer.endOfText,"],
     "a sparse model's gates are open": ["dense ? undefined : config.gate?.bias", "undefined"],
     "with all gates open some are closed": ["dense ? undefined : config.gate?.bias", "config.gate?.bias"],
     "a text goes on past what was asked for": [
@@ -711,6 +721,90 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/generation/main.ts", [GENERATED[0], "/the command|with --dense|standard input/"], {
     "with --dense the line holds the gated text": ["...shown } = found.at(-1)!", "...shown } = found[0]"],
     "the line end of an echo is a part of the prompt": ['.replace(/\\r?\\n$/, "")', ""],
+  }),
+  // The list of runs, and what is said of each.
+  ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
+    "a run that ended is never looked at again": [
+      "new Set([...ended.keys()].slice(0, LOOKED_AGAIN))",
+      "new Set<string>()",
+    ],
+    "all runs are looked at in every list": [
+      "if (isSame && known && !again.has(name))",
+      "if (false && known)",
+    ],
+    "a changed runs folder is not noticed": [
+      "const isSame = stamp !== undefined && stamp === seen?.stamp;",
+      "const isSame = stamp !== undefined && seen !== undefined;",
+    ],
+    "the same runs are looked at again in every list": [
+      "      ended.delete(name);\n      ended.set(name, {",
+      "      ended.set(name, {",
+    ],
+    "rows of runs that ended stay": ["if (!entry.watched) entries.delete(name);", ""],
+    "rows that somebody looks at are let go": [
+      "if (!entry.watched) entries.delete(name);",
+      "entries.delete(name);",
+    ],
+  }),
+  ...plant("pipeline/runs/run_folder.ts", ["serve/runs_test.ts", "among many"], {
+    "a lock that is taken shows in no folder's time": [
+      "for (const folder of [path, dirname(path)])",
+      "for (const folder of [])",
+    ],
+  }),
+  ...plant("serve/run_reader.ts", ["serve/runs_test.ts", "/list opens|target|circuits|defaults/"], {
+    "a state is read in every list": ["memory.state?.stamp !== stamp", "true"],
+    "metrics are opened in every list": ['if (memory.metrics === stamp) return "done";', ""],
+    "what is damaged is read again in every list": ["settled: !passing &&", "settled: !problem &&"],
+    "the control has a say in what is chosen": [
+      'if (phase === "control" || validation_ce === null',
+      "if (validation_ce === null",
+    ],
+    "the last evaluation counts as chosen": ["return chosen ? before : null;", "return measured(row);"],
+    "a target that was lowered keeps what was chosen": ["return chosen ? before : null;", "return before;"],
+    "every finished run met its target": ['typeof feasible === "boolean" ? feasible : null', "true"],
+    "the chosen step is that of the rows, also at the end": [
+      "chosenAtEnd(summary, rows) ?? chosen",
+      "chosen",
+    ],
+    "defaults count as changed": [
+      "JSON.stringify(value) !== JSON.stringify(defaults[name])",
+      "value !== undefined",
+    ],
+    "circuits never ended": ["updated = summaryInfo.mtime;", ""],
+  }),
+  ...plant("serve/app.ts", ["serve/app_test.ts", "/as it was|thinning keeps/"], {
+    "a list that changed keeps its tag": ["if (!listed || before?.length", "if (!listed || before!.length"],
+    "a list that is as it was is sent again": [
+      'if (namesTag(context.req.header("If-None-Match"), etag)) return context.body(null, 304);\n    return await answered(context, JSON_TYPE',
+      "return await answered(context, JSON_TYPE",
+    ],
+    "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
+  }),
+  ...plant("serve/page/charts.js", ["serve/page_modules_test.ts", "speed"], {
+    "speed is taken across a resumption": ["rows[n].seconds < rows[n - 1].seconds", "false"],
+    "the line of speeds does not break": [
+      "return { ...row, speed: null };",
+      "return { ...row, speed: undefined };",
+    ],
+  }),
+  ...plant("serve/page/compare.js", ["serve/page_modules_test.ts", "time of a run"], {
+    "a resumed run's time begins anew": ["before += last;", ""],
+  }),
+  ...plant("serve/page/status.js", ["serve/page_modules_test.ts", "/step that counts|stands by/"], {
+    "a run that ended stands by its last evaluation": ["run.chosen ?? run.evaluation;", "run.evaluation;"],
+    "a missed target is told as met": ["if (!chosen || target_met === false)", "if (!chosen)"],
+  }),
+  ...plant("pipeline/report/report.ts", ["pipeline/report/report_test.ts", "/target is met|same bits/"], {
+    "every report's target is met": [
+      'sparse.feasible ? "✓ Target met" : "✕ Target missed"',
+      '"✓ Target met"',
+    ],
+    "a changed slack gives the same bits": [
+      "slackChanges.length > 0\n      ?",
+      "slackChanges.length > 99\n      ?",
+    ],
+    "a wish counts as a signature": ["isSignature: false", "isSignature: true"],
   }),
   ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "go on from a text"], {
     "the explorer goes on through open gates": [
@@ -818,10 +912,13 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/tokenise.ts", "pipeline/text/start_of_text_test.ts", {
     "documents do not begin with the token that begins a text": [
-      "if (!continued && tokenizer.startOfText !== undefined)",
-      "if (continued && tokenizer.startOfText !== undefined)",
+      "continued || startOfText === undefined ? []",
+      "!continued || startOfText === undefined ? []",
     ],
-    "every piece of a document begins one": ["const continued = length > start;", "const continued = false;"],
+    "every piece of a document begins one": [
+      "encodePiece(document, length > start, tokenizer)",
+      "encodePiece(document, false, tokenizer)",
+    ],
     "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
       "{ prompt: read.length,",
@@ -842,18 +939,14 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/batches.ts", "pipeline/text/start_of_text_test.ts", {
     "windows begin as they stand": [
-      "&& startOfText !== undefined &&",
-      "&& startOfText === 0 &&",
+      "startOfText !== undefined &&",
+      "startOfText === 0 &&",
     ],
     "a window that begins a text begins it twice": [
       "window[0] !== startOfText",
       "window[0] !== undefined",
     ],
     "the first token of a window is no target": ["const target = t + 1 - before;", "const target = t + 1;"],
-    "an example begins twice": [
-      "const before = exampleTokens === undefined && startOfText",
-      "const before = startOfText",
-    ],
   }),
   ...plant("pipeline/circuits/prompts.ts", "pipeline/text/start_of_text_test.ts", {
     "answers are asked where they were before the token that begins a text": [
@@ -916,7 +1009,13 @@ export const MUTANTS: readonly Mutant[] = [
     "greater-than: all",
   ], {
     "the last year is no right answer": ["other > year)", "other > year && other < 99)"],
+  }),
+  ...plant("pipeline/circuits/tasks/greater_than.ts", [
+    "pipeline/circuits/tasks_test.ts",
+    "greater-than: where",
+  ], {
     "a token of earlier years too is right": ["later(token).every(", "later(token).some("],
+    "what is answered stays in the prompt": ["tokens.length - cut.answered", "tokens.length"],
   }),
 
   // Kernels, whose own tests hold them: a few, as evidence.

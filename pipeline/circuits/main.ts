@@ -158,7 +158,7 @@ async function investigate(
     });
     byKind.set(kind, { findings, result });
   }
-  const { layers, heads } = configs[0];
+  const { layers, heads, keyValueHeads, norm } = configs[0];
   const { choosing, scoring } = splitPairs(set.pairs);
   const [dense, sparse] = [byKind.get("dense"), byKind.get("sparse")];
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
@@ -185,7 +185,13 @@ async function investigate(
     seed,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
-    graph: { layers, heads, edges: createGraph(configs[0]).edges },
+    graph: {
+      layers,
+      heads,
+      keyValueHeads,
+      edges: createGraph(configs[0]).edges,
+      normBehindAttention: norm.at === "output",
+    },
     dense: dense?.result ?? null,
     sparse: sparse?.result ?? null,
     ratio,

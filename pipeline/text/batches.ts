@@ -94,10 +94,8 @@ async function fillRow(
   const window = await tokens.window(start, context + 1);
   const { exampleTokens, startOfText } = tokens;
   const counted = exampleTokens === undefined ? undefined : await tokens.countedWindow!(start, context + 1);
-  // Before the window, unless that begins with it: every token of the window is then a target, and none behind it.
-  const before = exampleTokens === undefined && startOfText !== undefined && window[0] !== startOfText
-    ? 1
-    : 0;
+  // Before the window, unless that begins with it, as examples do: every token of the window is then a target.
+  const before = startOfText !== undefined && window[0] !== startOfText ? 1 : 0;
   if (before) batch.inputs[row * context] = startOfText!;
   for (let t = 0; t < context; t++) {
     if (t >= before) batch.inputs[row * context + t] = window[t - before];

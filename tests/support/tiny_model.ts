@@ -25,16 +25,21 @@ export async function additionExamples(count: number): Promise<string> {
   return text.split("\n").slice(0, count).join("\n");
 }
 
-/** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
-export async function writeTinyModel(folder: string): Promise<void> {
-  const config = gpt2Config({
+/**
+ * Writes a model of 2 layers, 2 heads, width 16 with random weights.
+ *
+ * @param others what it has otherwise than GPT-2
+ */
+export async function writeTinyModel(folder: string, others: Partial<ModelConfig> = {}): Promise<void> {
+  const sizes = {
     vocabularySize: 13,
     contextLength: 8,
     width: 16,
     layers: 2,
     heads: 2,
     mlpWidth: 64,
-  });
+  };
+  const config = { ...gpt2Config(sizes), ...others };
   await saveModel(folder, {
     config,
     tensors: parametersOf(config).map((shape, index) => ({
@@ -44,6 +49,14 @@ export async function writeTinyModel(folder: string): Promise<void> {
     type: "F32",
     tokenizer: ADDITION.tokenizer,
   });
+}
+
+/** How a family's fixture is built, without its sizes and tokens. */
+export async function choicesOf(fixture: string): Promise<Partial<ModelConfig>> {
+  const { family, norm, queryKeyNorm, positions, mlp, biases, clip, parallel, tied } = await readModelConfig(
+    `${ROOT}tests/fixtures/families/${fixture}`,
+  );
+  return { family, norm, queryKeyNorm, positions, mlp, biases, clip, parallel, tied };
 }
 
 /** Writes a Llama of 2 layers, 4 heads on 2 key heads, width 16 with random weights; returns its config. */

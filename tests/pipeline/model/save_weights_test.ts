@@ -130,7 +130,9 @@ Deno.test("what says how the tokenizer is used goes with it, and replaces an old
   for (const text of ["{}", '{"add_bos_token":true}']) {
     for (const name of names) await Deno.writeTextFile(`${temporary.path}/${name}`, text);
     await saveModel(folder, model);
-    for (const name of names) assertEquals(await Deno.readTextFile(`${folder}/${name}`), text);
+    for (const name of names) {
+      assertEquals(await Deno.readTextFile(`${folder}/${name}`).catch(() => "none"), text);
+    }
   }
   assertEquals(await namesIn(temporary.path), [...names, "model", "source-tokenizer.json"].sort());
 });
