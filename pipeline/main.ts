@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { batchCount, checkWindows, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
@@ -135,15 +135,24 @@ async function unlessStopped<Prepared>(
   };
   signal.addEventListener("abort", onStop);
   try {
-    return await Promise.race([work, stopped]);
+    // What fails because it was taken back is no failure.
+    const unlessAborted = work.catch((error) => signal.aborted ? stopped : Promise.reject(error));
+    return await Promise.race([unlessAborted, stopped]);
   } finally {
     signal.removeEventListener("abort", onStop);
   }
 }
 
+/** Folders that a model's files are read from; those of the hub's cache are links to another. */
+async function foldersOf({ files = [] }: RunModel): Promise<string[]> {
+  const real = await Promise.all(files.map((file) => Deno.realPath(file)));
+  return [...new Set([...files, ...real].map((file) => dirname(file)))];
+}
+
 /** Starts the server in a thread of its own and returns its address. */
 async function serveBeside(
-  { runs, port, model, gpu }: { runs: string; port: number; model?: string; gpu?: string },
+  { runs, port, gpu }: { runs: string; port: number; gpu?: string },
+  models: readonly string[],
 ): Promise<string> {
   // By its address, not by an import: the pipeline does not know the server.
   const worker = new Worker(new URL("../serve/worker.ts", import.meta.url), { type: "module" });
@@ -154,7 +163,6 @@ async function serveBeside(
       resolve({ error: event.message });
     };
   });
-  const models = model === undefined ? [] : [model];
   worker.postMessage({ runs, port, models, gpu, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
   const { url, error } = await answer;
   if (!url) throw usageError(`Cannot serve at port ${port}: ${error}`);
@@ -211,7 +219,10 @@ async function train<Summary extends object>(
     return printed(finished as Summary, resumed.folder);
   }
   if (fromModel !== undefined) reporter.message(fromModel);
-  if (settings.serve) reporter.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
+  if (settings.serve) {
+    const url = await serveBeside(settings, await foldersOf(model));
+    reporter.message(`serving ${settings.runs} at ${url}`);
+  }
   if (!data.fetches) thread.leaveNet();
   let abandon: (() => Promise<void>) | undefined;
   const run = await unlessStopped(

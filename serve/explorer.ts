@@ -12,6 +12,7 @@ import { Gpu } from "../kernels/core/gpu.ts";
 import { generate } from "../pipeline/generation/generate.ts";
 import { readAttention } from "../pipeline/model/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/runs/checkpoint.ts";
+import { locateHere } from "../pipeline/fetch_named.ts";
 import { exists, MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/model/load_weights.ts";
 import type { ModelConfig } from "../pipeline/model/config.ts";
@@ -296,7 +297,7 @@ async function tokenizerOf(run: ExploredRun, roots: readonly string[]): Promise<
   if (!await isOwn(path, "isFile")) {
     const named = tokenizer ?? model;
     if (typeof named !== "string") throw problem(409, `Cannot look into ${run.name} as it has no tokenizer`);
-    path = resolve(named);
+    path = resolve((await locateHere(named)).folder);
     if (await liesInside(path, roots) && await isOwn(path, "isDirectory")) {
       path = join(path, "tokenizer.json");
     }
@@ -328,7 +329,9 @@ async function sourceOf(
     if (typeof settings.model !== "string") {
       throw problem(409, `Cannot look at the dense model as ${run.name} does not say which it began with`);
     }
-    return await folderSource(resolve(settings.model), weights, undefined, roots);
+    // One of the hub lies in the cache, under another name than the run knows it by.
+    const { folder } = await locateHere(settings.model);
+    return await folderSource(resolve(folder), weights, undefined, roots);
   }
   if (pretraining && (model === "sparse") !== (settings.sparse === true)) {
     throw problem(

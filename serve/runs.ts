@@ -34,10 +34,15 @@ const RUNS_IN_MEMORY = 256;
 const NUMBERS_IN_MEMORY = 10_000_000;
 /** Milliseconds for which what was read of a run is taken as fresh. */
 const FRESH_MS = 250;
-/** Milliseconds for which a run, or the list of all, is waited for: then what is known is shown. */
-const PATIENCE_MS = 3000;
-/** A list that takes longer than so many milliseconds is shown again for as long as it took. */
-const SLOW_LIST_MS = 500;
+/** How patient the store is, in milliseconds. */
+export interface Patience {
+  /** For which a run, or the list of all, is waited for: then what is known is shown. */
+  wait: number;
+  /** A list that takes longer is shown again for as long as it took. */
+  slowList: number;
+}
+
+const PATIENCE: Patience = { wait: 3000, slowList: 500 };
 /** Runs that are listed: of a folder with more, those begun last. */
 export const MOST_RUNS = 1000;
 const READ_AT_ONCE = 4;
@@ -104,8 +109,13 @@ interface Ended {
  * Opens a folder of runs; it need not be there yet.
  *
  * @param now milliseconds, for tests
+ * @param patience for tests, which may run on a busy machine
  */
-export function openRuns(folder: string, now: () => number = () => performance.now()): Runs {
+export function openRuns(
+  folder: string,
+  now: () => number = () => performance.now(),
+  { wait, slowList }: Patience = PATIENCE,
+): Runs {
   const entries = new Map<string, Entry>();
   /** Runs that ended by name, those looked at longest ago first. */
   const ended = new Map<string, Ended>();
@@ -148,7 +158,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     return entry;
   }
 
-  async function view(name: string, patience = PATIENCE_MS): Promise<RunView | undefined> {
+  async function view(name: string, patience = wait): Promise<RunView | undefined> {
     const path = await pathOf(name);
     if (path === undefined) {
       entries.delete(name);
@@ -166,7 +176,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
       }).finally(() => entry.reading = undefined);
     }
     // The metrics have their own patience, and a disk that does not answer at all gets as much again.
-    if (await within(entry.reading, 2 * PATIENCE_MS) === "done") return entry.view;
+    if (await within(entry.reading, 2 * wait) === "done") return entry.view;
     return entry.view ?? unreadable(name, path, "it cannot be read now: the disk does not answer");
   }
 
@@ -219,7 +229,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     seen = stamp === undefined ? undefined : { stamp, names: found };
     const { names, links } = found;
     const again = new Set([...ended.keys()].slice(0, LOOKED_AGAIN));
-    const deadline = performance.now() + PATIENCE_MS;
+    const deadline = performance.now() + wait;
     const overviews = links.map((name) => linked(name).overview);
     const rest: string[] = [];
     for (const name of names) {
@@ -236,7 +246,7 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     for (const name of ended.keys()) if (!here.has(name)) ended.delete(name);
     overviews.sort(byTime);
     const took = performance.now() - begun;
-    listed = took > SLOW_LIST_MS ? { overviews, until: performance.now() + took } : undefined;
+    listed = took > slowList ? { overviews, until: performance.now() + took } : undefined;
     return overviews;
   }
 

@@ -375,7 +375,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/tokenise.ts", ["pipeline/text/parts_test.ts", "training begins with the first"], {
     "a damaged part is taken": [" && await hashFile(path) === digest", ""],
-    "texts of a part run into each other": ["[...known.tokens, tokenizer.endOfText]", "known.tokens"],
+    "texts of a part run into each other": ["...(last ? [endOfText] : [])]", "]"],
   }),
 
   // What each phase is made of.
@@ -722,6 +722,90 @@ export const MUTANTS: readonly Mutant[] = [
     "with --dense the line holds the gated text": ["...shown } = found.at(-1)!", "...shown } = found[0]"],
     "the line end of an echo is a part of the prompt": ['.replace(/\\r?\\n$/, "")', ""],
   }),
+  // The list of runs, and what is said of each.
+  ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
+    "a run that ended is never looked at again": [
+      "new Set([...ended.keys()].slice(0, LOOKED_AGAIN))",
+      "new Set<string>()",
+    ],
+    "all runs are looked at in every list": [
+      "if (isSame && known && !again.has(name))",
+      "if (false && known)",
+    ],
+    "a changed runs folder is not noticed": [
+      "const isSame = stamp !== undefined && stamp === seen?.stamp;",
+      "const isSame = stamp !== undefined && seen !== undefined;",
+    ],
+    "the same runs are looked at again in every list": [
+      "      ended.delete(name);\n      ended.set(name, {",
+      "      ended.set(name, {",
+    ],
+    "rows of runs that ended stay": ["if (!entry.watched) entries.delete(name);", ""],
+    "rows that somebody looks at are let go": [
+      "if (!entry.watched) entries.delete(name);",
+      "entries.delete(name);",
+    ],
+  }),
+  ...plant("pipeline/runs/run_folder.ts", ["serve/runs_test.ts", "among many"], {
+    "a lock that is taken shows in no folder's time": [
+      "for (const folder of [path, dirname(path)])",
+      "for (const folder of [])",
+    ],
+  }),
+  ...plant("serve/run_reader.ts", ["serve/runs_test.ts", "/list opens|target|circuits|defaults/"], {
+    "a state is read in every list": ["memory.state?.stamp !== stamp", "true"],
+    "metrics are opened in every list": ['if (memory.metrics === stamp) return "done";', ""],
+    "what is damaged is read again in every list": ["settled: !passing &&", "settled: !problem &&"],
+    "the control has a say in what is chosen": [
+      'if (phase === "control" || validation_ce === null',
+      "if (validation_ce === null",
+    ],
+    "the last evaluation counts as chosen": ["return chosen ? before : null;", "return measured(row);"],
+    "a target that was lowered keeps what was chosen": ["return chosen ? before : null;", "return before;"],
+    "every finished run met its target": ['typeof feasible === "boolean" ? feasible : null', "true"],
+    "the chosen step is that of the rows, also at the end": [
+      "chosenAtEnd(summary, rows) ?? chosen",
+      "chosen",
+    ],
+    "defaults count as changed": [
+      "JSON.stringify(value) !== JSON.stringify(defaults[name])",
+      "value !== undefined",
+    ],
+    "circuits never ended": ["updated = summaryInfo.mtime;", ""],
+  }),
+  ...plant("serve/app.ts", ["serve/app_test.ts", "/as it was|thinning keeps/"], {
+    "a list that changed keeps its tag": ["if (!listed || before?.length", "if (!listed || before!.length"],
+    "a list that is as it was is sent again": [
+      'if (namesTag(context.req.header("If-None-Match"), etag)) return context.body(null, 304);\n    return await answered(context, JSON_TYPE',
+      "return await answered(context, JSON_TYPE",
+    ],
+    "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
+  }),
+  ...plant("serve/page/charts.js", ["serve/page_modules_test.ts", "speed"], {
+    "speed is taken across a resumption": ["rows[n].seconds < rows[n - 1].seconds", "false"],
+    "the line of speeds does not break": [
+      "return { ...row, speed: null };",
+      "return { ...row, speed: undefined };",
+    ],
+  }),
+  ...plant("serve/page/compare.js", ["serve/page_modules_test.ts", "time of a run"], {
+    "a resumed run's time begins anew": ["before += last;", ""],
+  }),
+  ...plant("serve/page/status.js", ["serve/page_modules_test.ts", "/step that counts|stands by/"], {
+    "a run that ended stands by its last evaluation": ["run.chosen ?? run.evaluation;", "run.evaluation;"],
+    "a missed target is told as met": ["if (!chosen || target_met === false)", "if (!chosen)"],
+  }),
+  ...plant("pipeline/report/report.ts", ["pipeline/report/report_test.ts", "/target is met|same bits/"], {
+    "every report's target is met": [
+      'sparse.feasible ? "✓ Target met" : "✕ Target missed"',
+      '"✓ Target met"',
+    ],
+    "a changed slack gives the same bits": [
+      "slackChanges.length > 0\n      ?",
+      "slackChanges.length > 99\n      ?",
+    ],
+    "a wish counts as a signature": ["isSignature: false", "isSignature: true"],
+  }),
   ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "go on from a text"], {
     "the explorer goes on through open gates": [
       "gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 }",
@@ -828,10 +912,13 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/text/tokenise.ts", "pipeline/text/start_of_text_test.ts", {
     "documents do not begin with the token that begins a text": [
-      "if (!continued && tokenizer.startOfText !== undefined)",
-      "if (continued && tokenizer.startOfText !== undefined)",
+      "continued || startOfText === undefined ? []",
+      "!continued || startOfText === undefined ? []",
     ],
-    "every piece of a document begins one": ["const continued = length > start;", "const continued = false;"],
+    "every piece of a document begins one": [
+      "encodePiece(document, length > start, tokenizer)",
+      "encodePiece(document, false, tokenizer)",
+    ],
     "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
       "{ prompt: read.length,",

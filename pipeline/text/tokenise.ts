@@ -292,12 +292,14 @@ async function spillFile(spill: Deno.FsFile, file: string, tokenizer: Tokenizer)
   let length = 0;
   let characters = 0;
   let lost = 0;
+  let continued = false;
   for await (const document of readDocuments([file])) {
     if (document.kind !== "text") throw inputError(`Cannot use ${document.where} as it must be running text`);
-    const known = tokenizer.encodeKnown(document.text);
+    const known = encodePiece(document, continued, tokenizer);
+    continued = !document.last;
     characters += document.text.length;
     lost += known.lost;
-    const tokens = stored.from(document.last ? [...known.tokens, tokenizer.endOfText] : known.tokens);
+    const tokens = stored.from(known.tokens);
     await writeAll(spill, new Uint8Array(tokens.buffer));
     length += tokens.length;
     if (length % PROGRESS_TOKENS < tokens.length) await turn();
@@ -390,15 +392,12 @@ async function spillTokens(
       throw inputError(`Cannot use ${names} as running text and examples cannot be mixed`);
     }
     if (document.kind === "text") {
-      const continued = length > start;
-      if (!continued && tokenizer.startOfText !== undefined) await write([tokenizer.startOfText]);
-      const known = tokenizer.encodeKnown(document.text, { continued });
+      const known = encodePiece(document, length > start, tokenizer);
       if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
       lost += known.lost;
       characters += document.text.length;
       await write(known.tokens);
       if (!document.last) continue;
-      await write([tokenizer.endOfText]);
     } else {
       const { prompt, tokens } = encodeExample(document, tokenizer);
       exampleTokens ??= tokens.length;
@@ -443,6 +442,18 @@ function placeOf({ text, where, line }: TextPiece, character: string): string {
     ? where
     : `${where}, line ${line + lineEnds(text.slice(0, text.indexOf(character)))}`;
   return `${shown(character)}, stands in ${inLine}`;
+}
+
+/** Tokens of a piece of a text, with those that begin and end a text where it does. */
+function encodePiece(
+  { text, last }: TextPiece,
+  continued: boolean,
+  tokenizer: Tokenizer,
+): ReturnType<Tokenizer["encodeKnown"]> {
+  const { startOfText, endOfText } = tokenizer;
+  const known = tokenizer.encodeKnown(text, { continued });
+  const before = continued || startOfText === undefined ? [] : [startOfText];
+  return { ...known, tokens: [...before, ...known.tokens, ...(last ? [endOfText] : [])] };
 }
 
 function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {

@@ -61,7 +61,14 @@ export function createHeadGrid(parent, { layers, heads, label }) {
 
   /** @type {(number | null)[]} */
   let shares = [];
+  /** The class of each cell as it stands. @type {number[]} */
+  const classes = [];
   let at = -1;
+  let compact = false;
+  /** Numbers, where there is room for them: laying out a thousand that nobody can read would take longest. */
+  const write = () => {
+    for (const [n, cell] of cells.entries()) cell.textContent = compact ? "" : cellText(shares[n]);
+  };
   const tell = () => {
     told.textContent = at < 0
       ? "Point at a head, or move with the arrow keys, to read its share."
@@ -92,23 +99,25 @@ export function createHeadGrid(parent, { layers, heads, label }) {
     point(heads * layer + Math.min(heads - 1, Math.max(0, at % heads + right)));
   });
   new ResizeObserver(() => {
-    scroll.classList.toggle("compact", parent.clientWidth < NAME_WIDTH + CELL_WIDTH * heads);
+    const narrow = parent.clientWidth < NAME_WIDTH + CELL_WIDTH * heads;
+    if (narrow === compact) return;
+    compact = narrow;
+    scroll.classList.toggle("compact", compact);
+    write();
   }).observe(parent);
   tell();
 
   return {
     /** @param {(number | null)[]} all of layer · heads + head */
     show(all) {
-      cells.forEach((cell, n) => {
-        const text = cellText(all[n]);
-        if (cell.textContent !== text) cell.textContent = text;
-        const name = `h${classOf(all[n])}`;
-        if (cell.dataset.class !== name) {
-          cell.className = n === at ? `${name} at` : name;
-          cell.dataset.class = name;
-        }
-      });
       shares = all;
+      if (!compact) write();
+      cells.forEach((cell, n) => {
+        const found = classOf(all[n]);
+        if (classes[n] === found) return;
+        cell.className = n === at ? `h${found} at` : `h${found}`;
+        classes[n] = found;
+      });
       if (at >= 0) tell();
     },
   };

@@ -20,6 +20,8 @@ const SETTING_CHARACTERS = 12;
 const FIXED_WIDTH = 1040;
 const SETTING_WIDTH = 95;
 const NARROW = 760;
+/** Runs that are shown before all are asked for: laying out a thousand rows takes a second. */
+const FIRST_SHOWN = 200;
 
 /**
  * @typedef {{ key: string, title: string, word?: string, descending?: boolean, right?: boolean,
@@ -154,6 +156,7 @@ const settingColumn = (name) => ({
 
 /** @param {RunOverview} run @param {string} text */
 function matches(run, text) {
+  if (text.trim() === "") return true;
   const within = [
     run.name,
     run.model,
@@ -240,12 +243,21 @@ export async function showOverview(view, { signal, setConnection }) {
   const head = table.createTHead();
   const body = table.createTBody();
   const scroll = element("div", { className: "scroll", tabIndex: 0, role: "region", label: "Runs" }, table);
-  view.replaceChildren(element("h1", {}, "Runs"), tools, empty.at, scroll);
+  let most = FIRST_SHOWN;
+  const more = element("button", {
+    onclick() {
+      most = Infinity;
+      show();
+    },
+  });
+  view.replaceChildren(element("h1", {}, "Runs"), tools, empty.at, scroll, more);
 
   /** Rows by name, with what they were made of. @type {Map<string, { key: string, at: HTMLTableRowElement }>} */
   const rows = new Map();
   /** @type {Column[]} */
   let columns = [];
+  /** Runs that the filters let through. */
+  let matching = 0;
 
   function changed() {
     const given = new URLSearchParams();
@@ -339,7 +351,7 @@ export async function showOverview(view, { signal, setConnection }) {
   function showChosen() {
     compare.show([...chosen]);
     const full = chosen.size >= MOST_COMPARED;
-    count.textContent = `${body.rows.length} of ${runs.length}${
+    count.textContent = `${matching} of ${runs.length}${
       full ? `; ${MOST_COMPARED} are compared at most` : ""
     }`;
   }
@@ -364,7 +376,10 @@ export async function showOverview(view, { signal, setConnection }) {
     const by = [...BEFORE, ...settings.map(settingColumn), ...AFTER].find(({ key }) => key === sort) ??
       AFTER[AFTER.length - 1];
     const keep = FILTERS[filter] ?? FILTERS["all runs"];
-    const shown = runs.filter((run) => keep(run) && matches(run, text)).sort(order(by, descending));
+    const found = runs.filter((run) => keep(run) && matches(run, text)).sort(order(by, descending));
+    const shown = found.slice(0, most);
+    more.hidden = shown.length === found.length;
+    more.textContent = `Show the other ${found.length - shown.length}`;
     const of = columns.map(({ key }) => key).join();
     const focused = view.contains(document.activeElement)
       ? /** @type {HTMLElement} */ (document.activeElement).dataset.key
@@ -390,6 +405,7 @@ export async function showOverview(view, { signal, setConnection }) {
       room = { ...room, count: count - 1 };
       return show();
     }
+    matching = found.length;
     showChosen();
     if (focused === undefined) return;
     const next = view.querySelector(`[data-key="${CSS.escape(focused)}"]`);

@@ -201,7 +201,10 @@ Deno.test("a run that was stopped goes on with the settings that the signatures 
   assertEquals(await readSlackChanges(run), [{ phase: "sparse", step: done, slack: 2 }]);
   const report = await Deno.readTextFile(join(run, "report.html"));
   assertStringIncludes(report, "lr 0.005 in place of 0.01 from step");
-  assertStringIncludes(report, "gives other bits, as its settings changed on the way");
+  assertStringIncludes(
+    report,
+    "gives other bits than this run’s, as settings changed on the way, and the slack",
+  );
   const finished = await runMain([...resume, "--json", ...NO_DEVICE]);
   assertEquals(finished.code, 0, finished.stderr);
   assertMatch(finished.stderr, /run .*run is finished: nothing is left to do/);

@@ -63,6 +63,18 @@ async function site(models?: string[], others?: Partial<ModelConfig>) {
   };
 }
 
+/** Sets a variable of the environment until its scope ends. */
+function variable(name: string, value: string): Disposable {
+  const before = Deno.env.get(name);
+  Deno.env.set(name, value);
+  return {
+    [Symbol.dispose]() {
+      if (before === undefined) Deno.env.delete(name);
+      else Deno.env.set(name, before);
+    },
+  };
+}
+
 /** Asserts that a question is answered with this status, and returns the words. */
 async function refused(question: Promise<unknown>, status: number): Promise<string> {
   const error = await assertRejects(() => question, HTTPException);
@@ -212,6 +224,24 @@ explorerTest("a dense model that is gone, and weights that are damaged, are said
   assert((await refused(site_.ask("dense"), 409)).includes("safetensors"));
   await Deno.remove(join(site_.dense, "config.json"));
   await refused(site_.ask("dense"), 409);
+});
+
+explorerTest("a dense model of the hub is looked into where the cache has it, and may be read", async () => {
+  const commit = "a".repeat(40);
+  await using cache = await temporaryFolder();
+  await using site_ = await site([cache.path]);
+  const { ask, configure, dense } = site_;
+  await configure({ settings: { model: `owner/tiny@${commit}` } });
+  using _ = variable("HF_HUB_CACHE", cache.path);
+  assert((await refused(ask("dense"), 409)).includes("--models"));
+  const repository = join(cache.path, "models--owner--tiny");
+  const snapshot = join(repository, "snapshots", commit);
+  await Deno.mkdir(snapshot, { recursive: true });
+  for await (const { name } of Deno.readDir(dense)) {
+    await Deno.rename(join(dense, name), join(repository, name));
+    await Deno.symlink(join("../..", name), join(snapshot, name));
+  }
+  assertEquals((await ask("dense")).weights, { kind: "dense", step: null });
 });
 
 explorerTest("questions wait their turn, and too many are turned away", async () => {

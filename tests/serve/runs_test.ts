@@ -11,10 +11,10 @@ import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
-/** A store that never takes what it read for fresh. */
+/** A store that never takes what it read for fresh, and waits for whatever a busy machine takes. */
 function unhurried(folder: string) {
   let now = 0;
-  return openRuns(folder, () => now += 1000);
+  return openRuns(folder, () => now += 1000, { wait: 300_000, slowList: Infinity });
 }
 
 Deno.test("what a run is doing is told by its lock, its summary and its last word", async () => {

@@ -96,6 +96,11 @@ Deno.test("evaluate and circuits take models of the hub; what is no model is tol
     script,
   });
   assertEquals(circuits.code, 4, circuits.stderr);
+  const generated = await runMain(["--model", "owner/tiny", "--prompt", "12+34=", ...NO_DEVICE], {
+    env,
+    script: "pipeline/generation/main.ts",
+  });
+  assertEquals(generated.code, 4, generated.stderr);
   const missing = await runMain(["evaluate", "--model", "owner/none", "--data", ADDITION.data], { env });
   assertEquals(missing.code, 3, missing.stderr);
   assertStringIncludes(missing.stderr, "has no such model, or shows it to some accounts only");
@@ -152,6 +157,7 @@ Deno.test("a run that names nothing of the hub cannot reach the net, whatever it
     [main, ["pretrain", "--tokenizer", ADDITION.tokenizer, ...data, ...runs]],
     [main, ["evaluate", "--model", model, ...data]],
     ["pipeline/circuits/main.ts", ["--model", model, "--task", "addition", ...runs]],
+    ["pipeline/generation/main.ts", ["--model", model, "--prompt", "12+34="]],
   ];
   for (const [script, args] of commands) {
     const reach = await reachOf(script, args, { HF_HUB_OFFLINE: "1" });
@@ -182,9 +188,15 @@ Deno.test("with all that it named at hand a run gives up the net; while data may
 Deno.test("every task that takes names of the hub may reach its hosts, and HF_ENDPOINT's, and no others", async () => {
   const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
   const takesModels = Object.entries<{ command: string }>(tasks).filter(([, { command }]) =>
-    /pipeline\/(main\.ts (sparsify|pretrain|evaluate)|circuits\/main\.ts)$/.test(command)
+    /pipeline\/(main\.ts (sparsify|pretrain|evaluate)|(circuits|generation)\/main\.ts)$/.test(command)
   );
-  assertEquals(takesModels.map(([name]) => name), ["sparsify", "pretrain", "evaluate", "circuits"]);
+  assertEquals(takesModels.map(([name]) => name), [
+    "sparsify",
+    "pretrain",
+    "evaluate",
+    "circuits",
+    "generate",
+  ]);
   const hosts = "$(deno run --quiet --allow-env=HF_ENDPOINT pipeline/hub/hosts.ts)";
   for (const [name, { command }] of takesModels) {
     const [, net] = /"--allow-net=([^"]*)"/.exec(command)!;

@@ -163,6 +163,17 @@ Deno.test("training begins with the first file; the others are parts that come w
   assertEquals(part!.length, last.length);
 });
 
+Deno.test("texts of a part begin as the model's texts do", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = { ...await loadTokenizer(ADDITION.tokenizer), startOfText: 5 };
+  const enough = { train: 1e9, validation: 1, test: 1 };
+  const { train } = await tokenise({ sources: [sequence()], tokenizer, folder: folder.path, enough });
+  const second = (await train.next!())!;
+  assertEquals([train.startOfText, second.startOfText, second.length], [5, 5, 60 * (DOCUMENT_TOKENS + 1)]);
+  const window = Array.from(await second.window(DOCUMENT_TOKENS, 3));
+  assertEquals(window.slice(0, 2), [tokenizer.endOfText, 5]);
+});
+
 Deno.test("what is known of files that have to be fetched is their name; among paths they are read in order", async () => {
   const data = sequence(1);
   const hash = await hashSources([data]);
