@@ -48,6 +48,8 @@ export interface CommandThread {
   print(text: string): void;
   /** Writes to standard output what is no whole line yet; no stage is shown on the terminal until the next begins. */
   write(text: string): void;
+  /** Gives up the process's right to reach the net, for good; a port that is open still answers. */
+  leaveNet(): void;
   /** How to go on with what has been begun, for whoever stops it. */
   goOnBy(command: string): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
@@ -85,6 +87,7 @@ export function performCommand(
     beQuiet: () => tell({ quiet: true }),
     print: (text) => tell({ print: text }),
     write: (text) => tell({ write: text }),
+    leaveNet,
     goOnBy: (goOn) => tell({ goOn }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
@@ -105,6 +108,11 @@ export function performCommand(
     const shown = debug ? `${message}\n${Deno.inspect(error)}` : message.replace(/\s*\n\s*/g, " ");
     tell({ ended: exitCode, message: `error: ${shown}` });
   });
+}
+
+/** Gives up the right to reach the net, of all threads: they share what Deno permits. */
+function leaveNet(): void {
+  Deno.permissions.revokeSync({ name: "net" });
 }
 
 /** What is said when the user wants to stop; `hasWritten`: there is a part of the result on standard output already. */

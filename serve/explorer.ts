@@ -5,14 +5,15 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { AdapterError } from "../kernels/core/adapters.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import { generate } from "../pipeline/generation/generate.ts";
 import { readAttention } from "../pipeline/model/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/runs/checkpoint.ts";
-import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
+import { locateHere } from "../pipeline/fetch_named.ts";
+import { exists, MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/model/load_weights.ts";
 import type { ModelConfig } from "../pipeline/model/config.ts";
 import { readModelConfig } from "../pipeline/model/config_file.ts";
@@ -21,7 +22,8 @@ import { type Decoder, prepareDecoder } from "../pipeline/model/decoder.ts";
 import { type Network, prepareNetwork } from "../pipeline/model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "../pipeline/model/parameters.ts";
 import { assertSelfCheck } from "../pipeline/model/self_check.ts";
-import { loadTokenizer, type Tokenizer } from "../pipeline/text/tokenizer.ts";
+import { BESIDE_TOKENIZER } from "../pipeline/text/special_tokens.ts";
+import { loadTokenizer, type Tokenizer, withStart } from "../pipeline/text/tokenizer.ts";
 import {
   type AttentionAnswer,
   type AttentionEdge,
@@ -145,8 +147,8 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
     if (known.lost > 0) {
       throw problem(400, `Cannot look at the prompt as the model has no token for ${shown(known.firstLost)}`);
     }
-    const all = known.tokens;
-    if (all.length === 0) throw problem(400, "Cannot look at an empty prompt");
+    if (known.tokens.length === 0) throw problem(400, "Cannot look at an empty prompt");
+    const all = withStart(tokenizer, known.tokens);
     const { vocabularySize } = source.config;
     if (!all.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize)) {
       throw problem(
@@ -215,14 +217,14 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
       weights: source.weights,
       layers,
       heads,
-      tokens: tokens.map((token) => tokenizer.decode([token])),
+      tokens: tokens.map((token) => tokenizer.spell(token)),
       truncated: all.length > length,
       edges,
       open,
       causal_pairs: layers * heads * length * (length + 1) / 2,
       omitted,
       next: next.map((token) => ({
-        token: tokenizer.decode([token]),
+        token: tokenizer.spell(token),
         probability: Math.exp(pattern.next[token]),
       })),
     };
@@ -295,12 +297,16 @@ async function tokenizerOf(run: ExploredRun, roots: readonly string[]): Promise<
   if (!await isOwn(path, "isFile")) {
     const named = tokenizer ?? model;
     if (typeof named !== "string") throw problem(409, `Cannot look into ${run.name} as it has no tokenizer`);
-    path = resolve(named);
+    path = resolve((await locateHere(named)).folder);
     if (await liesInside(path, roots) && await isOwn(path, "isDirectory")) {
       path = join(path, "tokenizer.json");
     }
   }
   await checkReadable(path, MAX_JSON_BYTES, roots);
+  for (const name of BESIDE_TOKENIZER) {
+    const beside = join(dirname(path), name);
+    if (await exists(beside)) await checkReadable(beside, MAX_SMALL_JSON_BYTES, roots);
+  }
   return await usable(`${run.name}'s tokenizer`, () => loadTokenizer(path, run.config?.model.config));
 }
 
@@ -323,7 +329,9 @@ async function sourceOf(
     if (typeof settings.model !== "string") {
       throw problem(409, `Cannot look at the dense model as ${run.name} does not say which it began with`);
     }
-    return await folderSource(resolve(settings.model), weights, undefined, roots);
+    // One of the hub lies in the cache, under another name than the run knows it by.
+    const { folder } = await locateHere(settings.model);
+    return await folderSource(resolve(folder), weights, undefined, roots);
   }
   if (pretraining && (model === "sparse") !== (settings.sparse === true)) {
     throw problem(

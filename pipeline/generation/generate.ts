@@ -8,7 +8,7 @@ import { inputError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { type Decoder, prepareDecoder } from "../model/decoder.ts";
 import type { Parameters } from "../model/parameters.ts";
-import type { Tokenizer } from "../text/tokenizer.ts";
+import { type Tokenizer, withStart } from "../text/tokenizer.ts";
 import { createSampler, type SamplingSettings } from "./sampling.ts";
 import { createTextStream } from "./text_stream.ts";
 
@@ -58,7 +58,8 @@ export const CONTINUATION_TOKENS = 64;
 const STEP = 128;
 
 /**
- * The tokens of a prompt, checked to have room in a model.
+ * The tokens of a prompt, checked to have room in a model. A text gets the token that the model was trained with before
+ * every text, where there is one.
  *
  * @throws {UserError} when there are none, one is not in the vocabulary, or they are more than positions
  */
@@ -67,8 +68,9 @@ export function promptTokens(
   { config, tokenizer }: Pick<GeneratingModel, "config" | "tokenizer">,
   positions: number = config.contextLength,
 ): number[] {
-  const tokens = typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
-  if (tokens.length === 0) throw inputError("Cannot continue an empty prompt: at least one token is needed");
+  const own = typeof prompt === "string" ? tokenizer.encode(prompt) : prompt;
+  const tokens = typeof prompt === "string" ? withStart(tokenizer, own) : [...own];
+  if (own.length === 0) throw inputError("Cannot continue an empty prompt: at least one token is needed");
   const { vocabularySize } = config;
   const unknown = tokens.find((token) => !(Number.isInteger(token) && token >= 0 && token < vocabularySize));
   if (unknown !== undefined) {
@@ -85,7 +87,7 @@ export function promptTokens(
 }
 
 /**
- * Continues a text. Greedy where no temperature is given. It ends behind so many tokens, before the token that ends a
+ * Continues a text. Greedy where no temperature is given. It ends behind so many tokens, before a token that ends a
  * text, or where the model has no position for another.
  *
  * @example The answer of the addition model, and another text from a seed
@@ -107,7 +109,7 @@ export function promptTokens(
  * assert(drawn.text === streamed);
  * ```
  *
- * @param prompt text, or its tokens; no token is put before them
+ * @param prompt text, which gets the token that the model was trained with before every text, or tokens as they are
  * @throws {UserError} as {@link promptTokens}
  * @throws {RangeError} when the number of tokens is none from 1, or as {@link createSampler}
  */
@@ -128,7 +130,7 @@ export async function generate(
   const wanted = STEP * Math.ceil((read.length + most - 1) / STEP);
   const decoder = options.decoder ??
     await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted) });
-  const ends = new Set([tokenizer.endOfText, config.endOfText]);
+  const ends = new Set([...tokenizer.endsOfText, config.endOfText]);
   const stream = createTextStream(tokenizer, read);
   const tokens: number[] = [];
   let text = "";

@@ -6,17 +6,12 @@
 import { quietMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
+import { locateHere, locateModel } from "../fetch_named.ts";
 import { reasonOf } from "../files.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { openWeights } from "../model/load_weights.ts";
 import { loadParameters } from "../model/parameters.ts";
-import {
-  GENERATE,
-  type GenerateSettings,
-  parseCommand,
-  printedInstead,
-  resolveSettings,
-} from "../settings.ts";
+import { GENERATE, type GenerateSettings, parseCommand, printedInstead, resolveFully } from "../settings.ts";
 import { STANDARD_INPUT } from "../text/data_files.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
@@ -51,16 +46,20 @@ function endOf({ ended, prompt, tokens }: Continuation): string {
 
 async function generateCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(GENERATE, args, userFolder());
-  const printed = await printedInstead("generate", PURPOSE, GENERATE, parsed);
+  const printed = await printedInstead("generate", PURPOSE, GENERATE, parsed, locateHere);
   if (printed !== undefined) {
     thread.print(printed);
     return true;
   }
   const { reporter } = thread;
-  const settings = await resolveSettings(GENERATE, parsed);
+  if (parsed.given.quiet) thread.beQuiet();
+  // Before a model is fetched for it.
+  const given = parsed.config ? undefined : await readPrompt(parsed.given.prompt);
+  const { settings, modelFolder } = await resolveFully(GENERATE, parsed, locateModel(thread));
+  thread.leaveNet();
   if (settings.quiet) thread.beQuiet();
-  const { model: folder } = settings;
-  const text = await readPrompt(settings.prompt);
+  const folder = modelFolder!;
+  const text = given ?? await readPrompt(settings.prompt);
   const config = await readModelConfig(folder);
   const weights = await openWeights(folder, config);
   await weights.verify();

@@ -180,7 +180,12 @@ type PreparedRows = Awaited<ReturnType<typeof prepareRows>>;
 
 /** The steps for so many rows at once, behind what was read before. */
 async function prepareRows(gpu: Gpu, config: ModelConfig, count: number, positions: number) {
-  const model = trace(config, { batch: 1, context: count, cached: positions });
+  const model = trace(config, {
+    batch: 1,
+    context: count,
+    cached: positions,
+    maxBindingBytes: gpu.maxBindingBytes,
+  });
   const shape: NetworkShape = { batch: 1, context: count, training: false };
   const scheduled = schedule(model);
   const plan = planActions(model, scheduled, shape, gpu.maxBindingBytes);

@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { needsPartial } from "../../kernels/matmul/linear.ts";
 import { type ModelConfig, shapeOf } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
@@ -61,10 +62,15 @@ export interface TracedShape {
   half?: boolean;
   /** Rows go on behind positions whose keys and values are kept, of this many in all; there is then no backward. */
   cached?: number;
+  /** What a binding holds; left out: everything. */
+  maxBindingBytes?: number;
 }
 
 /** Traces a model. */
-export function trace(config: ModelConfig, { batch, context, half = false, cached }: TracedShape): Model {
+export function trace(
+  config: ModelConfig,
+  { batch, context, half = false, cached, maxBindingBytes = Infinity }: TracedShape,
+): Model {
   const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
   const { keyValueHeads, headSize, architecture } = shapeOf(config);
   const { names } = familyOf(config);
@@ -129,16 +135,18 @@ export function trace(config: ModelConfig, { batch, context, half = false, cache
     const outputs = columns.reduce((sum, count) => sum + count);
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
+    const sizes = {
+      rows,
+      inputs,
+      outputs,
+      bias,
+      half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+    };
+    const partial = needsPartial(sizes, maxBindingBytes) && value(`partial sums of ${y.name}`, y.shape);
     return {
-      op: linear({
-        rows,
-        inputs,
-        outputs,
-        bias,
-        half: { x: x.half ?? false, weight: half, y: y.half ?? false },
-      }),
+      op: linear(sizes),
       reads: { x },
-      writes: { y },
+      writes: { y, ...(partial && { partial }) },
       parameters: {
         weight: {
           name: `${layer}.${name}.weight`,

@@ -375,10 +375,11 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
 <details><summary>Make it again</summary>
 <pre>deno task ${commandOf(config).map(quoted).join(" \\\n  ")}</pre>
 <p class="note">${
-    slackChanges.length > 0
+    config.changes?.length
+      ? "It has the last value of each setting and gives other bits than this run’s, as settings changed on the way" +
+        (slackChanges.length > 0 ? ", and the slack, of which the command has nothing." : ".")
+      : slackChanges.length > 0
       ? "It gives other bits than this run’s: the slack was changed while it ran, of which the command has nothing."
-      : config.changes?.length
-      ? "It has the last value of each setting and gives other bits than this run’s, as settings changed on the way."
       : "The same bits come from the same adapter."
   } Paths are as they were given to <code>${name}</code>.</p>
 </details>`;

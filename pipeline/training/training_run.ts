@@ -219,7 +219,13 @@ export async function runTrainedPhase(
       best = bestOf(latest);
       reporter.message(`resuming the ${phase} phase after step ${startStep}`);
     }
-    const batches = createBatches({ tokens: run.tokens.train, batch, context, seed: settings.seed });
+    const batches = createBatches({
+      tokens: run.tokens.train,
+      batch,
+      context,
+      seed: settings.seed,
+      rows: steps * accumulate * batch,
+    });
     const { layers, heads } = network.config;
     const { finished } = await runPhase({
       phase,

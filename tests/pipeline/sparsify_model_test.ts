@@ -52,7 +52,7 @@ gpuTest("a model is made sparse by one call, which leaves a whole run and a mode
   assertEquals([result!.summary.steps, result!.summary.model, await stateOf(run)], [3, model, "finished"]);
   assert((await Deno.readTextFile(join(run, "report.html"))).includes("<svg"));
   using loaded = await loadModel(join(run, "model"));
-  assertEquals(loaded.config.gate, { bias: 3, temperature: 1 });
+  assertEquals(loaded.config.gate, { bias: 0, temperature: 1 });
 });
 
 gpuTest("a run that is stopped is undefined, and can be told from a finished one", async () => {

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import type { ModelConfig } from "../../pipeline/model/config.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/model/save_weights.ts";
@@ -23,8 +25,15 @@ export async function additionExamples(count: number): Promise<string> {
   return text.split("\n").slice(0, count).join("\n");
 }
 
-/** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
-export async function writeTinyModel(folder: string): Promise<void> {
+/**
+ * Writes a model of 2 layers, 2 heads, width 16 with random weights.
+ *
+ * @param others what it has otherwise than GPT-2
+ */
+export async function writeTinyModel(
+  folder: string,
+  others: Partial<ModelConfig> = {},
+): Promise<void> {
   const config = {
     vocabularySize: 13,
     contextLength: 8,
@@ -33,12 +42,55 @@ export async function writeTinyModel(folder: string): Promise<void> {
     heads: 2,
     mlpWidth: 64,
     layerNormEpsilon: 1e-5,
+    ...others,
   };
   await saveModel(folder, {
     config,
     tensors: parametersOf(config).map((shape, index) => ({
       ...shape,
       read: () => Promise.resolve(initialWeights(shape, { seed: 1, index }).map((value) => 5 * value)),
+    })),
+    type: "F32",
+    tokenizer: ADDITION.tokenizer,
+  });
+}
+
+/** Writes a Llama of 2 layers, 4 heads on 2 key heads, width 16 with random weights; returns its config. */
+export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
+  const { architecture } = await readModelConfig(`${ROOT}tests/fixtures/families/llama`);
+  const config: ModelConfig = {
+    vocabularySize: 13,
+    contextLength: 8,
+    width: 16,
+    layers: 2,
+    heads: 4,
+    keyValueHeads: 2,
+    headSize: 6,
+    mlpWidth: 24,
+    layerNormEpsilon: 1e-6,
+    architecture,
+  };
+  await saveRandom(folder, config);
+  return config;
+}
+
+/** Writes a model with the choices and sizes of a family's fixture and random weights, for the addition data. */
+export async function writeTinyOf(family: string, folder: string): Promise<ModelConfig> {
+  const fixture = await readModelConfig(`${ROOT}tests/fixtures/families/${family}`);
+  const config = { ...fixture, vocabularySize: 13, contextLength: 8 };
+  await saveRandom(folder, config);
+  return config;
+}
+
+async function saveRandom(folder: string, config: ModelConfig): Promise<void> {
+  await saveModel(folder, {
+    config,
+    tensors: parametersOf(config).map((parameter, index) => ({
+      ...parameter,
+      read: () =>
+        Promise.resolve(
+          initialWeights(parameter, { seed: 3, index }).map((value) => value === 1 ? 1 : 5 * value),
+        ),
     })),
     type: "F32",
     tokenizer: ADDITION.tokenizer,
@@ -110,6 +162,8 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
     env: {
       NO_COLOR: "1",
       XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp",
+      // A name that leads to no folder is not looked for elsewhere.
+      HF_HUB_OFFLINE: "1",
       ...held ? { HOLD_COMMAND: JSON.stringify(holding) } : {},
       ...options.env,
     },

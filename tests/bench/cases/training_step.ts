@@ -5,7 +5,7 @@ import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
-import { prepareNetwork } from "../../../pipeline/model/network.ts";
+import { type Network, prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { createTrainer, type MicroBatch, type Trainer } from "../../../pipeline/training/trainer.ts";
 import { assertClose } from "../../support/compare.ts";
@@ -51,6 +51,7 @@ export interface StepShape {
 /** A trainer with gates sampled at random tokens. */
 export interface Step {
   trainer: Trainer;
+  network: Network;
   batch: MicroBatch;
   /** Submits the next step. */
   take(): Promise<void>;
@@ -100,6 +101,7 @@ export async function prepareStep(
   let step = 0;
   return {
     trainer,
+    network,
     batch,
     async take() {
       if (trainer.log.waiting === trainer.log.capacity) await trainer.log.poll();

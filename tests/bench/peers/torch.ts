@@ -70,8 +70,13 @@ export async function hasTorch(device: string): Promise<boolean> {
 
 /** Starts the process. */
 export function openTorch(device: string): Torch {
+  return openPython(SCRIPT, ["--device", device]);
+}
+
+/** Starts a script that answers each line of JSON with one. */
+export function openPython(script: string, args: readonly string[] = []): Torch {
   const child = new Deno.Command("python3", {
-    args: [SCRIPT, "--device", device],
+    args: [script, ...args],
     stdin: "piped",
     stdout: "piped",
     stderr: "null",

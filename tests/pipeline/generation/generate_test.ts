@@ -38,16 +38,29 @@ gpuTest("the sum of two numbers, as the model was trained to write it", async ()
 gpuTest("a text ends before the token that ends it, whether tokenizer or config names it", async () => {
   const model = await open(ADDITION);
   const [first, second] = model.tokenizer.encode("64");
-  const byTokenizer = { ...model, tokenizer: { ...model.tokenizer, endOfText: second } };
+  const endingAt = (...endsOfText: number[]) => ({ ...model, tokenizer: { ...model.tokenizer, endsOfText } });
+  const byTokenizer = endingAt(12, second);
   const byConfig = { ...model, config: { ...model.config, endOfText: second } };
   for (const ending of [byTokenizer, byConfig]) {
     const { tokens, text, ended } = await generate(ending, "12+34=");
     assertEquals([tokens, text, ended], [[first], "6", "end of text"]);
   }
-  const atOnce = { ...model, tokenizer: { ...model.tokenizer, endOfText: first } };
-  const { tokens, text, ended } = await generate(atOnce, "12+34=");
+  const { tokens, text, ended } = await generate(endingAt(first), "12+34=");
   assertEquals([tokens, text, ended], [[], "", "end of text"]);
 });
+
+gpuTest(
+  "a text gets the token that the model was trained with before every text, tokens do not",
+  async () => {
+    const model = await open(ADDITION);
+    const starting = { ...model, tokenizer: { ...model.tokenizer, startOfText: 5 } };
+    const tokens = model.tokenizer.encode("2+34=");
+    const { prompt, text } = await generate(starting, "2+34=", { tokens: 1 });
+    assertEquals(prompt, [5, ...tokens]);
+    assertEquals(text, (await generate(starting, [5, ...tokens], { tokens: 1 })).text);
+    await assertRejects(() => generate(starting, ""), UserError, "empty prompt");
+  },
+);
 
 gpuTest("where the positions end the text ends, and a prompt beyond them is refused", async () => {
   const model = await open(ADDITION);
