@@ -76,7 +76,13 @@ export {
   type Prompt,
   type RunOptions,
 } from "./pipeline/load_model.ts";
-export { type KnownTokens, loadTokenizer, type Tokenizer } from "./pipeline/text/tokenizer.ts";
+export { type FetchedModel, fetchModel, type FetchModelOptions } from "./pipeline/hub/model.ts";
+export { type HubShards, type OpenDataOptions, openHubData } from "./pipeline/hub/data.ts";
+export { type HubEnvironment, hubEnvironment } from "./pipeline/hub/environment.ts";
+export { type ClientOptions } from "./pipeline/hub/client.ts";
+export { type OnBytes } from "./pipeline/hub/fetch_files.ts";
+export type { SpecialTokens } from "./pipeline/text/special_tokens.ts";
+export { type KnownTokens, loadTokenizer, type Tokenizer, withStart } from "./pipeline/text/tokenizer.ts";
 export type { Architecture, ModelConfig } from "./pipeline/model/config.ts";
 export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
@@ -115,7 +121,8 @@ export {
   writeSafetensors,
 } from "./pipeline/model/safetensors.ts";
 export { type Example, readDocuments, type TextPiece } from "./pipeline/text/documents.ts";
-export { type Split, SPLITS, tokenise, type Tokens } from "./pipeline/text/tokenise.ts";
+export { type FileSequence, type Source } from "./pipeline/text/data_files.ts";
+export { type Enough, type Split, SPLITS, tokenise, type Tokens } from "./pipeline/text/tokenise.ts";
 export { type TokenArray, type TokenFile } from "./pipeline/text/token_file.ts";
 export {
   type Batch,
@@ -128,6 +135,14 @@ export {
 export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
+export {
+  type Continuation,
+  generate,
+  type GenerateOptions,
+  type GeneratingModel,
+} from "./pipeline/generation/generate.ts";
+export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
+export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
 export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
 export {
   type AttentionPattern,

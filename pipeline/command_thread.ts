@@ -24,6 +24,7 @@ import type { Reporter, Stage } from "./training/training_run.ts";
 type Told =
   | { [Name in keyof Reporter]: { report: Name; values: Parameters<Reporter[Name]> } }[keyof Reporter]
   | { print: string }
+  | { write: string }
   | { quiet: boolean }
   | { goOn: string }
   | { temporary: string | undefined }
@@ -45,6 +46,10 @@ export interface CommandThread {
   beQuiet(): void;
   /** Writes a line to standard output, behind all that was shown. */
   print(text: string): void;
+  /** Writes to standard output what is no whole line yet; no stage is shown on the terminal until the next begins. */
+  write(text: string): void;
+  /** Gives up the process's right to reach the net, for good; a port that is open still answers. */
+  leaveNet(): void;
   /** How to go on with what has been begun, for whoever stops it. */
   goOnBy(command: string): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
@@ -81,6 +86,8 @@ export function performCommand(
     signal: stop.signal,
     beQuiet: () => tell({ quiet: true }),
     print: (text) => tell({ print: text }),
+    write: (text) => tell({ write: text }),
+    leaveNet,
     goOnBy: (goOn) => tell({ goOn }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
@@ -103,9 +110,14 @@ export function performCommand(
   });
 }
 
-/** What is said when the user wants to stop. */
-export function stoppingText(stage: Stage | undefined): string {
-  if (!stage) return "stopping at the start";
+/** Gives up the right to reach the net, of all threads: they share what Deno permits. */
+function leaveNet(): void {
+  Deno.permissions.revokeSync({ name: "net" });
+}
+
+/** What is said when the user wants to stop; `hasWritten`: there is a part of the result on standard output already. */
+export function stoppingText(stage: Stage | undefined, hasWritten = false): string {
+  if (!stage) return hasWritten ? "stopping" : "stopping at the start";
   const { name, done, of, keep } = stage;
   const what = of === undefined || stage.bytes ? name : `${name} at ${done ?? 0} of ${of}`;
   return keep
@@ -124,6 +136,8 @@ export function superviseCommand(module: string): Promise<never> {
   let temporary: string | undefined;
   let goOn: string | undefined;
   let stoppedAt: number | undefined;
+  /** What was written last, where it was no whole line. */
+  let written: string | undefined;
   const create = (): Progress =>
     createProgress({ interactive: isInteractive(), quiet, columns: terminalColumns, write: writeError });
   let progress = create();
@@ -156,6 +170,10 @@ export function superviseCommand(module: string): Promise<never> {
     } else if ("print" in told) {
       progress.finish();
       console.log(told.print);
+    } else if ("write" in told) {
+      progress.finish();
+      written = told.write;
+      writeOut(written);
     } else if ("quiet" in told) {
       quiet = told.quiet;
       progress = create();
@@ -167,6 +185,11 @@ export function superviseCommand(module: string): Promise<never> {
       if (told.ended === STOPPED) sayStopped();
       leave(told.ended);
     }
+  }
+
+  function writeOut(text: string): void {
+    let left = new TextEncoder().encode(text);
+    while (left.length > 0) left = left.subarray(Deno.stdout.writeSync(left));
   }
 
   function sayStopped(): void {
@@ -188,7 +211,8 @@ export function superviseCommand(module: string): Promise<never> {
       }
       stoppedAt = performance.now();
       const stage = progress.current();
-      progress.message(stoppingText(stage));
+      if (written !== undefined && !written.endsWith("\n")) writeOut("\n");
+      progress.message(stoppingText(stage, written !== undefined));
       worker.postMessage("stop");
       if (stage?.keep) return;
       setTimeout(() => {

@@ -14,6 +14,9 @@ import { inputError, storageError, UserError } from "./errors.ts";
 /** Ending of files that are being written. */
 export const TEMPORARY = ".partial";
 
+/** What says how a tokenizer.json beside it is used; a copy of that takes them along. */
+export const TOKENIZER_SETTINGS = ["tokenizer_config.json", "generation_config.json"] as const;
+
 /** Bytes of the largest file of JSON that is read: a tokenizer.json of 260,000 entries has 33 MB. */
 export const MAX_JSON_BYTES = 128 << 20;
 

@@ -20,7 +20,13 @@ import { readModelConfig } from "./model/config_file.ts";
 import { hardGates, type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
-import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "./text/tokenizer.ts";
+import {
+  checkOwnTokenizer,
+  checkTokenizer,
+  loadTokenizer,
+  type Tokenizer,
+  withStart,
+} from "./text/tokenizer.ts";
 
 /** A prompt: text, or its tokens. */
 export type Prompt = string | readonly number[];
@@ -93,7 +99,7 @@ export interface LoadOptions {
   dense?: boolean;
   /** Rows of {@link LoadedModel.network}; 1 where left out. */
   batch?: number;
-  /** Positions of {@link LoadedModel.network}; all that the model has where left out. */
+  /** Positions of {@link LoadedModel.network}; where left out all that the model has, up to 1,024. */
   context?: number;
 }
 
@@ -117,8 +123,8 @@ export interface LoadedModel extends Disposable {
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
-   * Runs one prompt, or several of the same number of tokens. No token is put before them: a model that was trained with
-   * one at the start of a text wants `[model.config.startOfText, ...tokens]`.
+   * Runs one prompt, or several of the same number of tokens. Before a text comes the token that the model was trained
+   * with before every text, `model.tokenizer.startOfText`, where there is one; tokens are run as they are given.
    *
    * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
    * different lengths, and on a head, a position or a number of values that the activation has not
@@ -129,6 +135,8 @@ export interface LoadedModel extends Disposable {
   destroy(): void;
 }
 
+/** Positions of a network that nobody has asked for more of: models of 131,072 would fill the device. */
+const MOST_POSITIONS = 1024;
 /** Shapes that stay compiled; a prompt of another number of tokens, rounded up, is another. */
 const MOST_SHAPES = 4;
 
@@ -186,7 +194,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   try {
     if (closes) await assertSelfCheck(gpu);
     parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-    const { batch = 1, context = config.contextLength } = options;
+    const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
     const network = await prepareNetwork(gpu, config, { batch, context, training: false });
     network.configureGates(hardGates(config.gate?.bias, batch));
     return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });
@@ -210,7 +218,7 @@ function modelOf(
   const inHook = new AsyncLocalStorage<true>();
 
   const tokensOf = (prompt: Prompt): number[] =>
-    typeof prompt === "string" ? tokenizer.encode(prompt) : [...prompt];
+    typeof prompt === "string" ? withStart(tokenizer, tokenizer.encode(prompt)) : [...prompt];
 
   /** The model compiled for prompts of this shape; the ones asked for last are kept. */
   async function compiledFor(batch: number, positions: number): Promise<Interventions> {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { batchCount, checkWindows, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
@@ -15,6 +15,7 @@ import { inputError, usageError } from "./errors.ts";
 import { evaluate, LIVE_EDGES } from "./training/evaluate.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
+import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
 import { openWeights } from "./model/load_weights.ts";
 import { type MemorySettings, whatToLower } from "./training/memory_budget.ts";
@@ -54,6 +55,7 @@ import {
   versionText,
 } from "./settings.ts";
 import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
 import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
@@ -63,24 +65,56 @@ const PURPOSES = {
   sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
-  "train-tokenizer": "Trains a byte-level BPE vocabulary and writes it as a tokenizer.json.",
+  "train-tokenizer": "Trains a byte-level BPE vocabulary, as GPT-2's, and writes it as a tokenizer.json.",
 };
 
-/** Settings and, where one is resumed, the run. */
+/** What a training command works with. */
+interface CommandSettings<Table extends SettingsTable> {
+  /** What is named on the hub, with its commit. */
+  settings: SettingsOf<Table>;
+  modelFolder?: string;
+  data: NamedData;
+  /** What is said of the settings that come from the model. */
+  fromModel?: string;
+  /** Where one is resumed. */
+  resumed?: ResumedRun;
+}
+
+/** Settings and, where one is resumed, the run; a model of the hub is fetched. */
 async function runSettings<const Table extends SettingsTable>(
   command: string,
   table: Table,
   parsed: ParsedCommand<Table>,
-): Promise<{ settings: SettingsOf<Table>; resumed?: ResumedRun; fromModel?: string }> {
+  thread: CommandThread,
+): Promise<CommandSettings<Table>> {
+  // Fetching speaks too.
+  if ((parsed.given as { quiet?: boolean }).quiet) thread.beQuiet();
+  const locate = locateModel(thread);
   if (parsed.resume === undefined) {
-    const resolved = await resolveFully(table, parsed);
-    return { settings: resolved.settings, fromModel: fromModelLine(resolved) };
+    const resolved = await resolveFully(table, parsed, locate);
+    const { settings, modelFolder } = resolved;
+    const data = await openData((settings as { data: string[] }).data, thread);
+    return {
+      settings: { ...settings, data: data.names },
+      modelFolder,
+      data,
+      fromModel: fromModelLine(resolved),
+    };
   }
   const { runs } = { ...defaultsIn(table, parsed.folder), ...parsed.given } as { runs: string };
   if (parsed.config) {
     throw usageError("Cannot use --config with --resume, as a run keeps the settings it began with");
   }
-  return await openResumed(command, table, runs, parsed.resume, parsed.given);
+  const { settings, resumed } = await openResumed(command, table, runs, parsed.resume, parsed.given);
+  try {
+    const { model, data: named } = settings as { model?: string; data: string[] };
+    const located = model === undefined ? undefined : await locate(model);
+    const data = await openData(named, thread);
+    return { settings: { ...settings, data: data.names }, modelFolder: located?.folder, data, resumed };
+  } catch (error) {
+    resumed.folder.release();
+    throw error;
+  }
 }
 
 function shown(thread: CommandThread, text: string): true {
@@ -101,15 +135,24 @@ async function unlessStopped<Prepared>(
   };
   signal.addEventListener("abort", onStop);
   try {
-    return await Promise.race([work, stopped]);
+    // What fails because it was taken back is no failure.
+    const unlessAborted = work.catch((error) => signal.aborted ? stopped : Promise.reject(error));
+    return await Promise.race([unlessAborted, stopped]);
   } finally {
     signal.removeEventListener("abort", onStop);
   }
 }
 
+/** Folders that a model's files are read from; those of the hub's cache are links to another. */
+async function foldersOf({ files = [] }: RunModel): Promise<string[]> {
+  const real = await Promise.all(files.map((file) => Deno.realPath(file)));
+  return [...new Set([...files, ...real].map((file) => dirname(file)))];
+}
+
 /** Starts the server in a thread of its own and returns its address. */
 async function serveBeside(
-  { runs, port, model, gpu }: { runs: string; port: number; model?: string; gpu?: string },
+  { runs, port, gpu }: { runs: string; port: number; gpu?: string },
+  models: readonly string[],
 ): Promise<string> {
   // By its address, not by an import: the pipeline does not know the server.
   const worker = new Worker(new URL("../serve/worker.ts", import.meta.url), { type: "module" });
@@ -120,7 +163,6 @@ async function serveBeside(
       resolve({ error: event.message });
     };
   });
-  const models = model === undefined ? [] : [model];
   worker.postMessage({ runs, port, models, gpu, token: Deno.env.get("SPARSE_ATTENTION_TOKEN") });
   const { url, error } = await answer;
   if (!url) throw usageError(`Cannot serve at port ${port}: ${error}`);
@@ -131,7 +173,7 @@ async function serveBeside(
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
   thread: CommandThread,
-  { settings, model, resumed, fromModel, body, show }: {
+  { settings, model, data, resumed, fromModel, body, show }: {
     settings:
       & MemorySettings
       & Pick<
@@ -150,9 +192,13 @@ async function train<Summary extends object>(
         | "serve"
         | "port"
         | "steps"
+        | "accumulate"
+        | "validationTokens"
+        | "evalTokens"
         | "checkpointEvery"
       >;
     model: RunModel;
+    data: NamedData;
     resumed?: ResumedRun;
     /** What is said of the settings that come from the model. */
     fromModel?: string;
@@ -164,7 +210,7 @@ async function train<Summary extends object>(
   if (settings.quiet) thread.beQuiet();
   const printed = (summary: Summary, folder: RunFolder): true =>
     shown(thread, settings.json ? JSON.stringify(summary) : show(summary, folder));
-  const finished = resumed && await finishedSummary(resumed, settings, model).catch((error) => {
+  const finished = resumed && await finishedSummary(resumed, settings, model, data.sources).catch((error) => {
     resumed.folder.release();
     throw error;
   });
@@ -173,11 +219,19 @@ async function train<Summary extends object>(
     return printed(finished as Summary, resumed.folder);
   }
   if (fromModel !== undefined) reporter.message(fromModel);
-  if (settings.serve) reporter.message(`serving ${settings.runs} at ${await serveBeside(settings)}`);
+  if (settings.serve) {
+    const url = await serveBeside(settings, await foldersOf(model));
+    reporter.message(`serving ${settings.runs} at ${url}`);
+  }
+  if (!data.fetches) thread.leaveNet();
   let abandon: (() => Promise<void>) | undefined;
   const run = await unlessStopped(
     signal,
-    prepareRun(command, settings, model, reporter, { resumed, onStart: (remove) => abandon = remove }),
+    prepareRun(command, settings, model, reporter, {
+      resumed,
+      sources: data.sources,
+      onStart: (remove) => abandon = remove,
+    }),
     // What cannot be removed is an empty start, which the next one of its name takes over.
     () => abandon?.().catch(() => {}),
   );
@@ -196,15 +250,45 @@ async function train<Summary extends object>(
   return summary !== undefined && printed(summary, folder);
 }
 
+/** What a model needs, told from its config.json. */
+function tellNeedsOf(
+  thread: CommandThread,
+  { model, json }: { model: string; json: boolean },
+  config: ModelConfig,
+  asked: NeedsAsked,
+): true {
+  checkContext(asked.context, config.contextLength, model);
+  const told = tellNeeds(config, asked);
+  return shown(thread, json ? JSON.stringify({ model, ...told }) : needsText(told, asked));
+}
+
 async function sparsifyCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(SPARSIFY, args, userFolder());
-  const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed);
+  const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed, locateHere);
   if (printed !== undefined) return shown(thread, printed);
-  const { settings, resumed, fromModel } = await runSettings("sparsify", SPARSIFY, parsed);
-  const model = await openRunModel(settings.model, settings.tokenizer);
+  if (parsed.needs) {
+    if (parsed.resume !== undefined) {
+      throw usageError(
+        "Cannot tell what a run needs by --memory without a value: give --model, not --resume",
+      );
+    }
+    const locate = locateModel(thread, { withoutWeights: true });
+    const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
+    const { context, batch, distill } = settings;
+    const asked = { context, batch: batch === "auto" ? 1 : batch, training: true, distill: distill > 0 };
+    return tellNeedsOf(thread, settings, await readModelConfig(modelFolder!), asked);
+  }
+  const { settings, modelFolder, data, resumed, fromModel } = await runSettings(
+    "sparsify",
+    SPARSIFY,
+    parsed,
+    thread,
+  );
+  const model = await openRunModel(modelFolder!, settings.tokenizer, settings.model);
   return await train<SparsifySummary>("sparsify", thread, {
     settings,
     model,
+    data,
     resumed,
     fromModel,
     body: (run, reporter, signal) => sparsify(settings, run, reporter, signal),
@@ -231,7 +315,7 @@ async function pretrainCommand(args: string[], thread: CommandThread): Promise<b
   const parsed = parseCommand(PRETRAIN, args, userFolder());
   const printed = await printedInstead("pretrain", PURPOSES.pretrain, PRETRAIN, parsed);
   if (printed !== undefined) return shown(thread, printed);
-  const { settings, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed);
+  const { settings, data, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed, thread);
   const { width, heads, layers, context, seed, tokenizer } = settings;
   if (tokenizer === undefined) {
     throw usageError(
@@ -267,6 +351,7 @@ async function pretrainCommand(args: string[], thread: CommandThread): Promise<b
   return await train("pretrain", thread, {
     settings,
     model,
+    data,
     resumed,
     fromModel,
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
@@ -281,35 +366,46 @@ async function pretrainCommand(args: string[], thread: CommandThread): Promise<b
 
 async function evaluateCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(EVALUATE, args, userFolder());
-  const printed = await printedInstead("evaluate", PURPOSES.evaluate, EVALUATE, parsed);
+  const printed = await printedInstead("evaluate", PURPOSES.evaluate, EVALUATE, parsed, locateHere);
   if (printed !== undefined) return shown(thread, printed);
-  const resolved = await resolveFully(EVALUATE, parsed);
+  if (parsed.given.quiet) thread.beQuiet();
+  const withoutWeights = parsed.given.memory;
+  const resolved = await resolveFully(EVALUATE, parsed, locateModel(thread, { withoutWeights }));
   const { settings } = resolved;
   const { batch, model } = settings;
-  const config = await readModelConfig(model);
+  const folder = resolved.modelFolder!;
+  const config = await readModelConfig(folder);
+  const context = settings.context || config.contextLength;
+  if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
-  const weights = await openWeights(model, config);
+  const weights = await openWeights(folder, config);
   await weights.verify();
   requireData(settings.data);
-  const context = settings.context || config.contextLength;
   checkContext(context, config.contextLength, model);
-  const tokenizer = await loadTokenizer(settings.tokenizer ?? model, config);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
   checkTokenizer(tokenizer, config, model);
-  await checkOwnTokenizer(tokenizer, model);
+  await checkOwnTokenizer(tokenizer, folder);
   const fromModel = fromModelLine(resolved);
   if (fromModel !== undefined) reporter.message(fromModel);
-  await using folder = await thread.temporaryFolder();
+  await using temporary = await thread.temporaryFolder();
+  const data = await openData(settings.data, thread);
+  if (!data.fetches) thread.leaveNet();
+  const splits: readonly Split[] = settings.split === "all" ? SPLITS : [settings.split];
+  // Of each split a token at least, since documents go to splits only where each has one.
+  const enough = (split: Split): number =>
+    splits.includes(split) ? Math.max(settings.evalTokens, context) + context + 1 : 1;
   const tokens = await tokenise({
-    sources: settings.data,
+    sources: data.sources,
+    enough: { train: enough("train"), validation: enough("validation"), test: enough("test") },
     tokenizer,
-    folder: folder.path,
+    folder: temporary.path,
     onProgress: tokenising(reporter),
     onLoss: (message) => reporter.warning(message),
   });
-  const splits: readonly Split[] = settings.split === "all" ? SPLITS : [settings.split];
+  thread.leaveNet();
   for (const split of splits) {
-    const name = `the ${split} split of ${settings.data.join(", ")}`;
+    const name = `the ${split} split of ${data.names.join(", ")}`;
     checkWindows({ tokens: tokens[split], context, name });
   }
   const gpu = await openCheckedGpu(reporter, settings);

@@ -6,11 +6,13 @@
  *
  * @module
  */
+import { existsSync } from "node:fs";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
+import { hubModel, isHubData } from "./hub/names.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { nearest } from "./nearest.ts";
 import { STANDARD_INPUT } from "./text/data_files.ts";
@@ -23,8 +25,20 @@ interface Common {
 
 /** One setting: what kind of value it takes, its default and its line in `--help`. */
 export type Setting =
-  | (Common & { kind: "path" | "name"; value: string | undefined; placeholder: string })
-  | (Common & { kind: "paths" | "names"; value: readonly string[]; placeholder: string })
+  | (Common & {
+    kind: "path" | "name" | "text";
+    value: string | undefined;
+    placeholder: string;
+    /** Whether a model of the hub may be named where there is no such folder. */
+    hub?: boolean;
+  })
+  | (Common & {
+    kind: "paths" | "names";
+    value: readonly string[];
+    placeholder: string;
+    /** Whether data of the hub may be named. */
+    hub?: boolean;
+  })
   | (Common & {
     kind: "number";
     value: number;
@@ -41,6 +55,8 @@ export type Setting =
     lowest: number;
     above?: boolean;
     integer?: boolean;
+    /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
+    alone?: true;
   })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
@@ -48,7 +64,7 @@ export type Setting =
 /** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
 export type SettingsTable = Record<string, Setting>;
 
-type ValueOf<S extends Setting> = S extends { kind: "path" | "name"; value: infer V }
+type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; value: infer V }
   ? V extends string ? string
   : string | undefined
   : S extends { kind: "paths" | "names" } ? string[]
@@ -89,12 +105,16 @@ const GPU = {
   },
 } as const;
 
+const FILES_OF_TEXT = "text, .jsonl, .parquet, a folder of these, or - for standard input";
+const TEXT = "text, .jsonl, .parquet, a folder, - or hf:owner/name[:part][/split]";
+
 const DATA = {
   data: {
     kind: "paths",
     value: [],
     placeholder: "PATH",
-    help: "text, .jsonl, .parquet, a folder of these, or - for standard input; repeatable",
+    hub: true,
+    help: `${TEXT}; repeatable`,
     group: "Model and data",
   },
   tokenizer: {
@@ -250,8 +270,9 @@ export const SPARSIFY = {
   model: {
     kind: "path",
     value: "data/english",
-    placeholder: "DIR",
-    help: "Hugging Face folder of a model: GPT-2, Llama, Qwen, OLMo, Pythia, Mistral",
+    placeholder: "MODEL",
+    hub: true,
+    help: "folder, or owner/name on the hub: GPT-2, Llama, Qwen, OLMo, Pythia, Mistral",
     group: "Model and data",
   },
   ...DATA,
@@ -261,14 +282,19 @@ export const SPARSIFY = {
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
+  memory: {
+    ...RUN.memory,
+    alone: true,
+    help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
+  },
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
-  data: { ...DATA.data, help: `${DATA.data.help}; required` },
-  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json, or a folder with one; required" },
+  data: { ...DATA.data, help: `${TEXT}; required` },
+  tokenizer: { ...DATA.tokenizer, help: "tokenizer.json of any kind, or a folder with one; required" },
   layers: integer(3, 1, "layers", "Model and data"),
   heads: integer(4, 1, "heads of a layer", "Model and data"),
   width: integer(128, 1, "width, a multiple of the heads", "Model and data"),
@@ -300,6 +326,7 @@ export const EVALUATE = {
     group: "Evaluation",
   },
   evalTokens: RUN.evalTokens,
+  memory: flag(false, "only tell what device memory is needed; config.json is enough", "Evaluation"),
   gpu: { ...RUN.gpu, group: "Evaluation" },
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -324,14 +351,16 @@ export const CIRCUITS = {
   model: {
     kind: "path",
     value: undefined,
-    placeholder: "DIR",
-    help: "Hugging Face folder of a GPT-2-type model, dense or sparse",
+    placeholder: "MODEL",
+    hub: true,
+    help: "folder, or owner/name on the hub; dense or sparse",
     group: "Models",
   },
   against: {
     kind: "path",
     value: undefined,
-    placeholder: "DIR",
+    placeholder: "MODEL",
+    hub: true,
     help: "another to set beside it, such as the sparse model of a run",
     group: "Models",
   },
@@ -361,9 +390,38 @@ export const CIRCUITS = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `generate`. */
+export const GENERATE = {
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  prompt: {
+    kind: "text",
+    value: undefined,
+    placeholder: "TEXT",
+    help: "what is continued; - reads it from standard input, without a line end at its end",
+    group: "Text",
+  },
+  tokenizer: DATA.tokenizer,
+  tokens: integer(64, 1, "tokens of the continuation, at most", "Text"),
+  dense: flag(false, "open all gates; a sparse model's own continuation is shown beside", "Text"),
+  temperature: atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+  topP: {
+    kind: "number",
+    value: 1,
+    lowest: 0,
+    above: true,
+    highest: 1,
+    help: "draw from the fewest tokens that have this probability together",
+    group: "Text",
+  },
+  seed: { ...TRAINING.seed, help: "keys the draw; the same seed gives the same text", group: "Text" },
+  gpu: { ...GPU.gpu, group: "Text" },
+  ...OUTPUT,
+  json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
-  data: { ...DATA.data, help: `${DATA.data.help}; required` },
+  data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
   vocabulary: integer(4096, 257, "entries, the bytes and the end-of-text token included", "Tokenizer"),
   output: {
     kind: "path",
@@ -383,6 +441,8 @@ export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
 /** Values of {@link CIRCUITS}. */
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
+/** Values of {@link GENERATE}. */
+export type GenerateSettings = SettingsOf<typeof GENERATE>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 
@@ -392,6 +452,8 @@ export interface ParsedCommand<Table extends SettingsTable> {
   help: boolean;
   /** `--version` was given. */
   version: boolean;
+  /** `--memory` stands without a value: what is needed is to be told, and nothing run. */
+  needs: boolean;
   /** Only what the flags say. */
   given: Partial<SettingsOf<Table>>;
   /** Value of `--config`. */
@@ -428,7 +490,8 @@ export function parseCommand<const Table extends SettingsTable>(
   const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
   const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`), "help", "version"];
   checkSwitches(args, [...booleans, "help", "version"]);
-  const parsed = parseArgs(joinNegativeNumbers(args, strings), {
+  const texts = [...flags].filter(([, name]) => table[name].kind === "text").map(([key]) => key);
+  const parsed = parseArgs(joinDashed(args, strings, texts), {
     boolean: [...booleans, "help", "version"],
     string: strings,
     collect: lists,
@@ -442,8 +505,15 @@ export function parseCommand<const Table extends SettingsTable>(
     },
   });
   const given: Record<string, unknown> = {};
+  let needs = false;
   for (const [key, name] of flags) {
     if (parsed[key] === undefined) continue;
+    const setting = table[name];
+    // A value that is there but empty is none.
+    if (setting.kind === "numberOrAuto" && setting.alone && parsed[key] === "" && args.includes(`--${key}`)) {
+      needs = true;
+      continue;
+    }
     given[name] = fromFolder(table[name], parseValue(`--${key}`, table[name], parsed[key]), folder);
   }
   for (const key of special) {
@@ -453,6 +523,7 @@ export function parseCommand<const Table extends SettingsTable>(
   return {
     help: parsed.help === true,
     version: parsed.version === true,
+    needs,
     given: given as Partial<SettingsOf<Table>>,
     config: config && folder !== undefined && !isAbsolute(config) ? join(folder, config) : config,
     folder,
@@ -473,13 +544,15 @@ function checkSwitches(args: string[], booleans: string[]): void {
 }
 
 /** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */
-function joinNegativeNumbers(args: string[], strings: string[]): string[] {
+function joinDashed(args: string[], strings: string[], texts: string[]): string[] {
   const joined: string[] = [];
   for (const arg of args) {
     const last = joined.at(-1);
-    const takesValue = last?.startsWith("--") && strings.includes(last.slice(2));
-    if (takesValue && (/^-[\d.]/.test(arg) || arg === STANDARD_INPUT)) joined[joined.length - 1] += `=${arg}`;
-    else joined.push(arg);
+    const flag = last?.startsWith("--") ? last.slice(2) : "";
+    const isValue = /^-[\d.]/.test(arg) || arg === STANDARD_INPUT;
+    if ((strings.includes(flag) && isValue) || (texts.includes(flag) && /^-(?!-)/.test(arg))) {
+      joined[joined.length - 1] += `=${arg}`;
+    } else joined.push(arg);
   }
   return joined;
 }
@@ -495,6 +568,8 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
   switch (setting.kind) {
     case "flag":
       return typeof value === "boolean" ? value : fail("true or false");
+    case "text":
+      return typeof value === "string" && value !== "" ? value : fail("a text");
     case "path":
     case "name":
       return isText ? value : fail("a " + setting.kind);
@@ -546,8 +621,13 @@ const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "nam
 /** A value of a setting, its paths taken from a folder where they are relative. */
 function fromFolder(setting: Setting, value: unknown, folder: string | undefined): unknown {
   if (folder === undefined) return value;
-  const inFolder = (path: string): string =>
+  const below = (path: string): string =>
     isAbsolute(path) || path === STANDARD_INPUT ? path : join(folder, path);
+  const inFolder = (path: string): string => {
+    const hub = "hub" in setting && setting.hub;
+    const onHub = hub && (setting.kind === "paths" ? isHubData(path) : hubModel(path) !== undefined);
+    return onHub && (setting.kind === "paths" || !existsSync(below(path))) ? path : below(path);
+  };
   if (setting.kind === "path") return inFolder(value as string);
   return setting.kind === "paths" ? (value as string[]).map(inFolder) : value;
 }
@@ -593,9 +673,24 @@ export function checkedSettings<const Table extends SettingsTable>(
   return settings as Partial<SettingsOf<Table>>;
 }
 
+/** Where a model lies. */
+export interface Located {
+  /** Its folder. */
+  folder: string;
+  /** What it is called: the folder, or its name on the hub with the commit. */
+  name: string;
+}
+
+/** Finds a model, which may have to be fetched. */
+export type Locate = (model: string) => Promise<Located>;
+
+const inItsFolder: Locate = (model) => Promise.resolve({ folder: model, name: model });
+
 /** Settings, and what of them a model decided. */
 export interface Resolved<Table extends SettingsTable> {
   settings: SettingsOf<Table>;
+  /** The model's folder, where there is a model. */
+  modelFolder: string | undefined;
   /** What stands in force because the model folder's sparsify.json says so. */
   recommended: Partial<SettingsOf<Table>>;
   /** What is lower than the table says as the model has fewer positions. */
@@ -617,22 +712,32 @@ export async function resolveSettings<const Table extends SettingsTable>(
 /**
  * All settings of a command, and which of them come from the model.
  *
- * @throws {UserError} as {@link resolveSettings}
+ * @param locate finds the model's folder; left out: the model is one
+ * @throws {UserError} as {@link resolveSettings}, and whatever `locate` throws
  */
 export async function resolveFully<const Table extends SettingsTable>(
   table: Table,
   { given, config, folder }: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
+  locate: Locate = inItsFolder,
 ): Promise<Resolved<Table>> {
   const defaults = defaultsIn(table, folder);
   const file = config ? await readSettingsFile(table, config, folder) : {};
   const chosen: Record<string, unknown> = { ...file, ...given };
   const { model } = { ...defaults, ...chosen } as { model?: string };
-  const inFile = await recommended(table, model);
-  const fitted = await fittedTo(model, defaults, { ...inFile, ...chosen });
-  const settings = { ...defaults, ...fitted, ...inFile, ...chosen };
+  const located = model === undefined ? undefined : await locate(model);
+  const inFile = await recommended(table, located?.folder);
+  const fitted = await fittedTo(located?.folder, defaults, { ...inFile, ...chosen });
+  const settings = {
+    ...defaults,
+    ...fitted,
+    ...inFile,
+    ...chosen,
+    ...(located ? { model: located.name } : {}),
+  };
   checkOrder(table, settings);
   return {
     settings: settings as SettingsOf<Table>,
+    modelFolder: located?.folder,
     recommended: Object.fromEntries(
       Object.entries(inFile).filter(([name]) => !Object.hasOwn(chosen, name)),
     ) as Partial<SettingsOf<Table>>,
@@ -808,7 +913,8 @@ export function helpText<const Table extends SettingsTable>(
       : "N";
     const shown = Array.isArray(value) ? value.join(" ") : value;
     const isShown = shown !== undefined && shown !== "";
-    line(setting.group, `--${key} ${placeholder}`, setting.help, isShown ? `(${shown})` : "");
+    const left = "alone" in setting ? `[${placeholder}]` : placeholder;
+    line(setting.group, `--${key} ${left}`, setting.help, isShown ? `(${shown})` : "");
   }
   line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");
   if (hasRuns(table)) line("Settings", "--resume NAME", "go on with a stopped run");
@@ -868,10 +974,11 @@ export async function printedInstead<const Table extends SettingsTable>(
   purpose: string,
   table: Table,
   parsed: ParsedCommand<Table>,
+  locate?: Locate,
 ): Promise<string | undefined> {
   if (parsed.version) return versionText();
   if (!parsed.help) return undefined;
-  const resolved = await resolveFully(table, parsed);
+  const resolved = await resolveFully(table, parsed, locate);
   return helpText(command, purpose, table, { resolved });
 }
 

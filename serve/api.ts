@@ -5,6 +5,7 @@
  * @module
  */
 import type { MetricRow } from "../pipeline/runs/metrics.ts";
+import type { SettingChange } from "../pipeline/runs/run_config.ts";
 import type { SparsifySummary } from "../pipeline/training/sparsify.ts";
 
 /**
@@ -44,6 +45,38 @@ export interface NamedSignature {
   message: string;
 }
 
+/** Losses and open edges with hard gates on the validation tokens after a step. */
+export interface Measured {
+  step: number;
+  validation_ce: number;
+  open_fraction: number | null;
+  /** Loss that the run was held to at that step; null for one without a target. */
+  target: number | null;
+}
+
+/** What a finished run comes to: losses of the test tokens in nats, or how many edges and heads circuits need. */
+export type RunResult =
+  | {
+    kind: "sparsify";
+    ce: number;
+    open_fraction: number;
+    dense_ce: number;
+    control_ce: number | null;
+    test_tokens: number;
+  }
+  | { kind: "pretrain"; ce: number; open_fraction: number; test_tokens: number }
+  | { kind: "circuits"; task: string; dense: CircuitSize | null; sparse: CircuitSize | null };
+
+/** How much of a model a task needs for 90 % of the effect; null where all of it does less, or it cannot do the task. */
+export interface CircuitSize {
+  /** Whether the model does the task at all. */
+  able: boolean;
+  /** Share of the prompts that it answers right. */
+  performance: number;
+  edges: number | null;
+  heads: number | null;
+}
+
 /** One run in the list. */
 export interface RunOverview {
   name: string;
@@ -55,8 +88,21 @@ export interface RunOverview {
   phases: PhaseProgress[];
   /** Of the phase under way: the last row, without its lists. */
   last: Omit<MetricRow, "open_by_head" | "expected_open_by_head"> | null;
+  /** Folder of the model that it began with, as it was given; null for a new one. */
+  model: string | null;
+  /** Settings that are not the command's defaults, without those that only say where things lie. */
+  changed: Record<string, unknown>;
   /** The last evaluation of the phase that has gates, or of pre-training. */
-  evaluation: { step: number; validation_ce: number; open_fraction: number | null } | null;
+  evaluation: Measured | null;
+  /**
+   * Of the evaluations at or below their target the one with the fewest open edges, whose weights are the result; so far,
+   * or as chosen at the end.
+   */
+  chosen: Measured | null;
+  /** Whether the result stays at its target; null before the end, and where a run has none. */
+  target_met: boolean | null;
+  /** What a finished run comes to, briefly. */
+  result: RunResult | null;
   /** Of the last 50 rows or fewer. */
   tokens_per_second: number | null;
   /** Of the phase under way and those after it, at the speed of now. */
@@ -81,6 +127,8 @@ export interface RunDetail extends RunOverview {
   control: { paused: boolean; stop: boolean; slack: number | null };
   /** Changes of slack that took effect. */
   slack_changes: { phase: string; step: number; slack: number }[];
+  /** Settings that became others when the run was resumed. */
+  changes: SettingChange[];
   /** Files that can be opened at `/runs/{run}/reports/{file}`. */
   reports: { file: string; bytes: number }[];
 }
@@ -168,6 +216,30 @@ export interface AttentionAnswer {
   omitted: number;
   /** Most likely next tokens. */
   next: { token: string; probability: number }[];
+}
+
+/** Tokens of a continuation, at most. */
+export const MAX_CONTINUATION = 64;
+
+/** `POST /api/runs/{run}/continuation`, what is sent. */
+export interface ContinuationRequest {
+  prompt: string;
+  model: ExplorerModel;
+  /** Tokens of the continuation, at most: 1 to {@link MAX_CONTINUATION}; 32 where left out. */
+  tokens?: number;
+}
+
+/** `POST /api/runs/{run}/continuation`, what is answered: the likeliest token each time. */
+export interface ContinuationAnswer {
+  model: ExplorerModel;
+  /** As in {@link AttentionAnswer}. */
+  weights: AttentionAnswer["weights"];
+  /** Ids of the continuation, without the one that ends a text. */
+  tokens: number[];
+  /** What they spell. */
+  text: string;
+  /** What ended it: as many tokens as were asked for, the end of the text, or that of the model's positions. */
+  ended: "tokens" | "end of text" | "positions";
 }
 
 /** Any error. */

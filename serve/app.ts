@@ -9,7 +9,16 @@ import { accepts } from "hono/accepts";
 import { HTTPException } from "hono/http-exception";
 import { type ControlRequest, SLACK_BOUND } from "../pipeline/runs/control.ts";
 import { type MetricRow, metricsStream } from "../pipeline/runs/metrics.ts";
-import { type AttentionRequest, type HeadsAnswer, LIVE, type MetricsAnswer, type RunDetail } from "./api.ts";
+import {
+  type AttentionRequest,
+  type ContinuationRequest,
+  type HeadsAnswer,
+  LIVE,
+  MAX_CONTINUATION,
+  type MetricsAnswer,
+  type RunDetail,
+  type RunOverview,
+} from "./api.ts";
 import type { Assets } from "./assets.ts";
 import { type BodyLimits, readBody } from "./body.ts";
 import { namesTag } from "./conditional.ts";
@@ -57,6 +66,9 @@ export function createApp(options: AppOptions): Hono {
   const needsToken = tokenNeeded(options.token);
   /** Details as JSON, as long as the view they were made of is the last one. */
   const details = new WeakMap<RunView, Promise<string>>();
+  /** Overviews as JSON, and the list that was made of them last. */
+  const overviews = new WeakMap<RunOverview, string>();
+  let listed: { texts: readonly string[]; bytes: Uint8Array<ArrayBuffer>; etag: string } | undefined;
 
   const bodyLimits: BodyLimits = { bytes: MAX_BODY_BYTES, milliseconds: options.bodyMilliseconds ?? BODY_MS };
 
@@ -81,6 +93,25 @@ export function createApp(options: AppOptions): Hono {
     return text;
   }
 
+  /** The list as it is sent: made anew only where a run differs. */
+  async function listBytes(): Promise<{ bytes: Uint8Array<ArrayBuffer>; etag: string }> {
+    const texts = (await runs.list()).map((overview) => {
+      const text = overviews.get(overview) ?? JSON.stringify(overview);
+      overviews.set(overview, text);
+      return text;
+    });
+    const before = listed?.texts;
+    if (!listed || before?.length !== texts.length || texts.some((text, n) => text !== before[n])) {
+      listed = {
+        texts,
+        bytes: new TextEncoder().encode(`[${texts.join()}]`),
+        // Of this process alone: another one's list of the same number is another.
+        etag: `"${crypto.randomUUID()}"`,
+      };
+    }
+    return listed;
+  }
+
   app.get("/health", (context) => context.json({ status: "ok" }));
   app.get("/api/openapi.json", (context) => context.json(openApiDocument()));
   app.get("/metrics", (context) =>
@@ -89,10 +120,12 @@ export function createApp(options: AppOptions): Hono {
       "text/plain; version=0.0.4; charset=utf-8",
       async () => prometheusText(await runs.list(), live.clients),
     ));
-  app.get(
-    "/api/runs",
-    (context) => answered(context, JSON_TYPE, async () => JSON.stringify(await runs.list())),
-  );
+  app.get("/api/runs", async (context) => {
+    const { bytes, etag } = await listBytes();
+    context.header("ETag", etag);
+    if (namesTag(context.req.header("If-None-Match"), etag)) return context.body(null, 304);
+    return await answered(context, JSON_TYPE, () => bytes);
+  });
   app.get("/api/runs/:run", async (context) => {
     const view = await runOf(context);
     return await answered(context, JSON_TYPE, () => detailText(view));
@@ -161,6 +194,13 @@ export function createApp(options: AppOptions): Hono {
   app.post("/api/runs/:run/attention", async (context) => {
     const view = await runOf(context);
     return context.json(await explorer.ask(view, attentionRequest(await jsonBody(context, bodyLimits))));
+  });
+
+  app.post("/api/runs/:run/continuation", async (context) => {
+    const view = await runOf(context);
+    return context.json(
+      await explorer.goOn(view, continuationRequest(await jsonBody(context, bodyLimits))),
+    );
   });
 
   app.post("/api/runs/:run/control", needsToken, async (context) => {
@@ -232,10 +272,18 @@ function countParameter(text: string | undefined, name: string): number | undefi
   return Number(text);
 }
 
-/** About so many of the rows: every n-th, the last, and those that hold an evaluation. */
+/**
+ * About so many of the rows: every n-th, the last, those that hold an evaluation, and those on both sides of a
+ * resumption, where a new process's clock begins.
+ */
 export function thin(rows: readonly MetricRow[], points: number): MetricRow[] {
   const stride = Math.ceil(rows.length / points);
-  return rows.filter((row, n) => n % stride === 0 || n === rows.length - 1 || row.validation_ce !== null);
+  const isNewClock = (n: number): boolean =>
+    n < rows.length && n > 0 && rows[n].seconds < rows[n - 1].seconds;
+  return rows.filter((row, n) =>
+    n % stride === 0 || n === rows.length - 1 || row.validation_ce !== null || isNewClock(n) ||
+    isNewClock(n + 1)
+  );
 }
 
 async function jsonBody(context: Context, limits: BodyLimits): Promise<Record<string, unknown>> {
@@ -260,17 +308,35 @@ function onlyKeys(body: Record<string, unknown>, known: readonly string[]): void
   if (unknown !== undefined) raise(400, `Unknown key; known are ${known.join(", ")}`);
 }
 
-function attentionRequest(body: Record<string, unknown>): AttentionRequest {
-  onlyKeys(body, ["prompt", "model", "threshold"]);
-  const { prompt, model = "sparse", threshold } = body;
+/** What both questions to the explorer have. */
+function exploration(body: Record<string, unknown>): Pick<AttentionRequest, "prompt" | "model"> {
+  const { prompt, model = "sparse" } = body;
   if (typeof prompt !== "string" || prompt === "") raise(400, "prompt must be a text");
   if ((prompt as string).length > MAX_PROMPT_CHARACTERS) {
     raise(400, `prompt must have at most ${MAX_PROMPT_CHARACTERS} characters`);
   }
   if (model !== "sparse" && model !== "dense") raise(400, "model must be sparse or dense");
+  return { prompt, model } as Pick<AttentionRequest, "prompt" | "model">;
+}
+
+function attentionRequest(body: Record<string, unknown>): AttentionRequest {
+  onlyKeys(body, ["prompt", "model", "threshold"]);
+  const shared = exploration(body);
+  const { threshold } = body;
   const inRange = typeof threshold === "number" && threshold >= 0 && threshold <= 1;
   if (threshold !== undefined && !inRange) raise(400, "threshold must be a number between 0 and 1");
-  return { prompt, model, threshold } as AttentionRequest;
+  return { ...shared, threshold } as AttentionRequest;
+}
+
+function continuationRequest(body: Record<string, unknown>): ContinuationRequest {
+  onlyKeys(body, ["prompt", "model", "tokens"]);
+  const shared = exploration(body);
+  const { tokens } = body;
+  const inRange = Number.isInteger(tokens) && tokens as number >= 1 && tokens as number <= MAX_CONTINUATION;
+  if (tokens !== undefined && !inRange) {
+    raise(400, `tokens must be a whole number from 1 to ${MAX_CONTINUATION}`);
+  }
+  return { ...shared, tokens } as ContinuationRequest;
 }
 
 function controlRequest(body: Record<string, unknown>): Partial<ControlRequest> {

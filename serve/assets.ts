@@ -1,5 +1,6 @@
 /**
- * The page's files, read once: our own from serve/page, the libraries' from their packages. Only these are ever served.
+ * The page's files, read once: our own from serve/page, the palette and the glossary that reports have too, and the
+ * libraries' from their packages. Only these are ever served.
  *
  * @module
  */
@@ -21,10 +22,15 @@ const TYPES = {
   js: "text/javascript; charset=utf-8",
   css: "text/css; charset=utf-8",
   svg: "image/svg+xml",
+  json: "application/json",
 };
 
 const PAGE = new URL("./page/", import.meta.url);
-const PACKAGES = {
+/** Files that lie elsewhere, by the path they are served at. */
+const ELSEWHERE = {
+  // What every page has in common.
+  "/page/palette.css": new URL("../pipeline/report/palette.css", import.meta.url),
+  "/page/glossary.json": new URL("../pipeline/report/glossary.json", import.meta.url),
   "/lib/uplot.js": new URL("uPlot.iife.min.js", import.meta.resolve("uplot")),
   "/lib/uplot.css": new URL("uPlot.min.css", import.meta.resolve("uplot")),
 };
@@ -42,7 +48,7 @@ export async function readAssets(): Promise<Assets> {
   for await (const { name, isFile } of Deno.readDir(PAGE)) {
     if (isFile) await add(`/page/${name}`, new URL(name, PAGE));
   }
-  for (const [path, file] of Object.entries(PACKAGES)) await add(path, file);
+  for (const [path, file] of Object.entries(ELSEWHERE)) await add(path, file);
   // Only at the root, since what it loads is named from there.
   const index = assets.get("/page/index.html");
   assets.delete("/page/index.html");

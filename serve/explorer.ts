@@ -5,22 +5,33 @@
  * @module
  */
 import { HTTPException } from "hono/http-exception";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { AdapterError } from "../kernels/core/adapters.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
+import { generate } from "../pipeline/generation/generate.ts";
 import { readAttention } from "../pipeline/model/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/runs/checkpoint.ts";
-import { MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
+import { locateHere } from "../pipeline/fetch_named.ts";
+import { exists, MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
 import { openWeights } from "../pipeline/model/load_weights.ts";
 import type { ModelConfig } from "../pipeline/model/config.ts";
 import { readModelConfig } from "../pipeline/model/config_file.ts";
 import { parametersOf } from "../pipeline/model/trace.ts";
+import { type Decoder, prepareDecoder } from "../pipeline/model/decoder.ts";
 import { type Network, prepareNetwork } from "../pipeline/model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "../pipeline/model/parameters.ts";
 import { assertSelfCheck } from "../pipeline/model/self_check.ts";
-import { loadTokenizer, type Tokenizer } from "../pipeline/text/tokenizer.ts";
-import type { AttentionAnswer, AttentionEdge, AttentionRequest } from "./api.ts";
+import { BESIDE_TOKENIZER } from "../pipeline/text/special_tokens.ts";
+import { loadTokenizer, type Tokenizer, withStart } from "../pipeline/text/tokenizer.ts";
+import {
+  type AttentionAnswer,
+  type AttentionEdge,
+  type AttentionRequest,
+  type ContinuationAnswer,
+  type ContinuationRequest,
+  MAX_CONTINUATION,
+} from "./api.ts";
 import { ownCheckpoints } from "./checkpoints.ts";
 import { logFault } from "./fault_log.ts";
 import { checkHeaderLength, isOwn } from "./own_files.ts";
@@ -28,8 +39,10 @@ import { problem } from "./problem.ts";
 import { liesInside } from "./roots.ts";
 import type { RunView } from "./runs.ts";
 
-/** Tokens of a prompt that are looked at. */
+/** Tokens of a prompt that are looked at, or that a continuation goes on from. */
 export const MAX_PROMPT_TOKENS = 128;
+/** Tokens of a continuation where it is not said. */
+const DEFAULT_CONTINUATION = 32;
 const MAX_EDGES = 20_000;
 const MAX_WAITING = 8;
 const NEXT_TOKENS = 5;
@@ -47,6 +60,12 @@ export interface Explorer {
    * wait or the device fails
    */
   ask(run: ExploredRun, request: AttentionRequest): Promise<AttentionAnswer>;
+  /**
+   * As {@link Explorer.ask}, for how the model goes on from a text.
+   *
+   * @throws {HTTPException} 400 also when the prompt is longer than what can be gone on from
+   */
+  goOn(run: ExploredRun, request: ContinuationRequest): Promise<ContinuationAnswer>;
   /** Gives the device back. */
   close(): void;
 }
@@ -66,6 +85,8 @@ interface Bench {
   sizes: string;
   gpu: Gpu;
   network: Network;
+  /** Made with the first continuation. */
+  decoder?: Decoder;
   parameters: Map<string, Parameters>;
 }
 
@@ -85,7 +106,7 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
     bench = undefined;
   }
 
-  async function load(source: Source): Promise<{ gpu: Gpu; network: Network; parameters: Parameters }> {
+  async function load(source: Source): Promise<{ bench: Bench; parameters: Parameters }> {
     const { config, key } = source;
     const { gate: _, ...plain } = config;
     const sizes = JSON.stringify(plain);
@@ -103,7 +124,7 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
         throw error;
       }
     }
-    const { gpu, network } = bench;
+    const { gpu } = bench;
     let parameters = bench.parameters.get(key);
     if (!parameters) {
       if (bench.parameters.size === WEIGHTS_KEPT) {
@@ -115,19 +136,19 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
     }
     bench.parameters.delete(key);
     bench.parameters.set(key, parameters);
-    return { gpu, network, parameters };
+    return { bench, parameters };
   }
 
-  async function answer(run: ExploredRun, request: AttentionRequest): Promise<AttentionAnswer> {
-    const { prompt, model, threshold = DEFAULT_THRESHOLD } = request;
+  /** The model that is asked for on the device, and the prompt's tokens, all of which it has. */
+  async function modelFor(run: ExploredRun, { prompt, model }: Pick<AttentionRequest, "prompt" | "model">) {
     const source = await sourceOf(run, model, roots);
     const tokenizer = await tokenizerOf(run, roots);
     const known = await usable(`${run.name}'s tokenizer`, () => tokenizer.encodeKnown(prompt));
     if (known.lost > 0) {
       throw problem(400, `Cannot look at the prompt as the model has no token for ${shown(known.firstLost)}`);
     }
-    const all = known.tokens;
-    if (all.length === 0) throw problem(400, "Cannot look at an empty prompt");
+    if (known.tokens.length === 0) throw problem(400, "Cannot look at an empty prompt");
+    const all = withStart(tokenizer, known.tokens);
     const { vocabularySize } = source.config;
     if (!all.every((token) => Number.isInteger(token) && token >= 0 && token < vocabularySize)) {
       throw problem(
@@ -135,7 +156,36 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
         `Cannot look into ${run.name} as its tokenizer is another model's: this one has ${vocabularySize} tokens`,
       );
     }
-    const { gpu, network, parameters } = await usable(`${run.name}'s ${model} model`, () => load(source));
+    const loaded = await usable(`${run.name}'s ${model} model`, () => load(source));
+    return { source, tokenizer, all, ...loaded };
+  }
+
+  async function continuation(run: ExploredRun, request: ContinuationRequest): Promise<ContinuationAnswer> {
+    const { model, tokens: wanted = DEFAULT_CONTINUATION } = request;
+    const { source, tokenizer, all, bench, parameters } = await modelFor(run, request);
+    const { gpu } = bench;
+    const { config, gateBias, weights } = source;
+    const longest = Math.min(config.contextLength, MAX_PROMPT_TOKENS);
+    if (all.length > longest) {
+      throw problem(
+        400,
+        `Cannot continue the prompt as it must have at most ${longest} tokens: ${all.length}`,
+      );
+    }
+    const positions = Math.min(config.contextLength, MAX_PROMPT_TOKENS + MAX_CONTINUATION);
+    bench.decoder ??= await prepareDecoder(gpu, config, { positions });
+    const gate = gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 };
+    const { tokens, text, ended } = await generate(
+      { gpu, config: { ...config, gate }, parameters, tokenizer },
+      all,
+      { tokens: wanted, decoder: bench.decoder },
+    );
+    return { model, weights, tokens, text, ended };
+  }
+
+  async function answer(run: ExploredRun, request: AttentionRequest): Promise<AttentionAnswer> {
+    const { model, threshold = DEFAULT_THRESHOLD } = request;
+    const { source, tokenizer, all, bench: { gpu, network }, parameters } = await modelFor(run, request);
     const tokens = all.slice(0, network.shape.context);
     const pattern = await readAttention(gpu, network, parameters, tokens, source.gateBias);
 
@@ -167,32 +217,36 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
       weights: source.weights,
       layers,
       heads,
-      tokens: tokens.map((token) => tokenizer.decode([token])),
+      tokens: tokens.map((token) => tokenizer.spell(token)),
       truncated: all.length > length,
       edges,
       open,
       causal_pairs: layers * heads * length * (length + 1) / 2,
       omitted,
       next: next.map((token) => ({
-        token: tokenizer.decode([token]),
+        token: tokenizer.spell(token),
         probability: Math.exp(pattern.next[token]),
       })),
     };
   }
 
+  /** Answers when it is this question's turn. */
+  async function inTurn<Answer>(work: () => Promise<Answer>): Promise<Answer> {
+    if (waiting >= MAX_WAITING) throw problem(503, "Too many prompts are waiting: try again in a moment");
+    waiting++;
+    const mine = turn.then(work).catch((error) => {
+      if (!(error instanceof AdapterError || error instanceof DeviceError)) throw error;
+      // The next question opens the device anew.
+      close();
+      throw problem(503, error.message);
+    });
+    turn = mine.catch(() => {}).then(() => waiting--);
+    return await mine;
+  }
+
   return {
-    async ask(run, request) {
-      if (waiting >= MAX_WAITING) throw problem(503, "Too many prompts are waiting: try again in a moment");
-      waiting++;
-      const mine = turn.then(() => answer(run, request)).catch((error) => {
-        if (!(error instanceof AdapterError || error instanceof DeviceError)) throw error;
-        // The next question opens the device anew.
-        close();
-        throw problem(503, error.message);
-      });
-      turn = mine.catch(() => {}).then(() => waiting--);
-      return await mine;
-    },
+    ask: (run, request) => inTurn(() => answer(run, request)),
+    goOn: (run, request) => inTurn(() => continuation(run, request)),
     close,
   };
 }
@@ -243,12 +297,16 @@ async function tokenizerOf(run: ExploredRun, roots: readonly string[]): Promise<
   if (!await isOwn(path, "isFile")) {
     const named = tokenizer ?? model;
     if (typeof named !== "string") throw problem(409, `Cannot look into ${run.name} as it has no tokenizer`);
-    path = resolve(named);
+    path = resolve((await locateHere(named)).folder);
     if (await liesInside(path, roots) && await isOwn(path, "isDirectory")) {
       path = join(path, "tokenizer.json");
     }
   }
   await checkReadable(path, MAX_JSON_BYTES, roots);
+  for (const name of BESIDE_TOKENIZER) {
+    const beside = join(dirname(path), name);
+    if (await exists(beside)) await checkReadable(beside, MAX_SMALL_JSON_BYTES, roots);
+  }
   return await usable(`${run.name}'s tokenizer`, () => loadTokenizer(path, run.config?.model.config));
 }
 
@@ -271,7 +329,9 @@ async function sourceOf(
     if (typeof settings.model !== "string") {
       throw problem(409, `Cannot look at the dense model as ${run.name} does not say which it began with`);
     }
-    return await folderSource(resolve(settings.model), weights, undefined, roots);
+    // One of the hub lies in the cache, under another name than the run knows it by.
+    const { folder } = await locateHere(settings.model);
+    return await folderSource(resolve(folder), weights, undefined, roots);
   }
   if (pretraining && (model === "sparse") !== (settings.sparse === true)) {
     throw problem(

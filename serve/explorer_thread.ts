@@ -6,22 +6,22 @@
  */
 import type { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import type { AttentionAnswer } from "./api.ts";
-import type { Explorer } from "./explorer.ts";
+import type { ExploredRun, Explorer } from "./explorer.ts";
 import { problem } from "./problem.ts";
 
 /** Milliseconds for one answer: compiling a model's kernels takes minutes on some CPU drivers. */
 const PATIENCE = 600_000;
 
 interface Waiting {
-  resolve(answer: AttentionAnswer): void;
+  /** With an answer of the kind that was asked for. */
+  resolve(answer: unknown): void;
   reject(error: HTTPException): void;
   timer: ReturnType<typeof setTimeout>;
 }
 
 interface Reply {
   id: number;
-  answer?: AttentionAnswer;
+  answer?: unknown;
   status?: ContentfulStatusCode;
   error?: string;
 }
@@ -70,16 +70,20 @@ export function createExplorerThread(
     return begun;
   }
 
+  /** @param what the explorer's method that answers */
+  function question(what: "ask" | "goOn", { name, path, config }: ExploredRun, request: unknown) {
+    worker ??= begin();
+    const id = asked++;
+    return new Promise<unknown>((resolve, reject) => {
+      const timer = setTimeout(() => end(`The model of ${name} takes too long to look into`), patience);
+      waiting.set(id, { resolve, reject, timer });
+      worker!.postMessage({ id, what, run: { name, path, config }, request });
+    });
+  }
+
   return {
-    ask({ name, path, config }, request) {
-      worker ??= begin();
-      const id = asked++;
-      return new Promise((resolve, reject) => {
-        const timer = setTimeout(() => end(`The model of ${name} takes too long to look into`), patience);
-        waiting.set(id, { resolve, reject, timer });
-        worker!.postMessage({ id, run: { name, path, config }, request });
-      });
-    },
+    ask: (run, request) => question("ask", run, request) as ReturnType<Explorer["ask"]>,
+    goOn: (run, request) => question("goOn", run, request) as ReturnType<Explorer["goOn"]>,
     close: () => end("The server is closing"),
   };
 }

@@ -1,8 +1,8 @@
 /**
  * The explorer in a thread of its own.
  *
- * Receives first `{ roots, gpu }`, then questions `{ id, run, request }`, and answers each with `{ id, answer }`, or with
- * `{ id, status, error }` where it cannot be answered.
+ * Receives first `{ roots, gpu }`, then questions `{ id, what, run, request }`, `what` being the explorer's method that
+ * answers, and answers each with `{ id, answer }`, or with `{ id, status, error }` where it cannot be answered.
  *
  * @module
  */
@@ -20,8 +20,9 @@ parent.addEventListener("message", async ({ data }) => {
     return;
   }
   const { id, run, request } = data;
+  const what: "ask" | "goOn" = data.what;
   try {
-    parent.postMessage({ id, answer: await explorer!.ask(run, request) });
+    parent.postMessage({ id, answer: await explorer![what](run, request) });
   } catch (error) {
     const known = error instanceof HTTPException;
     if (!known) logFault(`looking into ${run.name}`, error);

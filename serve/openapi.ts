@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { RUN_STATUSES } from "./api.ts";
+import { MAX_CONTINUATION, RUN_STATUSES } from "./api.ts";
 import project from "../deno.json" with { type: "json" };
 
 type Schema = Record<string, unknown>;
@@ -30,6 +30,14 @@ const BODY_FAILURES = {
   "408": json(ref("Error"), "The body took too long"),
   "413": json(ref("Error"), "The body is too large"),
   "415": json(ref("Error"), "The body is no application/json"),
+};
+/** What can become of a question to a model. */
+const MODEL_FAILURES = {
+  "409": json(
+    ref("Error"),
+    "The run has no such weights, they are damaged, or they lie in no folder that is served (--models)",
+  ),
+  "503": json(ref("Error"), "Too many prompts are waiting"),
 };
 const since = (where: string, name: string): Schema => ({
   name,
@@ -74,11 +82,21 @@ export function openApiDocument(): Schema {
       securitySchemes: { token: { type: "http", scheme: "bearer" } },
       schemas: {
         Error: { type: "object", required: ["error"], properties: { error: text("What is wrong") } },
+        Measured: {
+          type: "object",
+          description: "An evaluation on the validation tokens",
+          properties: {
+            step: number("Steps done"),
+            validation_ce: number("Validation loss with hard gates"),
+            open_fraction: nullable(number("Open edges with hard gates")),
+            target: nullable(number("Loss that the run was held to at that step")),
+          },
+        },
         RunOverview: {
           type: "object",
           properties: {
             name: text("The run's folder"),
-            command: nullable(text("sparsify or pretrain")),
+            command: nullable(text("sparsify, pretrain or circuits")),
             status: { type: "string", enum: RUN_STATUSES },
             problem: nullable(text("Why it failed or is broken")),
             phases: list({
@@ -86,13 +104,19 @@ export function openApiDocument(): Schema {
               properties: { phase: PHASE, step: number("Steps done"), steps: number("Steps in all") },
             }),
             last: nullable({ type: "object", description: "The last row of metrics, without its lists" }),
-            evaluation: nullable({
+            model: nullable(text("Folder of the model that it began with, as it was given")),
+            changed: { type: "object", description: "Settings that are not the command's defaults" },
+            evaluation: nullable(ref("Measured")),
+            chosen: nullable(ref("Measured")),
+            target_met: nullable({
+              type: "boolean",
+              description:
+                "Whether the result stays at its target; null before the end, and without a target",
+            }),
+            result: nullable({
               type: "object",
-              properties: {
-                step: number("Steps done"),
-                validation_ce: number("Validation loss with hard gates"),
-                open_fraction: nullable(number("Open edges with hard gates")),
-              },
+              description: "What a finished run comes to, by its kind",
+              properties: { kind: { type: "string", enum: ["sparsify", "pretrain", "circuits"] } },
             }),
             tokens_per_second: nullable(number("Training speed")),
             seconds_left: nullable(number("Expected time to the end of the last phase")),
@@ -121,6 +145,10 @@ export function openApiDocument(): Schema {
               summary: nullable({ type: "object", description: "summary.json, once it is finished" }),
               control: ref("Control"),
               slack_changes: list({ type: "object" }),
+              changes: list({
+                type: "object",
+                description: "Settings that became others when it was resumed",
+              }),
               reports: list({
                 type: "object",
                 properties: { file: text("Under /runs/{run}/reports/"), bytes: number("Its size") },
@@ -165,6 +193,26 @@ export function openApiDocument(): Schema {
             threshold: { type: "number", minimum: 0, maximum: 1, default: 0.01 },
           },
         },
+        ContinuationRequest: {
+          type: "object",
+          required: ["prompt"],
+          additionalProperties: false,
+          properties: {
+            prompt: { type: "string", maxLength: 4096 },
+            model: { type: "string", enum: ["sparse", "dense"], default: "sparse" },
+            tokens: { type: "integer", minimum: 1, maximum: MAX_CONTINUATION, default: 32 },
+          },
+        },
+        Continuation: {
+          type: "object",
+          properties: {
+            model: text("sparse or dense"),
+            weights: { type: "object", description: "Which: model, checkpoint (with its step) or dense" },
+            tokens: list(number("Id of a token")),
+            text: text("What they spell"),
+            ended: { type: "string", enum: ["tokens", "end of text", "positions"] },
+          },
+        },
         Attention: {
           type: "object",
           properties: {
@@ -205,6 +253,7 @@ export function openApiDocument(): Schema {
               list(ref("RunOverview")),
               "The one that wrote last comes first; the 1,000 that began last",
             ),
+            "304": { description: "As it was under the ETag in If-None-Match" },
           },
         },
       },
@@ -250,13 +299,14 @@ export function openApiDocument(): Schema {
         "Attention of the run's model on a prompt",
         ref("AttentionRequest"),
         json(ref("Attention"), "Edges above the threshold"),
-        {
-          "409": json(
-            ref("Error"),
-            "The run has no such weights, they are damaged, or they lie in no folder that is served (--models)",
-          ),
-          "503": json(ref("Error"), "Too many prompts are waiting"),
-        },
+        MODEL_FAILURES,
+        false,
+      ),
+      "/api/runs/{run}/continuation": post(
+        "How the run's model goes on from a prompt, the likeliest token each time",
+        ref("ContinuationRequest"),
+        json(ref("Continuation"), "The text behind the prompt"),
+        MODEL_FAILURES,
         false,
       ),
       "/api/runs/{run}/control": post(

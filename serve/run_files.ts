@@ -15,7 +15,7 @@ import { isObject, MAX_SMALL_JSON_BYTES } from "../pipeline/files.ts";
 import { type MetricRow, PHASES } from "../pipeline/runs/metrics.ts";
 import { readRunConfig, type RunConfig } from "../pipeline/runs/run_config.ts";
 import type { RunState } from "../pipeline/runs/run_state.ts";
-import type { RunDetail } from "./api.ts";
+import type { CircuitSize, RunDetail, RunResult } from "./api.ts";
 import { ownFile, readOwnJson, UnfitFileError } from "./own_files.ts";
 
 const STATES = ["preparing", "training", "paused", "stopped", "failed", "finished"];
@@ -92,15 +92,53 @@ export function isRow(row: MetricRow): boolean {
 }
 
 /** A finished run's summary.json; null when there is none that could be shown. */
-export async function runSummary(run: string): Promise<RunDetail["summary"]> {
+export async function runSummary(run: string, command: string): Promise<RunDetail["summary"]> {
   const value = await readOwnJson(join(run, "summary.json")).catch(() => undefined);
   if (!isObject(value) || !isShallow(value)) return null;
+  if (command === "circuits") return isText(value.task) ? value : null;
   const { dense, control = null, sparse, test_tokens } = value;
   const isResult = (part: unknown): boolean => isObject(part) && isNumber(part.ce);
   const sound = !("sparse" in value) ||
     (isResult(dense) && (control === null || isResult(control)) && isResult(sparse) &&
       isNumber((sparse as { open_fraction?: unknown }).open_fraction) && isNumber(test_tokens));
   return sound ? value : null;
+}
+
+/** What a summary comes to, briefly; null for one that is none of a command's. */
+export function resultOf(command: string, summary: RunDetail["summary"]): RunResult | null {
+  if (!isObject(summary)) return null;
+  const { dense, control, sparse, test, test_tokens, task } = summary as Record<string, unknown>;
+  if (command === "circuits") {
+    if (!isText(task)) return null;
+    return { kind: "circuits", task: oneLine(task), dense: circuitSize(dense), sparse: circuitSize(sparse) };
+  }
+  if (command === "pretrain") {
+    if (!isObject(test)) return null;
+    const { ce, open_fraction, tokens } = test;
+    if (!isNumber(ce) || !isNumber(open_fraction) || !isNumber(tokens)) return null;
+    return { kind: "pretrain", ce, open_fraction, test_tokens: tokens };
+  }
+  if (!isObject(sparse) || !isObject(dense)) return null;
+  return {
+    kind: "sparsify",
+    ce: sparse.ce as number,
+    open_fraction: sparse.open_fraction as number,
+    dense_ce: dense.ce as number,
+    control_ce: isObject(control) ? control.ce as number : null,
+    test_tokens: test_tokens as number,
+  };
+}
+
+function circuitSize(value: unknown): CircuitSize | null {
+  if (!isObject(value) || !isNumber(value.performance)) return null;
+  const count = (of: unknown): number | null => isNumber(of) ? of : null;
+  const able = value.able === true;
+  return {
+    able,
+    performance: value.performance,
+    edges: count(value.n90_edges),
+    heads: count(value.n90_heads),
+  };
 }
 
 /** Changes of slack that took effect; none when they cannot be read. */

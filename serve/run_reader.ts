@@ -6,15 +6,22 @@
 import { join } from "node:path";
 import { inputError, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
-import { createMetricsReader, type MetricRow, type MetricsReader } from "../pipeline/runs/metrics.ts";
+import {
+  COLUMN_NAMES,
+  createMetricsReader,
+  type MetricRow,
+  type MetricsReader,
+} from "../pipeline/runs/metrics.ts";
 import type { RunConfig } from "../pipeline/runs/run_config.ts";
 import { runIsLocked, START_MARK } from "../pipeline/runs/run_folder.ts";
 import type { RunState } from "../pipeline/runs/run_state.ts";
+import { CIRCUITS, defaultsOf, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
+import { chooseStep } from "../pipeline/training/choose_step.ts";
 import { createHealthWatch, healthSample } from "../pipeline/training/signatures.ts";
-import type { NamedSignature, PhaseProgress, RunOverview, RunStatus } from "./api.ts";
+import type { Measured, NamedSignature, PhaseProgress, RunDetail, RunOverview, RunStatus } from "./api.ts";
 import { logFault } from "./fault_log.ts";
 import { isOwn, ownFile, ownInfo, UnfitFileError } from "./own_files.ts";
-import { isoTime, isRow, runConfig, runState } from "./run_files.ts";
+import { isoTime, isRow, oneLine, resultOf, runConfig, runState, runSummary } from "./run_files.ts";
 
 /** Rows over which speed is taken. */
 const SPEED_WINDOW = 50;
@@ -32,6 +39,12 @@ export interface RunView {
   readonly settled: boolean;
 }
 
+/** A file as it was last read: it is read again once its stamp is another. */
+interface Read<Content> {
+  stamp: string;
+  content: Content;
+}
+
 /** What is kept of a run between looks. */
 export interface RunMemory {
   /** Tells the run from another of its name. */
@@ -39,6 +52,14 @@ export interface RunMemory {
   config: RunConfig | undefined;
   reader: MetricsReader;
   rows: MetricRow[];
+  /** Numbers in the rows and their lists, by which they take room. */
+  numbers: number;
+  state: Read<RunState | undefined> | undefined;
+  summary: Read<RunDetail["summary"]> | undefined;
+  /** Metrics that were read to their end. */
+  metrics: string | undefined;
+  /** The evaluation whose weights would be the result, over the rows so far. */
+  chosen: RunOverview["chosen"];
   /** One watch a phase, which has seen all rows. */
   watches: Map<MetricRow["phase"], ReturnType<typeof createHealthWatch>>;
   signatures: NamedSignature[];
@@ -54,6 +75,11 @@ export function createRunMemory(path: string): RunMemory {
     config: undefined,
     reader: createMetricsReader(join(path, "metrics.arrows"), { maxBytes: MAX_METRICS_BYTES }),
     rows: [],
+    numbers: 0,
+    state: undefined,
+    summary: undefined,
+    metrics: undefined,
+    chosen: null,
     watches: new Map(),
     signatures: [],
     reading: undefined,
@@ -90,9 +116,14 @@ export function unreadable(name: string, path: string, problem: string): RunView
       command: null,
       status: "broken",
       problem,
+      model: null,
+      changed: {},
       phases: [],
       last: null,
       evaluation: null,
+      chosen: null,
+      target_met: null,
+      result: null,
       tokens_per_second: null,
       seconds_left: null,
       signatures: [],
@@ -114,12 +145,15 @@ export async function readRun(
   patience: number,
 ): Promise<RunView> {
   let problem: string | null = null;
+  /** Whether what went wrong may be right the next time, with the same files. */
+  let passing = false;
   /** Does a part of it; what goes wrong first is the run's problem. */
   async function part<Result>(read: () => Promise<Result>, damaged: string): Promise<Result | undefined> {
     try {
       return await read();
     } catch (error) {
       problem ??= complaintOf(error, damaged);
+      passing ||= !isOfContent(error);
       return undefined;
     }
   }
@@ -132,7 +166,11 @@ export async function readRun(
   }, "its config.json is damaged");
   const { config } = memory;
   if (!config && !await isStarting(path)) problem ??= "not a run: it has no config.json";
-  const state = await part(() => runState(path), "its state.json is damaged");
+  const state = await part(async () => {
+    const stamp = stampOf(await ownInfo(join(path, "state.json")));
+    if (memory.state?.stamp !== stamp) memory.state = { stamp, content: await runState(path) };
+    return memory.state.content;
+  }, "its state.json is damaged");
   let updated = state ? new Date(state.since) : null;
   let note: string | null = null;
   if (config) {
@@ -148,8 +186,22 @@ export async function readRun(
       }
     }, "its metrics file is of another version, or damaged");
   }
-  const told = await part(() => statusOf(path, state), "its .lock cannot be looked at");
+  const summaryInfo = await ownInfo(join(path, "summary.json")).catch(() => undefined);
+  const told = await part(
+    () => statusOf(path, state, summaryInfo?.isFile ?? false),
+    "its .lock cannot be looked at",
+  );
   const status = problem || !told ? "broken" : told.status;
+  let summary: RunDetail["summary"] = null;
+  if (config && status === "finished") {
+    const stamp = stampOf(summaryInfo);
+    if (memory.summary?.stamp !== stamp) {
+      memory.summary = { stamp, content: await runSummary(path, config.command) };
+    }
+    summary = memory.summary.content;
+    // Circuits say in no other file when they ended.
+    if (summaryInfo?.mtime && !(updated && updated > summaryInfo.mtime)) updated = summaryInfo.mtime;
+  }
   // What went wrong with the run itself comes before what goes wrong with looking at it.
   const words = problem ?? state?.error ?? told?.note ?? note;
   return {
@@ -157,8 +209,8 @@ export async function readRun(
     path,
     config,
     rows: memory.rows,
-    overview: overviewOf(name, memory, status, words, updated),
-    settled: !problem && !note && !told?.note,
+    overview: overviewOf(name, memory, { status, problem: words, updated, summary }),
+    settled: !passing && !note && told !== undefined && !told.note,
   };
 }
 
@@ -173,6 +225,14 @@ function complaintOf(error: unknown, damaged: string): string {
   return damaged;
 }
 
+/** Whether what went wrong is told by what stands in a file, and goes on for as long as that does. */
+function isOfContent(error: unknown): boolean {
+  if (!(error instanceof UserError)) return false;
+  const { cause } = error;
+  return !(cause instanceof Error && /\(os error \d+\)/.test(cause.message)) &&
+    !/\(os error \d+\)/.test(error.message);
+}
+
 /** Brings the rows up to now, one reading at a time. */
 async function readMetrics(
   memory: RunMemory,
@@ -181,6 +241,7 @@ async function readMetrics(
   patience: number,
 ): Promise<"done" | "late"> {
   if (memory.bad?.stamp === stamp) throw memory.bad.error;
+  if (memory.metrics === stamp) return "done";
   if (!memory.reading) {
     if (patience <= 0) return "late";
     const { reader, rows } = memory;
@@ -188,8 +249,13 @@ async function readMetrics(
       // Another run of this name is there by now.
       if (memory.rows !== rows) return;
       if (!fresh.every(isRow)) throw inputError("Cannot use rows without phase and step");
-      for (const row of fresh) rows.push(row);
+      for (const row of fresh) {
+        rows.push(row);
+        memory.numbers += numbersIn(row);
+        memory.chosen = chosenAfter(memory.chosen, row);
+      }
       watchHealth(memory, config, fresh);
+      memory.metrics = stamp;
     }).catch((error) => {
       if (memory.rows === rows) memory.bad = { stamp, error };
       throw error;
@@ -216,6 +282,7 @@ export async function isAtWork(path: string): Promise<boolean> {
 async function statusOf(
   path: string,
   state: RunState | undefined,
+  hasSummary: boolean,
 ): Promise<{ status: RunStatus; note: string | null }> {
   let note: string | null = null;
   try {
@@ -227,17 +294,20 @@ async function statusOf(
     if (error instanceof UnfitFileError) throw error;
     note = `whether a process is at it cannot be told: ${reasonOf(error)}`;
   }
-  if (await isOwn(join(path, "summary.json"), "isFile")) return { status: "finished", note };
+  if (hasSummary) return { status: "finished", note };
   const isOver = state?.state === "stopped" || state?.state === "failed";
   return { status: isOver ? state.state as RunStatus : "interrupted", note };
 }
 
 function overviewOf(
   name: string,
-  { config, rows, signatures }: RunMemory,
-  status: RunStatus,
-  problem: string | null,
-  updated: Date | null,
+  { config, rows, signatures, chosen }: RunMemory,
+  { status, problem, updated, summary }: {
+    status: RunStatus;
+    problem: string | null;
+    updated: Date | null;
+    summary: RunDetail["summary"];
+  },
 ): RunOverview {
   const phases = phasesOf(config, rows);
   const last = rows.at(-1);
@@ -249,9 +319,14 @@ function overviewOf(
     command: config?.command ?? null,
     status,
     problem,
+    model: modelOf(config),
+    changed: config ? changedSettings(config) : {},
     phases,
     last: last ? plain : null,
     evaluation: evaluationOf(rows),
+    chosen: chosenAtEnd(summary, rows) ?? chosen,
+    target_met: targetMet(config, summary),
+    result: config ? resultOf(config.command, summary) : null,
     tokens_per_second: speed?.tokensPerSecond ?? null,
     seconds_left: speed ? stepsLeft * speed.secondsPerStep : null,
     signatures: [...signatures],
@@ -277,7 +352,71 @@ function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): Ph
 
 function evaluationOf(rows: readonly MetricRow[]): RunOverview["evaluation"] {
   const row = rows.findLast(({ phase, validation_ce }) => phase !== "control" && validation_ce !== null);
-  return row ? { step: row.step, validation_ce: row.validation_ce!, open_fraction: row.open_fraction } : null;
+  return row ? measured(row) : null;
+}
+
+function measured({ step, validation_ce, open_fraction, target }: MetricRow): Measured {
+  return { step, validation_ce: validation_ce!, open_fraction, target };
+}
+
+/** The evaluation that would be chosen, as the training process chooses it, after another row. */
+function chosenAfter(before: RunOverview["chosen"], row: MetricRow): RunOverview["chosen"] {
+  const { phase, step, validation_ce, open_fraction, target } = row;
+  if (phase === "control" || validation_ce === null || open_fraction === null || target === null) {
+    return before;
+  }
+  const best = before &&
+    { step: before.step, ce: before.validation_ce, openFraction: before.open_fraction ?? Infinity };
+  const evaluated = { step, ce: validation_ce, openFraction: open_fraction };
+  const chosen = chooseStep(best ?? undefined, evaluated, target);
+  if (chosen?.step === step) return measured(row);
+  return chosen ? before : null;
+}
+
+/** The step whose weights a finished run says it took, as its row has it. */
+function chosenAtEnd(
+  summary: RunDetail["summary"],
+  rows: readonly MetricRow[],
+): RunOverview["chosen"] | undefined {
+  const sparse = summary && "sparse" in summary ? summary.sparse as { step?: unknown } : undefined;
+  if (sparse === undefined || sparse === null) return undefined;
+  const row = rows.findLast(({ phase, step }) => phase !== "control" && step === sparse.step);
+  return row && row.validation_ce !== null ? measured(row) : null;
+}
+
+function targetMet(config: RunConfig | undefined, summary: RunDetail["summary"]): boolean | null {
+  if (config?.command !== "sparsify" || !summary || !("sparse" in summary)) return null;
+  const { feasible } = summary.sparse as { feasible?: unknown };
+  return typeof feasible === "boolean" ? feasible : null;
+}
+
+function modelOf(config: RunConfig | undefined): string | null {
+  const model = config?.settings.model;
+  return typeof model === "string" ? oneLine(model) : null;
+}
+
+/** Settings that say where a run lies or how it is shown, not what it is. */
+const BESIDE_THE_POINT = ["model", "runs", "name", "json", "quiet", "debug", "serve", "port", "config"];
+const DEFAULTS: Record<string, Record<string, unknown>> = {
+  sparsify: defaultsOf(SPARSIFY),
+  pretrain: defaultsOf(PRETRAIN),
+  circuits: defaultsOf(CIRCUITS),
+};
+
+/** Settings that are not the command's defaults. */
+function changedSettings({ command, settings }: RunConfig): Record<string, unknown> {
+  const defaults = Object.hasOwn(DEFAULTS, command) ? DEFAULTS[command] : {};
+  return Object.fromEntries(
+    Object.entries(settings).filter(([name, value]) =>
+      value !== null && !BESIDE_THE_POINT.includes(name) &&
+      JSON.stringify(value) !== JSON.stringify(defaults[name])
+    ),
+  );
+}
+
+/** Numbers that a row takes the room of. */
+function numbersIn({ open_by_head, expected_open_by_head }: MetricRow): number {
+  return COLUMN_NAMES.length + (open_by_head?.length ?? 0) + (expected_open_by_head?.length ?? 0);
 }
 
 /** Speed over the last rows that one process wrote in one phase. */

@@ -29,19 +29,28 @@ import {
 
 export type { RunView };
 
-/** Runs whose rows are held in memory at once, and how many rows they may have together. */
-const RUNS_IN_MEMORY = 16;
-const ROWS_IN_MEMORY = 500_000;
+/** Runs whose rows are held in memory at once, and how many numbers these may have together: 80 MB. */
+const RUNS_IN_MEMORY = 256;
+const NUMBERS_IN_MEMORY = 10_000_000;
 /** Milliseconds for which what was read of a run is taken as fresh. */
 const FRESH_MS = 250;
-/** Milliseconds for which a run, or the list of all, is waited for: then what is known is shown. */
-const PATIENCE_MS = 3000;
-/** A list that takes longer than so many milliseconds is shown again for as long as it took. */
-const SLOW_LIST_MS = 500;
+/** How patient the store is, in milliseconds. */
+export interface Patience {
+  /** For which a run, or the list of all, is waited for: then what is known is shown. */
+  wait: number;
+  /** A list that takes longer is shown again for as long as it took. */
+  slowList: number;
+}
+
+const PATIENCE: Patience = { wait: 3000, slowList: 500 };
 /** Runs that are listed: of a folder with more, those begun last. */
 export const MOST_RUNS = 1000;
 const READ_AT_ONCE = 4;
 const LOOKED_AT_ONCE = 64;
+/** Ended runs whose files a list looks at though nothing says that they changed: those looked at longest ago. */
+const LOOKED_AGAIN = 50;
+/** A folder's time that is younger than so many milliseconds may be that of another change too: clocks have ticks. */
+const TICK_MS = 100;
 const NO_WISHES: ControlRequest = { paused: false, stop: false, slack: null };
 const MOST_REPORTS = 100;
 const MOST_ENTRIES = 10_000;
@@ -52,6 +61,11 @@ const OF_OVERVIEW = ["config.json", "metrics.arrows", "state.json", "summary.jso
 /** The runs of a folder. */
 export interface Runs {
   readonly folder: string;
+  /**
+   * All runs, the one that wrote last first. What ended is read once: it is looked at again when the time of the runs
+   * folder or its own has changed, as at a start or a resumption, else some at each list, so that what another program
+   * writes into it is noticed within a few lists.
+   */
   list(): Promise<RunOverview[]>;
   /** The run as of now or a quarter of a second ago; undefined when there is none of this name. */
   view(name: string): Promise<RunView | undefined>;
@@ -75,18 +89,38 @@ interface Entry {
   memory: RunMemory;
   view: RunView | undefined;
   readAt: number;
+  /** When the reading of the view began. */
+  begunAt: number;
   reading: Promise<void> | undefined;
+  /** Whether somebody looks at the run itself: then its rows are kept, also of one that ended. */
+  watched: boolean;
+}
+
+/** What is known of a run that ended. */
+interface Ended {
+  /** Stamp of its folder, which changes when a file comes, goes or is replaced. */
+  folder: string;
+  /** Stamps of the files that its overview was made of. */
+  files: string;
+  overview: RunOverview;
 }
 
 /**
  * Opens a folder of runs; it need not be there yet.
  *
  * @param now milliseconds, for tests
+ * @param patience for tests, which may run on a busy machine
  */
-export function openRuns(folder: string, now: () => number = () => performance.now()): Runs {
+export function openRuns(
+  folder: string,
+  now: () => number = () => performance.now(),
+  { wait, slowList }: Patience = PATIENCE,
+): Runs {
   const entries = new Map<string, Entry>();
-  /** Overviews of runs that ended, with the stamps of the files that they were made of. */
-  const ended = new Map<string, { stamp: string; overview: RunOverview }>();
+  /** Runs that ended by name, those looked at longest ago first. */
+  const ended = new Map<string, Ended>();
+  /** The runs folder as it was last gone through. */
+  let seen: { stamp: string; names: Awaited<ReturnType<typeof namesIn>> } | undefined;
   let steering: Promise<unknown> = Promise.resolve();
   let listing: Promise<RunOverview[]> | undefined;
   let listed: { overviews: RunOverview[]; until: number } | undefined;
@@ -103,21 +137,28 @@ export function openRuns(folder: string, now: () => number = () => performance.n
 
   function entryOf(name: string, path: string): Entry {
     const entry = entries.get(name) ??
-      { memory: createRunMemory(path), view: undefined, readAt: -Infinity, reading: undefined };
+      {
+        memory: createRunMemory(path),
+        view: undefined,
+        readAt: -Infinity,
+        begunAt: -Infinity,
+        reading: undefined,
+        watched: false,
+      };
     // The one used last goes to the end; the first is the one not used for longest.
     entries.delete(name);
     entries.set(name, entry);
-    let rows = 0;
-    for (const { memory } of entries.values()) rows += memory.rows.length;
+    let numbers = 0;
+    for (const { memory } of entries.values()) numbers += memory.numbers;
     for (const [oldest, { memory }] of entries) {
-      if (oldest === name || (entries.size <= RUNS_IN_MEMORY && rows <= ROWS_IN_MEMORY)) break;
+      if (oldest === name || (entries.size <= RUNS_IN_MEMORY && numbers <= NUMBERS_IN_MEMORY)) break;
       entries.delete(oldest);
-      rows -= memory.rows.length;
+      numbers -= memory.numbers;
     }
     return entry;
   }
 
-  async function view(name: string, patience = PATIENCE_MS): Promise<RunView | undefined> {
+  async function view(name: string, patience = wait): Promise<RunView | undefined> {
     const path = await pathOf(name);
     if (path === undefined) {
       entries.delete(name);
@@ -126,12 +167,16 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     }
     const entry = entryOf(name, path);
     if (entry.view && now() - entry.readAt < FRESH_MS) return entry.view;
-    entry.reading ??= readRun(name, path, entry.memory, patience).then((read) => {
-      entry.view = read;
-      entry.readAt = now();
-    }).finally(() => entry.reading = undefined);
+    if (!entry.reading) {
+      const begunAt = now();
+      entry.reading = readRun(name, path, entry.memory, patience).then((read) => {
+        entry.view = read;
+        entry.readAt = now();
+        entry.begunAt = begunAt;
+      }).finally(() => entry.reading = undefined);
+    }
     // The metrics have their own patience, and a disk that does not answer at all gets as much again.
-    if (await within(entry.reading, 2 * PATIENCE_MS) === "done") return entry.view;
+    if (await within(entry.reading, 2 * wait) === "done") return entry.view;
     return entry.view ?? unreadable(name, path, "it cannot be read now: the disk does not answer");
   }
 
@@ -142,38 +187,77 @@ export function openRuns(folder: string, now: () => number = () => performance.n
     return infos.map(stampOf).join();
   }
 
-  async function overview(name: string, patience: number): Promise<RunOverview | undefined> {
+  /** @param again whether the files of a run that ended are looked at in any case */
+  async function overview(
+    name: string,
+    { again, patience }: { again: boolean; patience: number },
+  ): Promise<RunOverview | undefined> {
     const path = join(folder, name);
-    const stamp = await stampOfRun(path);
     const known = ended.get(name);
-    if (known?.stamp === stamp && !await isAtWork(path).catch(() => true)) return known.overview;
+    const since = now();
+    const ofFolder = stampOf(await ownInfo(path).catch(() => undefined));
+    if (known?.folder === ofFolder && !again) return known.overview;
+    const files = await stampOfRun(path);
+    if (known?.files === files && !await isAtWork(path).catch(() => true)) {
+      ended.delete(name);
+      ended.set(name, { ...known, folder: ofFolder });
+      return known.overview;
+    }
     const found = await view(name, patience);
-    if (found?.settled && !LIVE.includes(found.overview.status)) {
-      ended.set(name, { stamp, overview: found.overview });
-    } else ended.delete(name);
+    ended.delete(name);
+    const entry = entries.get(name);
+    // What was read before the files were looked at may be older than their stamps.
+    const isNew = entry !== undefined && entry.begunAt >= since;
+    if (found?.settled && isNew && !LIVE.includes(found.overview.status)) {
+      ended.set(name, { folder: ofFolder, files, overview: found.overview });
+      if (!entry.watched) entries.delete(name);
+    }
     return found?.overview;
+  }
+
+  /** Stamp of the runs folder; undefined where a change within the same tick would not show in it. */
+  async function stampOfRuns(): Promise<string | undefined> {
+    const info = await Deno.stat(folder).catch(() => undefined);
+    return Math.abs(Date.now() - (info?.mtime?.getTime() ?? 0)) > TICK_MS ? stampOf(info) : undefined;
   }
 
   async function readList(): Promise<RunOverview[]> {
     const begun = performance.now();
-    const { names, links } = await namesIn(folder);
-    const deadline = performance.now() + PATIENCE_MS;
+    const stamp = await stampOfRuns();
+    const isSame = stamp !== undefined && stamp === seen?.stamp;
+    const found = isSame ? seen!.names : await namesIn(folder);
+    seen = stamp === undefined ? undefined : { stamp, names: found };
+    const { names, links } = found;
+    const again = new Set([...ended.keys()].slice(0, LOOKED_AGAIN));
+    const deadline = performance.now() + wait;
     const overviews = links.map((name) => linked(name).overview);
-    await inTurn(names, READ_AT_ONCE, async (name) => {
-      const found = await overview(name, Math.max(0, deadline - performance.now()));
+    const rest: string[] = [];
+    for (const name of names) {
+      const known = ended.get(name);
+      if (isSame && known && !again.has(name)) overviews.push(known.overview);
+      else rest.push(name);
+    }
+    await inTurn(rest, READ_AT_ONCE, async (name) => {
+      const patience = Math.max(0, deadline - performance.now());
+      const found = await overview(name, { again: again.has(name), patience });
       if (found) overviews.push(found);
     });
     const here = new Set(names);
     for (const name of ended.keys()) if (!here.has(name)) ended.delete(name);
-    overviews.sort((a, b) => (b.updated ?? "").localeCompare(a.updated ?? "") || (a.name < b.name ? -1 : 1));
+    overviews.sort(byTime);
     const took = performance.now() - begun;
-    listed = took > SLOW_LIST_MS ? { overviews, until: performance.now() + took } : undefined;
+    listed = took > slowList ? { overviews, until: performance.now() + took } : undefined;
     return overviews;
   }
 
   return {
     folder,
-    view: (name) => view(name),
+    async view(name) {
+      const found = await view(name);
+      const entry = entries.get(name);
+      if (entry) entry.watched = true;
+      return found;
+    },
 
     async list() {
       if (listed && performance.now() < listed.until) return listed.overviews;
@@ -192,9 +276,10 @@ export function openRuns(folder: string, now: () => number = () => performance.n
         layers,
         heads,
         context: contextLength,
-        summary: isOurs ? await runSummary(path) : null,
+        summary: isOurs && config ? await runSummary(path, config.command) : null,
         control: isOurs ? await runControl(path).catch(() => NO_WISHES) : NO_WISHES,
         slack_changes: isOurs ? await runSlackChanges(path) : [],
+        changes: config?.changes ?? [],
         reports: isOurs ? await listReports(path) : [],
       };
     },
@@ -232,6 +317,12 @@ export function openRuns(folder: string, now: () => number = () => performance.n
       }
     },
   };
+}
+
+/** The one that wrote last first, those of which no time is known at the end. */
+function byTime(a: RunOverview, b: RunOverview): number {
+  const [at, other] = [a.updated ?? "", b.updated ?? ""];
+  return at === other ? (a.name < b.name ? -1 : 1) : at < other ? 1 : -1;
 }
 
 /** Does something to each, so many at once. */

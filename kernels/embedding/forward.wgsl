@@ -1,11 +1,13 @@
-// x[p] = token_embedding[token[p]], with POSITIONS + position_embedding[p mod T], for the tokens whose embedding lies in
+// x[p] = token_embedding[token[p]], with POSITIONS + position_embedding[start + p mod T], for the tokens whose embedding lies in
 // this slice of the vocabulary.
 //
-// tokens (position in the batch); token_embedding (COUNT rows from START on, ELEMENTS); position_embedding (>= T, ELEMENTS)
+// tokens (position in the batch); token_embedding (COUNT rows from START on, ELEMENTS); position_embedding (>= start + T, ELEMENTS)
 @group(0) @binding(0) var<storage, read> tokens: array<u32>;
 @group(0) @binding(1) var<storage, read> token_embedding: array<ELEMENT>;
 $if POSITIONS {
+struct Place { start: u32 }
 @group(0) @binding(2) var<storage, read> position_embedding: array<ELEMENT>;
+@group(0) @binding(4) var<uniform> place: Place;
 $}
 @group(0) @binding(3) var<storage, read_write> x: array<ELEMENT>;
 
@@ -18,7 +20,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     if (row >= COUNT) { continue; }
     var value = token_embedding[row * ELEMENTS + n];
     $if POSITIONS {
-    value += position_embedding[(position % T) * ELEMENTS + n];
+    value += position_embedding[(place.start + position % T) * ELEMENTS + n];
     $}
     x[at] = value;
   }

@@ -1,6 +1,6 @@
 /**
- * Token embedding, plus that of positions where there is one, and its gradient as a deterministic scatter. The token embedding may be larger than a
- * binding: it is read and added to in slices of the vocabulary.
+ * Token embedding, plus that of positions where there is one, and its gradient as a deterministic scatter. The token
+ * embedding may be larger than a binding: it is read and added to in slices of the vocabulary.
  *
  * @module
  */
@@ -10,6 +10,7 @@ import { compile } from "../core/kernel.ts";
 import { lanesOf } from "../core/lanes.ts";
 import { linearGrid, MAX_WORKGROUPS, type Recorder } from "../core/recorder.ts";
 import { destroyTensor, rows as rowsOf, slicesOf, type Tensor } from "../core/tensor.ts";
+import { createUniform } from "../core/uniform.ts";
 import backwardPositionSource from "./backward_position.wgsl" with { type: "text" };
 import backwardTokenSource from "./backward_token.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
@@ -33,7 +34,11 @@ export interface Embedding {
    * @throws {RangeError} when a token is not in the vocabulary, or there are too many or too few
    */
   upload(tokens: Uint32Array): void;
-  /** Overwrites `x` (batch, position, width). Positions' embedding, here and in backward, only where there is one. */
+  /**
+   * Overwrites `x` (batch, position, width). Positions' embedding, here and in backward, only where there is one.
+   *
+   * @throws {RangeError} when it has no row for the last position
+   */
   forward(
     recorder: Recorder,
     tensors: Record<"tokenEmbedding" | "x", Tensor> & { positionEmbedding?: Tensor },
@@ -43,6 +48,13 @@ export interface Embedding {
     recorder: Recorder,
     tensors: Record<"dx" | "dtokenEmbedding", Tensor> & { dpositionEmbedding?: Tensor },
   ): void;
+  /**
+   * The position that the first of each row has in what is submitted from now on; 0 at first. Backward is of rows that
+   * begin at 0.
+   *
+   * @throws {RangeError} when it is no whole number from 0
+   */
+  startAt(position: number): void;
   /** Frees what it holds on the device. */
   destroy(): void;
 }
@@ -68,6 +80,9 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
   const tokens = gpu.tensor("tokens", [rows], "u32");
   const order = gpu.tensor("token order", [rows], "u32");
   const runs = gpu.tensor("token runs", [rows, 4], "u32");
+  const place = createUniform(gpu, "place of the embedding", [["start", "u32"]]);
+  let firstPosition = 0;
+  place.set({ start: firstPosition });
   const { alias, elements } = elementwise(width);
   const shape = { ROWS: rows, T: positions, ELEMENTS: elements };
   const slices = await Promise.all(
@@ -115,9 +130,16 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       gpu.write(runs, sorted.runs);
     },
     forward(recorder, { tokenEmbedding, positionEmbedding, x }) {
+      const rowsThere = embedsPositions ? positionEmbedding!.shape[0] : Infinity;
+      if (firstPosition + positions > rowsThere) {
+        throw new RangeError(
+          `Cannot embed ${positions} positions from ${firstPosition} on as there are embeddings for ${rowsThere}`,
+        );
+      }
       for (const { start, count, forward } of slices) {
         const slice = rowsOf(tokenEmbedding, start, count);
-        const ofPositions = embedsPositions && { position_embedding: positionEmbedding! };
+        const ofPositions = embedsPositions &&
+          { position_embedding: positionEmbedding!, place: place.tensor };
         const bindings = { tokens, token_embedding: slice, ...ofPositions, x };
         recorder.dispatch(forward, bindings, linearGrid(rows * elements, 64));
       }
@@ -132,8 +154,16 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
       const bindings = { dx, dposition_embedding: dpositionEmbedding! };
       recorder.dispatch(backwardPosition, bindings, linearGrid(positions * elements, 64));
     },
+    startAt(position) {
+      if (!Number.isInteger(position) || position < 0) {
+        throw new RangeError(`Cannot start rows there as positions count from 0: ${position}`);
+      }
+      firstPosition = position;
+      place.set({ start: position });
+    },
     destroy() {
       for (const tensor of [tokens, order, runs]) destroyTensor(gpu, tensor);
+      place.destroy();
     },
   };
 }

@@ -20,8 +20,6 @@ import type { GateMode } from "./op.ts";
 export interface CachedAttentionConfig extends Heads {
   /** Rows B, which are all at the same position. */
   batch: number;
-  /** Positions C that the cache has room for. */
-  capacity: number;
   /** Whether qkv, keys, values and y are f16; the head size must then be a multiple of 4. */
   half?: boolean;
 }
@@ -41,12 +39,14 @@ export interface CachedAttention {
   /**
    * Sets what the next submissions see; to be called before they are recorded.
    *
-   * @throws {RangeError} when the new positions are none, or more than there is room for
+   * @throws {RangeError} when there are no new positions
    */
   configure(place: CachePlace): void;
   /**
-   * Writes the new positions of `keys` and `values` (batch, key head, C, D) from `qkv` (batch, n, H + 2 K, D): query
-   * heads, then key heads, then value heads.
+   * Writes the new positions of `keys` and `values` (position, batch, key head, D), which may have room for any number of
+   * positions, from `qkv` (batch, n, H + 2 K, D): query heads, then key heads, then value heads.
+   *
+   * @throws {RangeError} when there is no room for them
    */
   append(recorder: Recorder, tensors: Record<"qkv" | "keys" | "values", Tensor>): void;
   /** Overwrites `y` (batch, n, head, D) from the queries in `qkv`, after `append`. */
@@ -68,10 +68,10 @@ export async function prepareCachedAttention(
   gpu: Gpu,
   config: CachedAttentionConfig,
 ): Promise<CachedAttention> {
-  const { batch, heads, headSize, capacity, half = false } = config;
-  const of = headsSourceOf("cached attention", config, { batch, capacity });
+  const { batch, heads, headSize, half = false } = config;
+  const of = headsSourceOf("cached attention", config, { batch });
   const lanes = lanesOf(gpu, 64);
-  const constants = { ...of.constants, CAPACITY: capacity };
+  const constants = { ...of.constants, BATCH: batch };
   const stored = half ? ["qkv", "keys", "values"] : [];
   const overLanes = laneFunctions(gpu, [
     { name: "max_over_lanes", of: "max", type: "f32" },
@@ -91,7 +91,7 @@ export async function prepareCachedAttention(
     compile(gpu, {
       label: "cached attention append",
       source: of.source + cacheSource + appendSource,
-      constants: { ...constants, BATCH: batch },
+      constants,
       half: stored,
     }),
     forwardKernel("dense"),
@@ -103,24 +103,25 @@ export async function prepareCachedAttention(
     ["count", "u32"],
     ["bias", "f32"],
   ]);
-  let count = 0;
+  let [filled, count] = [0, 0];
   return {
     configure(place) {
-      const { filled } = place;
-      if (!(Number.isInteger(filled) && filled >= 0 && Number.isInteger(place.count) && place.count >= 1)) {
+      const isWhole = (value: number, lowest: number) => Number.isInteger(value) && value >= lowest;
+      if (!isWhole(place.filled, 0) || !isWhole(place.count, 1)) {
         throw new RangeError(
-          `Cannot attend to a cache as new positions must be 1 or more behind 0 or more: ${place.count} behind ${filled}`,
+          `Cannot attend to a cache as new positions must be 1 or more behind 0 or more: ${place.count} behind ${place.filled}`,
         );
       }
-      if (filled + place.count > capacity) {
-        throw new RangeError(
-          `Cannot attend to a cache as it has room for ${capacity} positions: ${place.count} behind ${filled}`,
-        );
-      }
-      count = place.count;
+      ({ filled, count } = place);
       cache.set({ ...place });
     },
     append(recorder, { qkv, keys, values }) {
+      const room = Math.min(keys.length, values.length) / (batch * of.keyValueHeads * headSize);
+      if (filled + count > room) {
+        throw new RangeError(
+          `Cannot attend to a cache as it has room for ${room} positions: ${count} behind ${filled}`,
+        );
+      }
       const grid = linearGrid(batch * count * of.keyValueHeads * of.constants.CHUNKS, 64);
       recorder.dispatch(appendKernel, { cache: cache.tensor, qkv, keys, values }, grid);
     },

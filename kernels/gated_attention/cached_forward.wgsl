@@ -3,7 +3,7 @@
 // summed as there, so that the same gates are open.
 //
 // qkv           (batch, new position, H + 2 K, D), as heads.wgsl has it; of which the queries are read
-// keys, values  (batch, key head, CAPACITY, D)
+// keys, values  (position, batch, key head, D)
 // y             (batch, new position, head, D)
 @group(0) @binding(0) var<uniform> cache: Cache;
 @group(0) @binding(1) var<storage, read> qkv: array<ELEMENT>;
@@ -16,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let head = group.y;
   let row = group.z * cache.count + group.x;
   let seen = cache.filled + group.x + 1u;
-  let first = cache_at(group.z, key_head_of(head), 0u);
+  let first = cache_at(0u, group.z, key_head_of(head));
   let q_at = query_at(row, head);
   $for d in 0..CHUNKS {
   let q$d = qkv[q_at + $du];
@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   var highest = -3.0e38;
   var total = 0.0;
   for (var j = lane; j < seen; j += LANES) {
-    let at = first + j * CHUNKS;
+    let at = first + j * BATCH * KEY_HEADS * CHUNKS;
     var score = 0.0;
     $for d in 0..CHUNKS {
     score += dot_element(q$d, keys[at + $du]);
@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
   let most = max_over_lanes(lane, highest);
   let normaliser = most + log(sum_over_lanes(lane, total * exp(highest - most)));
   for (var j = lane; j < seen; j += LANES) {
-    let at = first + j * CHUNKS;
+    let at = first + j * BATCH * KEY_HEADS * CHUNKS;
     var score = 0.0;
     $for d in 0..CHUNKS {
     score += dot_element(q$d, keys[at + $du]);

@@ -1,6 +1,7 @@
 /** Gated attention on tiny fixed inputs, against the float64 reference. @module */
 import { type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
+import { prepareCachedAttention } from "./cached_attention.ts";
 import { type GateMode, prepareGatedAttention } from "./op.ts";
 import { attentionGradientReference, attentionReference } from "./reference.ts";
 
@@ -60,6 +61,54 @@ export async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Che
         tolerance: TRANSCENDENTAL,
       },
     ],
+  };
+}
+
+/** The same inputs, three positions and then two more with the keys and values of all kept. */
+export async function cachedAttentionCheck(
+  gpu: Gpu,
+  mode: Exclude<GateMode, "sampled">,
+): Promise<Check> {
+  const [batch, heads, keyValueHeads, positions, headSize] = [2, 4, 2, 5, 8];
+  const shape = { batch, heads, keyValueHeads, headSize };
+  const columns = (heads + 2 * keyValueHeads) * headSize;
+  const gate = { bias: 0.4, temperature: 1, saturationWeight: 0, saturationBound: 1, edgeGradient: 0 };
+  const qkv = normals(12750, batch * positions * columns);
+  const kept = [positions, batch, keyValueHeads, headSize];
+  const [keys, values] = [gpu.tensor("kept keys", kept), gpu.tensor("kept values", kept)];
+  const want = attentionReference({ ...shape, positions, qkv, gate: mode === "dense" ? undefined : gate }).y;
+  /** Of rows (batch, position, column) those of some positions. */
+  const of = <Rows extends Float32Array | Float64Array>(rows: Rows, first: number, count: number): Rows => {
+    const width = rows.length / (batch * positions);
+    return rows.filter((_, n) => {
+      const position = Math.floor(n / width) % positions;
+      return position >= first && position < first + count;
+    }) as Rows;
+  };
+  const parts = await Promise.all([{ filled: 0, count: 3 }, { filled: 3, count: 2 }].map(async (place) => {
+    const { filled, count } = place;
+    const op = await prepareCachedAttention(gpu, shape);
+    op.configure({ ...place, bias: gate.bias });
+    const t = {
+      qkv: upload(gpu, "new qkv", of(qkv, filled, count)),
+      keys,
+      values,
+      y: gpu.tensor("new y", [batch, count, heads, headSize]),
+    };
+    return { op, t, want: of(want, filled, count) };
+  }));
+  return {
+    record(recorder) {
+      for (const { op, t } of parts) {
+        op.append(recorder, t);
+        op.forward(recorder, mode, t);
+      }
+    },
+    comparisons: [{
+      operation: `attention to kept keys, ${mode}`,
+      outputs: parts.map(({ t, want }) => [t.y, want] as const),
+      tolerance: TRANSCENDENTAL,
+    }],
   };
 }
 

@@ -12,8 +12,8 @@ import {
 import { biasGradientReference, matmulReference } from "./reference.ts";
 
 /**
- * All three layouts where rows are aligned, as in real models, in every variant that this adapter may use, and one where they
- * are not; and the bias's gradient.
+ * All three layouts where rows are aligned, as in real models, in every variant that this adapter may use, two of one row,
+ * and one where rows are not aligned; and the bias's gradient.
  */
 export async function matmulCheck(gpu: Gpu): Promise<Check> {
   const [m, n, k] = [9, 12, 8];
@@ -24,6 +24,8 @@ export async function matmulCheck(gpu: Gpu): Promise<Check> {
       { layout: "nt", m, n, k, variant },
       { layout: "tn", m: 12, n, k, variant, accumulate: true },
     ]),
+    { layout: "nn", m: 1, n, k, bias: true },
+    { layout: "nt", m: 1, n, k },
     { layout: "nn", m: 5, n: 7, k: 3, bias: true },
   ];
   const products = await Promise.all(configs.map(async (config, index) => {

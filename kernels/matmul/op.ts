@@ -84,7 +84,7 @@ export type MatmulVariant =
   | {
     /** No barrier: each invocation loads for itself what a tile of C in its registers needs. */
     kind: "registers";
-    /** Rows of the tile, a multiple of 4. */
+    /** Rows of the tile, a multiple of 4; or 1, but not of `tn`. */
     rows: number;
     /** Its columns, a multiple of 4. */
     columns: number;
@@ -106,6 +106,9 @@ export const MATMUL_VARIANTS: readonly MatmulVariant[] = [
   { kind: "workgroup", rows: 128, columns: 64 },
   { kind: "workgroup", rows: 128, columns: 128 },
 ];
+
+/** For a C of one row, as of the one position that generating text computes: what tiles would compute is thrown away. */
+const ONE_ROW: MatmulVariant = { kind: "registers", rows: 1, columns: 4 };
 
 /** `workgroup 128 x 64`. */
 export function variantName({ kind, rows, columns }: MatmulVariant): string {
@@ -295,7 +298,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   let kernel: Kernel;
   let grid: [number, number, number];
   if (aligned) {
-    const variant = config.variant ?? await tunedVariant(gpu, config) ?? chooseVariant(gpu, m, n);
+    const variant = config.variant ??
+      (m === 1 && layout !== "tn" ? ONE_ROW : await tunedVariant(gpu, config) ?? chooseVariant(gpu, m, n));
     const { source, constants, tile } = variant.kind === "registers"
       ? registerTile(gpu, layout, variant)
       : variant.kind === "lanes"
@@ -393,10 +397,10 @@ function laneTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVaria
 
 function registerTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVariant): Tiling {
   // A CPU driver's vector; a GPU wants at least a full subgroup, square for cache reuse.
-  const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : [8, 8];
+  const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : rows === 1 ? [64, 1] : [8, 8];
   return {
     source: REGISTER_SOURCES[layout],
-    constants: { ROWS4: rows / 4, COLUMNS4: columns / 4, LANES_X: lanesX, LANES_Y: lanesY },
+    constants: { ROWS4: Math.ceil(rows / 4), COLUMNS4: columns / 4, LANES_X: lanesX, LANES_Y: lanesY },
     tile: { rows: rows * lanesY, columns: columns * lanesX },
   };
 }

@@ -55,10 +55,13 @@ export function edgeCount(kept: Uint8Array): number {
   return kept.reduce((sum, one) => sum + one, 0);
 }
 
-/** The source that an input belongs to, as an index into the graph's sources; −1 for the logits. */
-function ownerOf(graph: CircuitGraph, { kind, layer, head }: NodeInput): number {
-  if (kind === "logits") return -1;
-  return 1 + layer * (graph.heads + 1) + (kind === "mlp" ? graph.heads : head);
+/** The sources that an input belongs to, as indices into the graph's: of a key head all heads that read it; −1: the logits. */
+function ownersOf({ heads, keyValueHeads }: CircuitGraph, { kind, layer, head }: NodeInput): number[] {
+  if (kind === "logits") return [-1];
+  const first = 1 + layer * (heads + 1);
+  if (kind === "mlp") return [first + heads];
+  const group = kind === "query" ? 1 : heads / keyValueHeads;
+  return Array.from({ length: group }, (_, n) => first + head * group + n);
 }
 
 /**
@@ -68,7 +71,7 @@ function ownerOf(graph: CircuitGraph, { kind, layer, head }: NodeInput): number 
  */
 export function connected(graph: CircuitGraph, kept: Uint8Array): Uint8Array {
   const result = kept.slice();
-  const owners = graph.inputs.map((input) => ownerOf(graph, input));
+  const owners = graph.inputs.map((input) => ownersOf(graph, input).filter((owner) => owner >= 0));
   // Inputs stand in the order of computation: once forwards for what is reached, once backwards for what reaches.
   const reached = new Uint8Array(graph.sources.length);
   reached[0] = 1;
@@ -76,12 +79,12 @@ export function connected(graph: CircuitGraph, kept: Uint8Array): Uint8Array {
     for (let source = 0; source < sources; source++) {
       if (!result[firstEdge + source]) continue;
       if (!reached[source]) result[firstEdge + source] = 0;
-      else if (owners[n] >= 0) reached[owners[n]] = 1;
+      else for (const owner of owners[n]) reached[owner] = 1;
     }
   }
   const needed = new Uint8Array(graph.sources.length);
   for (const [n, { sources, firstEdge }] of [...graph.inputs.entries()].reverse()) {
-    const live = owners[n] < 0 || needed[owners[n]];
+    const live = owners[n].length === 0 || owners[n].some((owner) => needed[owner]);
     for (let source = 0; source < sources; source++) {
       if (!live) result[firstEdge + source] = 0;
       else if (result[firstEdge + source]) needed[source] = 1;
@@ -99,8 +102,7 @@ export function greedyCircuit(graph: CircuitGraph, scores: ArrayLike<number>, co
   const kept = new Uint8Array(graph.edges);
   const inputsOf = new Map<number, NodeInput[]>();
   for (const input of graph.inputs) {
-    const owner = ownerOf(graph, input);
-    inputsOf.set(owner, [...inputsOf.get(owner) ?? [], input]);
+    for (const owner of ownersOf(graph, input)) inputsOf.set(owner, [...inputsOf.get(owner) ?? [], input]);
   }
   const inside = new Set<number>();
   const open: number[] = [];
@@ -111,6 +113,8 @@ export function greedyCircuit(graph: CircuitGraph, scores: ArrayLike<number>, co
     if (inside.has(node)) return;
     inside.add(node);
     for (const { sources, firstEdge } of inputsOf.get(node) ?? []) {
+      // Another head of its group has brought it in.
+      if (sourceOf.has(firstEdge)) continue;
       for (let source = 0; source < sources; source++) {
         const edge = firstEdge + source;
         sourceOf.set(edge, source);

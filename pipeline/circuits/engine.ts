@@ -174,7 +174,7 @@ export async function createCircuitEngine(
     Object.entries(engineShapes(config, graph, shape, gpu.maxBindingBytes))
       .map(([name, axes]) => [name, gpu.tensor(name, axes)]),
   ) as Record<EngineTensor, Tensor>;
-  const model = trace(config, networkShape(shape));
+  const model = trace(config, { ...networkShape(shape), maxBindingBytes: gpu.maxBindingBytes });
   const [embedded, final] = [model.embed, model.final].map(({ writes }) => writes.y.name);
   const shared = { model, graph, parameters, batch, positions, rows, tensors, activations };
   const sources = await prepareSources(gpu, shared);

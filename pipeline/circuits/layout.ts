@@ -101,7 +101,7 @@ export function engineBytes(
   const angles = positions.kind === "rotary"
     ? [16, 4 * shape.positions * Math.floor(positions.share * headSize)]
     : [];
-  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads, 64 * config.layers + 112];
+  const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads, 64 * config.layers + 144];
   others.push(...angles, ...angles);
   const all = [...own, ...ofNetwork, ...others];
   return { total: all.reduce((sum, bytes) => sum + bytes, 0), largest: Math.max(...all) };

@@ -7,10 +7,12 @@ import { basename, extname, join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { quietMesa, userFolder } from "../command_line.ts";
+import { locateHere, locateModel } from "../fetch_named.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../model/load_weights.ts";
+import { shapeOf } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
@@ -19,6 +21,7 @@ import { checkRunIsNew, createRun } from "../runs/run_folder.ts";
 import {
   CIRCUITS,
   type CircuitsSettings,
+  type Located,
   parseCommand,
   printedInstead,
   resolveSettings,
@@ -54,25 +57,26 @@ const DEMONSTRATION: readonly Job[] = [
 const DEFAULT_BYTES = 1e9;
 
 /** A model on the device. */
-async function loadModel(gpu: Gpu, folder: string) {
+async function loadModel(gpu: Gpu, { folder, name }: Located) {
   const config = await readModelConfig(folder);
   const weights = await openWeights(folder, config);
   await weights.verify();
   const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-  return { folder, config, parameters, hash: await weights.hash() };
+  return { name, config, parameters, hash: await weights.hash() };
 }
 type LoadedModel = Awaited<ReturnType<typeof loadModel>>;
 
 /** Analyses one or two models on one task. */
 async function investigate(
   gpu: Gpu,
-  { task, pairs, model, against }: Job,
+  { task, pairs }: Job,
+  places: readonly Located[],
   settings: CircuitsSettings,
   reporter: Reporter,
 ): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
   const started = performance.now();
-  const folders = [model, ...(against === undefined ? [] : [against])];
-  const configs = await Promise.all(folders.map(readModelConfig));
+  const [model, against] = places.map(({ name }) => name);
+  const configs = await Promise.all(places.map(({ folder }) => readModelConfig(folder)));
   if (configs.length === 2) {
     const [a, b] = configs;
     for (const field of ["layers", "heads", "vocabularySize"] as const) {
@@ -90,10 +94,10 @@ async function investigate(
       );
     }
   }
-  const tokenizer = await loadTokenizer(model, configs[0]);
+  const tokenizer = await loadTokenizer(places[0].folder, configs[0]);
   for (const [n, config] of configs.entries()) {
-    checkTokenizer(tokenizer, config, folders[n]);
-    await checkOwnTokenizer(tokenizer, folders[n]);
+    checkTokenizer(tokenizer, config, places[n].name);
+    await checkOwnTokenizer(tokenizer, places[n].folder);
   }
   const contextLength = Math.min(...configs.map((config) => config.contextLength));
   const { prompts, seed, ablation } = settings;
@@ -111,9 +115,10 @@ async function investigate(
 
   const models: LoadedModel[] = [];
   const byKind = new Map<"dense" | "sparse", { findings: Findings; result: ModelResult }>();
-  for (const folder of folders) {
-    reporter.stage({ name: `compiling kernels for ${folder}` });
-    const loaded = await loadModel(gpu, folder);
+  for (const place of places) {
+    const { name } = place;
+    reporter.stage({ name: `compiling kernels for ${name}` });
+    const loaded = await loadModel(gpu, place);
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
     let analysis: ModelAnalysis;
@@ -127,7 +132,7 @@ async function investigate(
         seed,
         onReady: ({ graph, bytes, batch }) =>
           reporter.message(
-            `${folder}, ${kind}: ${graph.edges} edges; ${
+            `${name}, ${kind}: ${graph.edges} edges; ${
               (bytes / 1e6).toFixed(0)
             } MB, ${batch} pairs at a time`,
           ),
@@ -140,7 +145,7 @@ async function investigate(
     const { performance: how } = findings;
     if (!how.able) {
       reporter.message(
-        `${folder} cannot do ${set.task}: ${(100 * how.correct).toFixed(0)} % of answers right, metric ` +
+        `${name} cannot do ${set.task}: ${(100 * how.correct).toFixed(0)} % of answers right, metric ` +
           `${how.clean.value?.toFixed(3)} beside ${
             how.corrupted.value?.toFixed(3)
           } when corrupted; no circuit is looked for`,
@@ -148,13 +153,14 @@ async function investigate(
     }
     const graph = createGraph(loaded.config);
     const result = modelResult(graph, {
-      label: folder,
+      label: name,
       gated: kind === "sparse",
       ...analysis,
     });
     byKind.set(kind, { findings, result });
   }
   const { layers, heads } = configs[0];
+  const { keyValueHeads, architecture } = shapeOf(configs[0]);
   const { choosing, scoring } = splitPairs(set.pairs);
   const [dense, sparse] = [byKind.get("dense"), byKind.get("sparse")];
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
@@ -181,7 +187,13 @@ async function investigate(
     seed,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
-    graph: { layers, heads, edges: createGraph(configs[0]).edges },
+    graph: {
+      layers,
+      heads,
+      keyValueHeads,
+      edges: createGraph(configs[0]).edges,
+      normBehindAttention: architecture.norm.at === "output",
+    },
     dense: dense?.result ?? null,
     sparse: sparse?.result ?? null,
     ratio,
@@ -250,7 +262,7 @@ async function save(
 
 async function circuitsCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(CIRCUITS, args, userFolder());
-  const printed = await printedInstead("circuits", PURPOSE, CIRCUITS, parsed);
+  const printed = await printedInstead("circuits", PURPOSE, CIRCUITS, parsed, locateHere);
   if (printed !== undefined) {
     thread.print(printed);
     return true;
@@ -263,10 +275,16 @@ async function circuitsCommand(args: string[], thread: CommandThread): Promise<b
     const name = nameOf(n, job, settings.name);
     if (name !== undefined) await checkRunIsNew(settings.runs, name);
   }
+  const locate = locateModel(thread);
+  const places: Located[][] = [];
+  for (const { model, against } of jobs) {
+    places.push([await locate(model), ...(against === undefined ? [] : [await locate(against)])]);
+  }
+  thread.leaveNet();
   const gpu = await openCheckedGpu(reporter, settings);
   try {
     for (const [n, job] of jobs.entries()) {
-      const investigation = await investigate(gpu, job, settings, reporter);
+      const investigation = await investigate(gpu, job, places[n], settings, reporter);
       const { results } = investigation;
       reporter.stage({ name: "saving" });
       const path = await save(investigation, settings, nameOf(n, job, settings.name));

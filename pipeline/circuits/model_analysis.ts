@@ -18,7 +18,7 @@ import type { TokenCircuit } from "./token_circuit.ts";
 export interface ModelAnalysisOptions extends AnalysisOptions {
   set: PromptSet;
   /** Names the tokens of the prompt whose attention is drawn. */
-  tokenizer: Pick<Tokenizer, "decode">;
+  tokenizer: Pick<Tokenizer, "spell">;
   /** The ablation by which the circuit is found. */
   ablation: Ablation;
   /** Bytes that may be held on the device beside the model's parameters. */
@@ -99,11 +99,11 @@ function promptAttention(
   { pairs: [{ clean }] }: PromptSet,
   { heads, layers }: CircuitModel["config"],
   circuit: TokenCircuit,
-  tokenizer: Pick<Tokenizer, "decode">,
+  tokenizer: Pick<Tokenizer, "spell">,
 ): PromptAttention {
   const drawn = circuit.edges.filter(({ weight }) => weight >= DRAWN_WEIGHT);
   return {
-    tokens: clean.map((token) => tokenizer.decode([token])),
+    tokens: clean.map((token) => tokenizer.spell(token)),
     heads: Array.from({ length: layers * heads }, (_, n) => {
       const [layer, head] = [Math.floor(n / heads), n % heads];
       const own = drawn.filter((edge) => edge.layer === layer && edge.head === head);

@@ -67,6 +67,17 @@ export interface PromptSet {
   pairs: readonly PromptPair[];
 }
 
+/** Prompts behind a token that stands before every text. */
+export function withStartToken(set: PromptSet, startOfText: number): PromptSet {
+  const pairs = set.pairs.map((pair) => ({
+    ...pair,
+    clean: [startOfText, ...pair.clean],
+    corrupted: [startOfText, ...pair.corrupted],
+    places: pair.places.map((place) => ({ ...place, position: place.position + 1 })),
+  }));
+  return { ...set, pairs };
+}
+
 /** The metric at one place, and its gradient by the logits. */
 export function placeMetric(
   metric: MetricName,

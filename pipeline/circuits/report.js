@@ -9,7 +9,7 @@
   /** @typedef {{ kind: string, label: string, edges: Edge[], circuit: number, attention: Attention | null }} Model */
   const element = document.getElementById("data");
   if (!element) return;
-  /** @type {{ layers: number, heads: number, models: Model[] }} */
+  /** @type {{ layers: number, heads: number, keyValueHeads: number, models: Model[] }} */
   const data = JSON.parse(element.textContent ?? "");
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -41,8 +41,11 @@
     if (name === "logits") return { x: WIDTH / 2, y: y(rows - 1) };
     const layer = layerOf(name);
     if (name[0] === "m") return { x: WIDTH - 60, y: y(2 * layer + 2) };
-    const head = Number(/h(\d+)/.exec(name)?.[1]);
-    return { x: 60 + (head + 0.5) * (WIDTH - 180) / data.heads, y: y(2 * layer + 1) };
+    // A key head stands below the heads that read it.
+    const ofGroup = Number(/g(\d+)/.exec(name)?.[1]);
+    const head = Number(/h(\d+)/.exec(name)?.[1] ?? (ofGroup + 0.5) * data.heads / data.keyValueHeads - 0.5);
+    const below = Number.isNaN(ofGroup) ? 0 : ROW / 4;
+    return { x: 60 + (head + 0.5) * (WIDTH - 180) / data.heads, y: y(2 * layer + 1) + below };
   }
 
   function drawGraph() {
@@ -80,6 +83,17 @@
       });
       line.append(svg("title", {}, `${edge.source} → ${edge.input}: ${signed(edge.score)}`));
       lines.append(line);
+    }
+    // A key head is joined to those of its heads that are seen.
+    const group = data.heads / data.keyValueHeads;
+    for (const name of nodes) {
+      const [, layer, keyHead] = /^a(\d+)\.g(\d+)$/.exec(name) ?? [];
+      for (let n = 0; keyHead !== undefined && n < group; n++) {
+        const head = `a${layer}.h${Number(keyHead) * group + n}`;
+        const [from, to] = [place(name), place(head)];
+        const d = `M${from.x} ${from.y}L${to.x} ${to.y}`;
+        if (nodes.has(head)) lines.append(svg("path", { d, class: "group" }));
+      }
     }
     picture.append(lines);
     for (const name of nodes) {

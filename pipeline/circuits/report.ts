@@ -5,6 +5,7 @@
  *
  * @module
  */
+import palette from "../report/palette.css" with { type: "text" };
 import style from "../report/report.css" with { type: "text" };
 import ownStyle from "./report.css" with { type: "text" };
 import script from "./report.js" with { type: "text" };
@@ -138,7 +139,7 @@ export function circuitsHtml(name: string, results: CircuitResults): string {
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
 <meta name="color-scheme" content="light dark"/>
 <title>${name}: circuits of ${task}</title>
-<style>${{ markup: style + ownStyle }}</style>
+<style>${{ markup: palette + style + ownStyle }}</style>
 </head>
 <body>
 <main>
@@ -305,7 +306,15 @@ function method(results: CircuitResults): Markup {
     templates === 1 ? "template" : "templates"
   }; metric: ${metric.replace("_", " ")}. The graph has ${
     digits(graph.edges)
-  } edges between heads, with query, key and value as inputs of their own, and MLPs. Edges are estimated by ${name} (arXiv 2403.17806); what a circuit leaves out is replaced by ${
+  } edges between heads, with query, key and value as inputs of their own${
+    graph.keyValueHeads < graph.heads
+      ? ` (keys and values of each of ${graph.keyValueHeads} key heads, g, which several heads read)`
+      : ""
+  }, and MLPs. ${
+    graph.normBehindAttention
+      ? "A head writes its part of what the norm behind attention makes of its layer’s sum, by the scale that the sum has in the same run. "
+      : ""
+  }Edges are estimated by ${name} (arXiv 2403.17806); what a circuit leaves out is replaced by ${
     ablation === "resample"
       ? "what it is for the corrupted prompt"
       : ablation === "mean"
@@ -326,6 +335,7 @@ function pageData(
   const data = {
     layers: graph.layers,
     heads: graph.heads,
+    keyValueHeads: graph.keyValueHeads,
     models: shown.map((model) => ({
       kind: kindOf(model),
       label: model.label,

@@ -85,7 +85,14 @@ export interface CircuitResults {
   seed: number;
   adapter: string;
   seconds: number;
-  graph: { layers: number; heads: number; edges: number };
+  graph: {
+    layers: number;
+    heads: number;
+    keyValueHeads: number;
+    edges: number;
+    /** Whether a norm stands behind attention, of which each head writes its part. */
+    normBehindAttention: boolean;
+  };
   dense: ModelResult | null;
   sparse: ModelResult | null;
   /** How many times more the dense model needs; null without both. */

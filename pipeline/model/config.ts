@@ -115,6 +115,18 @@ export function faultOfSizes(config: ModelConfig): string | undefined {
   return `a matrix of it must have at most ${LARGEST_MATRIX} elements: ${rows} × ${width}`;
 }
 
+/** Why a model cannot be stored as f16, in vectors of four elements, as half a sentence; undefined where it can. */
+export function faultOfHalf(config: ModelConfig): string | undefined {
+  const { width, mlpWidth } = config;
+  const { headSize, architecture: { positions } } = shapeOf(config);
+  if ([width, headSize, mlpWidth].some((size) => size % 4 !== 0)) {
+    return `width, head size and MLP width must be multiples of 4: ${width}, ${headSize}, ${mlpWidth}`;
+  }
+  // A vector's elements are turned with those of another, half of what is turned further on.
+  const turned = positions.kind === "rotary" ? Math.floor(positions.share * headSize) : 0;
+  return turned % 8 === 0 ? undefined : `what turns of each head must be a multiple of 8: ${turned}`;
+}
+
 /** Whether it is a number that float32 holds: JSON's 1e999 is none. */
 export function isFloat(value: unknown): value is number {
   return typeof value === "number" && Number.isFinite(Math.fround(value));

@@ -33,11 +33,8 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
 /** Why there is no model in a folder, and how one gets there. */
 async function whyNoModel(folder: string, path: string): Promise<string> {
   if (await exists(folder)) return `Cannot read ${path}: no such file; a model is a Hugging Face folder`;
-  const isOnHub = /^[\w-][\w.-]*(\/[\w-][\w.-]*)?$/.test(folder);
-  const name = isOnHub ? folder : "ORGANISATION/NAME";
-  const into = isOnHub ? ` ${folder}` : "";
   return `Cannot read ${path}: no such file, as there is no folder ${folder}; a model of the Hugging Face hub is ` +
-    `fetched by: git clone https://huggingface.co/${name}${into} (which needs Git LFS)`;
+    `named owner/name`;
 }
 
 /** Checks the fields of a config.json; `path` is for error messages. */

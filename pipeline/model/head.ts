@@ -16,6 +16,7 @@ import {
 import { prepareCrossEntropy } from "../../kernels/cross_entropy/op.ts";
 import { prepareDistillation } from "../../kernels/distillation/op.ts";
 import { type MatmulConfig, prepareMatmul } from "../../kernels/matmul/op.ts";
+import type { ModelConfig } from "./config.ts";
 import type { Parameters } from "./parameters.ts";
 import type { MemoryPlan, NetworkShape } from "./plan.ts";
 import type { Model } from "./trace.ts";
@@ -75,6 +76,58 @@ export interface Head {
   destroy(): void;
 }
 
+/** Compiled logits of some rows. */
+export interface Logits {
+  /** Overwrites `logits` [rows, stride] by the products of `final` [rows, d] with the rows of `matrix` [V, d]. */
+  record(recorder: Recorder, tensors: Record<"final" | "matrix" | "logits", Tensor>): void;
+}
+
+/**
+ * Compiles logits, in slices of the vocabulary.
+ *
+ * @param half which operands are f16: `a` the final norm, `b` the matrix
+ */
+async function prepareLogitsOf(
+  gpu: Gpu,
+  { rows, width, stride, slices, half }: {
+    rows: number;
+    width: number;
+    stride: number;
+    slices: readonly Slice[];
+    half: MatmulConfig["half"];
+  },
+): Promise<Logits> {
+  const products = await Promise.all(slices.map(async (slice) => ({
+    ...slice,
+    product: await prepareMatmul(gpu, {
+      layout: "nt",
+      m: rows,
+      n: slice.count,
+      k: width,
+      cStride: stride,
+      cColumn: slice.start,
+      half,
+    }),
+  })));
+  return {
+    record(recorder, { final, matrix, logits }) {
+      for (const { start, count, product } of products) {
+        product.record(recorder, { a: final, b: rowsOf(matrix, start, count), c: logits });
+      }
+    },
+  };
+}
+
+/** Compiles the logits of some rows of a model, all of them float32. */
+export function prepareLogits(
+  gpu: Gpu,
+  { vocabularySize, width }: ModelConfig,
+  { rows, stride }: { rows: number; stride: number },
+): Promise<Logits> {
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes);
+  return prepareLogitsOf(gpu, { rows, width, stride, slices, half: [] });
+}
+
 /**
  * Compiles the head of a model.
  *
@@ -94,23 +147,15 @@ export async function prepareHead(
   const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, half ? 2 : 4);
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
   const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
-  const logitsOf = (count: number, slice: Slice, inHalf: MatmulConfig["half"]) =>
-    prepareMatmul(gpu, {
-      layout: "nt",
-      m: count,
-      n: slice.count,
-      k: width,
-      cStride: stride,
-      cColumn: slice.start,
-      half: half ? inHalf : [],
-    });
+  const logitsOf = (rows: number, inHalf: MatmulConfig["half"]) =>
+    prepareLogitsOf(gpu, { rows, width, stride, slices, half: half ? inHalf : [] });
   const products = await Promise.all(
-    blocks.map(({ count }) =>
-      Promise.all(slices.map(async (slice, index) => ({
+    blocks.map(async ({ count }) => ({
+      logits: await logitsOf(count, ["a", "b"]),
+      // The student's weights have taken the place of the teacher's rounded ones by then.
+      teacherLogits: distill ? await logitsOf(count, ["a"]) : undefined,
+      gradients: await Promise.all(slices.map(async (slice, index) => ({
         ...slice,
-        logits: await logitsOf(count, slice, ["a", "b"]),
-        // The student's weights have taken the place of the teacher's rounded ones by then.
-        teacherLogits: distill ? await logitsOf(count, slice, ["a"]) : undefined,
         dx: await prepareMatmul(gpu, {
           layout: "nn",
           m: count,
@@ -131,8 +176,8 @@ export async function prepareHead(
           accumulate: true,
           half: half ? ["b"] : [],
         }),
-      })))
-    ),
+      }))),
+    })),
   );
   const targets = gpu.tensor("targets", [rows], "u32");
   const lossRows = gpu.tensor("loss rows", [rows, 4]);
@@ -142,24 +187,20 @@ export async function prepareHead(
 
   function recordLogits(recorder: Recorder, parameters: Parameters, block: number): void {
     const { first, count } = blocks[block];
-    for (const { start, count: tokens, logits: product } of products[block]) {
-      product.record(recorder, {
-        a: rowsOf(final, first, count),
-        b: rowsOf(weightOf(parameters, matrix.name), start, tokens),
-        c: logits,
-      });
-    }
+    products[block].logits.record(recorder, {
+      final: rowsOf(final, first, count),
+      matrix: weightOf(parameters, matrix.name),
+      logits,
+    });
   }
 
   function recordTeacherLogits(recorder: Recorder, parameters: Parameters, block: number): void {
     const { first, count } = blocks[block];
-    for (const { start, count: tokens, teacherLogits: product } of products[block]) {
-      product!.record(recorder, {
-        a: rowsOf(tensors.teacherFinal!, first, count),
-        b: rowsOf(parameters.get(matrix.name)!, start, tokens),
-        c: tensors.teacherLogits!,
-      });
-    }
+    products[block].teacherLogits!.record(recorder, {
+      final: rowsOf(tensors.teacherFinal!, first, count),
+      matrix: parameters.get(matrix.name)!,
+      logits: tensors.teacherLogits!,
+    });
   }
 
   return {
@@ -204,7 +245,7 @@ export async function prepareHead(
         );
         if (!backward) continue;
         const dmatrix = backward.gradients.get(matrix.name)!;
-        for (const { start, count: tokens, dx, dweight } of products[block]) {
+        for (const { start, count: tokens, dx, dweight } of products[block].gradients) {
           dx.record(recorder, {
             a: logits,
             b: rowsOf(weightOf(parameters, matrix.name), start, tokens),

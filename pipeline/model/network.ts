@@ -13,7 +13,7 @@ import { destroyTensor, rows as rowsOf, slicesOf, type Tensor, within } from "..
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import { prepareRounding } from "../../kernels/rounding/op.ts";
-import type { ModelConfig } from "./config.ts";
+import { faultOfHalf, type ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import type { Parameter, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
@@ -148,21 +148,16 @@ async function prepareRounded(gpu: Gpu, parameters: readonly Parameter[]) {
  * @throws {RangeError} when the context is longer than the model's positions, or sizes do not go with `half`
  */
 export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
-  const { width, heads, layers, mlpWidth } = config;
+  const { width, heads, layers } = config;
   const { batch, context, training, distill = false, half = false } = shape;
   if (context > config.contextLength) {
     throw new RangeError(
       `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
     );
   }
-  const headSize = width / heads;
-  if (half && [width, headSize, mlpWidth].some((size) => size % 4 !== 0)) {
-    throw new RangeError(
-      `Cannot store activations as f16 as width, head size and MLP width must be multiples of 4: ` +
-        `${width}, ${headSize}, ${mlpWidth}`,
-    );
-  }
-  const model = trace(config, shape);
+  const fault = half ? faultOfHalf(config) : undefined;
+  if (fault) throw new RangeError(`Cannot store activations as f16 as ${fault}`);
+  const model = trace(config, { ...shape, maxBindingBytes: gpu.maxBindingBytes });
   const steps = stepsOf(model);
   const { forward, dfinal, backward } = schedule(model, shape);
   const plan = planActions(model, { forward, dfinal, backward }, shape, gpu.maxBindingBytes);

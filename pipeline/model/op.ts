@@ -99,8 +99,10 @@ export interface Op {
   readonly takesPlus?: boolean;
   /** Shapes of what backward needs room for. */
   readonly scratch?: Readonly<Record<string, readonly number[]>>;
-  /** The same in float64. */
-  readonly reference: ReferenceOp;
+  /** The same in float64; none of what keeps something from one run to the next. */
+  readonly reference?: ReferenceOp;
+  /** What it keeps of every position from one run to the next, by role: the shape of one position's. */
+  readonly kept?: Readonly<Record<string, Pick<Value, "shape" | "half">>>;
   /**
    * Compiles it.
    *
@@ -137,7 +139,7 @@ export interface CompiledOp {
   configureGates?(settings: GateSettings): void;
   /** Counts only the first rows of the batch. */
   configureRows?(rows: number): void;
-  /** Sets the position of the first of each row in the next submissions, 0 before that. */
+  /** Sets the position of the first of each row in the next submissions, 0 at first. */
   startAt?(position: number): void;
   /** Frees what it holds on the device. */
   destroy?(): void;

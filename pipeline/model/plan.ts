@@ -116,7 +116,7 @@ export function headValues(
 
 /** Plans the activations of a network. */
 export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryPlan {
-  const model = trace(config, shape);
+  const model = trace(config, { ...shape, maxBindingBytes });
   return planActions(model, schedule(model, shape), shape, maxBindingBytes);
 }
 

@@ -44,7 +44,7 @@ export function referenceModel(
   const pass = { ...options, tokens };
   const values = new Map<string, Float64Array>();
   const rolesOf = (step: Step) => referenceRoles(step, ({ name }) => values.get(name)!, weights);
-  for (const step of steps) values.set(step.writes.y.name, step.op.reference.forward(rolesOf(step), pass));
+  for (const step of steps) values.set(step.writes.y.name, step.op.reference!.forward(rolesOf(step), pass));
   const final = values.get(model.final.writes.y.name)!;
   const head = weights.get(model.head.name)!;
   const [m, n, k] = [tokens.length, model.config.vocabularySize, model.config.width];
@@ -65,7 +65,7 @@ export function referenceModel(
       give(model.head.name, matmulReference({ layout: "tn", m: n, n: k, k: m, a: dlogits, b: final }));
       for (const step of steps.toReversed()) {
         const dy = gradients.get(step.writes.y.name)!;
-        const found = step.op.reference.backward({ ...rolesOf(step), dy }, pass);
+        const found = step.op.reference!.backward({ ...rolesOf(step), dy }, pass);
         for (const [role, gradient] of Object.entries(found)) {
           const of = step.reads[role] ?? step.parameters[role];
           if (of) give(of.name, gradient);

@@ -18,6 +18,8 @@ export interface Bindings {
   /** Where a value lies. */
   tensorOf(value: Value): Tensor;
   parameters: Parameters;
+  /** Where what its operation keeps lies, by role; needed where one keeps something. */
+  keptBy?(step: Step): Roles;
   /** A weight as products read it; left out: as it is trained. */
   weightOf?(parameters: Parameters, name: string): Tensor;
 }
@@ -43,11 +45,12 @@ export interface StepRunner {
 const mapped = <From, To>(of: Readonly<Record<string, From>>, to: (value: From, role: string) => To) =>
   Object.fromEntries(Object.entries(of).map(([role, value]) => [role, to(value, role)]));
 
-function rolesOf(step: Step, { tensorOf, parameters, weightOf }: Bindings): Roles {
+function rolesOf(step: Step, { tensorOf, parameters, keptBy, weightOf }: Bindings): Roles {
   // An embedding is looked up in the weights themselves.
   const rounded = step.op.kind === "linear" ? weightOf : undefined;
   return {
     ...mapped({ ...step.reads, ...step.writes }, tensorOf),
+    ...(step.op.kept && keptBy!(step)),
     ...mapped(step.parameters, ({ name }) => rounded ? rounded(parameters, name) : parameters.get(name)!),
   };
 }

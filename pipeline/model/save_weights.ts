@@ -9,6 +9,7 @@ import {
   exists,
   kindOf,
   MAX_JSON_BYTES,
+  MAX_SMALL_JSON_BYTES,
   type OwnNames,
   readBytes,
   readText,
@@ -16,6 +17,7 @@ import {
   storing,
   syncFolder,
   TEMPORARY,
+  TOKENIZER_SETTINGS,
   writeAll,
   writeAtomically,
   writeJson,
@@ -34,7 +36,7 @@ export interface SavedModel {
   tensors: readonly { name: string; shape: readonly number[]; read(): Promise<Float32Array> }[];
   /** Type that the weights are stored in. */
   type: TensorType;
-  /** Path of the tokenizer.json to copy. */
+  /** Path of the tokenizer.json to copy, with what stands beside it and says how it is used. */
   tokenizer: string;
   /** Further fields of config.json's `sparse_attention` block. */
   sparseAttention?: Record<string, unknown>;
@@ -67,7 +69,7 @@ Method: Draye et al., Sparse Attention Post-Training for Mechanistic Interpretab
 
 /** What a saved model consists of. */
 const OF_A_MODEL: OwnNames = [
-  /^(config|sparsify|tokenizer)\.json(\.partial)?$/,
+  /^(config|sparsify|tokenizer|tokenizer_config|generation_config)\.json(\.partial)?$/,
   /^model\.safetensors(\.partial)?$/,
   "README.md",
   "sparse_attention.py",
@@ -115,7 +117,9 @@ export async function saveModel(folder: string, model: SavedModel): Promise<void
 async function keepOthers(from: string, to: string): Promise<void> {
   if (!await exists(from)) return;
   for (const { name } of await Array.fromAsync(Deno.readDir(from))) {
-    if (!isOwn(name) || (name === "README.md" && await isEdited(from))) {
+    const isSettings = TOKENIZER_SETTINGS.some((settings) => settings === name);
+    const isKept = isSettings ? !await exists(join(to, name)) : name === "README.md" && await isEdited(from);
+    if (!isOwn(name) || isKept) {
       await Deno.rename(join(from, name), join(to, name));
     }
   }
@@ -158,6 +162,12 @@ export async function checkModelFolder(folder: string): Promise<void> {
 async function writeFiles(folder: string, model: SavedModel): Promise<void> {
   const tokenizer = await readBytes(model.tokenizer, MAX_JSON_BYTES);
   await writeAtomically(join(folder, "tokenizer.json"), (file) => writeAll(file, tokenizer));
+  for (const name of TOKENIZER_SETTINGS) {
+    const path = join(dirname(model.tokenizer), name);
+    if (!await exists(path)) continue;
+    const settings = await readBytes(path, MAX_SMALL_JSON_BYTES);
+    await writeAtomically(join(folder, name), (file) => writeAll(file, settings));
+  }
   await writeJson(join(folder, "config.json"), modelConfigToJson(model.config, model.sparseAttention));
   if (model.config.gate) {
     const readme = new TextEncoder().encode(readmeOf(model.config.gate));

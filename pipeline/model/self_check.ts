@@ -10,7 +10,7 @@ import { clipCheck } from "../../kernels/clip/check.ts";
 import { crossEntropyCheck } from "../../kernels/cross_entropy/check.ts";
 import { distillationCheck } from "../../kernels/distillation/check.ts";
 import { embeddingCheck } from "../../kernels/embedding/check.ts";
-import { gatedAttentionCheck } from "../../kernels/gated_attention/check.ts";
+import { cachedAttentionCheck, gatedAttentionCheck } from "../../kernels/gated_attention/check.ts";
 import { gecoCheck } from "../../kernels/geco/check.ts";
 import { geluCheck } from "../../kernels/gelu/check.ts";
 import { layerNormCheck } from "../../kernels/layer_norm/check.ts";
@@ -49,6 +49,8 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   (gpu) => gatedAttentionCheck(gpu, "dense"),
   (gpu) => gatedAttentionCheck(gpu, "deterministic"),
   (gpu) => gatedAttentionCheck(gpu, "sampled"),
+  (gpu) => cachedAttentionCheck(gpu, "dense"),
+  (gpu) => cachedAttentionCheck(gpu, "deterministic"),
   crossEntropyCheck,
   distillationCheck,
   adamwCheck,

@@ -6,12 +6,14 @@
  *
  * @module
  */
+import { needsPartial } from "../../kernels/matmul/linear.ts";
 import { type ModelConfig, shapeOf } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
 import type { Op, Parameter, Step, Value } from "./op.ts";
 import { add as addition } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
+import { cachedAttention } from "./ops/cached_attention.ts";
 import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
@@ -58,10 +60,17 @@ export interface TracedShape {
   context: number;
   /** Whether what products read is stored as f16: all but the residual stream. */
   half?: boolean;
+  /** Rows go on behind positions whose keys and values are kept, of this many in all; there is then no backward. */
+  cached?: number;
+  /** What a binding holds; left out: everything. */
+  maxBindingBytes?: number;
 }
 
 /** Traces a model. */
-export function trace(config: ModelConfig, { batch, context, half = false }: TracedShape): Model {
+export function trace(
+  config: ModelConfig,
+  { batch, context, half = false, cached, maxBindingBytes = Infinity }: TracedShape,
+): Model {
   const { vocabularySize, contextLength, width, heads, layers, mlpWidth, layerNormEpsilon: epsilon } = config;
   const { keyValueHeads, headSize, architecture } = shapeOf(config);
   const { names } = familyOf(config);
@@ -126,16 +135,18 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
     const outputs = columns.reduce((sum, count) => sum + count);
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
+    const sizes = {
+      rows,
+      inputs,
+      outputs,
+      bias,
+      half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+    };
+    const partial = needsPartial(sizes, maxBindingBytes) && value(`partial sums of ${y.name}`, y.shape);
     return {
-      op: linear({
-        rows,
-        inputs,
-        outputs,
-        bias,
-        half: { x: x.half ?? false, weight: half, y: y.half ?? false },
-      }),
+      op: linear(sizes),
       reads: { x },
-      writes: { y },
+      writes: { y, ...(partial && { partial }) },
       parameters: {
         weight: {
           name: `${layer}.${name}.weight`,
@@ -212,12 +223,10 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       next(
         "rotated",
         rotary({
+          ...packed,
           batch,
           positions: context,
-          heads,
-          keyValueHeads,
-          headSize,
-          half,
+          contextLength: cached ?? context,
           rotated: Math.floor(share * headSize),
           theta,
           ...(scaling ? { scaling: { type: "llama3", ...scaling } } : {}),
@@ -238,6 +247,11 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
       const qkv = operand(`${block}.attn.hook_qkv`, shape);
       const between = toAttention(qkv, `${block}.attn`, place);
       const z = operand(`${block}.attn.hook_z`, [rows, heads, headSize]);
+      const sizes = { batch, heads, keyValueHeads, positions: context, headSize, half };
+      const sums = {
+        logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
+        rowSums: value(`${block}.attn.row_sums`, [batch, heads, context, 4]),
+      };
       return [
         linearStep(x, qkv, {
           layer: place,
@@ -251,13 +265,9 @@ export function trace(config: ModelConfig, { batch, context, half = false }: Tra
         }),
         ...between,
         {
-          op: attention({ batch, heads, keyValueHeads, positions: context, headSize, layer, half }),
+          op: cached === undefined ? attention({ ...sizes, layer }) : cachedAttention(sizes),
           reads: { x: between.at(-1)?.writes.y ?? qkv },
-          writes: {
-            y: z,
-            logSumExp: value(`${block}.attn.log_sum_exp`, [batch, heads, context]),
-            rowSums: value(`${block}.attn.row_sums`, [batch, heads, context, 4]),
-          },
+          writes: { y: z, ...(cached === undefined ? sums : {}) },
           parameters: {},
         },
         linearStep(z, out, {

@@ -6,6 +6,8 @@
  *
  * @module
  */
+import glossary from "./glossary.json" with { type: "json" };
+import palette from "./palette.css" with { type: "text" };
 import style from "./report.css" with { type: "text" };
 import { readSlackChanges, type SlackChange } from "../runs/control.ts";
 import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
@@ -66,7 +68,7 @@ export function reportHtml(data: ReportData): string {
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
 <meta name="color-scheme" content="light dark"/>
 <title>${name}: ${sparsified ? "sparse attention of" : "pre-training of"} ${subject}</title>
-<style>${{ markup: style }}</style>
+<style>${{ markup: palette + style }}</style>
 </head>
 <body>
 <main>
@@ -74,7 +76,7 @@ export function reportHtml(data: ReportData): string {
     sparsified ? markup`<a href="${PAPER}">Sparse attention post-training</a> of` : "Pre-training of"
   } ${subject}</p>
 <h1>${name}</h1>
-${sparsified ? sparsifiedResult(sparsified, config) : pretrainedResult(data.summary as PretrainSummary)}
+${sparsified ? sparsifiedResult(sparsified, data, events) : pretrainedResult(data.summary as PretrainSummary)}
 <h2>The course of the run</h2>
 ${reportCharts({ config, rows: data.rows, summary: sparsified, events })}
 ${eventList(events)}
@@ -83,6 +85,7 @@ ${sparsified && headMap(sparsified.sparse.open_by_head)}
 ${facts(data)}
 ${evaluations(data.rows, sparsified?.sparse.feasible ? sparsified.sparse.step : undefined)}
 ${settingsTable(config)}
+${words(glossary)}
 </main>
 </body>
 </html>
@@ -124,7 +127,7 @@ export function resultSentence({ dense, control, sparse, test_tokens }: Sparsify
   const sentences = [
     `${share(sparse.open_fraction)} of the attention edges stay open at a loss of ${
       decimals(sparse.ce, digits)
-    } nats on ${count(test_tokens)} held-out tokens${distance ? `, ${distance} the dense model’s` : ""}.`,
+    } nats on ${count(test_tokens)} test tokens${distance ? `, ${distance} the dense model’s` : ""}.`,
   ];
   if (control) {
     const gain = beside(control.ce, sparse.ce, digits);
@@ -137,7 +140,34 @@ export function resultSentence({ dense, control, sparse, test_tokens }: Sparsify
   return sentences.join(" ");
 }
 
-function sparsifiedResult(summary: SparsifySummary, { settings }: RunConfig): Markup {
+/** Whether the target is met, by the step that was chosen, and what was named on the way. */
+function outcome(
+  { sparse, target_loss, validation_tokens, steps }: SparsifySummary,
+  rows: readonly MetricRow[],
+  signatures: number,
+): Markup {
+  const row = mainRows(rows).findLast(({ step }) => step === sparse.step);
+  const target = row?.target ?? target_loss;
+  const digits = Math.max(4, lossDigits(row?.validation_ce, target));
+  const measured = isNumber(row?.validation_ce)
+    ? ` on ${count(validation_tokens)} validation tokens: loss ${
+      decimals(row.validation_ce, digits)
+    } nats, target τ ${decimals(target, digits)}, ${share(row.open_fraction)} of the edges open`
+    : "";
+  const which = sparse.feasible ? "Chosen step" : "Last step";
+  const warnings = signatures === 0
+    ? ""
+    : ` ${count(signatures)} failure signature${signatures === 1 ? "" : "s"} on the way, listed below.`;
+  return markup`<p class="outcome"><strong class="${sparse.feasible ? "met" : "missed"}">${
+    sparse.feasible ? "✓ Target met" : "✕ Target missed"
+  }</strong>${which} ${count(sparse.step)} of ${count(steps)}${measured}.${warnings}</p>`;
+}
+
+function sparsifiedResult(
+  summary: SparsifySummary,
+  { config: { settings }, rows: metrics }: ReportData,
+  events: readonly NamedEvent[],
+): Markup {
   const { dense, control, sparse, heads, steps, target_loss, dense_validation_ce } = summary;
   const digits = Math.max(4, lossDigits(dense.ce, sparse.ce, control?.ce));
   const exact = Math.max(dense.exact_rows, sparse.exact_rows) > 0.01;
@@ -178,7 +208,9 @@ function sparsifiedResult(summary: SparsifySummary, { settings }: RunConfig): Ma
   const measured = `${count(summary.validation_tokens)} validation tokens, where the dense model’s loss is ${
     decimals(dense_validation_ce, digits)
   }`;
-  return markup`<p class="result">${resultSentence(summary)}</p>
+  const signatures = events.filter(({ isSignature }) => isSignature).length;
+  return markup`${outcome(summary, metrics, signatures)}
+<p class="result">${resultSentence(summary)}</p>
 ${
     sparse.feasible ? undefined : markup`<p class="warning">The constraint held at no evaluation: the loss was
 never at or below ${target} on ${measured}. These are the last step’s weights.</p>`
@@ -205,7 +237,7 @@ ${
       }: of the evaluations at or below ` +
         `${target}, the one with the fewest open edges. τ is held on ${measured}.`
       : undefined
-  } Edges per query are those of one head; a head is live if any of its edges is open.${
+  } Edges per query are those of one head.${
     control
       ? undefined
       : " No dense control was trained, so how much of the loss is owed to training on alone is not known."
@@ -216,7 +248,7 @@ function pretrainedResult({ test, validation, parameters }: PretrainSummary): Ma
   const digits = Math.max(4, lossDigits(test.ce));
   return markup`<p class="result">A model of ${count(parameters)} parameters reaches a loss of ${
     decimals(test.ce, digits)
-  } nats (perplexity ${decimals(test.perplexity, 2)}) on ${count(test.tokens)} held-out tokens${
+  } nats (perplexity ${decimals(test.perplexity, 2)}) on ${count(test.tokens)} test tokens${
     test.open_fraction < 1 ? `, with ${share(test.open_fraction)} of the attention edges open` : undefined
   }.</p>
 <p class="note">On ${count(validation.tokens)} validation tokens: ${
@@ -224,8 +256,13 @@ function pretrainedResult({ test, validation, parameters }: PretrainSummary): Ma
   } nats. Next token right: ${share(test.accuracy)}. Rows answered exactly: ${share(test.exact_rows)}.</p>`;
 }
 
+/** Something that happened, and whether it is a sign of failure rather than somebody's wish. */
+interface NamedEvent extends RunEvent {
+  isSignature: boolean;
+}
+
 /** Failure signatures and changes from outside, in order. */
-function eventsOf({ rows, config, slackChanges = [] }: ReportData): RunEvent[] {
+function eventsOf({ rows, config, slackChanges = [] }: ReportData): NamedEvent[] {
   const { steps, warmup, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
     string,
     number | undefined
@@ -239,7 +276,10 @@ function eventsOf({ rows, config, slackChanges = [] }: ReportData): RunEvent[] {
     step: step + 1,
     message: `${setting} ${now} in place of ${before} from step ${step + 1} on, as it was resumed`,
   }));
-  return [...found, ...changes, ...settings].sort((a, b) => a.step - b.step);
+  return [
+    ...found.map(({ step, message }) => ({ step, message, isSignature: true })),
+    ...[...changes, ...settings].map((event) => ({ ...event, isSignature: false })),
+  ].sort((a, b) => a.step - b.step);
 }
 
 function eventList(events: readonly RunEvent[]): Markup {
@@ -250,7 +290,7 @@ function eventList(events: readonly RunEvent[]): Markup {
 }
 
 /** Upper ends of the classes of open fractions, by which a cell is coloured; the first is 0 itself. */
-const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
+export const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
 
 /** Percent as it fits a cell. */
 function cellText(fraction: Value): string {
@@ -297,7 +337,7 @@ function scrollable(label: string, content: Filling): Markup {
   return markup`<div class="scroll" role="region" aria-label="${label}" tabindex="0">${content}</div>`;
 }
 
-function facts({ name, config, summary, rows }: ReportData): Markup {
+function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): Markup {
   const { model, tokenizer, versions } = config;
   const { layers, heads, width, contextLength, vocabularySize } = model.config;
   const skipped = rows.filter((row) => row.skipped).length;
@@ -334,11 +374,14 @@ function facts({ name, config, summary, rows }: ReportData): Markup {
   return markup`<dl>${entries.map(([term, value]) => markup`<dt>${term}</dt><dd>${value}</dd>\n`)}</dl>
 <details><summary>Make it again</summary>
 <pre>deno task ${commandOf(config).map(quoted).join(" \\\n  ")}</pre>
-<p class="note">The same bits come from the same adapter. Paths are as they were given to <code>${name}</code>.${
+<p class="note">${
     config.changes?.length
-      ? " The command has the last value of each setting and gives other bits, as its settings changed on the way."
-      : undefined
-  }</p>
+      ? "It has the last value of each setting and gives other bits than this run’s, as settings changed on the way" +
+        (slackChanges.length > 0 ? ", and the slack, of which the command has nothing." : ".")
+      : slackChanges.length > 0
+      ? "It gives other bits than this run’s: the slack was changed while it ran, of which the command has nothing."
+      : "The same bits come from the same adapter."
+  } Paths are as they were given to <code>${name}</code>.</p>
 </details>`;
 }
 
@@ -399,6 +442,12 @@ ${
       }</tbody></table>`,
     ])
   }</details>`;
+}
+
+/** The words that the report uses, each once. */
+function words(entries: readonly { term: string; text: string }[]): Markup {
+  return markup`<details><summary>Words</summary>
+<dl>${entries.map(({ term, text }) => markup`<dt>${term}</dt><dd>${text}</dd>\n`)}</dl></details>`;
 }
 
 function settingsTable({ settings }: RunConfig): Markup {

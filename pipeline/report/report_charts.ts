@@ -64,7 +64,11 @@ export function speedPoints(rows: readonly MetricRow[]): Point[] {
   let since: MetricRow | undefined;
   for (const [n, row] of rows.entries()) {
     const wait = waits[n] ?? Infinity;
-    if (since && row.seconds < since.seconds) since = undefined;
+    if (since && row.seconds < since.seconds) {
+      since = undefined;
+      // The line breaks where another process went on.
+      points.push([row.step, NaN]);
+    }
     // A wait below 0 is a resumed process's clock.
     if (wait >= 0 && wait < mean / 2) continue;
     if (!since) {
@@ -226,7 +230,12 @@ ${
       ? figure("Open edges", "Per cent of the causal pairs, over all layers and heads; logarithmic.", {
         description: describe(open, "per cent"),
         x,
-        y: { label: "%", scale: "log" },
+        // More than all of them are never open.
+        y: {
+          label: "%",
+          scale: "log",
+          to: open.some(({ points }) => points.some(([, y]) => y > 50)) ? 100 : undefined,
+        },
         series: open,
         marks,
       })

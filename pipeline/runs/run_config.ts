@@ -17,7 +17,8 @@ export interface RunConfig {
   adapter: string;
   versions: { project: string; deno: string };
   model: { config: ModelConfig; hash: string };
-  tokenizer: { hash: string };
+  /** Its hash, and the tokens that end and begin a text; earlier versions did not write these down. */
+  tokenizer: { hash: string; endOfText?: number; startOfText?: number };
   /** SHA-256 over the hashes of the data's files in order, or `-` where standard input is among them. */
   data?: { hash: string };
   /** Settings that became others when the run was resumed, in order; `settings` holds the last. */

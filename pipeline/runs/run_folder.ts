@@ -6,7 +6,7 @@
  *
  *     runs/<name>/
  *       config.json      every setting, the adapter, versions, hashes of model and data
- *       tokenizer.json   a copy of the tokenizer
+ *       tokenizer.json   a copy of the tokenizer, and of the two files that say how it is used
  *       dense/           the model that a sparsified run began with: links to its files where the disk allows them
  *       metrics.arrows   one row a step, an Arrow IPC stream
  *       checkpoints/     to resume from
@@ -20,7 +20,7 @@
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { diskFullError, inputError, usageError, UserError } from "../errors.ts";
 import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn, storing } from "../files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
@@ -62,11 +62,14 @@ const BEFORE_CONFIG = [START_MARK, LOCK, "config.json.partial"];
 /** The token files of a run. */
 const TOKENS = {
   folder: "tokens",
-  names: [/^(train|validation|test)\.arrow(\.partial)?$/, /^tokens\.(json|partial|json\.partial)$/],
+  names: [
+    /^(train|validation|test)(-\d+)?\.arrow(\.partial)?$/,
+    /^(tokens|train-\d+)\.(json|partial|json\.partial)$/,
+  ],
 } as const;
 /** What a start writes into a folder that held nothing; config.json goes last, since a run is told by it. */
 const OF_A_START: OwnNames = [
-  /^(tokenizer|state|control|slack)\.json(\.partial)?$/,
+  /^(tokenizer|tokenizer_config|generation_config|state|control|slack)\.json(\.partial)?$/,
   /^metrics\.arrows(\.partial)?$/,
   /^(circuits\.(json|html)|summary\.json|(edges|curve)\.arrow)(\.partial)?$/,
   TOKENS,
@@ -277,6 +280,10 @@ async function lock(name: string, path: string): Promise<RunFolder> {
   if (there?.ino !== locked.ino || there?.dev !== locked.dev) {
     file.close();
     throw inputError(`Cannot write run ${name} as another process has just removed it: try again`);
+  }
+  // Whoever watches the runs need not ask for every lock: a folder's time says that something began in it.
+  for (const folder of [path, dirname(path)]) {
+    await Deno.utime(folder, new Date(), new Date()).catch(() => {});
   }
   let held = true;
   return {

@@ -18,10 +18,17 @@ export interface TokenSource {
   readonly length: number;
   /** Tokens of each example, where the data are prompts with completions; windows then hold one example each. */
   readonly exampleTokens?: number;
+  /**
+   * The token that stands before every text, of a model that was trained with one: every window of running text begins
+   * with it, also where it begins inside a document. Examples have it already.
+   */
+  readonly startOfText?: number;
   /** `length` tokens from `start` on. */
   window(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
   /** 1 where the token counts in the loss; needed with `exampleTokens`. */
   countedWindow?(start: number, length: number): ArrayLike<number> | Promise<ArrayLike<number>>;
+  /** The tokens that come behind these, where they come in parts; undefined behind the last. */
+  next?(): Promise<TokenSource | undefined>;
 }
 
 /** Inputs and the tokens that follow them, each (row, position). */
@@ -85,12 +92,15 @@ async function fillRow(
   start: number,
 ): Promise<void> {
   const window = await tokens.window(start, context + 1);
-  const counted = tokens.exampleTokens === undefined
-    ? undefined
-    : await tokens.countedWindow!(start, context + 1);
+  const { exampleTokens, startOfText } = tokens;
+  const counted = exampleTokens === undefined ? undefined : await tokens.countedWindow!(start, context + 1);
+  // Before the window, unless that begins with it, as examples do: every token of the window is then a target.
+  const before = startOfText !== undefined && window[0] !== startOfText ? 1 : 0;
+  if (before) batch.inputs[row * context] = startOfText!;
   for (let t = 0; t < context; t++) {
-    batch.inputs[row * context + t] = window[t];
-    batch.targets[row * context + t] = counted && counted[t + 1] === 0 ? IGNORED : window[t + 1];
+    if (t >= before) batch.inputs[row * context + t] = window[t - before];
+    const target = t + 1 - before;
+    batch.targets[row * context + t] = counted && counted[target] === 0 ? IGNORED : window[target];
   }
 }
 
@@ -99,38 +109,68 @@ function emptyBatch({ batch, context }: BatchShape, rows: number): Batch {
   return { inputs: new Uint32Array(length), targets: new Uint32Array(length).fill(IGNORED), rows };
 }
 
+/** Tokens that are gone through once, from a row on. */
+interface Pass {
+  tokens: TokenSource;
+  /** How many there were before it; keys its order. */
+  number: number;
+  firstRow: number;
+  windows: number;
+  /** Offsets that its grid may have. */
+  slack: number;
+}
+
 /**
- * Batches for training: each epoch is a new permutation of non-overlapping windows, whose grid is shifted by a random
- * offset so that a window's ends move from epoch to epoch.
+ * Batches for training: each pass over the tokens is a new permutation of non-overlapping windows, whose grid is shifted by
+ * a random offset so that a window's ends move from pass to pass. Tokens that come in parts are gone through part by
+ * part, and then from the first again; a part is asked for as soon as the one before it is begun.
  *
+ * @param options `rows`: how many are wanted in all, so that no part is asked for that is not; left out: without end
  * @throws {UserError} when the tokens do not fill one window
  */
 export function createBatches(
-  options: BatchShape & { seed: number },
+  options: BatchShape & { seed: number; rows?: number },
 ): { at(position: number): Promise<Batch> } {
-  const { tokens, batch, context, seed } = options;
-  const slack = tokens.exampleTokens === undefined
-    ? Math.max(1, Math.min(context, tokens.length - context))
-    : 1;
-  // Every epoch has as many windows as fit behind the largest offset, so that positions map to epochs directly.
-  const windows = windowCount(options, slack - 1);
-  const stride = tokens.exampleTokens ?? context;
-  let epoch = -1;
+  const { batch, context, seed, rows = Infinity } = options;
+  const passOver = (tokens: TokenSource, number: number, firstRow: number): Pass => {
+    const slack = tokens.exampleTokens === undefined
+      ? Math.max(1, Math.min(context, tokens.length - context))
+      : 1;
+    // A part that is too short for a row is left out.
+    const tooShort = number > 0 && tokens.exampleTokens === undefined && tokens.length <= context;
+    // As many windows as fit behind the largest offset, so that the number of a row says which pass it is of.
+    const windows = tooShort ? 0 : windowCount({ tokens, context }, slack - 1);
+    return { tokens, number, firstRow, windows, slack };
+  };
+  const first = passOver(options.tokens, 0, 0);
+  let pass = first;
+  let ordered = -1;
   let order = new Uint32Array();
   let offset = 0;
+  /** Goes to the pass that a row is of, and lets the part behind it come. */
+  async function goTo(row: number): Promise<void> {
+    if (row < pass.firstRow) pass = first;
+    while (row >= pass.firstRow + pass.windows) {
+      const following = await pass.tokens.next?.() ?? options.tokens;
+      pass = passOver(following, pass.number + 1, pass.firstRow + pass.windows);
+    }
+    // What goes wrong with it is thrown when it is needed.
+    if (rows > pass.firstRow + pass.windows) pass.tokens.next?.().catch(() => {});
+    if (ordered === pass.number) return;
+    ordered = pass.number;
+    const stream = randomStream(seed, pass.number);
+    offset = stream.below(pass.slack);
+    order = permutation(pass.windows, stream) as Uint32Array<ArrayBuffer>;
+  }
   return {
     async at(position) {
       const result = emptyBatch(options, batch);
       for (let row = 0; row < batch; row++) {
         const index = position * batch + row;
-        const wanted = Math.floor(index / windows);
-        if (wanted !== epoch) {
-          epoch = wanted;
-          const stream = randomStream(seed, epoch);
-          offset = stream.below(slack);
-          order = permutation(windows, stream) as Uint32Array<ArrayBuffer>;
-        }
-        await fillRow(options, result, row, offset + order[index % windows] * stride);
+        await goTo(index);
+        const { tokens, firstRow } = pass;
+        const start = offset + order[index - firstRow] * (tokens.exampleTokens ?? context);
+        await fillRow({ tokens, batch, context }, result, row, start);
       }
       return result;
     },

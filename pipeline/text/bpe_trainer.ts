@@ -5,8 +5,12 @@
  * @module
  */
 
-/** GPT-2's pre-tokenisation: merges never cross the words it finds. */
-export const GPT2_WORDS = /'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
+/**
+ * GPT-2's pre-tokenisation: merges never cross the words it finds. White space is Unicode's, which JavaScript's \s is not:
+ * it lacks U+0085 and has U+FEFF.
+ */
+export const GPT2_WORDS =
+  /'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\p{White_Space}\p{L}\p{N}]+|\p{White_Space}+(?!\P{White_Space})|\p{White_Space}+/gu;
 
 /** The token that separates documents. */
 export const END_OF_TEXT = "<|endoftext|>";

@@ -22,6 +22,39 @@ const MARKED_UP = /\.(csv|tsv|html?|xml|tex|ipynb)(\.gz)?$/i;
 /** Bytes of a beginning by which a format is told. */
 export const HEAD_BYTES = 1 << 16;
 
+/** Files that come one after the other when they are wanted, such as those of a data set of the hub. */
+export interface FileSequence {
+  /** What it is called; it names the same files for ever. */
+  readonly name: string;
+  /** Brings a file here, by its index; undefined behind the last. */
+  file(index: number): Promise<string | undefined>;
+}
+
+/** Where text is: a path, `-` for standard input, or files that have to be fetched. */
+export type Source = string | FileSequence;
+
+/** What messages call a source. */
+export const sourceName = (source: Source): string => typeof source === "string" ? source : source.name;
+
+/**
+ * The files of sources one after the other; those of a sequence are brought when it is their turn.
+ *
+ * @throws {UserError} as {@link findDataFiles}, and when one cannot be brought
+ */
+export async function* filesOf(sources: readonly Source[]): AsyncGenerator<string> {
+  for (const source of sources) {
+    if (typeof source === "string") {
+      yield* (await findDataFiles([source])).files;
+      continue;
+    }
+    for (let index = 0;; index++) {
+      const file = await source.file(index);
+      if (file === undefined) break;
+      yield file;
+    }
+  }
+}
+
 /** The files of some sources. */
 export interface DataFiles {
   /** In order, those of a folder sorted by path. */

@@ -184,10 +184,7 @@ async function* readPlainText(source: string, bytes: Bytes): AsyncGenerator<Text
     pending += piece;
     seen ||= pending.length > 0;
     while (pending.length >= PIECE_CHARACTERS) {
-      // The cut goes before white space, since the tokenizer joins a space with the word behind it.
-      let cut = PIECE_CHARACTERS;
-      while (cut > 1 && !(/\s/.test(pending[cut]) && !/\s/.test(pending[cut - 1]))) cut--;
-      if (cut === 1) cut = PIECE_CHARACTERS;
+      const cut = cutOf(pending);
       const text = pending.slice(0, cut);
       yield { kind: "text", text, last: false, where: source, line };
       line += lineEnds(text);
@@ -196,6 +193,19 @@ async function* readPlainText(source: string, bytes: Bytes): AsyncGenerator<Text
   }
   if (!seen) throw inputError(`Cannot read ${source} as it is empty`);
   yield { kind: "text", text: pending, last: true, where: source, line };
+}
+
+/**
+ * Where a text is cut: behind a letter or digit and before white space, since tokenizers join a space with the word behind
+ * it and line ends with the full stop before them; for want of that before white space, or anywhere but in a character.
+ */
+function cutOf(text: string): number {
+  for (const before of [/[\p{L}\p{N}]/u, /\S/]) {
+    for (let cut = PIECE_CHARACTERS; cut > 1; cut--) {
+      if (/\s/.test(text[cut]) && before.test(text[cut - 1])) return cut;
+    }
+  }
+  return /[\udc00-\udfff]/.test(text[PIECE_CHARACTERS]) ? PIECE_CHARACTERS - 1 : PIECE_CHARACTERS;
 }
 
 /** Number of line ends in a text. */

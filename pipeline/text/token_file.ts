@@ -155,7 +155,8 @@ export async function openTokenFile(path: string): Promise<TokenFile> {
   }
   const { metadata } = reader.schema;
   const length = Number(metadata.get("tokens"));
-  const exampleTokens = metadata.has("example_tokens") ? Number(metadata.get("example_tokens")) : undefined;
+  const numberIn = (name: string): number | undefined =>
+    metadata.has(name) ? Number(metadata.get(name)) : undefined;
   const cache = new Map<number, Promise<Required<TokenChunk>>>();
 
   /** One record batch, from the cache where the most recently used stand last. */
@@ -204,7 +205,8 @@ export async function openTokenFile(path: string): Promise<TokenFile> {
   return {
     name: path,
     length,
-    exampleTokens,
+    exampleTokens: numberIn("example_tokens"),
+    startOfText: numberIn("start_of_text"),
     metadata,
     window: (start, count) => slice("tokens", start, count),
     countedWindow: (start, count) => slice("counted", start, count),

@@ -7,7 +7,14 @@
  * @module
  */
 import { extname, join } from "node:path";
-import { findDataFiles, STANDARD_INPUT } from "./data_files.ts";
+import {
+  type FileSequence,
+  filesOf,
+  findDataFiles,
+  type Source,
+  sourceName,
+  STANDARD_INPUT,
+} from "./data_files.ts";
 import { type Example, lineEnds, readDocuments, type TextPiece } from "./documents.ts";
 import { inputError, UserError } from "../errors.ts";
 import {
@@ -24,6 +31,7 @@ import {
   writeSealedJson,
 } from "../files.ts";
 import { hashWords } from "../../kernels/core/random.ts";
+import { turn } from "../turn.ts";
 import {
   openTokenFile,
   type TokenArray,
@@ -31,7 +39,7 @@ import {
   type TokenFile,
   writeTokenFile,
 } from "./token_file.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { type Tokenizer, withStart } from "./tokenizer.ts";
 
 /** The three splits. */
 export const SPLITS = ["train", "validation", "test"] as const;
@@ -45,7 +53,7 @@ const MOST_LOST = 0.01;
 const PROGRESS_TOKENS = 1 << 14;
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
-const FORMAT = "2";
+const FORMAT = "3";
 /** Holds the digests of the token files, which are taken for what they were when it was written. */
 const DIGESTS = "tokens.json";
 
@@ -67,31 +75,48 @@ export type Tokens = Record<Split, TokenFile>;
 
 /**
  * SHA-256 over the hashes of the files that the sources stand for, in order; `-` where standard input is among them,
- * which can be read once only.
+ * which can be read once only. Of a sequence its name counts, which says what its files hold.
  *
  * @throws {UserError} when a source cannot be read
  */
-export async function hashSources(sources: readonly string[]): Promise<string> {
-  const { files } = await findDataFiles(sources);
-  if (files.includes(STANDARD_INPUT)) return STANDARD_INPUT;
+export async function hashSources(sources: readonly Source[]): Promise<string> {
+  if (sources.includes(STANDARD_INPUT)) return STANDARD_INPUT;
   const hashes: string[] = [];
-  // One after the other: a folder may have more files than a process may open. An ending says how a file is read.
-  for (const file of files) hashes.push(`${await hashFile(file)} ${extname(file).toLowerCase()}`);
+  for (const source of sources) {
+    if (typeof source !== "string") {
+      hashes.push(source.name);
+      continue;
+    }
+    // One after the other: a folder may have more files than a process may open. An ending says how a file is read.
+    for (const file of (await findDataFiles([source])).files) {
+      hashes.push(`${await hashFile(file)} ${extname(file).toLowerCase()}`);
+    }
+  }
   return digestOf(hashes.join("\n"));
 }
 
+/** Tokens of each split that are as many as anybody wants. */
+export type Enough = Record<Split, number>;
+
 /**
- * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources and tokenizer.
+ * Tokenises the sources into `folder`, or opens what an earlier call left there for the same sources, tokenizer and tokens
+ * that begin and end a text. The latter stand around every document; an example has the one that begins a text, which is
+ * of its prompt.
  *
- * @param options `hash` is the sources' {@link hashSources}; `onDamage` is told when token files were damaged, which are
+ * Of sources that have to be fetched no more is read than is enough. Where the only one is a sequence of files, its first
+ * files are read until there is enough of the held-out splits; each further file is a part of the training tokens, which
+ * comes when it is asked for (`next`).
+ *
+ * @param options `hash` is the sources' {@link hashSources}; `enough`: left out: all there is; `onDamage` is told when token files were damaged, which are
  * made anew; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
  * @throws {UserError} on unreadable data, on examples of unequal length or with a character that has no token, where more
  * than 1 % of a text has none, where there is too little to split, and when the disk is full
  */
 export async function tokenise(
-  { sources, hash, tokenizer, folder, onProgress, onDamage, onLoss }: {
-    sources: readonly string[];
+  { sources, hash, tokenizer, folder, enough, onProgress, onDamage, onLoss }: {
+    sources: readonly Source[];
     hash?: string;
+    enough?: Enough;
     tokenizer: Tokenizer;
     folder: string;
     /** Called with the bytes of the sources that have been read, and all of them; undefined for standard input. */
@@ -100,12 +125,22 @@ export async function tokenise(
     onLoss?: (message: string) => void;
   },
 ): Promise<Tokens> {
+  const { startOfText, endOfText } = tokenizer;
   const identity = {
     format: FORMAT,
     tokenizer: tokenizer.hash,
     sources: hash ?? await hashSources(sources),
+    end_of_text: String(endOfText),
+    ...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),
+    // What lies on the disk is read to its end.
+    ...(enough && sources.some((source) => typeof source !== "string")
+      ? { enough: SPLITS.map((split) => enough[split]).join(" ") }
+      : {}),
   };
-  const known = await openSplits(folder, identity, onDamage);
+  const [only] = sources;
+  const sequence = sources.length === 1 && typeof only !== "string" ? only : undefined;
+  const further = sequence && { sequence, folder, identity, tokenizer };
+  const known = await openSplits(folder, identity, onDamage, further);
   if (known) return known;
   await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
   const spillPath = join(folder, "tokens" + TEMPORARY);
@@ -115,7 +150,11 @@ export async function tokenise(
       spillPath,
       () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
     );
-    const all = await storing(spillPath, () => spillTokens(spill, sources, tokenizer, onProgress));
+    const all = await storing(spillPath, () =>
+      spillTokens(spill, sources, tokenizer, {
+        enough: identity.enough === undefined ? undefined : enough,
+        onProgress,
+      }));
     if (all.lost > 0) onLoss?.(`${all.loss}: they are left out`);
     const { ranges, rule } = splitDocuments(all.documents);
     const digests: Record<string, string> = {};
@@ -131,6 +170,7 @@ export async function tokenise(
         all_tokens: String(all.documents.at(-1)!.end),
         ...(all.lost ? { lost_characters: String(all.lost) } : {}),
         ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
+        ...(all.filesRead === undefined ? {} : { files_read: String(all.filesRead) }),
       };
       const columns = { wide: all.wide, counted: all.exampleTokens !== undefined };
       const path = join(folder, fileOf(split));
@@ -140,7 +180,7 @@ export async function tokenise(
   } finally {
     await Deno.remove(spillPath).catch(() => {});
   }
-  return await openFiles(folder);
+  return await openFiles(folder, further);
 }
 
 const fileOf = (split: Split): string => `${split}.arrow`;
@@ -150,12 +190,16 @@ async function openSplits(
   folder: string,
   identity: Record<string, string>,
   onDamage: ((message: string) => void) | undefined,
+  further: Further | undefined,
 ): Promise<Tokens | undefined> {
   const path = join(folder, DIGESTS);
   if (!await exists(path)) return undefined;
   try {
     const { digests, ...made } = await readSealedJson(path);
-    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) return undefined;
+    if (JSON.stringify(made) !== JSON.stringify(identity) || !isObject(digests)) {
+      if (identity.sources !== STANDARD_INPUT || made.sources !== STANDARD_INPUT) return undefined;
+      throw inputError(`${folder} was tokenised in another way, as by an earlier version`);
+    }
     for (const split of SPLITS) {
       const file = join(folder, fileOf(split));
       if (await hashFile(file) !== digests[split]) {
@@ -172,19 +216,110 @@ async function openSplits(
     onDamage?.(`${error.message}; the data is tokenised anew`);
     return undefined;
   }
-  return await openFiles(folder);
+  return await openFiles(folder, further);
 }
 
-async function openFiles(folder: string): Promise<Tokens> {
+async function openFiles(folder: string, further: Further | undefined): Promise<Tokens> {
   const [train, validation, test] = await Promise.all(
     SPLITS.map((split) => openTokenFile(join(folder, fileOf(split)))),
   );
-  return { train, validation, test };
+  const filesRead = train.metadata.get("files_read");
+  const goesOn = further !== undefined && filesRead !== undefined;
+  return { train: goesOn ? withNext(train, further, Number(filesRead)) : train, validation, test };
 }
 
-/** Bytes of the sources' files; undefined where standard input is among them. */
-async function bytesOf(sources: readonly string[]): Promise<number | undefined> {
-  const { files } = await findDataFiles(sources);
+/** What the further parts of the training tokens are made of. */
+interface Further {
+  sequence: FileSequence;
+  folder: string;
+  identity: Record<string, string>;
+  tokenizer: Tokenizer;
+}
+
+/** A part of the training tokens that knows the one behind it, which is made of the file of an index. */
+function withNext(part: TokenFile, further: Further, index: number): TokenFile {
+  let following: Promise<TokenFile | undefined> | undefined;
+  return { ...part, next: () => following ??= openPart(further, index) };
+}
+
+/** The training tokens of one file of a sequence, made where they are not there; undefined behind the last file. */
+async function openPart(further: Further, index: number): Promise<TokenFile | undefined> {
+  const { sequence, folder, identity, tokenizer } = further;
+  const name = `train-${index}`;
+  const path = join(folder, `${name}.arrow`);
+  const sealed = join(folder, `${name}.json`);
+  const isWhole = async (): Promise<boolean> => {
+    if (!await exists(sealed)) return false;
+    const { digest, ...made } = await readSealedJson(sealed);
+    return JSON.stringify(made) === JSON.stringify(identity) && await hashFile(path) === digest;
+  };
+  // What is damaged is made anew.
+  if (!await isWhole().catch(() => false)) {
+    const file = await sequence.file(index);
+    if (file === undefined) return undefined;
+    const spillPath = join(folder, name + TEMPORARY);
+    try {
+      await Deno.remove(spillPath).catch(() => {});
+      using spill = await storing(
+        spillPath,
+        () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
+      );
+      const all = { wide: isWide(tokenizer), exampleTokens: undefined, promptTokens: [] };
+      const end = await storing(spillPath, () => spillFile(spill, file, tokenizer));
+      const metadata = { ...identity, split: "train", file: String(index), tokens: String(end) };
+      const columns = { wide: all.wide, counted: false };
+      const digest = await writeTokenFile(
+        path,
+        columns,
+        metadata,
+        readRanges(spill, [{ start: 0, end }], all),
+      );
+      await writeSealedJson(sealed, { ...identity, digest });
+    } finally {
+      await Deno.remove(spillPath).catch(() => {});
+    }
+  }
+  return withNext(await openTokenFile(path), further, index + 1);
+}
+
+/**
+ * Writes the tokens of all documents of a file, with a turn of the event loop now and then for whoever trains meanwhile.
+ *
+ * @returns how many there are
+ */
+async function spillFile(spill: Deno.FsFile, file: string, tokenizer: Tokenizer): Promise<number> {
+  const stored = isWide(tokenizer) ? Uint32Array : Uint16Array;
+  let length = 0;
+  let characters = 0;
+  let lost = 0;
+  let continued = false;
+  for await (const document of readDocuments([file])) {
+    if (document.kind !== "text") throw inputError(`Cannot use ${document.where} as it must be running text`);
+    const known = encodePiece(document, continued, tokenizer);
+    continued = !document.last;
+    characters += document.text.length;
+    lost += known.lost;
+    const tokens = stored.from(known.tokens);
+    await writeAll(spill, new Uint8Array(tokens.buffer));
+    length += tokens.length;
+    if (length % PROGRESS_TOKENS < tokens.length) await turn();
+  }
+  if (lost > MOST_LOST * characters) {
+    throw inputError(
+      `Cannot use ${file} as the tokenizer has no token for ${lost} of ${characters} characters; at most ` +
+        `${percent(MOST_LOST)} may be left out`,
+    );
+  }
+  return length;
+}
+
+const isWide = ({ vocabularySize }: Tokenizer): boolean => vocabularySize > 65536;
+
+/** Bytes of the sources' files; undefined where standard input is among them, or what has to be fetched. */
+async function bytesOf(sources: readonly Source[]): Promise<number | undefined> {
+  const paths = sources.filter((source) => typeof source === "string");
+  if (paths.length < sources.length) return undefined;
+  const { files } = await findDataFiles(paths);
   if (files.includes(STANDARD_INPUT)) return undefined;
   let bytes = 0;
   for (const file of files) bytes += (await Deno.stat(file)).size;
@@ -201,19 +336,28 @@ interface Spilled {
   /** Characters of running text without a token, and what is said of them. */
   lost: number;
   loss: string;
+  /** Of a sequence, how many of its files were read; undefined where no more are wanted. */
+  filesRead: number | undefined;
 }
 
 /** Writes every document's tokens one behind the other, and says where each begins and ends. */
 async function spillTokens(
   spill: Deno.FsFile,
-  sources: readonly string[],
+  sources: readonly Source[],
   tokenizer: Tokenizer,
-  onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined,
+  { enough, onProgress }: {
+    enough: Enough | undefined;
+    onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined;
+  },
 ): Promise<Spilled> {
+  const names = sources.map(sourceName).join(", ");
+  const inParts = sources.length === 1 && typeof sources[0] !== "string";
+  const have: Enough = { train: 0, validation: 0, test: 0 };
+  const hasEnough = (split: Split): boolean => enough !== undefined && have[split] >= enough[split];
   const of = onProgress && await bytesOf(sources);
   let read = 0;
   const progress = (): void => onProgress?.({ done: Math.min(read, of ?? Infinity), of });
-  const wide = tokenizer.vocabularySize > 65536;
+  const wide = isWide(tokenizer);
   const documents: Range[] = [];
   const promptTokens: number[] = [];
   let exampleTokens: number | undefined;
@@ -230,19 +374,30 @@ async function spillTokens(
     if (length % PROGRESS_TOKENS < stored.length) progress();
   };
   progress();
-  for await (const document of readDocuments(sources, (count) => read += count)) {
+  let filesRead = 0;
+  /** The documents until there is enough; what is said of a file stands behind its last. */
+  async function* wanted(): AsyncGenerator<TextPiece | Example> {
+    for await (const file of filesOf(sources)) {
+      filesRead++;
+      for await (const document of readDocuments([file], (count) => read += count)) {
+        yield document;
+        if (SPLITS.every(hasEnough)) return;
+      }
+      if (inParts && kind === "text" && hasEnough("validation") && hasEnough("test")) return;
+    }
+  }
+  for await (const document of wanted()) {
     kind ??= document.kind;
     if (document.kind !== kind) {
-      throw inputError(`Cannot use ${sources.join(", ")} as running text and examples cannot be mixed`);
+      throw inputError(`Cannot use ${names} as running text and examples cannot be mixed`);
     }
     if (document.kind === "text") {
-      const known = tokenizer.encodeKnown(document.text);
+      const known = encodePiece(document, length > start, tokenizer);
       if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
       lost += known.lost;
       characters += document.text.length;
       await write(known.tokens);
       if (!document.last) continue;
-      await write([tokenizer.endOfText]);
     } else {
       const { prompt, tokens } = encodeExample(document, tokenizer);
       exampleTokens ??= tokens.length;
@@ -255,18 +410,28 @@ async function spillTokens(
       promptTokens.push(prompt);
       await write(tokens);
     }
+    have[splitOf(documents.length)] += length - start;
     documents.push({ start, end: length });
     start = length;
   }
-  if (documents.length === 0) throw inputError(`Cannot use ${sources.join(", ")} as there is no document`);
+  if (documents.length === 0) throw inputError(`Cannot use ${names} as there is no document`);
   const loss = `the tokenizer has no token for ${lost} of ${characters} characters ` +
     `(${percent(lost / characters)}), of which the first, ${firstLost}`;
   if (lost > MOST_LOST * characters) {
     throw inputError(
-      `Cannot use ${sources.join(", ")} as ${loss}; at most ${percent(MOST_LOST)} may be left out`,
+      `Cannot use ${names} as ${loss}; at most ${percent(MOST_LOST)} may be left out`,
     );
   }
-  return { documents, wide, exampleTokens, promptTokens, lost, loss };
+  const goesOn = inParts && kind === "text" && !SPLITS.every(hasEnough);
+  return {
+    documents,
+    wide,
+    exampleTokens,
+    promptTokens,
+    lost,
+    loss,
+    filesRead: goesOn ? filesRead : undefined,
+  };
 }
 
 const percent = (share: number): string => `${Number((100 * share).toPrecision(2))} %`;
@@ -279,9 +444,21 @@ function placeOf({ text, where, line }: TextPiece, character: string): string {
   return `${shown(character)}, stands in ${inLine}`;
 }
 
+/** Tokens of a piece of a text, with those that begin and end a text where it does. */
+function encodePiece(
+  { text, last }: TextPiece,
+  continued: boolean,
+  tokenizer: Tokenizer,
+): ReturnType<Tokenizer["encodeKnown"]> {
+  const { startOfText, endOfText } = tokenizer;
+  const known = tokenizer.encodeKnown(text, { continued });
+  const before = continued || startOfText === undefined ? [] : [startOfText];
+  return { ...known, tokens: [...before, ...known.tokens, ...(last ? [endOfText] : [])] };
+}
+
 function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
-  const [prompt, completion] = [example.prompt, example.completion].map((text) => {
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+  const [prompt, completion] = [example.prompt, example.completion].map((text, n) => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text, { continued: n > 0 });
     if (lost === 0) return tokens;
     throw inputError(`Cannot use ${example.where} as the tokenizer has no token for ${shown(firstLost)}`);
   });
@@ -290,7 +467,8 @@ function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number
       `Cannot use ${example.where} as prompt and completion must have at least one token each`,
     );
   }
-  return { prompt: prompt.length, tokens: [...prompt, ...completion] };
+  const read = withStart(tokenizer, prompt);
+  return { prompt: read.length, tokens: [...read, ...completion] };
 }
 
 /** Documents to splits by their index; by position where that leaves a split empty. */
@@ -315,7 +493,11 @@ function splitDocuments(documents: readonly Range[]): { ranges: Record<Split, Ra
 
 const READ_TOKENS = 1 << 18;
 
-async function* readRanges(spill: Deno.FsFile, ranges: Range[], all: Spilled): AsyncGenerator<TokenChunk> {
+async function* readRanges(
+  spill: Deno.FsFile,
+  ranges: Range[],
+  all: Pick<Spilled, "wide" | "exampleTokens" | "promptTokens">,
+): AsyncGenerator<TokenChunk> {
   const bytesEach = all.wide ? 4 : 2;
   for (const { start, end } of ranges) {
     for (let at = start; at < end; at += READ_TOKENS) {

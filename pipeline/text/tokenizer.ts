@@ -1,26 +1,23 @@
 /**
- * Tokenizers: any Hugging Face tokenizer.json, and GPT-2's own BPE at full speed.
+ * Tokenizers: any Hugging Face tokenizer.json. Byte-pair encoding with the parts that models of the families have is our
+ * own, with the ids of Hugging Face's tokenizers; its JavaScript library does the rest, and at loading says whether it
+ * comes to the same.
  *
  * Text is data: a literal `<|endoftext|>` in it becomes the tokens that spell it, never the token that separates
  * documents.
  *
  * @module
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
-import { END_OF_TEXT, GPT2_WORDS } from "./bpe_trainer.ts";
 import { inputError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
-import {
-  digestOf,
-  exists,
-  isObject,
-  MAX_JSON_BYTES,
-  parseJson,
-  readText,
-  reasonOf,
-  shown,
-} from "../files.ts";
+import { digestOf, exists, MAX_JSON_BYTES, parseJson, readText, reasonOf, shown } from "../files.ts";
+import { NO_TOKEN } from "./bpe.ts";
+import { createDecoder } from "./decoder.ts";
+import { createFastEncoder, type Encode } from "./fast_tokenizer.ts";
+import { findSpecialTokens, type SpecialTokens } from "./special_tokens.ts";
+import { entriesOf, isBpe, type TokenizerJson } from "./tokenizer_json.ts";
 
 /** Tokens of a text, and what of it they leave out. */
 export interface KnownTokens {
@@ -33,13 +30,11 @@ export interface KnownTokens {
 }
 
 /** Text to tokens and back. */
-export interface Tokenizer {
+export interface Tokenizer extends SpecialTokens {
   /** Path of its tokenizer.json. */
   readonly path: string;
   /** Entries, special tokens included. */
   readonly vocabularySize: number;
-  /** The token that separates documents. */
-  readonly endOfText: number;
   /** SHA-256 of the tokenizer.json. */
   readonly hash: string;
   /**
@@ -51,33 +46,37 @@ export interface Tokenizer {
   /**
    * As {@link Tokenizer.encode}, without such characters, which are counted.
    *
+   * @param options `continued`: the text goes on with one that was encoded before, and gets no space that some
+   * vocabularies put before a text
    * @throws {UserError} when a whole word has no token, of a vocabulary of words
    */
-  encodeKnown(text: string): KnownTokens;
-  /** The text that tokens spell, every space of it. */
+  encodeKnown(text: string, options?: { continued?: boolean }): KnownTokens;
+  /** The text that tokens spell, every space of it but the one that some vocabularies put before a text. */
   decode(tokens: Iterable<number>): string;
+  /** What a token spells inside a text, with the space before it. */
+  spell(token: number): string;
 }
 
-/** What we look at in a tokenizer.json. */
-interface TokenizerJson {
-  added_tokens?: { id: number; content: string; special?: boolean }[];
-  pre_tokenizer?: { type?: string; use_regex?: boolean; add_prefix_space?: boolean } | null;
-  normalizer?: unknown;
-  model?: { type?: string; vocab?: unknown; unk_token?: string | null };
+/**
+ * Tokens as a model that was trained with a token before every text wants them: behind that token, where there is one.
+ */
+export function withStart(
+  { startOfText }: Pick<Tokenizer, "startOfText">,
+  tokens: readonly number[],
+): number[] {
+  return startOfText === undefined ? [...tokens] : [startOfText, ...tokens];
 }
-
-const GPT2_ENTRIES = 50257;
 
 /**
  * Loads a tokenizer.json, or the one in a folder.
  *
- * @param options `endOfText` is the id that the model's config.json names; left out, or where the tokenizer has no such
- * entry, an entry of a usual name is taken
- * @throws {UserError} when there is none, or it has no end-of-text token
+ * @param named `endOfText` and `startOfText` are the ids that the model's config.json names; what stands beside the
+ * tokenizer.json may name others ({@link SpecialTokens})
+ * @throws {UserError} when there is none, it cannot encode, or has no end-of-text token
  */
 export async function loadTokenizer(
   path: string,
-  { endOfText: wanted }: { endOfText?: number } = {},
+  named: { endOfText?: number; startOfText?: number } = {},
 ): Promise<Tokenizer> {
   const file = (await Deno.stat(path).catch(() => undefined))?.isDirectory
     ? join(path, "tokenizer.json")
@@ -91,44 +90,17 @@ export async function loadTokenizer(
   const text = await readText(file, MAX_JSON_BYTES);
   const json = parseJson(text, file) as TokenizerJson;
   const entries = entriesOf(json, file);
-  let tokenizer: HuggingFaceTokenizer;
-  try {
-    tokenizer = new HuggingFaceTokenizer(tellingWhatIsLost(json, entries), {});
-    // What is wrong with merges, normalizers and decoders shows itself only when they are used.
-    // A vocabulary need not cover it: some models have no token for a word that they do not know.
-    const ids = tokenizer.encode(TRIAL, { add_special_tokens: false }).ids.filter(Number.isInteger);
-    if (ids.length > 0) tokenizer.decode(ids);
-  } catch (error) {
-    throw inputError(`Cannot use the tokenizer ${file} as it cannot encode: ${reasonOf(error)}`);
-  }
-  const vocabularySize = 1 + entries.values().reduce((highest, id) => Math.max(highest, id), -1);
-  const named = wanted !== undefined && entries.values().some((id) => id === wanted) ? wanted : undefined;
-  const endOfText = named ?? entries.get(END_OF_TEXT) ?? entries.get("</s>") ?? entries.get("<eos>");
-  if (endOfText === undefined) {
-    throw inputError(
-      `Cannot use the tokenizer ${file} as it has no ${END_OF_TEXT}, </s> or <eos> to separate documents, nor does a ` +
-        `config.json name another by eos_token_id`,
-    );
-  }
-  const shared = {
-    path: file,
-    vocabularySize,
-    endOfText,
-    hash: digestOf(text),
-    // As it is: no space is taken away before a full stop, and no token is left out.
-    decode: (tokens: Iterable<number>) => {
-      const ids = [...tokens];
-      const asIs = { clean_up_tokenization_spaces: false, skip_special_tokens: false };
-      return ids.length === 0 ? "" : tokenizer.decode(ids, asIs);
-    },
-  };
-  if (isGpt2(entries, json)) {
-    const encode = await gpt2Encoder();
-    return { ...shared, encode, encodeKnown: (text) => ({ tokens: encode(text), lost: 0 }) };
-  }
-  const encodeKnown = knownEncoderOf(encoderOf(json, tokenizer, file));
+  const byId = new Map<number, string>();
+  for (const [entry, id] of entries) byId.set(id, entry);
+  const library = openLibrary(json, entries, file);
+  const encodeKnown = knownEncoderOf(fastEncoderOf(json, library) ?? encoderOf(json, library, file));
+  const specialTokens = await findSpecialTokens(json, { entries, folder: dirname(file), file, named });
   return {
-    ...shared,
+    path: file,
+    vocabularySize: 1 + byId.keys().reduce((highest, id) => Math.max(highest, id), -1),
+    ...specialTokens,
+    hash: digestOf(text),
+    ...decodersOf(json, library, byId),
     encodeKnown,
     encode(text) {
       const { tokens, lost, firstLost } = encodeKnown(text);
@@ -140,8 +112,69 @@ export async function loadTokenizer(
   };
 }
 
-/** Stands among tokens for what a vocabulary has none for. */
-const NO_TOKEN = -1;
+/**
+ * Hugging Face's JavaScript library with a tokenizer.
+ *
+ * @throws {UserError} where it cannot encode
+ */
+function openLibrary(
+  json: TokenizerJson,
+  entries: ReadonlyMap<string, number>,
+  file: string,
+): HuggingFaceTokenizer {
+  try {
+    const library = new HuggingFaceTokenizer(tellingWhatIsLost(json, entries), {});
+    // What is wrong with merges, normalizers and decoders shows itself only when they are used.
+    // A vocabulary need not cover it: some models have no token for a word that they do not know.
+    const ids = library.encode(TRIAL, { add_special_tokens: false }).ids.filter(Number.isInteger);
+    if (ids.length > 0) library.decode(ids, AS_IT_IS);
+    return library;
+  } catch (error) {
+    throw inputError(`Cannot use the tokenizer ${file} as it cannot encode: ${reasonOf(error)}`);
+  }
+}
+
+/** No space is taken away before a full stop, and no token is left out. */
+const AS_IT_IS = { clean_up_tokenization_spaces: false, skip_special_tokens: false };
+
+/** Our own encoder, where it knows the tokenizer's parts and comes to what the library comes to. */
+function fastEncoderOf(json: TokenizerJson, library: HuggingFaceTokenizer): Encode | undefined {
+  const encode = createFastEncoder(json);
+  if (!encode) return undefined;
+  const expected = library.encode(TRIAL, { add_special_tokens: false }).ids;
+  const found = encode(TRIAL, false);
+  const agree = found.length === expected.length &&
+    found.every((id, n) => id === (Number.isInteger(expected[n]) ? expected[n] : NO_TOKEN));
+  return agree ? encode : undefined;
+}
+
+/** Our own decoder where it knows the tokenizer's parts, else the library's. */
+function decodersOf(
+  { decoder }: TokenizerJson,
+  library: HuggingFaceTokenizer,
+  byId: ReadonlyMap<number, string>,
+): Pick<Tokenizer, "decode" | "spell"> {
+  const own = createDecoder(decoder);
+  if (!own) {
+    const decode = (tokens: Iterable<number>): string => {
+      const ids = [...tokens];
+      return ids.length === 0 ? "" : library.decode(ids, AS_IT_IS);
+    };
+    return { decode, spell: (token) => decode([token]) };
+  }
+  return {
+    decode(tokens) {
+      const entries: string[] = [];
+      for (const token of tokens) {
+        // A row of padding has no entry.
+        const entry = byId.get(token);
+        if (entry !== undefined) entries.push(entry);
+      }
+      return own.decode(entries);
+    },
+    spell: (token) => own.inside(byId.get(token) ?? ""),
+  };
+}
 
 /** BPE leaves out what it has no token for; given an unknown token that has no id, it shows where. */
 function tellingWhatIsLost(
@@ -149,27 +182,25 @@ function tellingWhatIsLost(
   entries: ReadonlyMap<string, number>,
 ): Record<string, unknown> {
   const { model } = json;
-  if (!losesText(json) || (model!.unk_token ?? null) !== null || entries.has("")) {
+  if (!isBpe(json) || (model!.unk_token ?? null) !== null || entries.has("")) {
     return json as Record<string, unknown>;
   }
   return { ...json, model: { ...model, unk_token: "", fuse_unk: false } };
 }
 
-const losesText = ({ model }: TokenizerJson): boolean => (model?.type ?? "BPE") === "BPE";
-
 /** Takes out and counts what has no token. */
-function knownEncoderOf(encodeAll: (text: string) => number[]): Tokenizer["encodeKnown"] {
+function knownEncoderOf(encode: Encode): Tokenizer["encodeKnown"] {
   /** Whether a character, by itself, has no token. */
   const unknown = new Map<string, boolean>();
   const isUnknown = (character: string): boolean => {
     let known = unknown.get(character);
     if (known === undefined) {
-      unknown.set(character, known = encodeAll(character).includes(NO_TOKEN));
+      unknown.set(character, known = encode(character, true).includes(NO_TOKEN));
     }
     return known;
   };
-  return (text) => {
-    const all = encodeAll(text);
+  return (text, { continued = false } = {}) => {
+    const all = encode(text, continued);
     if (!all.includes(NO_TOKEN)) return { tokens: all, lost: 0 };
     const tokens = all.filter((token) => token !== NO_TOKEN);
     let characters = 0;
@@ -216,10 +247,10 @@ export function checkTokenizer(
 export async function checkOwnTokenizer(tokenizer: Tokenizer, folder: string): Promise<void> {
   const file = join(folder, "tokenizer.json");
   if (!await exists(file)) return;
+  if (digestOf(await readText(file, MAX_JSON_BYTES)) === tokenizer.hash) return;
   const own = await loadTokenizer(file, { endOfText: tokenizer.endOfText });
-  if (own.hash === tokenizer.hash) return;
   for (let id = 0; id < Math.min(own.vocabularySize, tokenizer.vocabularySize); id++) {
-    const [expected, found] = [own.decode([id]), tokenizer.decode([id])];
+    const [expected, found] = [own.spell(id), tokenizer.spell(id)];
     if (expected === found) continue;
     throw inputError(
       `Cannot use ${tokenizer.path} with ${folder} as token ${id} is ${shown(expected)} there: ${
@@ -232,112 +263,24 @@ export async function checkOwnTokenizer(tokenizer: Tokenizer, folder: string): P
 
 /** Text in which most parts of a tokenizer have something to do. */
 const TRIAL = "The 12 quick brown foxes, it's said, jump\n\n  over a naïve café. 日本";
-/** Types of models that are known; old files name none and are BPE. */
-const MODELS: readonly unknown[] = ["BPE", "Unigram", "WordLevel", "WordPiece"];
-/** Ids beyond this are a slip, and would ask for an embedding that nothing can hold. */
-const LARGEST_ID = 2 ** 24;
 
-/**
- * Every entry with its id, added tokens included.
- *
- * @throws {UserError} naming the entry whose id is none
- */
-function entriesOf(json: TokenizerJson, file: string): Map<string, number> {
-  if (!isObject(json) || !isObject(json.model)) {
-    throw inputError(`Cannot use the tokenizer ${file} as it has no model`);
-  }
-  const { type, vocab = {} } = json.model;
-  if (type !== undefined && !MODELS.includes(type)) {
-    throw inputError(
-      `Cannot use the tokenizer ${file} as its model's type must be one of ${MODELS.join(", ")}: ${
-        shown(type)
-      }`,
-    );
-  }
-  // Unigram models list pieces with their scores; an id is a place in the list.
-  const listed = type === "Unigram" && Array.isArray(vocab) && vocab.every(Array.isArray);
-  if (!listed && !isObject(vocab)) {
-    throw inputError(`Cannot use the tokenizer ${file} as its vocabulary must be an object`);
-  }
-  const added = json.added_tokens ?? [];
-  if (!Array.isArray(added) || !added.every(isObject)) {
-    throw inputError(`Cannot use the tokenizer ${file} as its added_tokens must be a list of objects`);
-  }
-  const entries = new Map<string, number>();
-  const put = (content: unknown, id: unknown): void => {
-    if (typeof content !== "string" || !Number.isSafeInteger(id) || (id as number) < 0) {
-      throw inputError(
-        `Cannot use the tokenizer ${file} as the id of ${shown(content)} must be a whole number from 0: ${
-          shown(id)
-        }`,
-      );
-    }
-    if ((id as number) > LARGEST_ID) {
-      throw inputError(
-        `Cannot use the tokenizer ${file} as the id of ${
-          shown(content)
-        } must be at most ${LARGEST_ID}: ${id}`,
-      );
-    }
-    entries.set(content, id as number);
-  };
-  if (listed) (vocab as unknown[][]).forEach(([piece], id) => put(piece, id));
-  else for (const [content, id] of Object.entries(vocab)) put(content, id);
-  for (const { content, id } of added) put(content, id);
-  return entries;
-}
-
-/**
- * Whether it is GPT-2's: the vocabulary's size and entries from its beginning, its middle and its end, and text that
- * reaches it as it is.
- */
-function isGpt2(entries: ReadonlyMap<string, number>, json: TokenizerJson): boolean {
-  const { normalizer, pre_tokenizer: before } = json as {
-    normalizer?: unknown;
-    pre_tokenizer?: { type?: unknown; add_prefix_space?: unknown };
-  };
-  const plain = !normalizer && before?.type === "ByteLevel" && before.add_prefix_space !== true;
-  return plain && entries.size === GPT2_ENTRIES && entries.get("!") === 0 && entries.get("Ġthe") === 262 &&
-    entries.get("Ġgazed") === 50255 && entries.get(END_OF_TEXT) === 50256;
-}
-
-async function gpt2Encoder(): Promise<(text: string) => number[]> {
-  const { encode } = await import("gpt-tokenizer/encoding/r50k_base");
-  // With its defaults it throws on a special token's text past position 0 and takes it as special at position 0.
-  const asText = { allowedSpecial: new Set<string>(), disallowedSpecial: new Set<string>() };
-  return (text) => encode(text, asText);
-}
-
-/** Encodes, with {@link NO_TOKEN} for what BPE has no token for. */
-function encoderOf(
-  json: TokenizerJson,
-  tokenizer: HuggingFaceTokenizer,
-  file: string,
-): (text: string) => number[] {
+/** Encodes by the library, with {@link NO_TOKEN} for what BPE has no token for. */
+function encoderOf(json: TokenizerJson, library: HuggingFaceTokenizer, file: string): Encode {
   const plain = (text: string): number[] => {
-    const { ids } = tokenizer.encode(text, { add_special_tokens: false });
+    const { ids } = library.encode(text, { add_special_tokens: false });
     if (!ids.every(Number.isInteger)) {
-      if (losesText(json)) return ids.map((id) => Number.isInteger(id) ? id : NO_TOKEN);
+      if (isBpe(json)) return ids.map((id) => Number.isInteger(id) ? id : NO_TOKEN);
       throw inputError(
         `Cannot encode as the tokenizer ${file} has no token for a part of the text, nor an unknown one`,
       );
     }
     return ids;
   };
-  const { pre_tokenizer: pre, normalizer } = json;
-  const byWords = pre?.type === "ByteLevel" && pre.use_regex !== false && !pre.add_prefix_space &&
-    !normalizer;
-  // Words are encoded one by one and remembered: merges never cross them, and text repeats its words.
-  const words = byWords ? cachedWords(plain) : plain;
   const added = json.added_tokens ?? [];
   const spelled = added.filter(({ content, special }) => special !== false && content.length > 1)
     .map(({ content }) => content);
-  // Tokens that were added and are not special are part of the text, and may hold several words.
-  const ordinary = added.filter(({ special }) => special === false).map(({ content }) => content);
-  const encodeWords = (text: string): number[] =>
-    (ordinary.some((token) => text.includes(token)) ? plain : words)(text);
   return (text) => {
-    if (!spelled.some((token) => text.includes(token))) return encodeWords(text);
+    if (!spelled.some((token) => text.includes(token))) return plain(text);
     // A special token's text is cut after its first character, so that neither half is recognised as special.
     let pieces = [text];
     for (const token of spelled) {
@@ -350,24 +293,6 @@ function encoderOf(
         });
       });
     }
-    return pieces.flatMap(encodeWords);
-  };
-}
-
-const MAX_CACHED_WORDS = 1 << 18;
-
-function cachedWords(plain: (text: string) => number[]): (text: string) => number[] {
-  const cache = new Map<string, number[]>();
-  return (text) => {
-    const tokens: number[] = [];
-    for (const [word] of text.matchAll(GPT2_WORDS)) {
-      let encoded = cache.get(word);
-      if (!encoded) {
-        encoded = plain(word);
-        if (cache.size < MAX_CACHED_WORDS) cache.set(word, encoded);
-      }
-      for (const token of encoded) tokens.push(token);
-    }
-    return tokens;
+    return pieces.flatMap(plain);
   };
 }

@@ -8,7 +8,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { usageError } from "../errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "../model/plan.ts";
-import type { ModelConfig } from "../model/config.ts";
+import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 
 /** The settings that decide what a run takes. */
 export interface MemorySettings {
@@ -34,7 +34,8 @@ const MOST_ROWS = 1024;
 /** Share of the system's free memory that a CPU driver may take: the rest is the host's, which also holds batches. */
 const SYSTEM_SHARE = 0.9;
 
-const amount = (bytes: number): string =>
+/** Bytes, for people. */
+export const amount = (bytes: number): string =>
   bytes < 1e9 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 
 /**
@@ -77,7 +78,7 @@ export function whatToLower(
  * Chooses the batch where it is `auto`, and makes sure that the run fits.
  *
  * @param resumed whether it has begun
- * @throws {UserError} when it does not: what it needs, what there is, and which settings to lower
+ * @throws {UserError} when it cannot be stored as asked, or does not fit: what it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
   gpu: Gpu,
@@ -85,6 +86,8 @@ export async function budgetMemory(
   settings: MemorySettings,
   resumed = false,
 ): Promise<MemoryBudget> {
+  const fault = settings.dtype === "f16" ? faultOfHalf(config) : undefined;
+  if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
     const { context, recompute, dtype, distill = 0 } = settings;

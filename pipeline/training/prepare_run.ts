@@ -9,7 +9,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl, readSlackChanges, requestControl } from "../runs/control.ts";
-import { findDataFiles, STANDARD_INPUT } from "../text/data_files.ts";
+import { findDataFiles, type Source, STANDARD_INPUT } from "../text/data_files.ts";
 import { inputError, usageError } from "../errors.ts";
 import {
   exists,
@@ -18,6 +18,7 @@ import {
   readBytes,
   readJson,
   storing,
+  TOKENIZER_SETTINGS,
   writeAll,
   writeAtomically,
 } from "../files.ts";
@@ -51,7 +52,11 @@ import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
   steps: number;
+  accumulate: number;
+  validationTokens: number;
+  evalTokens: number;
   checkpointEvery: number;
+  /** What it is called in config.json and in messages. */
   data: string[];
   autotune: boolean;
   /** Which adapter; undefined: the fastest. */
@@ -78,9 +83,14 @@ export interface RunModel {
  * Opens the model of a folder, whole and with finite weights.
  *
  * @param tokenizer left out: the folder's
+ * @param label what messages call it; left out: the folder
  * @throws {UserError} naming what is wrong with it
  */
-export async function openRunModel(folder: string, tokenizer?: string): Promise<RunModel> {
+export async function openRunModel(
+  folder: string,
+  tokenizer?: string,
+  label: string = folder,
+): Promise<RunModel> {
   const config = await readModelConfig(folder);
   const weights = await openWeights(folder, config);
   await weights.verify();
@@ -89,7 +99,7 @@ export async function openRunModel(folder: string, tokenizer?: string): Promise<
     config,
     weights,
     hash: await weights.hash(),
-    label: folder,
+    label,
     tokenizer: tokenizer ?? folder,
     files: weights.files,
   };
@@ -176,6 +186,7 @@ export async function finishedSummary(
   resumed: ResumedRun,
   { data }: Pick<PreparedSettings, "data">,
   model: Pick<RunModel, "hash">,
+  sources: readonly Source[] = data,
 ): Promise<object | undefined> {
   const { folder, config, dataGiven, changed = [], slack } = resumed;
   for (const path of [folder.summary, folder.report, join(folder.model, "config.json")]) {
@@ -183,7 +194,7 @@ export async function finishedSummary(
   }
   const summary = await readJson(folder.summary).catch(() => undefined);
   if (!isObject(summary) || config.model.hash !== model.hash) return undefined;
-  const hash = await hashSources(data);
+  const hash = await hashSources(sources);
   if (config.data?.hash !== hash || (hash === STANDARD_INPUT && dataGiven)) return undefined;
   if (changed.length > 0 || slack !== undefined) {
     throw usageError(
@@ -197,7 +208,8 @@ export async function finishedSummary(
 /**
  * Prepares a run.
  *
- * @param options `resumed` is left out for a new one; `onStart` is given what takes a new run's folder away again, for as
+ * @param options `resumed` is left out for a new one; `sources`: what `settings.data` names, where that is not where the
+ * data lies; `onStart` is given what takes a new run's folder away again, for as
  * long as it has not begun
  * @throws {UserError} on bad input, when of a new run nothing is left behind
  */
@@ -206,10 +218,11 @@ export async function prepareRun(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  { resumed, onStart }: StartOptions = {},
+  options: StartOptions = {},
 ): Promise<PreparedRun> {
+  const { resumed } = options;
   try {
-    return await checkAndPrepare(command, settings, model, reporter, { resumed, onStart });
+    return await checkAndPrepare(command, settings, model, reporter, options);
   } catch (error) {
     resumed?.folder.release();
     throw error;
@@ -219,6 +232,7 @@ export async function prepareRun(
 /** How a run is started. */
 interface StartOptions {
   resumed?: ResumedRun;
+  sources?: readonly Source[];
   onStart?(abandon: () => Promise<void>): void;
 }
 
@@ -228,7 +242,7 @@ async function checkAndPrepare(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  { resumed, onStart }: StartOptions,
+  { resumed, sources = settings.data, onStart }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
@@ -236,8 +250,8 @@ async function checkAndPrepare(
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
   reporter.stage({ name: "reading the data" });
-  const data = { hash: await hashSources(settings.data) };
-  const { leftOut } = await findDataFiles(settings.data);
+  const data = { hash: await hashSources(sources) };
+  const { leftOut } = await findDataFiles(sources.filter((source) => typeof source === "string"));
   if (leftOut.length > 0) {
     reporter.message(
       `${leftOut.length} files left out of the data, such as ${
@@ -257,7 +271,7 @@ async function checkAndPrepare(
     reporter.message(`run ${folder.path}`);
     // Not after hours of training.
     await checkModelFolder(folder.model);
-    const tokens = await tokeniseInto(folder, { hash: data.hash, tokenizer, settings, reporter });
+    const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
     gpu = await openCheckedGpu(reporter, settings);
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined);
     reporter.message(describeNeeds(budget));
@@ -268,7 +282,7 @@ async function checkAndPrepare(
       adapter: gpu.adapter.name,
       versions: { project: project.version, deno: Deno.version.deno },
       model: { config: model.config, hash: model.hash },
-      tokenizer: { hash: tokenizer.hash },
+      tokenizer: identityOf(tokenizer),
       data,
     };
     if (started) {
@@ -276,6 +290,10 @@ async function checkAndPrepare(
       await keepModel(folder, model);
     } else await goOn(resumed!, config, reporter);
     await copyFile(tokenizer.path, folder.tokenizer);
+    for (const name of TOKENIZER_SETTINGS) {
+      const settingsFile = join(dirname(tokenizer.path), name);
+      if (await exists(settingsFile)) await copyFile(settingsFile, join(folder.path, name));
+    }
     return await fillFolder(folder, {
       gpu,
       config,
@@ -308,8 +326,9 @@ export function tokenising(
  */
 async function tokeniseInto(
   folder: RunFolder,
-  { hash, tokenizer, settings, reporter }: {
+  { hash, sources, tokenizer, settings, reporter }: {
     hash: string;
+    sources: readonly Source[];
     tokenizer: Tokenizer;
     settings: PreparedSettings;
     reporter: Reporter;
@@ -318,8 +337,9 @@ async function tokeniseInto(
   tokenising(reporter)({ done: 0, of: undefined });
   reporter.message("tokenising");
   const tokens = await tokenise({
-    sources: settings.data,
+    sources,
     hash,
+    enough: wantedTokens(settings),
     tokenizer,
     folder: folder.tokens,
     onProgress: tokenising(reporter),
@@ -333,6 +353,9 @@ async function tokeniseInto(
         metadata.get("split_rule")
       }: ${tokens.validation.length} validation, ${tokens.test.length} test tokens`,
   );
+  if (tokens.train.next) {
+    reporter.message("more of the data is fetched and tokenised while the model learns from what is here");
+  }
   checkLengths(tokens, settings);
   return tokens;
 }
@@ -384,8 +407,12 @@ async function fillFolder(
     gpu,
     batch,
     folder,
-    // A model that is saved keeps the token that ended its texts.
-    config: { ...model.config, endOfText: tokenizer.endOfText },
+    // A model that is saved keeps the tokens that ended and began its texts.
+    config: {
+      ...model.config,
+      endOfText: tokenizer.endOfText,
+      ...(tokenizer.startOfText === undefined ? {} : { startOfText: tokenizer.startOfText }),
+    },
     weights: model.weights,
     tokens,
     tokenizerPath: tokenizer.path,
@@ -393,6 +420,22 @@ async function fillFolder(
     resume,
     control,
     state,
+  };
+}
+
+/** Rows of a micro-batch of `auto`, at most. */
+const MOST_ROWS = 1024;
+
+/** As many tokens of each split as a run looks at, and the row that a grid's offset takes. */
+function wantedTokens(
+  { steps, accumulate, batch, context, validationTokens, evalTokens }: PreparedSettings,
+): Record<typeof SPLITS[number], number> {
+  const rows = steps * accumulate * (batch === "auto" ? MOST_ROWS : batch);
+  const row = context + 1;
+  return {
+    train: (rows + 1) * row,
+    validation: Math.max(validationTokens, context) + row,
+    test: Math.max(evalTokens, context) + row,
   };
 }
 
@@ -429,6 +472,16 @@ function checkUnchanged(
   }
   if (before.tokenizer.hash !== tokenizer.hash) {
     throw inputError(`Cannot resume ${name} as its tokenizer ${tokenizer.path} has changed since it began`);
+  }
+  const [began, found] = [before.tokenizer, identityOf(tokenizer)];
+  const sameEnds = began.endOfText === found.endOfText && began.startOfText === found.startOfText;
+  if (began.endOfText !== undefined && !sameEnds) {
+    throw inputError(
+      `Cannot resume ${name} as the files beside ${tokenizer.path} must name the tokens that began and ended its texts, ` +
+        `${began.startOfText ?? "none"} and ${began.endOfText}: ${
+          found.startOfText ?? "none"
+        } and ${found.endOfText}`,
+    );
   }
   if (before.data?.hash === data.hash) {
     if (data.hash !== STANDARD_INPUT || !dataGiven) return;
@@ -490,6 +543,13 @@ async function askForSlack({ folder, config, slack }: ResumedRun): Promise<void>
   const last = (await readSlackChanges(folder.path, config.id)).at(-1)?.slack ?? config.settings.slack;
   if (slack !== last) await requestControl(folder.path, { slack });
 }
+
+/** What a run writes down of its tokenizer. */
+const identityOf = ({ hash, endOfText, startOfText }: Tokenizer): RunConfig["tokenizer"] => ({
+  hash,
+  endOfText,
+  ...(startOfText === undefined ? {} : { startOfText }),
+});
 
 async function copyFile(from: string, to: string): Promise<void> {
   if (await exists(to)) return;

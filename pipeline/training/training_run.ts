@@ -16,6 +16,7 @@ import {
   saveCheckpoint,
 } from "../runs/checkpoint.ts";
 import type { RunControl } from "../runs/control.ts";
+import { chooseStep } from "./choose_step.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -178,19 +179,6 @@ export interface TrainedPhase {
   targetAt?(step: number): number;
 }
 
-/**
- * Which step a phase would end with after another evaluation: of those at or below the target the one with the fewest
- * open edges, the earlier of equals; undefined while there is none.
- *
- * @param best what was chosen before, which a target that was lowered meanwhile may rule out
- * @param target τ, nats
- */
-export function chooseStep(best: Best | undefined, evaluated: Best, target: number): Best | undefined {
-  const before = best && best.ce <= target ? best : undefined;
-  if (evaluated.ce > target) return before;
-  return before && before.openFraction <= evaluated.openFraction ? before : evaluated;
-}
-
 /** The evaluation batches of a split, held in memory. */
 export async function collect(
   tokens: TokenSource,
@@ -231,7 +219,13 @@ export async function runTrainedPhase(
       best = bestOf(latest);
       reporter.message(`resuming the ${phase} phase after step ${startStep}`);
     }
-    const batches = createBatches({ tokens: run.tokens.train, batch, context, seed: settings.seed });
+    const batches = createBatches({
+      tokens: run.tokens.train,
+      batch,
+      context,
+      seed: settings.seed,
+      rows: steps * accumulate * batch,
+    });
     const { layers, heads } = network.config;
     const { finished } = await runPhase({
       phase,

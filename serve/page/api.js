@@ -50,8 +50,8 @@ async function errorOf(response) {
   return new ApiError(response.status, error);
 }
 
-/** @param {string} path @param {RequestInit} [init] */
-async function answerTo(path, init = {}) {
+/** @param {string} path @param {RequestInit} [init] @param {number[]} [also] statuses that are no errors either */
+async function answerTo(path, init = {}, also = []) {
   let response;
   try {
     response = await fetch(path, { ...init, headers: { ...authorization(), ...init.headers } });
@@ -59,7 +59,7 @@ async function answerTo(path, init = {}) {
     if (init.signal?.aborted) throw error;
     throw new UnreachableError("The server cannot be reached", { cause: error });
   }
-  if (!response.ok) throw await errorOf(response);
+  if (!response.ok && !also.includes(response.status)) throw await errorOf(response);
   return response;
 }
 
@@ -67,6 +67,27 @@ async function answerTo(path, init = {}) {
 export async function get(path, init = {}) {
   const response = await answerTo(path, init);
   return await response.json();
+}
+
+/**
+ * Asks again and again for what may be as it was: that is not sent again.
+ *
+ * @param {string} path
+ */
+export function repeated(path) {
+  let etag = "";
+  return {
+    /** The answer; undefined where it is as it was. @param {AbortSignal} signal @returns {Promise<any>} */
+    async get(signal) {
+      const response = await answerTo(path, { signal, headers: etag ? { "If-None-Match": etag } : {} }, [
+        304,
+      ]);
+      if (response.status === 304) return undefined;
+      const answer = await response.json();
+      etag = response.headers.get("ETag") ?? "";
+      return answer;
+    },
+  };
 }
 
 /** @param {string} path @param {unknown} body @param {AbortSignal} [signal] */

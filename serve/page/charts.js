@@ -1,58 +1,59 @@
 /// <reference lib="dom" />
 // @ts-check
 /** A run's charts over its steps, which share their cursor. The phases lie over each other, to be compared step by step. */
+import { element, place } from "./dom.js";
+import { fixed, percent, PHASE_NAMES, whole } from "./format.js";
+import { createPlot } from "./plot.js";
 
-const HEIGHT = 220;
+/** @import { Chart, Line, Point } from "./plot.js" */
+
 /** Speed is taken over so many rows and seconds at least: rows are stamped when they are read, several at once. */
 const SPEED_ROWS = 64;
 const SPEED_SECONDS = 2;
+/** Evaluations in the table, at most. */
+const MOST_LISTED = 100;
 
-/** Colours of Okabe and Ito, which people with any colour vision tell apart; lines differ by dash too. */
-const COLOURS = {
-  sparse: "--series-1",
-  control: "--series-2",
-  target: "--series-3",
-  lambda: "--series-4",
-};
+const MAIN = ["sparse", "pretrain"];
+const CONTROL = ["control"];
 
-/** @typedef {{ label: string, colour: string, value: (row: any) => number | null, phases: string[], dash?: number[], width?: number, points?: boolean }} Line */
+/** @param {number | null} share */
+export const percentOf = (share) => share === null || share <= 0 ? null : 100 * share;
 
-/** @type {{ key: string, title: string, unit: string, log?: boolean, lines: Line[] }[]} */
+/**
+ * What is drawn of a run: of which phases, and a row's value.
+ *
+ * @typedef {Omit<Line, "points"> & { phases: string[], value: (row: any) => number | null | undefined, gaps?: boolean }} Source
+ */
+
+/** @type {(Chart & { sources: Source[] })[]} */
 const CHARTS = [
   {
     key: "loss",
     title: "Loss, nats",
-    unit: "",
-    lines: [
-      {
-        label: "training",
-        colour: COLOURS.sparse,
-        value: (row) => row.ce,
-        phases: ["sparse", "pretrain"],
-        width: 0.6,
-      },
+    sources: [
+      { label: "training", colour: "--sky", phases: MAIN, value: (row) => row.ce },
       {
         label: "validation",
-        colour: COLOURS.sparse,
+        colour: "--blue",
+        phases: MAIN,
         value: (row) => row.validation_ce,
-        phases: ["sparse", "pretrain"],
         width: 2,
-        points: true,
+        marked: true,
       },
       {
         label: "validation, dense control",
-        colour: COLOURS.control,
+        colour: "--green",
+        phases: CONTROL,
         value: (row) => row.validation_ce,
-        phases: ["control"],
         width: 2,
-        points: true,
+        marked: true,
         dash: [6, 4],
       },
       {
         label: "target τ",
-        colour: COLOURS.target,
+        colour: "--vermillion",
+        phases: MAIN,
         value: (row) => row.target,
-        phases: ["sparse", "pretrain"],
         dash: [2, 4],
         width: 1.5,
       },
@@ -63,111 +64,114 @@ const CHARTS = [
     title: "Open edges, % of causal pairs",
     unit: " %",
     log: true,
-    lines: [
+    most: 100,
+    sources: [
       {
-        label: "expected",
-        colour: COLOURS.sparse,
+        label: "expected, training",
+        colour: "--sky",
+        phases: MAIN,
         value: (row) => percentOf(row.expected_open),
-        phases: ["sparse", "pretrain"],
-        width: 1,
       },
       {
         label: "with hard gates, validation",
-        colour: COLOURS.sparse,
+        colour: "--blue",
+        phases: MAIN,
         value: (row) => row.lambda === null ? null : percentOf(row.open_fraction),
-        phases: ["sparse", "pretrain"],
         width: 2,
-        points: true,
+        marked: true,
       },
     ],
   },
   {
     key: "lambda",
     title: "Multiplier λ: how much the loss weighs",
-    unit: "",
     log: true,
-    lines: [
+    sources: [
       {
         label: "λ in the loss",
-        colour: COLOURS.lambda,
+        colour: "--purple",
+        phases: MAIN,
         value: (row) => row.lambda_acting,
-        phases: ["sparse", "pretrain"],
         width: 1.5,
       },
       {
         label: "λ without its proportional term",
-        colour: COLOURS.lambda,
-        dash: [4, 3],
+        colour: "--grey",
+        phases: MAIN,
         value: (row) => row.lambda,
-        phases: ["sparse", "pretrain"],
-        width: 1,
+        dash: [4, 3],
       },
     ],
   },
   {
     key: "speed",
     title: "Training tokens per second",
-    unit: "",
-    lines: [
+    sources: [
       {
         label: "sparse",
-        colour: COLOURS.sparse,
+        colour: "--blue",
+        phases: ["sparse"],
         value: (row) => row.speed,
-        phases: ["sparse", "pretrain"],
         width: 1.5,
+        gaps: true,
+      },
+      {
+        label: "pre-training",
+        colour: "--blue",
+        phases: ["pretrain"],
+        value: (row) => row.speed,
+        width: 1.5,
+        gaps: true,
       },
       {
         label: "dense control",
-        colour: COLOURS.control,
+        colour: "--green",
+        phases: CONTROL,
         value: (row) => row.speed,
-        phases: ["control"],
         width: 1.5,
         dash: [6, 4],
+        gaps: true,
       },
     ],
   },
 ];
 
-/** Those that have anything to show. @param {Line[]} lines @param {any[]} rows */
-const linesWithData = (lines, rows) =>
-  lines.filter(({ value, phases }) => rows.some((row) => phases.includes(row.phase) && value(row) !== null));
+/** Whether a row is the first that a process wrote in its phase. @param {any[]} rows @param {number} n */
+const begins = (rows, n) =>
+  n === 0 || rows[n].phase !== rows[n - 1].phase || rows[n].seconds < rows[n - 1].seconds;
 
-/** @param {number | null} share */
-const percentOf = (share) => share === null || share <= 0 ? null : 100 * share;
-
-/** Rows with their speed. @param {any[]} rows */
-function withSpeed(rows) {
+/**
+ * Rows with their speed: null where a process begins, which breaks the line, undefined where it cannot be told yet.
+ *
+ * @param {any[]} rows
+ */
+export function withSpeed(rows) {
+  let first = 0;
   return rows.map((row, n) => {
-    let from = Math.max(0, n - SPEED_ROWS);
-    while (rows[from].phase !== row.phase) from++;
-    while (
-      from > 0 && row.seconds - rows[from].seconds < SPEED_SECONDS && rows[from - 1].phase === row.phase
-    ) {
-      from--;
+    if (begins(rows, n)) {
+      first = n;
+      return { ...row, speed: null };
     }
-    const before = rows[from];
-    const seconds = row.seconds - before.seconds;
-    return { ...row, speed: seconds >= SPEED_SECONDS ? (row.tokens - before.tokens) / seconds : null };
+    let from = Math.max(first, n - SPEED_ROWS);
+    while (from > first && row.seconds - rows[from].seconds < SPEED_SECONDS) from--;
+    const seconds = row.seconds - rows[from].seconds;
+    return {
+      ...row,
+      speed: seconds >= SPEED_SECONDS ? (row.tokens - rows[from].tokens) / seconds : undefined,
+    };
   });
 }
 
-/** One column of steps and one a line, as uPlot wants them. @param {any[]} rows @param {Line[]} lines */
-function columns(rows, lines) {
-  const steps = [...new Set(rows.map(({ step }) => step))].sort((a, b) => a - b);
-  const index = new Map(steps.map((step, n) => [step, n]));
-  return [
-    steps,
-    ...lines.map(({ value, phases }) => {
-      const column = new Array(steps.length).fill(null);
-      for (const row of rows) {
-        const found = phases.includes(row.phase) ? value(row) : null;
-        if (found !== null && Number.isFinite(found)) {
-          column[/** @type {number} */ (index.get(row.step))] = found;
-        }
-      }
-      return column;
-    }),
-  ];
+/** @param {any[]} rows @param {Source} source @returns {Line} */
+function lineOf(rows, { phases, value, gaps = false, ...line }) {
+  /** @type {Point[]} */
+  const points = [];
+  for (const row of rows) {
+    const y = phases.includes(row.phase) ? value(row) : undefined;
+    if (y === null && gaps) points.push([row.step, null]);
+    else if (y !== null && y !== undefined && Number.isFinite(y)) points.push([row.step, y]);
+  }
+  return { ...line, points };
 }
 
 /**
@@ -176,121 +180,75 @@ function columns(rows, lines) {
  * @param {HTMLElement} parent @param {AbortSignal} signal
  */
 export function createCharts(parent, signal) {
-  const uPlot = /** @type {any} */ (globalThis).uPlot;
+  const plots = CHARTS.map((chart) => createPlot(parent, chart, signal));
+  const list = place(tableOf);
+  const details = element(
+    "details",
+    { className: "evaluations" },
+    element("summary", {}, "Evaluations as a table"),
+    list.at,
+  );
   /** @type {any[]} */
-  let rows = [];
-  /** @type {any[]} */
-  let marks = [];
-  /** Of each chart. @type {Line[][]} */
-  let lines = CHARTS.map(() => []);
-  /** Those charts that show something. @type {Map<string, any>} */
-  const plots = new Map();
-  const boxes = CHARTS.map(({ key, title }) => {
-    const box = document.createElement("figure");
-    box.className = "chart";
-    box.dataset.chart = key;
-    const caption = document.createElement("figcaption");
-    caption.textContent = title;
-    box.append(caption);
-    parent.append(box);
-    return box;
-  });
-
-  /** Marks where signatures were named. @param {any} plot */
-  function drawMarks(plot) {
-    const { ctx, bbox } = plot;
-    ctx.save();
-    ctx.strokeStyle = css("--warn");
-    ctx.setLineDash([3, 3]);
-    for (const { step } of marks) {
-      const x = plot.valToPos(step, "x", true);
-      ctx.beginPath();
-      ctx.moveTo(x, bbox.top);
-      ctx.lineTo(x, bbox.top + bbox.height);
-      ctx.stroke();
-    }
-    ctx.restore();
-  }
-
-  const css = (/** @type {string} */ name) => getComputedStyle(parent).getPropertyValue(name).trim();
-
-  function build() {
-    for (const plot of plots.values()) plot.destroy();
-    plots.clear();
-    CHARTS.forEach(({ key, unit, log }, n) => {
-      boxes[n].hidden = lines[n].length === 0;
-      if (boxes[n].hidden) return;
-      const axis = {
-        stroke: css("--quiet"),
-        grid: { stroke: css("--rule"), width: 1 },
-        ticks: { stroke: css("--rule"), width: 1 },
-      };
-      const number = (/** @type {number} */ value) => Number(value.toPrecision(3)).toLocaleString("en");
-      plots.set(
-        key,
-        new uPlot(
-          {
-            width: Math.max(200, boxes[n].clientWidth),
-            height: HEIGHT,
-            cursor: { sync: { key: "run" }, points: { size: 6 } },
-            scales: { x: { time: false }, y: log ? { distr: 3 } : {} },
-            axes: [axis, {
-              ...axis,
-              size: 60,
-              values: (/** @type {any} */ _, /** @type {(number | null)[]} */ ticks) =>
-                ticks.map((tick) => tick === null ? null : number(tick)),
-            }],
-            series: [
-              {
-                label: "step",
-                value: (/** @type {any} */ _, /** @type {number | null} */ step) => step ?? "–",
-              },
-              ...lines[n].map(({ label, colour, dash, width = 1, points = false }) => ({
-                label,
-                stroke: css(colour),
-                width,
-                dash,
-                spanGaps: true,
-                points: { show: points, size: 6 },
-                value: (/** @type {any} */ _, /** @type {number | null} */ value) =>
-                  value === null || value === undefined ? "–" : number(value) + unit,
-              })),
-            ],
-            hooks: { draw: [drawMarks] },
-          },
-          columns(rows, lines[n]),
-          boxes[n],
-        ),
-      );
-    });
-  }
-
-  build();
-  const resize = new ResizeObserver(() => {
-    CHARTS.forEach(({ key }, n) =>
-      plots.get(key)?.setSize({ width: Math.max(200, boxes[n].clientWidth), height: HEIGHT })
-    );
-  });
-  resize.observe(parent);
-  const scheme = matchMedia("(prefers-color-scheme: dark)");
-  scheme.addEventListener("change", build, { signal });
-  signal.addEventListener("abort", () => {
-    resize.disconnect();
-    for (const plot of plots.values()) plot.destroy();
-  });
+  let evaluations = [];
+  const fill = () => details.open && list.show(evaluations);
+  details.ontoggle = fill;
+  parent.after(details);
 
   return {
-    /** Shows these rows, and marks at the signatures' steps. @param {any[]} all @param {any[]} signatures */
-    draw(all, signatures) {
-      rows = withSpeed(all);
-      marks = signatures;
-      const before = lines;
-      lines = CHARTS.map((chart) => linesWithData(chart.lines, rows));
-      if (lines.some((of, n) => of.length !== before[n].length)) build();
-      else CHARTS.forEach(({ key }, n) => plots.get(key)?.setData(columns(rows, lines[n])));
+    /** Shows these rows, and marks at the steps at which something happened. @param {any[]} all @param {number[]} happened */
+    draw(all, happened) {
+      const rows = withSpeed(all);
+      CHARTS.forEach(({ sources }, n) =>
+        plots[n].show(sources.map((source) => lineOf(rows, source)), { happened })
+      );
+      evaluations = all.filter((row) => row.validation_ce !== null);
+      details.hidden = evaluations.length === 0;
+      fill();
       const last = all.at(-1);
       parent.dataset.rows = String(all.length);
       parent.dataset.last = last ? `${last.phase}:${last.step}` : "";
     },
   };
+}
+
+/** @param {any[]} evaluations */
+function tableOf(evaluations) {
+  const every = Math.ceil(evaluations.length / MOST_LISTED);
+  const shown = evaluations.filter((_, n) => (evaluations.length - 1 - n) % every === 0);
+  const heads = [
+    "phase",
+    "step",
+    "tokens",
+    "training loss",
+    "validation loss",
+    "τ",
+    "λ in the loss",
+    "open edges",
+  ];
+  const body = shown.map((row) => [
+    PHASE_NAMES[row.phase],
+    whole(row.step),
+    whole(row.tokens),
+    fixed(row.ce, 4),
+    fixed(row.validation_ce, 4),
+    fixed(row.target, 4),
+    row.lambda_acting?.toPrecision(3) ?? "–",
+    row.lambda === null ? "–" : percent(row.open_fraction),
+  ]);
+  const scroll = element(
+    "div",
+    { className: "scroll", tabIndex: 0, label: "Evaluations", role: "region" },
+    element(
+      "table",
+      { className: "figures" },
+      every > 1 && element("caption", {}, `One in ${every} of ${evaluations.length}.`),
+      element("thead", {}, element("tr", {}, heads.map((head) => element("th", { scope: "col" }, head)))),
+      element(
+        "tbody",
+        {},
+        body.map((cells) => element("tr", {}, cells.map((cell) => element("td", {}, cell)))),
+      ),
+    ),
+  );
+  return scroll;
 }

@@ -50,6 +50,33 @@ export function size(bytes) {
   return `${value.toPrecision(3)} ${units[unit]}`;
 }
 
+/** A name that is too long without its middle: what sets names apart stands at their ends. @param {string} name @param {number} most */
+export function shorten(name, most) {
+  if (name.length <= most) return name;
+  const tail = Math.ceil((most - 1) * 0.6);
+  return `${name.slice(0, most - 1 - tail)}…${name.slice(-tail)}`;
+}
+
+/**
+ * A setting as it is read.
+ *
+ * @param {unknown} value @param {boolean} [brief] a folder by its last two names
+ * @returns {string}
+ */
+export function setting(value, brief = false) {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "boolean") return value ? "yes" : "no";
+  if (Array.isArray(value)) return value.map((item) => setting(item, brief)).join(", ");
+  if (typeof value === "object") return JSON.stringify(value);
+  return typeof value === "string" && brief ? folder(value) : String(value);
+}
+
+/** A path by its last two names. @param {string} path */
+export const folder = (path) => path.split("/").filter((part) => part).slice(-2).join("/") || path;
+
+/** A setting's flag without its dashes. @param {string} name */
+export const flag = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+
 /** The place of a row, as the server names it. @param {{ phase: string, step: number }} row */
 export const placeOf = ({ phase, step }) => `${phase}:${step}`;
 

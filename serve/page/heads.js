@@ -1,22 +1,141 @@
 /// <reference lib="dom" />
 // @ts-check
-/** A map of the heads, coloured by their open edges, that can be moved through the run's history. */
+/** Maps of the heads, coloured by their open edges; one that can be moved through the run's history. */
 import { isAfter, percent, PHASE_NAMES } from "./format.js";
 
-/** Stops of the cividis map (Nuñez, Anderton and Renslow 2018), dark to light: for every colour vision, and in grey. */
-const STOPS = [[0, 34, 78], [53, 69, 108], [102, 105, 112], [148, 142, 119], [194, 184, 108], [254, 232, 56]];
-/** Shares below this one are the darkest, 1 is the lightest, and between them the scale is logarithmic. */
-const LOWEST = 1e-5;
+/** Upper ends of the classes by which a cell is coloured, as in a report; the first is 0 itself. */
+export const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
+/** Pixels that a cell with its number takes, and a layer's name. */
+const CELL_WIDTH = 57;
+const NAME_WIDTH = 66;
 
 /** @param {number | null | undefined} share missing where a row holds fewer heads than the model */
-function colourOf(share) {
-  const at = !share || share <= LOWEST
-    ? 0
-    : (1 - Math.log(Math.min(share, 1)) / Math.log(LOWEST)) * (STOPS.length - 1);
-  const below = Math.min(Math.floor(at), STOPS.length - 2);
-  const rgb = STOPS[below].map((from, n) => Math.round(from + (at - below) * (STOPS[below + 1][n] - from)));
-  const luminance = 0.2126 * rgb[0] + 0.7152 * rgb[1] + 0.0722 * rgb[2];
-  return { background: `rgb(${rgb.join(" ")})`, ink: luminance > 110 ? "#000" : "#fff" };
+export function classOf(share) {
+  const found = CLASSES.findIndex((end) => (share ?? 0) <= end);
+  return found < 0 ? CLASSES.length - 1 : found;
+}
+
+/** What a cell's number is: per cent. @param {number | null | undefined} share */
+const cellText = (share) => percent(share).replace(" %", "");
+
+/**
+ * A map of layers × heads. Where its cells are too narrow for numbers it is compact, and the head under the pointer, or
+ * the one that arrow keys move to, is told below.
+ *
+ * @param {HTMLElement} parent @param {{ layers: number, heads: number, label: string }} of
+ */
+export function createHeadGrid(parent, { layers, heads, label }) {
+  const scroll = document.createElement("div");
+  scroll.className = "scroll";
+  scroll.tabIndex = 0;
+  scroll.setAttribute("role", "region");
+  scroll.setAttribute("aria-label", `${label}; arrow keys move from head to head`);
+  const table = document.createElement("table");
+  table.className = "heads";
+  const top = table.createTHead().insertRow();
+  top.append(document.createElement("td"));
+  for (let head = 0; head < heads; head++) {
+    const cell = document.createElement("th");
+    cell.scope = "col";
+    cell.textContent = String(head);
+    cell.className = head % 4 === 0 ? "" : "between";
+    top.append(cell);
+  }
+  const body = table.createTBody();
+  /** @type {HTMLTableCellElement[]} */
+  const cells = [];
+  for (let layer = 0; layer < layers; layer++) {
+    const row = body.insertRow();
+    const name = document.createElement("th");
+    name.scope = "row";
+    name.textContent = String(layer);
+    name.prepend(Object.assign(document.createElement("span"), { className: "wide", textContent: "layer " }));
+    row.append(name);
+    for (let head = 0; head < heads; head++) cells.push(row.insertCell());
+  }
+  scroll.append(table);
+  const told = document.createElement("p");
+  told.className = "quiet told";
+  told.setAttribute("role", "status");
+  parent.append(scroll, told);
+
+  /** @type {(number | null)[]} */
+  let shares = [];
+  /** The class of each cell as it stands. @type {number[]} */
+  const classes = [];
+  let at = -1;
+  let compact = false;
+  /** Numbers, where there is room for them: laying out a thousand that nobody can read would take longest. */
+  const write = () => {
+    for (const [n, cell] of cells.entries()) cell.textContent = compact ? "" : cellText(shares[n]);
+  };
+  const tell = () => {
+    told.textContent = at < 0
+      ? "Point at a head, or move with the arrow keys, to read its share."
+      : `layer ${Math.floor(at / heads)}, head ${at % heads}: ${percent(shares[at])}`;
+  };
+  /** @param {number} to */
+  function point(to) {
+    cells[at]?.classList.remove("at");
+    at = to;
+    cells[at]?.classList.add("at");
+    tell();
+  }
+  table.addEventListener("pointermove", ({ target }) => {
+    const over = cells.indexOf(/** @type {any} */ (target));
+    if (over >= 0 && over !== at) point(over);
+  });
+  scroll.addEventListener("keydown", (event) => {
+    const [down, right] = {
+      ArrowUp: [-1, 0],
+      ArrowDown: [1, 0],
+      ArrowLeft: [0, -1],
+      ArrowRight: [0, 1],
+    }[event.key] ?? [0, 0];
+    if (down === 0 && right === 0) return;
+    event.preventDefault();
+    if (at < 0) return point(0);
+    const layer = Math.min(layers - 1, Math.max(0, Math.floor(at / heads) + down));
+    point(heads * layer + Math.min(heads - 1, Math.max(0, at % heads + right)));
+  });
+  new ResizeObserver(() => {
+    const narrow = parent.clientWidth < NAME_WIDTH + CELL_WIDTH * heads;
+    if (narrow === compact) return;
+    compact = narrow;
+    scroll.classList.toggle("compact", compact);
+    write();
+  }).observe(parent);
+  tell();
+
+  return {
+    /** @param {(number | null)[]} all of layer · heads + head */
+    show(all) {
+      shares = all;
+      if (!compact) write();
+      cells.forEach((cell, n) => {
+        const found = classOf(all[n]);
+        if (classes[n] === found) return;
+        cell.className = n === at ? `h${found} at` : `h${found}`;
+        classes[n] = found;
+      });
+      if (at >= 0) tell();
+    },
+  };
+}
+
+/** What the colours mean. */
+export function headKey() {
+  const key = document.createElement("ul");
+  key.className = "key";
+  key.setAttribute("aria-label", "Colours, per cent of a head’s causal pairs");
+  CLASSES.forEach((end, n) => {
+    const item = document.createElement("li");
+    item.className = `h${n}`;
+    const from = n === 1 ? ">0" : String(100 * CLASSES[n - 1]);
+    item.textContent = n === 0 ? "0" : `${from} to ${100 * end} %`;
+    key.append(item);
+  });
+  return key;
 }
 
 /**
@@ -32,38 +151,9 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
   slider.type = "range";
   slider.min = "0";
   slider.setAttribute("aria-label", "Step");
-  const scroll = document.createElement("div");
-  scroll.className = "scroll";
-  const table = document.createElement("table");
-  table.className = "heads";
-  const top = table.createTHead().insertRow();
-  top.append(document.createElement("td"));
-  for (let head = 0; head < heads; head++) {
-    const cell = document.createElement("th");
-    cell.scope = "col";
-    cell.textContent = String(head);
-    top.append(cell);
-  }
-  const body = table.createTBody();
-  /** @type {HTMLTableCellElement[]} */
-  const cells = [];
-  for (let layer = 0; layer < layers; layer++) {
-    const row = body.insertRow();
-    const name = document.createElement("th");
-    name.scope = "row";
-    name.textContent = `layer ${layer}`;
-    row.append(name);
-    for (let head = 0; head < heads; head++) cells.push(row.insertCell());
-  }
-  scroll.append(table);
-  const key = document.createElement("p");
-  key.className = "quiet key";
-  const [from, ramp, to] = ["span", "span", "span"].map((tag) => document.createElement(tag));
-  from.textContent = percent(LOWEST);
-  ramp.className = "ramp";
-  to.textContent = "100 %, logarithmic";
-  key.append(from, ramp, to);
-  parent.append(title, caption, slider, scroll, key);
+  parent.append(title, caption, slider);
+  const grid = createHeadGrid(parent, { layers, heads, label: "Open edges by layer and head" });
+  parent.append(headKey());
 
   let following = true;
   slider.addEventListener("input", () => {
@@ -81,20 +171,13 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
     parent.hidden = !snapshot;
     if (!snapshot) return;
     const { phase, step, hard, expected } = snapshot;
-    const shares = hard ?? expected;
     const which = hard ? "share with hard gates, on validation tokens" : "expected share while training";
-    caption.textContent = `${PHASE_NAMES[phase]}, step ${step}: ${which}${
+    caption.textContent = `${PHASE_NAMES[phase]}, step ${step}: ${which}, per cent of a head’s causal pairs${
       following ? "; follows the run" : ""
     }`;
     slider.setAttribute("aria-valuetext", `step ${step}`);
     parent.dataset.step = String(step);
-    cells.forEach((cell, n) => {
-      const { background, ink } = colourOf(shares[n]);
-      cell.style.backgroundColor = background;
-      cell.style.color = ink;
-      cell.textContent = percent(shares[n]).replace(" %", "");
-      cell.title = `layer ${Math.floor(n / heads)}, head ${n % heads}: ${percent(shares[n])}`;
-    });
+    grid.show(hard ?? expected);
   }
   show();
 

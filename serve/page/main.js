@@ -1,10 +1,13 @@
 /// <reference lib="dom" />
 // @ts-check
-/** What is shown, by the address: #/ the runs, #/runs/NAME one of them. */
-import { hasToken, needsToken, setToken, takeToken, UnreachableError } from "./api.js";
+/** What is shown, by the address: #/ the runs, #/runs/NAME one of them, #/compare?runs=A,B several. */
+import { hasToken, needsToken, takeToken, UnreachableError } from "./api.js";
+import { showCompare } from "./compare.js";
 import { element, refreshTimes } from "./dom.js";
 import { showOverview } from "./overview.js";
 import { showRun } from "./run.js";
+import { tokenForm } from "./token.js";
+import { loadWords } from "./words.js";
 
 const RETRY_MS = 2000;
 const TIMES_MS = 1000;
@@ -14,7 +17,7 @@ const connection = /** @type {HTMLElement} */ (document.getElementById("connecti
 /** @type {AbortController | undefined} */
 let shown;
 
-/** Says whether what is shown is live. @param {"live" | "lost" | ""} state */
+/** Says whether news of a run that goes on arrive. @param {"live" | "lost" | ""} state */
 function setConnection(state) {
   connection.dataset.state = state;
   connection.textContent = { live: "● live", lost: "○ connection lost, trying again", "": "" }[state];
@@ -40,26 +43,16 @@ function showError(error) {
 }
 
 function askForToken() {
-  const input = element("input", { name: "token", type: "password", autocomplete: "off", required: true });
-  const onsubmit = (/** @type {Event} */ event) => {
-    event.preventDefault();
-    setToken(input.value.trim());
-    show();
-  };
+  const form = tokenForm(show);
   view.replaceChildren(element(
     "section",
     { className: "notice" },
     element("h1", {}, "A token is needed"),
     hasToken() && element("p", { className: "note" }, "The server refused the one that was given."),
     element("p", {}, "The server printed it, with its address, when it started."),
-    element(
-      "form",
-      { className: "row", onsubmit },
-      element("label", {}, "Token ", input),
-      element("button", {}, "Go on"),
-    ),
+    form,
   ));
-  input.focus();
+  form.querySelector("input")?.focus();
 }
 
 async function show() {
@@ -67,10 +60,11 @@ async function show() {
   shown = new AbortController();
   const { signal } = shown;
   setConnection("");
-  const [, name] = /^#\/runs\/([^/]+)$/.exec(location.hash) ?? [];
+  const [, name] = /^#\/runs\/([^/?]+)$/.exec(location.hash) ?? [];
   view.replaceChildren(element("p", { className: "quiet" }, "Loading…"));
   try {
-    if (name === undefined) await showOverview(view, { signal, setConnection });
+    if (location.hash.startsWith("#/compare")) await showCompare(view, { signal, setConnection });
+    else if (name === undefined) await showOverview(view, { signal, setConnection });
     else await showRun(view, decodeURIComponent(name), { signal, setConnection });
   } catch (error) {
     if (signal.aborted) return;
@@ -83,6 +77,7 @@ async function show() {
 }
 
 takeToken();
+loadWords().catch(() => {});
 setInterval(refreshTimes, TIMES_MS);
 addEventListener("hashchange", () => {
   takeToken();

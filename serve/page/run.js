@@ -1,16 +1,30 @@
 /// <reference lib="dom" />
 // @ts-check
 /** One run: its state, charts, heads, attention, settings and files, live. */
-import { download, follow, get, hasToken, opensByLink, post } from "./api.js";
+import { ApiError, download, follow, get, hasToken, needsToken, opensByLink, post } from "./api.js";
 import { createCharts } from "./charts.js";
 import { element, place, timeAgo } from "./dom.js";
 import { createExplorer } from "./explorer.js";
-import { duration, fixed, isAfter, percent, PHASE_NAMES, placeOf, signed, size, whole } from "./format.js";
+import {
+  duration,
+  fixed,
+  flag,
+  isAfter,
+  percent,
+  PHASE_NAMES,
+  placeOf,
+  setting,
+  signed,
+  size,
+  whole,
+} from "./format.js";
 import { createHeadMap } from "./heads.js";
-import { openEdges, status } from "./overview.js";
+import { aboveTarget, choice, isLive, LIVE, standing, status } from "./status.js";
+import { tokenForm } from "./token.js";
+import { word } from "./words.js";
 
-/** @import { CheckpointsAnswer, NamedSignature, RunDetail } from "../api.ts" */
-/** @typedef {{ status: string, control: RunDetail["control"], note: string }} Steering */
+/** @import { CheckpointsAnswer, RunDetail } from "../api.ts" */
+/** @typedef {{ status: string, control: RunDetail["control"], note: string, token: "given" | "none" | "refused" }} Steering */
 
 const FIRST_POINTS = 1500;
 /** Rows held in memory, above which half of them are dropped, evenly over the steps. */
@@ -18,7 +32,6 @@ const MOST_ROWS = 5000;
 /** Heads of a model whose map is drawn: GPT-3 has 9,216. */
 const MOST_HEADS = 10_000;
 const NOTE_MS = 5000;
-const LIVE = ["preparing", "training", "paused"];
 
 /**
  * @param {HTMLElement} view @param {string} name
@@ -38,7 +51,12 @@ export async function showRun(view, name, { signal, setConnection }) {
   /** @type {RunDetail} */
   let run = detail;
   /** @type {Steering} */
-  let steering = { status: detail.status, control: detail.control, note: "" };
+  let steering = {
+    status: detail.status,
+    control: detail.control,
+    note: "",
+    token: hasToken() ? "given" : "none",
+  };
   const steer = (/** @type {Partial<Steering>} */ change) => {
     steering = { ...steering, ...change };
     controls.show(steering);
@@ -46,7 +64,7 @@ export async function showRun(view, name, { signal, setConnection }) {
   // Each part has its own data, so that what is typed or unfolded in one outlives news of another.
   const header = place(headerOf);
   const controls = place((/** @type {Steering} */ state) => controlsOf(state, steer, base, detail));
-  const signatures = place(signaturesOf);
+  const events = place(eventsOf);
   const files = place((/** @type {Files} */ of) => filesOf(of, name));
   const [chartsAt, headsAt, explorerAt] = ["charts", "heads", "explorer"].map((id) =>
     element("section", { id })
@@ -57,7 +75,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     header.at,
     controls.at,
     chartsAt,
-    signatures.at,
+    events.at,
     headsAt,
     explorerAt,
     files.at,
@@ -65,7 +83,8 @@ export async function showRun(view, name, { signal, setConnection }) {
   );
   const charts = createCharts(chartsAt, signal);
   const map = heads.layers * heads.heads <= MOST_HEADS ? createHeadMap(headsAt, heads) : undefined;
-  if (detail.layers > 0) createExplorer(explorerAt, name, detail, signal);
+  // A run of circuits has no weights of its own; its report shows what its models attend to.
+  if (detail.layers > 0 && detail.command !== "circuits") createExplorer(explorerAt, name, detail, signal);
 
   /** @type {any[]} */
   let rows = metrics.rows;
@@ -73,16 +92,18 @@ export async function showRun(view, name, { signal, setConnection }) {
   /** The last row of the phase that has gates, or of pre-training. */
   let main = rows.findLast((row) => row.phase !== "control");
   let drawing = 0;
+  let connected = false;
   const draw = () => {
     if (drawing !== 0) return;
     drawing = requestAnimationFrame(() => {
       drawing = 0;
-      if (!signal.aborted) charts.draw(rows, run.signatures);
+      if (!signal.aborted) charts.draw(rows, happened(run).map(({ step }) => step));
     });
   };
   const show = () => {
     header.show({ run, main });
-    signatures.show(run.signatures);
+    events.show(happened(run));
+    setConnection(connected && isLive(run) ? "live" : "");
     steer({ status: run.status });
     draw();
   };
@@ -125,7 +146,10 @@ export async function showRun(view, name, { signal, setConnection }) {
       setConnection("");
       steer({ note: "The run's folder is gone.", status: "" });
     },
-    onConnection: (connected) => setConnection(connected ? "live" : "lost"),
+    onConnection(isConnected) {
+      connected = isConnected;
+      setConnection(connected ? (isLive(run) ? "live" : "") : "lost");
+    },
   });
 }
 
@@ -136,25 +160,51 @@ function thin(rows, count) {
   const width = steps * phases / count;
   const slot = (/** @type {any} */ { phase, step }) => `${phase} ${Math.floor(step / width)}`;
   return rows.filter((row, n) =>
-    n === 0 || n === rows.length - 1 || row.validation_ce !== null || slot(row) !== slot(rows[n - 1])
+    n === 0 || n === rows.length - 1 || row.validation_ce !== null || slot(row) !== slot(rows[n - 1]) ||
+    // Where a process went on, the speed begins anew.
+    row.seconds < rows[n - 1].seconds || rows[n + 1].seconds < row.seconds
   );
 }
 
 /** @param {{ run: RunDetail, main: any }} data */
 function headerOf({ run, main }) {
-  const { last, phases, summary, evaluation } = run;
-  const live = LIVE.includes(run.status);
-  const facts = [
-    ["training loss", live ? fixed(last?.ce, 3) : "–"],
-    ["validation loss", fixed(evaluation?.validation_ce, 3)],
-    ["target τ", fixed(main?.target, 3)],
-    ["above target", signed(main?.constraint)],
-    ["λ in the loss", main?.lambda_acting?.toPrecision(2) ?? "–"],
-    ["open edges", percent(openEdges(run))],
-    ["tokens/s", whole(run.tokens_per_second)],
-    ["time left", duration(run.seconds_left)],
+  const { last, phases, result, command } = run;
+  const live = isLive(run);
+  const chosen = choice(run);
+  const at = standing(run);
+  const which = at !== null && !live && at.step === run.chosen?.step && run.target_met
+    ? "chosen step"
+    : "step";
+  const speed = whole(run.tokens_per_second);
+  /** @type {[string, any, string][][]} */
+  const groups = command === "circuits" ? [] : [
+    live
+      ? [
+        [`${PHASE_NAMES[last?.phase ?? "sparse"]}, step ${last?.step}`, "", ""],
+        ["training loss", "loss", fixed(last?.ce, 3)],
+        ["λ in the loss", "lambda", main?.lambda_acting?.toPrecision(2) ?? "–"],
+        ["expected open edges", "open", main?.expected_open === null ? "–" : percent(main?.expected_open)],
+        ["tokens/s", "", speed],
+        ["time left", "", duration(run.seconds_left)],
+      ]
+      : [],
+    [
+      [`Validation tokens, ${which} ${at?.step}`, "validation", ""],
+      ["loss", "", fixed(at?.validation_ce, 4)],
+      ["target τ", "tau", fixed(at?.target, 4)],
+      ["above target", "", signed(aboveTarget(at))],
+      ["open edges", live ? "" : "open", main?.lambda === null ? "–" : percent(at?.open_fraction)],
+    ],
+    result && result.kind === "sparsify"
+      ? [
+        [`Test tokens, ${whole(result.test_tokens)}`, "", ""],
+        ["loss", "loss", fixed(result.ce, 4)],
+        ["dense loss", "", fixed(result.dense_ce, 4)],
+        ["dense control", "control", fixed(result.control_ce, 4)],
+        ["open edges", "", percent(result.open_fraction)],
+      ]
+      : [],
   ];
-  const shown = facts.filter(([, value]) => live || value !== "–");
   return [
     element(
       "div",
@@ -171,13 +221,10 @@ function headerOf({ run, main }) {
       ),
       element("span", { className: "quiet" }, timeAgo(run.updated)),
     ),
-    summary && "sparse" in summary && resultOf(summary),
-    element(
-      "dl",
-      { className: "facts" },
-      shown.map(([term, value]) => element("div", {}, element("dt", {}, term), element("dd", {}, value))),
-    ),
-    !last && run.status !== "broken" && element(
+    ...[resultOf(run)].flat(),
+    chosen && element("p", { className: "chosen" }, chosen),
+    element("div", { className: "groups" }, groups.map(factsOf)),
+    !last && run.status !== "broken" && command !== "circuits" && element(
       "p",
       { className: "notice" },
       live ? "No step is done yet. The charts begin with the first." : "No step was done.",
@@ -185,38 +232,115 @@ function headerOf({ run, main }) {
   ];
 }
 
-/** @param {any} summary */
-function resultOf({ dense, control, sparse, test_tokens }) {
+/** Figures that belong together, under what they were measured on. @param {[string, string, string][]} group */
+function factsOf([title, ...facts]) {
+  const shown = (facts ?? []).filter(([, , value]) => value !== "–");
+  if (!title || shown.length === 0) return null;
+  const [name, about] = title;
+  return element(
+    "section",
+    { className: "group" },
+    element("h2", {}, about ? word(name, about) : name),
+    element(
+      "dl",
+      { className: "facts" },
+      shown.map(([term, about, value]) =>
+        element("div", {}, element("dt", {}, about ? word(term, about) : term), element("dd", {}, value))
+      ),
+    ),
+  );
+}
+
+/** What a finished run comes to, in words. @param {RunDetail} run */
+function resultOf({ result }) {
+  if (!result) return null;
+  if (result.kind === "circuits") return circuitsOf(result);
+  const { ce, open_fraction, test_tokens } = result;
+  if (result.kind === "pretrain") {
+    return element(
+      "p",
+      { className: "result" },
+      `The new model reaches a loss of ${fixed(ce, 4)} nats on ${whole(test_tokens)} test tokens` +
+        (open_fraction < 1 ? `, with ${percent(open_fraction)} of the attention edges open.` : "."),
+    );
+  }
+  const { dense_ce, control_ce } = result;
   return element(
     "p",
     { className: "result" },
-    `${percent(sparse.open_fraction)} of the attention edges stay open at a loss of ${
-      fixed(sparse.ce, 4)
-    } nats on ` +
-      `${whole(test_tokens)} test tokens; dense ${fixed(dense.ce, 4)}` +
-      (control ? `, dense fine-tuned ${fixed(control.ce, 4)}.` : ".") +
-      (sparse.feasible ? "" : " The constraint held at no evaluation."),
+    `${percent(open_fraction)} of the attention edges stay open at a loss of ${fixed(ce, 4)} nats on ${
+      whole(test_tokens)
+    } test tokens; dense ${fixed(dense_ce, 4)}` +
+      (control_ce === null ? "." : `, dense fine-tuned ${fixed(control_ce, 4)}.`),
   );
+}
+
+/** @param {Extract<NonNullable<RunDetail["result"]>, { kind: "circuits" }>} result */
+function circuitsOf({ task, dense, sparse }) {
+  const row = (/** @type {string} */ kind, /** @type {typeof dense} */ size) => {
+    if (!size) return null;
+    const { able, performance, edges, heads } = size;
+    const count = (/** @type {number | null} */ of) => able ? String(of ?? "more than all its") : "–";
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row" }, kind),
+      [percent(performance), count(edges), count(heads)].map((text) => element("td", {}, text)),
+    );
+  };
+  const heads = ["prompts answered right", "edges for 90 % of the effect", "heads for 90 % of the effect"];
+  return [
+    element("p", { className: "result" }, word(`The circuit of ${task}`, "circuit")),
+    element(
+      "div",
+      { className: "scroll", tabIndex: 0, role: "region", label: "Sizes of the circuit" },
+      element(
+        "table",
+        { className: "figures" },
+        element(
+          "thead",
+          {},
+          element("tr", {}, element("td", {}), heads.map((head) => element("th", { scope: "col" }, head))),
+        ),
+        element("tbody", {}, row("dense", dense), row("sparse", sparse)),
+      ),
+    ),
+    [dense, sparse].some((size) => size && !size.able) &&
+    element("p", { className: "quiet" }, "A model without sizes cannot do the task."),
+    element("p", { className: "quiet" }, "Its report, below, has the circuit to explore."),
+  ];
 }
 
 /**
  * @param {Steering} steering @param {(change: Partial<Steering>) => void} steer @param {string} base
  * @param {RunDetail} detail
  */
-function controlsOf({ status, control, note }, steer, base, detail) {
+function controlsOf({ status, control, note, token }, steer, base, detail) {
   if (note) return element("p", { className: "note", role: "status" }, note);
   if (!LIVE.includes(status)) return null;
-  if (!hasToken()) {
+  if (token !== "given") {
     return element(
-      "p",
-      { className: "quiet" },
-      "To pause or stop this run, open the address that the server printed.",
+      "div",
+      { className: "row controls" },
+      token === "refused"
+        ? element(
+          "span",
+          { className: "note", role: "status" },
+          "The server refused this token: it printed another one.",
+        )
+        : element(
+          "span",
+          { className: "quiet" },
+          "To pause or stop this run, open the address that the server printed, or enter its token:",
+        ),
+      tokenForm(() => steer({ token: "given" })),
     );
   }
   const wish = async (/** @type {object} */ change) => {
     try {
       steer({ control: await post(`${base}/control`, change) });
     } catch (error) {
+      if (error instanceof ApiError && needsToken(error)) return steer({ token: "refused" });
       steer({ note: error instanceof Error ? error.message : String(error) });
       setTimeout(() => steer({ note: "" }), NOTE_MS);
     }
@@ -255,13 +379,44 @@ function controlsOf({ status, control, note }, steer, base, detail) {
   return element("div", { className: "row controls" }, pause, end, detail.command === "sparsify" && form);
 }
 
-/** @param {NamedSignature[]} found */
-function signaturesOf(found) {
+/**
+ * What happened on the way: failure signatures, and what was changed from outside.
+ *
+ * @param {RunDetail} run
+ */
+function happened({ signatures, slack_changes, changes }) {
+  return [
+    ...signatures.map(({ phase, step, message }) => ({ phase, step, message, sign: true })),
+    ...slack_changes.map(({ phase, step, slack }) => ({
+      phase,
+      step: step + 1,
+      message: `slack set to ${fixed(slack, 4)} nats from step ${step + 1} on`,
+      sign: false,
+    })),
+    ...changes.map(({ phase, step, setting, before, now }) => ({
+      phase,
+      step: step + 1,
+      message: `${flag(setting)} ${now} in place of ${before} from step ${step + 1} on, as it was resumed`,
+      sign: false,
+    })),
+  ].sort((a, b) => a.step - b.step);
+}
+
+/** @param {ReturnType<typeof happened>} found */
+function eventsOf(found) {
   if (found.length === 0) return null;
-  const items = found.map(({ phase, message }) =>
-    element("li", {}, element("span", { className: "warn" }, "⚠ "), `${PHASE_NAMES[phase]}: ${message}`)
+  const items = found.map(({ phase, message, sign }) =>
+    element(
+      "li",
+      {},
+      sign && element("span", { className: "warn" }, "⚠ "),
+      `${PHASE_NAMES[phase] ?? phase}: ${message}`,
+    )
   );
-  return [element("h2", {}, "Failure signatures"), element("ul", {}, items)];
+  const title = found.some(({ sign }) => sign)
+    ? word("What happened on the way", "signature")
+    : "What happened on the way";
+  return [element("h2", {}, title), element("ul", {}, items)];
 }
 
 /** @typedef {{ reports: RunDetail["reports"], checkpoints: CheckpointsAnswer }} Files */
@@ -315,10 +470,8 @@ async function saveInstead(link, about, name) {
 
 /** @param {RunDetail} run */
 function settingsOf(run) {
-  const text = (/** @type {unknown} */ value) =>
-    value === null || value === undefined ? "–" : Array.isArray(value) ? value.join(", ") : String(value);
   const rows = Object.entries({ adapter: run.adapter, ...run.settings }).map(([name, value]) =>
-    element("tr", {}, element("td", {}, name), element("td", {}, text(value)))
+    element("tr", {}, element("th", { scope: "row" }, flag(name)), element("td", {}, setting(value)))
   );
   return element(
     "details",

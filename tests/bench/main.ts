@@ -1,11 +1,12 @@
 /**
- * `deno task bench [what] [--all] [--json] [--torch DEVICE] [--gpu NAME]`: how fast the kernels, the training step and what stands
- * before it are, side by side with peers. `what` is a part of the case names, such as `matmul` or `T=512`. On a CPU
- * driver, cases that take minutes there run only where `what` names them, or with `--all`. PyTorch runs beside where
- * Python has it with an NVIDIA GPU; `--torch cpu` tries that part without one.
+ * `deno task bench [what] [--all] [--json] [--tokenizer PATH] [--torch DEVICE] [--gpu NAME]`: how fast the kernels, the
+ * training step and what stands before it are, side by side with peers. `what` is a part of the case names, such as
+ * `matmul` or `T=512`. On a CPU driver, cases that take minutes there run only where `what` names them, or with `--all`.
+ * PyTorch runs beside where Python has it with an NVIDIA GPU; `--torch cpu` tries that part without one.
  *
  * @module
  */
+import { join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { adapterLabel } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
@@ -15,7 +16,8 @@ import { quietMesa } from "../../pipeline/command_line.ts";
 import { versionText } from "../../pipeline/settings.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
 import { attentionCase } from "./cases/attention.ts";
-import { firstStepTime, loadingCase, tokenisingCase } from "./cases/files.ts";
+import { firstStepTime, loadingCase, mixedTokenisingCase, tokenisingCase } from "./cases/files.ts";
+import { embeddedGeneratingCase, generatingCase } from "./cases/generating.ts";
 import { matmulCase } from "./cases/matmul.ts";
 import { adamwCase, crossEntropyCase, layerNormCase } from "./cases/rowwise.ts";
 import { layersScaling, parametersScaling, stepsScaling } from "./cases/scaling.ts";
@@ -23,6 +25,8 @@ import { embeddedStepCase, GPT2, OLMO_2_LAYERS, trainingStepCase } from "./cases
 import { measureCeilings } from "./ceilings.ts";
 import { type BenchCase, type BenchResult, firstLine, measure } from "./harness.ts";
 import { hasTorch, openTorch, type Torch } from "./peers/torch.ts";
+
+const FIXTURES = new URL("../fixtures", import.meta.url).pathname;
 
 /** One line of the output. */
 interface Entry {
@@ -142,10 +146,19 @@ const ENTRIES: readonly Entry[] = [
       { large: true, fillsDevice: true },
     )
   ),
+  entry("generating embedded, token 64", embeddedGeneratingCase),
+  entry("generating GPT-2 124M, token 64", (gpu) => generatingCase(gpu, GPT2, 64), { large: true }),
   { name: "scaling with layers", fillsDevice: true, run: layersScaling },
   { name: "scaling with parameters", fillsDevice: true, run: parametersScaling },
   { name: "scaling with steps", fillsDevice: true, run: stepsScaling },
   entry("tokenising embedded text", tokenisingCase),
+  ...["smollm2", "llama3", "qwen", "neox", "llama2"].map((family) =>
+    entry(
+      `tokenising mixed text, ${family}'s kind`,
+      () => mixedTokenisingCase(join(FIXTURES, "tokenizers", `${family}.json`)),
+      { large: true },
+    )
+  ),
   entry("loading GPT-2 124M", loadingCase),
   { name: "first step, shaders compiled anew", large: true, run: () => firstStepTime("cold") },
   { name: "first step, shaders cached", large: true, run: () => firstStepTime("warm") },
@@ -160,17 +173,18 @@ const HELP = `Times kernels, the training step and what stands before it, beside
 
 Usage: deno task bench [what] [flags]
 
-  what            a part of the cases' names, such as matmul or T=512; left out: all
-  --all           also what takes minutes on a CPU driver, which else runs only where it is named
-  --json          a line of JSON for each case
-  --torch DEVICE  where PyTorch runs beside, if Python has it (cuda)
-  --gpu NAME      part of the adapter's name, or its number (the fastest)
-  --help          this text
-  --version       the version of this program, and of Deno`;
+  what              a part of the cases' names, such as matmul or T=512; left out: all
+  --all             also what takes minutes on a CPU driver, which else runs only where it is named
+  --json            a line of JSON for each case
+  --tokenizer PATH  a tokenizer.json to time beside the others, as the case "tokenising mixed text, PATH"
+  --torch DEVICE    where PyTorch runs beside, if Python has it (cuda)
+  --gpu NAME        part of the adapter's name, or its number (the fastest)
+  --help            this text
+  --version         the version of this program, and of Deno`;
 
 const flags = parseArgs(Deno.args, {
   boolean: ["all", "json", "help", "version"],
-  string: ["torch", "gpu"],
+  string: ["torch", "gpu", "tokenizer"],
   alias: { h: "help" },
   unknown(arg, key) {
     // What is no flag names cases.
@@ -219,7 +233,11 @@ else {
   );
 }
 const results: (BenchResult & { case: string })[] = [];
-for (const { name, large, fillsDevice, run } of ENTRIES) {
+const own = flags.tokenizer as string | undefined;
+const entries = own === undefined
+  ? ENTRIES
+  : [...ENTRIES, entry(`tokenising mixed text, ${own}`, () => mixedTokenisingCase(own))];
+for (const { name, large, fillsDevice, run } of entries) {
   if (!name.toLowerCase().includes(what.toLowerCase())) continue;
   if (large && gpu.adapter.software && !what && !all) continue;
   let failed = false;

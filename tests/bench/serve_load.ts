@@ -9,64 +9,19 @@
  */
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
+import { startServerProcess } from "./server_process.ts";
 
 const CLIENTS = 500;
 const READS_A_SECOND = 2000;
 const ROW_MS = 50;
 /** Reads under way at once. */
 const READERS = 32;
-const ROOT = new URL("../../", import.meta.url).pathname;
 const seconds = Number(Deno.args[0] ?? 20);
 
 const folder = await Deno.makeTempDir();
 const run = await fakeRun(folder, "live", { rows: [metricRow(1)], steps: 1_000_000 });
-const server = new Deno.Command(Deno.execPath(), {
-  args: [
-    "run",
-    "--no-check",
-    "--allow-read",
-    "--allow-write",
-    "--allow-env",
-    "--allow-net",
-    "--allow-sys=setPriority",
-    `${ROOT}serve/main.ts`,
-    "--runs",
-    folder,
-    "--port",
-    "0",
-  ],
-  stdout: "null",
-  stderr: "piped",
-}).spawn();
-const base = await address(server.stderr);
-
-/** The address that the server prints. */
-async function address(stderr: ReadableStream<Uint8Array>): Promise<string> {
-  let text = "";
-  const reader = stderr.getReader();
-  while (!/http:\/\/[^/]+/.test(text)) {
-    const { value, done } = await reader.read();
-    if (done) throw new Error(`the server did not start: ${text}`);
-    text += new TextDecoder().decode(value);
-  }
-  (async () => {
-    while (!(await reader.read()).done);
-  })();
-  return /http:\/\/[^/]+/.exec(text)![0];
-}
-
-/** Resident bytes and processor seconds of the server so far. */
-async function cost(): Promise<{ rss: number; cpu: number }> {
-  // By cat: Deno itself reads /proc with every permission only.
-  const files = ["status", "stat"].map((name) => `/proc/${server.pid}/${name}`);
-  const { stdout } = await new Deno.Command("cat", { args: files }).output();
-  const status = new TextDecoder().decode(stdout);
-  const stat = status.slice(status.lastIndexOf(") ") + 2).split(" ");
-  return {
-    rss: 1024 * Number(/VmRSS:\s+(\d+)/.exec(status)![1]),
-    cpu: (Number(stat[11]) + Number(stat[12])) / 100,
-  };
-}
+const server = await startServerProcess(folder);
+const { base, cost } = server;
 
 /** Follows the run, and returns the steps it saw. */
 async function follow(signal: AbortSignal): Promise<number[]> {
@@ -127,8 +82,7 @@ ending.abort();
 const seen = await Promise.all(clients);
 const complete =
   seen.filter((steps) => steps.length === step && steps.every((value, n) => value === n + 1)).length;
-server.kill("SIGTERM");
-await server.status;
+await server.stop();
 run.release();
 await Deno.remove(folder, { recursive: true });
 

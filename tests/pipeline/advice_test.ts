@@ -8,6 +8,7 @@ import {
   CHANGEABLE,
   CIRCUITS,
   EVALUATE,
+  GENERATE,
   PRETRAIN,
   type SettingsTable,
   SPARSIFY,
@@ -33,7 +34,15 @@ async function namesIn(folder: string): Promise<string[]> {
 
 /** Flags of every command. */
 function knownFlags(): Set<string> {
-  const tables = [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER, CIRCUITS, SERVE] as SettingsTable[];
+  const tables = [
+    SPARSIFY,
+    PRETRAIN,
+    EVALUATE,
+    TRAIN_TOKENIZER,
+    CIRCUITS,
+    GENERATE,
+    SERVE,
+  ] as SettingsTable[];
   const known = new Set(["--help", "--version", "--config", "--resume"]);
   for (const table of tables) {
     for (const [name, { kind }] of Object.entries(table)) {
@@ -192,7 +201,10 @@ Deno.test("a run that was stopped goes on with the settings that the signatures 
   assertEquals(await readSlackChanges(run), [{ phase: "sparse", step: done, slack: 2 }]);
   const report = await Deno.readTextFile(join(run, "report.html"));
   assertStringIncludes(report, "lr 0.005 in place of 0.01 from step");
-  assertStringIncludes(report, "gives other bits, as its settings changed on the way");
+  assertStringIncludes(
+    report,
+    "gives other bits than this run’s, as settings changed on the way, and the slack",
+  );
   const finished = await runMain([...resume, "--json", ...NO_DEVICE]);
   assertEquals(finished.code, 0, finished.stderr);
   assertMatch(finished.stderr, /run .*run is finished: nothing is left to do/);
@@ -240,10 +252,18 @@ Deno.test("a run's folder, a name of the hub and a folder without a model are an
   const [, offered] = /the folder of a run: give (.*)$/.exec(await evaluate(run))!;
   const taken = await runMain(["evaluate", "--model", offered, "--data", ADDITION.data, ...NO_DEVICE]);
   assertEquals(taken.code, 4, "it comes as far as the device");
-  assertStringIncludes(await evaluate("gpt2"), "git clone https://huggingface.co/gpt2 gpt2 (");
-  const ofAnother = "git clone https://huggingface.co/distilbert/distilgpt2 distilbert/distilgpt2 (";
-  assertStringIncludes(await evaluate("distilbert/distilgpt2"), ofAnother);
-  assertStringIncludes(await evaluate(join(folder.path, "nowhere")), "huggingface.co/ORGANISATION/NAME (");
+  assertStringIncludes(
+    await evaluate("distilbert/distilgpt2"),
+    "HF_HUB_OFFLINE forbids to ask the hub; and there is",
+  );
+  assertStringIncludes(
+    await evaluate("distilbert/distilgpt2"),
+    "and there is no folder distilbert/distilgpt2",
+  );
+  assertStringIncludes(
+    await evaluate(join(folder.path, "nowhere")),
+    "of the Hugging Face hub is named owner/name",
+  );
   const { stderr } = await runMain(["evaluate", "--model", folder.path, "--data", ADDITION.data]);
   assertStringIncludes(errorOf(stderr), "a model is a Hugging Face folder");
 });

@@ -74,6 +74,18 @@ Deno.test("the exit code and the one line of an error come from the thread, with
   assertEquals([pipe.code, pipe.stderr], [141, ""]);
 });
 
+Deno.test("what is written comes as it is, between lines that are printed", async () => {
+  const { code, stdout, stderr } = await run(
+    `thread.reporter.stage({ name: "reading" });
+     thread.print("a title:");
+     thread.write("one ");
+     thread.write("日本\\n");
+     thread.print("the end");
+     return true;`,
+  );
+  assertEquals([code, stdout, stderr], [0, "a title:\none 日本\nthe end\n", ""]);
+});
+
 Deno.test("a fault that nobody waits for ends the command as a bug", async () => {
   const { code, stderr } = await run(
     `setTimeout(() => { throw new Error("late"); }); await new Promise(() => {});`,
@@ -125,6 +137,17 @@ if (Deno.build.os !== "windows") {
     });
   }
 
+  Deno.test("stopped within a line of its result, it ends the line and goes on after no beginning", async () => {
+    const { code, stdout, stderr } = await run(
+      `thread.write("one two");
+       thread.reporter.message("begun");
+       hold(() => false);
+       throw new Error("not stopped");`,
+      { events: [{ when: "begun", then: send("SIGINT") }] },
+    );
+    assertEquals([code, stdout, stderr], [130, "one two\n", "begun\nstopping\nstopped\n"]);
+  });
+
   Deno.test("what is worth saving is waited for, however often the signal comes at once", async () => {
     await using folder = await temporaryFolder();
     const saved = join(folder.path, "saved");
@@ -174,6 +197,7 @@ if (Deno.build.os !== "windows") {
 
 Deno.test("what is being stopped is named by its stage", () => {
   assertEquals(stoppingText(undefined), "stopping at the start");
+  assertEquals(stoppingText(undefined, true), "stopping");
   assertEquals(stoppingText({ name: "tokenising", bytes: true, done: 1, of: 2 }), "stopping: tokenising");
   assertEquals(stoppingText({ name: "evaluating", done: 1, of: 2 }), "stopping: evaluating at 1 of 2");
 });

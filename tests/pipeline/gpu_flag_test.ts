@@ -7,6 +7,7 @@ import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 const CIRCUITS = "pipeline/circuits/main.ts";
+const GENERATE = "pipeline/generation/main.ts";
 const SERVE = "serve/main.ts";
 
 gpuTest(
@@ -22,6 +23,7 @@ gpuTest(
       [undefined, ["pretrain", "--tokenizer", ADDITION.tokenizer, "--width", "16", ...data, ...runs]],
       [undefined, ["evaluate", "--model", model, ...data]],
       [CIRCUITS, ["--model", model, "--task", "addition", ...runs]],
+      [GENERATE, ["--model", model, "--prompt", "12+34="]],
       [SERVE, ["--port", "0", ...runs]],
     ];
     for (const [script, args] of commands) {

@@ -12,6 +12,7 @@ import { randomStream } from "../../kernels/core/random.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
+import { writeTinyModel } from "../support/tiny_model.ts";
 
 const DATA = new URL("../../data/", import.meta.url).pathname;
 const [DENSE, SPARSE] = [DATA + "addition", DATA + "addition-sparse"];
@@ -44,6 +45,22 @@ gpuTest(
       assertEquals(one.logits.shape, [1, 6, 13]);
       assertClose(one.logits.values.slice(-13), logits.values.slice(13), { tolerance: 1e-5, name: "one" });
     }
+  },
+);
+
+gpuTest(
+  "a text gets the token that the model was trained with before every text, tokens do not",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    for (const name of ["config.json", "model.safetensors", "tokenizer.json"]) {
+      await Deno.copyFile(join(DENSE, name), join(folder.path, name));
+    }
+    const settings = { add_bos_token: true, bos_token: { content: "5" } };
+    await Deno.writeTextFile(join(folder.path, "tokenizer_config.json"), JSON.stringify(settings));
+    using model = await loadModel(folder.path, { gpu });
+    const { tokens, logits } = await model.run("2+34=");
+    assertEquals(tokens, [[5, 2, 10, 3, 4, 11]]);
+    assertEquals((await model.run(tokens)).logits, logits);
   },
 );
 
@@ -264,3 +281,30 @@ gpuTest("a run from a hook of the same model's run is refused rather than waited
   await model.run(PROMPTS, { hooks: { [name]: async () => void ({ logits } = await other.run(PROMPTS)) } });
   assertEquals(logits, (await other.run(PROMPTS)).logits, "another model's run is none of its own");
 });
+
+gpuTest(
+  "a Llama of 5,000 positions has a network of 1,024, and its turned queries are hooked",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const llama = new URL("../fixtures/families/llama", import.meta.url).pathname;
+    const { architecture } = await readModelConfig(llama);
+    await writeTinyModel(folder.path, { contextLength: 5000, keyValueHeads: 1, headSize: 6, architecture });
+    using model = await loadModel(folder.path, { gpu });
+    assertEquals(model.network.shape.context, 1024);
+    const name = "blocks.1.attn.hook_rot_q";
+    const { logits } = await model.run("12+34=");
+    const seen: number[][] = [];
+    const zeroed = await model.run("12+34=", {
+      hooks: {
+        [name]: (values, shape) => {
+          seen.push([...shape]);
+          return values.map(() => 0);
+        },
+      },
+      read: [name],
+    });
+    assertEquals(seen, [[1, 6, 2, 6]]);
+    assert(zeroed.activations.get(name)!.values.every((value) => value === 0));
+    assert(zeroed.logits.values.some((value, n) => value !== logits.values[n]));
+  },
+);

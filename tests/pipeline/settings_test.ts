@@ -15,6 +15,7 @@ import {
   defaultsOf,
   EVALUATE,
   fromModelLine,
+  GENERATE,
   helpText,
   parseCommand,
   PRETRAIN,
@@ -84,7 +85,7 @@ for (
 
 Deno.test("only a command that has runs resumes one", () => {
   assertEquals(parseCommand(SPARSIFY, ["--resume", "one"]).resume, "one");
-  for (const table of [EVALUATE, CIRCUITS, SERVE] as SettingsTable[]) {
+  for (const table of [EVALUATE, CIRCUITS, GENERATE, SERVE] as SettingsTable[]) {
     assertThrows(() => parseCommand(table, ["--resume", "one"]), UserError, "Unknown flag --resume");
   }
 });
@@ -232,7 +233,17 @@ Deno.test("help lists choices, says what is required and what circuits take", ()
 });
 
 Deno.test("--version is known everywhere", async () => {
-  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER, CIRCUITS, SERVE] as SettingsTable[]) {
+  for (
+    const table of [
+      SPARSIFY,
+      PRETRAIN,
+      EVALUATE,
+      TRAIN_TOKENIZER,
+      CIRCUITS,
+      GENERATE,
+      SERVE,
+    ] as SettingsTable[]
+  ) {
     const printed = await printedInstead("c", "", table, parseCommand(table, ["--version"]));
     assertMatch(printed!, /^sparse-attention \d+\.\d+\.\d+, Deno \d/);
     assertStringIncludes(helpText("c", "", table), "--version");

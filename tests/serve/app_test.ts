@@ -9,6 +9,8 @@ import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import type {
   AttentionAnswer,
   AttentionRequest,
+  ContinuationAnswer,
+  ContinuationRequest,
   MetricsAnswer,
   RunDetail,
   RunOverview,
@@ -39,14 +41,26 @@ const ANSWER: AttentionAnswer = {
   next: [{ token: "c", probability: 0.25 }],
 };
 
+const CONTINUATION: ContinuationAnswer = {
+  model: "sparse",
+  weights: { kind: "model", step: null },
+  tokens: [3],
+  text: " c",
+  ended: "tokens",
+};
+
 /** An explorer that keeps what it was asked. */
-function fakeExplorer(): Explorer & { asked: AttentionRequest[] } {
-  const asked: AttentionRequest[] = [];
+function fakeExplorer(): Explorer & { asked: (AttentionRequest | ContinuationRequest)[] } {
+  const asked: (AttentionRequest | ContinuationRequest)[] = [];
   return {
     asked,
     ask(_, request) {
       asked.push(request);
       return Promise.resolve(ANSWER);
+    },
+    goOn(_, request) {
+      asked.push(request);
+      return Promise.resolve(CONTINUATION);
     },
     close() {},
   };
@@ -130,6 +144,52 @@ Deno.test("no runs, then one: the list and the run in full", async () => {
   } finally {
     run.release();
   }
+});
+
+Deno.test("a list that is as it was is not sent again, and one in which a run went on is", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r", { rows: [metricRow(1)] });
+  try {
+    const list = (etag?: string) =>
+      server.app.request("/api/runs", {
+        headers: { Host: "127.0.0.1", ...(etag ? { "If-None-Match": etag } : {}) },
+      });
+    const first = await list();
+    const etag = first.headers.get("ETag")!;
+    assertEquals((await first.json()).length, 1);
+    const again = await list(etag);
+    assertEquals([again.status, await again.text(), again.headers.get("ETag")], [304, "", etag]);
+    assertEquals((await list('"another"')).status, 200);
+    await run.append([metricRow(2)]);
+    // What was read is taken as fresh for a quarter of a second.
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const next = await list(etag);
+    assertEquals([next.status, next.headers.get("ETag") === etag], [200, false]);
+    assertEquals((await next.json())[0].last.step, 2);
+  } finally {
+    run.release();
+  }
+});
+
+Deno.test("the OpenAPI document names every field of a run that is answered", async () => {
+  await using server = await served();
+  const run = await fakeRun(server.folder, "r", { live: false, rows: [metricRow(1)] });
+  const { components: { schemas } } = (await ask(server.app, "/api/openapi.json")).json;
+  const overview = Object.keys(schemas.RunOverview.properties);
+  assertEquals(Object.keys((await ask(server.app, "/api/runs")).json[0]).sort(), overview.toSorted());
+  const detail = [...overview, ...Object.keys(schemas.RunDetail.allOf[1].properties)];
+  assertEquals(Object.keys((await ask(server.app, "/api/runs/r")).json).sort(), detail.toSorted());
+  assert(run);
+});
+
+Deno.test("thinning keeps the rows on both sides of a resumption", () => {
+  // At row 51 of 100 another process goes on, whose clock begins anew and soon shows more.
+  const rows = Array.from(
+    { length: 100 },
+    (_, n) => metricRow(n + 1, { seconds: n < 50 ? n : 10 * (n - 49) }),
+  );
+  const steps = thin(rows, 5).map(({ step }) => step);
+  assertEquals([steps.includes(50), steps.includes(51), steps.includes(49)], [true, true, false]);
 });
 
 Deno.test("metrics come as JSON, CSV or Arrow, since a place, and thinned", async () => {
@@ -277,6 +337,36 @@ Deno.test("a prompt is passed on, and one that is not as it must be is refused",
   }
   assertEquals((await post('{"prompt":"a"}', { "Content-Type": "text/plain" })).status, 415);
   assertEquals(server.explorer.asked.length, 1);
+});
+
+Deno.test("a text to go on from is passed on, and one that is not as it must be is refused", async () => {
+  await using server = await served();
+  await fakeRun(server.folder, "r", { live: false });
+  const post = (body: string) =>
+    ask(server.app, "/api/runs/r/continuation", { method: "POST", body, headers: JSON_TYPE });
+  assertEquals((await post('{"prompt":"a b","model":"dense","tokens":64}')).json, CONTINUATION);
+  assertEquals((await post('{"prompt":"a b"}')).status, 200);
+  assertEquals(server.explorer.asked, [
+    { prompt: "a b", model: "dense", tokens: 64 },
+    { prompt: "a b", model: "sparse", tokens: undefined },
+  ]);
+  const refused = [
+    "[]",
+    "{}",
+    '{"prompt":""}',
+    '{"prompt":"a","model":"other"}',
+    '{"prompt":"a","tokens":0}',
+    '{"prompt":"a","tokens":65}',
+    '{"prompt":"a","tokens":1.5}',
+    '{"prompt":"a","tokens":"8"}',
+    '{"prompt":"a","threshold":0}',
+    JSON.stringify({ prompt: "a".repeat(5000) }),
+  ];
+  for (const body of refused) {
+    const { status, json } = await post(body);
+    assertEquals([status, typeof json?.error], [400, "string"], body.slice(0, 40));
+  }
+  assertEquals(server.explorer.asked.length, 2);
 });
 
 Deno.test("steering needs the token, a live run, and a wish that can be granted", async () => {
@@ -478,7 +568,7 @@ Deno.test("every address tells its methods, takes no other, and HEAD is GET with
       ["metrics", "heads", "checkpoints"].map((part) => `/api/runs/r/${part}`),
       "/runs/r/reports/report.html",
     );
-  const written = ["/api/runs/r/control", "/api/runs/r/attention"];
+  const written = ["control", "attention", "continuation"].map((part) => `/api/runs/r/${part}`);
   const methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "PROPFIND", "TRACE", "MKCOL", "get"];
   for (const path of [...read, ...written, "/api/runs/r/events"]) {
     const allowed = written.includes(path) ? ["POST", "OPTIONS"] : ["GET", "HEAD", "OPTIONS"];

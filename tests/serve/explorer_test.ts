@@ -1,12 +1,17 @@
 /** The attention explorer on real weights: a model folder, a checkpoint, the dense model, and what cannot be looked at. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { HTTPException } from "hono/http-exception";
 import { join } from "node:path";
 import { saveCheckpoint } from "../../pipeline/runs/checkpoint.ts";
 import { writeJson, writeSealedJson } from "../../pipeline/files.ts";
+import { Gpu } from "../../kernels/core/gpu.ts";
+import { generate } from "../../pipeline/generation/generate.ts";
+import { loadParameters } from "../../pipeline/model/parameters.ts";
+import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
+import type { ModelConfig } from "../../pipeline/model/config.ts";
 import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";
 import { openRuns } from "../../serve/runs.ts";
@@ -15,12 +20,14 @@ import { temporaryFolder } from "../support/temporary_folder.ts";
 import { writeTinyModel } from "../support/tiny_model.ts";
 
 const PROMPT = "12+34=";
+/** The tiny model has something to say of this, and another thing through gates. */
+const FURTHER = "1+1=2";
 const PAIRS = 2 * 2 * 6 * 7 / 2;
 
-async function site(models?: string[]) {
+async function site(models?: string[], others?: Partial<ModelConfig>) {
   const folder = await temporaryFolder();
   const dense = join(folder.path, "dense");
-  await writeTinyModel(dense);
+  await writeTinyModel(dense, others);
   const run = await fakeRun(join(folder.path, "runs"), "r", { live: false });
   const config = await readRunConfig(join(run.path, "config.json"));
   await writeRunConfig(join(run.path, "config.json"), {
@@ -47,9 +54,23 @@ async function site(models?: string[]) {
     explorer,
     ask: async (model: ExplorerModel, prompt = PROMPT, threshold = 0) =>
       await explorer.ask((await openRuns(runs.folder).view("r"))!, { prompt, model, threshold }),
+    goOn: async (model: ExplorerModel, prompt = FURTHER, tokens?: number) =>
+      await explorer.goOn((await openRuns(runs.folder).view("r"))!, { prompt, model, tokens }),
     async [Symbol.asyncDispose]() {
       explorer.close();
       await folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Sets a variable of the environment until its scope ends. */
+function variable(name: string, value: string): Disposable {
+  const before = Deno.env.get(name);
+  Deno.env.set(name, value);
+  return {
+    [Symbol.dispose]() {
+      if (before === undefined) Deno.env.delete(name);
+      else Deno.env.set(name, before);
     },
   };
 }
@@ -115,11 +136,81 @@ explorerTest(
   },
 );
 
+/** What the library says of a folder's model, whose positions are 8. */
+async function continued(folder: string, gateBias: number | undefined, tokens: number) {
+  const gpu = await Gpu.open();
+  try {
+    const config = await readModelConfig(folder);
+    const gate = gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 };
+    const weights = await openWeights(folder, config);
+    const parameters = await loadParameters(gpu, weights.parameters, weights.read);
+    const tokenizer = await loadTokenizer(folder, config);
+    return await generate({ gpu, config: { ...config, gate }, parameters, tokenizer }, FURTHER, { tokens });
+  } finally {
+    gpu.close();
+  }
+}
+
+explorerTest("the dense model and the sparse one go on from a text, as the library has them do", async () => {
+  await using site_ = await site();
+  const { ask, goOn, run, dense } = site_;
+  const first = await goOn("dense", FURTHER, 2);
+  const { tokens, text } = await continued(dense, undefined, 2);
+  assertEquals(first, {
+    model: "dense",
+    weights: { kind: "dense", step: null },
+    tokens,
+    text,
+    ended: "tokens",
+  });
+  assert((await refused(goOn("sparse"), 409)).includes("no checkpoint yet"));
+  await writeTinyModel(join(run, "model"));
+  const sparse = await goOn("sparse");
+  const want = await continued(dense, 0, 100);
+  assertEquals([sparse.tokens, sparse.text, sparse.ended], [want.tokens, want.text, "end of text"]);
+  assertEquals([sparse.tokens.length, sparse.weights.kind], [1, "model"], "gates must close something");
+  assertEquals([(await goOn("dense")).tokens.length, (await goOn("dense")).ended], [4, "positions"]);
+  // Questions of both kinds in turn, on one device.
+  const all = await Promise.all([goOn("dense", FURTHER, 2), ask("dense"), goOn("sparse"), ask("sparse")]);
+  assertEquals([all[0], all[2]], [first, sparse]);
+  assertEquals(all[1].open, PAIRS);
+});
+
+explorerTest("a text that is too long to go on from, empty or without tokens is refused", async () => {
+  await using site_ = await site();
+  assertEquals(
+    await refused(site_.goOn("dense", "123456789"), 400),
+    "Cannot continue the prompt as it must have at most 8 tokens: 9",
+  );
+  assertEquals((await site_.goOn("dense", "98765432")).tokens.length, 1);
+  await refused(site_.goOn("dense", ""), 400);
+  assert((await refused(site_.goOn("dense", "1 2"), 400)).includes('no token for " "'));
+  const results = await Promise.allSettled([
+    ...Array.from({ length: 6 }, () => site_.goOn("dense", "1")),
+    ...Array.from({ length: 6 }, () => site_.ask("dense")),
+  ]);
+  assertEquals(results.filter(({ status }) => status === "rejected").length, 4, "both wait in one line");
+});
+
 explorerTest("a prompt is cut after the model's positions, and one without tokens is refused", async () => {
   await using site_ = await site();
   const long = await site_.ask("dense", "1234567890");
   assertEquals([long.tokens.length, long.truncated], [8, true]);
   await refused(site_.ask("dense", ""), 400);
+});
+
+explorerTest("a prompt begins with the token that the model was trained with before every text", async () => {
+  await using site_ = await site();
+  const plain = await site_.ask("dense");
+  const settings = join(site_.dense, "tokenizer_config.json");
+  await writeJson(settings, { add_bos_token: true, bos_token: "5" });
+  const started = await site_.ask("dense");
+  assertEquals([started.tokens.join(""), started.causal_pairs], ["5" + PROMPT, 2 * 2 * 7 * 8 / 2]);
+  assert(started.next[0].probability !== plain.next[0].probability);
+  // A link is followed into what is served only.
+  await Deno.rename(settings, join(site_.folder, "elsewhere.json"));
+  await Deno.symlink(join(site_.folder, "elsewhere.json"), settings);
+  assert((await refused(site_.ask("dense"), 409)).includes("tokenizer_config.json as it lies in no folder"));
 });
 
 explorerTest("a prompt with a character that the model has no token for is refused, naming it", async () => {
@@ -133,6 +224,24 @@ explorerTest("a dense model that is gone, and weights that are damaged, are said
   assert((await refused(site_.ask("dense"), 409)).includes("safetensors"));
   await Deno.remove(join(site_.dense, "config.json"));
   await refused(site_.ask("dense"), 409);
+});
+
+explorerTest("a dense model of the hub is looked into where the cache has it, and may be read", async () => {
+  const commit = "a".repeat(40);
+  await using cache = await temporaryFolder();
+  await using site_ = await site([cache.path]);
+  const { ask, configure, dense } = site_;
+  await configure({ settings: { model: `owner/tiny@${commit}` } });
+  using _ = variable("HF_HUB_CACHE", cache.path);
+  assert((await refused(ask("dense"), 409)).includes("--models"));
+  const repository = join(cache.path, "models--owner--tiny");
+  const snapshot = join(repository, "snapshots", commit);
+  await Deno.mkdir(snapshot, { recursive: true });
+  for await (const { name } of Deno.readDir(dense)) {
+    await Deno.rename(join(dense, name), join(repository, name));
+    await Deno.symlink(join("../..", name), join(snapshot, name));
+  }
+  assertEquals((await ask("dense")).weights, { kind: "dense", step: null });
 });
 
 explorerTest("questions wait their turn, and too many are turned away", async () => {
@@ -267,3 +376,18 @@ explorerTest(
     await refused(ask("dense"), 409);
   },
 );
+
+explorerTest("a Llama's heads are seen one by one where two of them read one key head", async () => {
+  const llama = new URL("../fixtures/families/llama", import.meta.url).pathname;
+  const { architecture } = await readModelConfig(llama);
+  await using site_ = await site(undefined, { keyValueHeads: 1, headSize: 6, architecture });
+  const { edges, open, causal_pairs } = await site_.ask("dense");
+  assertEquals([edges.length, open, causal_pairs], [PAIRS, PAIRS, PAIRS]);
+  const ofHead = (head: number) =>
+    edges.filter((edge) => edge[0] === 0 && edge[1] === head).map((edge) => edge[4]);
+  assertNotEquals(ofHead(0), ofHead(1));
+  for (const head of [0, 1]) {
+    const sum = ofHead(head).reduce((sum, weight) => sum + weight, 0);
+    assert(Math.abs(sum - 6) < 1e-5, `the weights of 6 queries sum to ${sum}`);
+  }
+});

@@ -4,20 +4,15 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { readControl } from "../../pipeline/runs/control.ts";
 import type { AttentionAnswer, AttentionEdge } from "../../serve/api.ts";
-import { createApp } from "../../serve/app.ts";
-import { readAssets } from "../../serve/assets.ts";
 import type { Explorer } from "../../serve/explorer.ts";
-import { openRuns } from "../../serve/runs.ts";
+import { problem } from "../../serve/problem.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
-import { temporaryFolder } from "../support/temporary_folder.ts";
+import { siteTest, TOKEN, violations } from "./site.ts";
 
-const CHROMIUM = Deno.args[0];
-
-const TOKEN = "a-token-for-tests-only";
 const EDGES: AttentionEdge[] = [
   [0, 0, 1, 0, 0.5, 1],
   [0, 0, 2, 2, 0.25, 2],
@@ -43,80 +38,20 @@ const explorer: Explorer = {
         next: [{ token: " four", probability: 0.5 }],
       } as AttentionAnswer,
     ),
+  goOn: (_, { model, prompt }) =>
+    model === "dense" && prompt === "no dense model"
+      ? Promise.reject(problem(409, "There is no dense model here"))
+      : Promise.resolve({
+        model,
+        weights: { kind: model === "sparse" ? "checkpoint" : "dense", step: model === "sparse" ? 7 : null },
+        tokens: [4, 5],
+        text: model === "sparse" ? " and\n<b>sparse</b>" : " and dense",
+        ended: model === "sparse" ? "tokens" : "end of text",
+      }),
   close() {},
 };
 
-/** Milliseconds after which what does not come is given up. */
-const LIMIT = 5 * 60_000;
-
-/** One for all tests, begun by the first: each has its own pages, storage and cache in it. */
-let browser: Promise<Browser> | undefined;
-Deno.test.afterAll(async () => await (await browser)?.close());
-
-interface Site {
-  folder: string;
-  page: Page;
-  url: string;
-  /** What the page complained of. */
-  complaints: string[];
-  /** Ends the server, without a word to its clients. */
-  stop(): Promise<void>;
-  /** Starts it again on the same port; `tokenToRead` as beyond loopback. */
-  start(options?: { token?: string; tokenToRead?: boolean }): Promise<void>;
-}
-
-function pageTest(name: string, body: (site: Site) => Promise<void>): void {
-  Deno.test({
-    name,
-    // The browser is a process with pipes of its own.
-    sanitizeOps: false,
-    sanitizeResources: false,
-    async fn() {
-      await using folder = await temporaryFolder();
-      const assets = await readAssets();
-      let server: Deno.HttpServer | undefined;
-      let ending = new AbortController();
-      let port = 0;
-      const start: Site["start"] = async ({ token = TOKEN, tokenToRead = false } = {}) => {
-        ending = new AbortController();
-        // A quarter of a second passes between looks at a run, whatever the clock says: each is a new one.
-        let now = 0;
-        const app = createApp({
-          runs: openRuns(folder.path, () => now += 1000),
-          explorer,
-          assets,
-          token,
-          tokenToRead,
-          allowedHosts: [],
-          signal: ending.signal,
-        });
-        server = Deno.serve({ hostname: "127.0.0.1", port, signal: ending.signal, onListen() {} }, app.fetch);
-        port = (server.addr as Deno.NetAddr).port;
-        await Promise.resolve();
-      };
-      const stop = async (): Promise<void> => {
-        ending.abort();
-        await server?.finished;
-      };
-      await start();
-      browser ??= chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
-      const context = await (await browser).newContext();
-      try {
-        const page = await context.newPage();
-        page.setDefaultTimeout(LIMIT);
-        const complaints: string[] = [];
-        page.on("console", (message) => {
-          if (["error", "warning"].includes(message.type())) complaints.push(message.text());
-        });
-        page.on("pageerror", (error) => complaints.push(error.message));
-        await body({ folder: folder.path, page, url: `http://127.0.0.1:${port}`, complaints, stop, start });
-      } finally {
-        await context.close();
-        await stop();
-      }
-    },
-  });
-}
+const pageTest = siteTest(explorer);
 
 const rowsFrom = (first: number, count: number) =>
   Array.from({ length: count }, (_, n) =>
@@ -153,8 +88,8 @@ pageTest("by keyboard: Tab reaches a run and stays at it while news come, Enter 
   await page.goto(url);
   await page.locator("tr[data-run=first]").waitFor();
   const focused = () => page.evaluate("document.activeElement.textContent");
-  await page.keyboard.press("Tab");
-  await page.keyboard.press("Tab");
+  // Past the filter, what sorts, and what ticks.
+  for (let n = 0; n < 40 && await focused() !== "first"; n++) await page.keyboard.press("Tab");
   assertEquals(await focused(), "first");
   await run.append(rowsFrom(6, 3));
   await page.getByText("8 of 100").waitFor();
@@ -194,7 +129,7 @@ pageTest(
     assertEquals(await chart(page, "data-rows"), "35");
     assertEquals(await page.locator("#heads").getAttribute("data-step"), "35");
     // Back to the tenth step, which was evaluated with hard gates.
-    const slider = page.getByLabel("Step");
+    const slider = page.getByRole("slider", { name: "Step" });
     await slider.fill("9");
     assertEquals(await page.locator("#heads").getAttribute("data-step"), "10");
     assertEquals(await page.locator("table.heads tbody td").allInnerTexts(), ["40.0", "0", "0", "0"]);
@@ -243,6 +178,95 @@ pageTest(
     assert(own.includes("0.500") && own.includes("0.125") && !own.includes("0.250"), own);
     assert((await sparse.innerText()).includes("<b>three</b>"), "a token is text, whatever stands in it");
     assertEquals(complaints, []);
+  },
+);
+
+pageTest(
+  "dense and sparse have one least weight, linked tokens and one way to be drawn, and a model its own example",
+  async ({ page, url, folder, complaints }) => {
+    await fakeRun(folder, "english", { live: false, rows: rowsFrom(1, 3) });
+    await fakeRun(folder, "sums", {
+      live: false,
+      command: "pretrain",
+      rows: rowsFrom(1, 3),
+      settings: { tokenizer: "data/addition", data: ["data/addition/examples.jsonl.gz"] },
+    });
+    await page.setViewportSize({ width: 1600, height: 900 });
+    await page.goto(`${url}/#/runs/sums`);
+    assertEquals(
+      await page.getByLabel("Prompt").inputValue(),
+      "12+34=",
+      "the letters of an example it has not",
+    );
+    await page.goto(`${url}/#/runs/english`);
+    await page.getByRole("button", { name: "Show attention" }).click();
+    const panel = (model: string) => page.locator(`figure.attention[data-model=${model}]`);
+    await panel("dense").waitFor();
+    const tops = await Promise.all(
+      ["sparse", "dense"].map(async (model) => (await panel(model).boundingBox())!.y),
+    );
+    assertEquals(tops[0], tops[1], "side by side where there is room");
+    const slider = page.getByLabel("least weight");
+    for (const [position, weight, count] of [[3, "0.1", 4], [4, "0.2", 3], [5, "0.5", 2]] as const) {
+      await slider.fill(String(position));
+      assertEquals(await panel("sparse").locator("path.arc").count(), count);
+      assertEquals(await panel("dense").locator("path.arc").count(), 2 * count);
+      const text = await panel("sparse").innerText();
+      assert(text.includes(`4 of 24 edges are open (16.7 %); ${count} of at least ${weight}`), text);
+      assert((await panel("dense").innerText()).includes(`${2 * count} of at least ${weight}`));
+    }
+    await slider.fill("0");
+    assertEquals(await violations(page), []);
+    // Three tokens take the room there is.
+    const box = (await panel("sparse").locator("svg").boundingBox())!;
+    assert(box.width > 250, `${box.width} px`);
+    await panel("sparse").locator(".token").nth(1).focus();
+    for (const model of ["sparse", "dense"]) {
+      const lit = await panel(model).locator("path.arc.on").count();
+      assertEquals(lit, model === "sparse" ? 2 : 4, `linked: ${model}`);
+      const said = panel(model).getByRole("status");
+      assert((await said.innerText()).includes("0.500"), "what a token reads is announced");
+    }
+    await page.getByLabel("drawn as").selectOption("matrix");
+    // One cell for each pair of tokens that has an edge: two heads share none here.
+    const places = new Set(EDGES.map(([, , query, key]) => `${query}.${key}`));
+    assertEquals(await panel("sparse").locator("rect.cell").count(), places.size);
+    assertEquals(await violations(page), []);
+    assertEquals(complaints, []);
+  },
+);
+
+pageTest(
+  "the explorer goes on from the text, the sparse model beside the dense one",
+  async ({ page, url, folder, complaints }) => {
+    await fakeRun(folder, "r", { live: false, rows: rowsFrom(1, 3) });
+    await page.goto(`${url}/#/runs/r`);
+    const prompt = page.getByLabel("Prompt");
+    await prompt.fill("one two");
+    await page.getByRole("button", { name: "Continue", exact: true }).click();
+    const [sparse, dense] = ["sparse", "dense"].map((model) =>
+      page.locator(`.continuation[data-model=${model}]`)
+    );
+    await dense.waitFor();
+    assertEquals(await sparse.locator(".text").textContent(), "one two and\n<b>sparse</b>");
+    assertEquals(
+      await sparse.locator("mark").textContent(),
+      " and\n<b>sparse</b>",
+      "text, whatever stands in it",
+    );
+    assertEquals(await dense.locator(".text").textContent(), "one two and dense");
+    assert((await sparse.innerText()).includes("the checkpoint of step 7"), await sparse.innerText());
+    assert((await dense.innerText()).includes("the end of the text"), await dense.innerText());
+    // Of the attention nothing was asked, and it stays beside a continuation.
+    assertEquals(await page.locator("figure.attention").count(), 0);
+    await page.getByRole("button", { name: "Show attention" }).click();
+    await page.locator("figure.attention[data-model=sparse]").waitFor();
+    assertEquals(await page.locator(".continuation").count(), 2);
+    await prompt.fill("no dense model");
+    await page.getByRole("button", { name: "Continue", exact: true }).click();
+    await page.getByText("There is no dense model here").waitFor();
+    assertEquals(await page.locator(".continuation").count(), 1, "what can be shown is shown");
+    assertEquals(complaints.filter((complaint) => !complaint.includes("409")), []);
   },
 );
 

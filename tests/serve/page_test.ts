@@ -18,14 +18,16 @@ Deno.test({
   name: "the page in a browser: every test of page_in_browser.ts passes",
   ignore: !CHROMIUM,
   async fn() {
-    const tests = new URL("page_in_browser.ts", import.meta.url).pathname;
+    const tests = ["page_in_browser.ts", "statements_in_browser.ts"].map((name) =>
+      new URL(name, import.meta.url).pathname
+    );
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-      args: ["test", "--no-check", "--allow-all", tests, "--", CHROMIUM!],
+      args: ["test", "--no-check", "--allow-all", ...tests, "--", CHROMIUM!],
       env: { NO_COLOR: "1" },
     }).output();
     const output = new TextDecoder().decode(stdout);
     assertEquals(code, 0, output + new TextDecoder().decode(stderr));
-    assert(/\b17 passed \| 0 failed\b/.test(output), output);
+    assert(/\b31 passed \| 0 failed\b/.test(output), output);
   },
 });
 

@@ -11,10 +11,10 @@ import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
-/** A store that never takes what it read for fresh. */
+/** A store that never takes what it read for fresh, and waits for whatever a busy machine takes. */
 function unhurried(folder: string) {
   let now = 0;
-  return openRuns(folder, () => now += 1000);
+  return openRuns(folder, () => now += 1000, { wait: 300_000, slowList: Infinity });
 }
 
 Deno.test("what a run is doing is told by its lock, its summary and its last word", async () => {
@@ -391,6 +391,207 @@ Deno.test("the list does not read again what ended, and sees a run that goes on"
   } finally {
     Deno.open = open;
   }
+});
+
+/** What is asked of the disk while something is done: files opened, by their last two names, and paths looked at. */
+async function watchingDisk(act: () => Promise<unknown>): Promise<{ opened: string[]; looks: number }> {
+  const { open, lstat } = Deno;
+  const opened: string[] = [];
+  let looks = 0;
+  Deno.open = (path, ...rest) => {
+    const name = String(path).split("/").slice(-2).join("/");
+    // Whether a process is at a run is asked of its lock, which holds nothing.
+    if (!name.endsWith("/.lock")) opened.push(name);
+    return open(path, ...rest);
+  };
+  Deno.lstat = (path) => {
+    looks++;
+    return lstat(path);
+  };
+  try {
+    await act();
+  } finally {
+    Object.assign(Deno, { open, lstat });
+  }
+  return { opened: opened.sort(), looks };
+}
+
+/** Makes the folder's last change so many seconds old: old enough to be told from the next by its time. */
+const settle = (folder: string, seconds = 5) => {
+  const time = new Date(Date.now() - 1000 * seconds);
+  return Deno.utime(folder, time, time);
+};
+
+/** More ended runs than a list looks at again, of which one was chosen at its target. */
+async function manyRuns(folder: string): Promise<void> {
+  for (let n = 0; n < 120; n++) await fakeRun(folder, `r${n}`, { live: false, rows: [metricRow(1)] });
+}
+
+Deno.test("a list opens each file once, then those that changed, and looks at few of the others", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  await manyRuns(folder.path);
+  const damaged = await fakeRun(folder.path, "damaged", { live: false });
+  await write(damaged.path, "config.json", "no config");
+  const live = await fakeRun(folder.path, "live", { rows: [metricRow(1)] });
+  const first = await watchingDisk(() => runs.list());
+  assertEquals(first.opened.length, new Set(first.opened).size, "no file is opened twice");
+  // config.json, state.json and metrics.arrows of each; of the damaged one the metrics cannot be understood.
+  assertEquals(first.opened.length, 3 * 121 + 2);
+  await settle(folder.path);
+  await runs.list();
+  const second = await watchingDisk(() => runs.list());
+  assertEquals(second.opened, [], "nothing changed");
+  assert(second.looks < 50 * 8, `${second.looks} paths were looked at, of 122 runs with five files each`);
+  await live.append([metricRow(2)]);
+  const third = await watchingDisk(() => runs.list());
+  assertEquals(third.opened, ["live/metrics.arrows"]);
+  await live.state({ state: "paused" });
+  const fourth = await watchingDisk(() => runs.list());
+  assertEquals(fourth.opened, ["live/state.json"]);
+  live.release();
+});
+
+Deno.test("among many runs that ended, one that goes on is seen at once, though none of its files changed", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  await manyRuns(folder.path);
+  await settle(folder.path);
+  const status = async (name: string) => (await runs.list()).find((run) => run.name === name)?.status;
+  // The last of those that would be looked at again.
+  assertEquals(await status("r119"), "interrupted");
+  await status("r119");
+  const { folder: resumed } = await openRun(folder.path, "r119", "sparsify");
+  try {
+    assertEquals(await status("r119"), "training");
+  } finally {
+    resumed.release();
+  }
+  assertEquals(await status("r119"), "interrupted");
+  await settle(folder.path);
+  await runs.list();
+  await Deno.remove(join(folder.path, "r7"), { recursive: true });
+  await settle(folder.path, 2);
+  assertEquals(await status("r7"), undefined);
+});
+
+Deno.test("what another program writes into a run that ended is noticed within a few lists", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  await manyRuns(folder.path);
+  await settle(folder.path);
+  for (let n = 0; n < 3; n++) await runs.list();
+  // In place: the folder's own time stays.
+  await state(join(folder.path, "r60"), { state: "failed", error: "Cannot go on" });
+  const problems = new Set<string | null>();
+  for (let n = 0; n < 3; n++) {
+    problems.add((await runs.list()).find(({ name }) => name === "r60")!.problem);
+  }
+  assert(problems.has("Cannot go on"), [...problems].join());
+});
+
+Deno.test("rows of runs that ended are let go once they are listed, and kept where somebody looks", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  for (const name of ["a", "b"]) await fakeRun(folder.path, name, { live: false, rows: [metricRow(1)] });
+  await runs.view("a");
+  await runs.list();
+  const again = await watchingDisk(async () => {
+    await runs.view("a");
+    await runs.view("b");
+  });
+  assertEquals(again.opened, ["b/config.json", "b/metrics.arrows", "b/state.json"]);
+});
+
+/** A summary of a run of 2 × 2 heads, as far as the server goes by it. */
+const summaryOf = (step: number, feasible: boolean) => ({
+  dense: { ce: 1.5 },
+  control: { ce: 1.25 },
+  sparse: { ce: 1.375, open_fraction: 0.0625, step, feasible, open_by_head: [[0, 0.25], [0, 0]] },
+  test_tokens: 4096,
+});
+
+const evaluated = (step: number, validation_ce: number, open_fraction: number) =>
+  metricRow(step, { target: 1.25, validation_ce, open_fraction, open_by_head: [open_fraction, 0, 0, 0] });
+
+Deno.test("whether the target is met, the step that is chosen and the result are those of rows and summary", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  const seen = async () => (await runs.view("r"))!.overview;
+  const run = await fakeRun(folder.path, "r", {
+    rows: [evaluated(1, 1.25, 0.5), evaluated(2, 1.5, 0.125), metricRow(3)],
+    control: true,
+  });
+  const first = { step: 1, validation_ce: 1.25, open_fraction: 0.5, target: 1.25 };
+  assertEquals((await seen()).chosen, first, "fewer open edges above the target are none");
+  assertEquals([(await seen()).target_met, (await seen()).result], [null, null], "before the end");
+  await run.append([evaluated(4, 1.125, 0.25)]);
+  assertEquals((await seen()).chosen?.step, 4);
+  // Fewer edges, but of the phase without gates: it has no say.
+  await run.append([
+    metricRow(1, { phase: "control", validation_ce: 1, open_fraction: 0.0625, constraint: null }),
+  ]);
+  assertEquals([(await seen()).chosen?.step, (await seen()).evaluation?.step], [4, 4]);
+  run.release();
+  await write(run.path, "summary.json", JSON.stringify(summaryOf(4, true)));
+  const met = await seen();
+  assertEquals([met.status, met.target_met, met.chosen?.step], ["finished", true, 4]);
+  assertEquals(met.result, {
+    kind: "sparsify",
+    ce: 1.375,
+    open_fraction: 0.0625,
+    dense_ce: 1.5,
+    control_ce: 1.25,
+    test_tokens: 4096,
+  });
+  await Deno.remove(join(run.path, "summary.json"));
+  await write(run.path, "summary.json", JSON.stringify(summaryOf(2, false)));
+  const missed = await seen();
+  assertEquals([missed.status, missed.target_met], ["finished", false]);
+  assertEquals(missed.chosen, { step: 2, validation_ce: 1.5, open_fraction: 0.125, target: 1.25 });
+});
+
+Deno.test("a target that was lowered rules out what was chosen before", async () => {
+  await using folder = await temporaryFolder();
+  const run = await fakeRun(folder.path, "r", {
+    live: false,
+    rows: [evaluated(1, 1.25, 0.5), metricRow(2, { target: 1, validation_ce: 1.125, open_fraction: 0.25 })],
+  });
+  assertEquals((await unhurried(folder.path).view("r"))!.overview.chosen, null);
+  assert(run);
+});
+
+Deno.test("the list says what model a run began with, and which settings are not the defaults", async () => {
+  await using folder = await temporaryFolder();
+  const run = await fakeRun(folder.path, "r", { live: false, steps: 77 });
+  await settings(run.path, { lr: 0.125, model: "data/addition", quiet: true });
+  const { model, changed } = (await unhurried(folder.path).view("r"))!.overview;
+  assertEquals([model, changed], ["data/addition", { steps: 77, lr: 0.125, data: ["text"], control: false }]);
+});
+
+Deno.test("a run of circuits says its task and sizes, and when it ended", async () => {
+  await using folder = await temporaryFolder();
+  const run = await fakeRun(folder.path, "c", { live: false, command: "circuits" });
+  // As the command writes it: without a state and without metrics.
+  for (const file of ["state.json", "metrics.arrows"]) await Deno.remove(join(run.path, file));
+  const model = (edges: number | null, heads: number | null) => ({
+    performance: 0.75,
+    able: edges !== null,
+    n90_edges: edges,
+    n90_heads: heads,
+  });
+  const summary = { task: "copy", dense: model(114, 9), sparse: model(null, null), ratio: null };
+  await write(run.path, "summary.json", JSON.stringify(summary));
+  const { overview } = (await unhurried(folder.path).view("c"))!;
+  assertEquals([overview.status, overview.command, overview.phases], ["finished", "circuits", []]);
+  assertEquals(overview.result, {
+    kind: "circuits",
+    task: "copy",
+    dense: { able: true, performance: 0.75, edges: 114, heads: 9 },
+    sparse: { able: false, performance: 0.75, edges: null, heads: null },
+  });
+  assertEquals(overview.target_met, null);
+  assertEquals(overview.updated, (await Deno.stat(join(run.path, "summary.json"))).mtime!.toISOString());
 });
 
 Deno.test("a run that is about to begin is preparing, and one whose start was broken off is none", async () => {

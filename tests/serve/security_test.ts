@@ -101,9 +101,10 @@ Deno.test(`${REQUESTS} hostile requests read nothing outside the runs and fail n
   await Deno.symlink(join(folder.path, "secret.html"), join(run.path, "link.html"));
   await Deno.symlink(folder.path, join(inside, "link"));
   const stop = new AbortController();
+  const refuse = () => Promise.reject(new Error("no prompt of these may come this far"));
   const app = createApp({
     runs: openRuns(inside),
-    explorer: { ask: () => Promise.reject(new Error("no prompt of these may come this far")), close() {} },
+    explorer: { ask: refuse, goOn: refuse, close() {} },
     assets: await readAssets(),
     token: "a-token-for-tests-only",
     tokenToRead: false,

@@ -27,7 +27,12 @@ export interface FakeRunOptions {
   rows?: readonly MetricRow[];
   steps?: number;
   control?: boolean;
-  command?: "sparsify" | "pretrain";
+  command?: "sparsify" | "pretrain" | "circuits";
+  /** Besides those that the other options name. */
+  settings?: Record<string, unknown>;
+  /** The model's; 2 when left out. */
+  layers?: number;
+  heads?: number;
 }
 
 /** The config.json of a run of two layers with two heads. */
@@ -55,11 +60,22 @@ export function fakeConfig(command: string, settings: Record<string, unknown> = 
   };
 }
 
-/** Makes a run of two layers with two heads. */
+/** Makes a run, of two layers with two heads unless it is to have others. */
 export async function fakeRun(runs: string, name: string, options: FakeRunOptions = {}): Promise<FakeRun> {
-  const { live = true, rows = [], steps = 100, control = false, command = "sparsify" } = options;
+  const {
+    live = true,
+    rows = [],
+    steps = 100,
+    control = false,
+    command = "sparsify",
+    settings,
+    layers = 2,
+    heads = 2,
+  } = options;
   const folder = await createRun(runs, command, name);
-  await folder.begin(fakeConfig(command, { steps, control }));
+  const config = fakeConfig(command, { steps, control, ...settings });
+  Object.assign(config.model.config, { layers, heads, width: 8 * heads, mlpWidth: 32 * heads });
+  await folder.begin(config);
   const state = await createRunState(folder.state);
   await state.set({ state: "training", phase: "sparse" });
   const metrics = await openMetrics(folder.metrics);

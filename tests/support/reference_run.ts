@@ -66,7 +66,7 @@ function run(
   const values = new Map(given);
   for (const step of steps) {
     const roles = referenceRoles(step, (value) => values.get(value)!, weights);
-    values.set(step.writes.y, step.op.reference.forward(roles, pass));
+    values.set(step.writes.y, step.op.reference!.forward(roles, pass));
   }
   return values;
 }
@@ -155,7 +155,7 @@ export function referenceRun(
     }
   }
 
-  write(model.embed.op.reference.forward(referenceRoles(model.embed, () => [], weights), pass));
+  write(model.embed.op.reference!.forward(referenceRoles(model.embed, () => [], weights), pass));
   written.set(model.embed.writes.y, 1);
   for (const branch of model.branches) {
     const { kind, stream, steps } = branch;

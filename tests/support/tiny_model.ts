@@ -25,8 +25,15 @@ export async function additionExamples(count: number): Promise<string> {
   return text.split("\n").slice(0, count).join("\n");
 }
 
-/** Writes a model of 2 layers, 2 heads, width 16 with random weights. */
-export async function writeTinyModel(folder: string): Promise<void> {
+/**
+ * Writes a model of 2 layers, 2 heads, width 16 with random weights.
+ *
+ * @param others what it has otherwise than GPT-2
+ */
+export async function writeTinyModel(
+  folder: string,
+  others: Partial<ModelConfig> = {},
+): Promise<void> {
   const config = {
     vocabularySize: 13,
     contextLength: 8,
@@ -35,6 +42,7 @@ export async function writeTinyModel(folder: string): Promise<void> {
     heads: 2,
     mlpWidth: 64,
     layerNormEpsilon: 1e-5,
+    ...others,
   };
   await saveModel(folder, {
     config,
@@ -62,6 +70,19 @@ export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
     layerNormEpsilon: 1e-6,
     architecture,
   };
+  await saveRandom(folder, config);
+  return config;
+}
+
+/** Writes a model with the choices and sizes of a family's fixture and random weights, for the addition data. */
+export async function writeTinyOf(family: string, folder: string): Promise<ModelConfig> {
+  const fixture = await readModelConfig(`${ROOT}tests/fixtures/families/${family}`);
+  const config = { ...fixture, vocabularySize: 13, contextLength: 8 };
+  await saveRandom(folder, config);
+  return config;
+}
+
+async function saveRandom(folder: string, config: ModelConfig): Promise<void> {
   await saveModel(folder, {
     config,
     tensors: parametersOf(config).map((parameter, index) => ({
@@ -74,7 +95,6 @@ export async function writeTinyLlama(folder: string): Promise<ModelConfig> {
     type: "F32",
     tokenizer: ADDITION.tokenizer,
   });
-  return config;
 }
 
 /** How a command ended. */
@@ -142,6 +162,8 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
     env: {
       NO_COLOR: "1",
       XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp",
+      // A name that leads to no folder is not looked for elsewhere.
+      HF_HUB_OFFLINE: "1",
       ...held ? { HOLD_COMMAND: JSON.stringify(holding) } : {},
       ...options.env,
     },

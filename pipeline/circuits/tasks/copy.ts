@@ -15,7 +15,7 @@ const LENGTH = 16;
 function words(tokenizer: Tokenizer): number[] {
   const tokens: number[] = [];
   for (let token = 0; token < tokenizer.vocabularySize; token++) {
-    if (token !== tokenizer.endOfText && /^ [a-z]{2,}$/.test(tokenizer.decode([token]))) tokens.push(token);
+    if (token !== tokenizer.endOfText && /^ [a-z]{2,}$/.test(tokenizer.spell(token))) tokens.push(token);
   }
   return tokens;
 }

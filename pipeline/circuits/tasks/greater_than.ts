@@ -15,6 +15,9 @@ const NOUNS = ["war", "siege", "voyage", "reign", "debate", "strike", "famine", 
 
 const two = (value: number): string => String(value).padStart(2, "0");
 
+/** Where the years stand. */
+const INSIDE = { continued: true };
+
 /** How a tokenizer cuts the years of a century. */
 interface Cut {
   /** The token that answers with each year: the first in which they differ. */
@@ -43,8 +46,8 @@ const usableYears = (cut: Cut): number[] =>
 
 /** The years that begin with as much of ` 17` as can be, all of one number of tokens. */
 function cutOf(tokenizer: Tokenizer): Cut {
-  const century = tokenizer.encodeKnown(" 17").tokens;
-  const years = Array.from({ length: 100 }, (_, year) => tokenizer.encodeKnown(` 17${two(year)}`));
+  const century = tokenizer.encodeKnown(" 17", INSIDE).tokens;
+  const years = Array.from({ length: 100 }, (_, year) => tokenizer.encodeKnown(` 17${two(year)}`, INSIDE));
   const cuts = Array.from({ length: century.length }, (_, answered): Cut => {
     const before = century.slice(0, century.length - answered);
     const tokenOf = new Map<number, number>();

@@ -3,14 +3,15 @@
  *
  *     {"clean": "…", "corrupted": "…", "answers": [" Mary"], "wrong": [" John"], "template": "…"}
  *
- * with answers of one token each, which follow the prompt. `template` may be left out.
+ * with answers of one token each, which follow the prompt. `template` may be left out. Prompts of a model that was trained
+ * with a token before every text get it.
  *
  * @module
  */
 import { inputError } from "../../errors.ts";
 import { readText, shown } from "../../files.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
-import type { PromptPair, PromptSet } from "../prompts.ts";
+import { type PromptPair, type PromptSet, withStartToken } from "../prompts.ts";
 
 /** What is looked at in a line. */
 interface Line {
@@ -40,6 +41,8 @@ export async function readPairs(
   { tokenizer, contextLength, prompts }: { tokenizer: Tokenizer; contextLength: number; prompts: number },
 ): Promise<PromptSet> {
   const text = await readText(path, MAX_PAIRS_BYTES);
+  const { startOfText } = tokenizer;
+  const started = startOfText === undefined ? 0 : 1;
   const pairs: PromptPair[] = [];
   /** The line that each pair of prompts stands on. */
   const seen = new Map<string, number>();
@@ -52,7 +55,9 @@ export async function readPairs(
     const pair = parsePair(line, tokenizer, fail);
     const [length, wanted] = [pair.clean.length, pairs[0]?.clean.length ?? pair.clean.length];
     if (length !== wanted) fail(`all prompts must have the same number of tokens: ${length}, not ${wanted}`);
-    if (length > contextLength) fail(`the model has ${contextLength} positions: ${length} tokens`);
+    if (length + started > contextLength) {
+      fail(`the model has ${contextLength} positions: ${length + started} tokens`);
+    }
     const key = `${pair.clean} ${pair.corrupted}`;
     const before = seen.get(key);
     if (before !== undefined) {
@@ -70,7 +75,9 @@ export async function readPairs(
       `Cannot use ${path} as all pairs have one clean prompt, and a circuit chosen on one is scored on another`,
     );
   }
-  return { task: path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, ""), metric: "logit_difference", pairs };
+  const task = path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, "");
+  const set: PromptSet = { task, metric: "logit_difference", pairs };
+  return startOfText === undefined ? set : withStartToken(set, startOfText);
 }
 
 function parsePair(line: string, tokenizer: Tokenizer, fail: (required: string) => never): PromptPair {
@@ -83,14 +90,14 @@ function parsePair(line: string, tokenizer: Tokenizer, fail: (required: string) 
   if (!isText(clean) || !isText(corrupted)) return fail("clean and corrupted must be text");
   if (!areTexts(answers) || !areTexts(wrong)) return fail("answers and wrong must be lists of text");
   if (!isText(template)) return fail("template must be text");
-  const encode = (text: string): number[] => {
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+  const encode = (text: string, continued = false): number[] => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text, { continued });
     if (lost > 0) fail(`the tokenizer has no token for ${shown(firstLost)}`);
     return tokens;
   };
   const tokensOf = (words: string[]): number[] =>
     words.map((word) => {
-      const encoded = encode(word);
+      const encoded = encode(word, true);
       if (encoded.length !== 1) {
         fail(`an answer must be one token: ${JSON.stringify(word)} is ${encoded.length}`);
       }

@@ -13,7 +13,7 @@ import type { PromptPair, PromptSet } from "../prompts.ts";
 export interface TaskOptions {
   /** The model's. */
   tokenizer: Tokenizer;
-  /** Positions that the model has. */
+  /** Positions that the model has; of a model that was trained with a token before every text one is that token's. */
   contextLength: number;
   /** How many pairs to make. */
   prompts: number;
@@ -35,11 +35,11 @@ export interface Task {
   generate(options: TaskOptions): PromptSet;
 }
 
-/** The words that are one token of the tokenizer, as they stand. */
+/** The words that are one token of the tokenizer, as they stand inside a text. */
 export function singleTokens(tokenizer: Tokenizer, words: readonly string[]): Map<string, number> {
   const tokens = new Map<string, number>();
   for (const word of words) {
-    const { tokens: encoded, lost } = tokenizer.encodeKnown(word);
+    const { tokens: encoded, lost } = tokenizer.encodeKnown(word, { continued: true });
     if (lost === 0 && encoded.length === 1) tokens.set(word, encoded[0]);
   }
   return tokens;

@@ -46,6 +46,7 @@ export function embed(
           });
         },
         upload: (tokens) => compiled.upload(tokens),
+        startAt: (position) => compiled.startAt(position),
         destroy: () => compiled.destroy(),
       };
     },

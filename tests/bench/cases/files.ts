@@ -8,6 +8,7 @@ import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import { assertEquals } from "@std/assert";
 import project from "../../../deno.json" with { type: "json" };
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { randomStream } from "../../../kernels/core/random.ts";
 import { readDocuments } from "../../../pipeline/text/documents.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { createMetricsReader } from "../../../pipeline/runs/metrics.ts";
@@ -24,39 +25,109 @@ const ROOT = new URL("../../../", import.meta.url).pathname;
 const ENGLISH = join(ROOT, "data/english");
 const CHARACTERS = 2 << 20;
 
-/**
- * The embedded tokenizer over the first 2 Mi characters of the embedded text, from reading its file on, since it
- * remembers words. The peer is what it calls: @huggingface/tokenizers without that memory.
- */
+/** The embedded tokenizer over the first 2 Mi characters of the embedded text. */
 export async function tokenisingCase(): Promise<BenchCase> {
-  const texts: string[] = [];
-  let length = 0;
-  for await (const document of readDocuments([join(ENGLISH, "text.jsonl.gz")])) {
-    if (length >= CHARACTERS) break;
-    if (document.kind !== "text") continue;
-    texts.push(document.text.slice(0, CHARACTERS - length));
-    length += texts.at(-1)!.length;
-  }
-  const ours = async (): Promise<number[]> => {
-    const { encode } = await loadTokenizer(ENGLISH);
-    return texts.flatMap((text) => Array.from(encode(text)));
+  const texts = await englishTexts(CHARACTERS);
+  return tokenisingTexts(join(ENGLISH, "tokenizer.json"), texts, texts);
+}
+
+/**
+ * A tokenizer over 1 MB: the embedded English text, this project's modules, and random characters of many scripts.
+ *
+ * @param path of a tokenizer.json
+ */
+export async function mixedTokenisingCase(path: string): Promise<BenchCase> {
+  const texts = [...await englishTexts(500_000), ...await codeTexts(350_000), ...scriptTexts(60_000)];
+  // The library knows no digits but ASCII's, other white space than Unicode's, and puts nothing for characters alone.
+  const plain = texts.map((text) => text.replace(/[^\x20-\x7e\n]/g, ""));
+  return tokenisingTexts(path, texts, plain);
+}
+
+/**
+ * A tokenizer over texts, from reading its file on, since it remembers words. The peer is the library that does what ours
+ * does not know.
+ *
+ * @param checked texts of which both have the same tokens
+ */
+function tokenisingTexts(path: string, texts: readonly string[], checked: readonly string[]): BenchCase {
+  const open = () => loadTokenizer(path, { endOfText: 0 });
+  const ours = async (of: readonly string[]): Promise<number[]> => {
+    const { encode } = await open();
+    return of.flatMap((text) => encode(text));
   };
-  const theirs = async (): Promise<number[]> => {
-    const json = JSON.parse(await Deno.readTextFile(join(ENGLISH, "tokenizer.json")));
-    const tokenizer = new HuggingFaceTokenizer(json, {});
-    return texts.flatMap((text) => tokenizer.encode(text, { add_special_tokens: false }).ids);
+  const theirs = async (of: readonly string[]): Promise<number[]> => {
+    const tokenizer = new HuggingFaceTokenizer(JSON.parse(await Deno.readTextFile(path)), {});
+    return of.flatMap((text) => tokenizer.encode(text, { add_special_tokens: false }).ids);
   };
-  const tokens = await ours();
   const bytes = texts.reduce((sum, text) => sum + new TextEncoder().encode(text).length, 0);
-  const timed = (encode: () => Promise<number[]>) =>
-    candidate(async () => void await encode(), () => Promise.resolve());
+  const timed = (encode: (of: readonly string[]) => Promise<number[]>) =>
+    candidate(async () => void await encode(texts), () => Promise.resolve());
   return {
-    tokens: tokens.length,
     details: (ms) => ({ "MB/s": bytes / 1e3 / ms }),
     ours: timed(ours),
     peers: { "@huggingface/tokenizers": () => Promise.resolve(timed(theirs)) },
-    check: async () => assertEquals(tokens, await theirs()),
+    check: async () => assertEquals(await ours(checked), await theirs(checked)),
   };
+}
+
+/** The embedded text's beginning, by documents. */
+async function englishTexts(characters: number): Promise<string[]> {
+  const texts: string[] = [];
+  let length = 0;
+  for await (const document of readDocuments([join(ENGLISH, "text.jsonl.gz")])) {
+    if (length >= characters) break;
+    if (document.kind !== "text") continue;
+    texts.push(document.text.slice(0, characters - length));
+    length += texts.at(-1)!.length;
+  }
+  return texts;
+}
+
+/** Modules of the pipeline, in the order of their paths. */
+async function codeTexts(characters: number): Promise<string[]> {
+  const paths: string[] = [];
+  const visit = async (folder: string): Promise<void> => {
+    for await (const { name, isDirectory } of Deno.readDir(folder)) {
+      if (isDirectory) await visit(join(folder, name));
+      else if (name.endsWith(".ts")) paths.push(join(folder, name));
+    }
+  };
+  await visit(join(ROOT, "pipeline"));
+  const texts: string[] = [];
+  let length = 0;
+  for (const path of paths.sort()) {
+    if (length >= characters) break;
+    texts.push((await Deno.readTextFile(path)).slice(0, characters - length));
+    length += texts.at(-1)!.length;
+  }
+  return texts;
+}
+
+/** Blocks of Unicode, from and to. */
+const SCRIPTS = [
+  [0x20, 0x7f],
+  [0xa0, 0x250],
+  [0x370, 0x530],
+  [0x590, 0x700],
+  [0x900, 0xd00],
+  [0xe00, 0xe80],
+  [0x1e00, 0x2070],
+  [0x3040, 0x3100],
+  [0x4e00, 0x9fff],
+  [0xac00, 0xd7a3],
+  [0x1f300, 0x1faff],
+] as const;
+
+/** Words of random characters of one script each, a few characters to a space. */
+function scriptTexts(characters: number): string[] {
+  const random = randomStream(1);
+  let text = "";
+  while (text.length < characters) {
+    const [from, to] = SCRIPTS[random.below(SCRIPTS.length)];
+    const word = Array.from({ length: 1 + random.below(9) }, () => from + random.below(to - from));
+    text += String.fromCodePoint(...word) + [" ", "\n", ". ", "  "][random.below(4)];
+  }
+  return [text];
 }
 
 /** A float32 safetensors file of GPT-2 124M's shape, as the system's cache has it, into the device. */

@@ -113,6 +113,34 @@ gpuTest(
   },
 );
 
+gpuTest("rows that begin at a later position have the embeddings of theirs", async (gpu) => {
+  const [batch, positions, vocabularySize, width, there] = [2, 3, 5, 8, 9];
+  const tokens = Uint32Array.of(4, 0, 2, 2, 1, 3);
+  const tokenEmbedding = normals(1, vocabularySize * width);
+  const positionEmbedding = normals(2, there * width);
+  const op = await prepareEmbedding(gpu, { batch, positions, vocabularySize, width });
+  const t = {
+    tokenEmbedding: upload(gpu, "wte", tokenEmbedding, [vocabularySize, width]),
+    positionEmbedding: upload(gpu, "wpe", positionEmbedding, [there, width]),
+    x: poisoned(gpu, "x", [tokens.length, width]),
+  };
+  op.upload(tokens);
+  for (const start of [6, 1, 0]) {
+    op.startAt(start);
+    gpu.submit("embedding", (recorder) => op.forward(recorder, t));
+    const theirs = positionEmbedding.subarray(start * width);
+    const want = embeddingReference(tokens, positions, width, tokenEmbedding, theirs);
+    assertEquals(await gpu.read(t.x), Float32Array.from(want));
+  }
+  for (const wrong of [-1, 0.5]) assertThrows(() => op.startAt(wrong), RangeError, `from 0: ${wrong}`);
+  op.startAt(7);
+  assertThrows(
+    () => gpu.submit("embedding", (recorder) => op.forward(recorder, t)),
+    RangeError,
+    "Cannot embed 3 positions from 7 on as there are embeddings for 9",
+  );
+});
+
 gpuTest("a token outside the vocabulary is refused", async (gpu) => {
   const op = await check(gpu, [1, 2, 5, 4]);
   assertThrows(() => op.upload(Uint32Array.of(0, 5)), RangeError, "token 5");

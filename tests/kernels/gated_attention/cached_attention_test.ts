@@ -32,7 +32,6 @@ async function decode(gpu: Gpu, test: Case, qkv: ArrayLike<number>, counts: read
     heads,
     keyValueHeads,
     headSize,
-    capacity,
     half,
   });
   /** What no kernel writes stands everywhere: past what is filled it must not be seen. */
@@ -41,7 +40,7 @@ async function decode(gpu: Gpu, test: Case, qkv: ArrayLike<number>, counts: read
     gpu.write(made, new Float32Array(made.length).fill(-12345.678));
     return made;
   };
-  const cacheShape = [batch, keyValueHeads, capacity, headSize];
+  const cacheShape = [capacity, batch, keyValueHeads, headSize];
   const [keys, values] = [tensor("keys", cacheShape), tensor("values", cacheShape)];
   const all = new Float32Array(batch * positions * width);
   let filled = 0;
@@ -126,20 +125,24 @@ gpuTest("in half precision the cache holds what was rounded, and y is that of it
   // y is rounded to 2^-11. Measured: 2.0e-4.
   assertClose(y, reference(test, qkv), { tolerance: 5e-4, name: "y" });
   // Row 1, key head 1, position 33.
-  const at = ((1 * 2 + 1) * 40 + 33) * 12;
+  const at = ((33 * 2 + 1) * 2 + 1) * 12;
   assertEquals([...keys.subarray(at, at + 12)], [
     ...qkv.slice((37 + 33) * 96 + 5 * 12, (37 + 33) * 96 + 6 * 12),
   ]);
 });
 
 gpuTest("a cache is not filled beyond its room, nor by nothing", async (gpu) => {
-  const op = await prepareCachedAttention(gpu, { batch: 1, heads: 2, headSize: 4, capacity: 8 });
-  op.configure({ filled: 7, count: 1, bias: 0 });
-  assertThrows(
-    () => op.configure({ filled: 7, count: 2, bias: 0 }),
-    RangeError,
-    "room for 8 positions: 2 behind 7",
-  );
+  const op = await prepareCachedAttention(gpu, { batch: 1, heads: 2, headSize: 4 });
+  const cache = gpu.tensor("cache", [8, 1, 2, 4]);
+  const qkv = gpu.tensor("qkv", [1, 2, 6, 4]);
+  const append = () =>
+    gpu.submit("appending", (recorder) => {
+      op.append(recorder, { qkv, keys: cache, values: gpu.tensor("values", cache.shape) });
+    });
+  op.configure({ filled: 6, count: 2, bias: 0 });
+  append();
+  op.configure({ filled: 7, count: 2, bias: 0 });
+  assertThrows(append, RangeError, "room for 8 positions: 2 behind 7");
   assertThrows(() => op.configure({ filled: 0, count: 0, bias: 0 }), RangeError, "0 behind 0");
   assertThrows(() => op.configure({ filled: -1, count: 1, bias: 0 }), RangeError, "1 behind -1");
 });

@@ -71,6 +71,34 @@ for (const layout of ["nn", "nt", "tn"] as const) {
   }
 }
 
+gpuTest("a product of one row equals float64, and has the bits of that row in a larger one", async (gpu) => {
+  const [n, width] = [132, 36];
+  for (const layout of ["nn", "nt", "tn"] as const) {
+    for (const k of layout === "nn" ? [width, 34] : [width]) {
+      // Nine rows, of which the first is taken alone; where k is no multiple of 4, zeros stand behind its k.
+      const a = normals(1, 9 * width).map((value, at) => at % width < k ? value : 0);
+      const b = normals(2, k * n);
+      const bias = normals(3, n);
+      const stored = layout === "tn"
+        ? Float32Array.from({ length: 9 * k }, (_, at) => a[(at % 9) * width + Math.floor(at / 9)])
+        : a;
+      const row = layout === "tn" ? a.slice(0, k) : a.slice(0, width);
+      const run = async (m: number, values: Float32Array) => {
+        const config = layout === "tn" ? {} : { aStride: width };
+        const op = await prepareMatmul(gpu, { layout, m, n, k, bias: true, ...config });
+        const c = poisoned(gpu, "c", [m, n]);
+        const t = { a: upload(gpu, "a", values), b: upload(gpu, "b", b), bias: upload(gpu, "bias", bias) };
+        return await runAndRead(gpu, c, (recorder) => op.record(recorder, { ...t, c }));
+      };
+      const alone = await run(1, row);
+      const reference = matmulReference({ layout, m: 1, n, k, a: row.slice(0, k), b, bias });
+      // Measured: 1.4e-7.
+      assertClose(alone, reference, { tolerance: 1e-6, name: `${layout} of ${k} terms` });
+      assertEquals(alone, (await run(9, stored)).slice(0, n), `${layout} of ${k} terms`);
+    }
+  }
+});
+
 gpuTest("the variant follows the adapter and the size of C", (gpu) => {
   const chosen = (software: boolean, m: number, n: number, lanes: number | undefined = 8): string =>
     variantName(chooseVariant({ adapter: { ...gpu.adapter, software }, lanes } as Gpu, m, n));

@@ -69,7 +69,7 @@ function resultsOf(findings: Findings, other: Findings | undefined): CircuitResu
     seed: 1,
     adapter: "none",
     seconds: 1,
-    graph: { layers: 2, heads: 2, edges: graph.edges },
+    graph: { layers: 2, heads: 2, keyValueHeads: 2, edges: graph.edges, normBehindAttention: false },
     dense: of(findings, false),
     sparse: other ? of(other, true) : null,
     ratio,

@@ -67,3 +67,23 @@ Deno.test("a circuit of heads keeps every edge but those from the other heads", 
   assertEquals(named(kept).some((name) => /^(a0.h0|a0.h1|a1.h1)->/.test(name)), false);
   assertEquals(edgeCount(headCircuit(graph, [c, a, b, d], 4)), graph.edges);
 });
+
+Deno.test("what a key head reads reaches, and is needed by, every head that reads the key head", () => {
+  const graph = createGraph({ layers: 2, heads: 4, keyValueHeads: 2 });
+  const names = Array.from({ length: graph.edges }, (_, edge) => {
+    const { source, input } = edgeEnds(graph, edge);
+    return `${source.name}->${input.name}`;
+  });
+  const circuit = (...edges: string[]) => Uint8Array.from(names, (name) => edges.includes(name) ? 1 : 0);
+  const named = (kept: Uint8Array) => names.filter((_, edge) => kept[edge]);
+  // Heads 2 and 3 read key head 1.
+  const path = ["embed->a0.g1.v", "a0.h2->a1.g0.k", "a0.h3->a1.g0.k", "a1.h1->logits"];
+  assertEquals(named(connected(graph, circuit(...path, "a0.h1->a1.g0.k", "embed->a1.g1.v"))), path);
+  // Grown from the logits, a key head comes in with whichever of its heads is first, and once.
+  const scores = Float64Array.from(
+    names,
+    (name) => path.includes(name) ? 5 : name === "a1.h0->logits" ? 4 : 0.1,
+  );
+  const grown = named(greedyCircuit(graph, scores, 5));
+  assertEquals(grown.toSorted(), [...path, "a1.h0->logits"].toSorted());
+});

@@ -3,6 +3,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { tableFromIPC } from "apache-arrow";
 import { join } from "node:path";
 import { openRuns } from "../../../serve/runs.ts";
+import { loadModel } from "../../../pipeline/load_model.ts";
+import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { writeTinyModel } from "../../support/tiny_model.ts";
 
@@ -101,4 +103,41 @@ Deno.test("circuits: a model that cannot do the task is told so, and gets no cir
   assertEquals(code, 0, stderr);
   assertEquals([JSON.parse(stdout).dense.able, JSON.parse(stdout).dense.n90_edges], [false, null]);
   assertStringIncludes(stderr, "cannot do addition");
+});
+
+Deno.test({
+  name:
+    "circuits: a Qwen3 with grouped queries gets a circuit of the pairs that it can do, with inputs by key head",
+  // The device's own handles end with the process.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn() {
+    await using folder = await temporaryFolder();
+    const [model, pairs] = [join(folder.path, "qwen3"), join(folder.path, "said.jsonl")];
+    const { architecture } = await readModelConfig(join(ROOT, "tests/fixtures/families/qwen3"));
+    await writeTinyModel(model, { keyValueHeads: 1, headSize: 6, architecture });
+    using loaded = await loadModel(model);
+    const said = async (prompt: string): Promise<string> => {
+      const { values } = (await loaded.run(prompt)).logits;
+      return loaded.tokenizer.decode([values.indexOf(Math.max(...values))]);
+    };
+    const lines: string[] = [];
+    for (let n = 0; lines.length < 6; n++) {
+      const [clean, corrupted] = [`${n + 11}+${n + 20}=`, `${90 - n}+${79 - n}=`];
+      const [right, wrong] = [await said(clean), await said(corrupted)];
+      if (right === wrong) continue;
+      lines.push(JSON.stringify({ clean, corrupted, answers: [right], wrong: [wrong] }));
+    }
+    await Deno.writeTextFile(pairs, lines.join("\n"));
+    // deno-fmt-ignore
+    const { code, stdout, stderr } = await run(["--pairs", pairs, "--model", model, "--method", "eap", "--runs",
+      join(folder.path, "runs"), "--name", "run", "--json"]);
+    assertEquals(code, 0, stderr);
+    const { dense } = JSON.parse(stdout);
+    assertEquals([dense.able, dense.performance], [true, 1]);
+    assert(dense.n90_edges >= 1 && dense.n90_edges <= 36, stdout);
+    const edges = tableFromIPC(await Deno.readFile(join(folder.path, "runs/run/edges.arrow")));
+    // Two queries, a key and a value, and an MLP a layer; the logits.
+    assertEquals(edges.numRows, 4 + 3 + 4 * 4 + 6 + 7);
+  },
 });

@@ -40,7 +40,7 @@ async function analyseOnce(gpu: Gpu, config: ModelConfig): Promise<void> {
   const set = doneSet(model);
   const { findings, ablations, attention } = await analyseModel(gpu, model, {
     set,
-    tokenizer: { decode: (tokens) => [...tokens].join(" ") },
+    tokenizer: { spell: String },
     ablation: "resample",
     maxBytes: 1e9,
     method: { name: "eap-ig", steps: 2 },

@@ -15,10 +15,12 @@ const GPT2: Tokenizer = {
   path: "gpt2/tokenizer.json",
   vocabularySize: 50257,
   endOfText: 50256,
+  endsOfText: [50256],
   hash: "",
   encode: (text) => encode(text),
   encodeKnown: (text) => ({ tokens: encode(text), lost: 0 }),
   decode: (tokens) => decode([...tokens]),
+  spell: (token) => decode([token]),
 };
 const DATA = new URL("../../../data/", import.meta.url).pathname;
 

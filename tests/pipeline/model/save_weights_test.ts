@@ -123,6 +123,21 @@ Deno.test("an older model is replaced, and what a user put beside it or wrote of
   assertEquals(await namesIn(temporary.path), ["model", "source-tokenizer.json"]);
 });
 
+Deno.test("what says how the tokenizer is used goes with it, and replaces an older one", async () => {
+  await using temporary = await temporaryFolder();
+  const folder = `${temporary.path}/model`;
+  const model = await modelOf(1, temporary.path);
+  const names = ["tokenizer_config.json", "generation_config.json"];
+  for (const text of ["{}", '{"add_bos_token":true}']) {
+    for (const name of names) await Deno.writeTextFile(`${temporary.path}/${name}`, text);
+    await saveModel(folder, model);
+    for (const name of names) {
+      assertEquals(await Deno.readTextFile(`${folder}/${name}`).catch(() => "none"), text);
+    }
+  }
+  assertEquals(await namesIn(temporary.path), [...names, "model", "source-tokenizer.json"].sort());
+});
+
 Deno.test("a model can be saved over the folder that its weights are read from", async () => {
   await using temporary = await temporaryFolder();
   const folder = `${temporary.path}/model`;

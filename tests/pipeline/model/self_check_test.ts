@@ -24,8 +24,9 @@ const FAULTS: Fault[] = [
     kernel: "matmul nn",
     from: "min(4u * k + 3u, K - 1u)",
     to: "min(4u * k + 2u, K - 1u)",
-    found: VARIANTS.map((variant) => `matmul nn of 9 x 12 x 8${variant}`),
+    found: ["matmul nn of 1 x 12 x 8", ...VARIANTS.map((variant) => `matmul nn of 9 x 12 x 8${variant}`)],
   },
+  { kernel: "matmul nt", from: "b0_3[0]", to: "b0_2[0]", found: ["matmul nt of 1 x 12 x 8"] },
   {
     kernel: "matmul nt",
     from: "along3[0]",
@@ -181,6 +182,18 @@ const FAULTS: Fault[] = [
     from: "row.y == 0.0",
     to: "row.x == 0.0",
     found: ["gated attention head sums, sampled"],
+  },
+  {
+    kernel: "cached attention append",
+    from: "cache.filled + row % cache.count",
+    to: "row % cache.count",
+    found: ["dense", "deterministic"].map((mode) => `attention to kept keys, ${mode}`),
+  },
+  {
+    kernel: "cached attention forward",
+    from: "l + cache.bias > 0.0",
+    to: "true",
+    found: ["attention to kept keys, deterministic"],
   },
   {
     kernel: "cross-entropy forward",

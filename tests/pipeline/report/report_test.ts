@@ -10,6 +10,7 @@ import {
   resultSentence,
   writeReport,
 } from "../../../pipeline/report/report.ts";
+import glossary from "../../../pipeline/report/glossary.json" with { type: "json" };
 import { means, speedPoints } from "../../../pipeline/report/report_charts.ts";
 import { createRun } from "../../../pipeline/runs/run_folder.ts";
 import { defaultsOf, parseCommand, SPARSIFY } from "../../../pipeline/settings.ts";
@@ -157,7 +158,7 @@ Deno.test("a report holds the summary's figures, and loads and runs nothing", ()
 Deno.test("the result stands in words", () => {
   assertEquals(
     resultSentence(SUMMARY),
-    "3.85 % of the attention edges stay open at a loss of 4.421 nats on 65,536 held-out tokens, 0.045 below the dense " +
+    "3.85 % of the attention edges stay open at a loss of 4.421 nats on 65,536 test tokens, 0.045 below the dense " +
       "model’s. Fine-tuned as long without gates, the dense model reaches 4.376, 0.045 below the sparse one.",
   );
   const small = {
@@ -168,7 +169,7 @@ Deno.test("the result stands in words", () => {
   };
   assertStringIncludes(
     resultSentence(small),
-    "0.00795 nats on 65,536 held-out tokens, 0.00788 above the dense",
+    "0.00795 nats on 65,536 test tokens, 0.00788 above the dense",
   );
   const same = { ...SUMMARY, control: null, sparse: { ...SUMMARY.sparse, ce: losses.ce + 1e-5 } };
   assertStringIncludes(resultSentence(same), "the same as the dense model’s");
@@ -182,7 +183,58 @@ Deno.test("a report says so where the constraint held at no evaluation, and wher
   assertSound(html);
   assertStringIncludes(html, warning);
   assertStringIncludes(html, "No dense control was trained");
-  assert(!html.includes("the one with the fewest open edges"));
+  assertStringIncludes(reportHtml(DATA), "of the evaluations at or below");
+  assert(!html.includes("of the evaluations at or below"));
+});
+
+Deno.test("whether the target is met stands above the result, with the chosen step as its row has it", () => {
+  const outcomeOf = (data: ReportData): string =>
+    /<p class="outcome">(.*?)<\/p>/.exec(reportHtml(data))![1].replace(/<[^>]*>/g, "");
+  assertEquals(
+    outcomeOf(DATA),
+    "✓ Target metChosen step 200 of 300 on 16,384 validation tokens: loss 4.2500 nats, target τ 4.5000, 0.25 % of the " +
+      "edges open.",
+  );
+  const summary = { ...SUMMARY, sparse: { ...SUMMARY.sparse, feasible: false, step: 300 } };
+  const rows = DATA.rows.map((row) => row.step === 100 ? { ...row, constraint: 0.75 } : row);
+  assertEquals(
+    outcomeOf({ ...DATA, rows, summary, slackChanges: [{ phase: "sparse", step: 59, slack: -0.02 }] }),
+    "✕ Target missedLast step 300 of 300 on 16,384 validation tokens: loss 4.2500 nats, target τ 4.5000, 0.17 % of the " +
+      "edges open. 1 failure signature on the way, listed below.",
+  );
+  assertEquals(outcomeOf({ ...DATA, rows: [] }), "✓ Target metChosen step 200 of 300.");
+});
+
+Deno.test("a command gives the same bits only where nothing was changed on the way, which is said", () => {
+  const same = "The same bits come from the same adapter";
+  assertStringIncludes(reportHtml(DATA), same);
+  const slack = reportHtml({ ...DATA, slackChanges: [{ phase: "sparse", step: 59, slack: -0.02 }] });
+  assertEquals([slack.includes(same), slack.includes("gives other bits than this run’s: the slack")], [
+    false,
+    true,
+  ]);
+  const changes = [{ setting: "lr", phase: "sparse", step: 3, before: 1, now: 2 }];
+  const changed = reportHtml({ ...DATA, config: { ...CONFIG, changes } });
+  assertEquals([changed.includes(same), changed.includes("has the last value of each setting")], [
+    false,
+    true,
+  ]);
+});
+
+Deno.test("the words of the glossary stand in a report as they are", () => {
+  const html = reportHtml(DATA);
+  for (const { term, text } of glossary) assertStringIncludes(html, `<dt>${term}</dt><dd>${text}</dd>`);
+});
+
+Deno.test("open edges are never drawn above 100 %, of one row neither", () => {
+  for (const open of [0.75, 1]) {
+    const rows = [metricRow(1, { expected_open: open, open_fraction: open, validation_ce: 1 })];
+    const chart = /aria-label="Open edges\..*?<\/svg>/s.exec(reportHtml({ ...DATA, rows }))![0];
+    const ticks = [...chart.matchAll(/text-anchor="end" dominant-baseline="central">([^<]*)</g)].map((
+      [, text],
+    ) => Number(text));
+    assert(ticks.length > 0 && Math.max(...ticks) <= 100, ticks.join());
+  }
 });
 
 Deno.test("every head's open share stands in a cell coloured by its class", () => {
@@ -344,8 +396,8 @@ Deno.test("speed is taken between waits, and anew where a resumed process's cloc
     (_, n) => metricRow(n + 1, { tokens: 100 * (n + 1), seconds: 4 * (Math.floor((n % 20) / 4) + 1) }),
   );
   const points = speedPoints(rows);
-  assertEquals(points.map(([step]) => step), [8, 12, 16, 20, 28, 32, 36, 40]);
-  assert(points.every(([, speed]) => speed === 100), points.join(" "));
+  assertEquals(points.map(([step]) => step), [8, 12, 16, 20, 21, 28, 32, 36, 40]);
+  assertEquals(points.map(([, speed]) => speed), [100, 100, 100, 100, NaN, 100, 100, 100, 100]);
   assertEquals(speedPoints(rows.slice(0, 1)), []);
 });
 

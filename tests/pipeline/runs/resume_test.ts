@@ -5,6 +5,7 @@ import { UserError } from "../../../pipeline/errors.ts";
 import { readSlackChanges } from "../../../pipeline/runs/control.ts";
 import { hashFile, writeSealedJson } from "../../../pipeline/files.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
+import { readRunConfig } from "../../../pipeline/runs/run_config.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../../support/tiny_model.ts";
 
@@ -131,6 +132,32 @@ Deno.test("a run goes on from the checkpoint before a damaged one, says so, and 
   assertMatch(resumed.stderr, new RegExp(`warning: .*${newest}`));
   const weights = (name: string) => hashFile(join(folder.path, name, "model", "model.safetensors"));
   assertEquals(await weights("run"), await weights("whole"));
+});
+
+Deno.test("a model's own start of texts goes through a run to its model, and another is refused on resuming", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "tiny");
+  await writeTinyModel(model);
+  const beside = join(model, "tokenizer_config.json");
+  await Deno.writeTextFile(beside, '{"add_bos_token":true,"bos_token":"5"}');
+  const data = join(folder.path, "text.txt");
+  await Deno.writeTextFile(data, "12+34=46".repeat(200));
+  // deno-fmt-ignore
+  const settings = ["sparsify", "--model", model, "--data", data, "--context", "8", "--batch", "16", "--steps", "4",
+    "--validation-tokens", "32", "--eval-tokens", "32", "--no-control", "--no-autotune", "--runs", folder.path];
+  const run = await runMain([...settings, "--name", "run"]);
+  assertEquals(run.code, 0, run.stderr);
+  const { tokenizer } = await readRunConfig(join(folder.path, "run", "config.json"));
+  assertEquals([tokenizer.startOfText, tokenizer.endOfText], [5, 12]);
+  for (const name of ["tokenizer_config.json", "model/tokenizer_config.json"]) {
+    assertEquals(await Deno.readTextFile(join(folder.path, "run", name)), await Deno.readTextFile(beside));
+  }
+  await Deno.writeTextFile(beside, '{"add_bos_token":false}');
+  // Nothing is read of a run that is at its end.
+  await Deno.remove(join(folder.path, "run", "summary.json"));
+  const refused = await runMain(["sparsify", "--resume", "run", "--runs", folder.path]);
+  assertEquals(refused.code, 3);
+  assertStringIncludes(refused.stderr, "that began and ended its texts, 5 and 12: none and 12");
 });
 
 Deno.test("a run is not resumed on text that has changed, unless it is given again with --data", async () => {

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { UserError } from "../../../pipeline/errors.ts";
+import { GPT2_ARCHITECTURE, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
 import {
   budgetMemory,
@@ -138,6 +139,22 @@ gpuTest("a run that does not fit is refused with what it needs and what to lower
     UserError,
   );
   assertStringIncludes(binding.message, "one activation takes 1.1 GB and a binding holds");
+});
+
+gpuTest("a model whose sizes do not go with f16 is refused before anything is compiled", async (gpu) => {
+  const halved = (config: Partial<ModelConfig>) =>
+    assertRejects(
+      () => budgetMemory(gpu, { ...CONFIG, ...config }, { ...SETTINGS, dtype: "f16" }),
+      UserError,
+    );
+  const { message } = await halved({ mlpWidth: 62 });
+  assertStringIncludes(
+    message,
+    "Cannot train with --dtype f16 as width, head size and MLP width must be multiples of 4: 16, 8, 62",
+  );
+  const positions = { kind: "rotary", theta: 1e4, share: 0.5 } as const;
+  const turned = await halved({ architecture: { ...GPT2_ARCHITECTURE, positions } });
+  assertStringIncludes(turned.message, "what turns of each head must be a multiple of 8: 4");
 });
 
 Deno.test("what a run takes is told by what it is for", () => {

@@ -5,10 +5,10 @@ import { openMetrics, readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
+import { chooseStep } from "../../../pipeline/training/choose_step.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
 import {
-  chooseStep,
   evaluationsAhead,
   gateObjective,
   healthBounds,

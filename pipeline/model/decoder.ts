@@ -1,0 +1,230 @@
+/**
+ * A model that reads a text a few tokens at a time: keys and values of what it has read are kept on the device, so that a
+ * token more costs one row. The steps are those of the trace, and only attention, rotary and embedded positions run
+ * otherwise than in the network.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
+import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
+import { turn } from "../turn.ts";
+import { type ModelConfig, shapeOf } from "./config.ts";
+import { prepareLogits } from "./head.ts";
+import { hardGates } from "./network.ts";
+import type { Roles, Step, Value } from "./op.ts";
+import type { Parameters } from "./parameters.ts";
+import { headValues, type NetworkShape, planActions } from "./plan.ts";
+import { type Bindings, prepareSteps } from "./runner.ts";
+import { schedule } from "./schedule.ts";
+import { stepsOf, trace } from "./trace.ts";
+
+/** How a decoder is made. */
+export interface DecoderOptions {
+  /** Positions that are read at most; all that the model has where left out. */
+  positions?: number;
+  /** Positions that there is room for at first; doubled whenever it is used up. */
+  room?: number;
+}
+
+/** A compiled model with the keys and values of what it has read. */
+export interface Decoder {
+  /** Positions that can be read at most. */
+  readonly positions: number;
+  /** Positions that have been read. */
+  readonly filled: number;
+  /**
+   * Begins a text, which these parameters read.
+   *
+   * @param gateBias b of the gates; left out: dense attention
+   */
+  begin(parameters: Parameters, gateBias?: number): void;
+  /**
+   * Reads the next tokens.
+   *
+   * @param signal aborted to end it between two submissions: then another text must be begun
+   * @returns the logits [V] of what comes behind the last of them
+   * @throws {RangeError} when there are none, more than positions, or one that is not in the vocabulary
+   */
+  read(tokens: readonly number[], signal?: AbortSignal): Promise<Float32Array>;
+  /** Frees what it holds on the device, which is all but the caller's parameters. */
+  destroy(): void;
+}
+
+/** Rows that are read at once, all but the last token of a text: a power of two between these. */
+const ROWS = { fewest: 16, most: 128 };
+/** Positions that there is room for at first. */
+const ROOM = 256;
+
+/**
+ * Prepares a decoder of one row.
+ *
+ * @throws {RangeError} when the positions are none, or more than the model has
+ */
+export async function prepareDecoder(
+  gpu: Gpu,
+  config: ModelConfig,
+  { positions = config.contextLength, room = ROOM }: DecoderOptions = {},
+): Promise<Decoder> {
+  const { keyValueHeads, headSize } = shapeOf(config);
+  if (!Number.isInteger(positions) || positions < 1 || positions > config.contextLength) {
+    throw new RangeError(
+      `Cannot decode ${positions} positions as there must be 1 to the model's ${config.contextLength}`,
+    );
+  }
+  // A layer's keys are bound whole.
+  const most = Math.min(positions, Math.floor(gpu.maxBindingBytes / (4 * keyValueHeads * headSize)));
+  const single = await prepareRows(gpu, config, 1, most);
+  const logitsOf = await prepareLogits(gpu, config, { rows: 1, stride: single.logits.shape[1] });
+  const byRows = new Map([[1, single]]);
+  let [filled, capacity] = [0, 0];
+  let kept: Roles[] = [];
+  let text: { parameters: Parameters; gateBias?: number } | undefined;
+
+  /** Makes room for so many positions. */
+  function reserve(count: number): void {
+    if (count <= capacity) return;
+    capacity = Math.min(most, Math.max(count, capacity === 0 ? room : 2 * capacity));
+    const before = kept;
+    kept = single.keeping.map(({ op }, n) =>
+      Object.fromEntries(
+        Object.entries(op.kept!).map(([role, { shape, half }]) => [
+          role,
+          gpu.tensor(`${role} of layer ${n}`, [capacity, ...shape], half ? "f16" : "f32"),
+        ]),
+      )
+    );
+    if (before.length === 0) return;
+    gpu.submit("making room for more positions", (recorder) => {
+      before.forEach((roles, n) => {
+        for (const [role, tensor] of Object.entries(roles)) recorder.copy(tensor, kept[n][role]);
+      });
+    });
+    freeKept(before);
+  }
+
+  function freeKept(of: readonly Roles[]): void {
+    for (const roles of of) for (const tensor of Object.values(roles)) destroyTensor(gpu, tensor);
+  }
+
+  /** Submits rows of tokens, of which those past `tokens` are read by none, and overwritten by the next. */
+  function submit(rows: PreparedRows, tokens: readonly number[], withLogits: boolean): void {
+    const { parameters, gateBias } = text!;
+    reserve(filled + rows.count);
+    const inputs = new Uint32Array(rows.count);
+    inputs.set(tokens);
+    rows.place(inputs, filled, gateBias);
+    const mode = gateBias === undefined ? "dense" : "deterministic";
+    gpu.submit("reading tokens", (recorder) => {
+      const keptBy = (step: Step): Roles => kept[rows.keeping.indexOf(step)];
+      rows.run(recorder, { parameters, keptBy }, mode);
+      if (!withLogits) return;
+      const matrix = parameters.get(rows.matrix)!;
+      logitsOf.record(recorder, { final: rows.final, matrix, logits: rows.logits });
+    });
+    filled += tokens.length;
+  }
+
+  return {
+    positions: most,
+    get filled() {
+      return filled;
+    },
+
+    begin(parameters, gateBias) {
+      text = { parameters, gateBias };
+      filled = 0;
+    },
+
+    async read(tokens, signal) {
+      if (!text) throw new RangeError("Cannot read tokens as no text was begun");
+      if (tokens.length < 1 || filled + tokens.length > most) {
+        throw new RangeError(
+          `Cannot read ${tokens.length} tokens behind ${filled} as there must be 1 token or more and ${most} positions at most`,
+        );
+      }
+      const unknown = tokens.find((token) => !(token >= 0 && token < config.vocabularySize));
+      if (unknown !== undefined) {
+        throw new RangeError(
+          `Cannot read tokens as the vocabulary has ${config.vocabularySize} entries: token ${unknown}`,
+        );
+      }
+      const left = tokens.slice(0, -1);
+      const wanted = Math.min(ROWS.most, Math.max(ROWS.fewest, 2 ** Math.ceil(Math.log2(left.length || 1))));
+      while (left.length > 0) {
+        const fitting = 2 ** Math.floor(Math.log2(most - filled));
+        const count = left.length === 1 ? 1 : Math.min(wanted, fitting);
+        let rows = byRows.get(count);
+        if (!rows) byRows.set(count, rows = await prepareRows(gpu, config, count, most));
+        submit(rows, left.splice(0, count), false);
+        await turn();
+        signal?.throwIfAborted();
+      }
+      submit(single, tokens.slice(-1), true);
+      const logits = await gpu.read(single.logits, 0, config.vocabularySize);
+      signal?.throwIfAborted();
+      return logits;
+    },
+
+    destroy() {
+      for (const rows of byRows.values()) rows.destroy();
+      freeKept(kept);
+      byRows.clear();
+      kept = [];
+      [text, filled, capacity] = [undefined, 0, 0];
+    },
+  };
+}
+
+type PreparedRows = Awaited<ReturnType<typeof prepareRows>>;
+
+/** The steps for so many rows at once, behind what was read before. */
+async function prepareRows(gpu: Gpu, config: ModelConfig, count: number, positions: number) {
+  const model = trace(config, {
+    batch: 1,
+    context: count,
+    cached: positions,
+    maxBindingBytes: gpu.maxBindingBytes,
+  });
+  const shape: NetworkShape = { batch: 1, context: count, training: false };
+  const scheduled = schedule(model);
+  const plan = planActions(model, scheduled, shape, gpu.maxBindingBytes);
+  const runner = await prepareSteps(gpu, scheduled.forward, shape);
+  const buffers = plan.buffers.map((bytes, n) =>
+    gpu.tensor(`activations ${n} of ${count} rows`, [bytes / 4])
+  );
+  const tensors = new Map(
+    [...plan.tensors].map(([name, { shape, type, buffer }]) =>
+      [name, within(buffers[buffer], name, shape, type)] as const
+    ),
+  );
+  const tensorOf = ({ name }: Value): Tensor => tensors.get(name)!;
+  return {
+    count,
+    matrix: model.head.name,
+    final: tensorOf(model.final.writes.y),
+    logits: tensorOf(headValues(model, shape, plan).logits),
+    /** The steps that keep something, a layer each. */
+    keeping: stepsOf(model).filter(({ op }) => op.kept),
+    /** Sets what the next submission reads, from which position on, and through which gates. */
+    place(tokens: Uint32Array, position: number, gateBias: number | undefined): void {
+      const { batchRows: _, ...gates } = hardGates(gateBias, 1);
+      for (const op of runner.ops) {
+        op.upload?.(tokens);
+        op.startAt?.(position);
+        op.configureGates?.({ ...gates, edgeWeight: 0 });
+      }
+    },
+    run(
+      recorder: Recorder,
+      bindings: Omit<Bindings, "tensorOf">,
+      mode: "dense" | "deterministic",
+    ): void {
+      for (const group of scheduled.forward) runner.run(recorder, group, { tensorOf, ...bindings }, { mode });
+    },
+    destroy(): void {
+      runner.destroy();
+      for (const buffer of buffers) destroyTensor(gpu, buffer);
+    },
+  };
+}

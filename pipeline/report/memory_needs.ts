@@ -1,0 +1,103 @@
+/**
+ * What a model will need on a device, told from its config.json alone: no weights are read and no device is opened.
+ *
+ * @module
+ */
+import { textureCapacity } from "../../kernels/core/textures.ts";
+import { faultOfHalf, type ModelConfig } from "../model/config.ts";
+import { type MemoryNeeds, memoryNeeds } from "../model/plan.ts";
+import { parametersOf } from "../model/trace.ts";
+import { amount } from "../training/memory_budget.ts";
+import { formatTable } from "./table.ts";
+
+/** Bytes of a binding that every adapter has (WebGPU's default limit). */
+export const PORTABLE_BINDING_BYTES = 128 << 20;
+
+const PARTS = ["weights", "copies", "teacher", "gradients", "moments", "activations", "total"] as const;
+
+/** What is asked about. */
+export interface NeedsAsked {
+  /** Rows of a micro-batch. */
+  batch: number;
+  /** Tokens of a row. */
+  context: number;
+  /** Whether it is trained, or only evaluated. */
+  training: boolean;
+  /** Whether a teacher is held too. */
+  distill?: boolean;
+}
+
+/** One way to store and compute it, and its bytes by what they are for. */
+export type NeedsOf = Pick<MemoryNeeds, (typeof PARTS)[number]> & {
+  dtype: "f32" | "f16";
+  recompute: boolean;
+  /** The largest buffer that is bound whole: an adapter whose bindings hold less cannot run this. */
+  largest_binding: number;
+};
+
+/** A model's needs, as `--json` prints them. */
+export interface ToldNeeds {
+  parameters: number;
+  batch: number;
+  context: number;
+  needs: NeedsOf[];
+}
+
+/**
+ * Needs of a model: in training with every choice of `--dtype` and `--recompute` that it can be stored by.
+ *
+ * @param maxBindingBytes larger matrices are bound in slices
+ */
+export function tellNeeds(
+  config: ModelConfig,
+  asked: NeedsAsked,
+  maxBindingBytes: number = PORTABLE_BINDING_BYTES,
+): ToldNeeds {
+  const parameters = parametersOf(config)
+    .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+  const dtypes = asked.training && faultOfHalf(config) === undefined
+    ? ["f32", "f16"] as const
+    : ["f32"] as const;
+  const needs = dtypes.flatMap((dtype) =>
+    (asked.training ? [false, true] : [false]).map((recompute): NeedsOf => {
+      const half = dtype === "f16";
+      const { largestBinding, ...of } = memoryNeeds(config, { ...asked, recompute, half }, maxBindingBytes);
+      const parts = Object.fromEntries(PARTS.map((part) => [part, of[part]]));
+      return {
+        dtype,
+        recompute,
+        ...parts as Pick<MemoryNeeds, (typeof PARTS)[number]>,
+        largest_binding: largestBinding,
+      };
+    })
+  );
+  return { parameters, batch: asked.batch, context: asked.context, needs };
+}
+
+/** The same for people. */
+export function needsText(
+  { parameters, batch, context, needs }: ToldNeeds,
+  { training }: NeedsAsked,
+): string {
+  const title = ({ dtype, recompute }: NeedsOf): string => recompute ? `${dtype} --recompute` : dtype;
+  const rows = PARTS.filter((part) => needs.some((of) => of[part] > 0))
+    .map((part) => [part, ...needs.map((of) => of[part] > 0 ? amount(of[part]) : "0")]);
+  const largest = Math.max(...needs.map((of) => of.largest_binding));
+  const lines = [
+    `${parameters.toLocaleString("en-US")} parameters; device memory to ${
+      training ? "train" : "evaluate"
+    } with a batch of ${batch} of ${context} tokens:`,
+    "",
+    formatTable([["", ...needs.map(title)], ...rows]),
+    "",
+    `A CPU driver takes up to ${amount(textureCapacity({ adapter: { software: true } }))} more.`,
+  ];
+  if (largest > PORTABLE_BINDING_BYTES) {
+    lines.push(
+      `One activation takes ${amount(largest)}: where a binding holds no more than the ${
+        amount(PORTABLE_BINDING_BYTES)
+      } that every adapter has, a smaller --batch is needed.`,
+    );
+  }
+  return lines.join("\n");
+}
