@@ -127,7 +127,7 @@ export function resultSentence({ dense, control, sparse, test_tokens }: Sparsify
   const sentences = [
     `${share(sparse.open_fraction)} of the attention edges stay open at a loss of ${
       decimals(sparse.ce, digits)
-    } nats on ${count(test_tokens)} held-out tokens${distance ? `, ${distance} the dense model’s` : ""}.`,
+    } nats on ${count(test_tokens)} test tokens${distance ? `, ${distance} the dense model’s` : ""}.`,
   ];
   if (control) {
     const gain = beside(control.ce, sparse.ce, digits);
@@ -237,7 +237,7 @@ ${
       }: of the evaluations at or below ` +
         `${target}, the one with the fewest open edges. τ is held on ${measured}.`
       : undefined
-  } Edges per query are those of one head; a head is live if any of its edges is open.${
+  } Edges per query are those of one head.${
     control
       ? undefined
       : " No dense control was trained, so how much of the loss is owed to training on alone is not known."
@@ -248,7 +248,7 @@ function pretrainedResult({ test, validation, parameters }: PretrainSummary): Ma
   const digits = Math.max(4, lossDigits(test.ce));
   return markup`<p class="result">A model of ${count(parameters)} parameters reaches a loss of ${
     decimals(test.ce, digits)
-  } nats (perplexity ${decimals(test.perplexity, 2)}) on ${count(test.tokens)} held-out tokens${
+  } nats (perplexity ${decimals(test.perplexity, 2)}) on ${count(test.tokens)} test tokens${
     test.open_fraction < 1 ? `, with ${share(test.open_fraction)} of the attention edges open` : undefined
   }.</p>
 <p class="note">On ${count(validation.tokens)} validation tokens: ${

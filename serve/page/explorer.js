@@ -11,15 +11,24 @@ import { percent, whole } from "./format.js";
 /** @import { AttentionAnswer, AttentionEdge, ContinuationAnswer } from "../api.ts" */
 
 const FONT = "14px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace";
+/** Pixels between tokens, at least and at most, and beside a drawing. */
 const GAP = 10;
+const MOST_GAP = 60;
+const MARGIN = 40;
+/** Pixels from which two panels stand side by side, as style.css has it. */
+const PANEL_WIDTH = 620;
+/** Layers that have a colour of the palette; of deeper models each layer has a hue of its own. */
 const COLOURS = 7;
-const DENSE_THRESHOLD = 0.1;
+/** Weights below which edges are not drawn, of both models alike; all from the first on are asked for. */
+const THRESHOLDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+const FIRST_THRESHOLD = 2;
 /** Arcs drawn of one model, the heaviest: more cannot be told apart. */
 const MOST_ARCS = 2000;
 /** Edges of a token that are named under the drawing. */
 const MOST_NAMED = 12;
 /** Tokens that a model goes on by. */
 const FURTHER = 32;
+const SUM = "12+34=";
 const PROMPT = "The President of the United States shall be the Commander in Chief of the Army";
 
 /** A token as it can be seen: line ends and tabs by signs. @param {string} token */
@@ -29,7 +38,7 @@ const visible = (token) => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥")
  * @param {HTMLElement} parent @param {string} run @param {any} detail @param {AbortSignal} signal
  */
 export function createExplorer(parent, run, detail, signal) {
-  const vocabulary = detail.settings.model ?? "";
+  const { model: began = "", tokenizer = "", data = [] } = detail.settings;
   const input = element("input", {
     name: "prompt",
     type: "text",
@@ -37,7 +46,8 @@ export function createExplorer(parent, run, detail, signal) {
     required: true,
     autocomplete: "off",
   });
-  input.value = /addition/.test(vocabulary) ? "12+34=" : PROMPT;
+  // A model that adds has no letters.
+  input.value = /addition/.test([began, tokenizer, data].join()) ? SUM : PROMPT;
   const button = element("button", {}, "Show attention");
   const further = element("button", { type: "button" }, "Continue");
   const form = element(
@@ -52,16 +62,40 @@ export function createExplorer(parent, run, detail, signal) {
   const heads = element("div", { className: "head-choice" });
   heads.setAttribute("role", "group");
   heads.setAttribute("aria-label", "Head");
-  const panels = element("div");
+  const panels = element("div", { className: "panels" });
+  const slider = element("input", {
+    type: "range",
+    min: "0",
+    max: String(THRESHOLDS.length - 1),
+    value: String(FIRST_THRESHOLD),
+    oninput: () => {
+      showHeads();
+      show();
+    },
+  });
+  const least = element("output");
+  const view = element(
+    "select",
+    { onchange: () => show() },
+    ["arcs", "matrix"].map((name) => element("option", { value: name }, name)),
+  );
+  const options = element(
+    "div",
+    { className: "row", hidden: true },
+    element("label", {}, "least weight ", slider, " ", least),
+    element("label", {}, "drawn as ", view),
+  );
   const continuations = element("div");
   parent.append(
     element("h2", {}, "Attention on a prompt"),
     form,
     note,
     continuations,
+    options,
     heads,
     panels,
   );
+  const threshold = () => THRESHOLDS[Number(slider.value)];
 
   /** @type {{ sparse?: AttentionAnswer, dense?: AttentionAnswer }} */
   let answers = {};
@@ -102,8 +136,7 @@ export function createExplorer(parent, run, detail, signal) {
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const threshold = (/** @type {string} */ model) => model === "sparse" ? 0 : DENSE_THRESHOLD;
-    await ask("attention", (model) => ({ threshold: threshold(model) }), (found) => {
+    await ask("attention", () => ({ threshold: THRESHOLDS[0] }), (found) => {
       answers = found;
       showHeads();
       show();
@@ -137,9 +170,11 @@ export function createExplorer(parent, run, detail, signal) {
     grid.style.gridTemplateColumns = `repeat(${counted.heads}, max-content)`;
     for (let layer = 0; layer < counted.layers; layer++) {
       for (let head = 0; head < counted.heads; head++) {
-        const edges = counted.edges.filter(([l, h]) => l === layer && h === head).length;
+        const edges = counted.edges.filter(([l, h, , , weight]) =>
+          l === layer && h === head && weight >= threshold()
+        ).length;
         const button = choice(`${layer}.${head}`, `layer ${layer}, head ${head}: ${whole(edges)} edges`);
-        button.classList.add(`layer-${layer % COLOURS}`);
+        colourByLayer(button, layer, counted.layers);
         button.classList.toggle("without", edges === 0);
         grid.append(button);
       }
@@ -151,32 +186,55 @@ export function createExplorer(parent, run, detail, signal) {
     for (const button of heads.querySelectorAll("button")) {
       button.setAttribute("aria-pressed", String(button.dataset.head === chosen));
     }
+    options.hidden = Object.keys(answers).length === 0;
+    least.textContent = String(threshold());
+    slider.setAttribute("aria-valuetext", String(threshold()));
     panels.replaceChildren();
+    lights.length = 0;
     for (const model of models) {
       if (answers[model]) panels.append(panel(model, answers[model]));
     }
   }
 
+  /** What lights a token up in each panel: they are linked. @type {((token: number | undefined) => void)[]} */
+  const lights = [];
+
   /** @param {"sparse" | "dense"} model @param {AttentionAnswer} answer */
   function panel(model, answer) {
-    const mine = answer.edges.filter(([layer, head]) => chosen === "all" || chosen === `${layer}.${head}`);
+    const mine = answer.edges.filter(([layer, head, , , weight]) =>
+      weight >= threshold() && (chosen === "all" || chosen === `${layer}.${head}`)
+    );
     const drawn = mine.length <= MOST_ARCS ? mine : mine.toSorted((a, b) => b[4] - a[4]).slice(0, MOST_ARCS);
     const facts = model === "sparse"
       ? `${whole(answer.open)} of ${whole(answer.causal_pairs)} edges are open (${
         percent(answer.open / answer.causal_pairs)
       })`
-      : `all ${
-        whole(answer.causal_pairs)
-      } edges are open; shown are those with a weight of at least ${DENSE_THRESHOLD}`;
+      : `all ${whole(answer.causal_pairs)} edges are open`;
+    const shown = `${chosen === "all" ? "" : `head ${chosen}, `}${
+      whole(mine.length)
+    } of at least ${threshold()}`;
     const box = element("figure", { className: "attention", data: { model } });
-    const ofToken = element("p", { className: "of-token quiet" }, TOKEN_HINT);
+    const ofToken = element("p", { className: "of-token quiet", role: "status" }, TOKEN_HINT);
+    const draw = view.value === "matrix" ? matrix : drawing;
+    const across = Object.keys(answers).length > 1 && panels.clientWidth >= 2 * PANEL_WIDTH + GAP ? 2 : 1;
+    const { picture, light } = draw(answer, drawn, panels.clientWidth / across, (token) => {
+      for (const light of lights) light(token);
+    });
+    lights.push((token) => {
+      light(token);
+      ofToken.replaceChildren(
+        ...token === undefined || token >= answer.tokens.length
+          ? [TOKEN_HINT]
+          : describe(token, answer.tokens.map(visible), drawn),
+      );
+    });
     box.append(
-      element("figcaption", {}, element("strong", {}, model), ` ${weightsOf(answer)}: ${facts}.`),
-      drawing(answer.tokens, drawn, (token) => {
-        ofToken.replaceChildren(
-          ...token === undefined ? [TOKEN_HINT] : describe(token, answer.tokens.map(visible), drawn),
-        );
-      }),
+      element("figcaption", {}, element("strong", {}, model), ` ${weightsOf(answer)}: ${facts}; ${shown}.`),
+      element(
+        "div",
+        { className: "scroll", tabIndex: 0, role: "region", label: `Attention, ${model}` },
+        picture,
+      ),
       ofToken,
       element(
         "p",
@@ -257,18 +315,39 @@ function describe(token, texts, edges) {
 
 const measure = document.createElement("canvas").getContext("2d");
 
+/** @param {Element} at @param {number} layer @param {number} layers */
+function colourByLayer(at, layer, layers) {
+  if (layers <= COLOURS) return at.classList.add(`layer-${layer}`);
+  // No two layers of one colour, also where there are more than the palette has.
+  const colour = `oklch(0.62 0.15 ${Math.round(360 * layer / layers)})`;
+  const { style } = /** @type {HTMLElement | SVGElement} */ (at);
+  style.stroke = colour;
+  style.borderBottomColor = colour;
+}
+
+/**
+ * What is drawn of an answer, and what lights a token up in it.
+ *
+ * @typedef {{ picture: SVGElement, light: (token: number | undefined) => void }} Drawn
+ */
+
 /**
  * Tokens in a row, and an arc from each key to its query above them. `onToken` is told which one is looked at.
- * @param {string[]} tokens @param {AttentionEdge[]} edges @param {(token: number | undefined) => void} onToken
+ *
+ * @param {AttentionAnswer} answer @param {AttentionEdge[]} edges @param {number} room in pixels @param {(token: number | undefined) => void} onToken
+ * @returns {Drawn}
  */
-function drawing(tokens, edges, onToken) {
+function drawing({ tokens, layers }, edges, room, onToken) {
   const texts = tokens.map(visible);
   if (measure) measure.font = FONT;
-  let x = GAP;
-  const places = texts.map((text) => {
-    const width = Math.max(12, measure?.measureText(text).width ?? 8 * text.length);
+  const widths = texts.map((text) => Math.max(12, measure?.measureText(text).width ?? 8 * text.length));
+  // Few tokens take the room there is, up to a distance at which arcs can still be followed.
+  const taken = widths.reduce((sum, width) => sum + width, 0);
+  const gap = Math.max(GAP, Math.min(MOST_GAP, (room - MARGIN - taken) / (texts.length + 1)));
+  let x = gap;
+  const places = widths.map((width) => {
     const place = { left: x, middle: x + width / 2, width };
-    x += width + GAP;
+    x += width + gap;
     return place;
   });
   const farthest = Math.max(
@@ -281,7 +360,7 @@ function drawing(tokens, edges, onToken) {
     width: x,
     height: height + 30,
     viewBox: `0 0 ${x} ${height + 30}`,
-    role: "img",
+    role: "group",
     "aria-label": `${edges.length} edges over ${tokens.length} tokens`,
   });
   const arcs = svg("g", { class: "arcs" });
@@ -293,10 +372,11 @@ function drawing(tokens, edges, onToken) {
       : `M ${from} ${height} A ${radius} ${radius * scale} 0 0 1 ${to} ${height}`;
     const arc = svg("path", {
       d: path,
-      class: `arc layer-${layer % COLOURS}`,
+      class: "arc",
       "stroke-width": (0.5 + 3.5 * weight).toFixed(2),
       "data-edge": `${layer}.${head}.${query}.${key}`,
     });
+    colourByLayer(arc, layer, layers);
     const title = svg("title", {});
     title.textContent = `layer ${layer}, head ${head}: ${texts[query]} reads ${texts[key]}, weight ${
       weight.toFixed(3)
@@ -306,7 +386,13 @@ function drawing(tokens, edges, onToken) {
   }
   picture.append(arcs);
   texts.forEach((text, n) => {
-    const token = svg("g", { class: "token", tabindex: 0, "data-token": n });
+    const token = svg("g", {
+      class: "token",
+      tabindex: 0,
+      role: "img",
+      "data-token": n,
+      "aria-label": `${text}: ${edges.filter(([, , query, key]) => query === n || key === n).length} edges`,
+    });
     const ground = svg("rect", {
       x: places[n].left - 3,
       y: height + 4,
@@ -316,23 +402,87 @@ function drawing(tokens, edges, onToken) {
     });
     const label = svg("text", { x: places[n].middle, y: height + 20, "text-anchor": "middle" });
     label.textContent = text;
-    const own = edges.filter(([, , query, key]) => query === n || key === n).length;
-    const title = svg("title", {});
-    title.textContent = `${text}: ${own} edges`;
-    token.append(title, ground, label);
-    const light = (/** @type {boolean} */ on) => {
-      onToken(on ? n : undefined);
-      picture.classList.toggle("lit", on);
-      for (const arc of arcs.children) {
-        const [, , query, key] = (/** @type {SVGElement} */ (arc).dataset.edge ?? "").split(".").map(Number);
-        arc.classList.toggle("on", on && (query === n || key === n));
-      }
-    };
-    for (const event of ["pointerenter", "focus"]) token.addEventListener(event, () => light(true));
-    for (const event of ["pointerleave", "blur"]) token.addEventListener(event, () => light(false));
+    token.append(ground, label);
+    for (const event of ["pointerenter", "focus"]) token.addEventListener(event, () => onToken(n));
+    for (const event of ["pointerleave", "blur"]) token.addEventListener(event, () => onToken(undefined));
     picture.append(token);
   });
-  const scroll = element("div", { className: "scroll" });
-  scroll.append(picture);
-  return scroll;
+  return {
+    picture,
+    light(lit) {
+      picture.classList.toggle("lit", lit !== undefined);
+      edges.forEach(([, , query, key], n) => {
+        arcs.children[n].classList.toggle("on", lit !== undefined && (query === lit || key === lit));
+      });
+    },
+  };
+}
+
+/**
+ * A cell for each query (down) and key (across), as dark as the heaviest of its edges. `onToken` is told which query is
+ * looked at.
+ *
+ * @param {AttentionAnswer} answer @param {AttentionEdge[]} edges @param {number} room in pixels @param {(token: number | undefined) => void} onToken
+ * @returns {Drawn}
+ */
+function matrix({ tokens }, edges, room, onToken) {
+  const texts = tokens.map(visible);
+  if (measure) measure.font = FONT;
+  const names = Math.min(160, Math.max(...texts.map((text) => measure?.measureText(text).width ?? 8)) + 12);
+  const cell = Math.max(5, Math.min(22, (room / 2 - names - MARGIN) / texts.length));
+  const size = cell * texts.length;
+  const picture = svg("svg", {
+    width: names + size,
+    height: size,
+    viewBox: `0 0 ${names + size} ${size}`,
+    role: "group",
+    "aria-label": `${edges.length} edges, queries down, keys across, of ${tokens.length} tokens`,
+  });
+  /** @type {Map<string, AttentionEdge>} */
+  const heaviest = new Map();
+  for (const edge of edges) {
+    const at = `${edge[2]}.${edge[3]}`;
+    if (edge[4] > (heaviest.get(at)?.[4] ?? 0)) heaviest.set(at, edge);
+  }
+  const rows = texts.map((text, n) => {
+    const row = svg("g", {
+      class: "token row-of",
+      tabindex: 0,
+      role: "img",
+      "data-token": n,
+      "aria-label": `${text}: ${edges.filter(([, , query]) => query === n).length} edges`,
+    });
+    row.append(svg("rect", { x: 0, y: cell * n, width: names + cell * (n + 1), height: cell }));
+    if (cell >= 12) {
+      const label = svg("text", { x: names - 6, y: cell * (n + 0.75), "text-anchor": "end" });
+      label.textContent = text;
+      row.append(label);
+    }
+    for (const event of ["pointerenter", "focus"]) row.addEventListener(event, () => onToken(n));
+    for (const event of ["pointerleave", "blur"]) row.addEventListener(event, () => onToken(undefined));
+    picture.append(row);
+    return row;
+  });
+  for (const [layer, head, query, key, weight] of heaviest.values()) {
+    const at = svg("rect", {
+      class: "cell",
+      x: names + cell * key,
+      y: cell * query,
+      width: cell,
+      height: cell,
+      opacity: (0.15 + 0.85 * weight).toFixed(2),
+    });
+    const title = svg("title", {});
+    title.textContent = `layer ${layer}, head ${head}: ${texts[query]} reads ${texts[key]}, weight ${
+      weight.toFixed(3)
+    }`;
+    at.append(title);
+    rows[query].append(at);
+  }
+  return {
+    picture,
+    light(lit) {
+      rows.forEach((row, n) => row.classList.toggle("on", n === lit));
+    },
+  };
 }

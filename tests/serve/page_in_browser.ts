@@ -11,7 +11,7 @@ import type { Explorer } from "../../serve/explorer.ts";
 import { problem } from "../../serve/problem.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
-import { siteTest, TOKEN } from "./site.ts";
+import { siteTest, TOKEN, violations } from "./site.ts";
 
 const EDGES: AttentionEdge[] = [
   [0, 0, 1, 0, 0.5, 1],
@@ -177,6 +177,61 @@ pageTest(
     const own = await sparse.locator(".of-token").innerText();
     assert(own.includes("0.500") && own.includes("0.125") && !own.includes("0.250"), own);
     assert((await sparse.innerText()).includes("<b>three</b>"), "a token is text, whatever stands in it");
+    assertEquals(complaints, []);
+  },
+);
+
+pageTest(
+  "dense and sparse have one least weight, linked tokens and one way to be drawn, and a model its own example",
+  async ({ page, url, folder, complaints }) => {
+    await fakeRun(folder, "english", { live: false, rows: rowsFrom(1, 3) });
+    await fakeRun(folder, "sums", {
+      live: false,
+      command: "pretrain",
+      rows: rowsFrom(1, 3),
+      settings: { tokenizer: "data/addition", data: ["data/addition/examples.jsonl.gz"] },
+    });
+    await page.setViewportSize({ width: 1600, height: 900 });
+    await page.goto(`${url}/#/runs/sums`);
+    assertEquals(
+      await page.getByLabel("Prompt").inputValue(),
+      "12+34=",
+      "the letters of an example it has not",
+    );
+    await page.goto(`${url}/#/runs/english`);
+    await page.getByRole("button", { name: "Show attention" }).click();
+    const panel = (model: string) => page.locator(`figure.attention[data-model=${model}]`);
+    await panel("dense").waitFor();
+    const tops = await Promise.all(
+      ["sparse", "dense"].map(async (model) => (await panel(model).boundingBox())!.y),
+    );
+    assertEquals(tops[0], tops[1], "side by side where there is room");
+    const slider = page.getByLabel("least weight");
+    for (const [position, weight, count] of [[3, "0.1", 4], [4, "0.2", 3], [5, "0.5", 2]] as const) {
+      await slider.fill(String(position));
+      assertEquals(await panel("sparse").locator("path.arc").count(), count);
+      assertEquals(await panel("dense").locator("path.arc").count(), 2 * count);
+      const text = await panel("sparse").innerText();
+      assert(text.includes(`4 of 24 edges are open (16.7 %); ${count} of at least ${weight}`), text);
+      assert((await panel("dense").innerText()).includes(`${2 * count} of at least ${weight}`));
+    }
+    await slider.fill("0");
+    assertEquals(await violations(page), []);
+    // Three tokens take the room there is.
+    const box = (await panel("sparse").locator("svg").boundingBox())!;
+    assert(box.width > 250, `${box.width} px`);
+    await panel("sparse").locator(".token").nth(1).focus();
+    for (const model of ["sparse", "dense"]) {
+      const lit = await panel(model).locator("path.arc.on").count();
+      assertEquals(lit, model === "sparse" ? 2 : 4, `linked: ${model}`);
+      const said = panel(model).getByRole("status");
+      assert((await said.innerText()).includes("0.500"), "what a token reads is announced");
+    }
+    await page.getByLabel("drawn as").selectOption("matrix");
+    // One cell for each pair of tokens that has an edge: two heads share none here.
+    const places = new Set(EDGES.map(([, , query, key]) => `${query}.${key}`));
+    assertEquals(await panel("sparse").locator("rect.cell").count(), places.size);
+    assertEquals(await violations(page), []);
     assertEquals(complaints, []);
   },
 );

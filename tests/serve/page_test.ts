@@ -27,7 +27,7 @@ Deno.test({
     }).output();
     const output = new TextDecoder().decode(stdout);
     assertEquals(code, 0, output + new TextDecoder().decode(stderr));
-    assert(/\b29 passed \| 0 failed\b/.test(output), output);
+    assert(/\b31 passed \| 0 failed\b/.test(output), output);
   },
 });
 

@@ -416,9 +416,11 @@ async function watchingDisk(act: () => Promise<unknown>): Promise<{ opened: stri
   return { opened: opened.sort(), looks };
 }
 
-/** Makes the folder's last change old enough to be told from the next by its time. */
-const settle = (folder: string) =>
-  Deno.utime(folder, new Date(Date.now() - 5000), new Date(Date.now() - 5000));
+/** Makes the folder's last change so many seconds old: old enough to be told from the next by its time. */
+const settle = (folder: string, seconds = 5) => {
+  const time = new Date(Date.now() - 1000 * seconds);
+  return Deno.utime(folder, time, time);
+};
 
 /** More ended runs than a list looks at again, of which one was chosen at its target. */
 async function manyRuns(folder: string): Promise<void> {
@@ -469,6 +471,7 @@ Deno.test("among many runs that ended, one that goes on is seen at once, though 
   await settle(folder.path);
   await runs.list();
   await Deno.remove(join(folder.path, "r7"), { recursive: true });
+  await settle(folder.path, 2);
   assertEquals(await status("r7"), undefined);
 });
 
@@ -569,7 +572,8 @@ Deno.test("the list says what model a run began with, and which settings are not
 Deno.test("a run of circuits says its task and sizes, and when it ended", async () => {
   await using folder = await temporaryFolder();
   const run = await fakeRun(folder.path, "c", { live: false, command: "circuits" });
-  await Deno.remove(join(run.path, "state.json"));
+  // As the command writes it: without a state and without metrics.
+  for (const file of ["state.json", "metrics.arrows"]) await Deno.remove(join(run.path, file));
   const model = (edges: number | null, heads: number | null) => ({
     performance: 0.75,
     able: edges !== null,

@@ -93,3 +93,14 @@ export function siteTest(explorer: Explorer) {
       },
     });
 }
+
+const AXE = await Deno.readTextFile(new URL("axe.min.js", import.meta.resolve("axe-core")));
+
+/** What axe complains of. */
+export async function violations(page: Page): Promise<string[]> {
+  await page.evaluate(AXE);
+  return await page.evaluate(
+    `axe.run().then(({ violations }) => violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
+      id + ": " + html.slice(0, 200) + " " + failureSummary)))`,
+  ) as string[];
+}

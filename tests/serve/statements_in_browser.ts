@@ -12,7 +12,7 @@ import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import type { Explorer } from "../../serve/explorer.ts";
 import { type FakeRun, fakeRun, type FakeRunOptions } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
-import { siteTest, TOKEN } from "./site.ts";
+import { siteTest, TOKEN, violations } from "./site.ts";
 
 const pageTest = siteTest(
   { ask: () => Promise.reject(new Error("nothing is asked")), close() {} } as unknown as Explorer,
@@ -297,6 +297,31 @@ pageTest(
   },
 );
 
+pageTest(
+  "of many runs the first 200 are shown, the others when asked for, and filters go over all",
+  async (site) => {
+    const { page, url, folder, complaints } = site;
+    const first = await ended(folder, "r000", { state: "stopped", rows: rowsOf({ steps: 10 }) });
+    const files = (await Array.fromAsync(Deno.readDir(first.path))).filter(({ isFile }) => isFile);
+    for (let n = 1; n < 210; n++) {
+      const path = join(folder, `r${String(n).padStart(3, "0")}`);
+      await Deno.mkdir(path);
+      await Promise.all(files.map(({ name }) => Deno.copyFile(join(first.path, name), join(path, name))));
+    }
+    await page.goto(`${url}/#/?sort=name:up`);
+    await page.getByText("210 of 210").waitFor();
+    assertEquals([(await names(page)).length, (await names(page))[199]], [200, "r199"]);
+    await page.getByLabel("Filter runs by text").fill("r20");
+    await page.getByText("10 of 210").waitFor();
+    assertEquals((await names(page)).length, 10);
+    await page.getByLabel("Filter runs by text").fill("");
+    await page.getByRole("button", { name: "Show the other 10" }).click();
+    assertEquals((await names(page)).length, 210);
+    assertEquals(await page.getByRole("button", { name: "Show the other" }).count(), 0);
+    assertEquals(complaints, []);
+  },
+);
+
 pageTest("the list is sorted and filtered by keyboard, and the address says how", async (site) => {
   const { page, url, folder, complaints } = site;
   (await everyKind(folder)).release();
@@ -465,17 +490,6 @@ pageTest("at 375, 1280 and 1920 px nothing is clipped, with long names and 48 ×
   live.release();
   assertEquals(complaints, []);
 });
-
-const AXE = await Deno.readTextFile(new URL("axe.min.js", import.meta.resolve("axe-core")));
-
-/** What axe complains of. */
-async function violations(page: Page): Promise<string[]> {
-  await page.evaluate(AXE);
-  return await page.evaluate(
-    `axe.run().then(({ violations }) => violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) =>
-      id + ": " + html.slice(0, 200) + " " + failureSummary)))`,
-  ) as string[];
-}
 
 for (const colorScheme of ["light", "dark"] as const) {
   pageTest(`axe finds nothing on any page, ${colorScheme}`, async ({ page, url, folder, complaints }) => {

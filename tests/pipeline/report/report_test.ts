@@ -158,7 +158,7 @@ Deno.test("a report holds the summary's figures, and loads and runs nothing", ()
 Deno.test("the result stands in words", () => {
   assertEquals(
     resultSentence(SUMMARY),
-    "3.85 % of the attention edges stay open at a loss of 4.421 nats on 65,536 held-out tokens, 0.045 below the dense " +
+    "3.85 % of the attention edges stay open at a loss of 4.421 nats on 65,536 test tokens, 0.045 below the dense " +
       "model’s. Fine-tuned as long without gates, the dense model reaches 4.376, 0.045 below the sparse one.",
   );
   const small = {
@@ -169,7 +169,7 @@ Deno.test("the result stands in words", () => {
   };
   assertStringIncludes(
     resultSentence(small),
-    "0.00795 nats on 65,536 held-out tokens, 0.00788 above the dense",
+    "0.00795 nats on 65,536 test tokens, 0.00788 above the dense",
   );
   const same = { ...SUMMARY, control: null, sparse: { ...SUMMARY.sparse, ce: losses.ce + 1e-5 } };
   assertStringIncludes(resultSentence(same), "the same as the dense model’s");
