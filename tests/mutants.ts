@@ -1139,6 +1139,22 @@ export const MUTANTS: readonly Mutant[] = [
       "false &&",
     ],
   }),
+  ...plant("pipeline/model/config_file.ts", "pipeline/model/model_config_test.ts", {
+    "every model of an earlier version's runs is GPT-2": [
+      "{ ...gpt2, ...sizes, ...more }",
+      "{ ...gpt2, ...sizes }",
+    ],
+    "a run's model may be of choices that its family does not have": [
+      "faultOfSizes(config) === undefined && isBuiltAsRead(config)",
+      "faultOfSizes(config) === undefined",
+    ],
+  }),
+  ...plant("pipeline/model/config.ts", "pipeline/training/memory_budget_test.ts", {
+    "f16 of heads that turn in part": ["turned % 8 === 0 ?", "turned % 4 === 0 ?"],
+  }),
+  ...plant("pipeline/report/memory_needs.ts", "pipeline/report/memory_needs_test.ts", {
+    "needs without recomputing": ["{ ...asked, recompute, half }", "{ ...asked, half }"],
+  }),
   ...plant("kernels/matmul/linear.ts", "kernels/matmul/linear_test.ts", {
     "every slice of a weight meets the first columns of x": [
       "{ aStride: inputs, aColumn: start } : {}",
