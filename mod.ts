@@ -83,7 +83,7 @@ export { type ClientOptions } from "./pipeline/hub/client.ts";
 export { type OnBytes } from "./pipeline/hub/fetch_files.ts";
 export type { SpecialTokens } from "./pipeline/text/special_tokens.ts";
 export { type KnownTokens, loadTokenizer, type Tokenizer, withStart } from "./pipeline/text/tokenizer.ts";
-export type { ModelConfig } from "./pipeline/model/config.ts";
+export { gpt2Config, type Gpt2Sizes, type ModelConfig } from "./pipeline/model/config.ts";
 export { readModelConfig } from "./pipeline/model/config_file.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
 export type { Heads } from "./kernels/core/heads.ts";

@@ -68,7 +68,17 @@ export type Gpt2Sizes =
   & Partial<Pick<ModelConfig, "mlpWidth" | "tied" | "endOfText" | "startOfText" | "gate">>
   & { epsilon?: number };
 
-/** A model of GPT-2's type. Left out, `mlpWidth` is 4 d, `epsilon` 1e-5, and `tied` true. */
+/**
+ * A model of GPT-2's type. Left out, `mlpWidth` is 4 d, `epsilon` 1e-5, and `tied` true.
+ *
+ * @example
+ * ```ts
+ * import { gpt2Config, parametersOf } from "../../mod.ts";
+ *
+ * const config = gpt2Config({ vocabularySize: 61, contextLength: 32, width: 16, layers: 2, heads: 2 });
+ * console.log(parametersOf(config).map(({ name, shape }) => `${name} ${shape}`));
+ * ```
+ */
 export function gpt2Config({ epsilon = 1e-5, ...sizes }: Gpt2Sizes): ModelConfig {
   const { width, heads } = sizes;
   return {
