@@ -352,10 +352,17 @@ export async function removeOwn(
     for (const own of names) {
       if (typeof own === "string" || own instanceof RegExp) {
         const named = typeof own === "string" ? own === entry.name : own.test(entry.name);
-        if (named && (entry.isFile || entry.isSymlink)) await Deno.remove(path);
+        // Whoever still writes there may have taken it away.
+        if (named && (entry.isFile || entry.isSymlink)) await removeIfThere(path);
       } else if (own.folder === entry.name) await removeOwn(path, own.names);
     }
   }
   // Not recursive: it fails where something of another's is left.
   if (!keepFolder) await Deno.remove(folder).catch(() => {});
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  await Deno.remove(path).catch((error) => {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+  });
 }

@@ -142,7 +142,11 @@ export async function tokenise(
   const further = sequence && { sequence, folder, identity, tokenizer };
   const known = await openSplits(folder, identity, onDamage, further);
   if (known) return known;
-  await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
+  // Not what it stands in: a start that is being taken back must not come again.
+  await storing(folder, () =>
+    Deno.mkdir(folder).catch((error) => {
+      if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    }));
   const spillPath = join(folder, "tokens" + TEMPORARY);
   try {
     await Deno.remove(spillPath).catch(() => {});

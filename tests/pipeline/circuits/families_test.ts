@@ -11,7 +11,7 @@ import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { randomModel, randomSet, referenceMetric } from "../../support/circuit_models.ts";
-import { assertClose } from "../../support/compare.ts";
+import { assertClose, maxAbsoluteError } from "../../support/compare.ts";
 import { assertLeavesNothing } from "../../support/device_memory.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { referenceLogits, type ReferenceModel, referenceRun } from "../../support/reference_run.ts";
@@ -21,8 +21,11 @@ const FOLDER = new URL("../../fixtures/families/", import.meta.url).pathname;
 const MODELS = Array.from(Deno.readDirSync(FOLDER)).filter(({ isDirectory }) => isDirectory)
   .map(({ name }) => name).toSorted();
 const POSITIONS = 5;
-/** A metric is a difference of logits, whose rounding it keeps. Measured: 2.4e-6. */
-const METRICS = 5e-6;
+/**
+ * Largest error of a metric, in parts of the logits' root mean square: it is a difference of logits, whose rounding it
+ * keeps where they are alike. Measured: 1.9e-6.
+ */
+const METRICS = 4e-6;
 const ABLATIONS = ["resample", "mean", "zero"] as const;
 
 /** A family's fixture on both sides, and pairs of prompts for it. */
@@ -59,6 +62,12 @@ for (const name of MODELS) {
           ),
           zero: pairs.map(() => corrupted[0].map((of) => new Float64Array(of.length))),
         };
+        const logits = pairs.flatMap(({ clean }) => [...referenceLogits(reference, clean)]);
+        const scale = Math.sqrt(logits.reduce((sum, logit) => sum + logit ** 2, 0) / logits.length);
+        const assertMetrics = (found: ArrayLike<number>, expected: ArrayLike<number>, what: string): void => {
+          const error = maxAbsoluteError(found, expected) / scale;
+          assert(error <= METRICS, `${what}: an error of ${error} of the logits`);
+        };
         await assertLeavesNothing(gpu, async () => {
           const before = gpu.allocatedBytes;
           const engine = await createCircuitEngine(gpu, model, { set });
@@ -76,9 +85,9 @@ for (const name of MODELS) {
               );
               return values.reduce((sum, value) => sum + value, 0) / values.length;
             });
-            assertClose(found, expected, { tolerance: METRICS, name: `${side} baseline` });
+            assertMetrics(found, expected, `${side} baseline`);
             const run = await engine.run(new Uint8Array(graph.edges).fill(fill));
-            assertClose(run, expected, { tolerance: METRICS, name: `${fill === 1 ? "all" : "no"} edges` });
+            assertMetrics(run, expected, `${fill === 1 ? "all" : "no"} edges`);
           }
 
           const random = seeded(8);
@@ -90,7 +99,7 @@ for (const name of MODELS) {
                 kept: (input, source) => kept[graph.inputs[input].firstEdge + source],
               })
             );
-            assertClose(await engine.run(kept, ablation), expected, { tolerance: METRICS, name: ablation });
+            assertMetrics(await engine.run(kept, ablation), expected, ablation);
           }
 
           const noising = await engine.patchNodes("noising");
@@ -163,7 +172,7 @@ gpuTest(
       "a0.h3->a1.g0.k",
       "a0.h3->a1.g1.k",
     ]);
-    assert(qwen3.includes("a0.h3->m0") && !neox.includes("a0.h3->m0") && neox.includes("a0.h3->m1"));
+    assert(qwen3.includes("a0.h3->m0") && !neox.includes("a0.h2->m0") && neox.includes("a0.h2->m1"));
   },
 );
 
