@@ -9,6 +9,7 @@ import glossary from "../../pipeline/report/glossary.json" with { type: "json" }
 import { writeSealedJson } from "../../pipeline/files.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
+import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
 import type { Explorer } from "../../serve/explorer.ts";
 import { type FakeRun, fakeRun, type FakeRunOptions } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
@@ -395,7 +396,8 @@ pageTest("runs that are ticked are compared under an address that another person
       "+0.050",
     ]);
     assertEquals(await row("What they come to", "open edges, test"), ["6.3 %", "6.3 %", "–", "100.0 %", "–"]);
-    assertEquals(await row("Settings that differ", "lr"), ["0.001", "0.0625", "0.001", "0.001", "0.001"]);
+    const lr = String(defaultsOf(SPARSIFY).lr);
+    assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr]);
     assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes"]);
     const differing = theirs.getByRole("region", { name: "Settings that differ" }).locator("tbody th");
     assertEquals((await differing.allInnerTexts()).sort(), ["control", "lr"]);
