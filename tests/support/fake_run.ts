@@ -36,8 +36,12 @@ export interface FakeRunOptions {
   heads?: number;
 }
 
-/** The config.json of a run of two layers with two heads. */
-export function fakeConfig(command: string, settings: Record<string, unknown> = {}): RunConfig {
+/** The config.json of a run, of two layers with two heads unless it is to have others. */
+export function fakeConfig(
+  command: string,
+  settings: Record<string, unknown> = {},
+  { layers = 2, heads = 2 }: Pick<FakeRunOptions, "layers" | "heads"> = {},
+): RunConfig {
   return {
     id: "a run",
     command,
@@ -48,10 +52,10 @@ export function fakeConfig(command: string, settings: Record<string, unknown> = 
       config: gpt2Config({
         vocabularySize: 13,
         contextLength: 8,
-        width: 16,
-        layers: 2,
-        heads: 2,
-        mlpWidth: 64,
+        width: 8 * heads,
+        layers,
+        heads,
+        mlpWidth: 32 * heads,
       }),
       hash: "0",
     },
@@ -69,13 +73,9 @@ export async function fakeRun(runs: string, name: string, options: FakeRunOption
     control = false,
     command = "sparsify",
     settings,
-    layers = 2,
-    heads = 2,
   } = options;
   const folder = await createRun(runs, command, name);
-  const config = fakeConfig(command, { steps, control, ...settings });
-  Object.assign(config.model.config, { layers, heads, width: 8 * heads, mlpWidth: 32 * heads });
-  await folder.begin(config);
+  await folder.begin(fakeConfig(command, { steps, control, ...settings }, options));
   const state = await createRunState(folder.state);
   await state.set({ state: "training", phase: "sparse" });
   const metrics = await openMetrics(folder.metrics);
