@@ -340,6 +340,12 @@ export const MUTANTS: readonly Mutant[] = [
       "  if (options.withoutWeights)",
     ],
   }),
+  ...plant("pipeline/hub/model.ts", ["pipeline/hub/commands_test.ts", "without its weights"], {
+    "who asks what a model needs gets its weights": [
+      "if (options.withoutWeights) return",
+      "if (false) return",
+    ],
+  }),
   ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "of a branch and a reference"], {
     "a branch is what it was": ["if (known && (isCommit(wanted.revision) ||", "if (known && (true ||"],
   }),

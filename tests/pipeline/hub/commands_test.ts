@@ -112,6 +112,23 @@ Deno.test("evaluate and circuits take models of the hub; what is no model is tol
   assertEquals(hub.asked.length, asked);
 });
 
+Deno.test("what a model of the hub needs is told without its weights, and they come when it is to be run", async () => {
+  await using hub = startHub([await tinyModel()]);
+  await using folder = await temporaryFolder();
+  const env = hubOf(hub, folder.path);
+  const weights = () => [...hub.sent.keys()].filter((path) => path.endsWith(".safetensors"));
+  for (const command of ["sparsify", "evaluate"]) {
+    const asked = [command, "--model", "owner/tiny", "--context", "8", "--memory", "--json"];
+    const { code, stdout, stderr } = await runMain(asked, { env });
+    assertEquals(code, 0, stderr);
+    assertEquals(JSON.parse(stdout).parameters, 6928);
+    assertEquals(weights(), [], command);
+  }
+  const run = ["evaluate", "--model", "owner/tiny", "--data", ADDITION.data, "--context", "8", ...NO_DEVICE];
+  assertEquals((await runMain(run, { env })).code, 4);
+  assertEquals(weights(), ["model.safetensors"]);
+});
+
 /** Runs a command with the net that its task gives it, and tells what its threads may reach. */
 async function reachOf(script: string, args: string[], env: Record<string, string>): Promise<string[]> {
   const { stderr } = await new Deno.Command(Deno.execPath(), {
