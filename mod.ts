@@ -1,6 +1,6 @@
 /**
  * Sparse attention post-training on WebGPU (arXiv 2512.05865): put a binary gate on every attention edge of a
- * pretrained GPT-2-type model and train until few are open, at the dense model's loss.
+ * pretrained language model and train until few are open, at the dense model's loss.
  *
  * The commands in deno.json are made of what is exported here. {@link loadModel} is where looking into a model begins,
  * {@link sparsify} where a sparse one comes from.

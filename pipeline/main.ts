@@ -376,11 +376,11 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   const config = await readModelConfig(folder);
   const context = settings.context || config.contextLength;
   if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
+  requireData(settings.data);
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
   const weights = await openWeights(folder, config);
   await weights.verify();
-  requireData(settings.data);
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
   checkTokenizer(tokenizer, config, model);

@@ -725,7 +725,7 @@ export async function resolveFully<const Table extends SettingsTable>(
   const chosen: Record<string, unknown> = { ...file, ...given };
   const { model } = { ...defaults, ...chosen } as { model?: string };
   const located = model === undefined ? undefined : await locate(model);
-  const inFile = await recommended(table, located?.folder);
+  const inFile = await recommended(table, located);
   const fitted = await fittedTo(located?.folder, defaults, { ...inFile, ...chosen });
   const settings = {
     ...defaults,
@@ -813,16 +813,24 @@ export function checkOrder(table: SettingsTable, settings: Record<string, unknow
   }
 }
 
-/** What a model folder's sparsify.json recommends, as far as the command has such settings. */
+/** What a stranger's model may recommend: how it is trained, and neither what is read nor where anything is written. */
+const OF_A_STRANGER = ["Training", "Gates"];
+
+/** What a model's sparsify.json recommends, as far as the command has such settings. */
 async function recommended(
   table: SettingsTable,
-  model: string | undefined,
+  model: Located | undefined,
 ): Promise<Record<string, unknown>> {
   if (model === undefined) return {};
-  const path = join(model, "sparsify.json");
+  const path = join(model.folder, "sparsify.json");
   if (!await exists(path)) return {};
   const settings = await readSettingsFile(SPARSIFY, path, dirname(path));
-  return Object.fromEntries(Object.entries(settings).filter(([name]) => name in table));
+  const isFromHub = model.name !== model.folder;
+  return Object.fromEntries(
+    Object.entries(settings).filter(([name]) =>
+      name in table && (!isFromHub || OF_A_STRANGER.includes(table[name].group))
+    ),
+  );
 }
 
 /**

@@ -334,6 +334,9 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a disk without room"], {
     "the disk's room is not asked for": ["needed <= free) return;", "needed >= 0) return;"],
   }),
+  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "a model of the hub says"], {
+    "a model of the hub says where runs go": ["(!isFromHub || OF_A_STRANGER", "(true || OF_A_STRANGER"],
+  }),
   ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "found before its weights"], {
     "weights are fetched before anything is looked at": [
       "  await check?.(folder);\n  if (options.withoutWeights)",

@@ -41,7 +41,7 @@ export interface AnswerValues {
 
 /** Compiled for a number of answers. */
 export interface Answers {
-  /** Copies what the answers are read from out of the final layer norm's output (row, width). */
+  /** Copies what the answers are read from out of the final norm's output (row, width). */
   gather(recorder: Recorder, rows: readonly AnswerRow[], normalized: Tensor): void;
   /** Reads the answers that were gathered; with `gradients`, also works out what {@link Answers.scatter} writes. */
   measure(
@@ -49,7 +49,7 @@ export interface Answers {
     pairs: number,
     options?: { gradients?: boolean },
   ): Promise<AnswerValues>;
-  /** Overwrites the gradient of the final layer norm's output by the sum of the pairs' metrics. */
+  /** Overwrites the gradient of the final norm's output by the sum of the pairs' metrics. */
   scatter(recorder: Recorder, rows: readonly AnswerRow[], gradient: Tensor): void;
 }
 

@@ -66,7 +66,7 @@ export function engineShapes(
     mask: [graph.inputs.length, columns],
     /** Sums over steps of the estimated effects (input, pair · source). */
     scores: [graph.inputs.length, batch * columns],
-    /** The final layer norm where answers are read (answer, width), and its gradient. */
+    /** The final norm's output where answers are read (answer, width), and its gradient. */
     answers: [answerRows, width],
     answerGradients: [answerRows, width],
     /** Logits of some of them. */
@@ -84,7 +84,7 @@ export function engineShapes(
 /** The tensors of an engine. */
 export type EngineTensor = keyof ReturnType<typeof engineShapes>;
 
-/** Bytes of an engine's tensors and of its network's activations, and those of the largest that is bound whole. */
+/** Bytes of an engine's tensors and of its network's activations, and of the largest, weights included, that is bound whole. */
 export function engineBytes(
   config: ModelConfig,
   graph: CircuitGraph,
@@ -104,7 +104,18 @@ export function engineBytes(
   const others = [48 * rows, 20 * rows, 32, 32 * config.layers * config.heads, 64 * config.layers + 144];
   others.push(...angles, ...angles);
   const all = [...own, ...ofNetwork, ...others];
-  return { total: all.reduce((sum, bytes) => sum + bytes, 0), largest: Math.max(...all) };
+  return {
+    total: all.reduce((sum, bytes) => sum + bytes, 0),
+    largest: Math.max(...all, ...wholeWeights(config)),
+  };
+}
+
+/** Bytes of the weights that the circuits' own products bind whole: the network's are bound in slices. */
+function wholeWeights({ width, heads, keyValueHeads, headSize, mlpWidth, mlp, norm }: ModelConfig): number[] {
+  const intoMlp = norm.at === "output" ? mlpWidth * (mlp === "swiglu" ? 2 : 1) : 0;
+  return [(heads + 2 * keyValueHeads) * headSize, heads * headSize, intoMlp].map((columns) =>
+    4 * width * columns
+  );
 }
 
 /** What the unpatched network is compiled for: it is never asked for logits. */

@@ -78,7 +78,9 @@ async function investigate(
   const configs = await Promise.all(places.map(({ folder }) => readModelConfig(folder)));
   if (configs.length === 2) {
     const [a, b] = configs;
-    for (const field of ["layers", "heads", "vocabularySize"] as const) {
+    for (
+      const field of ["family", "layers", "heads", "keyValueHeads", "parallel", "vocabularySize"] as const
+    ) {
       if (a[field] !== b[field]) {
         throw inputError(
           `Cannot compare ${model} with ${against} as ${field} differ: ${a[field]} and ${b[field]}`,

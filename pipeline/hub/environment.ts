@@ -43,7 +43,7 @@ export function hubEnvironment(
     : (get("HF_TOKEN") || get("HUGGING_FACE_HUB_TOKEN") || readToken(tokenPath))?.trim();
   if (token && !/^[\x21-\x7e]+$/.test(token)) {
     throw usageError(
-      "Cannot use the token of HF_TOKEN, or of the token file, as it must be letters and digits",
+      "Cannot use the token of HF_TOKEN, or of the token file, as it must be printable ASCII without a space",
     );
   }
   return {

@@ -14,7 +14,7 @@ import { type HubModel, hubModel, isCommit, nameOf } from "./names.ts";
 import { askCommit, type HubFile, listFolder } from "./repository.ts";
 
 /** Small files that say what the weights are. */
-const ABOUT_WEIGHTS = /^(config|generation_config|sparsify|tokenizer.*|special_tokens_map)\.json$/;
+const ABOUT_WEIGHTS = /^(config|generation_config|sparsify|tokenizer.*)\.json$/;
 /** What holds a whole model's weights. */
 const WHOLE = "model.safetensors";
 /** Says which files hold the weights where there are several. */
@@ -49,7 +49,7 @@ export interface FetchedModel {
 
 /**
  * Brings a model of the Hugging Face hub into the user's cache, unless it is there: config.json, generation_config.json,
- * the tokenizer and the weights in safetensors. The cache is the one that Python's huggingface_hub keeps, in its layout;
+ * sparsify.json, the tokenizer and the weights in safetensors. The cache is the one that Python's huggingface_hub keeps, in its layout;
  * what is there is used, also without the net. Environment: HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE.
  *
  * @example A model by name, then its weights on the device

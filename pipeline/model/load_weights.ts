@@ -30,10 +30,11 @@ export interface WeightSource {
 }
 
 /**
- * Opens a folder's weights; names may begin with prefixes that training tools leave. Only headers are read, and a head
- * if there is one.
+ * Opens a folder's weights; names may begin with prefixes that training tools leave. Only headers are read, and,
+ * where config.json ties the head to the embedding, a head that is stored too.
  *
- * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or an untied head
+ * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or a head that is tied
+ * and differs from the embedding
  */
 export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
   const file = await openSafetensorsFolder(folder);

@@ -64,7 +64,7 @@ export interface Network {
   /** Sets how the next submissions weigh the loss. */
   configureLoss(settings: LossSettings): void;
   /**
-   * Everything up to the final layer norm. `hook` sees each activation as it is computed, and may replace it;
+   * Everything up to the final norm. `hook` sees each activation as it is computed, and may replace it;
    * `countEdges: false` leaves
    * `headSums` alone.
    */
@@ -74,9 +74,9 @@ export interface Network {
     mode: GateMode,
     options?: { hook?: ActivationHook; countEdges?: boolean },
   ): void;
-  /** Keeps the final layer norm's output as the teacher's, for the next {@link Network.head}. */
+  /** Keeps the final norm's output as the teacher's, for the next {@link Network.head}. */
   keepAsTeacher(recorder: Recorder): void;
-  /** Loss from the final layer norm; with `backward` also its gradient into the head and the final layer norm. */
+  /** Loss from the final norm; with `backward` also its gradient into the head and the final norm. */
   head(
     recorder: Recorder,
     parameters: Parameters,

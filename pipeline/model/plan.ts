@@ -110,7 +110,7 @@ export function headValues(
   return {
     logits: { name: "logits", shape: logits },
     teacherLogits: { name: "teacher's logits", shape: logits },
-    teacherFinal: { name: "teacher's final layer norm", shape: [rows, config.width], half },
+    teacherFinal: { name: "teacher's final norm", shape: [rows, config.width], half },
   };
 }
 

@@ -1,6 +1,6 @@
 /**
  * The one description of a model: its choices traced into a straight list of steps, which the schedule, the memory plan,
- * the network and the circuits read.
+ * the network, the decoder, the circuits and the float64 reference read.
  *
  * Shapes: B batch, T positions, d width, H heads, D head size, F MLP width, V vocabulary, L layers.
  *

@@ -139,7 +139,7 @@ export async function tokenise(
   };
   const [only] = sources;
   const sequence = sources.length === 1 && typeof only !== "string" ? only : undefined;
-  const further = sequence && { sequence, folder, identity, tokenizer };
+  const further = sequence && { sequence, folder, identity, tokenizer, onLoss };
   const known = await openSplits(folder, identity, onDamage, further);
   if (known) return known;
   // Not what it stands in: a start that is being taken back must not come again.
@@ -238,17 +238,26 @@ interface Further {
   folder: string;
   identity: Record<string, string>;
   tokenizer: Tokenizer;
+  onLoss?: (message: string) => void;
 }
 
 /** A part of the training tokens that knows the one behind it, which is made of the file of an index. */
 function withNext(part: TokenFile, further: Further, index: number): TokenFile {
   let following: Promise<TokenFile | undefined> | undefined;
-  return { ...part, next: () => following ??= openPart(further, index) };
+  return {
+    ...part,
+    // Whoever asks again after a failure may find the net there again.
+    next: () =>
+      following ??= openPart(further, index).catch((error) => {
+        following = undefined;
+        throw error;
+      }),
+  };
 }
 
 /** The training tokens of one file of a sequence, made where they are not there; undefined behind the last file. */
 async function openPart(further: Further, index: number): Promise<TokenFile | undefined> {
-  const { sequence, folder, identity, tokenizer } = further;
+  const { sequence, folder, identity, tokenizer, onLoss } = further;
   const name = `train-${index}`;
   const path = join(folder, `${name}.arrow`);
   const sealed = join(folder, `${name}.json`);
@@ -269,7 +278,7 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
         () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
       );
       const all = { wide: isWide(tokenizer), exampleTokens: undefined, promptTokens: [] };
-      const end = await storing(spillPath, () => spillFile(spill, file, tokenizer));
+      const end = await storing(spillPath, () => spillFile(spill, file, tokenizer, onLoss));
       const metadata = { ...identity, split: "train", file: String(index), tokens: String(end) };
       const columns = { wide: all.wide, counted: false };
       const digest = await writeTokenFile(
@@ -291,7 +300,12 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
  *
  * @returns how many there are
  */
-async function spillFile(spill: Deno.FsFile, file: string, tokenizer: Tokenizer): Promise<number> {
+async function spillFile(
+  spill: Deno.FsFile,
+  file: string,
+  tokenizer: Tokenizer,
+  onLoss: Further["onLoss"],
+): Promise<number> {
   const stored = isWide(tokenizer) ? Uint32Array : Uint16Array;
   let length = 0;
   let characters = 0;
@@ -312,6 +326,11 @@ async function spillFile(spill: Deno.FsFile, file: string, tokenizer: Tokenizer)
     throw inputError(
       `Cannot use ${file} as the tokenizer has no token for ${lost} of ${characters} characters; at most ` +
         `${percent(MOST_LOST)} may be left out`,
+    );
+  }
+  if (lost > 0) {
+    onLoss?.(
+      `the tokenizer has no token for ${lost} of ${characters} characters of ${file}: they are left out`,
     );
   }
   return length;

@@ -204,6 +204,22 @@ Deno.test("a line tells what comes from a model's sparsify.json, and nothing tha
   assertEquals(fromModelLine(await resolveFully(SPARSIFY, { given: none, config: undefined })), undefined);
 });
 
+Deno.test("a model of the hub says how it is trained, and neither what is read nor where anything is written", async () => {
+  await using folder = await temporaryFolder();
+  await writeShortModel(folder.path, {
+    steps: 11,
+    slack: 0.25,
+    data: ["own.txt"],
+    runs: "elsewhere",
+    evalTokens: 1,
+  });
+  const asked = { given: { model: "owner/name" }, config: undefined };
+  const ofHub = () => Promise.resolve({ folder: folder.path, name: "owner/name@0123" });
+  const { settings, recommended } = await resolveFully(SPARSIFY, asked, ofHub);
+  assertEquals(recommended, { steps: 11, slack: 0.25 });
+  assertEquals([settings.steps, settings.data, settings.model], [11, [], "owner/name@0123"]);
+});
+
 Deno.test("help shows what would hold with --model, and says that the model decides it", async () => {
   await using folder = await temporaryFolder();
   const model = folder.path;

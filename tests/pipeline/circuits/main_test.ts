@@ -45,6 +45,11 @@ const REFUSED: [string, string[], RegExp][] = [
     ["--task", "addition", "--model", "data/addition", "--against", "data/english-sparse"],
     /as layers differ: 4 and 3/,
   ],
+  [
+    "models of two families",
+    ["--task", "addition", "--model", "data/addition", "--against", "tests/fixtures/families/llama"],
+    /as family differ: gpt2 and llama/,
+  ],
 ];
 
 for (const [what, args, message] of REFUSED) {

@@ -2,11 +2,14 @@
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { type CircuitModel, createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
+import { createGraph } from "../../../pipeline/circuits/graph.ts";
+import { engineBytes } from "../../../pipeline/circuits/layout.ts";
 import { analyseModel } from "../../../pipeline/circuits/model_analysis.ts";
 import { faithfulness } from "../../../pipeline/circuits/metrics.ts";
 import type { PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
+import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { destroyParameters } from "../../../pipeline/model/parameters.ts";
 import { randomModel, randomSet, TINY, type TwoSidedModel } from "../../support/circuit_models.ts";
 import { assertLeavesNothing, watchBuffers } from "../../support/device_memory.ts";
@@ -95,4 +98,13 @@ gpuTest("an engine frees all that it held, whatever it was used for", async (gpu
     }
     engine.destroy();
   });
+});
+
+Deno.test("a weight that circuits bind whole counts among what a binding must hold", async () => {
+  const config = await readModelConfig(
+    new URL("../../fixtures/configs/OLMo-7B-hf", import.meta.url).pathname,
+  );
+  const shape = { batch: 1, positions: 4, answers: 1 };
+  const { largest } = engineBytes(config, createGraph(config), shape, 2 ** 27);
+  assertEquals(largest, 4 * 4096 * (3 * 4096), "queries, keys and values of a layer");
 });

@@ -149,7 +149,7 @@ Deno.test({
   sanitizeOps: false,
   sanitizeResources: false,
   async fn() {
-    // 4 heads of 32 take 512 bytes a position; of the 4096 rows of 512 bytes 130 fit.
+    // 4 heads of 32 take 512 bytes a position; of the 4096 rows of 512 bytes 512 fit.
     const gpu = await Gpu.open({ maxBindingBytes: 262144 });
     try {
       const model = await open(gpu, ENGLISH);

@@ -11,8 +11,8 @@ import {
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
-/** config.json of the gpt2 repository on Hugging Face, without the fields that say nothing about the weights. */
 const FAMILIES = new URL("../../fixtures/families/", import.meta.url).pathname;
+/** config.json of the gpt2 repository on Hugging Face, without the fields that say nothing about the weights. */
 const GPT2 = {
   activation_function: "gelu_new",
   architectures: ["GPT2LMHeadModel"],
