@@ -439,11 +439,13 @@ function speedOf(
 }
 
 function watchHealth(memory: RunMemory, config: RunConfig, fresh: readonly MetricRow[]): void {
-  const { steps, warmup, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
+  const { steps, warmup, decay, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
   for (const row of fresh) {
     const { phase } = row;
     let watch = memory.watches.get(phase);
-    if (!watch) memory.watches.set(phase, watch = createHealthWatch({ steps, warmup, lambdaMin, lambdaMax }));
+    if (!watch) {
+      memory.watches.set(phase, watch = createHealthWatch({ steps, warmup, decay, lambdaMin, lambdaMax }));
+    }
     for (const { name, step, message } of watch(healthSample(row))) {
       memory.signatures.push({ name, phase, step, message });
     }

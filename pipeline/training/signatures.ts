@@ -18,8 +18,6 @@ export interface HealthSample {
   expectedOpen?: number;
   /** Share of queries without an open edge, at evaluations. */
   deadQueries?: number;
-  /** The learning rate of the step. */
-  learningRate?: number;
 }
 
 /** What a row of the metrics says about health. */
@@ -30,7 +28,6 @@ export function healthSample(row: MetricRow): HealthSample {
     lambda: row.lambda ?? undefined,
     expectedOpen: row.expected_open ?? undefined,
     deadQueries: row.dead_queries ?? undefined,
-    learningRate: row.learning_rate,
   };
 }
 
@@ -44,6 +41,8 @@ export interface HealthBounds {
   lambdaMax: number;
   /** Steps over which the learning rate rises, in which no spike is told: the weights are only beginning to follow. */
   warmup?: number;
+  /** Share of all steps, at the end, over which the learning rate falls to 0. */
+  decay?: number;
   /** A violation above this many nats, and as much above those measured before it, is a spike. */
   spike?: number;
   /** Share of queries with no open edge above which the run is reported. */
@@ -75,7 +74,8 @@ function median(values: readonly number[]): number {
 
 /** Watches a run: give it every step's sample, get the signatures that set in with it. */
 export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
-  const { steps, lambdaMin, lambdaMax, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } = bounds;
+  const { steps, lambdaMin, lambdaMax, decay = 0, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } =
+    bounds;
   const window = Math.max(100, Math.floor(steps / 10));
   // Closing the first gates of a dense model costs loss for a moment, in every run.
   const settling = Math.max(bounds.warmup ?? 0, Math.floor(steps / 20));
@@ -84,11 +84,9 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
   const active = new Set<Signature["name"]>();
   const recent: { step: number; expectedOpen: number; violation: number }[] = [];
   let atBoundSince: number | undefined;
-  let peakRate = 0;
 
   return function watch(sample) {
-    const { step, violation, lambda, expectedOpen, deadQueries, learningRate = 0 } = sample;
-    peakRate = Math.max(peakRate, learningRate);
+    const { step, violation, lambda, expectedOpen, deadQueries } = sample;
     const found: Signature[] = [];
     const report = (name: Signature["name"], present: boolean, message: () => string): void => {
       if (!present) active.delete(name);
@@ -136,8 +134,8 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       // While CE is above its target and λ can still grow, edges wait for the loss, as they should.
       const atCeiling = lambda === lambdaMax;
       const isFree = atCeiling || median(recent.map(({ violation }) => violation)) <= 0;
-      // Edges come to rest with the weights as the learning rate comes down, which is no failure.
-      const isSettled = learningRate < peakRate / 2;
+      // Edges come to rest with the weights once the learning rate is half of what it was, which is no failure.
+      const isSettled = step > steps * (1 - decay / 2);
       const isStill = expectedOpen > goal && expectedOpen > 0.995 * before;
       const still = step - since >= window && isStill && isFree && !isSettled;
       report("plateau", still, () => {

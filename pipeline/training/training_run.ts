@@ -152,10 +152,11 @@ export function gateObjective(settings: GateSettings): GateObjective {
 
 /** What a phase's failure signatures are told by. */
 export function healthBounds(
-  { steps, warmup }: Pick<TrainingSettings, "steps" | "warmup">,
+  { steps, warmup, decay }: Pick<TrainingSettings, "steps" | "warmup" | "decay">,
   gates: GateObjective | undefined,
 ): HealthBounds {
-  return { steps, warmup, lambdaMin: gates?.geco.lowest ?? 0, lambdaMax: gates?.geco.highest ?? Infinity };
+  const { lowest: lambdaMin = 0, highest: lambdaMax = Infinity } = gates?.geco ?? {};
+  return { steps, warmup, decay, lambdaMin, lambdaMax };
 }
 
 /** One phase of a run. */

@@ -194,7 +194,7 @@ export async function showCompare(view, { signal, setConnection }) {
     try {
       runs = await load();
       draw();
-      setConnection("live");
+      setConnection(runs.some(({ run }) => isLive(run)) ? "live" : "");
     } catch (error) {
       if (signal.aborted || needsToken(error)) throw error;
       setConnection("lost");

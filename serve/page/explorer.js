@@ -168,11 +168,13 @@ export function createExplorer(parent, run, detail, signal) {
     };
     const grid = element("div", { className: "head-grid" });
     grid.style.gridTemplateColumns = `repeat(${counted.heads}, max-content)`;
+    const shown = new Uint32Array(counted.layers * counted.heads);
+    for (const [layer, head, , , weight] of counted.edges) {
+      if (weight >= threshold()) shown[layer * counted.heads + head]++;
+    }
     for (let layer = 0; layer < counted.layers; layer++) {
       for (let head = 0; head < counted.heads; head++) {
-        const edges = counted.edges.filter(([l, h, , , weight]) =>
-          l === layer && h === head && weight >= threshold()
-        ).length;
+        const edges = shown[layer * counted.heads + head];
         const button = choice(`${layer}.${head}`, `layer ${layer}, head ${head}: ${whole(edges)} edges`);
         colourByLayer(button, layer, counted.layers);
         button.classList.toggle("without", edges === 0);

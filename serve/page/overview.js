@@ -396,11 +396,9 @@ export async function showOverview(view, { signal, setConnection }) {
     if (ats.length !== body.rows.length || ats.some((at, n) => at !== body.rows[n])) {
       body.replaceChildren(...ats);
     }
-    if (rows.size > runs.length) {
-      const here = new Set(runs.map(({ name }) => name));
-      for (const name of rows.keys()) if (!here.has(name)) rows.delete(name);
-      for (const name of chosen) if (!here.has(name)) chosen.delete(name);
-    }
+    const here = new Set(runs.map(({ name }) => name));
+    for (const name of rows.keys()) if (!here.has(name)) rows.delete(name);
+    for (const name of chosen) if (!here.has(name)) chosen.delete(name);
     if (count > 0 && scroll.scrollWidth > scroll.clientWidth) {
       room = { ...room, count: count - 1 };
       return show();

@@ -182,8 +182,8 @@ function headerOf({ run, main }) {
       ? [
         [`${PHASE_NAMES[last?.phase ?? "sparse"]}, step ${last?.step}`, "", ""],
         ["training loss", "loss", fixed(last?.ce, 3)],
-        ["λ in the loss", "lambda", main?.lambda_acting?.toPrecision(2) ?? "–"],
-        ["expected open edges", "open", main?.expected_open === null ? "–" : percent(main?.expected_open)],
+        ["λ in the loss", "lambda", last?.lambda_acting?.toPrecision(2) ?? "–"],
+        ["expected open edges", "open", last?.expected_open === null ? "–" : percent(last?.expected_open)],
         ["tokens/s", "", speed],
         ["time left", "", duration(run.seconds_left)],
       ]

@@ -14,7 +14,6 @@ metrics.arrows has of it; lines of evaluations have validation_ce and open_fract
 B rows, T positions, H query heads, D head size; scores, gates and noise are indexed (batch, head, query, key).
 """
 
-import copy
 import json
 import math
 import sys

@@ -106,13 +106,13 @@ Deno.test("signatures found row by row are those of all rows at once", async () 
       lambda: n > 200 ? 5 : 1,
       expected_open: 0.5,
     }));
-  const run = await fakeRun(folder.path, "r", { steps: 400 });
+  const run = await fakeRun(folder.path, "r", { steps: 400, settings: { decay: 0.9 } });
   for (let n = 0; n < rows.length; n += 37) {
     await run.append(rows.slice(n, n + 37));
     await runs.view("r");
   }
   const found = (await runs.view("r"))!.overview.signatures.map(({ name, step }) => `${name} ${step}`);
-  const expected = signaturesOf(rows, { steps: 400, lambdaMin: 0.02, lambdaMax: 5 });
+  const expected = signaturesOf(rows, { steps: 400, decay: 0.9, lambdaMin: 0.02, lambdaMax: 5 });
   assertEquals(found, expected.map(({ name, step }) => `${name} ${step}`));
   assert(found.length >= 3, found.join());
   run.release();

@@ -291,6 +291,12 @@ pageTest(
     await live.append(rowsOf({ phase: "control", steps: 2 }));
     await page.locator("#charts[data-last='control:2']").waitFor();
     assertEquals((await facts(group(page, "Validation tokens, step 30")))["above target"], "−0.050");
+    const ofControl = await facts(group(page, "dense control, step 2"));
+    assertEquals([ofControl["training loss"], ofControl["λ in the loss"], ofControl["expected open edges"]], [
+      "1.500",
+      undefined,
+      undefined,
+    ]);
     live.release();
     await page.getByText("interrupted").waitFor();
     await page.waitForFunction(`document.getElementById("connection").textContent === ""`);

@@ -5,7 +5,7 @@
  */
 import { gpt2Config } from "../../pipeline/model/config.ts";
 import { type MetricRow, openMetrics } from "../../pipeline/runs/metrics.ts";
-import type { RunConfig } from "../../pipeline/runs/run_config.ts";
+import { readRunConfig, type RunConfig } from "../../pipeline/runs/run_config.ts";
 import { createRun } from "../../pipeline/runs/run_folder.ts";
 import { createRunState, type RunState } from "../../pipeline/runs/run_state.ts";
 import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
@@ -76,6 +76,8 @@ export async function fakeRun(runs: string, name: string, options: FakeRunOption
   } = options;
   const folder = await createRun(runs, command, name);
   await folder.begin(fakeConfig(command, { steps, control, ...settings }, options));
+  // A run that is none would be shown as broken.
+  await readRunConfig(folder.config);
   const state = await createRunState(folder.state);
   await state.set({ state: "training", phase: "sparse" });
   const metrics = await openMetrics(folder.metrics);

@@ -4,8 +4,8 @@ import { createHealthWatch, type HealthSample, signaturesOf } from "../../../pip
 import { metricRow } from "../../support/metric_row.ts";
 
 /** Names of the signatures that a course of samples sets off, with their steps. */
-function course(samples: Partial<HealthSample>[], steps = 1000): string[] {
-  const watch = createHealthWatch({ steps, lambdaMin: 0.1, lambdaMax: 5 });
+function course(samples: Partial<HealthSample>[], steps = 1000, { decay = 0 } = {}): string[] {
+  const watch = createHealthWatch({ steps, decay, lambdaMin: 0.1, lambdaMax: 5 });
   return samples.flatMap((sample, index) =>
     watch({ step: index + 1, ...sample }).map(({ name, step }) => `${name} ${step}`)
   );
@@ -77,8 +77,8 @@ Deno.test("a plateau above the goal is named once a window; one below the goal i
   assertEquals(course(still(0.005)), []);
   assertEquals(course(still(0.2, 0.1)), [], "edges wait while λ can still win the loss back");
   assert(course(still(0.2, 0.1, 5)).includes("plateau 101"), "λ at its ceiling can no more");
-  const falling = still(0.2).map((sample, n) => ({ ...sample, learningRate: 1 - n / 250 }));
-  assertEquals(course(falling), ["plateau 101"], "edges come to rest with the learning rate");
+  assertEquals(course(still(0.2), 250), ["plateau 101", "plateau 202"]);
+  assertEquals(course(still(0.2), 250, { decay: 0.9 }), ["plateau 101"], "edges come to rest with the rate");
 });
 
 Deno.test("dead queries are named, and rows of the metrics say the same as samples", () => {
