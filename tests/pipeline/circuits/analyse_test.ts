@@ -1,80 +1,16 @@
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { tableFromIPC } from "apache-arrow";
-import { analyse, type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
+import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
 import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
-import {
-  type CircuitResults,
-  modelResult,
-  resultLine,
-  saveResults,
-} from "../../../pipeline/circuits/results.ts";
+import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
 import { tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { plantedEngine, plantedSet } from "./planted.ts";
-
-const PROMPTS = 12;
-const OPTIONS = { method: { name: "eap" }, seed: 1 } as const;
-
-function resultsOf(findings: Findings, other: Findings | undefined): CircuitResults {
-  const { graph } = plantedEngine(PROMPTS);
-  const attention = {
-    tokens: ["one", "<two>", "</script>"],
-    heads: [{ layer: 0, head: 0, edges: [[1, 0, 0.5]] as [number, number, number][] }],
-    counts: { all: 24, open: 3, onPaths: 1, mayMatter: 2 },
-  };
-  const held = { moved: 0.5, changed: 0, logit: 0.125, metric: 0.03 };
-  const tokenCircuits = {
-    all: 24,
-    open: 3.5,
-    onPaths: 1.5,
-    mayMatter: 2.5,
-    offPaths: 0.75,
-    held,
-    anew: { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 },
-  };
-  const of = (findings: Findings, gated: boolean) =>
-    modelResult(graph, {
-      label: "a model",
-      gated,
-      findings,
-      ablations: [{ ablation: "zero", faithfulness: 0.5 }],
-      attention,
-      tokenCircuits,
-    });
-  const { circuit } = findings;
-  const ratio = circuit && other?.circuit
-    ? {
-      edges: ratioOf(
-        { ladder: circuit.edgeLadder, bounds: circuit.bounds },
-        { ladder: other.circuit.edgeLadder, bounds: other.circuit.bounds },
-        { seed: 1 },
-      ),
-      heads: { value: 2, low: 1, high: 3 },
-    }
-    : null;
-  return {
-    task: "planted",
-    purpose: "what was planted",
-    metric: "logit_difference",
-    prompts: PROMPTS,
-    split: { choosing: 6, scoring: 6 },
-    length: 3,
-    templates: 2,
-    method: OPTIONS.method,
-    ablation: "resample",
-    seed: 1,
-    adapter: "none",
-    seconds: 1,
-    graph: { layers: 2, heads: 2, keyValueHeads: 2, edges: graph.edges, normBehindAttention: false },
-    dense: of(findings, false),
-    sparse: other ? of(other, true) : null,
-    ratio,
-  };
-}
+import { OPTIONS, PROMPTS, resultsOf } from "./planted_results.ts";
 
 Deno.test("an analysis finds the planted circuit, its size in edges and heads, and that it is stable", async () => {
   const engine = plantedEngine(PROMPTS);
@@ -187,7 +123,12 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   assertEquals(Object.keys(line), ["task", "dense", "sparse", "ratio"]);
   assertEquals([line.dense.n90_edges, line.dense.n90_heads, line.sparse.performance], [4, 2, 1]);
   assertEquals(line.ratio.edges, { value: 1, low: 1, high: 1 });
-  assert(circuitSentence(results).includes("needs 4 edges and 2 heads"));
+  assertEquals(
+    circuitSentence(results),
+    "For 90 % of the effect on prompts that did not choose the circuit, the dense model needs 4 edges, or 2 heads with " +
+      "all of their edges; the sparse model needs 4 edges, or 2 heads with all of their edges: as many edges and 2 times " +
+      "fewer heads in the sparse one.",
+  );
   assertEquals(line.sparse.token_circuits.anew, { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 });
   const rows = new Map(resultRows(results).map(({ label, cells }) => [label, cells[1]]));
   assertEquals(rows.get("edges for 90 % of the effect"), "4 (4 to 4)");
@@ -201,6 +142,16 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
   assertEquals(json.dense.circuit.n90_edges.value, 4);
   assertEquals(json.split, { choosing: 6, scoring: 6 });
+  assertEquals(json.dense.circuit.heads.sort(), ["a0.h1", "a1.h0"]);
+  const { sizes } = json.dense.circuit;
+  assertEquals(
+    sizes.filter(({ chosen }: { chosen: number }) => chosen < 5),
+    [[1, 0, 0], [2, 0, 0], [3, 3, 0.75], [4, 4, 1]].map(([chosen, edges, faithfulness]) => ({
+      chosen,
+      edges,
+      faithfulness,
+    })),
+  );
   assertEquals(json.sparse.token_circuits.held.moved, 0.5);
   assertEquals(json.dense.circuit.edges, undefined);
   const edges = tableFromIPC(await Deno.readFile(`${folder.path}/edges.arrow`));
@@ -235,7 +186,7 @@ Deno.test("the page escapes what models and prompts say, and names its two scrip
   assert(!/\sstyle="/.test(html));
   const data = JSON.parse(/id="data">([^]*?)<\/script>/.exec(html)![1]);
   assertEquals(data.models[1].attention.tokens, ["one", "<two>", "</script>"]);
-  assertEquals(data.models[0].edges[0].score, 6);
+  assertEquals(data.models[0].circuit.edges[0][2], 6);
 });
 
 Deno.test("a token circuit holds the open edges, and of them those from which the answer can be reached", () => {
