@@ -735,12 +735,12 @@ export const MUTANTS: readonly Mutant[] = [
   // The list of runs, and what is said of each.
   ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
     "a run that ended is never looked at again": [
-      "new Set([...ended.keys()].slice(0, LOOKED_AGAIN))",
+      "new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE))",
       "new Set<string>()",
     ],
     "all runs are looked at in every list": [
-      "if (isSame && known && !again.has(name))",
-      "if (false && known)",
+      "if (!known || again.has(name)) rest.push(name);",
+      "if (true) rest.push(name);",
     ],
     "a changed runs folder is not noticed": [
       "const isSame = stamp !== undefined && stamp === seen?.stamp;",
@@ -749,6 +749,14 @@ export const MUTANTS: readonly Mutant[] = [
     "the same runs are looked at again in every list": [
       "      ended.delete(name);\n      ended.set(name, {",
       "      ended.set(name, {",
+    ],
+    "a run that goes on is not noticed by its folder": [
+      "else if (isSame || stampOf",
+      "else if (true || stampOf",
+    ],
+    "when a run began is asked of the disk at every list": [
+      "names.filter((name) => !begun.has(name))",
+      "names",
     ],
     "rows of runs that ended stay": ["if (!entry.watched) entries.delete(name);", ""],
     "rows that somebody looks at are let go": [
@@ -827,6 +835,9 @@ export const MUTANTS: readonly Mutant[] = [
       "return { ...row, speed: null };",
       "return { ...row, speed: undefined };",
     ],
+  }),
+  ...plant("serve/page/compare.js", ["serve/statements_in_browser.ts", "under an address"], {
+    "rows of runs that are over are asked for again": ["run.updated === before.run.updated", "false"],
   }),
   ...plant("serve/page/compare.js", ["serve/page_modules_test.ts", "time of a run"], {
     "a resumed run's time begins anew": ["before += last;", ""],

@@ -379,6 +379,8 @@ pageTest("runs that are ticked are compared under an address that another person
   const other = await page.context().browser()!.newContext();
   try {
     const theirs = await other.newPage();
+    const asked: string[] = [];
+    theirs.on("request", (request) => asked.push(new URL(request.url()).pathname));
     await theirs.goto(address);
     await theirs.locator("#charts[data-axis=tokens]").waitFor();
     const spoken = await theirs.locator(".chart[data-chart=loss] [role=img]").getAttribute("aria-label");
@@ -425,6 +427,11 @@ pageTest("runs that are ticked are compared under an address that another person
     // What goes on is followed.
     await live.append(rowsOf({ steps: 30 }).slice(25));
     await theirs.locator("figure[data-run=live] figcaption", { hasText: "step 30" }).waitFor();
+    const times = (run: string) => asked.filter((path) => path === `/api/runs/${run}/metrics`).length;
+    assert(times("live") > 1, "its rows are asked for again");
+    for (const run of ["met", "missed", "stopped", "pretrained"]) {
+      assertEquals(times(run), 1, `${run} is over`);
+    }
     await theirs.goto(`${url}/#/compare?runs=met,none`);
     await theirs.getByText("There is no such run: none").waitFor();
   } finally {
