@@ -836,6 +836,26 @@ export const MUTANTS: readonly Mutant[] = [
       "return { ...row, speed: undefined };",
     ],
   }),
+  ...plant("serve/page/explorer.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "pointing draws every arc anew": ["query === lit || key === lit)", "query >= 0 || key === lit)"],
+    "arcs are drawn at every pixel that is scrolled": [
+      "left <= start && Math.min(",
+      "left > start && Math.min(",
+    ],
+  }),
+  ...plant("serve/page/head_thumbnails.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "edges are counted for another head": [
+      "counts[layer * heads + head]++",
+      "counts[head * heads + layer]++",
+    ],
+    "heads are as large as ever": ["Math.min(MOST_PIXELS, room / heads, HEIGHT / layers)", "MOST_PIXELS"],
+  }),
+  ...plant("serve/page/plot.js", ["serve/page_in_browser.ts", "least weight"], {
+    "a chart that is made anew has no words": [
+      'setAttribute("role", "img");\n    describe();',
+      'setAttribute("role", "img");',
+    ],
+  }),
   ...plant("serve/page/compare.js", ["serve/statements_in_browser.ts", "under an address"], {
     "rows of runs that are over are asked for again": ["run.updated === before.run.updated", "false"],
   }),
