@@ -419,6 +419,24 @@ export const GENERATE = {
   json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
 } as const satisfies SettingsTable;
 
+/** Settings of `sweep`, beside its file. */
+export const SWEEP = {
+  jobs: integer(1, 1, "runs at a time on this machine", "Sweep"),
+  only: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    integer: true,
+    help: "run one alone, by its number from 0, as a task of a job array does; auto: all",
+    group: "Sweep",
+  },
+  table: flag(false, "run nothing: only make the table and the page of what is there", "Sweep"),
+  slurm: flag(false, "run nothing: write a script for sbatch that runs each as a task of a job array", "Sweep"),
+  runs: { ...RUN.runs, group: "Sweep" },
+  name: { ...RUN.name, help: "folder of its runs in --runs (default: the file's name)", group: "Sweep" },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
@@ -443,6 +461,8 @@ export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 /** Values of {@link GENERATE}. */
 export type GenerateSettings = SettingsOf<typeof GENERATE>;
+/** Values of {@link SWEEP}. */
+export type SweepSettings = SettingsOf<typeof SWEEP>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 

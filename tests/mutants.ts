@@ -679,6 +679,18 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/model/decoder.ts", [DECODER[0], "gives back"], {
     "outgrown keys stay on the device": ["    freeKept(before);\n", ""],
   }),
+  ...plant("pipeline/sweep/run_sweep.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep runs again what is finished": ['if (row.status === "finished" || signal.aborted) return;', ""],
+    "a sweep never goes on with a run": ['? "resume" : "begin"', '? "begin" : "begin"'],
+    "a sweep does not wait for another process": ['while (row.status === "running") {', "while (false) {"],
+  }),
+  ...plant("pipeline/sweep/results.ts", "pipeline/sweep/sweep_test.ts", {
+    "the variance over seeds is over n": ["/ (n - 1);", "/ n;"],
+    "the front is of the worst": ["open <= 0 && loss <= 0 && (", "open >= 0 && loss >= 0 && !("],
+  }),
+  ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],
+  }),
   ...plant("pipeline/generation/sampling.ts", "pipeline/generation/sampling_test.ts", {
     "top-p keeps one token too many": ["kept < topP * total", "kept <= topP * total"],
     "top-p comes before the temperature": ["(logit - most) / temperature", "logit - most"],
