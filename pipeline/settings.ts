@@ -57,6 +57,8 @@ export type Setting =
     integer?: boolean;
     /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
     alone?: true;
+    /** A word that it may be instead. */
+    or?: string;
   })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
@@ -69,6 +71,7 @@ type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; va
   : string | undefined
   : S extends { kind: "paths" | "names" } ? string[]
   : S extends { kind: "number" } ? number
+  : S extends { kind: "numberOrAuto"; or: infer Word } ? number | "auto" | Word
   : S extends { kind: "numberOrAuto" } ? number | "auto"
   : S extends { kind: "choice"; choices: readonly (infer C)[] } ? C
   : boolean;
@@ -279,6 +282,11 @@ export const SPARSIFY = {
   ...TRAINING,
   ...GATES,
   ...PRETRAINED,
+  targetLoss: {
+    ...GATES.targetLoss,
+    or: "control",
+    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
+  },
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
@@ -431,7 +439,11 @@ export const SWEEP = {
     group: "Sweep",
   },
   table: flag(false, "run nothing: only make the table and the page of what is there", "Sweep"),
-  slurm: flag(false, "run nothing: write a script for sbatch that runs each as a task of a job array", "Sweep"),
+  slurm: flag(
+    false,
+    "run nothing: write a script for sbatch that runs each as a task of a job array",
+    "Sweep",
+  ),
   runs: { ...RUN.runs, group: "Sweep" },
   name: { ...RUN.name, help: "folder of its runs in --runs (default: the file's name)", group: "Sweep" },
   ...OUTPUT,
@@ -604,11 +616,11 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
       return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
     case "numberOrAuto":
     case "number": {
-      const auto = setting.kind === "numberOrAuto";
-      if (auto && value === "auto") return value;
+      const words = setting.kind === "numberOrAuto" ? ["auto", ...(setting.or ? [setting.or] : [])] : [];
+      if (words.includes(value as string)) return value;
       const number = isText ? Number(value) : value;
       if (typeof number !== "number" || !Number.isFinite(number)) {
-        return fail(auto ? "a number or auto" : "a number");
+        return fail(["a number", ...words].join(" or "));
       }
       const { lowest, above } = setting;
       const highest = setting.kind === "number" ? setting.highest ?? Infinity : Infinity;
@@ -889,6 +901,12 @@ export function resumedSettings<const Table extends SettingsTable>(
   const allowed: readonly string[] = [...FREE_ON_RESUME, ...CHANGEABLE];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
+    if (key === "targetLoss" && (before === "control") !== (value === "control")) {
+      throw usageError(
+        `Cannot resume ${name} with --target-loss ${value}, as the run began with ${before}: the control comes first ` +
+          `where it sets the target, else last`,
+      );
+    }
     if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
       throw usageError(
         `Cannot resume ${name} with --${
