@@ -21,7 +21,7 @@ Deno.test({
     }).output();
     const output = new TextDecoder().decode(stdout);
     assertEquals(code, 0, output + new TextDecoder().decode(stderr));
-    assert(/\b43 passed \| 0 failed\b/.test(output), output);
+    assert(/\b47 passed \| 0 failed\b/.test(output), output);
   },
 });
 

@@ -1,4 +1,4 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { tableFromIPC } from "apache-arrow";
 import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
@@ -165,6 +165,64 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   ]);
   const curve = tableFromIPC(await Deno.readFile(`${folder.path}/curve.arrow`));
   assertEquals(curve.numRows, 2 * 2 * 6);
+});
+
+Deno.test("every row of the table is the findings', and what was measured is told by its numbers", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const results = resultsOf(findings, undefined);
+  const { clean } = findings.performance;
+  const ends = [clean.low, clean.high].map((end) => String(Number(end!.toPrecision(3))));
+  const correlation = findings.circuit!.approximation.rankCorrelation;
+  assertEquals(resultRows(results).map(({ label, cells: [cell] }) => [label, cell]), [
+    ["answers right", "100.0 %"],
+    ["first choice of all tokens", "25.0 %"],
+    ["metric, clean prompts", `8 (${ends.join(" to ")})`],
+    ["metric, corrupted prompts", "0 (0 to 0)"],
+    ["pairs that choose circuits, and that score them", "6, 6"],
+    ["edges for 90 % of the effect", "4 (4 to 4)"],
+    ["heads for 90 % of the effect", "2 (2 to 2)"],
+    // 42.5 and 2.5 of 46: the test of areas has them.
+    ["CPR (area under faithfulness)", "0.924"],
+    ["CMD (area of its distance from 1)", "0.0543"],
+    ["grown from the logits, edges", "4"],
+    ["grown from the logits, faithfulness", "1"],
+    ["estimate against exact effect, rank correlation", String(Number(correlation.toPrecision(3)))],
+    ["overlap of circuits, prompts drawn anew", "1"],
+    ["overlap, one template and the others", "1"],
+    ["faithfulness on a template left out", "1"],
+    ["faithfulness with the rest at zero", "0.5"],
+    ["attention edges, of a prompt", "24"],
+    ["attention edges open", "3.5"],
+    ["attention edges on paths that carry values", "1.5"],
+    ["attention edges that may matter, gates held", "2.5"],
+    ["open edges off the paths closed, gates held ¹", "50.0 %; 0.00 %; 0.13; 0.03"],
+    ["open edges off the paths closed, gates anew ¹", "75.0 %; 25.0 %; 11; 1.5"],
+  ]);
+  const html = circuitsHtml("run", results);
+  for (
+    const said of [
+      "12 pairs of prompts of 3 tokens in 2 templates; metric: logit difference. The graph has 46 edges",
+      "Edges are estimated by EAP (arXiv 2403.17806); what a circuit leaves out is replaced by what it is for the corrupted",
+      "6 of the pairs rank edges and heads; the other 6 score every circuit",
+      "Seed 1; none.",
+    ]
+  ) assertStringIncludes(html, said);
+  assert(!html.includes("Dense : sparse"), "there is nothing to compare");
+  const both = circuitsHtml("run", resultsOf(findings, findings));
+  assertStringIncludes(both, "Dense : sparse, heads 2 (1 to 3), edges 1 (1 to 1).");
+  for (
+    const [change, said] of [
+      [{ ablation: "mean" }, "is replaced by its mean."],
+      [{ ablation: "zero" }, "is replaced by zero."],
+      [{ method: { name: "eap-ig", steps: 7 } }, "Edges are estimated by EAP-IG over 7 steps"],
+      [{ templates: 1 }, "in 1 template;"],
+      [{ graph: { ...results.graph, keyValueHeads: 1 } }, "keys and values of each of 1 key heads"],
+      [{ graph: { ...results.graph, normBehindAttention: true } }, "the norm behind attention"],
+    ] as const
+  ) {
+    assert(!html.includes(said), said);
+    assertStringIncludes(circuitsHtml("run", { ...results, ...change }), said);
+  }
 });
 
 Deno.test("the page escapes what models and prompts say, and names its two scripts once", async () => {
