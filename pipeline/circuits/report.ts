@@ -335,7 +335,7 @@ function graphSection(
       ? `No circuit that was run restores ${100 * MOST} % of the effect.`
       : `${counted(size, "edge")} of ${digits(graph.edges)} over ${counted(heads, "head")} and ${
         counted(mlps, "MLP")
-      } restore ${100 * MOST} % of the effect${
+      } restore ${100 * MOST} % of the effect or more${
         at < 0
           ? `: more than the ${digits(DRAWN_EDGES)} that are drawn, so that smaller circuits are shown`
           : ""

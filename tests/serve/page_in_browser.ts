@@ -11,7 +11,7 @@ import type { Explorer } from "../../serve/explorer.ts";
 import { problem } from "../../serve/problem.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
-import { siteTest, TOKEN, violations } from "./site.ts";
+import { siteTest, TOKEN, unfold, violations } from "./site.ts";
 
 const EDGES: AttentionEdge[] = [
   [0, 0, 1, 0, 0.5, 1],
@@ -172,7 +172,7 @@ pageTest(
     const tokens = ["one", "␣two", "<b>three</b>"];
     /** What the table under a drawing has, which is made anew with it; as many arcs are drawn. */
     const drawn = async () => {
-      await sparse.locator("summary").click();
+      await unfold(sparse.locator("details"));
       const rows = (await sparse.locator("tbody tr").allInnerTexts()).map((row) => row.split("\t"));
       assertEquals(await sparse.locator("canvas.every").getAttribute("data-drawn"), String(rows.length));
       return rows.map(([layer, head, query, key]) =>

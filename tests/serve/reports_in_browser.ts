@@ -17,7 +17,7 @@ import { plantedEngine, plantedSet } from "../pipeline/circuits/planted.ts";
 import { OPTIONS, PROMPTS, resultsOf } from "../pipeline/circuits/planted_results.ts";
 import { DATA, phaseRows, SUMMARY } from "../pipeline/report/report_data.ts";
 import { fakeRun } from "../support/fake_run.ts";
-import { type Site, siteTest, violations } from "./site.ts";
+import { type Site, siteTest, unfold, violations } from "./site.ts";
 
 const pageTest = siteTest(
   { ask: () => Promise.reject(new Error("nothing is asked")), close() {} } as unknown as Explorer,
@@ -66,9 +66,7 @@ const noun = (count: number, what: string) => `${count} ${what}${count === 1 ? "
 async function shown(page: Page, kind: string) {
   const at = figure(page, "graph", kind);
   const details = at.locator("details");
-  if (!await details.evaluate((one) => (one as unknown as { open: boolean }).open)) {
-    await details.locator("summary").click();
-  }
+  await unfold(details);
   const rows = await details.locator("tbody tr").evaluateAll((rows) =>
     rows.map((row) => [...row.children].map((cell) => cell.textContent))
   );
@@ -132,7 +130,7 @@ pageTest("the circuit that the headline counts is drawn, and every count is the 
       await figure(page, "graph", kind).locator("figcaption span").innerText(),
       `${size} edges of ${graph.edges} over ${noun(heads, "head")} and ${
         noun(mlps, "MLP")
-      } restore 90 % of the effect.`,
+      } restore 90 % of the effect or more.`,
     );
     await eachSize(page, kind, graph, circuit!);
   }
@@ -332,7 +330,7 @@ pageTest("attention: each head's open edges, and tokens upright wherever they fi
     );
     assertEquals(await at.locator("path.edge").count(), edges.length);
     const details = at.locator("details");
-    if (await details.getAttribute("open") === null) await details.locator("summary").click();
+    await unfold(details);
     const { tokens } = results.sparse!.attention!;
     assertEquals(
       await details.locator("tbody tr").allInnerTexts(),
