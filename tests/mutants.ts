@@ -47,6 +47,10 @@ const HALF = ["pipeline/training/trainer_test.ts", "stored in half precision"] a
 const LAMBDA = ["pipeline/training/trainer_test.ts", "λ follows the constraint"] as const;
 const TEN_STEPS = ["pipeline/model/network_test.ts", "gated: ten steps"] as const;
 const CUT = ["pipeline/model/network_test.ts", "must be cut"] as const;
+const LORA_KERNELS = "kernels/matmul/low_rank_test.ts";
+const LORA_LLAMA = ["pipeline/model/lora_test.ts", "llama, gated: logits"] as const;
+const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as const;
+const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const SETTINGS = [
@@ -194,7 +198,10 @@ export const MUTANTS: readonly Mutant[] = [
 
   ...plant("pipeline/model/trace.ts", TEN_STEPS, {
     "keys decay": ["decayFrom: (heads + keyValueHeads) * headSize", "decayFrom: heads * headSize"],
-    "vectors decay": ["decayFrom: Infinity,", "decayFrom: 0,"],
+    "vectors decay": [
+      "decayFrom: Infinity,\n    trainable: train",
+      "decayFrom: 0,\n    trainable: train",
+    ],
   }),
 
   // What is derived from the list of steps.
@@ -834,10 +841,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/model/plan.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
-    "one moment is planned for two": [
-      "moments: shape.training ? 2 * weights",
-      "moments: shape.training ? weights",
-    ],
+    "one moment is planned for two": ["[...ofTrained, ...ofTrained]", "ofTrained"],
   }),
   ...plant("pipeline/training/memory_budget.ts", [
     "pipeline/training/memory_budget_test.ts",
@@ -1144,7 +1148,7 @@ export const MUTANTS: readonly Mutant[] = [
     "larger than a binding, stored as f16",
   ], {
     "no room for the partial sums of an f16 product": [
-      "needsPartial(sizes, maxBindingBytes) &&",
+      "needsPartial({ ...sizes, accumulate: beside !== undefined }, maxBindingBytes) &&",
       "false &&",
     ],
   }),
@@ -1179,6 +1183,66 @@ export const MUTANTS: readonly Mutant[] = [
       "(sliced && { aStride: inputs, aColumn: start })",
       "(sliced && { aStride: inputs, aColumn: 0 })",
     ],
+  }),
+  ...plant("kernels/matmul/low_rank.ts", LORA_KERNELS, {
+    "columns without an adapter keep what stood there": ["if (covered < outputs) recorder.clear(sum);", ""],
+    "every adapter reads the first columns of x A": [
+      "aStride: total,\n      aColumn: first,",
+      "aStride: total,",
+    ],
+    "a gradient without the scale": ["k: rows,\n        scale,", "k: rows,"],
+    "dx of an adapter is left out": ["if (dx) ofX.record", "if (!dx) ofX.record"],
+  }),
+  ...plant("kernels/matmul/op.ts", LORA_KERNELS, {
+    "odd columns overwrite their neighbours": ["!(neighbours && ", "!(false && "],
+  }),
+  ...plant("kernels/matmul/linear.ts", LORA_KERNELS, {
+    "a layer takes the place of its adapters": [
+      "accumulate: (accumulate || !first) && ",
+      "accumulate: !first && ",
+    ],
+  }),
+  ...plant("pipeline/model/trace.ts", LORA_LLAMA, {
+    "adapters of all parts add to the first columns": [
+      "widths.slice(0, n).reduce((sum, count) => sum + count, 0)",
+      "0",
+    ],
+    "adapters decay": [
+      "decayFrom: Infinity,\n      trainable: true",
+      "decayFrom: 0,\n      trainable: true",
+    ],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", LORA_FLOAT64, {
+    "float64 forgets the gradient through an adapter": [
+      "dx.map((value, n) => found.x[n] + value)",
+      "found.x",
+    ],
+  }),
+  ...plant("pipeline/model/schedule.ts", ["pipeline/model/lora_test.ts", "gpt_neox, gated: logits"], {
+    "backward goes past what is trained to an adapter's layer": ["if (trained || ", "if (trained && "],
+  }),
+  ...plant("pipeline/model/adapters.ts", LORA_FLOAT64, {
+    "ranks are never stabilised": ["rankStabilised ? Math.sqrt(rank) : rank", "rank"],
+  }),
+  ...plant("pipeline/model/adapter_config.ts", LORA_FLOAT64, {
+    "every module has the first rank": ["rank: rankOf(path) ?? rank as number", "rank: rank as number"],
+    "every module has the first α": ["alpha: alphaOf(path) ?? alpha as number", "alpha: alpha as number"],
+    "what is excluded is adapted": ["target(path) && !excluded(path)", "target(path)"],
+    "all layers are adapted": ["(!layers || layers.includes(layerOf(path)))", "true"],
+  }),
+  ...plant("pipeline/model/stored.ts", LORA_FLOAT64, {
+    "an adapter's A stands by head": [' && !name.endsWith(".lora_A.weight")', ""],
+    "an adapter of Conv1D is not transposed": ["(transposed || adapter === true)", "transposed"],
+  }),
+  ...plant("pipeline/model/adapter_files.ts", ["pipeline/model/lora_test.ts", "merged weights"], {
+    "a part is merged with the As of another": ["first += ranks[n];", ""],
+  }),
+  ...plant("pipeline/model/plan.ts", LORA_NEEDS, {
+    "gradients are planned for what is frozen": [
+      "const ofTrained = parameters.filter(({ trainable }) => trainable)",
+      "const ofTrained = parameters",
+    ],
+    "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
   }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],

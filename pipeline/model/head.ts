@@ -166,7 +166,7 @@ export async function prepareHead(
           accumulate: index > 0,
           half: half ? ["b"] : [],
         }),
-        dweight: await prepareMatmul(gpu, {
+        dweight: !matrix.trainable ? undefined : await prepareMatmul(gpu, {
           layout: "tn",
           m: slice.count,
           n: width,
@@ -244,14 +244,17 @@ export async function prepareHead(
           backward && { scale: backward.lossScale, extra },
         );
         if (!backward) continue;
-        const dmatrix = backward.gradients.get(matrix.name)!;
+        // None where it is frozen.
+        const dmatrix = backward.gradients.get(matrix.name);
         for (const { start, count: tokens, dx, dweight } of products[block].gradients) {
           dx.record(recorder, {
             a: logits,
             b: rowsOf(weightOf(parameters, matrix.name), start, tokens),
             c: ofBlock(tensors.dfinal!),
           });
-          dweight.record(recorder, { a: logits, b: ofBlock(final), c: rowsOf(dmatrix, start, tokens) });
+          if (dmatrix) {
+            dweight?.record(recorder, { a: logits, b: ofBlock(final), c: rowsOf(dmatrix, start, tokens) });
+          }
         }
       }
       crossEntropy.total(recorder, { rows: lossRows, totals });

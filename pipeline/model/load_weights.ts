@@ -8,13 +8,13 @@ import { hashFile } from "../files.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import { joinParts, storedParameters } from "./stored.ts";
-import type { ParameterShape } from "./parameters.ts";
+import type { Parameter } from "./op.ts";
 import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./safetensors.ts";
 
 /** The weights of one model, read one tensor at a time. */
 export interface WeightSource {
   /** Names and shapes, in the order of the model. */
-  readonly parameters: readonly ParameterShape[];
+  readonly parameters: readonly Parameter[];
   /** Values of a parameter by its bare name, as float32. */
   read(name: string): Promise<Float32Array>;
   /** The files that they lie in. */

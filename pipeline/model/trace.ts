@@ -7,6 +7,8 @@
  * @module
  */
 import { needsPartial } from "../../kernels/matmul/linear.ts";
+import { type LowRank, rankOf } from "../../kernels/matmul/low_rank.ts";
+import { type Adapters, scaleOf, type Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
@@ -17,7 +19,7 @@ import { cachedAttention } from "./ops/cached_attention.ts";
 import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
-import { linear } from "./ops/linear.ts";
+import { linear, roleOfUp } from "./ops/linear.ts";
 import { norm as layerNorm } from "./ops/norm.ts";
 import { queryKeyNorm } from "./ops/query_key_norm.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
@@ -64,12 +66,17 @@ export interface TracedShape {
   cached?: number;
   /** What a binding holds; left out: everything. */
   maxBindingBytes?: number;
+  /** Low-rank adapters beside its products; left out: none. */
+  adapters?: Adapters;
+  /** What training moves; left out: everything. */
+  train?: Trained;
 }
 
 /** Traces a model. */
 export function trace(
   config: ModelConfig,
-  { batch, context, half = false, cached, maxBindingBytes = Infinity }: TracedShape,
+  { batch, context, half = false, cached, maxBindingBytes = Infinity, adapters = {}, train = "all" }:
+    TracedShape,
 ): Model {
   const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
   const { epsilon } = config.norm;
@@ -88,16 +95,18 @@ export function trace(
     readByProducts,
     initial: { deviation: 0.02 },
     decayFrom: 0,
+    trainable: train === "all",
   });
-  const vector = (name: string, length: number, all: number, parts?: Parameter["parts"]): Parameter => ({
+  const vector = (name: string, length: number, all: number, others: Partial<Parameter> = {}): Parameter => ({
     name,
     shape: [length],
     kind: "vector",
     group: "other",
-    parts,
     readByProducts: false,
     initial: { all },
     decayFrom: Infinity,
+    trainable: train === "all",
+    ...others,
   });
   // Residual projections start smaller by √(2 L) (Radford et al. 2019).
   const intoStream = { deviation: 0.02 / Math.sqrt(2 * layers) };
@@ -126,6 +135,7 @@ export function trace(
     /** Of each of its parts. */
     columns: readonly number[];
     bias: boolean;
+    kind: Branch["kind"];
     group?: Parameter["group"];
     deviation?: number;
     decayFrom?: number;
@@ -135,18 +145,23 @@ export function trace(
     const outputs = columns.reduce((sum, count) => sum + count);
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
+    const trainable = train === "all" || (train === "attention" && of.kind === "attention");
+    const beside = adaptersOf(of);
     const sizes = {
       rows,
       inputs,
       outputs,
       bias,
       half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+      ...(trainable ? {} : { frozen: true }),
     };
-    const partial = needsPartial(sizes, maxBindingBytes) && value(`partial sums of ${y.name}`, y.shape);
+    const partial = needsPartial({ ...sizes, accumulate: beside !== undefined }, maxBindingBytes) &&
+      value(`partial sums of ${y.name}`, y.shape);
+    const low = beside && value(`low-rank products of ${y.name}`, [rows, rankOf(beside.adapters)]);
     return {
-      op: linear(sizes),
+      op: linear({ ...sizes, ...(beside && { adapters: beside.adapters }) }),
       reads: { x },
-      writes: { y, ...(partial && { partial }) },
+      writes: { y, ...(partial && { partial }), ...(low && { low }) },
       parameters: {
         weight: {
           name: `${layer}.${name}.weight`,
@@ -157,8 +172,64 @@ export function trace(
           readByProducts: true,
           initial: { deviation },
           decayFrom,
+          trainable,
         },
-        ...(bias ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, partsOf("bias")) } : {}),
+        ...(bias
+          ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, { parts: partsOf("bias"), trainable }) }
+          : {}),
+        ...beside?.parameters,
+      },
+    };
+  }
+
+  /** The adapters of a product, where it has any: of each tensor that its columns stand in by itself, as in peft. */
+  function adaptersOf(
+    { layer, stored: { name, parts }, inputs, columns, group = "other" }: Pick<
+      Parameters<typeof linearStep>[2],
+      "layer" | "stored" | "inputs" | "columns" | "group"
+    >,
+  ): { adapters: LowRank[]; parameters: Step["parameters"] } | undefined {
+    const whole = columns.reduce((sum, count) => sum + count, 0);
+    const widths = parts ? columns : [whole];
+    const found = (parts ?? [name]).flatMap((part, n) => {
+      const module = `${layer}.${part}`;
+      const column = widths.slice(0, n).reduce((sum, count) => sum + count, 0);
+      return adapters[module] ? [{ module, column, columns: widths[n], ...adapters[module] }] : [];
+    });
+    if (found.length === 0) return undefined;
+    const matrix = (name: string, shape: readonly number[], initial: Parameter["initial"]): Parameter => ({
+      name: `${name}.weight`,
+      shape,
+      kind: "matrix",
+      // As the weights that they stand for.
+      group,
+      readByProducts: false,
+      initial,
+      decayFrom: Infinity,
+      trainable: true,
+      adapter: true,
+    });
+    // As peft begins: U(−1/√in, 1/√in) and 0, so that nothing is changed at first.
+    const down = matrix(`${layer}.${name}.lora_A`, [inputs, rankOf(found)], {
+      within: 1 / Math.sqrt(inputs),
+    });
+    const ups = found.map(({ module, rank, columns }, p) => [
+      roleOfUp(p),
+      matrix(`${module}.lora_B`, [rank, columns], { all: 0 }),
+    ]);
+    return {
+      adapters: found.map(({ column, columns, ...adapter }) => ({
+        column,
+        columns,
+        rank: adapter.rank,
+        scale: scaleOf(adapter),
+      })),
+      parameters: {
+        down: {
+          ...down,
+          parts: found.map(({ module, rank }) => ({ name: `${module}.lora_A.weight`, columns: rank })),
+        },
+        ...Object.fromEntries(ups),
       },
     };
   }
@@ -258,6 +329,7 @@ export function trace(
           stored: names.qkv,
           inputs: width,
           columns,
+          kind: "attention",
           bias: config.biases.qkv,
           group: "attention",
           // Weight decay on queries and keys would pull gate logits to the bias.
@@ -275,6 +347,7 @@ export function trace(
           stored: { name: names.attentionOut },
           inputs: heads * headSize,
           columns: [width],
+          kind: "attention",
           bias: config.biases.other,
           ...intoStream,
         }),
@@ -299,6 +372,7 @@ export function trace(
           stored: names.mlpIn,
           inputs: width,
           columns: gated ? [mlpWidth, mlpWidth] : [mlpWidth],
+          kind: "mlp",
           bias,
         }),
         { op: inside, reads: { x: pre }, writes: { y: post }, parameters: {} },
@@ -307,6 +381,7 @@ export function trace(
           stored: { name: names.mlpOut },
           inputs: mlpWidth,
           columns: [width],
+          kind: "mlp",
           bias,
           ...intoStream,
         }),
@@ -369,6 +444,9 @@ export function stepsOf({ embed, branches, final }: Model): Step[] {
 }
 
 /** Every parameter of a model. */
-export function parametersOf(config: ModelConfig): readonly Parameter[] {
-  return trace(config, { batch: 1, context: 1 }).parameters;
+export function parametersOf(
+  config: ModelConfig,
+  options: Pick<TracedShape, "adapters" | "train"> = {},
+): readonly Parameter[] {
+  return trace(config, { ...options, batch: 1, context: 1 }).parameters;
 }

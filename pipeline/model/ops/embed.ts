@@ -38,7 +38,8 @@ export function embed(
         forward: (recorder, { token, position, y }) =>
           compiled.forward(recorder, { tokenEmbedding: token, positionEmbedding: position, x: y }),
         backward: (recorder, { dy }, gradients) => {
-          if (!gradients) return;
+          // Both are trained, or neither.
+          if (!gradients?.token) return;
           compiled.backward(recorder, {
             dx: dy,
             dtokenEmbedding: gradients.token,
