@@ -1187,8 +1187,8 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/matmul/low_rank.ts", LORA_KERNELS, {
     "columns without an adapter keep what stood there": ["if (covered < outputs) recorder.clear(sum);", ""],
     "every adapter reads the first columns of x A": [
-      "aStride: total,\n      aColumn: first,",
-      "aStride: total,",
+      "aColumn: first,\n        cStride: outputs",
+      "cStride: outputs",
     ],
     "a gradient without the scale": ["k: rows,\n        scale,", "k: rows,"],
     "dx of an adapter is left out": ["if (dx) ofX.record", "if (!dx) ofX.record"],
