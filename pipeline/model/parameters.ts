@@ -5,6 +5,7 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
+import type { FrozenType } from "./op.ts";
 
 /** Tensors by parameter name, for example `h.0.attn.c_attn.weight` [d, 3d]. */
 export type Parameters = ReadonlyMap<string, Tensor>;
@@ -15,11 +16,13 @@ export interface ParameterShape {
   name: string;
   /** Sizes of its axes; linear weights are [in, out]. */
   shape: readonly number[];
+  /** How it lies on the device; left out: as f32. */
+  stored?: FrozenType;
 }
 
 /** Tensors of zeros for every shape; `prefix` goes before the name in error messages. */
 export function createParameters(gpu: Gpu, shapes: readonly ParameterShape[], prefix = ""): Parameters {
-  return new Map(shapes.map(({ name, shape }) => [name, gpu.tensor(prefix + name, shape)]));
+  return new Map(shapes.map(({ name, shape, stored }) => [name, gpu.tensor(prefix + name, shape, stored)]));
 }
 
 /** Fills the parameters from `read`, one tensor in memory at a time. */
