@@ -4,6 +4,7 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import { INT8_BLOCK } from "../../kernels/core/int8.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import type { FrozenType } from "./op.ts";
 
@@ -25,13 +26,31 @@ export function createParameters(gpu: Gpu, shapes: readonly ParameterShape[], pr
   return new Map(shapes.map(({ name, shape, stored }) => [name, gpu.tensor(prefix + name, shape, stored)]));
 }
 
+/** Bytes that are on their way to the device at once: a driver keeps what is written until the device has it. */
+const PIECE_BYTES = 32 << 20;
+
+/** Rows of a tensor that are written at once: a multiple of what int8 is written by. */
+export function rowsOfPiece({ shape, length }: Tensor): number {
+  const rowBytes = 4 * length / shape[0];
+  return Math.max(1, Math.floor(PIECE_BYTES / rowBytes / INT8_BLOCK)) * INT8_BLOCK;
+}
+
+/** Writes a tensor's values piece by piece, so that beside them and the tensor nothing of its size is held. */
+export async function writeInPieces(gpu: Gpu, tensor: Tensor, values: Float32Array): Promise<void> {
+  const piece = rowsOfPiece(tensor) * tensor.length / tensor.shape[0];
+  for (let start = 0; start < values.length; start += piece) {
+    gpu.write(tensor, values.subarray(start, start + piece), start);
+    if (values.length > piece) await gpu.sync();
+  }
+}
+
 /** Fills the parameters from `read`, one tensor in memory at a time. */
 export async function uploadParameters(
   gpu: Gpu,
   parameters: Parameters,
   read: (name: string) => Promise<Float32Array>,
 ): Promise<void> {
-  for (const [name, tensor] of parameters) gpu.write(tensor, await read(name));
+  for (const [name, tensor] of parameters) await writeInPieces(gpu, tensor, await read(name));
   await gpu.sync();
 }
 
