@@ -30,10 +30,10 @@ export interface Adapter {
 export type Adapters = Readonly<Record<string, Adapter>>;
 
 /** What training can move: everything, the products of attention, or adapters alone. */
-export const TRAINED = ["all", "attention", "lora"] as const;
+export const TRAINED: readonly Trained[] = ["all", "attention", "lora"];
 
-/** What training moves, of {@link TRAINED}. */
-export type Trained = (typeof TRAINED)[number];
+/** What training moves. */
+export type Trained = "all" | "attention" | "lora";
 
 /** Whether a value, as it comes from JSON, is of adapters. */
 export function isAdapters(value: unknown): value is Adapters {

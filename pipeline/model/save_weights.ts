@@ -51,6 +51,7 @@ export interface SavedModel {
 
 /** What is saved of adapters in place of a model's weights. */
 export interface SavedAdapter {
+  /** Which there are. */
   adapters: Adapters;
   /** Folder of the model that they are for, or its name on the hub. */
   base: string;
