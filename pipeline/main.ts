@@ -55,7 +55,7 @@ import {
   TRAIN_TOKENIZER,
   versionText,
 } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
 import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
@@ -295,6 +295,7 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
     parsed,
     thread,
   );
+  checkTarget(settings);
   const model = await openRunModel(modelFolder!, {
     tokenizer: settings.tokenizer,
     label: settings.model,

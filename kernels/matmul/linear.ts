@@ -6,6 +6,7 @@
  */
 import type { GeluForm } from "../core/gelu.ts";
 import type { Gpu } from "../core/gpu.ts";
+import { INT8_BLOCK, INT8_SCALE_BYTES } from "../core/int8.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { rows as rowsOf, type Slice, slicesOf, type Tensor } from "../core/tensor.ts";
 import { type MatmulConfig, prepareBiasGradient, prepareMatmul } from "./op.ts";
@@ -29,6 +30,8 @@ export interface LinearShape {
   accumulate?: boolean;
   /** Whether W and b have no gradients. */
   frozen?: boolean;
+  /** Whether W is int8, and then frozen: it has no gradient. */
+  int8?: boolean;
 }
 
 /** What is done to y where it is stored. */
@@ -67,8 +70,14 @@ export interface LinearGradient {
 }
 
 /** Runs of the rows of W that fit a binding each, as f32, which its gradient is. */
-function slicesOfWeight({ inputs, outputs, half }: LinearShape, maxBindingBytes: number): Slice[] {
-  return slicesOf(inputs, outputs, maxBindingBytes, half.weight ? 2 : 4);
+function slicesOfWeight({ inputs, outputs, half, int8 }: LinearShape, maxBindingBytes: number): Slice[] {
+  return int8
+    ? slicesOf(inputs, outputs, maxBindingBytes, {
+      smallest: INT8_SCALE_BYTES,
+      largest: 1,
+      multiple: INT8_BLOCK,
+    })
+    : slicesOf(inputs, outputs, maxBindingBytes, { smallest: half.weight ? 2 : 4 });
 }
 
 /** Whether sums of products need room of their own, [rows, outputs] of f32: nothing can be added to an f16 product. */
@@ -86,7 +95,7 @@ export async function prepareLinear(
   shape: LinearShape,
   { residual = false, gelu }: LinearEnding = {},
 ): Promise<Linear> {
-  const { rows, inputs, outputs, bias, half, accumulate = false } = shape;
+  const { rows, inputs, outputs, bias, half, int8, accumulate = false } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const throughPartial = needsPartial(shape, gpu.maxBindingBytes);
   if (throughPartial && residual) {
@@ -107,6 +116,7 @@ export async function prepareLinear(
       accumulate: (accumulate || !first) && !(last && throughPartial),
       gelu: last ? gelu : undefined,
       half: halves([half.x, "a"], [half.weight, "b"], [half.y && (last || !throughPartial), "c"]),
+      int8,
     });
     return { start, count, last, product };
   }));
@@ -128,7 +138,7 @@ export async function prepareLinear(
 
 /** Compiles its gradients. */
 export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promise<LinearGradient> {
-  const { rows, inputs, outputs, bias, half, accumulate = false, frozen = false } = shape;
+  const { rows, inputs, outputs, bias, half, int8, accumulate = false, frozen = false } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const sliced = slices.length > 1;
   const products = await Promise.all(slices.map(async ({ start, count }) => ({
@@ -142,6 +152,7 @@ export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promi
       ...(sliced && { cStride: inputs, cColumn: start }),
       accumulate,
       half: halves([half.weight, "b"]),
+      int8,
     }),
     dweight: frozen ? undefined : await prepareMatmul(gpu, {
       layout: "tn",
