@@ -1256,7 +1256,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/model/adapters.ts", LORA_FLOAT64, {
     "ranks are never stabilised": ["rankStabilised ? Math.sqrt(rank) : rank", "rank"],
   }),
-  ...plant("pipeline/model/adapter_config.ts", LORA_FLOAT64, {
+  ...plant("pipeline/model/adapter_config.ts", "pipeline/model/adapter_config_test.ts", {
     "every module has the first rank": ["rank: rankOf(path) ?? rank as number", "rank: rank as number"],
     "every module has the first α": ["alpha: alphaOf(path) ?? alpha as number", "alpha: alpha as number"],
     "what is excluded is adapted": ["target(path) && !excluded(path)", "target(path)"],
@@ -1264,6 +1264,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/stored.ts", LORA_FLOAT64, {
     "an adapter's A stands by head": [' && !name.endsWith(".lora_A.weight")', ""],
+  }),
+  ...plant("pipeline/model/stored.ts", ["pipeline/model/adapter_config_test.ts", "torch.nn.Linear"], {
     "an adapter of Conv1D is not transposed": ["(transposed || adapter === true)", "transposed"],
   }),
   ...plant("pipeline/model/adapter_files.ts", ["pipeline/model/lora_test.ts", "merged weights"], {

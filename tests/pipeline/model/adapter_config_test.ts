@@ -18,6 +18,7 @@ import {
   type WritableTensor,
   writeSafetensors,
 } from "../../../pipeline/model/safetensors.ts";
+import { storedAdapters } from "../../../pipeline/model/stored.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
@@ -175,6 +176,22 @@ Deno.test("what is written is read again", async () => {
     { base: "gpt2" },
   );
   assertEquals(target_modules, ["attn.c_attn", "attn.c_proj"]);
+});
+
+Deno.test("adapters stand in files as torch.nn.Linear's, of every part by itself, in all families", () => {
+  const stored = (config: typeof GPT2, targets: string[]) =>
+    storedAdapters(config, adaptersFor(config, { rank: 4, alpha: 8, rankStabilised: false, targets }))
+      .flatMap(({ tensors }) => tensors.map(({ savedAs, shape }) => `${savedAs} ${shape}`));
+  assertEquals(stored({ ...GPT2, layers: 1 }, ["c_attn"]), [
+    "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight 4,24",
+    "base_model.model.transformer.h.0.attn.c_attn.lora_B.weight 72,4",
+  ]);
+  assertEquals(stored({ ...LLAMA, layers: 1 }, ["query", "value"]), [
+    "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight 4,40",
+    "base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight 4,40",
+    "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight 64,4",
+    "base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight 32,4",
+  ]);
 });
 
 Deno.test("queries and keys that no adapter moves are told", () => {
