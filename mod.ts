@@ -113,7 +113,7 @@ export {
   readableParameters,
   uploadParameters,
 } from "./pipeline/model/parameters.ts";
-export { type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
+export { type SavedAdapter, type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
 export {
   openSafetensors,
   type Safetensors,

@@ -51,6 +51,7 @@ const LORA_KERNELS = "kernels/matmul/low_rank_test.ts";
 const LORA_LLAMA = ["pipeline/model/lora_test.ts", "llama, gated: logits"] as const;
 const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as const;
 const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
+const LORA_RUN_OF_PART = ["pipeline/training/lora_run_test.ts", "attention's products"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const SETTINGS = [
@@ -450,17 +451,20 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the dense model on test tokens", "dense", test',
       'measure("measuring the dense model on test tokens", "deterministic", test',
     ],
-    "dense on test is the sparse weights": ["of: denseWeights,", "of: parameters,"],
+    "dense on test is the sparse weights": ['"dense", test, { of }),', '"dense", test),'],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
-    "the teacher has no weights": ["if (teacher) await loadDense(teacher);", ""],
+    "the teacher has no weights": [
+      "await uploadParameters(gpu, own, beginning);\n      return",
+      "return",
+    ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
       'measure("measuring the sparse model on test tokens", "deterministic", test)',
       'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
-      "    await loadDense(parameters);\n    const finished",
-      "    const finished",
+      "new Map(trained.map(",
+      "new Map(trained.slice(0, 0).map(",
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
@@ -688,7 +692,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
     "the sparse phase goes on from its yardstick's weights": [
-      "    await loadDense(parameters);\n  }\n  const target",
+      "    await begin();\n  }\n  const target",
       "  }\n  const target",
     ],
     "batches are held to the dense loss, not the yardstick's": [
@@ -1252,7 +1256,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/model/adapters.ts", LORA_FLOAT64, {
     "ranks are never stabilised": ["rankStabilised ? Math.sqrt(rank) : rank", "rank"],
   }),
-  ...plant("pipeline/model/adapter_config.ts", LORA_FLOAT64, {
+  ...plant("pipeline/model/adapter_config.ts", "pipeline/model/adapter_config_test.ts", {
     "every module has the first rank": ["rank: rankOf(path) ?? rank as number", "rank: rank as number"],
     "every module has the first α": ["alpha: alphaOf(path) ?? alpha as number", "alpha: alpha as number"],
     "what is excluded is adapted": ["target(path) && !excluded(path)", "target(path)"],
@@ -1260,6 +1264,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/stored.ts", LORA_FLOAT64, {
     "an adapter's A stands by head": [' && !name.endsWith(".lora_A.weight")', ""],
+  }),
+  ...plant("pipeline/model/stored.ts", ["pipeline/model/adapter_config_test.ts", "torch.nn.Linear"], {
     "an adapter of Conv1D is not transposed": ["(transposed || adapter === true)", "transposed"],
   }),
   ...plant("pipeline/model/adapter_files.ts", ["pipeline/model/lora_test.ts", "merged weights"], {
@@ -1272,6 +1278,23 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
   }),
+  ...plant("pipeline/training/training_run.ts", LORA_RUN_OF_PART, {
+    "checkpoints hold what is frozen": [
+      '...readableParameters(gpu, trainer.parameters, "weight."),',
+      '...readableParameters(gpu, parameters, "weight."),',
+    ],
+  }),
+  ...plant(
+    "pipeline/training/sparsify.ts",
+    ["pipeline/training/lora_run_test.ts", "begins with an adapter"],
+    {
+      "an adapter to begin with is forgotten": ["adaptation?.from?.read(name) ??", "undefined ??"],
+      "a teacher goes without the adapter that a run began with": [
+        "teacherAdapted: from !== undefined,",
+        "teacherAdapted: false,",
+      ],
+    },
+  ),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),

@@ -11,9 +11,9 @@ import { ADAPTER_CONFIG, readAdapterConfig } from "./adapter_config.ts";
 import { type Adapters, scaleOf } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
-import type { WeightSource } from "./load_weights.ts";
 import type { Parameter } from "./op.ts";
 import { openSafetensors, type TensorEntry } from "./safetensors.ts";
+import type { WeightSource } from "./weight_source.ts";
 import { ADAPTED, joinParts, storedAdapters } from "./stored.ts";
 
 /** Name of the file with the As and Bs. */
@@ -44,6 +44,19 @@ export async function openAdapter(folder: string, config: ModelConfig): Promise<
     throw inputError(`Cannot load an adapter from ${folder} as it needs ${ADAPTER_CONFIG}: not there`);
   }
   const { adapters, base } = await readAdapterConfig(configPath, config);
+  return await openAdapterWeights(folder, config, { adapters, base });
+}
+
+/**
+ * Opens the As and Bs of a folder, of which it is known what they adapt.
+ *
+ * @throws {UserError} as {@link openAdapter}
+ */
+export async function openAdapterWeights(
+  folder: string,
+  config: ModelConfig,
+  { adapters, base }: { adapters: Adapters; base?: string },
+): Promise<StoredAdapter> {
   const file = await openSafetensors(join(folder, ADAPTER_WEIGHTS));
   const stored = storedAdapters(config, adapters);
   const { prefix } = familyOf(config);
@@ -98,7 +111,7 @@ export async function openAdapter(folder: string, config: ModelConfig): Promise<
       }
     },
     async hash() {
-      return digestOf([await hashFile(configPath), await hashFile(file.path)].join("\n"));
+      return digestOf([JSON.stringify(adapters), await hashFile(file.path)].join("\n"));
     },
   };
 }

@@ -11,6 +11,7 @@ import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import { nearest } from "../nearest.ts";
 import { usageError } from "../errors.ts";
+import { isObject } from "../files.ts";
 
 /** One adapter. */
 export interface Adapter {
@@ -28,8 +29,20 @@ export interface Adapter {
  */
 export type Adapters = Readonly<Record<string, Adapter>>;
 
-/** What training moves: everything, the products of attention, or adapters alone. */
+/** What training can move: everything, the products of attention, or adapters alone. */
+export const TRAINED: readonly Trained[] = ["all", "attention", "lora"];
+
+/** What training moves. */
 export type Trained = "all" | "attention" | "lora";
+
+/** Whether a value, as it comes from JSON, is of adapters. */
+export function isAdapters(value: unknown): value is Adapters {
+  return isObject(value) &&
+    Object.values(value).every((adapter) =>
+      isObject(adapter) && Number.isSafeInteger(adapter.rank) && adapter.rank as number > 0 &&
+      typeof adapter.alpha === "number" && typeof adapter.rankStabilised === "boolean"
+    );
+}
 
 /** What a product's columns are. */
 export const TARGETS = ["query", "key", "value", "output", "gate", "up", "down"] as const;
