@@ -44,7 +44,8 @@ async function openAdapted(folder: string, config: ModelConfig): Promise<WeightS
   const adapter = await openAdapter(folder, config);
   const { model, hash } = adapter.base;
   const places = [
-    join(dirname(await Deno.realPath(folder)), "dense"),
+    // A run's own copy, which is told from any other folder of this name by its digest.
+    ...(hash === undefined ? [] : [join(dirname(await Deno.realPath(folder)), "dense")]),
     ...(model === undefined ? [] : [isAbsolute(model) ? model : join(folder, model)]),
   ];
   for (const place of places) {

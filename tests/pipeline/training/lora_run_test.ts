@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../../pipeline/errors.ts";
+import { loadModel } from "../../../pipeline/load_model.ts";
 import { openAdapter } from "../../../pipeline/model/adapter_files.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
@@ -108,6 +109,13 @@ Deno.test("a run of adapters that is killed and goes on ends with the bits of on
     await run(["--model", model, "--adapter", join(whole, "model"), ...text], { script }),
   ].map((json) => JSON.parse(json));
   assertEquals([one.text, one.mode], [other.text, "gated"]);
+  {
+    using loaded = await loadModel(model, { adapterFolder: join(whole, "model") });
+    assertEquals(loaded.config.gate, { bias: 0, temperature: 1 });
+    const { logits } = await loaded.run("1+1=");
+    const likeliest = logits.values.indexOf(Math.max(...logits.values));
+    assertEquals(likeliest, one.tokens[0]);
+  }
 
   // Without the run's own copy, the base is where the adapter says.
   const moved = join(runs, "moved");

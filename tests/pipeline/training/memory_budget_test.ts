@@ -128,6 +128,19 @@ for (
   );
 }
 
+gpuTest("adapters of a rank that is no multiple of 4 are not stored beside f16", async (gpu) => {
+  const trained = {
+    adapters: adaptersFor(CONFIG, { rank: 6, alpha: 8, rankStabilised: false, targets: ["query"] }),
+    train: "lora",
+  } as const;
+  await budgetMemory(gpu, CONFIG, SETTINGS, false, trained);
+  const half = { ...SETTINGS, dtype: "f16" } as const;
+  const error = await assertRejects(() => budgetMemory(gpu, CONFIG, half, false, trained), UserError);
+  assertStringIncludes(error.message, "--dtype f16 as ranks of adapters must be multiples of 4: 6");
+  const shape = { batch: 1, context: 8, training: true, half: true, ...trained };
+  await assertRejects(() => prepareNetwork(gpu, CONFIG, shape), RangeError, "multiples of 4: 6");
+});
+
 gpuTest("auto takes the largest batch that stays within the memory it is given", async (gpu) => {
   const totalOf = (batch: number) =>
     memoryNeeds(CONFIG, { batch, context: 32, training: true }, gpu.maxBindingBytes, textureCapacity(gpu))
