@@ -331,6 +331,65 @@ export const EVALUATE = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `plan`. */
+export const PLAN = {
+  model: {
+    kind: "path",
+    value: undefined,
+    placeholder: "MODEL",
+    hub: true,
+    help: "config.json, a folder with one, or owner/name on the hub; weights are not read",
+    group: "Model",
+  },
+  train: {
+    kind: "choice",
+    value: "all",
+    choices: ["all", "attention", "lora"],
+    help: "what is trained: everything, attention's products, or low-rank matrices",
+    group: "Model",
+  },
+  lora: integer(0, 0, "rank of low-rank matrices; above 0 they alone are trained", "Model"),
+  loraTargets: {
+    kind: "choice",
+    value: "attention",
+    choices: ["attention", "all-linear"],
+    help: "products that have them: query, key, value and output, or also the MLP's",
+    group: "Model",
+  },
+  frozen: {
+    kind: "choice",
+    value: "float32",
+    choices: ["float32", "float16", "int8"],
+    help: "how weights are stored that are not trained",
+    group: "Model",
+  },
+  batch: { ...TRAINING.batch, kind: "number", value: TRAINING.batch.value, help: "rows of a micro-batch" },
+  context: TRAINING.context,
+  accumulate: TRAINING.accumulate,
+  dtype: TRAINING.dtype,
+  recompute: flag(false, "bytes and arithmetic with activations computed anew", "Training"),
+  distill: SPARSIFY.distill,
+  constraintEvery: SPARSIFY.constraintEvery,
+  gpuMemory: {
+    kind: "name",
+    value: undefined,
+    placeholder: "SIZE",
+    help: "memory of the device, as 24GB or 80GiB: tells what fits",
+    group: "Device",
+  },
+  binding: {
+    kind: "name",
+    value: undefined,
+    placeholder: "SIZE",
+    help: "what a binding of the device holds (default: 2GiB, the most)",
+    group: "Device",
+  },
+  tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
+  rate: atLeastZero(0, "tokens a second, as measured: with --tokens tells the hours", "Device"),
+  json: flag(false, "the plan as one line of JSON on standard output", "Output"),
+  debug: OUTPUT.debug,
+} as const satisfies SettingsTable;
+
 /** Settings of `circuits`. */
 export const CIRCUITS = {
   task: {
@@ -439,6 +498,8 @@ export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 /** Values of {@link EVALUATE}. */
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
+/** Values of {@link PLAN}. */
+export type PlanSettings = SettingsOf<typeof PLAN>;
 /** Values of {@link CIRCUITS}. */
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 /** Values of {@link GENERATE}. */

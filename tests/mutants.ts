@@ -69,6 +69,8 @@ const GENERATED = [
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
+const PLANNED = "pipeline/report/training_plan_test.ts";
+
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
   // The teacher.
@@ -1191,6 +1193,43 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("kernels/gelu/backward_exact.wgsl", "kernels/gelu/gelu_test.ts", {
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
+  }),
+  // The plan of a run.
+  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
+    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
+    "int8 without the scale of a last, shorter block": [
+      "Math.ceil(inputs / INT8_BLOCK)",
+      "Math.floor(inputs / INT8_BLOCK)",
+    ],
+    "a table's scales by its columns": ["shape : shape.toReversed()", "shape : shape"],
+    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
+  }),
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
+    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
+    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
+    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
+    "a low-rank model's teacher is a second base": [
+      "shape.distill ? F32 * sum(own.map(",
+      "shape.distill ? F32 * sum(parametersOf(config).map(",
+    ],
+    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
+    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
+    "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
+    "what fits is below memory, whatever a binding holds": [
+      " && largestActivation.bytes <= plans.binding",
+      "",
+    ],
+    "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],
+    "GB are GiB": ["gb: 1e9", "gb: 2 ** 30"],
+    "the largest is one too few": [
+      "else high = middle - 1;\n  }\n  return low;",
+      "else high = middle - 1;\n  }\n  return low - 1;",
+    ],
   }),
 ];
 

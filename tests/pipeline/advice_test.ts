@@ -9,6 +9,7 @@ import {
   CIRCUITS,
   EVALUATE,
   GENERATE,
+  PLAN,
   PRETRAIN,
   type SettingsTable,
   SPARSIFY,
@@ -41,6 +42,7 @@ function knownFlags(): Set<string> {
     TRAIN_TOKENIZER,
     CIRCUITS,
     GENERATE,
+    PLAN,
     SERVE,
   ] as SettingsTable[];
   const known = new Set(["--help", "--version", "--config", "--resume"]);

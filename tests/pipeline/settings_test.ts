@@ -19,6 +19,7 @@ import {
   GENERATE,
   helpText,
   parseCommand,
+  PLAN,
   PRETRAIN,
   printedInstead,
   resolveFully,
@@ -257,6 +258,7 @@ Deno.test("--version is known everywhere", async () => {
       TRAIN_TOKENIZER,
       CIRCUITS,
       GENERATE,
+      PLAN,
       SERVE,
     ] as SettingsTable[]
   ) {
@@ -283,7 +285,7 @@ Deno.test("from another folder the default paths are such that they can be used 
 });
 
 Deno.test("help names every flag with its default", () => {
-  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER] as SettingsTable[]) {
+  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, PLAN, TRAIN_TOKENIZER] as SettingsTable[]) {
     const lines = helpText("command", "", table).split("\n");
     for (const [name, setting] of Object.entries(table)) {
       const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
