@@ -478,6 +478,49 @@ export const GENERATE = {
   json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
 } as const satisfies SettingsTable;
 
+/** Settings of `benchmark`. */
+export const BENCHMARK = {
+  task: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME[,NAME]",
+    help: "arc_easy, piqa, lambada_openai, … (an unknown name lists them), or choices: your own",
+    group: "Task",
+  },
+  data: {
+    kind: "paths",
+    value: [],
+    placeholder: "PATH",
+    hub: true,
+    help: "each task's in order, or a folder with NAME.jsonl for each (default: from the hub)",
+    group: "Task",
+  },
+  limit: integer(0, 0, "items of each task, the first; 0: all", "Task"),
+  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task" },
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse`, group: "Models" },
+  dense: flag(false, "open all gates of --model", "Models"),
+  against: {
+    kind: "path",
+    value: undefined,
+    placeholder: "MODEL",
+    hub: true,
+    help: "another, on the same items: the difference is tested",
+    group: "Models",
+  },
+  tokenizer: { ...DATA.tokenizer, help: "of --model: tokenizer.json, or a folder with one", group: "Models" },
+  batchTokens: integer(4096, 1, "tokens that are run at once, at least one sequence", "Run"),
+  gpu: RUN.gpu,
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "folder for items.arrow, each choice with its score, and results.json",
+    group: "Output",
+  },
+  ...OUTPUT,
+  json: flag(false, "end with one line of JSON for each task on standard output", "Output"),
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
@@ -504,6 +547,8 @@ export type PlanSettings = SettingsOf<typeof PLAN>;
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 /** Values of {@link GENERATE}. */
 export type GenerateSettings = SettingsOf<typeof GENERATE>;
+/** Values of {@link BENCHMARK}. */
+export type BenchmarkSettings = SettingsOf<typeof BENCHMARK>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 

@@ -69,6 +69,7 @@ const GENERATED = [
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
+const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
 const PLANNED = "pipeline/report/training_plan_test.ts";
 
 /** Every fault. */
@@ -1229,6 +1230,64 @@ export const MUTANTS: readonly Mutant[] = [
     "the largest is one too few": [
       "else high = middle - 1;\n  }\n  return low;",
       "else high = middle - 1;\n  }\n  return low - 1;",
+    ],
+  }),
+  // Benchmarks.
+  ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
+    "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
+    "the continuation is encoded by itself": [
+      "const first = withStart(tokenizer, tokenizer.encode(before)).length;",
+      "const first = withStart(tokenizer, tokenizer.encode(before + behind)).length - tokenizer.encode(behind).length;",
+    ],
+    "a long request is cut at its end": [
+      "tokens.slice(-(contextLength + 1))",
+      "tokens.slice(0, contextLength + 1)",
+    ],
+    "the last window is not filled up": [
+      "tokens.slice(done - contextLength - 1, done)",
+      "tokens.slice(done - counted - 1, done)",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "/a row of|a gap/"], {
+    "no space before a choice": ["continuation: ` ${text}` })", "continuation: text })"],
+    "the rest of a sentence keeps its capitals": [
+      ".slice(first.length).toLowerCase()",
+      ".slice(first.length)",
+    ],
+    "brackets stay": ['.replace(/\\[.*?\\]/g, "").replaceAll("  ", " ")', '.replaceAll("  ", " ")'],
+    "one right answer of several": ["several ? right : only(", "only("],
+  }),
+  ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
+    "lengths in JavaScript's units": ["[...text].length", "text.length"],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
+    "the context counts": ["const first = tokens.length - 1 - counted;", "const first = 0 * counted;"],
+    "each is likeliest if the last is": [
+      "greedy &&= lossRows[at + 1] === 1;",
+      "greedy = lossRows[at + 1] === 1;",
+    ],
+    "scores in the order of the batches": [
+      "found[index] = likelihoods[row]",
+      "found[first + row] = likelihoods[row]",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods through"], {
+    "gates that are open": ['gate ? "deterministic" : "dense"', '"dense"'],
+    "benchmarks through gates without their bias": ["hardGates(gate?.bias, batch)", "hardGates(0, batch)"],
+  }),
+  ...plant("pipeline/benchmarks/metrics.ts", [BENCHMARKED, "/means, standard|of equals|interval/"], {
+    "the deviation of all": ["(count - 1) / count", "count / count"],
+    "of equals the last": ["value > values[best]", "value >= values[best]"],
+    "a test of one side": ["Math.min(1, 2 * tail)", "Math.min(1, tail)"],
+    "a share that underflows": ["Math.exp(each - most)", "Math.exp(each)"],
+    "the middle half": ["0.025 * (RESAMPLES", "0.25 * (RESAMPLES"],
+  }),
+  ...plant("pipeline/benchmarks/scores.ts", [BENCHMARKED, "/acc takes|of several sets/"], {
+    "by the character is by the token": ["each / lengths[n]", "each / 1"],
+    "sets weigh by their size": ["acc: finite(meanOf(values).value)", "acc: whole.acc"],
+    "who alone is right": [
+      "alone(first, second), alone(second, first)",
+      "alone(first, second), alone(first, second)",
     ],
   }),
 ];

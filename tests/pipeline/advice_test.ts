@@ -5,6 +5,7 @@ import { readSlackChanges } from "../../pipeline/runs/control.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import {
+  BENCHMARK,
   CHANGEABLE,
   CIRCUITS,
   EVALUATE,
@@ -43,6 +44,7 @@ function knownFlags(): Set<string> {
     CIRCUITS,
     GENERATE,
     PLAN,
+    BENCHMARK,
     SERVE,
   ] as SettingsTable[];
   const known = new Set(["--help", "--version", "--config", "--resume"]);

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
+  BENCHMARK,
   CHANGEABLE,
   CIRCUITS,
   defaultsOf,
@@ -259,6 +260,7 @@ Deno.test("--version is known everywhere", async () => {
       CIRCUITS,
       GENERATE,
       PLAN,
+      BENCHMARK,
       SERVE,
     ] as SettingsTable[]
   ) {

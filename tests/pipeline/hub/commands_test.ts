@@ -206,7 +206,9 @@ Deno.test("with all that it named at hand a run gives up the net; while data may
 Deno.test("every task that takes names of the hub may reach its hosts, and HF_ENDPOINT's, and no others", async () => {
   const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
   const takesModels = Object.entries<{ command: string }>(tasks).filter(([, { command }]) =>
-    /pipeline\/(main\.ts (sparsify|pretrain|evaluate|plan)|(circuits|generation)\/main\.ts)$/.test(command)
+    /pipeline\/(main\.ts (sparsify|pretrain|evaluate|plan)|(circuits|generation|benchmarks)\/main\.ts)$/.test(
+      command,
+    )
   );
   assertEquals(takesModels.map(([name]) => name), [
     "sparsify",
@@ -215,6 +217,7 @@ Deno.test("every task that takes names of the hub may reach its hosts, and HF_EN
     "plan",
     "circuits",
     "generate",
+    "benchmark",
   ]);
   const hosts = "$(deno run --quiet --allow-env=HF_ENDPOINT pipeline/hub/hosts.ts)";
   for (const [name, { command }] of takesModels) {
