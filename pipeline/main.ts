@@ -56,7 +56,7 @@ import {
   TRAIN_TOKENIZER,
   versionText,
 } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
@@ -288,6 +288,7 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
     parsed,
     thread,
   );
+  checkTarget(settings);
   const model = await openRunModel(modelFolder!, settings.tokenizer, settings.model);
   return await train<SparsifySummary>("sparsify", thread, {
     settings,

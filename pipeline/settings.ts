@@ -57,6 +57,8 @@ export type Setting =
     integer?: boolean;
     /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
     alone?: true;
+    /** A word that it may be instead. */
+    or?: string;
   })
   | (Common & { kind: "choice"; value: string; choices: readonly string[] })
   | (Common & { kind: "flag"; value: boolean });
@@ -69,6 +71,7 @@ type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; va
   : string | undefined
   : S extends { kind: "paths" | "names" } ? string[]
   : S extends { kind: "number" } ? number
+  : S extends { kind: "numberOrAuto"; or: infer Word } ? number | "auto" | Word
   : S extends { kind: "numberOrAuto" } ? number | "auto"
   : S extends { kind: "choice"; choices: readonly (infer C)[] } ? C
   : boolean;
@@ -279,6 +282,11 @@ export const SPARSIFY = {
   ...TRAINING,
   ...GATES,
   ...PRETRAINED,
+  targetLoss: {
+    ...GATES.targetLoss,
+    or: "control",
+    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
+  },
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
@@ -521,6 +529,28 @@ export const BENCHMARK = {
   json: flag(false, "end with one line of JSON for each task on standard output", "Output"),
 } as const satisfies SettingsTable;
 
+/** Settings of `sweep`, beside its file. */
+export const SWEEP = {
+  jobs: integer(1, 1, "runs at a time on this machine", "Sweep"),
+  only: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    integer: true,
+    help: "run one alone, by its number from 0, as a task of a job array does; auto: all",
+    group: "Sweep",
+  },
+  table: flag(false, "run nothing: only make the table and the page of what is there", "Sweep"),
+  slurm: flag(
+    false,
+    "run nothing: write a script for sbatch that runs each as a task of a job array",
+    "Sweep",
+  ),
+  runs: { ...RUN.runs, group: "Sweep" },
+  name: { ...RUN.name, help: "folder of its runs in --runs (default: the file's name)", group: "Sweep" },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
@@ -549,6 +579,8 @@ export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 export type GenerateSettings = SettingsOf<typeof GENERATE>;
 /** Values of {@link BENCHMARK}. */
 export type BenchmarkSettings = SettingsOf<typeof BENCHMARK>;
+/** Values of {@link SWEEP}. */
+export type SweepSettings = SettingsOf<typeof SWEEP>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 
@@ -690,11 +722,11 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
       return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
     case "numberOrAuto":
     case "number": {
-      const auto = setting.kind === "numberOrAuto";
-      if (auto && value === "auto") return value;
+      const words = setting.kind === "numberOrAuto" ? ["auto", ...(setting.or ? [setting.or] : [])] : [];
+      if (words.includes(value as string)) return value;
       const number = isText ? Number(value) : value;
       if (typeof number !== "number" || !Number.isFinite(number)) {
-        return fail(auto ? "a number or auto" : "a number");
+        return fail(["a number", ...words].join(" or "));
       }
       const { lowest, above } = setting;
       const highest = setting.kind === "number" ? setting.highest ?? Infinity : Infinity;
@@ -975,6 +1007,12 @@ export function resumedSettings<const Table extends SettingsTable>(
   const allowed: readonly string[] = [...FREE_ON_RESUME, ...CHANGEABLE];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
+    if (key === "targetLoss" && (before === "control") !== (value === "control")) {
+      throw usageError(
+        `Cannot resume ${name} with --target-loss ${value}, as the run began with ${before}: the control comes first ` +
+          `where it sets the target, else last`,
+      );
+    }
     if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
       throw usageError(
         `Cannot resume ${name} with --${

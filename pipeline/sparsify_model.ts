@@ -6,7 +6,7 @@
 import { completeRun } from "./complete_run.ts";
 import { openRunModel, prepareRun } from "./training/prepare_run.ts";
 import { checkedSettings, resolveSettings, SPARSIFY, type SparsifySettings } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import type { Reporter } from "./training/training_run.ts";
 
 /**
@@ -50,9 +50,9 @@ export interface SparsifyOptions {
   gateBias?: number;
   /** Of the straight-through relaxation. */
   temperature?: number;
-  /** Held-out loss to stay at, nats; `auto`: the dense model's plus `slack`. */
-  targetLoss?: number | "auto";
-  /** Nats above the dense loss, with `auto`. */
+  /** Held-out loss to stay at, nats; `auto`: the dense model's plus `slack`; `control`: the control's, which comes first. */
+  targetLoss?: number | "auto" | "control";
+  /** Nats above that loss, with `auto` and `control`. */
   slack?: number;
   /** Violation in nats at which the controller reacts fully. */
   constraintScale?: number;
@@ -158,6 +158,7 @@ export async function sparsifyModel(
   );
   const given = checkedSettings(SPARSIFY, named, "the options");
   const settings = await resolveSettings(SPARSIFY, { given, config: undefined });
+  checkTarget(settings);
   const run = await prepareRun(
     "sparsify",
     settings,

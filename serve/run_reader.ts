@@ -337,11 +337,15 @@ function overviewOf(
 /** The phases that a run consists of, by its settings. */
 function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): PhaseProgress[] {
   if (!config || config.command === "circuits") return [];
-  const { steps, control } = config.settings as { steps: number; control?: boolean };
+  const { steps, control, targetLoss } = config.settings as {
+    steps: number;
+    control?: boolean;
+    targetLoss?: unknown;
+  };
   const names: MetricRow["phase"][] = config.command === "pretrain"
     ? ["pretrain"]
     : control
-    ? ["sparse", "control"]
+    ? targetLoss === "control" ? ["control", "sparse"] : ["sparse", "control"]
     : ["sparse"];
   return names.map((phase) => ({
     phase,

@@ -423,20 +423,20 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("evaluating the sparse model", "dense", validation',
     ],
     "the constraint is held against the mean of batches": [
-      "denseValidation.batchCe[index] + offset",
-      "denseValidation.ce + offset",
+      "yardstick.batchCe[index] + offset",
+      "yardstick.ce + offset",
     ],
     "the constraint is held against another batch": [
-      "denseValidation.batchCe[index] + offset",
-      "denseValidation.batchCe[(index + 1) % validation.length] + offset",
+      "yardstick.batchCe[index] + offset",
+      "yardstick.batchCe[(index + 1) % validation.length] + offset",
     ],
     "the constraint is measured on one batch alone": [
       "const index = n % validation.length;",
       "const index = 0;",
     ],
     "a change of slack does not reach the constraint": [
-      "const offset = targetAt(step) - denseValidation.ce;",
-      "const offset = target - denseValidation.ce;",
+      "const offset = targetAt(step) - yardstick.ce;",
+      "const offset = target - yardstick.ce;",
     ],
     "dense is measured with gates, on validation": [
       'measure("measuring the dense model", "dense", validation)',
@@ -681,6 +681,34 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/decoder.ts", [DECODER[0], "gives back"], {
     "outgrown keys stay on the device": ["    freeKept(before);\n", ""],
+  }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
+    "the sparse phase goes on from its yardstick's weights": [
+      "    await loadDense(parameters);\n  }\n  const target",
+      "  }\n  const target",
+    ],
+    "batches are held to the dense loss, not the yardstick's": [
+      "targetLoss: yardstick.batchCe[index] + offset",
+      "targetLoss: denseValidation.batchCe[index] + offset",
+    ],
+  }),
+  ...plant("pipeline/runs/metrics.ts", "pipeline/training/yardstick_test.ts", {
+    "rows behind a control that came first are left out": [
+      'return first === "control" ? CONTROL_FIRST : PHASES;',
+      "return PHASES;",
+    ],
+  }),
+  ...plant("pipeline/sweep/run_sweep.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep runs again what is finished": ['if (row.status === "finished" || signal.aborted) return;', ""],
+    "a sweep never goes on with a run": ['? "resume" : "begin"', '? "begin" : "begin"'],
+    "a sweep does not wait for another process": ['while (row.status === "running") {', "while (false) {"],
+  }),
+  ...plant("pipeline/sweep/results.ts", "pipeline/sweep/sweep_test.ts", {
+    "the variance over seeds is over n": ["/ (n - 1);", "/ n;"],
+    "the front is of the worst": ["open <= 0 && loss <= 0 && (", "open >= 0 && loss >= 0 && !("],
+  }),
+  ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],
   }),
   ...plant("pipeline/generation/sampling.ts", "pipeline/generation/sampling_test.ts", {
     "top-p keeps one token too many": ["kept < topP * total", "kept <= topP * total"],
@@ -1202,7 +1230,7 @@ export const MUTANTS: readonly Mutant[] = [
       "Math.ceil(inputs / INT8_BLOCK)",
       "Math.floor(inputs / INT8_BLOCK)",
     ],
-    "a table's scales by its columns": ["shape : shape.toReversed()", "shape : shape"],
+    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
     "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
   }),
   ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {

@@ -4,6 +4,7 @@
  * @module
  */
 import { Device, DeviceError, type DeviceOptions, openDevice } from "./device.ts";
+import { dequantise, INT8_BLOCK, quantise } from "./int8.ts";
 import { Recorder } from "./recorder.ts";
 import { createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
 
@@ -62,7 +63,7 @@ export class Gpu extends Device {
 
   /**
    * Writes `data` to the tensor's elements from `start` on, in order with later submissions. Of an f16 tensor an even
-   * number, from an even one on.
+   * number, from an even one on; of an int8 one whole rows, from the first of a block on.
    */
   write(tensor: Tensor, data: Float32Array | Uint32Array, start = 0): void {
     if (start + data.length > tensor.length) {
@@ -72,7 +73,11 @@ export class Gpu extends Device {
     }
     this.#refuseWhileRecording(`writing ${tensor.label}`);
     this.textures.written(tensor.buffer);
-    const stored = tensor.type === "f16" ? Float16Array.from(data) : data;
+    const stored = tensor.type === "f16"
+      ? Float16Array.from(data)
+      : tensor.type === "int8"
+      ? this.#writeScales(tensor, data as Float32Array, start)
+      : data;
     this.device.queue.writeBuffer(
       tensor.buffer,
       tensor.offset + elementBytes(tensor.type) * start,
@@ -80,6 +85,21 @@ export class Gpu extends Device {
       stored.byteOffset,
       stored.byteLength,
     );
+  }
+
+  /** Writes the scales of elements of an int8 matrix from `start` on, and returns what is stored of these. */
+  #writeScales(tensor: Tensor, data: Float32Array, start: number): Int8Array {
+    const [, columns] = tensor.shape;
+    const block = INT8_BLOCK * columns;
+    if (start % block !== 0 || data.length % columns !== 0) {
+      throw new RangeError(
+        `Cannot write ${tensor.label} as int8 is written by rows of ${columns} in blocks of ${INT8_BLOCK}: ` +
+          `${start} + ${data.length} elements`,
+      );
+    }
+    const { values, scales } = quantise(data, data.length / columns, columns);
+    this.write(tensor.scales!, scales, start / block * columns);
+    return values;
   }
 
   /**
@@ -121,10 +141,14 @@ export class Gpu extends Device {
 
   /**
    * The tensor's elements, or `length` of them (all that are left, where left out) from `start` on, after all submitted
-   * work. Waits for the device: not for use inside a step.
+   * work; of an int8 one by fours. Waits for the device: not for use inside a step.
    */
   async read(tensor: Tensor, start = 0, length?: number): Promise<Float32Array> {
     const bytes = await this.#readBytes(tensor, start, length ?? tensor.length - start);
+    if (tensor.type === "int8") {
+      const scales = await this.read(tensor.scales!);
+      return dequantise(new Int8Array(bytes), scales, tensor.shape[1], start);
+    }
     return tensor.type === "f16" ? Float32Array.from(new Float16Array(bytes)) : new Float32Array(bytes);
   }
 

@@ -5,6 +5,7 @@
  */
 import { type Device, DeviceError } from "./device.ts";
 import { storeInHalf } from "./half.ts";
+import { scalesName, storeInInt8 } from "./int8.ts";
 import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
 import { readByTexture, type Shadow, type TextureReads } from "./textures.ts";
 import { unroll } from "./unroll.ts";
@@ -21,6 +22,8 @@ export interface KernelSource {
   flags?: Record<string, boolean>;
   /** Storage variables whose tensors are f16; see half.ts. */
   half?: readonly string[];
+  /** Matrices whose tensors are int8, with the length of their rows in vectors of four, as WGSL; see int8.ts. */
+  int8?: Readonly<Record<string, string>>;
   /** Storage variables that a CPU driver reads by texture; see textures.ts. */
   textures?: readonly string[];
 }
@@ -33,7 +36,10 @@ interface Declaration {
   name: string;
   binding: number;
   access: "uniform" | "read" | "read_write" | GPUTextureFormat;
-  half: boolean;
+  /** Of the elements of the tensor, where kernels must be written for it. */
+  stored?: "f16" | "int8";
+  /** The int8 tensor whose scales are bound. */
+  scalesOf?: string;
 }
 
 /** What a dispatch binds: the group, and the textures in it, each with the tensor that it must be a copy of. */
@@ -72,12 +78,15 @@ export class Kernel {
    * @throws {RangeError} when a name is missing or unknown, a tensor is larger than a binding, or one that is written is
    *   also something else
    */
-  bind(bindings: Bindings): Bound {
+  bind(given: Bindings): Bound {
+    const bindings: Bindings = { ...given };
     let key = `${this.#id};`;
     const shadows: { name: string; shadow: Shadow; tensor: Tensor }[] = [];
-    for (const { name, access } of this.declarations) {
-      const tensor = bindings[name];
+    for (const declaration of this.declarations) {
+      const { name, access } = declaration;
+      const tensor = boundTo(declaration, given);
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
+      bindings[name] = tensor;
       key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
       if (isTexture(access) && tensor.byteLength <= this.gpu.maxBindingBytes) {
         const shadow = this.gpu.textures.of(tensor, access);
@@ -87,16 +96,18 @@ export class Kernel {
     }
     const known = this.gpu.bindGroups.get(key);
     if (known) return { group: known, shadows };
-    const names = Object.keys(bindings);
+    const names = Object.keys(given);
     const surplus = names.filter((name) => !this.declarations.some((d) => d.name === name));
     if (surplus.length > 0) {
       throw new RangeError(`Cannot bind ${this.label} as it declares no ${surplus.join(", ")}`);
     }
-    const entries = this.declarations.map(({ name, binding, half, access }) => {
+    const entries = this.declarations.map(({ name, binding, stored, access }) => {
       const { buffer, offset, byteLength, label, type } = bindings[name];
-      if (half !== (type === "f16")) {
+      const found = type === "f16" || type === "int8" ? type : undefined;
+      if (stored !== found) {
         throw new RangeError(
-          `Cannot bind ${label} to ${this.label} as ${name} must ${half ? "" : "not "}be f16: ${type}`,
+          `Cannot bind ${label} to ${this.label} as ${name} must ` +
+            `${stored ? `be ${stored}` : `not be ${found}`}: ${type}`,
         );
       }
       if (byteLength > this.gpu.maxBindingBytes || offset % BINDING_ALIGNMENT !== 0) {
@@ -148,15 +159,21 @@ export class Kernel {
   }
 }
 
+/** The tensor for a declaration, or the scales of one. */
+function boundTo({ name, scalesOf }: Declaration, bindings: Bindings): Tensor | undefined {
+  return scalesOf === undefined ? bindings[name] : bindings[scalesOf]?.scales;
+}
+
 function isTexture(access: Declaration["access"]): access is GPUTextureFormat {
   return !["uniform", "read", "read_write"].includes(access);
 }
 
 function declarationsOf(
   source: string,
-  half: readonly string[],
+  { half = [], int8 = {} }: Pick<KernelSource, "half" | "int8">,
   textures: TextureReads,
 ): Declaration[] {
+  const scales = new Map(Object.keys(int8).map((name) => [scalesName(name), name]));
   const pattern =
     /@group\(0\)\s*@binding\((\d+)\)\s*var(?:<\s*(uniform|storage)\s*(?:,\s*(read_write|read))?\s*>)?\s*(\w+)/g;
   return [...source.matchAll(pattern)].map(([, binding, space, access, variable]) => {
@@ -166,7 +183,8 @@ function declarationsOf(
       name,
       binding: Number(binding),
       access: texture?.format ?? (space === "uniform" ? space : (access ?? "read") as "read" | "read_write"),
-      half: half.includes(name),
+      stored: half.includes(name) ? "f16" : name in int8 ? "int8" : undefined,
+      scalesOf: scales.get(name),
     };
   });
 }
@@ -193,15 +211,17 @@ function constantLines(source: KernelSource): string {
  */
 export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const body = unroll(source.source, { ...source.constants, ...source.flags });
+  const { half = [], int8 = {}, textures = [] } = source;
+  const ofScales = textures.filter((name) => name in int8).map(scalesName);
   const { source: stored, reads } = readByTexture(
-    storeInHalf(body, source.half ?? []),
-    gpu.adapter.software ? source.textures ?? [] : [],
+    storeInInt8(storeInHalf(body, half), int8),
+    gpu.adapter.software ? [...textures, ...ofScales] : [],
   );
   const code = constantLines(source) + stored;
   const key = `${source.label}\n${code}`;
   let kernel = gpu.pipelines.get(key) as Promise<Kernel> | undefined;
   if (!kernel) {
-    kernel = build(gpu, source.label, code, source.half ?? [], reads);
+    kernel = build(gpu, source.label, code, declarationsOf(code, source, reads));
     gpu.pipelines.set(key, kernel);
   }
   return kernel;
@@ -211,11 +231,9 @@ async function build(
   gpu: Device,
   label: string,
   code: string,
-  half: readonly string[],
-  textures: TextureReads,
+  declarations: Declaration[],
 ): Promise<Kernel> {
   const { device } = gpu;
-  const declarations = declarationsOf(code, half, textures);
   // The scope is popped before anything is awaited: a scope held across an await would catch others' errors.
   device.pushErrorScope("validation");
   const module = device.createShaderModule({ label, code });

@@ -5,16 +5,17 @@
  * @module
  */
 import type { Device } from "./device.ts";
+import { INT8_BLOCK, scaleRows } from "./int8.ts";
 
 /**
- * The element types that kernels use: four bytes each, two for `f16`, in which only storage is: kernels compute with
- * float32 (half.ts).
+ * The element types that kernels use: four bytes each, two for `f16` and one for `int8`, in which only storage is: kernels
+ * compute with float32 (half.ts, int8.ts).
  */
-export type ElementType = "f32" | "u32" | "f16";
+export type ElementType = "f32" | "u32" | "f16" | "int8";
 
 /** Bytes of one element. */
-export function elementBytes(type: ElementType): 2 | 4 {
-  return type === "f16" ? 2 : 4;
+export function elementBytes(type: ElementType): 1 | 2 | 4 {
+  return type === "int8" ? 1 : type === "f16" ? 2 : 4;
 }
 
 /** A region of a device buffer. The last axis is the fastest. */
@@ -33,6 +34,8 @@ export interface Tensor {
   readonly buffer: GPUBuffer;
   /** Bytes from the start of the buffer. */
   readonly offset: number;
+  /** Of an int8 matrix [rows, columns]: its scales [⌈rows / 128⌉, columns], f32. */
+  readonly scales?: Tensor;
 }
 
 /** Every binding's offset must be a multiple of this many bytes (WebGPU's portable limit). */
@@ -45,6 +48,21 @@ export function createTensor(
   shape: readonly number[],
   type: ElementType,
 ): Tensor {
+  if (type === "int8") return createInt8(gpu, label, shape);
+  return createOne(gpu, label, shape, type);
+}
+
+/** A matrix and its scales. */
+function createInt8(gpu: Device, label: string, shape: readonly number[]): Tensor {
+  if (shape.length !== 2) {
+    throw new RangeError(`Cannot create tensor ${label} as int8 is for matrices: [${shape.join(", ")}]`);
+  }
+  const [rowCount, columns] = shape;
+  const matrix = createOne(gpu, label, shape, "int8");
+  return { ...matrix, scales: createOne(gpu, `scales of ${label}`, [scaleRows(rowCount), columns], "f32") };
+}
+
+function createOne(gpu: Device, label: string, shape: readonly number[], type: ElementType): Tensor {
   const length = shape.reduce((product, axis) => product * axis, 1);
   if (!Number.isSafeInteger(length) || length < 1) {
     throw new RangeError(
@@ -68,6 +86,7 @@ export function createTensor(
 
 /** Frees the tensor's buffer, and what kernels keep of it. */
 export function destroyTensor(gpu: Device, tensor: Tensor): void {
+  if (tensor.scales) destroyTensor(gpu, tensor.scales);
   gpu.allocatedBytes -= tensor.byteLength;
   gpu.bindGroups.drop(tensor.buffer);
   gpu.textures.drop(tensor.buffer);
@@ -95,8 +114,14 @@ export function rows(tensor: Tensor, start: number, count: number): Tensor {
   }
   const length = count * rowLength;
   const label = `${tensor.label}[${start}:${start + count}]`;
+  if (tensor.scales && start % INT8_BLOCK !== 0) {
+    throw new RangeError(
+      `Cannot slice ${tensor.label} as its scales are of ${INT8_BLOCK} rows each: from ${start} on`,
+    );
+  }
   return {
     ...tensor,
+    ...(tensor.scales && { scales: rows(tensor.scales, start / INT8_BLOCK, scaleRows(count)) }),
     label,
     shape: [count, ...rest],
     length,
@@ -148,18 +173,23 @@ export interface Slice {
  * at a multiple of four rows, so that the rows may be columns of a product read four at a time.
  *
  * @param rowCount rows of the matrix
- * @param rowLength elements (of at most four bytes) in a row
- * @param smallest bytes of the smallest element that the matrix is stored in anywhere
+ * @param rowLength elements in a row
+ * @param stored bytes of the smallest and the largest element that the matrix is stored in anywhere; and what every run
+ * must start at a multiple of, 4 or one of its multiples
  */
 export function slicesOf(
   rowCount: number,
   rowLength: number,
   maxBindingBytes: number,
-  smallest: 2 | 4 = 4,
+  { smallest = 4, largest = 4, multiple = 4 }: {
+    smallest?: number;
+    largest?: number;
+    multiple?: number;
+  } = {},
 ): Slice[] {
-  const rowBytes = 4 * rowLength;
-  let step = 4;
-  while ((step * smallest * rowLength) % BINDING_ALIGNMENT !== 0) step += 4;
+  const rowBytes = largest * rowLength;
+  let step = multiple;
+  while ((step * smallest * rowLength) % BINDING_ALIGNMENT !== 0) step += multiple;
   let count = Math.floor(maxBindingBytes / rowBytes);
   if (count < rowCount) count = Math.floor(count / step) * step;
   if (count < 1) {

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { replaceReads, storageElement } from "./wgsl.ts";
+import { freeBinding, replaceReads, storageElement } from "./wgsl.ts";
 
 /** Texels in a row of every texture: a power of two, so that a place is two bits of arithmetic away from an index. */
 const ROW = 4096;
@@ -71,11 +71,6 @@ export function readByTexture(
     result = replaceReads(result, of, (index) => `textureLoad(${name}, texel(${index}), 0)${texel.read}`);
   }
   return { source: FUNCTION + result, reads };
-}
-
-/** A binding that the source does not use. */
-function freeBinding(source: string): number {
-  return 1 + Math.max(...[...source.matchAll(/@binding\((\d+)\)/g)].map(([, binding]) => Number(binding)));
 }
 
 /** A tensor's elements as a texture. */

@@ -45,3 +45,8 @@ export function closing(source: string, at: number): number {
   }
   throw new SyntaxError("Cannot find the end of an index: a bracket is not closed");
 }
+
+/** A binding that the source does not use. */
+export function freeBinding(source: string): number {
+  return 1 + Math.max(...[...source.matchAll(/@binding\((\d+)\)/g)].map(([, binding]) => Number(binding)));
+}

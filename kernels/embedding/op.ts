@@ -24,6 +24,8 @@ export interface EmbeddingConfig {
   width: number;
   /** Whether positions have an embedding, as they have when left out. */
   positionEmbedding?: boolean;
+  /** Whether the token embedding is f16, and then frozen: it has no gradient. The width must be a multiple of 4. */
+  half?: boolean;
 }
 
 /** A compiled embedding. */
@@ -75,7 +77,14 @@ export function sortByToken(tokens: Uint32Array): { order: Uint32Array; runs: Ui
 
 /** Compiles the embedding for one shape. */
 export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promise<Embedding> {
-  const { batch, positions, vocabularySize, width, positionEmbedding: embedsPositions = true } = config;
+  const {
+    batch,
+    positions,
+    vocabularySize,
+    width,
+    positionEmbedding: embedsPositions = true,
+    half = false,
+  } = config;
   const rows = batch * positions;
   const tokens = gpu.tensor("tokens", [rows], "u32");
   const order = gpu.tensor("token order", [rows], "u32");
@@ -86,25 +95,28 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
   const { alias, elements } = elementwise(width);
   const shape = { ROWS: rows, T: positions, ELEMENTS: elements };
   const slices = await Promise.all(
-    slicesOf(vocabularySize, width, gpu.maxBindingBytes).map(async ({ start, count }) => {
-      const constants = { ...shape, START: start, COUNT: count };
-      return {
-        start,
-        count,
-        forward: await compile(gpu, {
-          label: "embedding forward",
-          source: alias + forwardSource,
-          constants,
-          flags: { POSITIONS: embedsPositions },
-        }),
-        backward: await compile(gpu, {
-          label: "embedding backward token",
-          source: alias + backwardTokenSource,
-          constants: { ...constants, LANES: lanesOf(gpu, 64) },
-          textures: ["order", "dx"],
-        }),
-      };
-    }),
+    slicesOf(vocabularySize, width, gpu.maxBindingBytes, { smallest: half ? 2 : 4 }).map(
+      async ({ start, count }) => {
+        const constants = { ...shape, START: start, COUNT: count };
+        return {
+          start,
+          count,
+          forward: await compile(gpu, {
+            label: "embedding forward",
+            source: alias + forwardSource,
+            constants,
+            flags: { POSITIONS: embedsPositions },
+            half: half ? ["token_embedding"] : [],
+          }),
+          backward: await compile(gpu, {
+            label: "embedding backward token",
+            source: alias + backwardTokenSource,
+            constants: { ...constants, LANES: lanesOf(gpu, 64) },
+            textures: ["order", "dx"],
+          }),
+        };
+      },
+    ),
   );
   const backwardPosition = embedsPositions
     ? await compile(gpu, {

@@ -6,6 +6,7 @@
  */
 import type { GeluForm } from "../core/gelu.ts";
 import type { Gpu } from "../core/gpu.ts";
+import { INT8_BLOCK, INT8_SCALE_BYTES } from "../core/int8.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { rows as rowsOf, type Slice, slicesOf, type Tensor } from "../core/tensor.ts";
 import { type MatmulConfig, prepareBiasGradient, prepareMatmul } from "./op.ts";
@@ -22,6 +23,8 @@ export interface LinearShape {
   bias: boolean;
   /** Which of x, W and y are f16. Gradients are not. */
   half: { x: boolean; weight: boolean; y: boolean };
+  /** Whether W is int8, and then frozen: it has no gradient. */
+  int8?: boolean;
 }
 
 /** What is done to y where it is stored. */
@@ -57,8 +60,14 @@ export interface LinearGradient {
 }
 
 /** Runs of the rows of W that fit a binding each, as f32, which its gradient is. */
-function slicesOfWeight({ inputs, outputs, half }: LinearShape, maxBindingBytes: number): Slice[] {
-  return slicesOf(inputs, outputs, maxBindingBytes, half.weight ? 2 : 4);
+function slicesOfWeight({ inputs, outputs, half, int8 }: LinearShape, maxBindingBytes: number): Slice[] {
+  return int8
+    ? slicesOf(inputs, outputs, maxBindingBytes, {
+      smallest: INT8_SCALE_BYTES,
+      largest: 1,
+      multiple: INT8_BLOCK,
+    })
+    : slicesOf(inputs, outputs, maxBindingBytes, { smallest: half.weight ? 2 : 4 });
 }
 
 /** Whether sums over slices need room of their own, [rows, outputs] of f32: nothing can be added to an f16 product. */
@@ -75,7 +84,7 @@ export async function prepareLinear(
   shape: LinearShape,
   { residual = false, gelu }: LinearEnding = {},
 ): Promise<Linear> {
-  const { rows, inputs, outputs, bias, half } = shape;
+  const { rows, inputs, outputs, bias, half, int8 } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const throughPartial = needsPartial(shape, gpu.maxBindingBytes);
   if (throughPartial && residual) {
@@ -96,6 +105,7 @@ export async function prepareLinear(
       accumulate: !first && !(last && throughPartial),
       gelu: last ? gelu : undefined,
       half: halves([half.x, "a"], [half.weight, "b"], [half.y && (last || !throughPartial), "c"]),
+      int8,
     });
     return { start, count, last, product };
   }));
@@ -117,7 +127,7 @@ export async function prepareLinear(
 
 /** Compiles its gradients. */
 export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promise<LinearGradient> {
-  const { rows, inputs, outputs, bias, half } = shape;
+  const { rows, inputs, outputs, bias, half, int8 } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const sliced = slices.length > 1;
   const products = await Promise.all(slices.map(async ({ start, count }) => ({
@@ -130,6 +140,7 @@ export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promi
       k: outputs,
       ...(sliced && { cStride: inputs, cColumn: start }),
       half: halves([half.weight, "b"]),
+      int8,
     }),
     dweight: await prepareMatmul(gpu, {
       layout: "tn",

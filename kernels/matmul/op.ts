@@ -15,7 +15,7 @@ import { GELU_SOURCES, type GeluForm } from "../core/gelu.ts";
 import { compile, type Kernel } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
-import { destroyTensor, type Tensor } from "../core/tensor.ts";
+import { destroyTensor, elementBytes, type ElementType, type Tensor } from "../core/tensor.ts";
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import lanesSource from "./lanes.wgsl" with { type: "text" };
 import lanesTnSource from "./lanes_tn.wgsl" with { type: "text" };
@@ -65,6 +65,8 @@ export interface MatmulConfig {
   batches?: { count: number; aStep: number; bStep: number; cStep: number };
   /** Which of the matrices are f16; every row must then start at a multiple of 4 elements. GELU(C) is as C. */
   half?: readonly ("a" | "b" | "c")[];
+  /** Whether B is int8, with a scale for each of its columns in every 128 of its rows (core/int8.ts); aligned likewise. */
+  int8?: boolean;
   /** How it is computed; left out, what the device's tuner measured, or {@link chooseVariant}. */
   variant?: MatmulVariant;
 }
@@ -159,7 +161,7 @@ const WORTH_MEASURING = 3;
 
 /** The variant that was measured to be the fastest for this product, where there is a tuner and it has time. */
 async function tunedVariant(gpu: Gpu, config: MatmulConfig): Promise<MatmulVariant | undefined> {
-  const { layout, m, n, k, half = [], batches } = config;
+  const { layout, m, n, k, half = [], int8 = false, batches } = config;
   // A CPU driver takes longer to compile a variant than any could gain, and the rule was fitted to one.
   if (!gpu.tuner || gpu.adapter.software || batches || m * n * k < LEAST_TERMS) return undefined;
   const cost = (variant: MatmulVariant): number => variantCost(gpu, variant, m, n);
@@ -174,6 +176,7 @@ async function tunedVariant(gpu: Gpu, config: MatmulConfig): Promise<MatmulVaria
     `${m} x ${n} x ${k}`,
     `rows of ${strides.aStride}, ${strides.bStride}`,
     ...half,
+    ...(int8 ? ["int8"] : []),
   ]
     .join(" ");
   const chosen = await gpu.tuner.choose(
@@ -191,27 +194,25 @@ async function contestOf(
   config: MatmulConfig,
   variants: readonly MatmulVariant[],
 ): Promise<Contest | undefined> {
-  const { m, n, bias, residual, gelu, half = [] } = config;
+  const { m, n, bias, residual, gelu, half = [], int8 = false } = config;
   const { aRows, aStride, bRows, bStride, cStride } = stridesOf(config);
-  const likeC = { shape: [m, cStride], half: half.includes("c") };
-  const operands = Object.entries({
-    a: { shape: [aRows, aStride], half: half.includes("a") },
-    b: { shape: [bRows, bStride], half: half.includes("b") },
+  const typeOf = (name: "a" | "b" | "c"): ElementType => half.includes(name) ? "f16" : "f32";
+  const likeC = { shape: [m, cStride], type: typeOf("c") };
+  const operands = Object.entries<{ shape: number[]; type: ElementType }>({
+    a: { shape: [aRows, aStride], type: typeOf("a") },
+    b: { shape: [bRows, bStride], type: int8 ? "int8" : typeOf("b") },
     c: likeC,
-    ...(bias && { bias: { shape: [n], half: false } }),
-    ...(residual && { residual: { shape: [m, cStride], half: false } }),
+    ...(bias && { bias: { shape: [n], type: "f32" } }),
+    ...(residual && { residual: { shape: [m, cStride], type: "f32" } }),
     ...(gelu && { activated: likeC }),
   });
-  const sizes = operands.map(([, { shape, half }]) => (half ? 2 : 4) * shape.reduce((x, y) => x * y));
+  const sizes = operands.map(([, { shape, type }]) => elementBytes(type) * shape.reduce((x, y) => x * y));
   if (!await gpu.canHold(sizes)) return undefined;
   const compiled = await Promise.all(
     variants.map((variant) => prepareMatmul(gpu, { ...config, variant })),
   );
   const tensors = Object.fromEntries(
-    operands.map(([name, { shape, half }]) => [
-      name,
-      gpu.tensor(`${name} to measure with`, shape, half ? "f16" : "f32"),
-    ]),
+    operands.map(([name, { shape, type }]) => [name, gpu.tensor(`${name} to measure with`, shape, type)]),
   ) as Record<"a" | "b" | "c", Tensor>;
   return {
     candidates: new Map(
@@ -268,6 +269,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     bColumn = 0,
     cColumn = 0,
     half = [],
+    int8 = false,
     batches = { count: 1, aStep: 0, bStep: 0, cStep: 0 },
   } = config;
   const { count, aStep, bStep, cStep } = batches;
@@ -283,6 +285,11 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   if (half.length > 0 && (!aligned || (accumulate && half.includes("c")))) {
     const required = aligned ? "nothing may be added to an f16 product" : "rows must start at multiples of 4";
     throw new RangeError(`Cannot prepare matmul ${layout} in half precision as ${required}`);
+  }
+  if (int8 && (!aligned || layout === "tn" || config.batches || half.includes("b"))) {
+    throw new RangeError(
+      `Cannot prepare matmul ${layout} with int8 as B must be one weight whose rows start at multiples of 4, read in nn or nt`,
+    );
   }
   const flags = {
     BIAS: bias,
@@ -329,6 +336,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
       },
       flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt", B_ALONG_N: layout !== "nt" },
       half: half.includes("c") && gelu ? [...half, "activated"] : half,
+      int8: int8 ? { b: "B_STRIDE4" } : {},
       textures,
     });
     grid = [Math.ceil(n / tile.columns), Math.ceil(m / tile.rows), count];

@@ -68,17 +68,19 @@ async function dataOf(tasks: readonly BenchmarkTask[], data: readonly string[]):
       throw usageError(`Cannot run ${name} without its data: give --data PATH`);
     });
   }
-  if (data.length === tasks.length && (tasks.length > 1 || !await hasFileOf(data[0], tasks[0]))) {
+  if (data.length === tasks.length && (tasks.length > 1 || !await fileOf(data[0], tasks[0].name))) {
     return [...data];
   }
   if (data.length === 1 && !isHubData(data[0])) {
-    return await Promise.all(tasks.map(async (task) => {
-      const file = await hasFileOf(data[0], task);
-      if (file !== undefined) return file;
-      throw inputError(
-        `Cannot find the data of ${task.name} in ${data[0]}: it must be called ${task.name}.jsonl`,
-      );
-    }));
+    const files: string[] = [];
+    for (const { name } of tasks) {
+      const file = await fileOf(data[0], name);
+      if (file === undefined) {
+        throw inputError(`Cannot find the data of ${name} in ${data[0]}: it must be called ${name}.jsonl`);
+      }
+      files.push(file);
+    }
+    return files;
   }
   throw usageError(
     `Cannot tell which data is whose, as ${tasks.length} tasks need one --data each in their order, or a folder with a ` +
@@ -87,7 +89,7 @@ async function dataOf(tasks: readonly BenchmarkTask[], data: readonly string[]):
 }
 
 /** The file or folder of a task's data in a folder of such. */
-async function hasFileOf(folder: string, { name }: BenchmarkTask): Promise<string | undefined> {
+async function fileOf(folder: string, name: string): Promise<string | undefined> {
   for (const ending of ENDINGS) {
     const path = join(folder, name + ending);
     if (await exists(path)) return path;

@@ -144,7 +144,7 @@ export async function prepareHead(
   const { vocabularySize, width } = config;
   const { final, logits } = tensors;
   const [rows] = final.shape;
-  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, half ? 2 : 4);
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, { smallest: half ? 2 : 4 });
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
   const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
   const logitsOf = (rows: number, inHalf: MatmulConfig["half"]) =>

@@ -28,7 +28,7 @@ export async function prepareRounded(gpu: Gpu, parameters: readonly Parameter[])
       tensor: gpu.tensor(`${name} in half precision`, [rows, columns], "f16"),
       // A matrix may be larger than a binding.
       slices: await Promise.all(
-        slicesOf(rows, columns, gpu.maxBindingBytes, 2).map(async ({ start, count }) => ({
+        slicesOf(rows, columns, gpu.maxBindingBytes, { smallest: 2 }).map(async ({ start, count }) => ({
           start,
           count,
           rounding: await prepareRounding(gpu, { length: count * columns }),

@@ -4,8 +4,10 @@
  *
  * @module
  */
+import { INT8_BLOCK } from "../../kernels/core/int8.ts";
 import { elementBytes } from "../../kernels/core/tensor.ts";
 import type { ModelConfig } from "./config.ts";
+import { familyOf } from "./families.ts";
 import type { Parameter } from "./op.ts";
 import { type Model, trace } from "./trace.ts";
 
@@ -41,9 +43,6 @@ export interface LoraTarget {
   /** Columns of B. */
   outputs: number;
 }
-
-/** Inputs of one output that share a scale in int8. */
-export const INT8_BLOCK = 128;
 
 const lengthOf = (shape: readonly number[]): number => shape.reduce((product, axis) => product * axis, 1);
 
@@ -98,13 +97,18 @@ export function trainedParameters(
 }
 
 /**
- * Bytes of a parameter that is not trained. Vectors stay float32, they are few. In int8 each output has a float32 scale for
- * every {@link INT8_BLOCK} of its inputs; a table's outputs are its rows, as in the product that gives logits.
+ * Bytes of a parameter that is not trained. Vectors stay float32, they are few. As int8 each output of a matrix has a float32
+ * scale for every {@link INT8_BLOCK} of its inputs; tables of tokens are float16 then, and that of positions is float32.
  */
-export function frozenBytes({ kind, shape }: Pick<Parameter, "kind" | "shape">, type: FrozenType): number {
+export function frozenBytes(
+  config: Pick<ModelConfig, "family">,
+  { name, kind, shape }: Pick<Parameter, "name" | "kind" | "shape">,
+  type: FrozenType,
+): number {
   const length = lengthOf(shape);
-  if (type === "float32" || kind === "vector") return elementBytes("f32") * length;
-  if (type === "float16") return elementBytes("f16") * length;
-  const [inputs, outputs] = kind === "matrix" ? shape : shape.toReversed();
+  const isOfPositions = name === `${familyOf(config).names.position}.weight`;
+  if (type === "float32" || kind === "vector" || isOfPositions) return elementBytes("f32") * length;
+  if (type === "float16" || kind === "table") return elementBytes("f16") * length;
+  const [inputs, outputs] = shape;
   return length + elementBytes("f32") * Math.ceil(inputs / INT8_BLOCK) * outputs;
 }

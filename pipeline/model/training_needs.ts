@@ -78,7 +78,7 @@ export function trainingNeeds(
   const names = new Set(own.map(({ name }) => name));
   const others = parametersOf(config).filter(({ name }) => !names.has(name));
   const numbers = sum([...own, ...adapters].map(({ shape }) => lengthOf(shape)));
-  const frozen = sum(others.map((parameter) => frozenBytes(parameter, parts.frozen)));
+  const frozen = sum(others.map((parameter) => frozenBytes(config, parameter, parts.frozen)));
   const trained = F32 * numbers;
   // What is stored in float32 is read by products through copies.
   const rounded = [
@@ -112,7 +112,10 @@ export function trainingNeeds(
     ),
     largestWeight: largestOf([
       ...[...own, ...adapters].map(({ name, shape }) => ({ name, bytes: F32 * lengthOf(shape) })),
-      ...others.map((parameter) => ({ name: parameter.name, bytes: frozenBytes(parameter, parts.frozen) })),
+      ...others.map((parameter) => ({
+        name: parameter.name,
+        bytes: frozenBytes(config, parameter, parts.frozen),
+      })),
     ]),
   };
 }

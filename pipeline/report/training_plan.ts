@@ -11,7 +11,8 @@ import { countArithmetic } from "../model/arithmetic.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { type MemoryPlan, planMemory } from "../model/plan.ts";
 import { parametersOf } from "../model/trace.ts";
-import type { TrainedParts } from "../model/trained_parts.ts";
+import type { Parameter } from "../model/op.ts";
+import { frozenBytes, type TrainedParts } from "../model/trained_parts.ts";
 import { type TrainingNeeds, trainingNeeds } from "../model/training_needs.ts";
 import type { PlanSettings } from "../settings.ts";
 import { amount } from "../training/memory_budget.ts";
@@ -261,11 +262,10 @@ function fitOf(plans: ActivationPlans, asked: Sought, memory: number): Fit {
   };
 }
 
-/** How a model's weights, or their gradients, are bound where a binding holds what every adapter's does. */
+/** How a model's weights, and their gradients, are bound where a binding holds what every adapter's does. */
 function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): TrainingPlan["sliced"] {
-  const bytes = ({ shape }: { shape: readonly number[] }): number =>
-    (parts.train === "all" || parts.frozen === "float32" ? 4 : parts.frozen === "float16" ? 2 : 1) *
-    shape.reduce((product, axis) => product * axis, 1);
+  const bytes = (parameter: Parameter): number =>
+    frozenBytes(config, parameter, parts.train === "all" ? "float32" : parts.frozen);
   const found = parametersOf(config).filter((parameter) =>
     parameter.shape.length === 2 && bytes(parameter) > PORTABLE_BINDING_BYTES
   );

@@ -24,7 +24,7 @@ import {
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
-import { openMetrics } from "../runs/metrics.ts";
+import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { openWeights } from "../model/load_weights.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isSameModelConfig, readModelConfig } from "../model/config_file.ts";
@@ -389,7 +389,8 @@ async function fillFolder(
   });
   // From here on others may ask for something.
   const state = await createRunState(folder.state);
-  const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id);
+  const phases = phasesFrom(config.settings.targetLoss === "control" ? "control" : undefined);
+  const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id, phases);
   for (const problem of resume.problems) reporter.warning(problem);
   if (resumed) await writeChanges(resumed, resume.last, settings, reporter);
   const metrics = await openMetrics(folder.metrics, resume.lastRow, config.id);

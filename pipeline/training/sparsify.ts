@@ -7,10 +7,12 @@
  * chosen on `validation`; what is reported comes from `test`.
  *
  * The constraint is measured batch by batch against the dense model's loss on the same batch, so that what one batch
- * is harder than another by (ten times the slack) does not drown it.
+ * is harder than another by (ten times the slack) does not drown it. Where the control is the yardstick, it comes first,
+ * and the loss is its loss.
  *
  * @module
  */
+import { usageError } from "../errors.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { prepareNetwork } from "../model/network.ts";
@@ -153,19 +155,42 @@ async function sparsifyUnlessStopped(
     });
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
   const denseValidation = await measure("measuring the dense model", "dense", validation);
-  const target = settings.targetLoss === "auto" ? denseValidation.ce + settings.slack : settings.targetLoss;
+  reporter.message(
+    `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens` +
+      (settings.targetLoss === "control" ? "" : `; target ${targetOf(settings, denseValidation).toFixed(4)}`),
+  );
+
+  const shared = { run, settings, network, parameters, reporter, signal };
+  /** Trains the dense control, from the dense weights. */
+  const trainControl = async (): Promise<{ control: Evaluation } | undefined> => {
+    await loadDense(parameters);
+    const finished = await runTrainedPhase({
+      ...shared,
+      phase: "control",
+      evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
+    });
+    return finished && { control: await measure("measuring the control on test tokens", "dense", test) };
+  };
+  let control: Evaluation | undefined;
+  let yardstick = denseValidation;
+  if (settings.targetLoss === "control") {
+    const trained = await trainControl();
+    if (!trained) return undefined;
+    ({ control } = trained);
+    yardstick = await measure("measuring the control", "dense", validation);
+    reporter.message(
+      `the control's loss ${yardstick.ce.toFixed(4)}; target ${targetOf(settings, yardstick).toFixed(4)}`,
+    );
+    await loadDense(parameters);
+  }
+  const target = targetOf(settings, yardstick);
   const targetAt = (step: number): number => {
     const slack = run.control.slackAt("sparse", step);
-    return slack === undefined ? target : denseValidation.ce + slack;
+    return slack === undefined ? target : yardstick.ce + slack;
   };
-  reporter.message(
-    `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens; ` +
-      `target ${target.toFixed(4)}`,
-  );
 
   const teacher = settings.distill > 0 ? createParameters(gpu, weights.parameters, "teacher's ") : undefined;
   if (teacher) await loadDense(teacher);
-  const shared = { run, settings, network, parameters, reporter, signal };
   const outcome = await runTrainedPhase({
     ...shared,
     phase: "sparse",
@@ -175,8 +200,8 @@ async function sparsifyUnlessStopped(
       every: settings.constraintEvery,
       probeAt: (n, step) => {
         const index = n % validation.length;
-        const offset = targetAt(step) - denseValidation.ce;
-        return { batch: validation[index], targetLoss: denseValidation.batchCe[index] + offset };
+        const offset = targetAt(step) - yardstick.ce;
+        return { batch: validation[index], targetLoss: yardstick.batchCe[index] + offset };
       },
     },
     targetAt,
@@ -203,16 +228,10 @@ async function sparsifyUnlessStopped(
     sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
   });
 
-  let control: Evaluation | undefined;
-  if (settings.control) {
-    await loadDense(parameters);
-    const finished = await runTrainedPhase({
-      ...shared,
-      phase: "control",
-      evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
-    });
-    if (!finished) return undefined;
-    control = await measure("measuring the control on test tokens", "dense", test);
+  if (settings.control && !control) {
+    const trained = await trainControl();
+    if (!trained) return undefined;
+    ({ control } = trained);
   }
 
   const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
@@ -251,6 +270,17 @@ async function sparsifyUnlessStopped(
   };
 }
 
+/** @throws {UserError} where the target is the loss of a control that there will not be */
+export function checkTarget({ targetLoss, control }: Pick<SparsifySettings, "targetLoss" | "control">): void {
+  if (targetLoss !== "control" || control) return;
+  throw usageError("Cannot take the control's loss as the target without a control: leave out --no-control");
+}
+
+/** τ before any change of the slack: a loss that was given, or that of the yardstick with the slack. */
+function targetOf({ targetLoss, slack }: SparsifySettings, yardstick: Evaluation): number {
+  return typeof targetLoss === "number" ? targetLoss : yardstick.ce + slack;
+}
+
 /**
  * What a run has ahead from where it goes on: the dense model measured, the phases with their evaluations, and all models
  * on test tokens.
@@ -263,9 +293,11 @@ export function workAhead(
   batches: { validation: number; test: number },
 ): Work[] {
   const phases = settings.control ? ["sparse", "control"] as const : ["sparse"] as const;
+  // The control is measured on the validation tokens where it is the yardstick.
+  const measured = settings.targetLoss === "control" ? 2 : 1;
   const work: Work[] = [{
     kind: "evaluation",
-    units: batches.validation + (1 + phases.length) * batches.test,
+    units: measured * batches.validation + (1 + phases.length) * batches.test,
   }];
   for (const phase of phases) {
     const from = resume.checkpoints.get(phase)?.step ?? 0;

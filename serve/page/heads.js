@@ -186,7 +186,9 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
     append(rows) {
       for (const { phase, step, open_by_head: hard, expected_open_by_head: expected } of rows) {
         const snapshot = { phase, step, hard, expected };
-        if ((hard || expected) && isAfter(snapshot, snapshots.at(-1))) snapshots.push(snapshot);
+        if ((hard || expected) && isAfter(snapshot, snapshots.at(-1), snapshots[0]?.phase)) {
+          snapshots.push(snapshot);
+        }
       }
       show();
     },

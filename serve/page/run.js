@@ -124,7 +124,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     signal,
     after: () => last ? placeOf(last) : null,
     onRows(more) {
-      const fresh = more.filter((row) => isAfter(row, last));
+      const fresh = more.filter((row) => isAfter(row, last, rows[0]?.phase));
       if (fresh.length === 0) return;
       rows.push(...fresh);
       last = fresh.at(-1);

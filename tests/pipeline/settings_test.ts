@@ -76,7 +76,7 @@ for (
     [["--json=maybe"], "--json as it must be true or false: maybe"],
     [["--no-control=true"], "--no-control as it must be given without a value: true"],
     [["--config"], "--config as it needs a value"],
-    [["--target-loss", "low"], "--target-loss as it must be a number or auto: low"],
+    [["--target-loss", "low"], "--target-loss as it must be a number or auto or control: low"],
   ] as [string[], string][]
 ) {
   Deno.test(`${args.join(" ")} is refused in one line`, () => {

@@ -20,7 +20,7 @@ import { fill } from "../data.ts";
 import { type BenchCase, type BenchResult, candidate, median } from "../harness.ts";
 import { GPT2 } from "./training_step.ts";
 
-const [, ...SPARSIFY] = project.tasks.sparsify.command.split(" ");
+const SPARSIFY = project.tasks.sparsify.command;
 const ROOT = new URL("../../../", import.meta.url).pathname;
 const ENGLISH = join(ROOT, "data/english");
 const CHARACTERS = 2 << 20;
@@ -175,8 +175,19 @@ export async function firstStepTime(shaders: "cold" | "warm"): Promise<BenchResu
   const once = async (): Promise<number> => {
     const runs = await Deno.makeTempDir({ prefix: "bench-first-step-" });
     const started = performance.now();
-    const child = new Deno.Command(Deno.execPath(), {
-      args: [...SPARSIFY, "--runs", runs, "--name", "bench", "--no-control", "--quiet"],
+    // A shell, since the task's permissions are put together by one; it becomes the command, which can so be killed.
+    const child = new Deno.Command("sh", {
+      args: [
+        "-c",
+        `exec ${SPARSIFY} "$@"`,
+        "sh",
+        "--runs",
+        runs,
+        "--name",
+        "bench",
+        "--no-control",
+        "--quiet",
+      ],
       cwd: ROOT,
       env: shaders === "cold" ? NO_SHADER_CACHE : {},
       stdin: "null",

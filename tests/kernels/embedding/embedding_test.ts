@@ -113,6 +113,40 @@ gpuTest(
   },
 );
 
+gpuTest("a frozen token embedding stored as f16 is read as what it holds", async (gpu) => {
+  const [batch, positions, vocabularySize, width] = [2, 13, 40, 32];
+  for (const positionEmbedding of [true, false]) {
+    const tokens = Uint32Array.from({ length: batch * positions }, (_, n) => (7 * n) % vocabularySize);
+    const op = await prepareEmbedding(gpu, {
+      batch,
+      positions,
+      vocabularySize,
+      width,
+      positionEmbedding,
+      half: true,
+    });
+    const ofPositions = normals(2, positions * width);
+    const t = {
+      tokenEmbedding: gpu.tensor("wte", [vocabularySize, width], "f16"),
+      positionEmbedding: upload(gpu, "wpe", ofPositions, [positions, width]),
+      x: poisoned(gpu, "x", [tokens.length, width]),
+    };
+    gpu.write(t.tokenEmbedding, normals(1, vocabularySize * width));
+    op.upload(tokens);
+    gpu.submit("embedding", (recorder) => op.forward(recorder, t));
+    const table = await gpu.read(t.tokenEmbedding);
+    const want = embeddingReference(
+      tokens,
+      positions,
+      width,
+      table,
+      positionEmbedding ? ofPositions : undefined,
+    );
+    assertEquals(await gpu.read(t.x), Float32Array.from(want));
+    op.destroy();
+  }
+});
+
 gpuTest("rows that begin at a later position have the embeddings of theirs", async (gpu) => {
   const [batch, positions, vocabularySize, width, there] = [2, 3, 5, 8, 9];
   const tokens = Uint32Array.of(4, 0, 2, 2, 1, 3);

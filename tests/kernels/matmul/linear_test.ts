@@ -1,7 +1,7 @@
 /** A linear layer whose weight is larger than a binding, against float64. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { Gpu } from "../../../kernels/core/gpu.ts";
-import { slicesOf, type Tensor } from "../../../kernels/core/tensor.ts";
+import { type ElementType, slicesOf, type Tensor } from "../../../kernels/core/tensor.ts";
 import { geluReference } from "../../../kernels/gelu/reference.ts";
 import { needsPartial, prepareLinear, prepareLinearGradient } from "../../../kernels/matmul/linear.ts";
 import { biasGradientReference, matmulReference } from "../../../kernels/matmul/reference.ts";
@@ -26,7 +26,7 @@ for (const half of [false, true]) {
   Deno.test(`a weight of several bindings${half ? ", stored as f16" : ""}: y, with what ends it, and its gradients`, async () => {
     const gpu = await Gpu.open({ maxBindingBytes: MAX_BINDING_BYTES });
     try {
-      const slices = slicesOf(INPUTS, OUTPUTS, MAX_BINDING_BYTES, half ? 2 : 4);
+      const slices = slicesOf(INPUTS, OUTPUTS, MAX_BINDING_BYTES, { smallest: half ? 2 : 4 });
       assertEquals(slices.map(({ count }) => count), [32, 32, 8]);
       const shape = { ...SHAPE, half: { x: half, weight: half, y: half } };
       assertEquals(needsPartial(shape, MAX_BINDING_BYTES), half);
@@ -99,3 +99,44 @@ for (const half of [false, true]) {
     }
   });
 }
+
+Deno.test("a frozen weight of several bindings, stored as int8: y and dx, in every half precision", async () => {
+  const [inputs, outputs, maxBindingBytes] = [300, 64, 16384];
+  const gpu = await Gpu.open({ maxBindingBytes });
+  try {
+    for (const half of [false, true]) {
+      const shape = {
+        rows: ROWS,
+        inputs,
+        outputs,
+        bias: false,
+        half: { x: half, weight: false, y: half },
+        int8: true,
+      };
+      assertEquals(needsPartial(shape, maxBindingBytes), half);
+      const put = (label: string, values: Float32Array, axes: number[], type: ElementType): Tensor => {
+        const tensor = gpu.tensor(label, axes, type);
+        gpu.write(tensor, values);
+        return tensor;
+      };
+      const x = put("x", normals(1, ROWS * inputs), [ROWS, inputs], half ? "f16" : "f32");
+      const weight = put("weight", normals(2, inputs * outputs), [inputs, outputs], "int8");
+      const [a, b] = [await gpu.read(x), await gpu.read(weight)];
+      const y = put("y", new Float32Array(ROWS * outputs).fill(-7), [ROWS, outputs], half ? "f16" : "f32");
+      const partial = half ? { partial: poisoned(gpu, "partial", [ROWS, outputs]) } : {};
+      const linear = await prepareLinear(gpu, shape);
+      gpu.submit("y", (recorder) => linear.record(recorder, { x, weight, y, ...partial }));
+      const product = matmulReference({ layout: "nn", m: ROWS, n: outputs, k: inputs, a, b });
+      assertClose(await gpu.read(y), product, { tolerance: half ? HALF : SINGLE, name: "y" });
+
+      const dys = normals(5, ROWS * outputs);
+      const [dy, dx] = [put("dy", dys, [ROWS, outputs], "f32"), poisoned(gpu, "dx", [ROWS, inputs])];
+      const gradient = await prepareLinearGradient(gpu, shape);
+      gpu.submit("dx", (recorder) => gradient.record(recorder, { x, weight, dy, dx }));
+      const want = matmulReference({ layout: "nt", m: ROWS, n: inputs, k: outputs, a: dys, b });
+      assertClose(await gpu.read(dx), want, { tolerance: SINGLE, name: "dx" });
+    }
+  } finally {
+    gpu.close();
+  }
+});

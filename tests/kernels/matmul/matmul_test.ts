@@ -71,6 +71,35 @@ for (const layout of ["nn", "nt", "tn"] as const) {
   }
 }
 
+gpuTest("a frozen B stored as int8 gives the product with what it reads, in every variant", async (gpu) => {
+  // More rows of B than one block of scales, in either layout.
+  for (const [m, n, k] of [[9, 148, 260], [1, 36, 132]] as const) {
+    const a = normals(1, m * k);
+    const values = normals(2, k * n);
+    for (const layout of ["nn", "nt"] as const) {
+      const axes = layout === "nn" ? [k, n] : [n, k];
+      const b = gpu.tensor("b", axes, "int8");
+      gpu.write(b, values);
+      const reference = matmulReference({ layout, m, n, k, a, b: await gpu.read(b) });
+      const t = { a: upload(gpu, "a", a), b, c: poisoned(gpu, "c", [m, n]) };
+      for (const variant of [...MATMUL_VARIANTS, undefined]) {
+        const op = await prepareMatmul(gpu, { layout, m, n, k, variant, int8: true });
+        const product = await runAndRead(gpu, t.c, (recorder) => op.record(recorder, t));
+        const name = `${layout} ${m} ${variant ? variantName(variant) : "as chosen"}`;
+        assertClose(product, reference, { tolerance: 1e-6, name });
+      }
+    }
+  }
+  const config = { layout: "nn", m: 2, n: 4, k: 4, int8: true } as const;
+  for (const other of [{ layout: "tn" }, { n: 5 }, { half: ["b"] }] as const) {
+    await assertRejects(
+      () => prepareMatmul(gpu, { ...config, ...other }),
+      RangeError,
+      "with int8 as B must be",
+    );
+  }
+});
+
 gpuTest("a product of one row equals float64, and has the bits of that row in a larger one", async (gpu) => {
   const [n, width] = [132, 36];
   for (const layout of ["nn", "nt", "tn"] as const) {
