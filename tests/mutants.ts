@@ -70,6 +70,9 @@ const GENERATED = [
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
+const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
+const PLANNED = "pipeline/report/training_plan_test.ts";
+
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
   // The teacher.
@@ -1281,6 +1284,104 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("kernels/gelu/backward_exact.wgsl", "kernels/gelu/gelu_test.ts", {
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
+  }),
+  // The plan of a run.
+  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
+    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
+    "int8 without the scale of a last, shorter block": [
+      "Math.ceil(inputs / INT8_BLOCK)",
+      "Math.floor(inputs / INT8_BLOCK)",
+    ],
+    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
+    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
+  }),
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
+    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
+    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
+    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
+    "a low-rank model's teacher is a second base": [
+      "shape.distill ? F32 * sum(own.map(",
+      "shape.distill ? F32 * sum(parametersOf(config).map(",
+    ],
+    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
+    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
+    "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
+    "what fits is below memory, whatever a binding holds": [
+      " && largestActivation.bytes <= plans.binding",
+      "",
+    ],
+    "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],
+    "GB are GiB": ["gb: 1e9", "gb: 2 ** 30"],
+    "the largest is one too few": [
+      "else high = middle - 1;\n  }\n  return low;",
+      "else high = middle - 1;\n  }\n  return low - 1;",
+    ],
+  }),
+  // Benchmarks.
+  ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
+    "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
+    "the continuation is encoded by itself": [
+      "const first = withStart(tokenizer, tokenizer.encode(before)).length;",
+      "const first = withStart(tokenizer, tokenizer.encode(before + behind)).length - tokenizer.encode(behind).length;",
+    ],
+    "a long request is cut at its end": [
+      "tokens.slice(-(contextLength + 1))",
+      "tokens.slice(0, contextLength + 1)",
+    ],
+    "the last window is not filled up": [
+      "tokens.slice(done - contextLength - 1, done)",
+      "tokens.slice(done - counted - 1, done)",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "/a row of|a gap/"], {
+    "no space before a choice": ["continuation: ` ${text}` })", "continuation: text })"],
+    "the rest of a sentence keeps its capitals": [
+      ".slice(first.length).toLowerCase()",
+      ".slice(first.length)",
+    ],
+    "brackets stay": ['.replace(/\\[.*?\\]/g, "").replaceAll("  ", " ")', '.replaceAll("  ", " ")'],
+    "one right answer of several": ["several ? right : only(", "only("],
+  }),
+  ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
+    "lengths in JavaScript's units": ["[...text].length", "text.length"],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
+    "the context must be the likeliest too": [
+      "let position = tokens.length - 1 - counted;",
+      "let position = 0;",
+    ],
+    "each is likeliest if the last is": [
+      "greedy &&= lossRows[at + 1] === 1;",
+      "greedy = lossRows[at + 1] === 1;",
+    ],
+    "scores in the order of the batches": [
+      "found[index] = likelihoods[row]",
+      "found[first + row] = likelihoods[row]",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods through"], {
+    "gates that are open": ['gate ? "deterministic" : "dense"', '"dense"'],
+    "benchmarks through gates without their bias": ["hardGates(gate?.bias, batch)", "hardGates(0, batch)"],
+  }),
+  ...plant("pipeline/benchmarks/metrics.ts", [BENCHMARKED, "/means, standard|of equals|interval/"], {
+    "the deviation of all": ["(count - 1) / count", "count / count"],
+    "of equals the last": ["value > values[best]", "value >= values[best]"],
+    "a test of one side": ["Math.min(1, 2 * tail)", "Math.min(1, tail)"],
+    "a share that underflows": ["Math.exp(each - most)", "Math.exp(each)"],
+    "the middle half": ["0.025 * (RESAMPLES", "0.25 * (RESAMPLES"],
+  }),
+  ...plant("pipeline/benchmarks/scores.ts", [BENCHMARKED, "/acc takes|of several sets/"], {
+    "by the character is by the token": ["each / lengths[n]", "each / 1"],
+    "sets weigh by their size": ["acc: finite(meanOf(values).value)", "acc: whole.acc"],
+    "who alone is right": [
+      "alone(first, second), alone(second, first)",
+      "alone(first, second), alone(first, second)",
+    ],
   }),
 ];
 
