@@ -415,8 +415,8 @@ export const PLAN = {
   },
   frozen: {
     kind: "choice",
-    value: "float32",
-    choices: ["float32", "float16", "int8"],
+    value: "f32",
+    choices: ["f32", "f16", "int8"],
     help: "how weights are stored that are not trained",
     group: "Model",
   },
