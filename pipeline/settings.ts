@@ -381,6 +381,65 @@ export const EVALUATE = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `plan`. */
+export const PLAN = {
+  model: {
+    kind: "path",
+    value: undefined,
+    placeholder: "MODEL",
+    hub: true,
+    help: "config.json, a folder with one, or owner/name on the hub; weights are not read",
+    group: "Model",
+  },
+  train: {
+    kind: "choice",
+    value: "all",
+    choices: ["all", "attention", "lora"],
+    help: "what is trained: everything, attention's products, or low-rank matrices",
+    group: "Model",
+  },
+  lora: integer(0, 0, "rank of low-rank matrices; above 0 they alone are trained", "Model"),
+  loraTargets: {
+    kind: "choice",
+    value: "attention",
+    choices: ["attention", "all-linear"],
+    help: "products that have them: query, key, value and output, or also the MLP's",
+    group: "Model",
+  },
+  frozen: {
+    kind: "choice",
+    value: "float32",
+    choices: ["float32", "float16", "int8"],
+    help: "how weights are stored that are not trained",
+    group: "Model",
+  },
+  batch: { ...TRAINING.batch, kind: "number", value: TRAINING.batch.value, help: "rows of a micro-batch" },
+  context: TRAINING.context,
+  accumulate: TRAINING.accumulate,
+  dtype: TRAINING.dtype,
+  recompute: flag(false, "bytes and arithmetic with activations computed anew", "Training"),
+  distill: SPARSIFY.distill,
+  constraintEvery: SPARSIFY.constraintEvery,
+  gpuMemory: {
+    kind: "name",
+    value: undefined,
+    placeholder: "SIZE",
+    help: "memory of the device, as 24GB or 80GiB: tells what fits",
+    group: "Device",
+  },
+  binding: {
+    kind: "name",
+    value: undefined,
+    placeholder: "SIZE",
+    help: "what a binding of the device holds (default: 2GiB, the most)",
+    group: "Device",
+  },
+  tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
+  rate: atLeastZero(0, "tokens a second, as measured: with --tokens tells the hours", "Device"),
+  json: flag(false, "the plan as one line of JSON on standard output", "Output"),
+  debug: OUTPUT.debug,
+} as const satisfies SettingsTable;
+
 /** Settings of `circuits`. */
 export const CIRCUITS = {
   task: {
@@ -471,6 +530,49 @@ export const GENERATE = {
   json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
 } as const satisfies SettingsTable;
 
+/** Settings of `benchmark`. */
+export const BENCHMARK = {
+  task: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME[,NAME]",
+    help: "arc_easy, piqa, lambada_openai, … (an unknown name lists them), or choices: your own",
+    group: "Task",
+  },
+  data: {
+    kind: "paths",
+    value: [],
+    placeholder: "PATH",
+    hub: true,
+    help: "each task's in order, or a folder with NAME.jsonl for each (default: from the hub)",
+    group: "Task",
+  },
+  limit: integer(0, 0, "items of each task, the first; 0: all", "Task"),
+  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task" },
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse`, group: "Models" },
+  dense: flag(false, "open all gates of --model", "Models"),
+  against: {
+    kind: "path",
+    value: undefined,
+    placeholder: "MODEL",
+    hub: true,
+    help: "another, on the same items: the difference is tested",
+    group: "Models",
+  },
+  tokenizer: { ...DATA.tokenizer, help: "of --model: tokenizer.json, or a folder with one", group: "Models" },
+  batchTokens: integer(4096, 1, "tokens that are run at once, at least one sequence", "Run"),
+  gpu: RUN.gpu,
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "folder for items.arrow, each choice with its score, and results.json",
+    group: "Output",
+  },
+  ...OUTPUT,
+  json: flag(false, "end with one line of JSON for each task on standard output", "Output"),
+} as const satisfies SettingsTable;
+
 /** Settings of `sweep`, beside its file. */
 export const SWEEP = {
   jobs: integer(1, 1, "runs at a time on this machine", "Sweep"),
@@ -513,10 +615,14 @@ export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 /** Values of {@link EVALUATE}. */
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
+/** Values of {@link PLAN}. */
+export type PlanSettings = SettingsOf<typeof PLAN>;
 /** Values of {@link CIRCUITS}. */
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 /** Values of {@link GENERATE}. */
 export type GenerateSettings = SettingsOf<typeof GENERATE>;
+/** Values of {@link BENCHMARK}. */
+export type BenchmarkSettings = SettingsOf<typeof BENCHMARK>;
 /** Values of {@link SWEEP}. */
 export type SweepSettings = SettingsOf<typeof SWEEP>;
 /** Values of {@link TRAIN_TOKENIZER}. */

@@ -9,6 +9,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
+import { CHROMIUM } from "./support/chromium.ts";
 import { temporaryFolder } from "./support/temporary_folder.ts";
 
 /** One fault and the test that must fail with it. */
@@ -73,6 +74,9 @@ const GENERATED = [
   "/ends before|positions end|own gates|the sum/",
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
+
+const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
+const PLANNED = "pipeline/report/training_plan_test.ts";
 
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
@@ -773,12 +777,12 @@ export const MUTANTS: readonly Mutant[] = [
   // The list of runs, and what is said of each.
   ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
     "a run that ended is never looked at again": [
-      "new Set([...ended.keys()].slice(0, LOOKED_AGAIN))",
+      "new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE))",
       "new Set<string>()",
     ],
     "all runs are looked at in every list": [
-      "if (isSame && known && !again.has(name))",
-      "if (false && known)",
+      "if (!known || again.has(name)) rest.push(name);",
+      "if (true) rest.push(name);",
     ],
     "a changed runs folder is not noticed": [
       "const isSame = stamp !== undefined && stamp === seen?.stamp;",
@@ -787,6 +791,14 @@ export const MUTANTS: readonly Mutant[] = [
     "the same runs are looked at again in every list": [
       "      ended.delete(name);\n      ended.set(name, {",
       "      ended.set(name, {",
+    ],
+    "a run that goes on is not noticed by its folder": [
+      "else if (isSame || stampOf",
+      "else if (true || stampOf",
+    ],
+    "when a run began is asked of the disk at every list": [
+      "names.filter((name) => !begun.has(name))",
+      "names",
     ],
     "rows of runs that ended stay": ["if (!entry.watched) entries.delete(name);", ""],
     "rows that somebody looks at are let go": [
@@ -829,12 +841,65 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
+  ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
+  }),
+  ...plant("pipeline/circuits/report.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "the page opens with another circuit than the headline's": [
+      "first: counted < 0 ? drawn.length - 1 : counted",
+      "first: drawn.length - 1",
+    ],
+    "heads of the whole graph are counted": ["edges.filter(({ kept }) => kept).map(", "edges.map("],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "the weakest edge is not drawn": [
+      "([, , , first]) => first <= at)",
+      "([, , , first]) => first <= at).slice(0, -1)",
+    ],
+    "a node without an edge is drawn": [
+      "const nodes = new Map();",
+      'const nodes = new Map([["m9", { name: "m9", ...placeOf("m9", width), into: [], out: [] }]]);',
+    ],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "nodes by keyboard"], {
+    "Escape holds on": ['if (key === "Escape") hold("");', 'if (key === "Escape") hold(held);'],
+    "what is left stays lit": [
+      'addEventListener("blur", () => look(undefined))',
+      'addEventListener("blur", () => look(node))',
+    ],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "tokens upright"], {
+    "a short token is turned": ["width > step - 4", "width > 0"],
+  }),
   ...plant("serve/page/charts.js", ["serve/page_modules_test.ts", "speed"], {
     "speed is taken across a resumption": ["rows[n].seconds < rows[n - 1].seconds", "false"],
     "the line of speeds does not break": [
       "return { ...row, speed: null };",
       "return { ...row, speed: undefined };",
     ],
+  }),
+  ...plant("serve/page/explorer.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "pointing draws every arc anew": ["query === lit || key === lit)", "query >= 0 || key === lit)"],
+    "arcs are drawn at every pixel that is scrolled": [
+      "left <= start && Math.min(",
+      "left > start && Math.min(",
+    ],
+  }),
+  ...plant("serve/page/head_thumbnails.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "edges are counted for another head": [
+      "counts[layer * heads + head]++",
+      "counts[head * heads + layer]++",
+    ],
+    "heads are as large as ever": ["Math.min(MOST_PIXELS, room / heads, HEIGHT / layers)", "MOST_PIXELS"],
+  }),
+  ...plant("serve/page/plot.js", ["serve/page_in_browser.ts", "least weight"], {
+    "a chart that is made anew has no words": [
+      'setAttribute("role", "img");\n    describe();',
+      'setAttribute("role", "img");',
+    ],
+  }),
+  ...plant("serve/page/compare.js", ["serve/statements_in_browser.ts", "under an address"], {
+    "rows of runs that are over are asked for again": ["run.updated === before.run.updated", "false"],
   }),
   ...plant("serve/page/compare.js", ["serve/page_modules_test.ts", "time of a run"], {
     "a resumed run's time begins anew": ["before += last;", ""],
@@ -1307,6 +1372,104 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gelu/backward_exact.wgsl", "kernels/gelu/gelu_test.ts", {
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
   }),
+  // The plan of a run.
+  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
+    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
+    "int8 without the scale of a last, shorter block": [
+      "Math.ceil(inputs / INT8_BLOCK)",
+      "Math.floor(inputs / INT8_BLOCK)",
+    ],
+    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
+    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
+  }),
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
+    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
+    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
+    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
+    "a low-rank model's teacher is a second base": [
+      "shape.distill ? F32 * sum(own.map(",
+      "shape.distill ? F32 * sum(parametersOf(config).map(",
+    ],
+    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
+    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
+    "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
+    "what fits is below memory, whatever a binding holds": [
+      " && largestActivation.bytes <= plans.binding",
+      "",
+    ],
+    "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],
+    "GB are GiB": ["gb: 1e9", "gb: 2 ** 30"],
+    "the largest is one too few": [
+      "else high = middle - 1;\n  }\n  return low;",
+      "else high = middle - 1;\n  }\n  return low - 1;",
+    ],
+  }),
+  // Benchmarks.
+  ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
+    "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
+    "the continuation is encoded by itself": [
+      "const first = withStart(tokenizer, tokenizer.encode(before)).length;",
+      "const first = withStart(tokenizer, tokenizer.encode(before + behind)).length - tokenizer.encode(behind).length;",
+    ],
+    "a long request is cut at its end": [
+      "tokens.slice(-(contextLength + 1))",
+      "tokens.slice(0, contextLength + 1)",
+    ],
+    "the last window is not filled up": [
+      "tokens.slice(done - contextLength - 1, done)",
+      "tokens.slice(done - counted - 1, done)",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "/a row of|a gap/"], {
+    "no space before a choice": ["continuation: ` ${text}` })", "continuation: text })"],
+    "the rest of a sentence keeps its capitals": [
+      ".slice(first.length).toLowerCase()",
+      ".slice(first.length)",
+    ],
+    "brackets stay": ['.replace(/\\[.*?\\]/g, "").replaceAll("  ", " ")', '.replaceAll("  ", " ")'],
+    "one right answer of several": ["several ? right : only(", "only("],
+  }),
+  ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
+    "lengths in JavaScript's units": ["[...text].length", "text.length"],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
+    "the context must be the likeliest too": [
+      "let position = tokens.length - 1 - counted;",
+      "let position = 0;",
+    ],
+    "each is likeliest if the last is": [
+      "greedy &&= lossRows[at + 1] === 1;",
+      "greedy = lossRows[at + 1] === 1;",
+    ],
+    "scores in the order of the batches": [
+      "found[index] = likelihoods[row]",
+      "found[first + row] = likelihoods[row]",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods through"], {
+    "gates that are open": ['gate ? "deterministic" : "dense"', '"dense"'],
+    "benchmarks through gates without their bias": ["hardGates(gate?.bias, batch)", "hardGates(0, batch)"],
+  }),
+  ...plant("pipeline/benchmarks/metrics.ts", [BENCHMARKED, "/means, standard|of equals|interval/"], {
+    "the deviation of all": ["(count - 1) / count", "count / count"],
+    "of equals the last": ["value > values[best]", "value >= values[best]"],
+    "a test of one side": ["Math.min(1, 2 * tail)", "Math.min(1, tail)"],
+    "a share that underflows": ["Math.exp(each - most)", "Math.exp(each)"],
+    "the middle half": ["0.025 * (RESAMPLES", "0.25 * (RESAMPLES"],
+  }),
+  ...plant("pipeline/benchmarks/scores.ts", [BENCHMARKED, "/acc takes|of several sets/"], {
+    "by the character is by the token": ["each / lengths[n]", "each / 1"],
+    "sets weigh by their size": ["acc: finite(meanOf(values).value)", "acc: whole.acc"],
+    "who alone is right": [
+      "alone(first, second), alone(second, first)",
+      "alone(first, second), alone(first, second)",
+    ],
+  }),
 ];
 
 /** How often `part` stands in `text`. */
@@ -1320,6 +1483,15 @@ type Outcome = { kind: "caught" } | { kind: "survived" } | { kind: "not tried"; 
 const ROOT = new URL("../", import.meta.url).pathname;
 /** What a copy of the tree goes without, at its top. */
 const LEFT_OUT = [".git", ".gpu", "coverage", "node_modules", "runs"];
+/** What a test may do, as `deno task test` has it. */
+const PERMISSIONS = [
+  "--allow-read",
+  "--allow-write",
+  "--allow-env",
+  "--allow-run",
+  "--allow-sys=statfs",
+  "--allow-net=127.0.0.1,0.0.0.0",
+];
 /** Milliseconds after which a test that hangs is given up. */
 const LIMIT = 10 * 60_000;
 
@@ -1335,9 +1507,12 @@ async function copyTree(from: string, to: string, leftOut: readonly string[] = [
 
 /** Runs a test in a tree. */
 async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "filter">) {
-  // deno-fmt-ignore
-  const args = ["test", "--no-check", "--fail-fast", "--allow-read", "--allow-write", "--allow-env", "--allow-run", "--allow-sys=statfs",
-    "--allow-net=127.0.0.1,0.0.0.0", ...filter === undefined ? [] : ["--filter", filter], test];
+  // As page_test.ts runs them.
+  const [permissions, behind] = test.endsWith("_in_browser.ts")
+    ? [["--allow-all"], ["--", CHROMIUM ?? ""]]
+    : [PERMISSIONS, []];
+  const only = filter === undefined ? [] : ["--filter", filter];
+  const args = ["test", "--no-check", "--fail-fast", ...permissions, ...only, test, ...behind];
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
     cwd: tree,
