@@ -34,14 +34,14 @@ const MODELS = [
 const MEMORIES = [24, 48, 80, 141];
 
 const LORA = { train: "lora", rank: 64, targets: "attention" } as const;
-const ALONE = { rank: 0, targets: "attention", frozen: "float32" } as const;
+const ALONE = { rank: 0, targets: "attention", frozen: "f32" } as const;
 
 /** What is trained, and how the rest is stored. */
 const WAYS: readonly (readonly [name: string, parts: TrainedParts])[] = [
   ["everything", { ...ALONE, train: "all" }],
   ["attention", { ...ALONE, train: "attention" }],
-  ["LoRA 64, float32", { ...LORA, frozen: "float32" }],
-  ["LoRA 64, float16", { ...LORA, frozen: "float16" }],
+  ["LoRA 64, f32", { ...LORA, frozen: "f32" }],
+  ["LoRA 64, f16", { ...LORA, frozen: "f16" }],
   ["LoRA 64, int8", { ...LORA, frozen: "int8" }],
 ];
 

@@ -30,7 +30,7 @@ export interface LinearShape {
   accumulate?: boolean;
   /** Whether W and b have no gradients. */
   frozen?: boolean;
-  /** Whether W is int8, and then frozen: it has no gradient. */
+  /** Whether W, then frozen, is int8. */
   int8?: boolean;
 }
 
@@ -69,15 +69,21 @@ export interface LinearGradient {
   ): void;
 }
 
-/** Runs of the rows of W that fit a binding each, as f32, which its gradient is. */
-function slicesOfWeight({ inputs, outputs, half, int8 }: LinearShape, maxBindingBytes: number): Slice[] {
+/** Runs of the rows of W that fit a binding each, as f32, which its gradient is where it has one. */
+function slicesOfWeight(
+  { inputs, outputs, half, frozen, int8 }: LinearShape,
+  maxBindingBytes: number,
+): Slice[] {
   return int8
     ? slicesOf(inputs, outputs, maxBindingBytes, {
       smallest: INT8_SCALE_BYTES,
       largest: 1,
       multiple: INT8_BLOCK,
     })
-    : slicesOf(inputs, outputs, maxBindingBytes, { smallest: half.weight ? 2 : 4 });
+    : slicesOf(inputs, outputs, maxBindingBytes, {
+      smallest: half.weight ? 2 : 4,
+      largest: half.weight && frozen ? 2 : 4,
+    });
 }
 
 /** Whether sums of products need room of their own, [rows, outputs] of f32: nothing can be added to an f16 product. */
@@ -95,7 +101,7 @@ export async function prepareLinear(
   shape: LinearShape,
   { residual = false, gelu }: LinearEnding = {},
 ): Promise<Linear> {
-  const { rows, inputs, outputs, bias, half, int8, accumulate = false } = shape;
+  const { rows, inputs, outputs, bias, half, accumulate = false, int8 } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const throughPartial = needsPartial(shape, gpu.maxBindingBytes);
   if (throughPartial && residual) {
@@ -138,7 +144,7 @@ export async function prepareLinear(
 
 /** Compiles its gradients. */
 export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promise<LinearGradient> {
-  const { rows, inputs, outputs, bias, half, int8, accumulate = false, frozen = false } = shape;
+  const { rows, inputs, outputs, bias, half, accumulate = false, frozen = false, int8 } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const sliced = slices.length > 1;
   const products = await Promise.all(slices.map(async ({ start, count }) => ({

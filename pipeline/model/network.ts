@@ -13,7 +13,7 @@ import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
-import { faultOfHalf, type ModelConfig } from "./config.ts";
+import { faultOfFours, faultOfHalf, type ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import type { Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
@@ -132,7 +132,7 @@ export function hardGates(bias: number | undefined, batchRows: number): NetworkG
  */
 export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
   const { width, heads, layers } = config;
-  const { batch, context, training, distill = false, half = false, adapters = {} } = shape;
+  const { batch, context, training, distill = false, half = false, adapters = {}, frozen = "f32" } = shape;
   if (context > config.contextLength) {
     throw new RangeError(
       `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
@@ -140,6 +140,8 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   }
   const fault = half ? faultOfHalf(config) ?? faultOfRanks(Object.values(adapters)) : undefined;
   if (fault) throw new RangeError(`Cannot store activations as f16 as ${fault}`);
+  const faultOfFrozen = frozen === "f32" ? undefined : faultOfFours(config);
+  if (faultOfFrozen) throw new RangeError(`Cannot store frozen weights as ${frozen} as ${faultOfFrozen}`);
   const model = trace(config, { ...shape, maxBindingBytes: gpu.maxBindingBytes });
   const steps = stepsOf(model);
   const { forward, dfinal, backward } = schedule(model, shape);
@@ -167,7 +169,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   }
   const rounded = await prepareRounded(
     gpu,
-    half ? model.parameters.filter((each) => each.readByProducts) : [],
+    half ? model.parameters.filter(({ readByProducts, stored }) => readByProducts && stored === "f32") : [],
   );
   /** A weight as products read it: rounded where that was asked for, by the latest forward. */
   const weightOf = (parameters: Parameters, name: string): Tensor =>

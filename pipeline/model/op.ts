@@ -41,7 +41,12 @@ export interface Parameter {
   readonly trainable: boolean;
   /** Whether it is an adapter's; left out: the model's own. */
   readonly adapter?: true;
+  /** How it lies on the device: what is trained, and every vector, as f32. */
+  readonly stored: FrozenType;
 }
+
+/** How matrices that are not trained lie on the device. */
+export type FrozenType = "f32" | "f16" | "int8";
 
 /** Tensors by the parts that they play in an operation. */
 export type Roles = Record<string, Tensor>;

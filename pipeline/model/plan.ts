@@ -7,10 +7,11 @@
  *
  * @module
  */
+import { scaleRows } from "../../kernels/core/int8.ts";
 import { elementBytes } from "../../kernels/core/tensor.ts";
 import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
-import type { Parameter, Value } from "./op.ts";
+import type { FrozenType, Parameter, Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
 import { type Model, parametersOf, trace } from "./trace.ts";
 
@@ -42,6 +43,8 @@ export interface NetworkShape {
   adapters?: Adapters;
   /** What backward gives gradients of; left out: everything. */
   train?: Trained;
+  /** How what is not trained lies on the device; left out: as f32. */
+  frozen?: FrozenType;
   /** Whether the teacher has adapters of its own; left out: it is the model without them. */
   teacherAdapted?: boolean;
 }
@@ -233,6 +236,12 @@ export function ofTeacherAlone<Of extends Pick<Parameter, "trainable" | "adapter
   return parameters.filter(({ trainable, adapter }) => trainable && (!adapter || teacherAdapted));
 }
 
+/** Bytes of a parameter's buffers: that of its values, and of int8 ones that of their scales. */
+function buffersOf({ shape, stored }: Parameter): number[] {
+  const values = bytesOf(shape, elementBytes(stored));
+  return stored === "int8" ? [values, bytesOf([scaleRows(shape[0]), ...shape.slice(1)])] : [values];
+}
+
 /** What training, or only running, a network takes on the device. */
 export function memoryNeeds(
   config: ModelConfig,
@@ -242,10 +251,11 @@ export function memoryNeeds(
 ): MemoryNeeds {
   const ofNetwork = planMemory(config, shape, maxBindingBytes).buffers;
   const parameters = parametersOf(config, shape);
-  const ofParameters = parameters.map(({ shape }) => bytesOf(shape));
+  const ofParameters = parameters.flatMap(buffersOf);
   const ofTrained = parameters.filter(({ trainable }) => trainable).map(({ shape }) => bytesOf(shape));
   const ofTeacher = shape.distill ? ofTeacherAlone(parameters, shape).map(({ shape }) => bytesOf(shape)) : [];
-  const ofCopies = parameters.filter(({ readByProducts }) => shape.half && readByProducts)
+  const ofCopies = parameters
+    .filter(({ readByProducts, stored }) => shape.half && readByProducts && stored === "f32")
     .map(({ shape }) => bytesOf(shape, 2));
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);

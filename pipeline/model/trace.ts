@@ -12,7 +12,7 @@ import { type Adapters, scaleOf, type Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
-import type { Op, Parameter, Step, Value } from "./op.ts";
+import type { FrozenType, Op, Parameter, Step, Value } from "./op.ts";
 import { add as addition } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
 import { cachedAttention } from "./ops/cached_attention.ts";
@@ -70,13 +70,26 @@ export interface TracedShape {
   adapters?: Adapters;
   /** What training moves; left out: everything. */
   train?: Trained;
+  /**
+   * How what it does not move lies on the device: matrices of products, and with either of the smaller types the tables of
+   * tokens, as f16. Left out: as f32.
+   */
+  frozen?: FrozenType;
 }
 
 /** Traces a model. */
 export function trace(
   config: ModelConfig,
-  { batch, context, half = false, cached, maxBindingBytes = Infinity, adapters = {}, train = "all" }:
-    TracedShape,
+  {
+    batch,
+    context,
+    half = false,
+    cached,
+    maxBindingBytes = Infinity,
+    adapters = {},
+    train = "all",
+    frozen = "f32",
+  }: TracedShape,
 ): Model {
   const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
   const { epsilon } = config.norm;
@@ -87,7 +100,12 @@ export function trace(
   /** What a product reads. */
   const operand = (name: string, shape: readonly number[]): Value => ({ name, shape, half });
 
-  const table = (name: string, count: number, readByProducts: boolean): Parameter => ({
+  const tableType = train === "all" || frozen === "f32" ? "f32" : "f16";
+  const table = (
+    name: string,
+    count: number,
+    { readByProducts, stored = tableType }: Pick<Parameter, "readByProducts"> & Partial<Parameter>,
+  ): Parameter => ({
     name: `${name}.weight`,
     shape: [count, width],
     kind: "table",
@@ -96,6 +114,7 @@ export function trace(
     initial: { deviation: 0.02 },
     decayFrom: 0,
     trainable: train === "all",
+    stored,
   });
   const vector = (name: string, length: number, all: number, others: Partial<Parameter> = {}): Parameter => ({
     name,
@@ -106,6 +125,7 @@ export function trace(
     initial: { all },
     decayFrom: Infinity,
     trainable: train === "all",
+    stored: "f32",
     ...others,
   });
   // Residual projections start smaller by √(2 L) (Radford et al. 2019).
@@ -147,13 +167,19 @@ export function trace(
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
     const trainable = train === "all" || (train === "attention" && of.kind === "attention");
     const beside = adaptersOf(of);
+    const stored = trainable ? "f32" : frozen;
     const sizes = {
       rows,
       inputs,
       outputs,
       bias,
-      half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+      half: {
+        x: x.half ?? false,
+        weight: stored === "f16" || (half && stored === "f32"),
+        y: y.half ?? false,
+      },
       ...(trainable ? {} : { frozen: true }),
+      ...(stored === "int8" ? { int8: true } : {}),
     };
     const partial = needsPartial({ ...sizes, accumulate: beside !== undefined }, maxBindingBytes) &&
       value(`partial sums of ${y.name}`, y.shape);
@@ -173,6 +199,7 @@ export function trace(
           initial: { deviation },
           decayFrom,
           trainable,
+          stored,
         },
         ...(bias
           ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, { parts: partsOf("bias"), trainable }) }
@@ -208,6 +235,7 @@ export function trace(
       decayFrom: Infinity,
       trainable: true,
       adapter: true,
+      stored: "f32",
     });
     // As peft begins: U(−1/√in, 1/√in) and 0, so that nothing is changed at first.
     const down = matrix(`${layer}.${name}.lora_A`, [inputs, rankOf(found)], {
@@ -389,14 +417,26 @@ export function trace(
     });
   }
 
-  const token = table(names.token, vocabularySize, config.tied);
+  const token = table(names.token, vocabularySize, { readByProducts: config.tied });
   const learned = config.positions.kind === "learned";
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
-    op: embed({ batch, positions: context, vocabularySize, width, positionEmbedding: learned }),
+    op: embed({
+      batch,
+      positions: context,
+      vocabularySize,
+      width,
+      positionEmbedding: learned,
+      ...(token.stored === "f16" ? { half: true } : {}),
+    }),
     reads: {},
     writes: { y: now },
-    parameters: { token, ...(learned ? { position: table(names.position!, contextLength, false) } : {}) },
+    parameters: {
+      token,
+      ...(learned
+        ? { position: table(names.position!, contextLength, { readByProducts: false, stored: "f32" }) }
+        : {}),
+    },
   };
   const branches: Branch[] = [];
   for (let layer = 0; layer < layers; layer++) {
@@ -411,7 +451,7 @@ export function trace(
     now = post;
   }
   const final = normStep(now, operand("ln_final.hook_normalized", [rows, width]), "ln_final", names.final);
-  const head = config.tied ? token : table(names.head, vocabularySize, true);
+  const head = config.tied ? token : table(names.head, vocabularySize, { readByProducts: true });
   const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
   const parameters = new Set([...steps.flatMap((step) => Object.values(step.parameters)), head]);
   return { config, parameters: [...parameters], embed: embedStep, branches, final, head };
@@ -446,7 +486,7 @@ export function stepsOf({ embed, branches, final }: Model): Step[] {
 /** Every parameter of a model. */
 export function parametersOf(
   config: ModelConfig,
-  options: Pick<TracedShape, "adapters" | "train"> = {},
+  options: Pick<TracedShape, "adapters" | "train" | "frozen"> = {},
 ): readonly Parameter[] {
   return trace(config, { ...options, batch: 1, context: 1 }).parameters;
 }

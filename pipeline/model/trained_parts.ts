@@ -18,7 +18,7 @@ export type Train = "all" | "attention" | "lora";
 export type LoraTargets = "attention" | "all-linear";
 
 /** How parameters are stored that are not trained. */
-export type FrozenType = "float32" | "float16" | "int8";
+export type FrozenType = "f32" | "f16" | "int8";
 
 /** What of a model is trained, and how the rest is stored. */
 export interface TrainedParts {
@@ -107,8 +107,8 @@ export function frozenBytes(
 ): number {
   const length = lengthOf(shape);
   const isOfPositions = name === `${familyOf(config).names.position}.weight`;
-  if (type === "float32" || kind === "vector" || isOfPositions) return elementBytes("f32") * length;
-  if (type === "float16" || kind === "table") return elementBytes("f16") * length;
+  if (type === "f32" || kind === "vector" || isOfPositions) return elementBytes("f32") * length;
+  if (type === "f16" || kind === "table") return elementBytes("f16") * length;
   const [inputs, outputs] = shape;
   return length + elementBytes("f32") * Math.ceil(inputs / INT8_BLOCK) * outputs;
 }

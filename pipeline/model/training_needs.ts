@@ -80,11 +80,10 @@ export function trainingNeeds(
   const numbers = sum([...own, ...adapters].map(({ shape }) => lengthOf(shape)));
   const frozen = sum(others.map((parameter) => frozenBytes(config, parameter, parts.frozen)));
   const trained = F32 * numbers;
-  // What is stored in float32 is read by products through copies.
+  // What is stored in float32 is read by products through copies, but for adapters.
   const rounded = [
     ...own.filter(({ readByProducts }) => readByProducts),
-    ...(parts.frozen === "float32" ? others.filter(({ readByProducts }) => readByProducts) : []),
-    ...adapters,
+    ...(parts.frozen === "f32" ? others.filter(({ readByProducts }) => readByProducts) : []),
   ];
   const copies = shape.half ? F16 * sum(rounded.map(({ shape }) => lengthOf(shape))) : 0;
   // Without its low-rank matrices the model is its own teacher.

@@ -117,16 +117,6 @@ export interface TrainingPlan {
   rate?: number;
   hours?: number;
   flop_per_second?: number;
-  /** What no command does yet. */
-  not_implemented: string[];
-}
-
-/** What of a plan no command can run yet: the words say which, so that none is promised. */
-export function notImplemented({ train, frozen }: Pick<TrainedParts, "train" | "frozen">): string[] {
-  return [
-    ...(train === "all" ? [] : [`training ${train === "lora" ? "low-rank matrices" : "attention"} alone`]),
-    ...(train === "all" || frozen === "float32" ? [] : [`frozen weights as ${frozen}`]),
-  ];
 }
 
 const BYTES: Readonly<Record<string, number>> = {
@@ -172,7 +162,7 @@ export function planAsked(settings: PlanSettings): PlanAsked {
     );
   }
   const train = rank > 0 ? "lora" : said;
-  if (train === "all" && frozen !== "float32") {
+  if (train === "all" && frozen !== "f32") {
     throw usageError(`Cannot plan --frozen ${frozen} as all is trained: give --lora, or --train attention`);
   }
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
@@ -265,7 +255,7 @@ function fitOf(plans: ActivationPlans, asked: Sought, memory: number): Fit {
 /** How a model's weights, and their gradients, are bound where a binding holds what every adapter's does. */
 function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): TrainingPlan["sliced"] {
   const bytes = (parameter: Parameter): number =>
-    frozenBytes(config, parameter, parts.train === "all" ? "float32" : parts.frozen);
+    frozenBytes(config, parameter, parts.train === "all" ? "f32" : parts.frozen);
   const found = parametersOf(config).filter((parameter) =>
     parameter.shape.length === 2 && bytes(parameter) > PORTABLE_BINDING_BYTES
   );
@@ -311,7 +301,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     trained_parameters: needs.trained / 4,
     train: parts.train,
     rank: parts.train === "lora" ? parts.rank : 0,
-    frozen: parts.train === "all" ? "float32" : parts.frozen,
+    frozen: parts.train === "all" ? "f32" : parts.frozen,
     dtype,
     recompute,
     batch,
@@ -340,7 +330,6 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
     ...(tokens === 0 || rate === 0 ? {} : { rate, hours: tokens / rate / 3600 }),
     ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
-    not_implemented: notImplemented(parts),
   };
 }
 
@@ -446,9 +435,6 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
   }
   if (plan.flop_per_second !== undefined) {
     lines.push(`${count(plan.rate ?? asked.rate!)} tokens/s are ${flopText(plan.flop_per_second)}/s.`);
-  }
-  if (plan.not_implemented.length > 0) {
-    lines.push("", `Arithmetic only, no command does it yet: ${plan.not_implemented.join("; ")}.`);
   }
   return lines.join("\n");
 }

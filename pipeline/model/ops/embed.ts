@@ -11,6 +11,8 @@ export function embed(
     vocabularySize: number;
     width: number;
     positionEmbedding?: boolean;
+    /** Whether the token embedding is f16. */
+    half?: boolean;
   },
 ): Op {
   return {
