@@ -34,6 +34,7 @@ import {
   type RunModel,
   tokenising,
 } from "./training/prepare_run.ts";
+import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
 import {
@@ -279,8 +280,18 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
     const locate = locateModel(thread, { withoutWeights: true });
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
     const { context, batch, distill } = settings;
-    const asked = { context, batch: batch === "auto" ? 1 : batch, training: true, distill: distill > 0 };
-    return tellNeedsOf(thread, settings, await readModelConfig(modelFolder!), asked);
+    const config = await readModelConfig(modelFolder!);
+    const { adapters, train, from } = await adaptationOf(settings, config);
+    const asked = {
+      context,
+      batch: batch === "auto" ? 1 : batch,
+      training: true,
+      distill: distill > 0,
+      adapters,
+      train,
+      teacherAdapted: from !== undefined,
+    };
+    return tellNeedsOf(thread, settings, config, asked);
   }
   const { settings, modelFolder, data, resumed, fromModel } = await runSettings(
     "sparsify",
@@ -289,7 +300,11 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
     thread,
   );
   checkTarget(settings);
-  const model = await openRunModel(modelFolder!, settings.tokenizer, settings.model);
+  const model = await openRunModel(modelFolder!, {
+    tokenizer: settings.tokenizer,
+    label: settings.model,
+    adaptation: settings,
+  });
   return await train<SparsifySummary>("sparsify", thread, {
     settings,
     model,
@@ -378,13 +393,13 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   const { settings } = resolved;
   const { batch, model } = settings;
   const folder = resolved.modelFolder!;
-  const config = await readModelConfig(folder);
+  const config = await readModelConfig(folder, settings.adapter);
   const context = settings.context || config.contextLength;
   if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
   requireData(settings.data);
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
-  const weights = await openWeights(folder, config);
+  const weights = await openWeights(folder, config, settings.adapter);
   await weights.verify();
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
@@ -469,8 +484,8 @@ async function planCommand(args: string[], thread: CommandThread): Promise<boole
       "Cannot plan without a model: give --model, a config.json, its folder or a name on the hub",
     );
   }
-  const asked = planAsked(settings);
   const config = await readModelConfig(modelFolder!);
+  const asked = await planAsked(settings, config);
   checkContext(asked.context, config.contextLength, model);
   const plan = planTraining(config, asked);
   return shown(thread, json ? JSON.stringify({ model, ...plan }) : planText(config, plan, asked));

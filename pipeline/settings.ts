@@ -60,7 +60,7 @@ export type Setting =
     /** A word that it may be instead. */
     or?: string;
   })
-  | (Common & { kind: "choice"; value: string; choices: readonly string[] })
+  | (Common & { kind: "choice"; value: string; choices: readonly string[]; placeholder?: string })
   | (Common & { kind: "flag"; value: boolean });
 
 /** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
@@ -255,6 +255,46 @@ const RUN = {
   },
 } as const;
 
+const ADAPTER = {
+  adapter: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "adapter of the model, as peft or a run with --lora saves it",
+    group: "Model and data",
+  },
+} as const;
+
+const LORA = {
+  adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}, to begin with` },
+  train: {
+    kind: "choice",
+    value: "auto",
+    choices: ["auto", "all", "attention", "lora"],
+    placeholder: "PART",
+    help: "all, attention (its products), or lora (adapters); auto: adapters if any, else all",
+    group: "Training",
+  },
+  lora: integer(0, 0, "rank of low-rank adapters, which alone are trained; 0: none", "Training"),
+  loraAlpha: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    above: true,
+    help: "what they make is multiplied by alpha / rank; auto: twice the rank",
+    group: "Training",
+  },
+  loraTargets: {
+    kind: "name",
+    value: "query,key,value,output",
+    placeholder: "LIST",
+    help: "products with adapters: these, gate, up, down, names such as q_proj, or all-linear",
+    group: "Training",
+  },
+  rslora: flag(false, "alpha / the root of the rank instead", "Training"),
+  merge: flag(false, "save the model with its adapters merged into it, and these beside it", "Run"),
+} as const;
+
 const SERVER = {
   serve: flag(false, "also serve the runs at http://127.0.0.1, as deno task serve does", "Output"),
   port: {
@@ -282,6 +322,7 @@ export const SPARSIFY = {
   ...TRAINING,
   ...GATES,
   ...PRETRAINED,
+  ...LORA,
   targetLoss: {
     ...GATES.targetLoss,
     or: "control",
@@ -322,6 +363,7 @@ export const PRETRAIN = {
 /** Settings of `evaluate`. */
 export const EVALUATE = {
   model: SPARSIFY.model,
+  ...ADAPTER,
   ...DATA,
   batch: integer(8, 1, "rows at a time", "Evaluation"),
   context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
@@ -349,21 +391,9 @@ export const PLAN = {
     help: "config.json, a folder with one, or owner/name on the hub; weights are not read",
     group: "Model",
   },
-  train: {
-    kind: "choice",
-    value: "all",
-    choices: ["all", "attention", "lora"],
-    help: "what is trained: everything, attention's products, or low-rank matrices",
-    group: "Model",
-  },
-  lora: integer(0, 0, "rank of low-rank matrices; above 0 they alone are trained", "Model"),
-  loraTargets: {
-    kind: "choice",
-    value: "attention",
-    choices: ["attention", "all-linear"],
-    help: "products that have them: query, key, value and output, or also the MLP's",
-    group: "Model",
-  },
+  train: { ...LORA.train, group: "Model" },
+  lora: { ...LORA.lora, group: "Model" },
+  loraTargets: { ...LORA.loraTargets, group: "Model" },
   frozen: {
     kind: "choice",
     value: "float32",
@@ -431,6 +461,7 @@ export const CIRCUITS = {
     help: "another to set beside it, such as the sparse model of a run",
     group: "Models",
   },
+  adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}; merged into --model`, group: "Models" },
   method: {
     kind: "choice",
     value: "eap-ig",
@@ -460,6 +491,7 @@ export const CIRCUITS = {
 /** Settings of `generate`. */
 export const GENERATE = {
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  ...ADAPTER,
   prompt: {
     kind: "text",
     value: undefined,
@@ -992,6 +1024,7 @@ const FREE_ON_RESUME = [
   "memory",
   "autotune",
   "gpu",
+  "merge",
 ];
 
 /**

@@ -74,6 +74,20 @@ export interface SparsifyOptions {
   saturationWeight?: number;
   /** Gate logit beyond which it pulls. */
   saturationBound?: number;
+  /** What is trained; `auto`: adapters where there are any, else all. */
+  train?: "auto" | "all" | "attention" | "lora";
+  /** Rank of low-rank adapters, which alone are trained; 0: none. */
+  lora?: number;
+  /** α: what adapters make is multiplied by α / rank; `auto`: twice the rank. */
+  loraAlpha?: number | "auto";
+  /** Products that get adapters, with commas between them: `query,key,value,output`, `all-linear`. */
+  loraTargets?: string;
+  /** Whether it is α / the root of the rank instead. */
+  rslora?: boolean;
+  /** Folder of an adapter to begin with. */
+  adapter?: string;
+  /** Whether the model is saved with its adapters merged into it, and these beside it. */
+  merge?: boolean;
   /** Weight of KL(dense || sparse) beside the loss. */
   distill?: number;
   /** Whether a dense control is fine-tuned with the same steps and data. */
@@ -162,7 +176,7 @@ export async function sparsifyModel(
   const run = await prepareRun(
     "sparsify",
     settings,
-    await openRunModel(settings.model, settings.tokenizer),
+    await openRunModel(settings.model, { tokenizer: settings.tokenizer, adaptation: settings }),
     reporter,
   );
   const summary = await completeRun(run, () => sparsify(settings, run, reporter, signal));

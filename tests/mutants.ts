@@ -47,6 +47,11 @@ const HALF = ["pipeline/training/trainer_test.ts", "stored in half precision"] a
 const LAMBDA = ["pipeline/training/trainer_test.ts", "λ follows the constraint"] as const;
 const TEN_STEPS = ["pipeline/model/network_test.ts", "gated: ten steps"] as const;
 const CUT = ["pipeline/model/network_test.ts", "must be cut"] as const;
+const LORA_KERNELS = "kernels/matmul/low_rank_test.ts";
+const LORA_LLAMA = ["pipeline/model/lora_test.ts", "llama, gated: logits"] as const;
+const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as const;
+const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
+const LORA_RUN_OF_PART = ["pipeline/training/lora_run_test.ts", "attention's products"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const SETTINGS = [
@@ -197,7 +202,10 @@ export const MUTANTS: readonly Mutant[] = [
 
   ...plant("pipeline/model/trace.ts", TEN_STEPS, {
     "keys decay": ["decayFrom: (heads + keyValueHeads) * headSize", "decayFrom: heads * headSize"],
-    "vectors decay": ["decayFrom: Infinity,", "decayFrom: 0,"],
+    "vectors decay": [
+      "decayFrom: Infinity,\n    trainable: train",
+      "decayFrom: 0,\n    trainable: train",
+    ],
   }),
 
   // What is derived from the list of steps.
@@ -446,17 +454,20 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the dense model on test tokens", "dense", test',
       'measure("measuring the dense model on test tokens", "deterministic", test',
     ],
-    "dense on test is the sparse weights": ["of: denseWeights,", "of: parameters,"],
+    "dense on test is the sparse weights": ['"dense", test, { of }),', '"dense", test),'],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
-    "the teacher has no weights": ["if (teacher) await loadDense(teacher);", ""],
+    "the teacher has no weights": [
+      "await uploadParameters(gpu, own, beginning);\n      return",
+      "return",
+    ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
       'measure("measuring the sparse model on test tokens", "deterministic", test)',
       'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
-      "    await loadDense(parameters);\n    const finished",
-      "    const finished",
+      "new Map(trained.map(",
+      "new Map(trained.slice(0, 0).map(",
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
@@ -684,7 +695,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
     "the sparse phase goes on from its yardstick's weights": [
-      "    await loadDense(parameters);\n  }\n  const target",
+      "    await begin();\n  }\n  const target",
       "  }\n  const target",
     ],
     "batches are held to the dense loss, not the yardstick's": [
@@ -865,10 +876,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/model/plan.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
-    "one moment is planned for two": [
-      "moments: shape.training ? 2 * weights",
-      "moments: shape.training ? weights",
-    ],
+    "one moment is planned for two": ["[...ofTrained, ...ofTrained]", "ofTrained"],
   }),
   ...plant("pipeline/training/memory_budget.ts", [
     "pipeline/training/memory_budget_test.ts",
@@ -1175,7 +1183,7 @@ export const MUTANTS: readonly Mutant[] = [
     "larger than a binding, stored as f16",
   ], {
     "no room for the partial sums of an f16 product": [
-      "needsPartial(sizes, maxBindingBytes) &&",
+      "needsPartial({ ...sizes, accumulate: beside !== undefined }, maxBindingBytes) &&",
       "false &&",
     ],
   }),
@@ -1211,6 +1219,85 @@ export const MUTANTS: readonly Mutant[] = [
       "(sliced && { aStride: inputs, aColumn: 0 })",
     ],
   }),
+  ...plant("kernels/matmul/low_rank.ts", LORA_KERNELS, {
+    "columns without an adapter keep what stood there": ["if (covered < outputs) recorder.clear(sum);", ""],
+    "every adapter reads the first columns of x A": [
+      "aColumn: first,\n        cStride: outputs",
+      "cStride: outputs",
+    ],
+    "a gradient without the scale": ["k: rows,\n        scale,", "k: rows,"],
+    "dx of an adapter is left out": ["if (dx) ofX.record", "if (!dx) ofX.record"],
+  }),
+  ...plant("kernels/matmul/op.ts", LORA_KERNELS, {
+    "odd columns overwrite their neighbours": ["!(neighbours && ", "!(false && "],
+  }),
+  ...plant("kernels/matmul/linear.ts", LORA_KERNELS, {
+    "a layer takes the place of its adapters": [
+      "accumulate: (accumulate || !first) && ",
+      "accumulate: !first && ",
+    ],
+  }),
+  ...plant("pipeline/model/trace.ts", LORA_LLAMA, {
+    "adapters of all parts add to the first columns": [
+      "widths.slice(0, n).reduce((sum, count) => sum + count, 0)",
+      "0",
+    ],
+    "adapters decay": [
+      "decayFrom: Infinity,\n      trainable: true",
+      "decayFrom: 0,\n      trainable: true",
+    ],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", LORA_FLOAT64, {
+    "float64 forgets the gradient through an adapter": [
+      "dx.map((value, n) => found.x[n] + value)",
+      "found.x",
+    ],
+  }),
+  ...plant("pipeline/model/schedule.ts", ["pipeline/model/lora_test.ts", "gpt_neox, gated: logits"], {
+    "backward goes past what is trained to an adapter's layer": ["if (trained || ", "if (trained && "],
+  }),
+  ...plant("pipeline/model/adapters.ts", LORA_FLOAT64, {
+    "ranks are never stabilised": ["rankStabilised ? Math.sqrt(rank) : rank", "rank"],
+  }),
+  ...plant("pipeline/model/adapter_config.ts", "pipeline/model/adapter_config_test.ts", {
+    "every module has the first rank": ["rank: rankOf(path) ?? rank as number", "rank: rank as number"],
+    "every module has the first α": ["alpha: alphaOf(path) ?? alpha as number", "alpha: alpha as number"],
+    "what is excluded is adapted": ["target(path) && !excluded(path)", "target(path)"],
+    "all layers are adapted": ["(!layers || layers.includes(layerOf(path)))", "true"],
+  }),
+  ...plant("pipeline/model/stored.ts", LORA_FLOAT64, {
+    "an adapter's A stands by head": [' && !name.endsWith(".lora_A.weight")', ""],
+  }),
+  ...plant("pipeline/model/stored.ts", ["pipeline/model/adapter_config_test.ts", "torch.nn.Linear"], {
+    "an adapter of Conv1D is not transposed": ["(transposed || adapter === true)", "transposed"],
+  }),
+  ...plant("pipeline/model/adapter_files.ts", ["pipeline/model/lora_test.ts", "merged weights"], {
+    "a part is merged with the As of another": ["first += ranks[n];", ""],
+  }),
+  ...plant("pipeline/model/plan.ts", LORA_NEEDS, {
+    "gradients are planned for what is frozen": [
+      "const ofTrained = parameters.filter(({ trainable }) => trainable)",
+      "const ofTrained = parameters",
+    ],
+    "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
+  }),
+  ...plant("pipeline/training/training_run.ts", LORA_RUN_OF_PART, {
+    "checkpoints hold what is frozen": [
+      '...readableParameters(gpu, trainer.parameters, "weight."),',
+      '...readableParameters(gpu, parameters, "weight."),',
+    ],
+  }),
+  ...plant(
+    "pipeline/training/sparsify.ts",
+    ["pipeline/training/lora_run_test.ts", "begins with an adapter"],
+    {
+      "an adapter to begin with is forgotten": ["adaptation?.from?.read(name) ??", "undefined ??"],
+      "a teacher goes without the adapter that a run began with": [
+        "teacherAdapted: from !== undefined,",
+        "teacherAdapted: false,",
+      ],
+    },
+  ),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),
@@ -1224,33 +1311,24 @@ export const MUTANTS: readonly Mutant[] = [
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
   }),
   // The plan of a run.
-  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
-    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
-    "int8 without the scale of a last, shorter block": [
-      "Math.ceil(inputs / INT8_BLOCK)",
-      "Math.floor(inputs / INT8_BLOCK)",
-    ],
-    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
-    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
-  }),
-  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
-    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
-    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
-    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
-    "a low-rank model's teacher is a second base": [
-      "shape.distill ? F32 * sum(own.map(",
-      "shape.distill ? F32 * sum(parametersOf(config).map(",
-    ],
-    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "what is frozen"], {
+    "what is trained is called frozen": ["frozen: needs.weights - needs.gradients", "frozen: needs.weights"],
   }),
   ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
-    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "frozen weights have gradients too": [
+      "sum(matrices.filter(({ trainable }) => trainable))",
+      "sum(matrices)",
+    ],
     "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
     "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+    "a gradient of what has none": [
+      "hasDx ? matrices : matrices.filter",
+      "true ? matrices : matrices.filter",
+    ],
   }),
   ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
     "what fits is below memory, whatever a binding holds": [
-      " && largestActivation.bytes <= plans.binding",
+      " && largestBinding <= plans.binding",
       "",
     ],
     "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],

@@ -15,15 +15,18 @@
 import { usageError } from "../errors.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
-import { prepareNetwork } from "../model/network.ts";
+import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
+import { initialWeights } from "../model/initial_weights.ts";
+import { type Network, prepareNetwork } from "../model/network.ts";
+import type { Parameter } from "../model/op.ts";
 import {
   createParameters,
   destroyParameters,
   type Parameters,
-  readableParameters,
   uploadParameters,
 } from "../model/parameters.ts";
-import { saveModel } from "../model/save_weights.ts";
+import { ofTeacherAlone } from "../model/plan.ts";
+import { type SavedModel, saveModel } from "../model/save_weights.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
 import { signaturesOf } from "./signatures.ts";
@@ -120,7 +123,8 @@ async function sparsifyUnlessStopped(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
-  const { gpu, config, weights, tokens, batch } = run;
+  const { gpu, config, tokens, batch } = run;
+  const { adapters, train, from } = run.adaptation ?? {};
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
@@ -132,11 +136,33 @@ async function sparsifyUnlessStopped(
     distill: settings.distill > 0,
     recompute: settings.recompute,
     half: settings.dtype === "f16",
+    adapters,
+    train,
+    teacherAdapted: from !== undefined,
   });
-  const parameters = createParameters(gpu, weights.parameters);
-  const loadDense = (target: Parameters): Promise<void> =>
-    uploadParameters(gpu, target, (name) => weights.read(name));
-  await loadDense(parameters);
+  const beginning = beginningOf(run, network, settings.seed);
+  const parameters = createParameters(gpu, network.model.parameters);
+  await uploadParameters(gpu, parameters, beginning);
+  const trained = network.model.parameters.filter(({ trainable }) => trainable);
+  /** Takes what is trained back to what it began with. */
+  const begin = (): Promise<void> =>
+    uploadParameters(gpu, new Map(trained.map(({ name }) => [name, parameters.get(name)!])), beginning);
+  /** The dense model beside the one in training: what is frozen is the same, and adapters that began at 0 are left out. */
+  async function denseBeside<Result>(
+    prefix: string,
+    use: (dense: Parameters) => Promise<Result>,
+  ): Promise<Result> {
+    const own = createParameters(gpu, ofTeacherAlone(network.model.parameters, network.shape), prefix);
+    const frozen = network.model.parameters.filter(({ trainable }) => !trainable);
+    try {
+      await uploadParameters(gpu, own, beginning);
+      return await use(
+        new Map([...frozen.map(({ name }) => [name, parameters.get(name)!] as const), ...own]),
+      );
+    } finally {
+      destroyParameters(gpu, own);
+    }
+  }
 
   const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
   const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
@@ -163,7 +189,7 @@ async function sparsifyUnlessStopped(
   const shared = { run, settings, network, parameters, reporter, signal };
   /** Trains the dense control, from the dense weights. */
   const trainControl = async (): Promise<{ control: Evaluation } | undefined> => {
-    await loadDense(parameters);
+    await begin();
     const finished = await runTrainedPhase({
       ...shared,
       phase: "control",
@@ -174,14 +200,14 @@ async function sparsifyUnlessStopped(
   let control: Evaluation | undefined;
   let yardstick = denseValidation;
   if (settings.targetLoss === "control") {
-    const trained = await trainControl();
-    if (!trained) return undefined;
-    ({ control } = trained);
+    const ended = await trainControl();
+    if (!ended) return undefined;
+    ({ control } = ended);
     yardstick = await measure("measuring the control", "dense", validation);
     reporter.message(
       `the control's loss ${yardstick.ce.toFixed(4)}; target ${targetOf(settings, yardstick).toFixed(4)}`,
     );
-    await loadDense(parameters);
+    await begin();
   }
   const target = targetOf(settings, yardstick);
   const targetAt = (step: number): number => {
@@ -189,49 +215,45 @@ async function sparsifyUnlessStopped(
     return slack === undefined ? target : yardstick.ce + slack;
   };
 
-  const teacher = settings.distill > 0 ? createParameters(gpu, weights.parameters, "teacher's ") : undefined;
-  if (teacher) await loadDense(teacher);
-  const outcome = await runTrainedPhase({
-    ...shared,
-    phase: "sparse",
-    gates,
-    distill: teacher && { teacher, weight: settings.distill },
-    constraint: {
-      every: settings.constraintEvery,
-      probeAt: (n, step) => {
-        const index = n % validation.length;
-        const offset = targetAt(step) - yardstick.ce;
-        return { batch: validation[index], targetLoss: yardstick.batchCe[index] + offset };
+  const trainSparse = (teacher?: Parameters) =>
+    runTrainedPhase({
+      ...shared,
+      phase: "sparse",
+      gates,
+      distill: teacher && { teacher, weight: settings.distill },
+      constraint: {
+        every: settings.constraintEvery,
+        probeAt: (n, step) => {
+          const index = n % validation.length;
+          const offset = targetAt(step) - yardstick.ce;
+          return { batch: validation[index], targetLoss: yardstick.batchCe[index] + offset };
+        },
       },
-    },
-    targetAt,
-    evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
-  });
-  if (teacher) destroyParameters(gpu, teacher);
+      targetAt,
+      evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
+    });
+  const outcome = await (settings.distill > 0 ? denseBeside("teacher's ", trainSparse) : trainSparse());
   if (!outcome) return undefined;
 
   // The test tokens are first looked at here, after the step has been chosen.
   const sparse = await measure("measuring the sparse model on test tokens", "deterministic", test);
   // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
-  const denseWeights = createParameters(gpu, weights.parameters, "dense ");
-  await loadDense(denseWeights);
-  const dense = await measure("measuring the dense model on test tokens", "dense", test, {
-    of: denseWeights,
-  });
-  destroyParameters(gpu, denseWeights);
+  const dense = await denseBeside(
+    "dense ",
+    (of) => measure("measuring the dense model on test tokens", "dense", test, { of }),
+  );
   reporter.stage({ name: "saving the model" });
-  await saveModel(run.folder.model, {
+  await saveTrained(settings, run, network, parameters, {
     config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
-    tensors: readableParameters(gpu, parameters),
     type: settings.saveType,
     tokenizer: run.tokenizerPath,
     sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
   });
 
   if (settings.control && !control) {
-    const trained = await trainControl();
-    if (!trained) return undefined;
-    ({ control } = trained);
+    const ended = await trainControl();
+    if (!ended) return undefined;
+    ({ control } = ended);
   }
 
   const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
@@ -268,6 +290,51 @@ async function sparsifyUnlessStopped(
     model: settings.model,
     signatures,
   };
+}
+
+/** The values that every parameter begins with, by name: those of the model, and of adapters those given, or A by chance. */
+function beginningOf(
+  { weights, adaptation }: Pick<PreparedRun, "weights" | "adaptation">,
+  { model: { parameters } }: Network,
+  seed: number,
+): ReadValues {
+  const byName = new Map(parameters.map((parameter, index) => [parameter.name, { parameter, index }]));
+  return (name) => {
+    const { parameter, index } = byName.get(name)!;
+    if (!parameter.adapter) return weights.read(name);
+    return adaptation?.from?.read(name) ?? Promise.resolve(initialWeights(parameter, { seed, index }));
+  };
+}
+
+/** Saves the model, or the adapters that alone were trained: with `merge` both. */
+async function saveTrained(
+  { merge }: SparsifySettings,
+  { gpu, folder, base, adaptation }: PreparedRun,
+  { model: { parameters: all } }: Network,
+  parameters: Parameters,
+  saved: Omit<SavedModel, "tensors" | "adapter">,
+): Promise<void> {
+  const read: ReadValues = (name) => gpu.read(parameters.get(name)!);
+  const adapters = adaptation?.adapters;
+  const readable = (of: readonly Parameter[]): SavedModel["tensors"] =>
+    of.map((parameter) => ({
+      name: parameter.name,
+      shape: parameter.shape,
+      read: async () => {
+        const values = await read(parameter.name);
+        return adapters ? await mergedValues(parameter, adapters, values, read) : values;
+      },
+    }));
+  if (!adapters || merge) {
+    await saveModel(folder.model, { ...saved, tensors: readable(all.filter(({ adapter }) => !adapter)) });
+  }
+  if (!adapters) return;
+  const { model, revision, hash } = base!;
+  await saveModel(merge ? folder.adapter : folder.model, {
+    ...saved,
+    tensors: readable(all.filter(({ adapter }) => adapter)),
+    adapter: { adapters, base: model, revision, hash },
+  });
 }
 
 /** @throws {UserError} where the target is the loss of a control that there will not be */

@@ -27,6 +27,7 @@ import type { RunFolder } from "../runs/run_folder.ts";
 import type { RunStateFile } from "../runs/run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
+import type { Adaptation } from "./adaptation.ts";
 import type { Work } from "./time_left.ts";
 import { type PhaseOptions, runPhase } from "./train_loop.ts";
 
@@ -39,6 +40,14 @@ export interface WeightsSource {
   read(name: string): Promise<Float32Array>;
 }
 
+/** A model as others call it: its folder, or its name and commit on the hub. */
+export interface BaseModel {
+  model: string;
+  revision: string | undefined;
+  /** Digest of its weights. */
+  hash: string;
+}
+
 /** A run with its inputs open. */
 export interface PreparedRun {
   /** The run's id. */
@@ -49,6 +58,10 @@ export interface PreparedRun {
   folder: RunFolder;
   config: ModelConfig;
   weights: WeightsSource;
+  /** What of the model is trained; left out: all. */
+  adaptation?: Adaptation;
+  /** The model that adapters are trained beside. */
+  base?: BaseModel;
   tokens: Record<"train" | "validation" | "test", TokenSource>;
   /** Path of the tokenizer.json that a saved model gets. */
   tokenizerPath: string;
@@ -265,7 +278,7 @@ export async function runTrainedPhase(
           await saveCheckpoint(
             folder.checkpoints,
             { run: run.id, step, phase: `${phase}-best`, state: {} },
-            readableParameters(gpu, parameters, "weight."),
+            readableParameters(gpu, trainer.parameters, "weight."),
           );
         }
         best = chosen;
@@ -282,7 +295,7 @@ export async function runTrainedPhase(
             phase,
             state: { best: best ?? null, ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}) },
           }, [
-            ...readableParameters(gpu, parameters, "weight."),
+            ...readableParameters(gpu, trainer.parameters, "weight."),
             ...readableParameters(gpu, trainer.firstMoments, "first."),
             ...readableParameters(gpu, trainer.secondMoments, "second."),
             ...readableParameters(gpu, trainer.controller, "controller."),
@@ -296,7 +309,7 @@ export async function runTrainedPhase(
     if (!best) return { step: steps, feasible: targetAt === undefined };
     const of = { phase: `${phase}-best`, step: best.step };
     const chosen = await readCheckpoint(checkpointPath(folder.checkpoints, of));
-    for (const [name, tensor] of parameters) {
+    for (const [name, tensor] of trainer.parameters) {
       gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
     }
     return { step: best.step, feasible: true };

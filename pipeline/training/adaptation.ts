@@ -1,0 +1,76 @@
+/**
+ * What of a model a run trains: all of it, the products of attention, or low-rank adapters, which begin at 0 or from an adapter
+ * that was saved.
+ *
+ * @module
+ */
+import { usageError } from "../errors.ts";
+import { openAdapter, type StoredAdapter } from "../model/adapter_files.ts";
+import { type Adapters, adaptersFor, type Trained } from "../model/adapters.ts";
+import type { ModelConfig } from "../model/config.ts";
+
+/** The settings that say it. */
+export interface AdaptationSettings {
+  /** Rank of new adapters; 0: none. */
+  lora: number;
+  loraAlpha: number | "auto";
+  /** With commas between them. */
+  loraTargets: string;
+  rslora: boolean;
+  train: "auto" | Trained;
+  /** Folder of an adapter to begin with. */
+  adapter?: string;
+  /** Whether the model is also saved with its adapters merged into it. */
+  merge: boolean;
+}
+
+/** What a run trains. */
+export interface Adaptation {
+  train: Trained;
+  /** Adapters that are trained; left out: none. */
+  adapters?: Adapters;
+  /** What they begin with; left out: A by chance, and B at 0. */
+  from?: StoredAdapter;
+  /** An adapter that is merged into the weights before they are trained. */
+  merged?: StoredAdapter;
+}
+
+/** α of adapters where it is not said: twice the rank, so that s is 2, or 2 √r with rank stabilisation. Ours; peft's is 8. */
+const ALPHA_OF_RANK = 2;
+
+/**
+ * What the settings ask for.
+ *
+ * @throws {UserError} when they contradict each other, name a target that the model has not, or an adapter that is not for it
+ */
+export async function adaptationOf(settings: AdaptationSettings, config: ModelConfig): Promise<Adaptation> {
+  const { lora, loraAlpha, loraTargets, rslora, train, adapter, merge } = settings;
+  const isLora = lora > 0 || adapter !== undefined;
+  const trained: Trained = train === "auto" ? (isLora ? "lora" : "all") : train;
+  if (lora > 0 && adapter !== undefined) {
+    throw usageError(`Cannot use --lora ${lora} with --adapter, whose ranks it keeps: give one of the two`);
+  }
+  if (lora > 0 && trained !== "lora") {
+    throw usageError(`Cannot use --lora with --train ${trained}, as adapters are trained alone`);
+  }
+  if (trained === "lora" && !isLora) {
+    throw usageError("Cannot use --train lora without --lora RANK or --adapter DIR");
+  }
+  if (lora === 0 && (loraAlpha !== "auto" || rslora)) {
+    throw usageError(`Cannot use --${rslora ? "rslora" : "lora-alpha"} without --lora RANK`);
+  }
+  if (merge && trained !== "lora") {
+    throw usageError("Cannot use --merge without adapters: give --lora RANK or --adapter DIR");
+  }
+  const stored = adapter === undefined ? undefined : await openAdapter(adapter, config);
+  await stored?.verify();
+  if (trained !== "lora") return { train: trained, ...(stored ? { merged: stored } : {}) };
+  if (stored) return { train: "lora", adapters: stored.adapters, from: stored };
+  const adapters = adaptersFor(config, {
+    rank: lora,
+    alpha: loraAlpha === "auto" ? ALPHA_OF_RANK * lora : loraAlpha,
+    rankStabilised: rslora,
+    targets: loraTargets.split(",").map((target) => target.trim()).filter((target) => target !== ""),
+  });
+  return { train: "lora", adapters };
+}
