@@ -1367,7 +1367,10 @@ export const MUTANTS: readonly Mutant[] = [
     "lengths in JavaScript's units": ["[...text].length", "text.length"],
   }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
-    "the context counts": ["const first = tokens.length - 1 - counted;", "const first = 0 * counted;"],
+    "the context must be the likeliest too": [
+      "let position = tokens.length - 1 - counted;",
+      "let position = 0;",
+    ],
     "each is likeliest if the last is": [
       "greedy &&= lossRows[at + 1] === 1;",
       "greedy = lossRows[at + 1] === 1;",

@@ -338,10 +338,19 @@ for (const gate of [undefined, { bias: 0.3, temperature: 1 }]) {
         gateBias: gate?.bias,
       })
         .logits;
-    // One that ends as the model would have it.
-    const first = sequences[0].tokens.slice(0, 1);
-    const logits = logitsOf(first);
-    sequences[0] = { tokens: [...first, logits.indexOf(Math.max(...logits))], counted: 1 };
+    /** Ends a sequence as the model would, for so many tokens. */
+    const greedily = (n: number, last: number): void => {
+      const { tokens, counted } = sequences[n];
+      const ended = tokens.slice(0, -last);
+      for (let token = 0; token < last; token++) {
+        const logits = logitsOf(ended).slice(-23);
+        ended.push(logits.indexOf(Math.max(...logits)));
+      }
+      sequences[n] = { tokens: ended, counted };
+    };
+    // Of one all three that count are the likeliest, of the other only the last of five.
+    greedily(7, 3);
+    greedily(3, 1);
     const expected = sequences.map(({ tokens, counted }) => {
       const inputs = tokens.slice(0, -1);
       const logits = logitsOf(inputs);
@@ -356,7 +365,7 @@ for (const gate of [undefined, { bias: 0.3, temperature: 1 }]) {
       }
       return { logLikelihood, greedy };
     });
-    assert(expected.some(({ greedy }, n) => greedy && sequences[n].counted > 0), "one is found greedily");
+    assertEquals([7, 3].map((n) => expected[n].greedy), [true, false]);
     for (const batchTokens of [1, 64, 4096]) {
       const done: number[] = [];
       const found = await measureLikelihoods(gpu, { config, parameters }, sequences, {
