@@ -217,7 +217,14 @@ export class ActivationPlans {
 
 /** The largest whole number up to `most` of which `holds` is true, where it is for all below one of which it is; 0: none. */
 function largest(most: number, holds: (n: number) => boolean): number {
-  let [low, high] = [0, most];
+  if (!holds(1)) return 0;
+  // By doubling: of small ones, which are asked for again and again, fewer are tried.
+  let [low, high] = [1, 1];
+  while (high < most && low === high) {
+    high = Math.min(2 * low, most);
+    if (holds(high)) low = high;
+  }
+  if (low < high) high--;
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
     if (holds(middle)) low = middle;
