@@ -202,7 +202,13 @@ export {
   rankEdges,
   topEdges,
 } from "./pipeline/circuits/discovery.ts";
-export { type Bounds, faithfulness, type Interval, type Measured } from "./pipeline/circuits/metrics.ts";
+export {
+  type Bounds,
+  faithfulness,
+  type Interval,
+  type Measured,
+  type Rung,
+} from "./pipeline/circuits/metrics.ts";
 export {
   analyse,
   type AnalysisOptions,

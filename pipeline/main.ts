@@ -281,7 +281,7 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
     const { context, batch, distill } = settings;
     const config = await readModelConfig(modelFolder!);
-    const { adapters, train, from } = await adaptationOf(settings, config);
+    const { adapters, train, frozen, from } = await adaptationOf(settings, config);
     const asked = {
       context,
       batch: batch === "auto" ? 1 : batch,
@@ -289,6 +289,7 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
       distill: distill > 0,
       adapters,
       train,
+      frozen,
       teacherAdapted: from !== undefined,
     };
     return tellNeedsOf(thread, settings, config, asked);

@@ -292,6 +292,13 @@ const LORA = {
     group: "Training",
   },
   rslora: flag(false, "alpha / the root of the rank instead", "Training"),
+  frozen: {
+    kind: "choice",
+    value: "f32",
+    choices: ["f32", "f16", "int8"],
+    help: "how matrices that are not trained lie on the device; int8 with a scale a column and 128 rows",
+    group: "Training",
+  },
   merge: flag(false, "save the model with its adapters merged into it, and these beside it", "Run"),
 } as const;
 
@@ -396,8 +403,8 @@ export const PLAN = {
   loraTargets: { ...LORA.loraTargets, group: "Model" },
   frozen: {
     kind: "choice",
-    value: "float32",
-    choices: ["float32", "float16", "int8"],
+    value: "f32",
+    choices: ["f32", "f16", "int8"],
     help: "how weights are stored that are not trained",
     group: "Model",
   },

@@ -84,6 +84,8 @@ export interface SparsifyOptions {
   loraTargets?: string;
   /** Whether it is α / the root of the rank instead. */
   rslora?: boolean;
+  /** How matrices that are not trained lie on the device: `int8` with a scale for each column and block of 128 rows. */
+  frozen?: "f32" | "f16" | "int8";
   /** Folder of an adapter to begin with. */
   adapter?: string;
   /** Whether the model is saved with its adapters merged into it, and these beside it. */

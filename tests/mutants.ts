@@ -9,6 +9,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
+import { CHROMIUM } from "./support/chromium.ts";
 import { temporaryFolder } from "./support/temporary_folder.ts";
 
 /** One fault and the test that must fail with it. */
@@ -776,12 +777,12 @@ export const MUTANTS: readonly Mutant[] = [
   // The list of runs, and what is said of each.
   ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
     "a run that ended is never looked at again": [
-      "new Set([...ended.keys()].slice(0, LOOKED_AGAIN))",
+      "new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE))",
       "new Set<string>()",
     ],
     "all runs are looked at in every list": [
-      "if (isSame && known && !again.has(name))",
-      "if (false && known)",
+      "if (!known || again.has(name)) rest.push(name);",
+      "if (true) rest.push(name);",
     ],
     "a changed runs folder is not noticed": [
       "const isSame = stamp !== undefined && stamp === seen?.stamp;",
@@ -790,6 +791,14 @@ export const MUTANTS: readonly Mutant[] = [
     "the same runs are looked at again in every list": [
       "      ended.delete(name);\n      ended.set(name, {",
       "      ended.set(name, {",
+    ],
+    "a run that goes on is not noticed by its folder": [
+      "else if (isSame || stampOf",
+      "else if (true || stampOf",
+    ],
+    "when a run began is asked of the disk at every list": [
+      "names.filter((name) => !begun.has(name))",
+      "names",
     ],
     "rows of runs that ended stay": ["if (!entry.watched) entries.delete(name);", ""],
     "rows that somebody looks at are let go": [
@@ -832,12 +841,65 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
+  ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
+  }),
+  ...plant("pipeline/circuits/report.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "the page opens with another circuit than the headline's": [
+      "first: counted < 0 ? drawn.length - 1 : counted",
+      "first: drawn.length - 1",
+    ],
+    "heads of the whole graph are counted": ["edges.filter(({ kept }) => kept).map(", "edges.map("],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "the weakest edge is not drawn": [
+      "([, , , first]) => first <= at)",
+      "([, , , first]) => first <= at).slice(0, -1)",
+    ],
+    "a node without an edge is drawn": [
+      "const nodes = new Map();",
+      'const nodes = new Map([["m9", { name: "m9", ...placeOf("m9", width), into: [], out: [] }]]);',
+    ],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "nodes by keyboard"], {
+    "Escape holds on": ['if (key === "Escape") hold("");', 'if (key === "Escape") hold(held);'],
+    "what is left stays lit": [
+      'addEventListener("blur", () => look(undefined))',
+      'addEventListener("blur", () => look(node))',
+    ],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "tokens upright"], {
+    "a short token is turned": ["width > step - 4", "width > 0"],
+  }),
   ...plant("serve/page/charts.js", ["serve/page_modules_test.ts", "speed"], {
     "speed is taken across a resumption": ["rows[n].seconds < rows[n - 1].seconds", "false"],
     "the line of speeds does not break": [
       "return { ...row, speed: null };",
       "return { ...row, speed: undefined };",
     ],
+  }),
+  ...plant("serve/page/explorer.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "pointing draws every arc anew": ["query === lit || key === lit)", "query >= 0 || key === lit)"],
+    "arcs are drawn at every pixel that is scrolled": [
+      "left <= start && Math.min(",
+      "left > start && Math.min(",
+    ],
+  }),
+  ...plant("serve/page/head_thumbnails.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "edges are counted for another head": [
+      "counts[layer * heads + head]++",
+      "counts[head * heads + layer]++",
+    ],
+    "heads are as large as ever": ["Math.min(MOST_PIXELS, room / heads, HEIGHT / layers)", "MOST_PIXELS"],
+  }),
+  ...plant("serve/page/plot.js", ["serve/page_in_browser.ts", "least weight"], {
+    "a chart that is made anew has no words": [
+      'setAttribute("role", "img");\n    describe();',
+      'setAttribute("role", "img");',
+    ],
+  }),
+  ...plant("serve/page/compare.js", ["serve/statements_in_browser.ts", "under an address"], {
+    "rows of runs that are over are asked for again": ["run.updated === before.run.updated", "false"],
   }),
   ...plant("serve/page/compare.js", ["serve/page_modules_test.ts", "time of a run"], {
     "a resumed run's time begins anew": ["before += last;", ""],
@@ -1412,6 +1474,15 @@ type Outcome = { kind: "caught" } | { kind: "survived" } | { kind: "not tried"; 
 const ROOT = new URL("../", import.meta.url).pathname;
 /** What a copy of the tree goes without, at its top. */
 const LEFT_OUT = [".git", ".gpu", "coverage", "node_modules", "runs"];
+/** What a test may do, as `deno task test` has it. */
+const PERMISSIONS = [
+  "--allow-read",
+  "--allow-write",
+  "--allow-env",
+  "--allow-run",
+  "--allow-sys=statfs",
+  "--allow-net=127.0.0.1,0.0.0.0",
+];
 /** Milliseconds after which a test that hangs is given up. */
 const LIMIT = 10 * 60_000;
 
@@ -1427,9 +1498,12 @@ async function copyTree(from: string, to: string, leftOut: readonly string[] = [
 
 /** Runs a test in a tree. */
 async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "filter">) {
-  // deno-fmt-ignore
-  const args = ["test", "--no-check", "--fail-fast", "--allow-read", "--allow-write", "--allow-env", "--allow-run", "--allow-sys=statfs",
-    "--allow-net=127.0.0.1,0.0.0.0", ...filter === undefined ? [] : ["--filter", filter], test];
+  // As page_test.ts runs them.
+  const [permissions, behind] = test.endsWith("_in_browser.ts")
+    ? [["--allow-all"], ["--", CHROMIUM ?? ""]]
+    : [PERMISSIONS, []];
+  const only = filter === undefined ? [] : ["--filter", filter];
+  const args = ["test", "--no-check", "--fail-fast", ...permissions, ...only, test, ...behind];
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
     cwd: tree,

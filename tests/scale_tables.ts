@@ -38,8 +38,8 @@ const MEMORIES = [24, 48, 80, 141];
 const WAYS: readonly (readonly [name: string, parts: Omit<TrainedParts, "adapters">])[] = [
   ["everything", { train: "all", frozen: "f32" }],
   ["attention", { train: "attention", frozen: "f32" }],
-  ["LoRA 64, float32", { train: "lora", frozen: "f32" }],
-  ["LoRA 64, float16", { train: "lora", frozen: "f16" }],
+  ["LoRA 64, f32", { train: "lora", frozen: "f32" }],
+  ["LoRA 64, f16", { train: "lora", frozen: "f16" }],
   ["LoRA 64, int8", { train: "lora", frozen: "int8" }],
 ];
 

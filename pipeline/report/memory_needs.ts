@@ -6,6 +6,7 @@
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { Adapters, Trained } from "../model/adapters.ts";
+import type { FrozenType } from "../model/op.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { type MemoryNeeds, memoryNeeds } from "../model/plan.ts";
 import { parametersOf } from "../model/trace.ts";
@@ -27,6 +28,8 @@ export interface NeedsAsked {
   training: boolean;
   /** Whether a teacher is held too. */
   distill?: boolean;
+  /** How what is not trained lies on the device; left out: as f32. */
+  frozen?: FrozenType;
   /** Low-rank adapters; left out: none. */
   adapters?: Adapters;
   /** What is trained; left out: everything. */

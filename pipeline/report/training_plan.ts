@@ -77,7 +77,7 @@ export interface TrainingPlan {
   trained_parameters: number;
   train: TrainedParts["train"];
   rank: number;
-  frozen: keyof typeof FROZEN;
+  frozen: FrozenType;
   dtype: "f32" | "f16";
   recompute: boolean;
   batch: number;
@@ -123,20 +123,6 @@ export interface TrainingPlan {
   rate?: number;
   hours?: number;
   flop_per_second?: number;
-  /** What no command does yet. */
-  not_implemented: string[];
-}
-
-/** How what is frozen is stored, by the setting's word for it. */
-const FROZEN = { float32: "f32", float16: "f16", int8: "int8" } as const satisfies Record<string, FrozenType>;
-
-/** The setting's word. */
-const wordOf = (type: FrozenType): keyof typeof FROZEN =>
-  (Object.keys(FROZEN) as (keyof typeof FROZEN)[]).find((word) => FROZEN[word] === type)!;
-
-/** What of a plan no command can run yet: the words say which, so that none is promised. */
-export function notImplemented({ train, frozen }: TrainedParts): string[] {
-  return train === "all" || frozen === "f32" ? [] : [`frozen weights as ${wordOf(frozen)}`];
 }
 
 const BYTES: Readonly<Record<string, number>> = {
@@ -175,9 +161,6 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
   const { frozen, gpuMemory, binding, distill } = settings;
   const adaptation = { ...settings, loraAlpha: "auto", rslora: false, merge: false } as const;
   const { train, adapters } = await adaptationOf(adaptation, config);
-  if (train === "all" && frozen !== "float32") {
-    throw usageError(`Cannot plan --frozen ${frozen} as all is trained: give --lora, or --train attention`);
-  }
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
   return {
     batch,
@@ -189,7 +172,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
     tokens,
     rate,
     distill: distill > 0,
-    parts: { train, adapters, frozen: FROZEN[frozen] },
+    parts: { train, adapters, frozen },
     memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
     binding: binding === undefined ? undefined : parseMemory("--binding", binding),
   };
@@ -337,7 +320,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     trained_parameters: needs.trained / 4,
     train: parts.train,
     rank: rankOf(parts),
-    frozen: wordOf(parts.frozen),
+    frozen: parts.train === "all" ? "f32" : parts.frozen,
     dtype,
     recompute,
     batch,
@@ -368,7 +351,6 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
     ...(tokens === 0 || rate === 0 ? {} : { rate, hours: tokens / rate / 3600 }),
     ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
-    not_implemented: notImplemented(parts),
   };
 }
 
@@ -474,9 +456,6 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
   }
   if (plan.flop_per_second !== undefined) {
     lines.push(`${count(plan.rate ?? asked.rate!)} tokens/s are ${flopText(plan.flop_per_second)}/s.`);
-  }
-  if (plan.not_implemented.length > 0) {
-    lines.push("", `Arithmetic only, no command does it yet: ${plan.not_implemented.join("; ")}.`);
   }
   return lines.join("\n");
 }

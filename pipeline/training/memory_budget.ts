@@ -24,7 +24,7 @@ export interface MemorySettings {
 }
 
 /** What of the model is trained, as a network's shape says it. */
-export type TrainedPart = Pick<NetworkShape, "adapters" | "train" | "teacherAdapted">;
+export type TrainedPart = Pick<NetworkShape, "adapters" | "train" | "frozen" | "teacherAdapted">;
 
 /** A run's batch, and what it takes. */
 export interface MemoryBudget {

@@ -309,10 +309,11 @@ async function checkAndPrepare(
     }
     const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
     gpu = await openCheckedGpu(reporter, settings);
-    const { train, adapters } = model.adaptation ?? {};
+    const { train, adapters, frozen } = model.adaptation ?? {};
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
       train,
       adapters,
+      frozen,
       teacherAdapted: model.adaptation?.from !== undefined,
     });
     reporter.message(describeNeeds(budget));

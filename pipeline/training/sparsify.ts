@@ -26,6 +26,7 @@ import {
   uploadParameters,
 } from "../model/parameters.ts";
 import { ofTeacherAlone } from "../model/plan.ts";
+import { createRoundingError } from "../model/rounding_error.ts";
 import { type SavedModel, saveModel } from "../model/save_weights.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
@@ -124,7 +125,7 @@ async function sparsifyUnlessStopped(
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
   const { gpu, config, tokens, batch } = run;
-  const { adapters, train, from } = run.adaptation ?? {};
+  const { adapters, train, frozen, from } = run.adaptation ?? {};
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
@@ -138,11 +139,14 @@ async function sparsifyUnlessStopped(
     half: settings.dtype === "f16",
     adapters,
     train,
+    frozen,
     teacherAdapted: from !== undefined,
   });
   const beginning = beginningOf(run, network, settings.seed);
   const parameters = createParameters(gpu, network.model.parameters);
-  await uploadParameters(gpu, parameters, beginning);
+  const rounding = createRoundingError(parameters);
+  await uploadParameters(gpu, parameters, async (name) => rounding.of(name, await beginning(name)));
+  if (frozen !== undefined) reporter.message(`frozen weights as ${frozen}: ${rounding.text()}`);
   const trained = network.model.parameters.filter(({ trainable }) => trainable);
   /** Takes what is trained back to what it began with. */
   const begin = (): Promise<void> =>
@@ -309,12 +313,16 @@ function beginningOf(
 /** Saves the model, or the adapters that alone were trained: with `merge` both. */
 async function saveTrained(
   { merge }: SparsifySettings,
-  { gpu, folder, base, adaptation }: PreparedRun,
+  { gpu, folder, weights, base, adaptation }: PreparedRun,
   { model: { parameters: all } }: Network,
   parameters: Parameters,
   saved: Omit<SavedModel, "tensors" | "adapter">,
 ): Promise<void> {
-  const read: ReadValues = (name) => gpu.read(parameters.get(name)!);
+  // What lies rounded on the device is saved as it was read.
+  const read: ReadValues = (name) => {
+    const tensor = parameters.get(name)!;
+    return tensor.type === "f32" ? gpu.read(tensor) : weights.read(name);
+  };
   const adapters = adaptation?.adapters;
   const readable = (of: readonly Parameter[]): SavedModel["tensors"] =>
     of.map((parameter) => ({

@@ -18,7 +18,7 @@ import {
   size,
   whole,
 } from "./format.js";
-import { createHeadMap } from "./heads.js";
+import { createHeadMap, MOST_HEADS } from "./heads.js";
 import { aboveTarget, choice, isLive, LIVE, standing, status } from "./status.js";
 import { tokenForm } from "./token.js";
 import { word } from "./words.js";
@@ -29,8 +29,6 @@ import { word } from "./words.js";
 const FIRST_POINTS = 1500;
 /** Rows held in memory, above which half of them are dropped, evenly over the steps. */
 const MOST_ROWS = 5000;
-/** Heads of a model whose map is drawn: GPT-3 has 9,216. */
-const MOST_HEADS = 10_000;
 const NOTE_MS = 5000;
 
 /**

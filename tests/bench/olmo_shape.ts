@@ -72,6 +72,12 @@ async function memoryOf(): Promise<{ now: number; most: number } | undefined> {
   return now === undefined || most === undefined ? undefined : { now, most };
 }
 
+/** The same for people. */
+async function resident(): Promise<string> {
+  const memory = await memoryOf();
+  return memory ? `resident ${amount(memory.now)}, at most ${amount(memory.most)}` : "resident unknown";
+}
+
 const adapters = adaptersFor(config, {
   rank: 16,
   alpha: 32,
@@ -100,10 +106,8 @@ console.error(
 const started = performance.now();
 const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(0)} s`;
 const network = await prepareNetwork(gpu, config, shape);
-console.error("network", await memoryOf());
 const { parameters: all } = network.model;
 const parameters = createParameters(gpu, all);
-console.error("created", await memoryOf());
 const random = randomStream(1);
 const pool = Float32Array.from({ length: POOL }, () => {
   // The sum of four uniform numbers, near enough to a normal one of deviation 0.02.
@@ -135,9 +139,8 @@ for (const [index, parameter] of all.entries()) {
     await gpu.sync();
   }
 }
-console.error(`${seconds()}: ${amount(gpu.allocatedBytes)} on the device`, await memoryOf());
+console.error(`${seconds()}: ${amount(gpu.allocatedBytes)} on the device, ${await resident()}`);
 
-console.error("before", await memoryOf());
 const trainer = await createTrainer(gpu, {
   network,
   parameters,
@@ -162,7 +165,7 @@ for (let step = 0; step < steps; step++) {
   console.error(
     `${seconds()}: step ${step + 1}, loss ${(ce / count).toFixed(4)} (chance ${
       Math.log(config.vocabularySize).toFixed(4)
-    }), gradient norm ${row.update[0].toExponential(2)}`,
+    }), gradient norm ${row.update[0].toExponential(2)}, ${await resident()}`,
   );
 }
 const evaluated = await evaluate(gpu, network, parameters, {

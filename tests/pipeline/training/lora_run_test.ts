@@ -204,9 +204,48 @@ Deno.test("a run begins with an adapter that was saved, whose model is then the 
   assert(near((await summaryOf(join(runs, "third"))).dense.ce, adapted));
 });
 
+Deno.test("a run whose base lies frozen as int8 goes on to the same bits, saves the base as it was read, and says what is lost", async () => {
+  await using folder = await temporaryFolder();
+  const { path: runs } = folder;
+  const model = join(runs, "model");
+  await writeTinyModel(model);
+  // deno-fmt-ignore
+  const settings = ["sparsify", "--model", model, ...SETTINGS, "--lora", "4", "--frozen", "int8", "--merge", "--no-control",
+    "--runs", runs];
+  const { code, stderr } = await runMain([...settings, "--name", "whole"]);
+  assertEquals(code, 0, stderr);
+  const [, lost] = /frozen weights as int8: off by ([0-9.e-]+) of their size \(RMS\)/.exec(stderr)!;
+  // 1/127 of the largest of 128, in steps of which errors are even: 1/127/√12 of that, some three deviations.
+  assert(Number(lost) > 0.001 && Number(lost) < 0.01, lost);
+  await run([...settings, "--name", "killed"], {
+    hold: [{ when: "sparse 6/12", meanwhile: (send) => send("SIGKILL") }],
+  });
+  await run(["sparsify", "--resume", "killed", "--runs", runs]);
+  const [whole, killed] = [join(runs, "whole"), join(runs, "killed")];
+  assertEquals(await outcome(killed), await outcome(whole));
+
+  const config = await readModelConfig(model);
+  const [base, merged] = [await openWeights(model, config), await openWeights(join(whole, "model"), config)];
+  for (const { name } of base.parameters) {
+    const isAdapted = /c_attn.weight|attn.c_proj.weight/.test(name);
+    assertEquals(
+      JSON.stringify(await merged.read(name)) === JSON.stringify(await base.read(name)),
+      !isAdapted,
+      name,
+    );
+  }
+  // The base in float32 is near what was measured with it as int8.
+  const { sparse, dense } = await summaryOf(whole);
+  const asRead = await evaluated("--model", model);
+  assert(Math.abs(asRead.ce - dense.ce) < 0.02 && asRead.ce !== dense.ce, `${asRead.ce}, ${dense.ce}`);
+  const { ce } = await evaluated("--model", join(whole, "model"));
+  assert(Math.abs(ce - sparse.ce) < 0.05, `${ce}, ${sparse.ce}`);
+});
+
 Deno.test("settings of adapters that contradict each other are refused", async () => {
   const config = await readModelConfig(new URL("../../fixtures/families/llama", import.meta.url).pathname);
   const NONE: AdaptationSettings = {
+    frozen: "f32",
     lora: 0,
     loraAlpha: "auto",
     loraTargets: "query,key,value,output",
@@ -224,6 +263,7 @@ Deno.test("settings of adapters that contradict each other are refused", async (
     [{ merge: true }, "--merge without adapters"],
     [{ lora: 4, loraTargets: "query,kye" }, "kye (did you mean key?)"],
     [{ lora: 4, loraTargets: " , " }, "nothing given"],
+    [{ frozen: "int8" }, "--frozen int8 where all is trained"],
   ];
   for (const [settings, message] of refusals) {
     const error = await assertRejects(() => adaptationOf({ ...NONE, ...settings }, config), UserError);
