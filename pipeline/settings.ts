@@ -252,6 +252,22 @@ const RUN = {
   },
 } as const;
 
+const RANKS = {
+  mpi: {
+    kind: "name",
+    value: undefined,
+    placeholder: "PATH",
+    help: "MPI's library, under mpirun or srun (default: Open MPI's or MPICH's usual name)",
+    group: "Several GPUs",
+  },
+  rankLimit: positive(15, "minutes that ranks wait for one that does not come", "Several GPUs"),
+  shareAdapter: flag(
+    false,
+    "ranks may share a GPU, or have their own though nothing tells so",
+    "Several GPUs",
+  ),
+} as const;
+
 const SERVER = {
   serve: flag(false, "also serve the runs at http://127.0.0.1, as deno task serve does", "Output"),
   port: {
@@ -287,6 +303,7 @@ export const SPARSIFY = {
     alone: true,
     help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
   },
+  ...RANKS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -307,6 +324,7 @@ export const PRETRAIN = {
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
+  ...RANKS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -854,6 +872,9 @@ const FREE_ON_RESUME = [
   "memory",
   "autotune",
   "gpu",
+  "mpi",
+  "rankLimit",
+  "shareAdapter",
 ];
 
 /**

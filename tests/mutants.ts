@@ -104,7 +104,10 @@ export const MUTANTS: readonly Mutant[] = [
 
   // Micro-batches and noise.
   ...plant("pipeline/training/trainer.ts", A_STEP, {
-    "micro-batches have the same noise": ["configureGates(step, index * batch)", "configureGates(step, 0)"],
+    "micro-batches have the same noise": [
+      "configureGates(step, (first + index) * batch)",
+      "configureGates(step, 0)",
+    ],
     "noise counts rows and not heads": ["firstRow: firstRow * heads", "firstRow: firstRow"],
     "steps have the same noise": ["      step,\n      firstRow:", "      step: 0,\n      firstRow:"],
     "noise without the seed": ["      seed,\n      step,", "      seed: 0,\n      step,"],
@@ -155,7 +158,7 @@ export const MUTANTS: readonly Mutant[] = [
       "...gates.geco, targetLoss: 0 }",
     ],
     "the constraint is measured with the sums of the step before": [
-      "        recorder.clear(network.totals);\n",
+      "          if (isFirst) recorder.clear(network.totals);\n",
       "",
     ],
     "λ does not move": ["if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
@@ -249,7 +252,7 @@ export const MUTANTS: readonly Mutant[] = [
     "losses of the batch before are counted again": ["recorder.clear(totals);", ""],
     "the loss is the mean of batches": [
       "const ce = loss / tokens;",
-      "const ce = batchCe.reduce((a, b) => a + b, 0) / batchCe.length;",
+      "const ce = batchSums.reduce((sum, of) => sum + of.loss / of.tokens, 0) / batchSums.length;",
     ],
     "open edges are expected ones": ['HEAD_SUMS.indexOf("open")', 'HEAD_SUMS.indexOf("openProbability")'],
     "open edges over T² pairs": ["rows * context * (context + 1) / 2", "rows * context * context"],
@@ -286,7 +289,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));",
+      "      gpu.write(tensor, values);\n",
       "",
     ],
     "the first step within the target stays": ["best = chosen;", "best ??= chosen;"],
@@ -393,7 +396,7 @@ export const MUTANTS: readonly Mutant[] = [
       "tokens: run.tokens.train,",
       "tokens: run.tokens.validation,",
     ],
-    "batches without the seed": ["seed: settings.seed,\n      rows", "seed: 0,\n      rows"],
+    "batches without the seed": ["seed: settings.seed,\n        rows", "seed: 0,\n        rows"],
     "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
     "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
     "queries, keys and values move at the embeddings' rate": [
@@ -409,8 +412,11 @@ export const MUTANTS: readonly Mutant[] = [
     "a phase forgets its constraint": ["constraint: options.constraint,", ""],
   }),
   ...plant("pipeline/training/sparsify.ts", RUN, {
-    "validation tokens are those of training": ["collect(tokens.validation,", "collect(tokens.train,"],
-    "test tokens are those of validation": ["collect(tokens.test,", "collect(tokens.validation,"],
+    "validation tokens are those of training": [
+      'collect(run, "validation"',
+      'collect(run, "train" as "test"',
+    ],
+    "test tokens are those of validation": ['collect(run, "test"', 'collect(run, "validation"'],
     "the step is chosen on test": [
       'measure("evaluating the sparse model", "deterministic", validation',
       'measure("evaluating the sparse model", "deterministic", test',
@@ -500,7 +506,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/pretrain.ts", PRETRAIN, {
     "pre-training measures one batch alone": ["validation[n % validation.length]", "validation[0]"],
-    "pre-training reports validation as test": ["collect(tokens.test,", "collect(tokens.validation,"],
+    "pre-training reports validation as test": ['collect(run, "test"', 'collect(run, "validation"'],
     "sparse pre-training is measured without gates": [
       'mode: sparse ? "deterministic"',
       'mode: sparse ? "dense"',
@@ -522,10 +528,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/training/training_run.ts", RESUMED, {
     "λ begins anew where a run is resumed": ["    controller: trainer.controller,\n", ""],
     "moments begin anew where a run is resumed": ["    second: trainer.secondMoments,\n", ""],
-    "a resumed run forgets what it had chosen": ["best = bestOf(latest);", ""],
+    "a resumed run forgets what it had chosen": ["best = latest.best;", ""],
     "a resumed run begins with the first batches": [
-      "batches.at(position)",
-      "batches.at(position - accumulate * startStep)",
+      "batches!.at(position)",
+      "batches!.at(position - accumulate * startStep)",
     ],
   }),
 
@@ -536,7 +542,7 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
     "a step evaluated after a resume is not chosen": [
-      "    await options.onEvaluation(options.startStep, result);\n",
+      "    await atFirst(exchange, () => options.onEvaluation(options.startStep, result));\n",
       "",
     ],
   }),

@@ -22,6 +22,7 @@ import {
   uploadParameters,
 } from "../model/parameters.ts";
 import { saveModel } from "../model/save_weights.ts";
+import { atFirst, isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
 import { signaturesOf } from "./signatures.ts";
@@ -33,6 +34,7 @@ import {
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
+  stepShapeOf,
 } from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
@@ -118,13 +120,13 @@ async function sparsifyUnlessStopped(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
-  const { gpu, config, weights, tokens, batch } = run;
+  const { gpu, config, weights, batch, exchange } = run;
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
-    batch,
+    batch: stepShapeOf(run, settings).batch,
     context,
     training: true,
     distill: settings.distill > 0,
@@ -136,8 +138,8 @@ async function sparsifyUnlessStopped(
     uploadParameters(gpu, target, (name) => weights.read(name));
   await loadDense(parameters);
 
-  const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
-  const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
+  const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
+  const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const measure = (
     name: string,
     mode: "dense" | "deterministic",
@@ -149,6 +151,7 @@ async function sparsifyUnlessStopped(
       gateBias: gates.bias,
       batches,
       signal,
+      exchange,
       onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
     });
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
@@ -195,13 +198,14 @@ async function sparsifyUnlessStopped(
   });
   destroyParameters(gpu, denseWeights);
   reporter.stage({ name: "saving the model" });
-  await saveModel(run.folder.model, {
-    config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
-    tensors: readableParameters(gpu, parameters),
-    type: settings.saveType,
-    tokenizer: run.tokenizerPath,
-    sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
-  });
+  await atFirst(exchange, () =>
+    saveModel(run.folder.model, {
+      config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
+      tensors: readableParameters(gpu, parameters),
+      type: settings.saveType,
+      tokenizer: run.tokenizerPath,
+      sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
+    }));
 
   let control: Evaluation | undefined;
   if (settings.control) {
@@ -215,7 +219,9 @@ async function sparsifyUnlessStopped(
     control = await measure("measuring the control on test tokens", "dense", test);
   }
 
-  const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
+  // Rank 0 alone has rows, and tells of the run.
+  const rows = isFirst(exchange) ? await readMetrics(run.folder.metrics) : [];
+  const sparseRows = rows.filter((row) => row.phase === "sparse");
   const signatures = signaturesOf(sparseRows, healthBounds(settings, gates)).map(({ message }) => message);
   const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
     ce,
