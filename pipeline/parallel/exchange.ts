@@ -68,9 +68,14 @@ const GO = 3;
 const HEADER_WORDS = 4;
 /** Milliseconds between two signs of life from rank 0, at most. */
 const BEAT_MS = 10_000;
+/** Milliseconds between two looks whether what all do at once has lasted too long. */
+const LOOK_MS = 250;
 /** Bytes that are moved in one call, at most: MPI counts with 32 bits. */
 const LARGEST_MOVE = 1 << 29;
 const MINUTE = 60_000;
+/** Milliseconds that a rank which is asked to stop waits for another, at least, and how many times its longest wait. */
+const STOP_PATIENCE_MS = 15_000;
+const STOP_PATIENCE = 3;
 
 /** How an exchange is opened. */
 export interface ExchangeOptions {
@@ -108,6 +113,7 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
   let minutes = options.limit;
   const agreed = new AbortController();
   let meetings = 0;
+  let longestWait = 0;
 
   const header = (kind: number, length = 0, isFloats = false): Uint8Array => {
     const words = new Float64Array(HEADER_WORDS);
@@ -115,18 +121,32 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
     return new Uint8Array(words.buffer);
   };
 
+  /** The error of a wait that lasts too long. */
+  function faultOf(waited: number, patience: number, who: string, what: string): UserError | undefined {
+    // Launchers ask all others to stop when a rank dies, and then that one never comes.
+    if (wish?.aborted && waited > Math.max(STOP_PATIENCE_MS, STOP_PATIENCE * longestWait)) {
+      return new UserError(
+        1,
+        `Cannot stop with a checkpoint as ${who} does not come to ${what}: it may have died`,
+      );
+    }
+    if (waited <= patience) return undefined;
+    return new UserError(
+      1,
+      `Cannot go on as ${who} did not come to ${what} within ${minutes} minutes of the others: it hangs, or is far ` +
+        `slower; --rank-limit MINUTES waits longer`,
+    );
+  }
+
   /** The next header of a rank, or the error that none comes. */
   async function hear(from: number, what: string, patience: number): Promise<Float64Array> {
     const since = now();
     const words = new Float64Array(HEADER_WORDS);
     await transport.receive(from, new Uint8Array(words.buffer), () => {
-      if (now() - since <= patience) return;
-      throw new UserError(
-        1,
-        `Cannot go on as rank ${from} did not come to ${what} within ${minutes} minutes of the others: it hangs, or ` +
-          `is far slower; --rank-limit MINUTES waits longer`,
-      );
+      const fault = faultOf(now() - since, patience, `rank ${from}`, what);
+      if (fault) throw fault;
     });
+    if (!wish?.aborted) longestWait = Math.max(longestWait, now() - since);
     const [kind, , , meeting] = words;
     // A sign of life may be older.
     if (kind !== WAIT && meeting !== meetings) {
@@ -154,9 +174,24 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
     }
   }
 
+  /** Waits for what all ranks do at once, which one of them may leave in the middle. */
+  async function together(moving: Promise<void>, what: string): Promise<void> {
+    const since = now();
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setInterval(() => {
+      const fault = faultOf(now() - since, minutes * MINUTE, "a rank", `the end of the exchange of ${what}`);
+      if (fault) reject(fault);
+    }, LOOK_MS);
+    try {
+      await Promise.race([moving, late]);
+    } finally {
+      clearInterval(timer);
+    }
+  }
+
   async function move(data: Uint8Array<ArrayBuffer>): Promise<void> {
     for (let at = 0; at < data.length; at += LARGEST_MOVE) {
-      await transport.broadcast(data.subarray(at, at + LARGEST_MOVE));
+      await together(transport.broadcast(data.subarray(at, at + LARGEST_MOVE)), "what rank 0 tells");
     }
   }
 
@@ -255,7 +290,7 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
       }
       const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
       await meet(what);
-      await transport.allToAll(data, received);
+      await together(transport.allToAll(data, received), what);
       const all = new Float32Array(received.buffer);
       total.fill(0);
       for (let from = 0; from < size; from++) {
@@ -263,7 +298,7 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
         for (let n = 0; n < block; n++) total[n] += all[start + n];
       }
       sums.set(total);
-      await transport.allGather(new Uint8Array(sums.buffer), data);
+      await together(transport.allGather(new Uint8Array(sums.buffer), data), what);
     },
 
     async close() {

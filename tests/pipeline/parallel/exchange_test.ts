@@ -110,13 +110,14 @@ Deno.test("a rank that does not come is named by rank 0, and by the others where
     let time = 0;
     const messages = await Promise.all(
       ranksInProcess(3).filter(({ rank }) => rank !== missing).map(async (transport) => {
-        // A minute with every look.
-        const exchange = createExchange(transport, { limit, now: () => time += missing === 0 ? 60_000 : 50 });
+        // A minute with every look at rank 0's ranks, which are patient as long as rank 0 may be.
+        const now = missing === 0 ? () => time += 60_000 : undefined;
+        const exchange = createExchange(transport, { limit, now });
         const error = await assertRejects(
           () =>
             Promise.race([
               exchange.gather(1, "step 3"),
-              new Promise<never>((_, reject) => setTimeout(() => reject(new Error("waits")), 3000)),
+              new Promise<never>((_, reject) => setTimeout(() => reject(new Error("waits")), 1500)),
             ]),
           Error,
         );
@@ -131,6 +132,30 @@ Deno.test("a rank that does not come is named by rank 0, and by the others where
       if (missing !== 0) assertEquals(rank, 0);
     }
   }
+});
+
+Deno.test("a rank that stops in the middle of a sum is noticed by the others", async () => {
+  const [first, second] = ranksInProcess(2);
+  const left = createExchange({ ...first, allToAll: () => new Promise(() => {}) }, { limit: 1 / 600 });
+  const sum = (exchange: Exchange) => exchange.sum(new Float32Array(2), "the gradients");
+  const other = sum(createExchange(second, { limit: 1 / 600 })).catch(() => {});
+  const error = await assertRejects(() => sum(left), UserError);
+  assertStringIncludes(
+    error.message,
+    "a rank did not come to the end of the exchange of the gradients within",
+  );
+  void other;
+});
+
+Deno.test("a rank that is asked to stop does not wait for one that has died as long as others do", async () => {
+  const [first] = ranksInProcess(2);
+  const wish = new AbortController();
+  let time = 0;
+  const exchange = createExchange(first, { limit: 15, wish: wish.signal, now: () => time += 1000 });
+  wish.abort();
+  const error = await assertRejects(() => exchange.agree(), UserError);
+  assertStringIncludes(error.message, "rank 1 does not come to whether to stop: it may have died");
+  assert(time < 60_000, `it took ${time} ms`);
 });
 
 Deno.test("rank 0 may be at its work for longer than ranks wait, as long as it gives a sign of life", async () => {

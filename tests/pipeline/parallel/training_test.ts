@@ -114,7 +114,7 @@ const farthest = (
   name: "ce" | "lambda" | "expected_open" | "grad_norm" | "validation_ce",
 ) => Math.max(...a.rows.map((row, n) => Math.abs((row[name] ?? 0) - (b.rows[n][name] ?? 0))));
 
-gpuTest("fifty steps of two, three and four ranks have the losses of one", async (gpu) => {
+gpuTest("fifty steps of two and of four ranks have the losses of one", async (gpu) => {
   await using folder = await temporaryFolder();
   const played = new Map<number, Left>();
   for (const size of [1, 2, 4]) {
@@ -134,9 +134,9 @@ gpuTest("fifty steps of two, three and four ranks have the losses of one", async
       left.rows.map(({ step, tokens }) => [step, tokens]),
       one.rows.map(({ step, tokens }) => [step, tokens]),
     );
+    // Largest seen: 5e-7 of CE and λ, 2e-7 of the validation loss.
     for (const name of ["ce", "lambda", "expected_open", "validation_ce"] as const) {
       const off = farthest(one, left, name);
-      console.log(size, name, off);
       assert(off < 1e-5, `${name} of ${size} ranks is ${off} from that of one`);
     }
     for (const name of ["dense_validation_ce", "target_loss", "test_tokens", "tokens"] as const) {
@@ -174,7 +174,6 @@ gpuTest("a run of two ranks goes on as one rank, or four, to the same losses", a
     const gone = await play(gpu, size, { runs, goesOnIn: stopped.folder });
     assertEquals(gone.rows.length, STEPS);
     const off = farthest(whole, gone, "ce");
-    console.log("resumed", size, off);
     assert(off < 1e-5, `losses are ${off} from those of two ranks`);
     assertNotEquals(bitsOf(gone), bitsOf(whole));
   }
