@@ -172,12 +172,12 @@ export interface RankAdapter {
   shown: string;
 }
 
-/** Variables by which a launcher or a user shows a process its own GPU. */
+/**
+ * Variables by which a launcher or a user shows a process its own GPU. Those of CUDA, ROCm and Level Zero are none: no
+ * Vulkan driver follows them.
+ */
 const SHOWING = [
   "NVIDIA_VISIBLE_DEVICES",
-  "CUDA_VISIBLE_DEVICES",
-  "ROCR_VISIBLE_DEVICES",
-  "ZE_AFFINITY_MASK",
   "MESA_VK_DEVICE_SELECT",
   "VK_LOADER_DEVICE_SELECT",
   "VK_DRIVER_FILES",

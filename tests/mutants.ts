@@ -57,6 +57,9 @@ const PHASE = ["pipeline/training/training_run_test.ts", "a phase ends with"] as
 const RUN = "pipeline/training/sparsify_test.ts";
 const PRETRAIN = "pipeline/training/pretrain_test.ts";
 const RESUMED = ["pipeline/training/training_run_test.ts", "stopped and resumed"] as const;
+const EXCHANGE = "pipeline/parallel/exchange_test.ts";
+const RANKS = "pipeline/ranks_test.ts";
+const RANK_TRAINING = ["pipeline/parallel/training_test.ts", "fifty steps"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
@@ -566,6 +569,66 @@ export const MUTANTS: readonly Mutant[] = [
     "an evaluation that is to stop goes on": [
       "      await turn();\n      signal?.throwIfAborted();\n",
       "",
+    ],
+  }),
+
+  // Several ranks.
+  ...plant("pipeline/parallel/exchange.ts", EXCHANGE, {
+    "a sum over ranks is rounded at each": [
+      "total[n] += all[start + n];",
+      "total[n] = Math.fround(total[n] + all[start + n]);",
+    ],
+    "a sum leaves rank 0 out": [
+      "for (let from = 0; from < size; from++) {",
+      "for (let from = 1; from < size; from++) {",
+    ],
+    "a wish to stop is heard of rank 0 alone": ["wishes.includes(true)", "wishes[0]"],
+    "rank 0 gives no sign of life": ["const result = await beating(work);", "const result = await work();"],
+    "a rank that hangs is waited for": ["if (waited <= patience) return undefined;", "return undefined;"],
+    "one that stops waits for the dead": [
+      "if (wish?.aborted && waited >",
+      "if (wish?.aborted && minutes < 0 && waited >",
+    ],
+    "what all do at once has no limit": ["if (fault) reject(fault);", ""],
+  }),
+  ...plant("pipeline/parallel/device_sum.ts", EXCHANGE, {
+    "a sum reads the first elements of a tensor": ["tensor.offset + 4 * start", "tensor.offset"],
+    "a sum writes to the first elements of a tensor": [
+      "values.subarray(at, at + length), start)",
+      "values.subarray(at, at + length), 0)",
+    ],
+  }),
+  ...plant("pipeline/parallel/share_of_step.ts", EXCHANGE, {
+    "micro-batches of ranks have more rows than asked for": ["Math.min(batch, rowsOfRank)", "rowsOfRank"],
+  }),
+  ...plant("pipeline/parallel/mpi.ts", RANKS, {
+    "one process alone calls MPI": ["size !== undefined && size > 1", "size !== undefined && size > 0"],
+    "a batch script is a rank": ['"SLURM_STEP_NUM_TASKS"', '"SLURM_NTASKS"'],
+  }),
+  ...plant("pipeline/ranks.ts", RANKS, {
+    "two ranks share a GPU unasked": ["if (other < rank &&", "if (other > rank &&"],
+    "ranks have unlike adapters": ["adapter.label !== first.label", "adapter.label === undefined"],
+    "ranks have unlike code": ["other.code !== first.code", "other.code === undefined"],
+    "ranks have unlike settings": ["other.args[n] !== first.args[n]", "other.args[n] === undefined && n < 0"],
+  }),
+  ...plant("pipeline/training/trainer.ts", RANK_TRAINING, {
+    "ranks draw the noise of the first": [
+      "configureGates(step, (first + index) * batch)",
+      "configureGates(step, index * batch)",
+    ],
+    "every rank has the first one's share": [
+      "const first = rank * accumulate / size;",
+      "const first = 0 * rank;",
+    ],
+    "edges are counted of one rank": [
+      "[...gradients.values(), network.totals, network.distillationTotals, network.headSums]",
+      "[...gradients.values(), network.totals, network.distillationTotals]",
+    ],
+  }),
+  ...plant("pipeline/training/evaluate.ts", RANK_TRAINING, {
+    "an evaluation over ranks takes one batch for all": [
+      "ofRanks[part % size][Math.floor(part / size)]",
+      "ofRanks[part % size][0]",
     ],
   }),
 

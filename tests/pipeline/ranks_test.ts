@@ -79,7 +79,7 @@ Deno.test("two ranks on one GPU are refused unless they may share it; of a CPU d
   assertStringIncludes(refuse([gpu, gpu])!, "rank 1 must have another GPU than rank 0");
   assertEquals(refuse([gpu, gpu], true), undefined);
   assertEquals(refuse([gpu, { ...gpu, host: "b" }]), undefined);
-  assertEquals(refuse([gpu, { ...gpu, shown: "ZE_AFFINITY_MASK=1" }]), undefined);
+  assertEquals(refuse([gpu, { ...gpu, shown: "DRI_PRIME=pci-0000_03_00_0" }]), undefined);
   assertStringIncludes(
     refuse([gpu, { ...gpu, host: "b" }, { ...gpu, host: "b" }])!,
     "rank 2 must have another GPU than rank 1",
@@ -94,13 +94,15 @@ Deno.test("two ranks on one GPU are refused unless they may share it; of a CPU d
 
 Deno.test("a GPU is told from its neighbour by what showed it, under Slurm by the task that got one", () => {
   assertEquals(shownDevice(variables({})), "");
-  assertEquals(shownDevice(variables({ CUDA_VISIBLE_DEVICES: "0" })), "CUDA_VISIBLE_DEVICES=0");
+  assertEquals(shownDevice(variables({ NVIDIA_VISIBLE_DEVICES: "0" })), "NVIDIA_VISIBLE_DEVICES=0");
+  // No Vulkan driver follows it.
+  assertEquals(shownDevice(variables({ CUDA_VISIBLE_DEVICES: "0" })), "");
   // Ranks of one job step, by themselves no sign of a GPU each.
   assertEquals(shownDevice(variables({ SLURM_LOCALID: "1" })), "");
-  const own = { SLURM_GPUS_PER_TASK: "1", CUDA_VISIBLE_DEVICES: "0" };
+  const own = { SLURM_GPUS_PER_TASK: "1", NVIDIA_VISIBLE_DEVICES: "all" };
   const shown = ["0", "1"].map((local) => shownDevice(variables({ ...own, SLURM_LOCALID: local })));
   assertEquals(shown, [
-    "CUDA_VISIBLE_DEVICES=0 SLURM_LOCALID=0",
-    "CUDA_VISIBLE_DEVICES=0 SLURM_LOCALID=1",
+    "NVIDIA_VISIBLE_DEVICES=all SLURM_LOCALID=0",
+    "NVIDIA_VISIBLE_DEVICES=all SLURM_LOCALID=1",
   ]);
 });
