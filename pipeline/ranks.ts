@@ -331,6 +331,8 @@ export async function followFirst<Settings extends object>(
     return true;
   }
   exchange.waitFor(start.rankLimit);
+  // What is to be fetched rank 0 fetches.
+  thread.leaveNet();
   const gpu = await openCheckedGpu(reporter, start);
   let ended: object | undefined;
   try {
