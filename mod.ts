@@ -85,6 +85,7 @@ export type { SpecialTokens } from "./pipeline/text/special_tokens.ts";
 export { type KnownTokens, loadTokenizer, type Tokenizer, withStart } from "./pipeline/text/tokenizer.ts";
 export { gpt2Config, type Gpt2Sizes, type ModelConfig } from "./pipeline/model/config.ts";
 export { readModelConfig } from "./pipeline/model/config_file.ts";
+export type { Adapter, Adapters, Trained } from "./pipeline/model/adapters.ts";
 export { type Branch, type Model, parametersOf, trace, type TracedShape } from "./pipeline/model/trace.ts";
 export type { Heads } from "./kernels/core/heads.ts";
 export type { ActivationHook } from "./pipeline/model/runner.ts";
@@ -92,6 +93,7 @@ export type {
   CompiledOp,
   Op,
   Parameter,
+  PartialRoles,
   Pass,
   Reals,
   ReferenceOp,
@@ -111,7 +113,7 @@ export {
   readableParameters,
   uploadParameters,
 } from "./pipeline/model/parameters.ts";
-export { type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
+export { type SavedAdapter, type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
 export {
   openSafetensors,
   type Safetensors,
@@ -200,7 +202,13 @@ export {
   rankEdges,
   topEdges,
 } from "./pipeline/circuits/discovery.ts";
-export { type Bounds, faithfulness, type Interval, type Measured } from "./pipeline/circuits/metrics.ts";
+export {
+  type Bounds,
+  faithfulness,
+  type Interval,
+  type Measured,
+  type Rung,
+} from "./pipeline/circuits/metrics.ts";
 export {
   analyse,
   type AnalysisOptions,

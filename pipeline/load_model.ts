@@ -95,6 +95,8 @@ export interface LoadOptions {
   adapter?: string;
   /** tokenizer.json or its folder; the model's where left out. */
   tokenizer?: string;
+  /** Folder of a low-rank adapter, as peft saves it, which is merged into the weights. */
+  adapterFolder?: string;
   /** Ignores the gates of a sparse model. */
   dense?: boolean;
   /** Rows of {@link LoadedModel.network}; 1 where left out. */
@@ -180,8 +182,9 @@ const MOST_SHAPES = 4;
  * @throws {AdapterError} when there is no adapter
  */
 export async function loadModel(folder: string, options: LoadOptions = {}): Promise<LoadedModel> {
-  const stored = await readModelConfig(folder);
-  const weights = await openWeights(folder, stored);
+  const { adapterFolder } = options;
+  const stored = await readModelConfig(folder, adapterFolder);
+  const weights = await openWeights(folder, stored, adapterFolder);
   await weights.verify();
   const tokenizer = await loadTokenizer(options.tokenizer ?? folder, stored);
   checkTokenizer(tokenizer, stored, folder);

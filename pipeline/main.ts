@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { batchCount, checkWindows, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
@@ -35,6 +35,7 @@ import {
   tokenising,
 } from "./training/prepare_run.ts";
 import { agreeOnAdapters, followFirst, joinRanks, type Ranks, shareRun } from "./ranks.ts";
+import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
 import {
@@ -42,8 +43,10 @@ import {
   defaultsIn,
   EVALUATE,
   fromModelLine,
+  type Locate,
   parseCommand,
   type ParsedCommand,
+  PLAN,
   PRETRAIN,
   printedInstead,
   requireData,
@@ -55,8 +58,9 @@ import {
   TRAIN_TOKENIZER,
   versionText,
 } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
+import { planAsked, planText, planTraining } from "./report/training_plan.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
 import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
@@ -66,6 +70,7 @@ const PURPOSES = {
   sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
   pretrain: "Trains a GPT-2-type model from scratch, dense or under the sparsity constraint.",
   evaluate: "Measures a model's held-out loss and its open attention edges.",
+  plan: "Tells what training a model takes and what fits a memory, from its config.json alone.",
   "train-tokenizer": "Trains a byte-level BPE vocabulary, as GPT-2's, and writes it as a tokenizer.json.",
 };
 
@@ -319,8 +324,19 @@ async function leadSparsify(
     const locate = locateModel(thread, { withoutWeights: true });
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
     const { context, batch, distill } = settings;
-    const asked = { context, batch: batch === "auto" ? 1 : batch, training: true, distill: distill > 0 };
-    return tellNeedsOf(thread, settings, await readModelConfig(modelFolder!), asked);
+    const config = await readModelConfig(modelFolder!);
+    const { adapters, train, frozen, from } = await adaptationOf(settings, config);
+    const asked = {
+      context,
+      batch: batch === "auto" ? 1 : batch,
+      training: true,
+      distill: distill > 0,
+      adapters,
+      train,
+      frozen,
+      teacherAdapted: from !== undefined,
+    };
+    return tellNeedsOf(thread, settings, config, asked);
   }
   const { settings, modelFolder, data, resumed, fromModel } = await runSettings(
     "sparsify",
@@ -328,7 +344,12 @@ async function leadSparsify(
     parsed,
     thread,
   );
-  const model = await openRunModel(modelFolder!, settings.tokenizer, settings.model);
+  checkTarget(settings);
+  const model = await openRunModel(modelFolder!, {
+    tokenizer: settings.tokenizer,
+    label: settings.model,
+    adaptation: settings,
+  });
   return await train<SparsifySummary>("sparsify", thread, {
     settings,
     model,
@@ -427,13 +448,13 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   const { settings } = resolved;
   const { batch, model } = settings;
   const folder = resolved.modelFolder!;
-  const config = await readModelConfig(folder);
+  const config = await readModelConfig(folder, settings.adapter);
   const context = settings.context || config.contextLength;
   if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
   requireData(settings.data);
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
-  const weights = await openWeights(folder, config);
+  const weights = await openWeights(folder, config, settings.adapter);
   await weights.verify();
   checkContext(context, config.contextLength, model);
   const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
@@ -505,6 +526,34 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   return shown(thread, `\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
 }
 
+async function planCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  const parsed = parseCommand(PLAN, args, userFolder());
+  const printed = await printedInstead("plan", PURPOSES.plan, PLAN, parsed, inFolderOfConfig(locateHere));
+  if (printed !== undefined) return shown(thread, printed);
+  const locate = locateModel(thread, { withoutWeights: true });
+  const { settings, modelFolder } = await resolveFully(PLAN, parsed, inFolderOfConfig(locate));
+  thread.leaveNet();
+  const { model, json } = settings;
+  if (model === undefined) {
+    throw usageError(
+      "Cannot plan without a model: give --model, a config.json, its folder or a name on the hub",
+    );
+  }
+  const asked = planAsked(settings);
+  const config = await readModelConfig(modelFolder!);
+  checkContext(asked.context, config.contextLength, model);
+  const plan = planTraining(config, asked);
+  return shown(thread, json ? JSON.stringify({ model, ...plan }) : planText(config, plan, asked));
+}
+
+/** Finds a model as another way to find one does, and a config.json in its folder. */
+function inFolderOfConfig(locate: Locate): Locate {
+  return async (model) => {
+    if (basename(model) !== "config.json" || !await exists(model)) return await locate(model);
+    return { folder: dirname(model), name: model };
+  };
+}
+
 async function trainTokenizerCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(TRAIN_TOKENIZER, args, userFolder());
   const purpose = PURPOSES["train-tokenizer"];
@@ -541,6 +590,7 @@ const COMMANDS: Record<string, (args: string[], thread: CommandThread) => Promis
   sparsify: sparsifyCommand,
   pretrain: pretrainCommand,
   evaluate: evaluateCommand,
+  plan: planCommand,
   "train-tokenizer": trainTokenizerCommand,
 };
 

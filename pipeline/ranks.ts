@@ -19,6 +19,7 @@ import { launchOf, openMpi } from "./parallel/mpi.ts";
 import type { RunFolder } from "./runs/run_folder.ts";
 import { PHASES } from "./runs/metrics.ts";
 import type { TokenSource } from "./text/batches.ts";
+import type { Adaptation } from "./training/adaptation.ts";
 import { openCheckedGpu } from "./training/prepare_run.ts";
 import type { PreparedRun, Reporter } from "./training/training_run.ts";
 
@@ -252,17 +253,28 @@ interface RunFacts<Settings> {
   batch: number;
   config: ModelConfig;
   parameters: readonly ParameterShape[];
+  /** What is trained; where adapters begin from a file, rank 0 reads it. */
+  adaptation: { plain: Omit<Adaptation, "from" | "merged">; isFromFile: boolean } | undefined;
   paths: Omit<RunFolder, "release">;
   settings: Settings;
 }
 
 /** A run as rank 0 of several has it: what it reads of the model all get. */
 function withOthers(run: PreparedRun, exchange: Exchange): PreparedRun {
-  const { parameters, read } = run.weights;
+  const { weights, adaptation } = run;
+  const shared = (source: { read(name: string): Promise<Float32Array> }) => (name: string) =>
+    exchange.share(() => source.read(name));
   return {
     ...run,
     exchange,
-    weights: { parameters, read: (name) => exchange.share(() => read.call(run.weights, name)) },
+    weights: {
+      parameters: weights.parameters,
+      read: shared(weights),
+      readAlone: (name) => weights.read(name),
+    },
+    adaptation: adaptation?.from
+      ? { ...adaptation, from: { ...adaptation.from, read: shared(adaptation.from) } }
+      : adaptation,
   };
 }
 
@@ -271,9 +283,20 @@ export async function shareRun(run: PreparedRun, settings: object, exchange: Exc
   const paths = Object.fromEntries(
     Object.entries(run.folder).filter(([, value]) => typeof value === "string"),
   ) as RunFacts<object>["paths"];
-  const { id, batch, config, weights: { parameters } } = run;
+  const { id, batch, config, weights: { parameters }, adaptation } = run;
   const plain = parameters.map(({ name, shape }) => ({ name, shape }));
-  await exchange.share((): RunFacts<object> => ({ id, batch, config, parameters: plain, paths, settings }));
+  await exchange.share((): RunFacts<object> => {
+    const { from, merged: _, ...trained } = adaptation ?? {};
+    return {
+      id,
+      batch,
+      config,
+      parameters: plain,
+      adaptation: adaptation && { plain: trained as Adaptation, isFromFile: from !== undefined },
+      paths,
+      settings,
+    };
+  });
   return withOthers(run, exchange);
 }
 
@@ -297,6 +320,12 @@ function followedRun(facts: RunFacts<object>, gpu: Gpu, exchange: Exchange): Pre
     batch: facts.batch,
     folder: { ...facts.paths, release() {} },
     config: facts.config,
+    adaptation: facts.adaptation && {
+      ...facts.adaptation.plain,
+      ...(facts.adaptation.isFromFile
+        ? { from: { read: () => exchange.share<Float32Array>(byFirst), hash: byFirst } }
+        : {}),
+    },
     weights: { parameters: facts.parameters, read: () => exchange.share<Float32Array>(byFirst) },
     tokens: { train: NO_TOKENS, validation: NO_TOKENS, test: NO_TOKENS },
     tokenizerPath: facts.paths.tokenizer,

@@ -57,8 +57,10 @@ export type Setting =
     integer?: boolean;
     /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
     alone?: true;
+    /** A word that it may be instead. */
+    or?: string;
   })
-  | (Common & { kind: "choice"; value: string; choices: readonly string[] })
+  | (Common & { kind: "choice"; value: string; choices: readonly string[]; placeholder?: string })
   | (Common & { kind: "flag"; value: boolean });
 
 /** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
@@ -69,6 +71,7 @@ type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; va
   : string | undefined
   : S extends { kind: "paths" | "names" } ? string[]
   : S extends { kind: "number" } ? number
+  : S extends { kind: "numberOrAuto"; or: infer Word } ? number | "auto" | Word
   : S extends { kind: "numberOrAuto" } ? number | "auto"
   : S extends { kind: "choice"; choices: readonly (infer C)[] } ? C
   : boolean;
@@ -268,6 +271,53 @@ const RANKS = {
   ),
 } as const;
 
+const ADAPTER = {
+  adapter: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "adapter of the model, as peft or a run with --lora saves it",
+    group: "Model and data",
+  },
+} as const;
+
+const LORA = {
+  adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}, to begin with` },
+  train: {
+    kind: "choice",
+    value: "auto",
+    choices: ["auto", "all", "attention", "lora"],
+    placeholder: "PART",
+    help: "all, attention (its products), or lora (adapters); auto: adapters if any, else all",
+    group: "Training",
+  },
+  lora: integer(0, 0, "rank of low-rank adapters, which alone are trained; 0: none", "Training"),
+  loraAlpha: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    above: true,
+    help: "what they make is multiplied by alpha / rank; auto: twice the rank",
+    group: "Training",
+  },
+  loraTargets: {
+    kind: "name",
+    value: "query,key,value,output",
+    placeholder: "LIST",
+    help: "products with adapters: these, gate, up, down, names such as q_proj, or all-linear",
+    group: "Training",
+  },
+  rslora: flag(false, "alpha / the root of the rank instead", "Training"),
+  frozen: {
+    kind: "choice",
+    value: "f32",
+    choices: ["f32", "f16", "int8"],
+    help: "how matrices that are not trained lie on the device; int8 with a scale a column and 128 rows",
+    group: "Training",
+  },
+  merge: flag(false, "save the model with its adapters merged into it, and these beside it", "Run"),
+} as const;
+
 const SERVER = {
   serve: flag(false, "also serve the runs at http://127.0.0.1, as deno task serve does", "Output"),
   port: {
@@ -295,6 +345,12 @@ export const SPARSIFY = {
   ...TRAINING,
   ...GATES,
   ...PRETRAINED,
+  ...LORA,
+  targetLoss: {
+    ...GATES.targetLoss,
+    or: "control",
+    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
+  },
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
@@ -332,6 +388,7 @@ export const PRETRAIN = {
 /** Settings of `evaluate`. */
 export const EVALUATE = {
   model: SPARSIFY.model,
+  ...ADAPTER,
   ...DATA,
   batch: integer(8, 1, "rows at a time", "Evaluation"),
   context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
@@ -347,6 +404,65 @@ export const EVALUATE = {
   memory: flag(false, "only tell what device memory is needed; config.json is enough", "Evaluation"),
   gpu: { ...RUN.gpu, group: "Evaluation" },
   ...OUTPUT,
+} as const satisfies SettingsTable;
+
+/** Settings of `plan`. */
+export const PLAN = {
+  model: {
+    kind: "path",
+    value: undefined,
+    placeholder: "MODEL",
+    hub: true,
+    help: "config.json, a folder with one, or owner/name on the hub; weights are not read",
+    group: "Model",
+  },
+  train: {
+    kind: "choice",
+    value: "all",
+    choices: ["all", "attention", "lora"],
+    help: "what is trained: everything, attention's products, or low-rank matrices",
+    group: "Model",
+  },
+  lora: integer(0, 0, "rank of low-rank matrices; above 0 they alone are trained", "Model"),
+  loraTargets: {
+    kind: "choice",
+    value: "attention",
+    choices: ["attention", "all-linear"],
+    help: "products that have them: query, key, value and output, or also the MLP's",
+    group: "Model",
+  },
+  frozen: {
+    kind: "choice",
+    value: "f32",
+    choices: ["f32", "f16", "int8"],
+    help: "how weights are stored that are not trained",
+    group: "Model",
+  },
+  batch: { ...TRAINING.batch, kind: "number", value: TRAINING.batch.value, help: "rows of a micro-batch" },
+  context: TRAINING.context,
+  accumulate: TRAINING.accumulate,
+  dtype: TRAINING.dtype,
+  recompute: flag(false, "bytes and arithmetic with activations computed anew", "Training"),
+  distill: SPARSIFY.distill,
+  constraintEvery: SPARSIFY.constraintEvery,
+  gpuMemory: {
+    kind: "name",
+    value: undefined,
+    placeholder: "SIZE",
+    help: "memory of the device, as 24GB or 80GiB: tells what fits",
+    group: "Device",
+  },
+  binding: {
+    kind: "name",
+    value: undefined,
+    placeholder: "SIZE",
+    help: "what a binding of the device holds (default: 2GiB, the most)",
+    group: "Device",
+  },
+  tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
+  rate: atLeastZero(0, "tokens a second, as measured: with --tokens tells the hours", "Device"),
+  json: flag(false, "the plan as one line of JSON on standard output", "Output"),
+  debug: OUTPUT.debug,
 } as const satisfies SettingsTable;
 
 /** Settings of `circuits`. */
@@ -382,6 +498,7 @@ export const CIRCUITS = {
     help: "another to set beside it, such as the sparse model of a run",
     group: "Models",
   },
+  adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}; merged into --model`, group: "Models" },
   method: {
     kind: "choice",
     value: "eap-ig",
@@ -411,6 +528,7 @@ export const CIRCUITS = {
 /** Settings of `generate`. */
 export const GENERATE = {
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  ...ADAPTER,
   prompt: {
     kind: "text",
     value: undefined,
@@ -437,6 +555,71 @@ export const GENERATE = {
   json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
 } as const satisfies SettingsTable;
 
+/** Settings of `benchmark`. */
+export const BENCHMARK = {
+  task: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME[,NAME]",
+    help: "arc_easy, piqa, lambada_openai, … (an unknown name lists them), or choices: your own",
+    group: "Task",
+  },
+  data: {
+    kind: "paths",
+    value: [],
+    placeholder: "PATH",
+    hub: true,
+    help: "each task's in order, or a folder with NAME.jsonl for each (default: from the hub)",
+    group: "Task",
+  },
+  limit: integer(0, 0, "items of each task, the first; 0: all", "Task"),
+  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task" },
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse`, group: "Models" },
+  dense: flag(false, "open all gates of --model", "Models"),
+  against: {
+    kind: "path",
+    value: undefined,
+    placeholder: "MODEL",
+    hub: true,
+    help: "another, on the same items: the difference is tested",
+    group: "Models",
+  },
+  tokenizer: { ...DATA.tokenizer, help: "of --model: tokenizer.json, or a folder with one", group: "Models" },
+  batchTokens: integer(4096, 1, "tokens that are run at once, at least one sequence", "Run"),
+  gpu: RUN.gpu,
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "folder for items.arrow, each choice with its score, and results.json",
+    group: "Output",
+  },
+  ...OUTPUT,
+  json: flag(false, "end with one line of JSON for each task on standard output", "Output"),
+} as const satisfies SettingsTable;
+
+/** Settings of `sweep`, beside its file. */
+export const SWEEP = {
+  jobs: integer(1, 1, "runs at a time on this machine", "Sweep"),
+  only: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    integer: true,
+    help: "run one alone, by its number from 0, as a task of a job array does; auto: all",
+    group: "Sweep",
+  },
+  table: flag(false, "run nothing: only make the table and the page of what is there", "Sweep"),
+  slurm: flag(
+    false,
+    "run nothing: write a script for sbatch that runs each as a task of a job array",
+    "Sweep",
+  ),
+  runs: { ...RUN.runs, group: "Sweep" },
+  name: { ...RUN.name, help: "folder of its runs in --runs (default: the file's name)", group: "Sweep" },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
@@ -457,10 +640,16 @@ export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 export type PretrainSettings = SettingsOf<typeof PRETRAIN>;
 /** Values of {@link EVALUATE}. */
 export type EvaluateSettings = SettingsOf<typeof EVALUATE>;
+/** Values of {@link PLAN}. */
+export type PlanSettings = SettingsOf<typeof PLAN>;
 /** Values of {@link CIRCUITS}. */
 export type CircuitsSettings = SettingsOf<typeof CIRCUITS>;
 /** Values of {@link GENERATE}. */
 export type GenerateSettings = SettingsOf<typeof GENERATE>;
+/** Values of {@link BENCHMARK}. */
+export type BenchmarkSettings = SettingsOf<typeof BENCHMARK>;
+/** Values of {@link SWEEP}. */
+export type SweepSettings = SettingsOf<typeof SWEEP>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 
@@ -602,11 +791,11 @@ function parseValue(label: string, setting: Setting, value: unknown): unknown {
       return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
     case "numberOrAuto":
     case "number": {
-      const auto = setting.kind === "numberOrAuto";
-      if (auto && value === "auto") return value;
+      const words = setting.kind === "numberOrAuto" ? ["auto", ...(setting.or ? [setting.or] : [])] : [];
+      if (words.includes(value as string)) return value;
       const number = isText ? Number(value) : value;
       if (typeof number !== "number" || !Number.isFinite(number)) {
-        return fail(auto ? "a number or auto" : "a number");
+        return fail(["a number", ...words].join(" or "));
       }
       const { lowest, above } = setting;
       const highest = setting.kind === "number" ? setting.highest ?? Infinity : Infinity;
@@ -875,6 +1064,7 @@ const FREE_ON_RESUME = [
   "mpi",
   "rankLimit",
   "shareAdapter",
+  "merge",
 ];
 
 /**
@@ -890,6 +1080,12 @@ export function resumedSettings<const Table extends SettingsTable>(
   const allowed: readonly string[] = [...FREE_ON_RESUME, ...CHANGEABLE];
   for (const [key, value] of Object.entries(given)) {
     const before = (own as Record<string, unknown>)[key];
+    if (key === "targetLoss" && (before === "control") !== (value === "control")) {
+      throw usageError(
+        `Cannot resume ${name} with --target-loss ${value}, as the run began with ${before}: the control comes first ` +
+          `where it sets the target, else last`,
+      );
+    }
     if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
       throw usageError(
         `Cannot resume ${name} with --${

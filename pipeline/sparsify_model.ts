@@ -6,7 +6,7 @@
 import { completeRun } from "./complete_run.ts";
 import { openRunModel, prepareRun } from "./training/prepare_run.ts";
 import { checkedSettings, resolveSettings, SPARSIFY, type SparsifySettings } from "./settings.ts";
-import { sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import type { Reporter } from "./training/training_run.ts";
 
 /**
@@ -50,9 +50,9 @@ export interface SparsifyOptions {
   gateBias?: number;
   /** Of the straight-through relaxation. */
   temperature?: number;
-  /** Held-out loss to stay at, nats; `auto`: the dense model's plus `slack`. */
-  targetLoss?: number | "auto";
-  /** Nats above the dense loss, with `auto`. */
+  /** Held-out loss to stay at, nats; `auto`: the dense model's plus `slack`; `control`: the control's, which comes first. */
+  targetLoss?: number | "auto" | "control";
+  /** Nats above that loss, with `auto` and `control`. */
   slack?: number;
   /** Violation in nats at which the controller reacts fully. */
   constraintScale?: number;
@@ -74,6 +74,22 @@ export interface SparsifyOptions {
   saturationWeight?: number;
   /** Gate logit beyond which it pulls. */
   saturationBound?: number;
+  /** What is trained; `auto`: adapters where there are any, else all. */
+  train?: "auto" | "all" | "attention" | "lora";
+  /** Rank of low-rank adapters, which alone are trained; 0: none. */
+  lora?: number;
+  /** α: what adapters make is multiplied by α / rank; `auto`: twice the rank. */
+  loraAlpha?: number | "auto";
+  /** Products that get adapters, with commas between them: `query,key,value,output`, `all-linear`. */
+  loraTargets?: string;
+  /** Whether it is α / the root of the rank instead. */
+  rslora?: boolean;
+  /** How matrices that are not trained lie on the device: `int8` with a scale for each column and block of 128 rows. */
+  frozen?: "f32" | "f16" | "int8";
+  /** Folder of an adapter to begin with. */
+  adapter?: string;
+  /** Whether the model is saved with its adapters merged into it, and these beside it. */
+  merge?: boolean;
   /** Weight of KL(dense || sparse) beside the loss. */
   distill?: number;
   /** Whether a dense control is fine-tuned with the same steps and data. */
@@ -158,10 +174,11 @@ export async function sparsifyModel(
   );
   const given = checkedSettings(SPARSIFY, named, "the options");
   const settings = await resolveSettings(SPARSIFY, { given, config: undefined });
+  checkTarget(settings);
   const run = await prepareRun(
     "sparsify",
     settings,
-    await openRunModel(settings.model, settings.tokenizer),
+    await openRunModel(settings.model, { tokenizer: settings.tokenizer, adaptation: settings }),
     reporter,
   );
   const summary = await completeRun(run, () => sparsify(settings, run, reporter, signal));

@@ -14,7 +14,10 @@ import { readAttention } from "../pipeline/model/attention_pattern.ts";
 import { readCheckpoint } from "../pipeline/runs/checkpoint.ts";
 import { locateHere } from "../pipeline/fetch_named.ts";
 import { exists, MAX_JSON_BYTES, MAX_SMALL_JSON_BYTES, shown } from "../pipeline/files.ts";
-import { openWeights } from "../pipeline/model/load_weights.ts";
+import { openOwnWeights } from "../pipeline/model/load_weights.ts";
+import { ADAPTER_CONFIG, readAdapterConfig } from "../pipeline/model/adapter_config.ts";
+import { ADAPTER_WEIGHTS, mergedValues, openAdapterWeights } from "../pipeline/model/adapter_files.ts";
+import type { Adapters } from "../pipeline/model/adapters.ts";
 import type { ModelConfig } from "../pipeline/model/config.ts";
 import { readModelConfig } from "../pipeline/model/config_file.ts";
 import { parametersOf } from "../pipeline/model/trace.ts";
@@ -320,19 +323,7 @@ async function sourceOf(
   if (!config) throw problem(409, `Cannot look into ${run.name} as it is no whole run`);
   const { settings } = config;
   const pretraining = config.command === "pretrain";
-  if (model === "dense" && !pretraining) {
-    const own = join(run.path, "dense");
-    const weights = { kind: "dense", step: null } as const;
-    if (await isOwn(join(own, "config.json"), "isFile")) {
-      return await folderSource(own, weights, undefined, roots);
-    }
-    if (typeof settings.model !== "string") {
-      throw problem(409, `Cannot look at the dense model as ${run.name} does not say which it began with`);
-    }
-    // One of the hub lies in the cache, under another name than the run knows it by.
-    const { folder } = await locateHere(settings.model);
-    return await folderSource(resolve(folder), weights, undefined, roots);
-  }
+  if (model === "dense" && !pretraining) return await denseSource(run, roots);
   if (pretraining && (model === "sparse") !== (settings.sparse === true)) {
     throw problem(
       409,
@@ -347,8 +338,14 @@ async function sourceOf(
   }
   const bias = model === "sparse" ? gateBias as number : undefined;
   const folder = join(run.path, "model");
+  const { adapters } = config.adaptation ?? {};
   if (await isOwn(join(folder, "config.json"), "isFile")) {
-    return await folderSource(folder, { kind: "model", step: null }, bias, roots);
+    const weights = { kind: "model", step: null } as const;
+    const isMerged = adapters === undefined || await isOwn(join(folder, "model.safetensors"), "isFile");
+    if (isMerged) return await folderSource(folder, weights, bias, roots);
+    const base = await baseSource(run, roots);
+    const key = `${folder} ${(await Deno.stat(join(folder, "config.json"))).mtime?.getTime()}`;
+    return { ...await adaptedSource(base, folder, adapters, roots), key, weights, gateBias: bias };
   }
   const phase = pretraining ? "pretrain" : "sparse";
   const { checkpoints } = await ownCheckpoints(join(run.path, "checkpoints"));
@@ -357,13 +354,79 @@ async function sourceOf(
   const sizes = config.model.config;
   await checkReadable(newest.path, Infinity, roots);
   const checkpoint = await usable(newest.path, () => readCheckpoint(newest.path));
-  const shapes = new Map(parametersOf(sizes).map(({ name, shape }) => [name, shape]));
+  const parameters = new Map(
+    parametersOf(sizes, { adapters }).map((parameter) => [parameter.name, parameter]),
+  );
+  const stored = (name: string) => checkpoint.read(`weight.${name}`, parameters.get(name)!.shape);
+  /** What is not trained stands in the model that the run began with, of which adapters to begin with are trained on. */
+  const frozen = config.adaptation &&
+    (adapters ? await baseSource(run, roots) : await denseSource(run, roots));
+  const own = (name: string) =>
+    frozen && !checkpoint.has(`weight.${name}`) ? frozen.read(name) : stored(name);
   return {
     key: `${newest.path} ${newest.written}`,
     weights: { kind: "checkpoint", step: newest.step },
     config: sizes,
     gateBias: bias,
-    read: (name) => checkpoint.read(`weight.${name}`, shapes.get(name)!),
+    read: async (name) =>
+      adapters
+        ? await mergedValues(parameters.get(name)!, adapters, await own(name), stored)
+        : await own(name),
+  };
+}
+
+/** The model that the run began with, without an adapter that it may have begun with too. */
+async function baseSource({ name, path, config }: ExploredRun, roots: readonly string[]): Promise<Source> {
+  const { model } = config!.settings;
+  const own = join(path, "dense");
+  const weights = { kind: "dense", step: null } as const;
+  if (await isOwn(join(own, "config.json"), "isFile")) {
+    return await folderSource(own, weights, undefined, roots);
+  }
+  if (typeof model !== "string") {
+    throw problem(409, `Cannot look at the dense model as ${name} does not say which it began with`);
+  }
+  // One of the hub lies in the cache, under another name than the run knows it by.
+  const { folder } = await locateHere(model);
+  return await folderSource(resolve(folder), weights, undefined, roots);
+}
+
+/** The model that the run began with. */
+async function denseSource(run: ExploredRun, roots: readonly string[]): Promise<Source> {
+  const base = await baseSource(run, roots);
+  const { adapter } = run.config!.settings;
+  if (typeof adapter !== "string") return base;
+  const folder = resolve(adapter);
+  const configPath = join(folder, ADAPTER_CONFIG);
+  await checkReadable(configPath, MAX_SMALL_JSON_BYTES, roots);
+  const { adapters } = run.config!.adaptation ?? {};
+  const found = adapters ??
+    (await usable(configPath, () => readAdapterConfig(configPath, base.config))).adapters;
+  return await adaptedSource(base, folder, found, roots);
+}
+
+/** A model with the adapter of a folder merged into it. */
+async function adaptedSource(
+  base: Source,
+  folder: string,
+  adapters: Adapters,
+  roots: readonly string[],
+): Promise<Source> {
+  const path = join(folder, ADAPTER_WEIGHTS);
+  await checkReadable(path, Infinity, roots);
+  await usable(path, () => checkHeaderLength(path));
+  const adapter = await usable(path, () => openAdapterWeights(folder, base.config, { adapters }));
+  const parameters = new Map(parametersOf(base.config).map((parameter) => [parameter.name, parameter]));
+  return {
+    ...base,
+    key: `${base.key} ${path} ${(await Deno.stat(path)).mtime?.getTime()}`,
+    read: async (name) =>
+      await mergedValues(
+        parameters.get(name)!,
+        adapters,
+        await base.read(name),
+        (name) => adapter.read(name),
+      ),
   };
 }
 
@@ -385,7 +448,8 @@ async function folderSource(
       await usable(path, () => checkHeaderLength(path));
     }
   }
-  const source = await usable(`the safetensors in ${folder}`, () => openWeights(folder, config));
+  // No model that an adapter in the folder names, which may lie anywhere.
+  const source = await usable(`the safetensors in ${folder}`, () => openOwnWeights(folder, config));
   const { mtime } = await Deno.stat(configPath);
   return {
     key: `${folder} ${mtime?.getTime()}`,

@@ -49,7 +49,7 @@ export function firstAfter(rows: readonly MetricRow[], place: Place | undefined)
   let high = rows.length;
   while (low < high) {
     const middle = (low + high) >>> 1;
-    if (isAfter(rows[middle], place)) high = middle;
+    if (isAfter(rows[middle], place, rows[0].phase)) high = middle;
     else low = middle + 1;
   }
   return low;

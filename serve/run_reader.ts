@@ -22,6 +22,7 @@ import type { Measured, NamedSignature, PhaseProgress, RunDetail, RunOverview, R
 import { logFault } from "./fault_log.ts";
 import { isOwn, ownFile, ownInfo, UnfitFileError } from "./own_files.ts";
 import { isoTime, isRow, oneLine, resultOf, runConfig, runState, runSummary } from "./run_files.ts";
+import { BESIDE_THE_POINT } from "./page/settings.js";
 
 /** Rows over which speed is taken. */
 const SPEED_WINDOW = 50;
@@ -337,11 +338,15 @@ function overviewOf(
 /** The phases that a run consists of, by its settings. */
 function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): PhaseProgress[] {
   if (!config || config.command === "circuits") return [];
-  const { steps, control } = config.settings as { steps: number; control?: boolean };
+  const { steps, control, targetLoss } = config.settings as {
+    steps: number;
+    control?: boolean;
+    targetLoss?: unknown;
+  };
   const names: MetricRow["phase"][] = config.command === "pretrain"
     ? ["pretrain"]
     : control
-    ? ["sparse", "control"]
+    ? targetLoss === "control" ? ["control", "sparse"] : ["sparse", "control"]
     : ["sparse"];
   return names.map((phase) => ({
     phase,
@@ -395,20 +400,18 @@ function modelOf(config: RunConfig | undefined): string | null {
   return typeof model === "string" ? oneLine(model) : null;
 }
 
-/** Settings that say where a run lies or how it is shown, not what it is. */
-const BESIDE_THE_POINT = ["model", "runs", "name", "json", "quiet", "debug", "serve", "port", "config"];
 const DEFAULTS: Record<string, Record<string, unknown>> = {
   sparsify: defaultsOf(SPARSIFY),
   pretrain: defaultsOf(PRETRAIN),
   circuits: defaultsOf(CIRCUITS),
 };
 
-/** Settings that are not the command's defaults. */
+/** Settings that are not the command's defaults, but for the model, which an overview names by itself. */
 function changedSettings({ command, settings }: RunConfig): Record<string, unknown> {
   const defaults = Object.hasOwn(DEFAULTS, command) ? DEFAULTS[command] : {};
   return Object.fromEntries(
     Object.entries(settings).filter(([name, value]) =>
-      value !== null && !BESIDE_THE_POINT.includes(name) &&
+      value !== null && name !== "model" && !BESIDE_THE_POINT.includes(name) &&
       JSON.stringify(value) !== JSON.stringify(defaults[name])
     ),
   );

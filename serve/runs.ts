@@ -47,8 +47,12 @@ const PATIENCE: Patience = { wait: 3000, slowList: 500 };
 export const MOST_RUNS = 1000;
 const READ_AT_ONCE = 4;
 const LOOKED_AT_ONCE = 64;
-/** Ended runs whose files a list looks at though nothing says that they changed: those looked at longest ago. */
+/**
+ * Ended runs whose files a list looks at though nothing says that they changed: those looked at longest ago. Fewer where
+ * it looks at every run's folder.
+ */
 const LOOKED_AGAIN = 50;
+const LOOKED_AGAIN_BESIDE = 10;
 /** A folder's time that is younger than so many milliseconds may be that of another change too: clocks have ticks. */
 const TICK_MS = 100;
 const NO_WISHES: ControlRequest = { paused: false, stop: false, slack: null };
@@ -119,6 +123,8 @@ export function openRuns(
   const entries = new Map<string, Entry>();
   /** Runs that ended by name, those looked at longest ago first. */
   const ended = new Map<string, Ended>();
+  /** When runs began, by name: asked of the disk once for each, where there are more than are listed. */
+  const beginnings = new Map<string, number>();
   /** The runs folder as it was last gone through. */
   let seen: { stamp: string; names: Awaited<ReturnType<typeof namesIn>> } | undefined;
   let steering: Promise<unknown> = Promise.resolve();
@@ -225,18 +231,25 @@ export function openRuns(
     const begun = performance.now();
     const stamp = await stampOfRuns();
     const isSame = stamp !== undefined && stamp === seen?.stamp;
-    const found = isSame ? seen!.names : await namesIn(folder);
+    const found = isSame ? seen!.names : await namesIn(folder, beginnings);
     seen = stamp === undefined ? undefined : { stamp, names: found };
     const { names, links } = found;
-    const again = new Set([...ended.keys()].slice(0, LOOKED_AGAIN));
+    const again = new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE));
     const deadline = performance.now() + wait;
     const overviews = links.map((name) => linked(name).overview);
     const rest: string[] = [];
-    for (const name of names) {
+    // Of what ended the folder alone is looked at, and that only where something began: each look is a call to another
+    // thread, and many at once are a third cheaper than a few.
+    await inTurn(names, isSame ? 1 : LOOKED_AT_ONCE, async (name) => {
       const known = ended.get(name);
-      if (isSame && known && !again.has(name)) overviews.push(known.overview);
-      else rest.push(name);
-    }
+      if (!known || again.has(name)) rest.push(name);
+      else if (isSame || stampOf(await ownInfo(join(folder, name)).catch(() => undefined)) === known.folder) {
+        overviews.push(known.overview);
+      } else {
+        beginnings.delete(name);
+        rest.push(name);
+      }
+    });
     await inTurn(rest, READ_AT_ONCE, async (name) => {
       const patience = Math.max(0, deadline - performance.now());
       const found = await overview(name, { again: again.has(name), patience });
@@ -337,8 +350,15 @@ async function inTurn<Item>(
   }));
 }
 
-/** Names of the runs in a folder, and of links that are named as runs; those begun last where there are many. */
-async function namesIn(folder: string): Promise<{ names: string[]; links: string[] }> {
+/**
+ * Names of the runs in a folder, and of links that are named as runs; those begun last where there are many.
+ *
+ * @param begun when runs began, as far as it is known; the others' times are added, and those that are gone taken out
+ */
+async function namesIn(
+  folder: string,
+  begun: Map<string, number>,
+): Promise<{ names: string[]; links: string[] }> {
   const names: string[] = [];
   const links: string[] = [];
   try {
@@ -352,8 +372,9 @@ async function namesIn(folder: string): Promise<{ names: string[]; links: string
     throw problem(503, `Cannot list the runs in ${folder}: ${oneLine(reasonOf(error))}`);
   }
   if (names.length <= MOST_RUNS) return { names, links };
-  const begun = new Map<string, number>();
-  await inTurn(names, LOOKED_AT_ONCE, async (name) => {
+  const here = new Set(names);
+  for (const name of begun.keys()) if (!here.has(name)) begun.delete(name);
+  await inTurn(names.filter((name) => !begun.has(name)), LOOKED_AT_ONCE, async (name) => {
     const info = await ownInfo(join(folder, name, "config.json")).catch(() => undefined);
     begun.set(name, info?.mtime?.getTime() ?? -Infinity);
   });

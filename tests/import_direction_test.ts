@@ -96,7 +96,7 @@ const FLOORS = [
   ["pipeline/settings.ts"],
   ["pipeline/training", "pipeline/generation"],
   ["pipeline/report"],
-  ["pipeline/circuits"],
+  ["pipeline/circuits", "pipeline/benchmarks", "pipeline/sweep"],
   ["pipeline"],
   ["serve"],
   [""],
@@ -107,7 +107,7 @@ const FLOORS = [
 function roomOf(path: string): string {
   if (FOR_ALL.includes(path)) return "pipeline/<for all>";
   // A command reads its line and opens its files wherever it stands.
-  if (/^pipeline\/(circuits|generation)\/main\.ts$/.test(path)) return "pipeline";
+  if (/^pipeline\/(circuits|generation|benchmarks|sweep)\/main\.ts$/.test(path)) return "pipeline";
   return /^(kernels\/[^/]+(?=\/)|pipeline\/settings\.ts|pipeline\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/
     .exec(path)?.[0] ?? "";
 }

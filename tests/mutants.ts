@@ -9,6 +9,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
+import { CHROMIUM } from "./support/chromium.ts";
 import { temporaryFolder } from "./support/temporary_folder.ts";
 
 /** One fault and the test that must fail with it. */
@@ -47,6 +48,11 @@ const HALF = ["pipeline/training/trainer_test.ts", "stored in half precision"] a
 const LAMBDA = ["pipeline/training/trainer_test.ts", "λ follows the constraint"] as const;
 const TEN_STEPS = ["pipeline/model/network_test.ts", "gated: ten steps"] as const;
 const CUT = ["pipeline/model/network_test.ts", "must be cut"] as const;
+const LORA_KERNELS = "kernels/matmul/low_rank_test.ts";
+const LORA_LLAMA = ["pipeline/model/lora_test.ts", "llama, gated: logits"] as const;
+const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as const;
+const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
+const LORA_RUN_OF_PART = ["pipeline/training/lora_run_test.ts", "attention's products"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const SETTINGS = [
@@ -71,6 +77,9 @@ const GENERATED = [
   "/ends before|positions end|own gates|the sum/",
 ] as const;
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
+
+const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
+const PLANNED = "pipeline/report/training_plan_test.ts";
 
 /** Every fault. */
 export const MUTANTS: readonly Mutant[] = [
@@ -200,7 +209,10 @@ export const MUTANTS: readonly Mutant[] = [
 
   ...plant("pipeline/model/trace.ts", TEN_STEPS, {
     "keys decay": ["decayFrom: (heads + keyValueHeads) * headSize", "decayFrom: heads * headSize"],
-    "vectors decay": ["decayFrom: Infinity,", "decayFrom: 0,"],
+    "vectors decay": [
+      "decayFrom: Infinity,\n    trainable: train",
+      "decayFrom: 0,\n    trainable: train",
+    ],
   }),
 
   // What is derived from the list of steps.
@@ -429,20 +441,20 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("evaluating the sparse model", "dense", validation',
     ],
     "the constraint is held against the mean of batches": [
-      "denseValidation.batchCe[index] + offset",
-      "denseValidation.ce + offset",
+      "yardstick.batchCe[index] + offset",
+      "yardstick.ce + offset",
     ],
     "the constraint is held against another batch": [
-      "denseValidation.batchCe[index] + offset",
-      "denseValidation.batchCe[(index + 1) % validation.length] + offset",
+      "yardstick.batchCe[index] + offset",
+      "yardstick.batchCe[(index + 1) % validation.length] + offset",
     ],
     "the constraint is measured on one batch alone": [
       "const index = n % validation.length;",
       "const index = 0;",
     ],
     "a change of slack does not reach the constraint": [
-      "const offset = targetAt(step) - denseValidation.ce;",
-      "const offset = target - denseValidation.ce;",
+      "const offset = targetAt(step) - yardstick.ce;",
+      "const offset = target - yardstick.ce;",
     ],
     "dense is measured with gates, on validation": [
       'measure("measuring the dense model", "dense", validation)',
@@ -452,17 +464,20 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the dense model on test tokens", "dense", test',
       'measure("measuring the dense model on test tokens", "deterministic", test',
     ],
-    "dense on test is the sparse weights": ["of: denseWeights,", "of: parameters,"],
+    "dense on test is the sparse weights": ['"dense", test, { of }),', '"dense", test),'],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
-    "the teacher has no weights": ["if (teacher) await loadDense(teacher);", ""],
+    "the teacher has no weights": [
+      "await uploadParameters(gpu, own, beginning);\n      return",
+      "return",
+    ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
       'measure("measuring the sparse model on test tokens", "deterministic", test)',
       'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
-      "    await loadDense(parameters);\n    const finished",
-      "    const finished",
+      "new Map(trained.map(",
+      "new Map(trained.slice(0, 0).map(",
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
@@ -748,6 +763,34 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/model/decoder.ts", [DECODER[0], "gives back"], {
     "outgrown keys stay on the device": ["    freeKept(before);\n", ""],
   }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
+    "the sparse phase goes on from its yardstick's weights": [
+      "    await begin();\n  }\n  const target",
+      "  }\n  const target",
+    ],
+    "batches are held to the dense loss, not the yardstick's": [
+      "targetLoss: yardstick.batchCe[index] + offset",
+      "targetLoss: denseValidation.batchCe[index] + offset",
+    ],
+  }),
+  ...plant("pipeline/runs/metrics.ts", "pipeline/training/yardstick_test.ts", {
+    "rows behind a control that came first are left out": [
+      'return first === "control" ? CONTROL_FIRST : PHASES;',
+      "return PHASES;",
+    ],
+  }),
+  ...plant("pipeline/sweep/run_sweep.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep runs again what is finished": ['if (row.status === "finished" || signal.aborted) return;', ""],
+    "a sweep never goes on with a run": ['? "resume" : "begin"', '? "begin" : "begin"'],
+    "a sweep does not wait for another process": ['while (row.status === "running") {', "while (false) {"],
+  }),
+  ...plant("pipeline/sweep/results.ts", "pipeline/sweep/sweep_test.ts", {
+    "the variance over seeds is over n": ["/ (n - 1);", "/ n;"],
+    "the front is of the worst": ["open <= 0 && loss <= 0 && (", "open >= 0 && loss >= 0 && !("],
+  }),
+  ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],
+  }),
   ...plant("pipeline/generation/sampling.ts", "pipeline/generation/sampling_test.ts", {
     "top-p keeps one token too many": ["kept < topP * total", "kept <= topP * total"],
     "top-p comes before the temperature": ["(logit - most) / temperature", "logit - most"],
@@ -803,12 +846,12 @@ export const MUTANTS: readonly Mutant[] = [
   // The list of runs, and what is said of each.
   ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
     "a run that ended is never looked at again": [
-      "new Set([...ended.keys()].slice(0, LOOKED_AGAIN))",
+      "new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE))",
       "new Set<string>()",
     ],
     "all runs are looked at in every list": [
-      "if (isSame && known && !again.has(name))",
-      "if (false && known)",
+      "if (!known || again.has(name)) rest.push(name);",
+      "if (true) rest.push(name);",
     ],
     "a changed runs folder is not noticed": [
       "const isSame = stamp !== undefined && stamp === seen?.stamp;",
@@ -817,6 +860,14 @@ export const MUTANTS: readonly Mutant[] = [
     "the same runs are looked at again in every list": [
       "      ended.delete(name);\n      ended.set(name, {",
       "      ended.set(name, {",
+    ],
+    "a run that goes on is not noticed by its folder": [
+      "else if (isSame || stampOf",
+      "else if (true || stampOf",
+    ],
+    "when a run began is asked of the disk at every list": [
+      "names.filter((name) => !begun.has(name))",
+      "names",
     ],
     "rows of runs that ended stay": ["if (!entry.watched) entries.delete(name);", ""],
     "rows that somebody looks at are let go": [
@@ -859,12 +910,65 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
+  ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
+  }),
+  ...plant("pipeline/circuits/report.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "the page opens with another circuit than the headline's": [
+      "first: counted < 0 ? drawn.length - 1 : counted",
+      "first: drawn.length - 1",
+    ],
+    "heads of the whole graph are counted": ["edges.filter(({ kept }) => kept).map(", "edges.map("],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "every count is the data's"], {
+    "the weakest edge is not drawn": [
+      "([, , , first]) => first <= at)",
+      "([, , , first]) => first <= at).slice(0, -1)",
+    ],
+    "a node without an edge is drawn": [
+      "const nodes = new Map();",
+      'const nodes = new Map([["m9", { name: "m9", ...placeOf("m9", width), into: [], out: [] }]]);',
+    ],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "nodes by keyboard"], {
+    "Escape holds on": ['if (key === "Escape") hold("");', 'if (key === "Escape") hold(held);'],
+    "what is left stays lit": [
+      'addEventListener("blur", () => look(undefined))',
+      'addEventListener("blur", () => look(node))',
+    ],
+  }),
+  ...plant("pipeline/circuits/report.js", ["serve/reports_in_browser.ts", "tokens upright"], {
+    "a short token is turned": ["width > step - 4", "width > 0"],
+  }),
   ...plant("serve/page/charts.js", ["serve/page_modules_test.ts", "speed"], {
     "speed is taken across a resumption": ["rows[n].seconds < rows[n - 1].seconds", "false"],
     "the line of speeds does not break": [
       "return { ...row, speed: null };",
       "return { ...row, speed: undefined };",
     ],
+  }),
+  ...plant("serve/page/explorer.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "pointing draws every arc anew": ["query === lit || key === lit)", "query >= 0 || key === lit)"],
+    "arcs are drawn at every pixel that is scrolled": [
+      "left <= start && Math.min(",
+      "left > start && Math.min(",
+    ],
+  }),
+  ...plant("serve/page/head_thumbnails.js", ["serve/page_in_browser.ts", "256 tokens"], {
+    "edges are counted for another head": [
+      "counts[layer * heads + head]++",
+      "counts[head * heads + layer]++",
+    ],
+    "heads are as large as ever": ["Math.min(MOST_PIXELS, room / heads, HEIGHT / layers)", "MOST_PIXELS"],
+  }),
+  ...plant("serve/page/plot.js", ["serve/page_in_browser.ts", "least weight"], {
+    "a chart that is made anew has no words": [
+      'setAttribute("role", "img");\n    describe();',
+      'setAttribute("role", "img");',
+    ],
+  }),
+  ...plant("serve/page/compare.js", ["serve/statements_in_browser.ts", "under an address"], {
+    "rows of runs that are over are asked for again": ["run.updated === before.run.updated", "false"],
   }),
   ...plant("serve/page/compare.js", ["serve/page_modules_test.ts", "time of a run"], {
     "a resumed run's time begins anew": ["before += last;", ""],
@@ -903,10 +1007,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/model/plan.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
-    "one moment is planned for two": [
-      "moments: shape.training ? 2 * weights",
-      "moments: shape.training ? weights",
-    ],
+    "one moment is planned for two": ["[...ofTrained, ...ofTrained]", "ofTrained"],
   }),
   ...plant("pipeline/training/memory_budget.ts", [
     "pipeline/training/memory_budget_test.ts",
@@ -1213,7 +1314,7 @@ export const MUTANTS: readonly Mutant[] = [
     "larger than a binding, stored as f16",
   ], {
     "no room for the partial sums of an f16 product": [
-      "needsPartial(sizes, maxBindingBytes) &&",
+      "needsPartial({ ...sizes, accumulate: beside !== undefined }, maxBindingBytes) &&",
       "false &&",
     ],
   }),
@@ -1249,6 +1350,85 @@ export const MUTANTS: readonly Mutant[] = [
       "(sliced && { aStride: inputs, aColumn: 0 })",
     ],
   }),
+  ...plant("kernels/matmul/low_rank.ts", LORA_KERNELS, {
+    "columns without an adapter keep what stood there": ["if (covered < outputs) recorder.clear(sum);", ""],
+    "every adapter reads the first columns of x A": [
+      "aColumn: first,\n        cStride: outputs",
+      "cStride: outputs",
+    ],
+    "a gradient without the scale": ["k: rows,\n        scale,", "k: rows,"],
+    "dx of an adapter is left out": ["if (dx) ofX.record", "if (!dx) ofX.record"],
+  }),
+  ...plant("kernels/matmul/op.ts", LORA_KERNELS, {
+    "odd columns overwrite their neighbours": ["!(neighbours && ", "!(false && "],
+  }),
+  ...plant("kernels/matmul/linear.ts", LORA_KERNELS, {
+    "a layer takes the place of its adapters": [
+      "accumulate: (accumulate || !first) && ",
+      "accumulate: !first && ",
+    ],
+  }),
+  ...plant("pipeline/model/trace.ts", LORA_LLAMA, {
+    "adapters of all parts add to the first columns": [
+      "widths.slice(0, n).reduce((sum, count) => sum + count, 0)",
+      "0",
+    ],
+    "adapters decay": [
+      "decayFrom: Infinity,\n      trainable: true",
+      "decayFrom: 0,\n      trainable: true",
+    ],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", LORA_FLOAT64, {
+    "float64 forgets the gradient through an adapter": [
+      "dx.map((value, n) => found.x[n] + value)",
+      "found.x",
+    ],
+  }),
+  ...plant("pipeline/model/schedule.ts", ["pipeline/model/lora_test.ts", "gpt_neox, gated: logits"], {
+    "backward goes past what is trained to an adapter's layer": ["if (trained || ", "if (trained && "],
+  }),
+  ...plant("pipeline/model/adapters.ts", LORA_FLOAT64, {
+    "ranks are never stabilised": ["rankStabilised ? Math.sqrt(rank) : rank", "rank"],
+  }),
+  ...plant("pipeline/model/adapter_config.ts", "pipeline/model/adapter_config_test.ts", {
+    "every module has the first rank": ["rank: rankOf(path) ?? rank as number", "rank: rank as number"],
+    "every module has the first α": ["alpha: alphaOf(path) ?? alpha as number", "alpha: alpha as number"],
+    "what is excluded is adapted": ["target(path) && !excluded(path)", "target(path)"],
+    "all layers are adapted": ["(!layers || layers.includes(layerOf(path)))", "true"],
+  }),
+  ...plant("pipeline/model/stored.ts", LORA_FLOAT64, {
+    "an adapter's A stands by head": [' && !name.endsWith(".lora_A.weight")', ""],
+  }),
+  ...plant("pipeline/model/stored.ts", ["pipeline/model/adapter_config_test.ts", "torch.nn.Linear"], {
+    "an adapter of Conv1D is not transposed": ["(transposed || adapter === true)", "transposed"],
+  }),
+  ...plant("pipeline/model/adapter_files.ts", ["pipeline/model/lora_test.ts", "merged weights"], {
+    "a part is merged with the As of another": ["first += ranks[n];", ""],
+  }),
+  ...plant("pipeline/model/plan.ts", LORA_NEEDS, {
+    "gradients are planned for what is frozen": [
+      "const ofTrained = parameters.filter(({ trainable }) => trainable)",
+      "const ofTrained = parameters",
+    ],
+    "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
+  }),
+  ...plant("pipeline/training/training_run.ts", LORA_RUN_OF_PART, {
+    "checkpoints hold what is frozen": [
+      '...readableParameters(gpu, trainer.parameters, "weight."),',
+      '...readableParameters(gpu, parameters, "weight."),',
+    ],
+  }),
+  ...plant(
+    "pipeline/training/sparsify.ts",
+    ["pipeline/training/lora_run_test.ts", "begins with an adapter"],
+    {
+      "an adapter to begin with is forgotten": ["adaptation?.from?.read(name) ??", "undefined ??"],
+      "a teacher goes without the adapter that a run began with": [
+        "teacherAdapted: from !== undefined,",
+        "teacherAdapted: false,",
+      ],
+    },
+  ),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),
@@ -1260,6 +1440,104 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("kernels/gelu/backward_exact.wgsl", "kernels/gelu/gelu_test.ts", {
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
+  }),
+  // The plan of a run.
+  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
+    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
+    "int8 without the scale of a last, shorter block": [
+      "Math.ceil(inputs / INT8_BLOCK)",
+      "Math.floor(inputs / INT8_BLOCK)",
+    ],
+    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
+    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
+  }),
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
+    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
+    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
+    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
+    "a low-rank model's teacher is a second base": [
+      "shape.distill ? F32 * sum(own.map(",
+      "shape.distill ? F32 * sum(parametersOf(config).map(",
+    ],
+    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
+    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
+    "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
+    "what fits is below memory, whatever a binding holds": [
+      " && largestActivation.bytes <= plans.binding",
+      "",
+    ],
+    "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],
+    "GB are GiB": ["gb: 1e9", "gb: 2 ** 30"],
+    "the largest is one too few": [
+      "else high = middle - 1;\n  }\n  return low;",
+      "else high = middle - 1;\n  }\n  return low - 1;",
+    ],
+  }),
+  // Benchmarks.
+  ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
+    "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
+    "the continuation is encoded by itself": [
+      "const first = withStart(tokenizer, tokenizer.encode(before)).length;",
+      "const first = withStart(tokenizer, tokenizer.encode(before + behind)).length - tokenizer.encode(behind).length;",
+    ],
+    "a long request is cut at its end": [
+      "tokens.slice(-(contextLength + 1))",
+      "tokens.slice(0, contextLength + 1)",
+    ],
+    "the last window is not filled up": [
+      "tokens.slice(done - contextLength - 1, done)",
+      "tokens.slice(done - counted - 1, done)",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "/a row of|a gap/"], {
+    "no space before a choice": ["continuation: ` ${text}` })", "continuation: text })"],
+    "the rest of a sentence keeps its capitals": [
+      ".slice(first.length).toLowerCase()",
+      ".slice(first.length)",
+    ],
+    "brackets stay": ['.replace(/\\[.*?\\]/g, "").replaceAll("  ", " ")', '.replaceAll("  ", " ")'],
+    "one right answer of several": ["several ? right : only(", "only("],
+  }),
+  ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
+    "lengths in JavaScript's units": ["[...text].length", "text.length"],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
+    "the context must be the likeliest too": [
+      "let position = tokens.length - 1 - counted;",
+      "let position = 0;",
+    ],
+    "each is likeliest if the last is": [
+      "greedy &&= lossRows[at + 1] === 1;",
+      "greedy = lossRows[at + 1] === 1;",
+    ],
+    "scores in the order of the batches": [
+      "found[index] = likelihoods[row]",
+      "found[first + row] = likelihoods[row]",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods through"], {
+    "gates that are open": ['gate ? "deterministic" : "dense"', '"dense"'],
+    "benchmarks through gates without their bias": ["hardGates(gate?.bias, batch)", "hardGates(0, batch)"],
+  }),
+  ...plant("pipeline/benchmarks/metrics.ts", [BENCHMARKED, "/means, standard|of equals|interval/"], {
+    "the deviation of all": ["(count - 1) / count", "count / count"],
+    "of equals the last": ["value > values[best]", "value >= values[best]"],
+    "a test of one side": ["Math.min(1, 2 * tail)", "Math.min(1, tail)"],
+    "a share that underflows": ["Math.exp(each - most)", "Math.exp(each)"],
+    "the middle half": ["0.025 * (RESAMPLES", "0.25 * (RESAMPLES"],
+  }),
+  ...plant("pipeline/benchmarks/scores.ts", [BENCHMARKED, "/acc takes|of several sets/"], {
+    "by the character is by the token": ["each / lengths[n]", "each / 1"],
+    "sets weigh by their size": ["acc: finite(meanOf(values).value)", "acc: whole.acc"],
+    "who alone is right": [
+      "alone(first, second), alone(second, first)",
+      "alone(first, second), alone(first, second)",
+    ],
   }),
 ];
 
@@ -1274,6 +1552,15 @@ type Outcome = { kind: "caught" } | { kind: "survived" } | { kind: "not tried"; 
 const ROOT = new URL("../", import.meta.url).pathname;
 /** What a copy of the tree goes without, at its top. */
 const LEFT_OUT = [".git", ".gpu", "coverage", "node_modules", "runs"];
+/** What a test may do, as `deno task test` has it. */
+const PERMISSIONS = [
+  "--allow-read",
+  "--allow-write",
+  "--allow-env",
+  "--allow-run",
+  "--allow-sys=statfs",
+  "--allow-net=127.0.0.1,0.0.0.0",
+];
 /** Milliseconds after which a test that hangs is given up. */
 const LIMIT = 10 * 60_000;
 
@@ -1289,9 +1576,12 @@ async function copyTree(from: string, to: string, leftOut: readonly string[] = [
 
 /** Runs a test in a tree. */
 async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "filter">) {
-  // deno-fmt-ignore
-  const args = ["test", "--no-check", "--fail-fast", "--allow-read", "--allow-write", "--allow-env", "--allow-run", "--allow-sys=statfs",
-    "--allow-net=127.0.0.1,0.0.0.0", ...filter === undefined ? [] : ["--filter", filter], test];
+  // As page_test.ts runs them.
+  const [permissions, behind] = test.endsWith("_in_browser.ts")
+    ? [["--allow-all"], ["--", CHROMIUM ?? ""]]
+    : [PERMISSIONS, []];
+  const only = filter === undefined ? [] : ["--filter", filter];
+  const args = ["test", "--no-check", "--fail-fast", ...permissions, ...only, test, ...behind];
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args,
     cwd: tree,

@@ -173,6 +173,8 @@ export class Device {
 
   /** Waits until everything submitted so far is done. */
   async sync(): Promise<void> {
+    // What was written waits in memory of its own until something is submitted.
+    this.device.queue.submit([]);
     await this.device.queue.onSubmittedWorkDone();
     this.check();
   }

@@ -80,6 +80,7 @@ export class Kernel {
    */
   bind(given: Bindings): Bound {
     const bindings: Bindings = { ...given };
+    this.gpu.textures.begin();
     let key = `${this.#id};`;
     const shadows: { name: string; shadow: Shadow; tensor: Tensor }[] = [];
     for (const declaration of this.declarations) {

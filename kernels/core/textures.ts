@@ -12,8 +12,6 @@ import { freeBinding, replaceReads, storageElement } from "./wgsl.ts";
 const ROW = 4096;
 /** Bytes of textures that are kept; where a dispatch needs more, the longest unused make place. */
 const CAPACITY = 256 << 20;
-/** Bindings that a dispatch has at most: textures used as recently as this many uses ago are not taken from it. */
-const BINDINGS = 8;
 
 /** How elements that storage can hold stand in a texture. */
 const TEXELS: Record<string, { format: GPUTextureFormat; bytes: number; type: "f32" | "u32"; read: string }> =
@@ -104,10 +102,15 @@ export function textureCapacity({ adapter }: { adapter: { software: boolean } })
 export class Textures {
   /** By buffer, then by region and format. */
   readonly #entries = new Map<GPUBuffer, Map<string, Entry>>();
-  /** Textures that commands being recorded may still use. */
-  readonly #retired: GPUTexture[] = [];
+  /**
+   * Textures that commands being recorded may still use. Commands run in order: what is recorded from now on may have them
+   * anew, so that a recording that reads many times what textures may take holds little more than that.
+   */
+  readonly #retired: { texture: GPUTexture; size: string }[] = [];
   #bytes = 0;
   #uses = 0;
+  /** Uses before those of the dispatch under way. */
+  #usesBefore = 0;
 
   /**
    * Textures on a device.
@@ -124,6 +127,11 @@ export class Textures {
   /** Bytes of the textures that are kept. */
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /** To be told of every dispatch before it asks for its textures: none of them is taken from it. */
+  begin(): void {
+    this.#usesBefore = this.#uses;
   }
 
   /** The tensor's texture, which is stale at first. */
@@ -203,7 +211,7 @@ export class Textures {
 
   /** To be told when everything that was recorded has been submitted. */
   submitted(): void {
-    for (const texture of this.#retired.splice(0)) texture.destroy();
+    for (const { texture } of this.#retired.splice(0)) texture.destroy();
   }
 
   #remove({ buffer, key, bytes }: Entry): void {
@@ -213,20 +221,21 @@ export class Textures {
     this.#bytes -= bytes;
   }
 
-  /** Retires textures until `bytes` more fit; gives back one of the same size for reuse instead where there is one. */
+  /** Retires textures until `bytes` more fit; gives back one of the same size for reuse where there is one. */
   #makeRoom(bytes: number, size: string): GPUTexture | undefined {
     while (this.#bytes + bytes > this.capacity) {
       const unused = [...this.#entries.values()].flatMap((ofBuffer) => [...ofBuffer.values()])
-        .filter(({ used }) => used < this.#uses - BINDINGS)
+        .filter(({ used }) => used < this.#usesBefore)
         .sort((a, b) => a.used - b.used);
       const entry = unused.find((candidate) => candidate.size === size) ?? unused[0];
-      if (!entry) return undefined;
+      if (!entry) break;
       this.#remove(entry);
       this.forget(entry.texture);
       if (entry.size === size) return entry.texture;
-      this.#retired.push(entry.texture);
+      this.#retired.push({ texture: entry.texture, size: entry.size });
     }
-    return undefined;
+    const again = this.#retired.findIndex((texture) => texture.size === size);
+    return again < 0 ? undefined : this.#retired.splice(again, 1)[0].texture;
   }
 }
 

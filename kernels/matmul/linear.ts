@@ -23,7 +23,14 @@ export interface LinearShape {
   bias: boolean;
   /** Which of x, W and y are f16. Gradients are not. */
   half: { x: boolean; weight: boolean; y: boolean };
-  /** Whether W is int8, and then frozen: it has no gradient. */
+  /**
+   * Whether y is added to what stands in it, or in `partial` where {@link needsPartial}, and dx to what stands in dx: low-rank
+   * products are there before (low_rank.ts).
+   */
+  accumulate?: boolean;
+  /** Whether W and b have no gradients. */
+  frozen?: boolean;
+  /** Whether W, then frozen, is int8. */
   int8?: boolean;
 }
 
@@ -51,28 +58,38 @@ export interface Linear {
 
 /** Its compiled gradients. */
 export interface LinearGradient {
-  /** Overwrites `dx` [rows, inputs] from `dy` [rows, outputs]; adds to `dweight` and `dbias` where there are any. */
+  /**
+   * Overwrites `dx` [rows, inputs], where there is one, from `dy` [rows, outputs], or adds to it where the shape says so;
+   * adds to `dweight` and `dbias` where there are any.
+   */
   record(
     recorder: Recorder,
-    tensors: Record<"x" | "weight" | "dy" | "dx", Tensor>,
-    gradients?: { dweight: Tensor; dbias?: Tensor },
+    tensors: Record<"x" | "weight" | "dy", Tensor> & { dx?: Tensor },
+    gradients?: { dweight?: Tensor; dbias?: Tensor },
   ): void;
 }
 
-/** Runs of the rows of W that fit a binding each, as f32, which its gradient is. */
-function slicesOfWeight({ inputs, outputs, half, int8 }: LinearShape, maxBindingBytes: number): Slice[] {
+/** Runs of the rows of W that fit a binding each, as f32, which its gradient is where it has one. */
+function slicesOfWeight(
+  { inputs, outputs, half, frozen, int8 }: LinearShape,
+  maxBindingBytes: number,
+): Slice[] {
   return int8
     ? slicesOf(inputs, outputs, maxBindingBytes, {
       smallest: INT8_SCALE_BYTES,
       largest: 1,
       multiple: INT8_BLOCK,
     })
-    : slicesOf(inputs, outputs, maxBindingBytes, { smallest: half.weight ? 2 : 4 });
+    : slicesOf(inputs, outputs, maxBindingBytes, {
+      smallest: half.weight ? 2 : 4,
+      largest: half.weight && frozen ? 2 : 4,
+    });
 }
 
-/** Whether sums over slices need room of their own, [rows, outputs] of f32: nothing can be added to an f16 product. */
+/** Whether sums of products need room of their own, [rows, outputs] of f32: nothing can be added to an f16 product. */
 export function needsPartial(shape: LinearShape, maxBindingBytes: number): boolean {
-  return shape.half.y && slicesOfWeight(shape, maxBindingBytes).length > 1;
+  const { half, accumulate = false } = shape;
+  return half.y && (accumulate || slicesOfWeight(shape, maxBindingBytes).length > 1);
 }
 
 const halves = (...of: [is: boolean, operand: "a" | "b" | "c"][]): ("a" | "b" | "c")[] =>
@@ -84,7 +101,7 @@ export async function prepareLinear(
   shape: LinearShape,
   { residual = false, gelu }: LinearEnding = {},
 ): Promise<Linear> {
-  const { rows, inputs, outputs, bias, half, int8 } = shape;
+  const { rows, inputs, outputs, bias, half, accumulate = false, int8 } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const throughPartial = needsPartial(shape, gpu.maxBindingBytes);
   if (throughPartial && residual) {
@@ -102,7 +119,7 @@ export async function prepareLinear(
       bias: first && bias,
       // The last product takes what `partial` holds as what it is added to.
       residual: (first && residual) || (last && throughPartial),
-      accumulate: !first && !(last && throughPartial),
+      accumulate: (accumulate || !first) && !(last && throughPartial),
       gelu: last ? gelu : undefined,
       half: halves([half.x, "a"], [half.weight, "b"], [half.y && (last || !throughPartial), "c"]),
       int8,
@@ -127,7 +144,7 @@ export async function prepareLinear(
 
 /** Compiles its gradients. */
 export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promise<LinearGradient> {
-  const { rows, inputs, outputs, bias, half, int8 } = shape;
+  const { rows, inputs, outputs, bias, half, accumulate = false, frozen = false, int8 } = shape;
   const slices = slicesOfWeight(shape, gpu.maxBindingBytes);
   const sliced = slices.length > 1;
   const products = await Promise.all(slices.map(async ({ start, count }) => ({
@@ -139,10 +156,11 @@ export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promi
       n: count,
       k: outputs,
       ...(sliced && { cStride: inputs, cColumn: start }),
+      accumulate,
       half: halves([half.weight, "b"]),
       int8,
     }),
-    dweight: await prepareMatmul(gpu, {
+    dweight: frozen ? undefined : await prepareMatmul(gpu, {
       layout: "tn",
       m: count,
       n: outputs,
@@ -152,19 +170,22 @@ export async function prepareLinearGradient(gpu: Gpu, shape: LinearShape): Promi
       half: halves([half.x, "a"]),
     }),
   })));
-  const ofBias = bias ? await prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true }) : undefined;
+  const ofBias = bias && !frozen
+    ? await prepareBiasGradient(gpu, { m: rows, n: outputs, accumulate: true })
+    : undefined;
   return {
     record(recorder, { x, weight, dy, dx }, gradients) {
       const sliceOf = (tensor: Tensor, start: number, count: number): Tensor =>
         sliced ? rowsOf(tensor, start, count) : tensor;
-      for (const { start, count, dx: product } of products) {
-        product.record(recorder, { a: dy, b: sliceOf(weight, start, count), c: dx });
+      for (const { start, count, dx: product } of dx ? products : []) {
+        product.record(recorder, { a: dy, b: sliceOf(weight, start, count), c: dx! });
       }
       if (!gradients) return;
-      for (const { start, count, dweight } of products) {
-        dweight.record(recorder, { a: x, b: dy, c: sliceOf(gradients.dweight, start, count) });
+      const { dweight, dbias } = gradients;
+      for (const { start, count, dweight: product } of dweight ? products : []) {
+        product?.record(recorder, { a: x, b: dy, c: sliceOf(dweight!, start, count) });
       }
-      ofBias?.record(recorder, { dc: dy, dbias: gradients.dbias! });
+      if (dbias) ofBias?.record(recorder, { dc: dy, dbias });
     },
   };
 }

@@ -12,7 +12,7 @@
 import { elementwise } from "../core/elementwise.ts";
 import type { Contest, Gpu } from "../core/gpu.ts";
 import { GELU_SOURCES, type GeluForm } from "../core/gelu.ts";
-import { compile, type Kernel } from "../core/kernel.ts";
+import { compile, type Kernel, type KernelSource } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
 import { destroyTensor, elementBytes, type ElementType, type Tensor } from "../core/tensor.ts";
@@ -38,6 +38,8 @@ export interface MatmulConfig {
   n: number;
   /** Terms of each sum. */
   k: number;
+  /** What the sums are multiplied by before anything is added to them; left out: 1. */
+  scale?: number;
   /** Adds bias[n] to every row. */
   bias?: boolean;
   /** Adds a matrix like C, such as the residual stream that a branch ends in. */
@@ -58,6 +60,11 @@ export interface MatmulConfig {
   cStride?: number;
   /** First column of C that is written. */
   cColumn?: number;
+  /**
+   * Whether what stands behind the columns of A and C that are meant is others', so that it is neither 0 nor to be
+   * overwritten: counts of columns that are no multiples of 4 are then computed one by one.
+   */
+  neighbours?: boolean;
   /**
    * Several products of one shape in one dispatch, such as one for each head: how many, and the elements from where one
    * product's A, B and C begin to where the next one's do. The bias is [count, n], the residual as C.
@@ -261,6 +268,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     m,
     n,
     k,
+    scale,
     bias = false,
     residual = false,
     gelu,
@@ -268,6 +276,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     aColumn = 0,
     bColumn = 0,
     cColumn = 0,
+    neighbours = false,
     half = [],
     int8 = false,
     batches = { count: 1, aStep: 0, bStep: 0, cStep: 0 },
@@ -281,17 +290,20 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   const { aStride, bStride, cStride } = stridesOf(config);
   const starts = [aStride, bStride, cStride, aColumn, bColumn, cColumn, aStep, bStep, cStep];
   const aligned = starts.every((x) => x % 4 === 0) &&
-    (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0);
+    (n % 4 === 0 || cStride >= 4 * Math.ceil(n / 4)) && (!bias || n % 4 === 0) &&
+    !(neighbours && [n, layout === "tn" ? 0 : k].some((count) => count % 4 !== 0));
   if (half.length > 0 && (!aligned || (accumulate && half.includes("c")))) {
     const required = aligned ? "nothing may be added to an f16 product" : "rows must start at multiples of 4";
     throw new RangeError(`Cannot prepare matmul ${layout} in half precision as ${required}`);
   }
+  const scaled: KernelSource["constants"] = scale === undefined ? {} : { SCALE: { f32: scale } };
   if (int8 && (!aligned || layout === "tn" || config.batches || half.includes("b"))) {
     throw new RangeError(
       `Cannot prepare matmul ${layout} with int8 as B must be one weight whose rows start at multiples of 4, read in nn or nt`,
     );
   }
   const flags = {
+    SCALED: scale !== undefined,
     BIAS: bias,
     RESIDUAL: residual,
     GELU: gelu !== undefined,
@@ -332,6 +344,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         B_STEP: bStep / 4,
         C_STEP: cStep / 4,
         ROWS: variant.rows,
+        ...scaled,
         ...constants,
       },
       flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt", B_ALONG_N: layout !== "nt" },
@@ -357,6 +370,7 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         A_STEP: aStep,
         B_STEP: bStep,
         C_STEP: cStep,
+        ...scaled,
       },
       flags: { ...flags, TRANSPOSE_A: layout === "tn", TRANSPOSE_B: layout === "nt" },
       textures,

@@ -26,17 +26,20 @@ fn b_first() -> u32 { return B_COLUMN + batch * B_STEP; }
 fn c_first() -> u32 { return C_COLUMN + batch * C_STEP; }
 
 // Stores an element of C, `at` being its index and `of_bias` that of its bias; with its bias, what stood there or flows
-// past, and what GELU makes of it.
+// past, and what GELU makes of it. What stood there is added first, as where what flows past is added by itself.
 fn store_at(at: u32, of_bias: u32, sums: ELEMENT) {
   var value = sums;
+  $if SCALED {
+  value *= SCALE;
+  $}
   $if BIAS {
   value += bias[of_bias];
   $}
-  $if RESIDUAL {
-  value += residual[at];
-  $}
   $if ACCUMULATE {
   value += c[at];
+  $}
+  $if RESIDUAL {
+  value += residual[at];
   $}
   c[at] = value;
   $if GELU {

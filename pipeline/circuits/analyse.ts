@@ -97,10 +97,12 @@ export interface CircuitFindings {
   curve: CurvePoint[];
   /** The same with edges ranked as they are. */
   signedCurve: CurvePoint[];
+  /** Heads, as sources of the graph, in order of their absolute exact effects over the pairs that choose. */
+  rankedHeads: number[];
   /** Circuits of growing size, edges and heads, as they were run: metrics of the pairs that score. */
-  edgeLadder: Measured[];
+  edgeLadder: Rung[];
   /** Of heads. */
-  headLadder: Measured[];
+  headLadder: Rung[];
   /** Each prompt's metric with every edge kept, and with none. */
   bounds: { full: Float64Array; empty: Float64Array };
   /**
@@ -315,6 +317,7 @@ export async function analyse(
       },
       curve,
       signedCurve,
+      rankedHeads,
       edgeLadder: byEdges,
       headLadder: byHeads,
       bounds,

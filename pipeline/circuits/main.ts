@@ -56,9 +56,9 @@ const DEMONSTRATION: readonly Job[] = [
 const DEFAULT_BYTES = 1e9;
 
 /** A model on the device. */
-async function loadModel(gpu: Gpu, { folder, name }: Located) {
-  const config = await readModelConfig(folder);
-  const weights = await openWeights(folder, config);
+async function loadModel(gpu: Gpu, { folder, name }: Located, adapter?: string) {
+  const config = await readModelConfig(folder, adapter);
+  const weights = await openWeights(folder, config, adapter);
   await weights.verify();
   const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
   return { name, config, parameters, hash: await weights.hash() };
@@ -75,7 +75,9 @@ async function investigate(
 ): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
   const started = performance.now();
   const [model, against] = places.map(({ name }) => name);
-  const configs = await Promise.all(places.map(({ folder }) => readModelConfig(folder)));
+  /** The adapter is the first model's. */
+  const adapterOf = (n: number): string | undefined => n === 0 ? settings.adapter : undefined;
+  const configs = await Promise.all(places.map(({ folder }, n) => readModelConfig(folder, adapterOf(n))));
   if (configs.length === 2) {
     const [a, b] = configs;
     for (
@@ -116,10 +118,10 @@ async function investigate(
 
   const models: LoadedModel[] = [];
   const byKind = new Map<"dense" | "sparse", { findings: Findings; result: ModelResult }>();
-  for (const place of places) {
+  for (const [n, place] of places.entries()) {
     const { name } = place;
     reporter.stage({ name: `compiling kernels for ${name}` });
-    const loaded = await loadModel(gpu, place);
+    const loaded = await loadModel(gpu, place, adapterOf(n));
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
     let analysis: ModelAnalysis;

@@ -114,6 +114,7 @@ export function sizeForMost(
 
 /** A rung of a ladder: a circuit of the first `chosen` edges or heads of a ranking. */
 export interface Rung extends Measured {
+  /** How many were chosen; fewer are left where some of them lead nowhere. */
   chosen: number;
 }
 

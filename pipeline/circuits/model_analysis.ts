@@ -39,7 +39,7 @@ export interface ModelAnalysis {
 }
 
 const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
-/** Attention weights below this are not drawn. */
+/** Open edges of smaller weights are not listed. */
 const DRAWN_WEIGHT = 0.005;
 
 /** Analyses a model whose parameters are on the device, with one engine for all ablations. */
@@ -101,22 +101,25 @@ function promptAttention(
   circuit: TokenCircuit,
   tokenizer: Pick<Tokenizer, "spell">,
 ): PromptAttention {
-  const drawn = circuit.edges.filter(({ weight }) => weight >= DRAWN_WEIGHT);
   return {
     tokens: clean.map((token) => tokenizer.spell(token)),
     heads: Array.from({ length: layers * heads }, (_, n) => {
       const [layer, head] = [Math.floor(n / heads), n % heads];
-      const own = drawn.filter((edge) => edge.layer === layer && edge.head === head);
+      const own = circuit.edges.filter((edge) => edge.layer === layer && edge.head === head);
       return {
         layer,
         head,
-        edges: own.map(({ query, key, weight }): [number, number, number] => [
+        open: own.length,
+        edges: own.filter(({ weight }) => weight >= DRAWN_WEIGHT).map((
+          { query, key, weight },
+        ): [number, number, number] => [
           query,
           key,
           Number(weight.toFixed(3)),
         ]),
       };
     }),
+    leastWeight: DRAWN_WEIGHT,
     counts: {
       all: circuit.all,
       open: circuit.open,

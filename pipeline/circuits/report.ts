@@ -5,6 +5,7 @@
  *
  * @module
  */
+import glossary from "../report/glossary.json" with { type: "json" };
 import palette from "../report/palette.css" with { type: "text" };
 import style from "../report/report.css" with { type: "text" };
 import ownStyle from "./report.css" with { type: "text" };
@@ -15,10 +16,13 @@ import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
 import type { Interval } from "./metrics.ts";
 import { MOST } from "./metrics.ts";
 import { MOVED, type OffPathEffect } from "./off_paths.ts";
-import type { CircuitResults, ModelResult } from "./results.ts";
+import type { CircuitResults, EdgeResult, ModelResult } from "./results.ts";
 
 const MISSING = "–";
+/** Edges of a circuit that are drawn one by one: of more, nothing could be seen. */
 const DRAWN_EDGES = 2000;
+/** Words of the glossary that the page uses. */
+const WORDS = ["edge", "open", "circuit"];
 
 /** A number with so many significant digits. */
 function digits(value: number | null | undefined, significant = 3): string {
@@ -36,6 +40,9 @@ export function intervalText({ value, low, high }: Interval, significant = 3): s
     ? digits(value, significant)
     : `${digits(value, significant)} (${digits(low, significant)} to ${digits(high, significant)})`;
 }
+
+/** `1 edge`, `2,400 edges`. */
+const counted = (count: number, what: string): string => `${digits(count)} ${what}${count === 1 ? "" : "s"}`;
 
 /** What closing open edges off the paths changes. */
 const effectText = ({ moved, changed, logit, metric }: OffPathEffect): string =>
@@ -60,11 +67,13 @@ export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults):
   const needs = ({ gated, circuit }: ModelResult): string =>
     circuit!.n90_edges.value === null
       ? `no circuit of the ${gated ? "sparse" : "dense"} model restores ${100 * MOST} % of the effect`
-      : `the ${gated ? "sparse" : "dense"} model needs ${digits(circuit!.n90_edges.value)} edges and ${
-        circuit!.n90_heads.value === null ? "more than all its" : digits(circuit!.n90_heads.value)
-      } heads`;
+      : `the ${gated ? "sparse" : "dense"} model needs ${counted(circuit!.n90_edges.value, "edge")}, or ${
+        circuit!.n90_heads.value === null
+          ? "more than all its heads"
+          : counted(circuit!.n90_heads.value, "head")
+      } with all of their edges`;
   const sentence = `For ${100 * MOST} % of the effect on prompts that did not choose the circuit, ${
-    models.map(needs).join(", ")
+    models.map(needs).join("; ")
   }`;
   const times = ratio && ratio.edges.value !== null
     ? `: ${compared(ratio.edges.value, "edges")}${
@@ -151,10 +160,11 @@ ${resultTable(results, models.map(kindOf))}
 ${ratios(results)}
 ${curves(models, kindOf)}
 ${headMaps(results, models, kindOf)}
-${graphSection(models, kindOf)}
-${attentionSection(results, models, kindOf)}
+${graphSection(results, models, kindOf)}
+${attentionSection(models, kindOf)}
 <h2>How it was measured</h2>
 ${method(results)}
+${words()}
 </main>
 <script type="application/json" id="data">${{ markup: pageData(results, models, kindOf) }}</script>
 <script>${{ markup: script }}</script>
@@ -196,17 +206,55 @@ function curves(models: readonly ModelResult[], kindOf: (model: ModelResult) => 
       : []
   );
   if (series.length === 0) return undefined;
+  const shares = (value: number): string => `${digits(100 * value)} %`;
+  const able = models.filter(({ circuit }) => circuit);
   const chart: Chart = {
-    description: "Faithfulness of circuits against the share of edges that they keep",
-    x: { label: "edges kept, %", scale: "log" },
+    description: `Faithfulness of circuits against the share of edges that they choose. ${
+      able.map((model) =>
+        `${kindOf(model)}: ${
+          model.circuit!.curve.map(({ fraction, faithfulness }) =>
+            `${digits(faithfulness)} at ${shares(fraction)}`
+          )
+            .join(", ")
+        }.`
+      ).join(" ")
+    }`,
+    x: { label: "edges chosen, %", scale: "log" },
     y: { label: "effect" },
     series,
     references: [{ label: "the whole model", y: 1, colour: "ink", dash: "dotted" }],
   };
+  // All models' points are at the same numbers of edges, as their graphs are.
+  const rows = able[0].circuit!.curve.map(({ fraction, chosen }, n) =>
+    markup`<tr><th scope="row">${digits(chosen)} (${shares(fraction)})</th>${
+      able.map(({ circuit }) => {
+        const { edges, faithfulness, low, high } = circuit!.curve[n];
+        return markup`<td>${digits(edges)}</td><td>${intervalText({ value: faithfulness, low, high })}</td>`;
+      })
+    }</tr>\n`
+  );
   return markup`<h2>Faithfulness</h2>
-<figure class="chart"><figcaption>How much of the effect circuits restore <span>by the share of edges that they keep, those with the largest estimated effects first</span></figcaption>${
+<figure class="chart"><figcaption>How much of the effect circuits restore <span>by the share of edges that are chosen for them, those with the largest estimated effects first</span></figcaption>${
     lineChart(chart)
-  }</figure>`;
+  }</figure>
+<details><summary>Faithfulness as a table</summary>
+${
+    scrollable(
+      "Faithfulness",
+      markup`<table><caption>What of the chosen edges leads nowhere is left out. 95 % intervals in brackets.</caption><thead><tr><th scope="col">edges chosen</th>${
+        able.map((model) =>
+          markup`<th scope="col">${kindOf(model)}: edges left</th><th scope="col">${
+            kindOf(model)
+          }: effect</th>`
+        )
+      }</tr></thead><tbody>${rows}</tbody></table>`,
+    )
+  }</details>`;
+}
+
+/** A wide thing that scrolls by itself, also with the keyboard. */
+function scrollable(label: string, content: Filling): Markup {
+  return markup`<div class="scroll" role="region" aria-label="${label}" tabindex="0">${content}</div>`;
 }
 
 function headMaps(
@@ -216,15 +264,18 @@ function headMaps(
 ): Markup | undefined {
   const shown = models.filter(({ circuit }) => circuit);
   if (shown.length === 0) return undefined;
+  const largest = Math.max(
+    ...shown.flatMap(({ circuit }) => circuit!.nodes).filter(({ name }) => name !== "embed")
+      .map(({ noising }) => Math.abs(noising)),
+  );
   const map = (model: ModelResult): Markup => {
-    const { nodes } = model.circuit!;
-    const largest = Math.max(
-      ...nodes.filter(({ name }) => name !== "embed").map(({ noising }) => Math.abs(noising)),
-    );
+    const { nodes, heads: inCircuit } = model.circuit!;
     const cell = (node: (typeof nodes)[number]): Markup => {
       const share = largest > 0 ? Math.abs(node.noising) / largest : 0;
       const shade = share < 0.01 ? 0 : Math.min(7, 1 + Math.floor(share * 6.999));
-      return markup`<td class="h${shade}">${digits(node.noising, 2)}</td>`;
+      return markup`<td class="h${shade}">${digits(node.noising, 2)}${
+        inCircuit.includes(node.name) ? " ✓" : undefined
+      }</td>`;
     };
     const heads = Array.from({ length: graph.heads }, (_, head) => markup`<th scope="col">head ${head}</th>`);
     const rows = Array.from(
@@ -234,46 +285,103 @@ function headMaps(
           nodes.filter((node) => node.layer === layer).map(cell)
         }</tr>\n`,
     );
-    return markup`<figure><figcaption>${
-      kindOf(model)
-    }</figcaption><div class="scroll" role="region" aria-label="Effects in the ${
-      kindOf(model)
-    } model" tabindex="0"><table class="heads"><thead><tr><td></td>${heads}<th scope="col">MLP</th></tr></thead><tbody>${rows}</tbody></table></div></figure>`;
+    return markup`<figure data-kind="${kindOf(model)}"><figcaption><strong>${kindOf(model)}</strong><span>✓ ${
+      counted(inCircuit.length, "head")
+    }</span></figcaption>${
+      scrollable(
+        `Effects in the ${kindOf(model)} model`,
+        markup`<table class="heads"><thead><tr><td></td>${heads}<th scope="col">MLP</th></tr></thead><tbody>${rows}</tbody></table>`,
+      )
+    }</figure>`;
   };
   return markup`<h2>Heads and MLPs</h2>
-<p>The drop of the metric when one node’s output is the corrupted prompt’s, exactly; shaded by size within each model.</p>
+<p>The drop of the metric when one node’s output is the corrupted prompt’s, exactly; shaded by size, on one scale${
+    shown.length > 1 ? " for both models" : undefined
+  }. ✓: the heads that the headline counts, which do ${
+    100 * MOST
+  } % of the effect when every edge is kept but those from the other heads.</p>
 <div class="beside">${shown.map(map)}</div>`;
 }
 
+/** What the circuit that the headline counts runs over: heads and MLPs, each once, the embedding and the logits left out. */
+export function circuitNodes(edges: readonly EdgeResult[]): { heads: number; mlps: number } {
+  // Whatever is on a way from the embedding to the logits writes to something.
+  const names = new Set(edges.filter(({ kept }) => kept).map(({ source }) => source));
+  const beginningWith = (letter: string): number => [...names].filter((name) => name[0] === letter).length;
+  return { heads: beginningWith("a"), mlps: beginningWith("m") };
+}
+
+/** Which of the circuits that were run can be drawn, each once, and the one of them that is drawn at first. */
+function drawnSizes({ sizes, n90_edges }: NonNullable<ModelResult["circuit"]>) {
+  const drawn = sizes.filter(({ edges }, n) => edges <= DRAWN_EDGES && edges !== sizes[n - 1]?.edges);
+  const counted = drawn.findIndex(({ edges }) => edges === n90_edges.value);
+  return { drawn, counted, first: counted < 0 ? drawn.length - 1 : counted };
+}
+
 function graphSection(
+  { graph }: CircuitResults,
   models: readonly ModelResult[],
   kindOf: (model: ModelResult) => string,
 ): Markup | undefined {
   const shown = models.filter(({ circuit }) => circuit);
   if (shown.length === 0) return undefined;
-  const options = shown.map((model, n) => markup`<option value="${n}">${kindOf(model)}</option>`);
+  const figure = (model: ModelResult): Markup => {
+    const kind = kindOf(model);
+    const circuit = model.circuit!;
+    const { drawn, counted: at, first } = drawnSizes(circuit);
+    const size = circuit.n90_edges.value;
+    const { heads, mlps } = circuitNodes(circuit.edges);
+    const said = size === null
+      ? `No circuit that was run restores ${100 * MOST} % of the effect.`
+      : `${counted(size, "edge")} of ${digits(graph.edges)} over ${counted(heads, "head")} and ${
+        counted(mlps, "MLP")
+      } restore ${100 * MOST} % of the effect or more${
+        at < 0
+          ? `: more than the ${digits(DRAWN_EDGES)} that are drawn, so that smaller circuits are shown`
+          : ""
+      }.`;
+    return markup`<figure class="graph" data-kind="${kind}"><figcaption><strong>${kind}</strong><span>${said}</span></figcaption>
+<div class="controls needs-script" hidden=""><label>Circuits that were run <input type="range" min="0" max="${
+      drawn.length - 1
+    }" value="${first}"/></label></div>
+<p class="shown" role="status"></p>
+<div class="drawing scroll" role="region" aria-label="The circuit of the ${kind} model" tabindex="0"></div>
+<p class="of-node" role="status"></p>
+<details class="needs-script" hidden=""><summary>Edges of the ${kind} model’s circuit as a table</summary></details></figure>`;
+  };
+  const without = models.filter(({ circuit }) => !circuit).map(kindOf);
   return markup`<h2>The circuit</h2>
-<p>Nodes by layer, the tokens at the foot, the answer on top. Blue edges help the answer, orange ones work against it; a query, key or value is named when the pointer rests on an edge.</p>
-<div class="controls needs-script" hidden="">
-<label>Model <select id="graph-model">${options}</select></label>
-<label>Edges <input type="range" id="graph-edges" min="0" max="1000" value="400"/></label>
-<output id="graph-count"></output></div>
-<div id="graph" class="scroll" role="region" aria-label="The circuit" tabindex="0"></div>`;
+<p>Heads and MLPs by layer, the tokens at the foot, the answer on top. Blue edges help the answer, dashed orange ones work against it, as wide as their estimated effect, on one scale${
+    shown.length > 1 ? " for both models" : undefined
+  }. A node that is pointed at or focused shows its own edges, Enter or a click names them, Escape lets go; arrow keys move from node to node.</p>
+${
+    without.map((kind) =>
+      markup`<p class="note">The ${kind} model does not do the task, and has no circuit.</p>`
+    )
+  }
+<noscript><p class="note">The drawing needs scripts; edges.arrow, beside this page, holds the same.</p></noscript>
+<div class="beside">${shown.map(figure)}</div>`;
 }
 
 function attentionSection(
-  { graph }: CircuitResults,
   models: readonly ModelResult[],
   kindOf: (model: ModelResult) => string,
 ): Markup | undefined {
   const shown = models.filter(({ attention }) => attention);
   if (shown.length === 0) return undefined;
-  const options: Filling[] = [];
-  for (let layer = 0; layer < graph.layers; layer++) {
-    for (let head = 0; head < graph.heads; head++) {
-      options.push(markup`<option value="${layer}.${head}">layer ${layer}, head ${head}</option>`);
-    }
-  }
+  // First the head that matters most, to the sparse model where it does the task.
+  const nodes =
+    (models.find(({ gated, circuit }) => gated && circuit) ?? models.find(({ circuit }) => circuit))
+      ?.circuit?.nodes.filter(({ head }) => head >= 0) ?? [];
+  const most = nodes.toSorted((a, b) => Math.abs(b.noising) - Math.abs(a.noising))[0]?.name ?? "a0.h0";
+  const options = shown[0].attention!.heads.map(({ layer, head }, n) => {
+    const open = shown.map((model) => `${kindOf(model)} ${digits(model.attention!.heads[n].open)}`).join(
+      ", ",
+    );
+    return markup`<option value="${layer}.${head}"${
+      `a${layer}.h${head}` === most ? markup` selected=""` : undefined
+    }>layer ${layer}, head ${head}: ${open} open</option>`;
+  });
   const counts = shown.map((model) => {
     const { all, open, onPaths, mayMatter } = model.attention!.counts;
     const { offPaths, held, anew } = model.token_circuits;
@@ -295,7 +403,20 @@ function attentionSection(
 <ul>${counts}</ul>
 <p>What is on no path can still matter: the softmax runs over all earlier keys, open or not, so that queries and keys off the paths set the weights of edges on them, and gates open and close by queries and keys.</p>
 <div class="controls needs-script" hidden=""><label>Head <select id="attention-head">${options}</select></label></div>
-<div id="attention"></div>`;
+<noscript><p class="note">The drawing needs scripts; circuits.json, beside this page, holds the same.</p></noscript>
+<div id="attention" class="beside">${
+    shown.map((model) =>
+      markup`<figure class="attention" data-kind="${kindOf(model)}"><figcaption><strong>${
+        kindOf(model)
+      }</strong><span role="status"></span></figcaption>
+<div class="drawing scroll" role="region" aria-label="Attention of the ${
+        kindOf(model)
+      } model" tabindex="0"></div>
+<details class="needs-script" hidden=""><summary>Attention of the ${
+        kindOf(model)
+      } model’s head as a table</summary></details></figure>`
+    )
+  }</div>`;
 }
 
 function method(results: CircuitResults): Markup {
@@ -325,27 +446,42 @@ function method(results: CircuitResults): Markup {
   } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head, on the pairs that score, so that this circuit restores as much of them by construction; its interval is of sizes that were run, and there is none of fewer than five pairs. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
 }
 
+/** The glossary's words that the page uses. */
+function words(): Markup {
+  const used = glossary.filter(({ id }) => WORDS.includes(id));
+  return markup`<details><summary>Words</summary>
+<dl>${used.map(({ term, text }) => markup`<dt>${term}</dt><dd>${text}</dd>\n`)}</dl></details>`;
+}
+
 /** What the script reads; `<` is written so that no text can end the script element. */
 function pageData(
   { graph }: CircuitResults,
   models: readonly ModelResult[],
   kindOf: (model: ModelResult) => string,
 ): string {
-  const shown = models.filter(({ circuit, attention }) => circuit || attention);
   const data = {
     layers: graph.layers,
     heads: graph.heads,
     keyValueHeads: graph.keyValueHeads,
-    models: shown.map((model) => ({
+    models: models.map((model) => ({
       kind: kindOf(model),
-      label: model.label,
-      edges: (model.circuit?.edges ?? [])
-        .toSorted((a, b) => Math.abs(b.score) - Math.abs(a.score))
-        .slice(0, DRAWN_EDGES)
-        .map((edge) => ({ ...edge, score: Number(edge.score.toPrecision(4)) })),
-      circuit: model.circuit?.n90_edges.value ?? null,
+      circuit: model.circuit ? circuitData(model.circuit) : null,
       attention: model.attention ?? null,
     })),
   };
   return JSON.stringify(data).replaceAll("<", "\\u003c");
+}
+
+/** The circuits that can be drawn, and their edges, the strongest first. */
+function circuitData(circuit: NonNullable<ModelResult["circuit"]>) {
+  const { drawn, counted } = drawnSizes(circuit);
+  // Which of the drawn circuits is the first to hold an edge: sizes of as many edges are one circuit.
+  const first = circuit.sizes.map(({ edges }) => drawn.findIndex((size) => size.edges === edges));
+  return {
+    counted,
+    sizes: drawn,
+    edges: circuit.edges.filter(({ size }) => first[size] >= 0)
+      .toSorted((a, b) => Math.abs(b.score) - Math.abs(a.score))
+      .map(({ source, input, score, size }) => [source, input, Number(score.toPrecision(4)), first[size]]),
+  };
 }

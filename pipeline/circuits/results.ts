@@ -8,9 +8,10 @@ import { Bool, Float64, Int32, Table, tableToIPC, Utf8, type Vector, vectorFromA
 import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import type { CurvePoint, Findings, Performance, Stability } from "./analyse.ts";
+import { connected, topEdges } from "./discovery.ts";
 import type { Ablation, AttributionMethod } from "./engine.ts";
 import { type CircuitGraph, edgeEnds } from "./graph.ts";
-import type { Interval } from "./metrics.ts";
+import { faithfulness, type Interval } from "./metrics.ts";
 import type { TokenCircuits } from "./off_paths.ts";
 import type { PromptSet } from "./prompts.ts";
 
@@ -22,6 +23,18 @@ export interface EdgeResult {
   score: number;
   /** Whether the circuit holds it. */
   kept: boolean;
+  /** The smallest of the circuits that were run which holds it, as an index of `sizes`. */
+  size: number;
+}
+
+/** A circuit that was run: the strongest edges by absolute estimate, less those that lead nowhere. */
+export interface CircuitSize {
+  /** How many edges were chosen. */
+  chosen: number;
+  /** How many of them are left. */
+  edges: number;
+  /** Share of the effect that it restores, of the pairs that score; null where there is no effect to restore. */
+  faithfulness: number | null;
 }
 
 /** What was found of one model. */
@@ -38,6 +51,10 @@ export interface ModelResult {
     cmd: number;
     curve: CurvePoint[];
     signed_curve: CurvePoint[];
+    /** Every circuit of edges that was run, by size; each holds those before it. */
+    sizes: CircuitSize[];
+    /** Names of the heads that `n90_heads` counts, the one with the largest effect first. */
+    heads: string[];
     nodes: { name: string; layer: number; head: number; noising: number; denoising: number }[];
     approximation: {
       edges: (EdgeResult & { exact: number })[];
@@ -60,8 +77,10 @@ export interface ModelResult {
 export interface PromptAttention {
   /** The prompt's tokens as text. */
   tokens: string[];
-  /** For each layer and head the edges (query, key, weight) that carry something. */
-  heads: { layer: number; head: number; edges: [number, number, number][] }[];
+  /** Of each layer and head how many edges are open, and those (query, key, weight) of at least {@link leastWeight}. */
+  heads: { layer: number; head: number; open: number; edges: [number, number, number][] }[];
+  /** Weight below which open edges are not listed. */
+  leastWeight: number;
   /**
    * Attention edges there are, those that are open, of them those on a path that carries values from a token to an answer,
    * and those that may matter with the other gates held, by value, query or key.
@@ -114,10 +133,18 @@ export function modelResult(
   const { performance, circuit } = findings;
   const shared = { label, gated, performance, attention, token_circuits: tokenCircuits };
   if (!circuit) return shared;
+  const smallest = new Int32Array(graph.edges).fill(-1);
+  for (const [n, { chosen }] of circuit.edgeLadder.entries()) {
+    connected(graph, topEdges(circuit.ranked, chosen)).forEach((kept, edge) => {
+      if (kept && smallest[edge] < 0) smallest[edge] = n;
+    });
+  }
   const edges = Array.from(circuit.scores, (score, edge): EdgeResult => {
     const { source, input } = edgeEnds(graph, edge);
-    return { source: source.name, input: input.name, score, kept: circuit.circuit[edge] === 1 };
+    const kept = circuit.circuit[edge] === 1;
+    return { source: source.name, input: input.name, score, kept, size: smallest[edge] };
   });
+  const ofHeads = circuit.heads.value ?? 0;
   const { approximation } = circuit;
   return {
     ...shared,
@@ -128,6 +155,11 @@ export function modelResult(
       cmd: circuit.cmd,
       curve: circuit.curve,
       signed_curve: circuit.signedCurve,
+      sizes: circuit.edgeLadder.map(({ chosen, size, metrics }) => {
+        const share = faithfulness(metrics, circuit.bounds);
+        return { chosen, edges: size, faithfulness: Number.isFinite(share) ? share : null };
+      }),
+      heads: circuit.rankedHeads.slice(0, ofHeads).map((source) => graph.sources[source].name),
       nodes: graph.sources.map(({ name, layer, head }, source) => ({
         name,
         layer,

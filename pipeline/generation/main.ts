@@ -60,8 +60,8 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
   if (settings.quiet) thread.beQuiet();
   const folder = modelFolder!;
   const text = given ?? await readPrompt(settings.prompt);
-  const config = await readModelConfig(folder);
-  const weights = await openWeights(folder, config);
+  const config = await readModelConfig(folder, settings.adapter);
+  const weights = await openWeights(folder, config, settings.adapter);
   await weights.verify();
   const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
   checkTokenizer(tokenizer, config, folder);

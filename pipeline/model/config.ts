@@ -121,11 +121,17 @@ export function faultOfSizes(config: ModelConfig): string | undefined {
   return `a matrix of it must have at most ${LARGEST_MATRIX} elements: ${rows} × ${width}`;
 }
 
+/** Why weights cannot be stored in less than float32, which is read and written by fours; undefined where they can. */
+export function faultOfFours({ width, headSize, mlpWidth }: ModelConfig): string | undefined {
+  if ([width, headSize, mlpWidth].every((size) => size % 4 === 0)) return undefined;
+  return `width, head size and MLP width must be multiples of 4: ${width}, ${headSize}, ${mlpWidth}`;
+}
+
 /** Why a model cannot be stored as f16, in vectors of four elements, as half a sentence; undefined where it can. */
-export function faultOfHalf({ width, headSize, mlpWidth, positions }: ModelConfig): string | undefined {
-  if ([width, headSize, mlpWidth].some((size) => size % 4 !== 0)) {
-    return `width, head size and MLP width must be multiples of 4: ${width}, ${headSize}, ${mlpWidth}`;
-  }
+export function faultOfHalf(config: ModelConfig): string | undefined {
+  const fault = faultOfFours(config);
+  if (fault) return fault;
+  const { headSize, positions } = config;
   // A vector's elements are turned with those of another, half of what is turned further on.
   const turned = positions.kind === "rotary" ? Math.floor(positions.share * headSize) : 0;
   return turned % 8 === 0 ? undefined : `what turns of each head must be a multiple of 8: ${turned}`;

@@ -13,9 +13,17 @@ import { Fields } from "./family.ts";
 /**
  * Reads `config.json` of a model folder.
  *
+ * @param adapter folder of an adapter that is merged into the model: where it has a config.json, whose gates the model then has
  * @throws {UserError} naming the file, the field and its value, for anything that is not a model we can run
  */
-export async function readModelConfig(folder: string): Promise<ModelConfig> {
+export async function readModelConfig(folder: string, adapter?: string): Promise<ModelConfig> {
+  const config = await readOwnConfig(folder);
+  if (adapter === undefined || !await exists(join(adapter, "config.json"))) return config;
+  const { gate } = await readOwnConfig(adapter);
+  return gate ? { ...config, gate } : config;
+}
+
+async function readOwnConfig(folder: string): Promise<ModelConfig> {
   const path = join(folder, "config.json");
   if (!await exists(path)) throw inputError(await whyNoModel(folder, path));
   const json = await readJson(path);

@@ -144,16 +144,28 @@ export async function prepareHead(
   const { vocabularySize, width } = config;
   const { final, logits } = tensors;
   const [rows] = final.shape;
-  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, { smallest: half ? 2 : 4 });
+  // As products read it: what is frozen may be f16 as it lies there.
+  const frozenHalf = matrix.stored === "f16";
+  const halfMatrix = half || frozenHalf;
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, {
+    smallest: halfMatrix ? 2 : 4,
+    largest: frozenHalf ? 2 : 4,
+  });
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
   const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
-  const logitsOf = (rows: number, inHalf: MatmulConfig["half"]) =>
-    prepareLogitsOf(gpu, { rows, width, stride, slices, half: half ? inHalf : [] });
+  const logitsOf = (rows: number, of: { matrix: boolean }) =>
+    prepareLogitsOf(gpu, {
+      rows,
+      width,
+      stride,
+      slices,
+      half: [...(half ? ["a" as const] : []), ...(of.matrix ? ["b" as const] : [])],
+    });
   const products = await Promise.all(
     blocks.map(async ({ count }) => ({
-      logits: await logitsOf(count, ["a", "b"]),
+      logits: await logitsOf(count, { matrix: halfMatrix }),
       // The student's weights have taken the place of the teacher's rounded ones by then.
-      teacherLogits: distill ? await logitsOf(count, ["a"]) : undefined,
+      teacherLogits: distill ? await logitsOf(count, { matrix: frozenHalf }) : undefined,
       gradients: await Promise.all(slices.map(async (slice, index) => ({
         ...slice,
         dx: await prepareMatmul(gpu, {
@@ -164,9 +176,9 @@ export async function prepareHead(
           aStride: stride,
           aColumn: slice.start,
           accumulate: index > 0,
-          half: half ? ["b"] : [],
+          half: halfMatrix ? ["b"] : [],
         }),
-        dweight: await prepareMatmul(gpu, {
+        dweight: !matrix.trainable ? undefined : await prepareMatmul(gpu, {
           layout: "tn",
           m: slice.count,
           n: width,
@@ -244,14 +256,17 @@ export async function prepareHead(
           backward && { scale: backward.lossScale, extra },
         );
         if (!backward) continue;
-        const dmatrix = backward.gradients.get(matrix.name)!;
+        // None where it is frozen.
+        const dmatrix = backward.gradients.get(matrix.name);
         for (const { start, count: tokens, dx, dweight } of products[block].gradients) {
           dx.record(recorder, {
             a: logits,
             b: rowsOf(weightOf(parameters, matrix.name), start, tokens),
             c: ofBlock(tensors.dfinal!),
           });
-          dweight.record(recorder, { a: logits, b: ofBlock(final), c: rowsOf(dmatrix, start, tokens) });
+          if (dmatrix) {
+            dweight?.record(recorder, { a: logits, b: ofBlock(final), c: rowsOf(dmatrix, start, tokens) });
+          }
         }
       }
       crossEntropy.total(recorder, { rows: lossRows, totals });

@@ -14,6 +14,9 @@ export function initialWeights(
   const values = new Float32Array(shape.reduce((product, axis) => product * axis, 1));
   if ("all" in initial) return values.fill(initial.all);
   const stream = randomStream(seed, index);
-  for (let n = 0; n < values.length; n++) values[n] = initial.deviation * stream.normal();
+  const next = "within" in initial
+    ? () => initial.within * (2 * stream.uniform() - 1)
+    : () => initial.deviation * stream.normal();
+  for (let n = 0; n < values.length; n++) values[n] = next();
   return values;
 }

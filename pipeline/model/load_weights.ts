@@ -3,40 +3,83 @@
  *
  * @module
  */
+import { dirname, isAbsolute, join } from "node:path";
 import { inputError } from "../errors.ts";
-import { hashFile } from "../files.ts";
+import { exists, hashFile } from "../files.ts";
+import { isAdapterFolder, mergedWeights, openAdapter } from "./adapter_files.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import { joinParts, storedParameters } from "./stored.ts";
-import type { ParameterShape } from "./parameters.ts";
+import type { WeightSource } from "./weight_source.ts";
 import { openSafetensorsFolder, type Safetensors, type TensorEntry } from "./safetensors.ts";
 
-/** The weights of one model, read one tensor at a time. */
-export interface WeightSource {
-  /** Names and shapes, in the order of the model. */
-  readonly parameters: readonly ParameterShape[];
-  /** Values of a parameter by its bare name, as float32. */
-  read(name: string): Promise<Float32Array>;
-  /** The files that they lie in. */
-  readonly files: readonly string[];
-  /**
-   * Reads every tensor once.
-   *
-   * @throws {UserError} naming the first tensor that is damaged, or the first element that is not finite
-   */
-  verify(): Promise<void>;
-  /** SHA-256 over the hashes of the weight files. */
-  hash(): Promise<string>;
+export type { WeightSource };
+
+/**
+ * Opens a folder's weights. Where it holds an adapter and no weights, those of the model that it was made for, with the adapter
+ * merged into them: the run's own copy of that model beside the folder goes first.
+ *
+ * @param adapter folder of an adapter that is merged into them
+ * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, a head that is tied and differs from
+ * the embedding, an adapter of another kind, or one whose model is not there or not what it was
+ */
+export async function openWeights(
+  folder: string,
+  config: ModelConfig,
+  adapter?: string,
+): Promise<WeightSource> {
+  const own = await hasNoWeights(folder) && await isAdapterFolder(folder)
+    ? await openAdapted(folder, config)
+    : await openOwnWeights(folder, config);
+  return adapter === undefined ? own : mergedWeights(own, await openAdapter(adapter, config));
+}
+
+async function hasNoWeights(folder: string): Promise<boolean> {
+  const files = ["model.safetensors", "model.safetensors.index.json"].map((name) => join(folder, name));
+  return !(await Promise.all(files.map(exists))).some((is) => is);
+}
+
+/** The weights that a folder with an adapter and a config.json stands for. */
+async function openAdapted(folder: string, config: ModelConfig): Promise<WeightSource> {
+  const adapter = await openAdapter(folder, config);
+  const { model, hash } = adapter.base;
+  const places = [
+    // A run's own copy, which is told from any other folder of this name by its digest.
+    ...(hash === undefined ? [] : [join(dirname(await Deno.realPath(folder)), "dense")]),
+    ...(model === undefined ? [] : [isAbsolute(model) ? model : join(folder, model)]),
+  ];
+  for (const place of places) {
+    if (await hasNoWeights(place) && !await isAdapterFolder(place)) continue;
+    const base = await openWeights(place, config);
+    const merged = mergedWeights(base, adapter);
+    return {
+      ...merged,
+      async verify() {
+        if (hash !== undefined && await base.hash() !== hash) {
+          throw inputError(
+            `Cannot load ${folder} as the weights in ${place} are not those that its adapter was made for: another SHA-256`,
+          );
+        }
+        await merged.verify();
+      },
+    };
+  }
+  throw inputError(
+    `Cannot load ${folder} as the model that its adapter was made for, ${
+      model ?? "which it does not name"
+    }, is not there: ` +
+      `give that as the model, and this folder as --adapter`,
+  );
 }
 
 /**
- * Opens a folder's weights; names may begin with prefixes that training tools leave. Only headers are read, and,
+ * Opens a folder's own weights; names may begin with prefixes that training tools leave. Only headers are read, and,
  * where config.json ties the head to the embedding, a head that is stored too.
  *
  * @throws {UserError} naming file and tensor for a missing, surplus or wrongly shaped one, or a head that is tied
  * and differs from the embedding
  */
-export async function openWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
+export async function openOwnWeights(folder: string, config: ModelConfig): Promise<WeightSource> {
   const file = await openSafetensorsFolder(folder);
   const family = familyOf(config);
   const { tied } = config;

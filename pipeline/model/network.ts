@@ -10,9 +10,10 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
+import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
-import { faultOfHalf, type ModelConfig } from "./config.ts";
+import { faultOfFours, faultOfHalf, type ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import type { Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
@@ -83,8 +84,8 @@ export interface Network {
     options?: { backward?: HeadBackward; teacher?: Parameters },
   ): void;
   /**
-   * Adds every parameter's gradient to `gradients`, after {@link Network.head} with `backward`. Without `gradients`, only
-   * activations get theirs. `hook` sees them as they are computed, by the names of what they are gradients of:
+   * Adds every parameter's gradient to `gradients`, where it has one there, after {@link Network.head} with `backward`.
+   * Without `gradients`, only activations get theirs. `hook` sees them as they are computed, by the names of what they are gradients of:
    * `ln_final.hook_normalized` (before anything else: it may be filled there), `blocks.N.attn.hook_qkv`,
    * `blocks.N.attn.hook_z`, `blocks.N.ln1.hook_normalized`, `blocks.N.ln2.hook_normalized`,
    * `blocks.N.mlp.hook_pre`, `blocks.N.mlp.hook_post`, `blocks.N.hook_resid_pre`, `blocks.N.hook_resid_mid` and
@@ -131,14 +132,16 @@ export function hardGates(bias: number | undefined, batchRows: number): NetworkG
  */
 export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
   const { width, heads, layers } = config;
-  const { batch, context, training, distill = false, half = false } = shape;
+  const { batch, context, training, distill = false, half = false, adapters = {}, frozen = "f32" } = shape;
   if (context > config.contextLength) {
     throw new RangeError(
       `Cannot prepare a context of ${context} as the model's positions end at ${config.contextLength}`,
     );
   }
-  const fault = half ? faultOfHalf(config) : undefined;
+  const fault = half ? faultOfHalf(config) ?? faultOfRanks(Object.values(adapters)) : undefined;
   if (fault) throw new RangeError(`Cannot store activations as f16 as ${fault}`);
+  const faultOfFrozen = frozen === "f32" ? undefined : faultOfFours(config);
+  if (faultOfFrozen) throw new RangeError(`Cannot store frozen weights as ${frozen} as ${faultOfFrozen}`);
   const model = trace(config, { ...shape, maxBindingBytes: gpu.maxBindingBytes });
   const steps = stepsOf(model);
   const { forward, dfinal, backward } = schedule(model, shape);
@@ -166,7 +169,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   }
   const rounded = await prepareRounded(
     gpu,
-    half ? model.parameters.filter((each) => each.readByProducts) : [],
+    half ? model.parameters.filter(({ readByProducts, stored }) => readByProducts && stored === "f32") : [],
   );
   /** A weight as products read it: rounded where that was asked for, by the latest forward. */
   const weightOf = (parameters: Parameters, name: string): Tensor =>

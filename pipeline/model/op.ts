@@ -31,16 +31,28 @@ export interface Parameter {
   readonly parts?: readonly { readonly name: string; readonly columns: number }[];
   /** Whether products read it, which may be from a copy in half precision. */
   readonly readByProducts: boolean;
-  /** Its values before training: normal with this deviation, or all the same. */
-  readonly initial: { deviation: number } | { all: number };
+  /** Its values before training: normal with this deviation, uniform within ± a bound, or all the same. */
+  readonly initial: { deviation: number } | { within: number } | { all: number };
   /** Which learning rate moves it: that of embeddings, of queries, keys and values, or the common one. */
   readonly group: "embedding" | "attention" | "other";
   /** First column that weight decay acts on; Infinity where it never does. */
   readonly decayFrom: number;
+  /** Whether training moves it. What is frozen has no gradient and no moments. */
+  readonly trainable: boolean;
+  /** Whether it is an adapter's; left out: the model's own. */
+  readonly adapter?: true;
+  /** How it lies on the device: what is trained, and every vector, as f32. */
+  readonly stored: FrozenType;
 }
+
+/** How matrices that are not trained lie on the device. */
+export type FrozenType = "f32" | "f16" | "int8";
 
 /** Tensors by the parts that they play in an operation. */
 export type Roles = Record<string, Tensor>;
+
+/** The same, where some may not be there. */
+export type PartialRoles = Readonly<Record<string, Tensor | undefined>>;
 
 /** Numbers in float64 by the same parts. */
 export type Reals = Record<string, ArrayLike<number>>;
@@ -123,14 +135,15 @@ export interface CompiledOp {
   /** Overwrites what the operation writes. */
   forward(recorder: Recorder, tensors: Roles, pass: Pass): void;
   /**
-   * Overwrites `dx` from `dy`, and adds to the parameters' gradients where there are any. `plus` is added to dx.
+   * Overwrites `dx`, where there is one, from `dy`, and adds to the parameters' gradients where there are any. `plus` is
+   * added to dx.
    *
-   * @param gradients by the parameter's role
+   * @param gradients by the parameter's role; undefined of one that is frozen
    */
   backward?(
     recorder: Recorder,
     tensors: Roles & { dy: Tensor; dx?: Tensor; plus?: Tensor },
-    gradients: Roles | undefined,
+    gradients: PartialRoles | undefined,
     pass: Pass,
   ): void;
   /** Takes the tokens of the next submissions. */

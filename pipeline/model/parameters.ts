@@ -4,7 +4,9 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import { INT8_BLOCK } from "../../kernels/core/int8.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
+import type { FrozenType } from "./op.ts";
 
 /** Tensors by parameter name, for example `h.0.attn.c_attn.weight` [d, 3d]. */
 export type Parameters = ReadonlyMap<string, Tensor>;
@@ -15,11 +17,31 @@ export interface ParameterShape {
   name: string;
   /** Sizes of its axes; linear weights are [in, out]. */
   shape: readonly number[];
+  /** How it lies on the device; left out: as f32. */
+  stored?: FrozenType;
 }
 
 /** Tensors of zeros for every shape; `prefix` goes before the name in error messages. */
 export function createParameters(gpu: Gpu, shapes: readonly ParameterShape[], prefix = ""): Parameters {
-  return new Map(shapes.map(({ name, shape }) => [name, gpu.tensor(prefix + name, shape)]));
+  return new Map(shapes.map(({ name, shape, stored }) => [name, gpu.tensor(prefix + name, shape, stored)]));
+}
+
+/** Bytes that are on their way to the device at once: a driver keeps what is written until the device has it. */
+const PIECE_BYTES = 32 << 20;
+
+/** Rows of a tensor that are written at once: a multiple of what int8 is written by. */
+export function rowsOfPiece({ shape, length }: Tensor): number {
+  const rowBytes = 4 * length / shape[0];
+  return Math.max(1, Math.floor(PIECE_BYTES / rowBytes / INT8_BLOCK)) * INT8_BLOCK;
+}
+
+/** Writes a tensor's values piece by piece, so that beside them and the tensor nothing of its size is held. */
+export async function writeInPieces(gpu: Gpu, tensor: Tensor, values: Float32Array): Promise<void> {
+  const piece = rowsOfPiece(tensor) * tensor.length / tensor.shape[0];
+  for (let start = 0; start < values.length; start += piece) {
+    gpu.write(tensor, values.subarray(start, start + piece), start);
+    if (values.length > piece) await gpu.sync();
+  }
 }
 
 /** Fills the parameters from `read`, one tensor in memory at a time. */
@@ -28,7 +50,7 @@ export async function uploadParameters(
   parameters: Parameters,
   read: (name: string) => Promise<Float32Array>,
 ): Promise<void> {
-  for (const [name, tensor] of parameters) gpu.write(tensor, await read(name));
+  for (const [name, tensor] of parameters) await writeInPieces(gpu, tensor, await read(name));
   await gpu.sync();
 }
 

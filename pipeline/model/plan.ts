@@ -7,9 +7,11 @@
  *
  * @module
  */
+import { scaleRows } from "../../kernels/core/int8.ts";
 import { elementBytes } from "../../kernels/core/tensor.ts";
+import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
-import type { Value } from "./op.ts";
+import type { FrozenType, Parameter, Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
 import { type Model, parametersOf, trace } from "./trace.ts";
 
@@ -37,6 +39,14 @@ export interface NetworkShape {
   keep?: boolean;
   /** Bytes that one block of logits may take; all it can at most is one binding. */
   logitsBytes?: number;
+  /** Low-rank adapters beside its products; left out: none. */
+  adapters?: Adapters;
+  /** What backward gives gradients of; left out: everything. */
+  train?: Trained;
+  /** How what is not trained lies on the device; left out: as f32. */
+  frozen?: FrozenType;
+  /** Whether the teacher has adapters of its own; left out: it is the model without them. */
+  teacherAdapted?: boolean;
 }
 
 /** One stored activation. */
@@ -66,7 +76,7 @@ export interface MemoryNeeds {
   weights: number;
   /** Their copies in half precision. */
   copies: number;
-  /** A frozen dense model to distil from. */
+  /** What of a frozen dense model to distil from is not the trained one's too. */
   teacher: number;
   gradients: number;
   /** AdamW's two. */
@@ -218,6 +228,20 @@ function overlap(a: Held, b: Held): boolean {
   );
 }
 
+/** Parameters of which a teacher has its own: those that are trained. What is frozen it shares with the student. */
+export function ofTeacherAlone<Of extends Pick<Parameter, "trainable" | "adapter">>(
+  parameters: readonly Of[],
+  { teacherAdapted = false }: Pick<NetworkShape, "teacherAdapted">,
+): Of[] {
+  return parameters.filter(({ trainable, adapter }) => trainable && (!adapter || teacherAdapted));
+}
+
+/** Bytes of a parameter's buffers: that of its values, and of int8 ones that of their scales. */
+function buffersOf({ shape, stored }: Parameter): number[] {
+  const values = bytesOf(shape, elementBytes(stored));
+  return stored === "int8" ? [values, bytesOf([scaleRows(shape[0]), ...shape.slice(1)])] : [values];
+}
+
 /** What training, or only running, a network takes on the device. */
 export function memoryNeeds(
   config: ModelConfig,
@@ -226,23 +250,27 @@ export function memoryNeeds(
   textureCapacity = 0,
 ): MemoryNeeds {
   const ofNetwork = planMemory(config, shape, maxBindingBytes).buffers;
-  const parameters = parametersOf(config);
-  const ofParameters = parameters.map(({ shape }) => bytesOf(shape));
-  const ofCopies = parameters.filter(({ readByProducts }) => shape.half && readByProducts)
+  const parameters = parametersOf(config, shape);
+  const ofParameters = parameters.flatMap(buffersOf);
+  const ofTrained = parameters.filter(({ trainable }) => trainable).map(({ shape }) => bytesOf(shape));
+  const ofTeacher = shape.distill ? ofTeacherAlone(parameters, shape).map(({ shape }) => bytesOf(shape)) : [];
+  const ofCopies = parameters
+    .filter(({ readByProducts, stored }) => shape.half && readByProducts && stored === "f32")
     .map(({ shape }) => bytesOf(shape, 2));
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);
-  // The weights, the teacher's, gradients and two moments are each as large as the other.
-  const sets = 1 + (shape.distill ? 1 : 0) + (shape.training ? 3 : 0);
-  const buffers = [...ofNetwork, ...ofCopies, ...Array.from({ length: sets }, () => ofParameters).flat()];
+  // Gradients and two moments are each as large as what is trained.
+  const ofGradients = shape.training ? ofTrained : [];
+  const ofMoments = shape.training ? [...ofTrained, ...ofTrained] : [];
+  const buffers = [...ofNetwork, ...ofCopies, ...ofParameters, ...ofTeacher, ...ofGradients, ...ofMoments];
   const held = sum(buffers);
   const textures = Math.min(textureCapacity, held);
   return {
     weights,
     copies: sum(ofCopies),
-    teacher: shape.distill ? weights : 0,
-    gradients: shape.training ? weights : 0,
-    moments: shape.training ? 2 * weights : 0,
+    teacher: sum(ofTeacher),
+    gradients: sum(ofGradients),
+    moments: sum(ofMoments),
     activations: sum(ofNetwork),
     textures,
     total: held + textures,

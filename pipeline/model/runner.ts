@@ -104,7 +104,7 @@ export async function prepareSteps(
         ...(dx ? { dx: tensorOf(dx) } : {}),
         ...(plus ? { plus: tensorOf(plus) } : {}),
       };
-      const ofParameters = gradients && mapped(step.parameters, ({ name }) => gradients.get(name)!);
+      const ofParameters = gradients && mapped(step.parameters, ({ name }) => gradients.get(name));
       compiled.get(step.op.key)!.backward!(recorder, roles, ofParameters, pass);
     },
 

@@ -22,10 +22,13 @@ import {
   writeAtomically,
   writeJson,
 } from "../files.ts";
+import { ADAPTER_CONFIG, adapterConfigToJson } from "./adapter_config.ts";
+import { ADAPTER_WEIGHTS } from "./adapter_files.ts";
+import type { Adapters } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { modelConfigToJson, readModelConfig } from "./config_file.ts";
 import sparseAttention from "./sparse_attention.py" with { type: "text" };
-import { partOf, storedParameters } from "./stored.ts";
+import { partOf, storedAdapters, storedParameters } from "./stored.ts";
 import { openSafetensors, type TensorType, writeSafetensors } from "./safetensors.ts";
 
 /** What a saved model is made of. */
@@ -42,11 +45,25 @@ export interface SavedModel {
   sparseAttention?: Record<string, unknown>;
   /** Settings that the model recommends for its own post-training, saved as sparsify.json. */
   recommended?: Record<string, unknown>;
+  /** Only these adapters are saved, which `tensors` are then of, as peft stores them. */
+  adapter?: SavedAdapter;
+}
+
+/** What is saved of adapters in place of a model's weights. */
+export interface SavedAdapter {
+  /** Which there are. */
+  adapters: Adapters;
+  /** Folder of the model that they are for, or its name on the hub. */
+  base: string;
+  /** Its commit there. */
+  revision?: string;
+  /** Digest of its weights. */
+  hash: string;
 }
 
 /** What a sparse model's folder says of itself, for whoever loads it with another program. */
-function readmeOf({ bias, temperature }: NonNullable<ModelConfig["gate"]>): string {
-  return `# A model with gates on its attention
+function readmeOf({ bias, temperature }: NonNullable<ModelConfig["gate"]>, isAdapter: boolean): string {
+  return isAdapter ? readmeOfAdapter({ bias }) : `# A model with gates on its attention
 
 Every attention edge of this model has a gate: query q attends to key k only where the gate logit, q · k / √D + ${bias},
 is above 0 (\`sparse_attention.gate\` in config.json: bias ${bias}, temperature ${temperature} of the relaxation it was trained with). The
@@ -67,10 +84,31 @@ Method: Draye et al., Sparse Attention Post-Training for Mechanistic Interpretab
 `;
 }
 
+function readmeOfAdapter({ bias }: Pick<NonNullable<ModelConfig["gate"]>, "bias">): string {
+  return `# A low-rank adapter of a model with gates on its attention
+
+With this adapter every attention edge of its model (base_model_name_or_path in adapter_config.json) has a gate: query q attends
+to key k only where the gate logit, q · k / √D + ${bias}, is above 0 (\`sparse_attention.gate\` in config.json). The softmax runs
+over all keys; a closed edge's weight is then replaced by 0, and the rest is not scaled up.
+
+**peft and transformers know nothing of the gates. They load this adapter without a warning and run the model dense, with every
+edge open: another model, with another loss.** The program that made it runs it with its gates:
+
+    deno task evaluate --model FOLDER --data TEXT
+    deno task evaluate --model BASE --adapter FOLDER --data TEXT
+
+where the second finds the base where it now lies. \`deno task sparsify --merge\` saves a whole model, which transformers too
+loads with its gates.
+
+Method: Draye et al., Sparse Attention Post-Training for Mechanistic Interpretability, arXiv 2512.05865.
+`;
+}
+
 /** What a saved model consists of. */
 const OF_A_MODEL: OwnNames = [
   /^(config|sparsify|tokenizer|tokenizer_config|generation_config)\.json(\.partial)?$/,
-  /^model\.safetensors(\.partial)?$/,
+  /^(adapter_)?model\.safetensors(\.partial)?$/,
+  /^adapter_config\.json(\.partial)?$/,
   "README.md",
   "sparse_attention.py",
 ];
@@ -128,7 +166,8 @@ async function keepOthers(from: string, to: string): Promise<void> {
 /** Whether a saved model's README.md is not, or no longer, the one it was saved with. */
 async function isEdited(folder: string): Promise<boolean> {
   const { gate } = await readModelConfig(folder);
-  return !gate || await readText(join(folder, "README.md"), 1 << 20).catch(() => "") !== readmeOf(gate);
+  const text = await readText(join(folder, "README.md"), 1 << 20).catch(() => "");
+  return !gate || [false, true].every((isAdapter) => text !== readmeOf(gate, isAdapter));
 }
 
 /**
@@ -147,10 +186,9 @@ export async function checkModelFolder(folder: string): Promise<void> {
     if (!info.isDirectory) fail(`${path}, ${kindOf(info)},`);
     const names = (await Array.fromAsync(Deno.readDir(path))).map(({ name }) => name);
     if (path === folder) {
-      const saved = await openSafetensors(join(folder, "model.safetensors")).then(
-        ({ checked }) => checked,
-        () => false,
-      );
+      const isSaved = (file: string): Promise<boolean> =>
+        openSafetensors(join(folder, file)).then(({ checked }) => checked, () => false);
+      const saved = await isSaved("model.safetensors") || await isSaved(ADAPTER_WEIGHTS);
       if (names.length > 0 && !saved) fail(join(folder, names[0]));
     } else {
       const other = names.find((name) => !isOwn(name));
@@ -170,23 +208,29 @@ async function writeFiles(folder: string, model: SavedModel): Promise<void> {
   }
   await writeJson(join(folder, "config.json"), modelConfigToJson(model.config, model.sparseAttention));
   if (model.config.gate) {
-    const readme = new TextEncoder().encode(readmeOf(model.config.gate));
+    const readme = new TextEncoder().encode(readmeOf(model.config.gate, model.adapter !== undefined));
     await writeAtomically(join(folder, "README.md"), (file) => writeAll(file, readme));
+  }
+  if (model.config.gate && !model.adapter) {
     const loader = new TextEncoder().encode(sparseAttention);
     await writeAtomically(join(folder, "sparse_attention.py"), (file) => writeAll(file, loader));
   }
   if (model.recommended) await writeJson(join(folder, "sparsify.json"), model.recommended);
-  await writeSafetensors(
-    join(folder, "model.safetensors"),
-    storedTensors(model),
-    { format: "pt" },
-  );
+  if (model.adapter) {
+    const { adapters, base, revision, hash } = model.adapter;
+    await writeJson(
+      join(folder, ADAPTER_CONFIG),
+      adapterConfigToJson(model.config, adapters, { base, revision }),
+    );
+    await writeSafetensors(join(folder, ADAPTER_WEIGHTS), storedTensors(model), { format: "pt", base: hash });
+  } else await writeSafetensors(join(folder, "model.safetensors"), storedTensors(model), { format: "pt" });
 }
 
 /** What a family's files hold of a model, read when their turn comes. */
-function storedTensors({ config, tensors, type }: SavedModel) {
+function storedTensors({ config, tensors, type, adapter }: SavedModel) {
   const readers = new Map(tensors.map(({ name, read }) => [name, read]));
-  return storedParameters(config).flatMap((stored) =>
+  const all = adapter ? storedAdapters(config, adapter.adapters) : storedParameters(config);
+  return all.flatMap((stored) =>
     stored.tensors.map(({ savedAs, shape, toFile }, n) => ({
       name: savedAs,
       shape,

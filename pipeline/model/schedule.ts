@@ -2,7 +2,8 @@
  * In which order a model's steps run, forward and backward: what the network executes and the memory plan reads.
  *
  * Backward is derived: every step is differentiated in reverse order, an addition hands its gradient on to both that
- * were added, and where a value has gradients from several that read it, they are added.
+ * were added, and where a value has gradients from several that read it, they are added. Where nothing that is trained
+ * lies before a value, nobody asks for its gradient, and backward ends there.
  *
  * @module
  */
@@ -67,6 +68,16 @@ function stepsToRepeat(steps: readonly Step[], input: Value): Step[] {
   return repeated;
 }
 
+/** Values that something trained has a part in. */
+function valuesToDifferentiate(steps: readonly Step[]): ReadonlySet<Value> {
+  const found = new Set<Value>();
+  for (const { reads, writes, parameters } of steps) {
+    const trained = Object.values(parameters).some(({ trainable }) => trainable);
+    if (trained || Object.values(reads).some((value) => found.has(value))) found.add(writes.y);
+  }
+  return found;
+}
+
 const gradientOf = ({ name, shape }: Value): Value => ({ name: `gradient of ${name}`, shape });
 
 /**
@@ -76,6 +87,7 @@ const gradientOf = ({ name, shape }: Value): Value => ({ name: `gradient of ${na
  */
 export function schedule(model: Model, { recompute = false }: { recompute?: boolean } = {}): Schedule {
   const steps = stepsOf(model);
+  const differentiated = valuesToDifferentiate(steps);
   const final = model.final.writes.y;
   const dfinal = gradientOf(final);
   const backward: BackwardAction[] = [];
@@ -104,14 +116,16 @@ export function schedule(model: Model, { recompute = false }: { recompute?: bool
   }
   for (const step of steps.toReversed()) {
     const { op, reads, writes } = step;
+    if (!differentiated.has(writes.y)) continue;
     const again = before.get(step) ?? [];
     const dy = take(writes.y);
     backward.push(...grouped(again).map((group) => ({ kind: "again" as const, group })));
     if (op.kind === "add") {
-      for (const value of [reads.x, reads.stream]) give(value, dy);
+      for (const value of [reads.x, reads.stream]) if (differentiated.has(value)) give(value, dy);
       continue;
     }
-    const { x } = reads;
+    // Of the operations that have both x and parameters only products are trained where what they read is not.
+    const x = reads.x && (op.kind !== "linear" || differentiated.has(reads.x)) ? reads.x : undefined;
     const scratch = Object.fromEntries(
       Object.entries(op.scratch ?? {}).map((
         [role, shape],

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { Adapters } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { Parameter } from "./op.ts";
@@ -61,8 +62,20 @@ function moved(
   return { fromFile: (values) => move(values, false), toFile: (values) => move(values, true) };
 }
 
+/** What peft puts before the path of every module that it adapts. */
+export const ADAPTED = "base_model.model";
+
 /** Every parameter of a model with the tensors that its files hold for it. */
 export function storedParameters(config: ModelConfig): StoredParameter[] {
+  return storedAs(config, parametersOf(config));
+}
+
+/** Every parameter of a model's adapters with the tensors that peft's files hold for it. */
+export function storedAdapters(config: ModelConfig, adapters: Adapters): StoredParameter[] {
+  return storedAs(config, parametersOf(config, { adapters }).filter(({ adapter }) => adapter));
+}
+
+function storedAs(config: ModelConfig, parameters: readonly Parameter[]): StoredParameter[] {
   const { names, prefix, transposed, byHead = false } = familyOf(config);
   const { headSize } = config;
   /** Ours, of column n of theirs where query, key and value of one head stand behind those of another. */
@@ -70,14 +83,15 @@ export function storedParameters(config: ModelConfig): StoredParameter[] {
     const [head, part] = [Math.floor(n / (3 * headSize)), Math.floor(n / headSize) % 3];
     return (part * config.heads + head) * headSize + n % headSize;
   };
-  return parametersOf(config).map((parameter) => {
-    const { name, shape, kind, parts = [{ name, columns: shape.at(-1)! }] } = parameter;
+  return parameters.map((parameter) => {
+    const { name, shape, kind, adapter, parts = [{ name, columns: shape.at(-1)! }] } = parameter;
     const rows = shape.length === 2 ? shape[0] : 1;
-    const isTransposed = kind === "matrix" && transposed;
-    const isByHead = byHead && name.includes(`.${names.qkv.name}.`);
+    // Adapters are torch.nn.Linear in all families.
+    const isTransposed = kind === "matrix" && (transposed || adapter === true);
+    const isByHead = byHead && name.includes(`.${names.qkv.name}.`) && !name.endsWith(".lora_A.weight");
     const tensors = parts.map(({ name, columns }): StoredTensor => ({
       name,
-      savedAs: name === `${names.head}.weight` ? name : `${prefix}.${name}`,
+      savedAs: name === `${names.head}.weight` ? name : `${adapter ? `${ADAPTED}.` : ""}${prefix}.${name}`,
       shape: kind === "vector" ? [columns] : isTransposed ? [columns, rows] : [rows, columns],
       ...(isTransposed || isByHead
         ? moved(

@@ -7,17 +7,19 @@
  * @module
  */
 import { needsPartial } from "../../kernels/matmul/linear.ts";
+import { type LowRank, rankOf } from "../../kernels/matmul/low_rank.ts";
+import { type Adapters, scaleOf, type Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
-import type { Op, Parameter, Step, Value } from "./op.ts";
+import type { FrozenType, Op, Parameter, Step, Value } from "./op.ts";
 import { add as addition } from "./ops/add.ts";
 import { attention } from "./ops/attention.ts";
 import { cachedAttention } from "./ops/cached_attention.ts";
 import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
-import { linear } from "./ops/linear.ts";
+import { linear, roleOfUp } from "./ops/linear.ts";
 import { norm as layerNorm } from "./ops/norm.ts";
 import { queryKeyNorm } from "./ops/query_key_norm.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
@@ -64,12 +66,30 @@ export interface TracedShape {
   cached?: number;
   /** What a binding holds; left out: everything. */
   maxBindingBytes?: number;
+  /** Low-rank adapters beside its products; left out: none. */
+  adapters?: Adapters;
+  /** What training moves; left out: everything. */
+  train?: Trained;
+  /**
+   * How what it does not move lies on the device: matrices of products, and with either of the smaller types the tables of
+   * tokens, as f16. Left out: as f32.
+   */
+  frozen?: FrozenType;
 }
 
 /** Traces a model. */
 export function trace(
   config: ModelConfig,
-  { batch, context, half = false, cached, maxBindingBytes = Infinity }: TracedShape,
+  {
+    batch,
+    context,
+    half = false,
+    cached,
+    maxBindingBytes = Infinity,
+    adapters = {},
+    train = "all",
+    frozen = "f32",
+  }: TracedShape,
 ): Model {
   const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
   const { epsilon } = config.norm;
@@ -80,7 +100,12 @@ export function trace(
   /** What a product reads. */
   const operand = (name: string, shape: readonly number[]): Value => ({ name, shape, half });
 
-  const table = (name: string, count: number, readByProducts: boolean): Parameter => ({
+  const tableType = train === "all" || frozen === "f32" ? "f32" : "f16";
+  const table = (
+    name: string,
+    count: number,
+    { readByProducts, stored = tableType }: Pick<Parameter, "readByProducts"> & Partial<Parameter>,
+  ): Parameter => ({
     name: `${name}.weight`,
     shape: [count, width],
     kind: "table",
@@ -88,16 +113,20 @@ export function trace(
     readByProducts,
     initial: { deviation: 0.02 },
     decayFrom: 0,
+    trainable: train === "all",
+    stored,
   });
-  const vector = (name: string, length: number, all: number, parts?: Parameter["parts"]): Parameter => ({
+  const vector = (name: string, length: number, all: number, others: Partial<Parameter> = {}): Parameter => ({
     name,
     shape: [length],
     kind: "vector",
     group: "other",
-    parts,
     readByProducts: false,
     initial: { all },
     decayFrom: Infinity,
+    trainable: train === "all",
+    stored: "f32",
+    ...others,
   });
   // Residual projections start smaller by √(2 L) (Radford et al. 2019).
   const intoStream = { deviation: 0.02 / Math.sqrt(2 * layers) };
@@ -126,6 +155,7 @@ export function trace(
     /** Of each of its parts. */
     columns: readonly number[];
     bias: boolean;
+    kind: Branch["kind"];
     group?: Parameter["group"];
     deviation?: number;
     decayFrom?: number;
@@ -135,18 +165,29 @@ export function trace(
     const outputs = columns.reduce((sum, count) => sum + count);
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
+    const trainable = train === "all" || (train === "attention" && of.kind === "attention");
+    const beside = adaptersOf(of);
+    const stored = trainable ? "f32" : frozen;
     const sizes = {
       rows,
       inputs,
       outputs,
       bias,
-      half: { x: x.half ?? false, weight: half, y: y.half ?? false },
+      half: {
+        x: x.half ?? false,
+        weight: stored === "f16" || (half && stored === "f32"),
+        y: y.half ?? false,
+      },
+      ...(trainable ? {} : { frozen: true }),
+      ...(stored === "int8" ? { int8: true } : {}),
     };
-    const partial = needsPartial(sizes, maxBindingBytes) && value(`partial sums of ${y.name}`, y.shape);
+    const partial = needsPartial({ ...sizes, accumulate: beside !== undefined }, maxBindingBytes) &&
+      value(`partial sums of ${y.name}`, y.shape);
+    const low = beside && value(`low-rank products of ${y.name}`, [rows, rankOf(beside.adapters)]);
     return {
-      op: linear(sizes),
+      op: linear({ ...sizes, ...(beside && { adapters: beside.adapters }) }),
       reads: { x },
-      writes: { y, ...(partial && { partial }) },
+      writes: { y, ...(partial && { partial }), ...(low && { low }) },
       parameters: {
         weight: {
           name: `${layer}.${name}.weight`,
@@ -157,8 +198,66 @@ export function trace(
           readByProducts: true,
           initial: { deviation },
           decayFrom,
+          trainable,
+          stored,
         },
-        ...(bias ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, partsOf("bias")) } : {}),
+        ...(bias
+          ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, { parts: partsOf("bias"), trainable }) }
+          : {}),
+        ...beside?.parameters,
+      },
+    };
+  }
+
+  /** The adapters of a product, where it has any: of each tensor that its columns stand in by itself, as in peft. */
+  function adaptersOf(
+    { layer, stored: { name, parts }, inputs, columns, group = "other" }: Pick<
+      Parameters<typeof linearStep>[2],
+      "layer" | "stored" | "inputs" | "columns" | "group"
+    >,
+  ): { adapters: LowRank[]; parameters: Step["parameters"] } | undefined {
+    const whole = columns.reduce((sum, count) => sum + count, 0);
+    const widths = parts ? columns : [whole];
+    const found = (parts ?? [name]).flatMap((part, n) => {
+      const module = `${layer}.${part}`;
+      const column = widths.slice(0, n).reduce((sum, count) => sum + count, 0);
+      return adapters[module] ? [{ module, column, columns: widths[n], ...adapters[module] }] : [];
+    });
+    if (found.length === 0) return undefined;
+    const matrix = (name: string, shape: readonly number[], initial: Parameter["initial"]): Parameter => ({
+      name: `${name}.weight`,
+      shape,
+      kind: "matrix",
+      // As the weights that they stand for.
+      group,
+      readByProducts: false,
+      initial,
+      decayFrom: Infinity,
+      trainable: true,
+      adapter: true,
+      stored: "f32",
+    });
+    // As peft begins: U(−1/√in, 1/√in) and 0, so that nothing is changed at first.
+    const down = matrix(`${layer}.${name}.lora_A`, [inputs, rankOf(found)], {
+      within: 1 / Math.sqrt(inputs),
+    });
+    const ups = found.map(({ module, rank, columns }, p) => [
+      roleOfUp(p),
+      matrix(`${module}.lora_B`, [rank, columns], { all: 0 }),
+    ]);
+    return {
+      adapters: found.map(({ column, columns, ...adapter }) => ({
+        column,
+        columns,
+        rank: adapter.rank,
+        scale: scaleOf(adapter),
+      })),
+      parameters: {
+        down: {
+          ...down,
+          parts: found.map(({ module, rank }) => ({ name: `${module}.lora_A.weight`, columns: rank })),
+        },
+        ...Object.fromEntries(ups),
       },
     };
   }
@@ -258,6 +357,7 @@ export function trace(
           stored: names.qkv,
           inputs: width,
           columns,
+          kind: "attention",
           bias: config.biases.qkv,
           group: "attention",
           // Weight decay on queries and keys would pull gate logits to the bias.
@@ -275,6 +375,7 @@ export function trace(
           stored: { name: names.attentionOut },
           inputs: heads * headSize,
           columns: [width],
+          kind: "attention",
           bias: config.biases.other,
           ...intoStream,
         }),
@@ -299,6 +400,7 @@ export function trace(
           stored: names.mlpIn,
           inputs: width,
           columns: gated ? [mlpWidth, mlpWidth] : [mlpWidth],
+          kind: "mlp",
           bias,
         }),
         { op: inside, reads: { x: pre }, writes: { y: post }, parameters: {} },
@@ -307,6 +409,7 @@ export function trace(
           stored: { name: names.mlpOut },
           inputs: mlpWidth,
           columns: [width],
+          kind: "mlp",
           bias,
           ...intoStream,
         }),
@@ -314,14 +417,26 @@ export function trace(
     });
   }
 
-  const token = table(names.token, vocabularySize, config.tied);
+  const token = table(names.token, vocabularySize, { readByProducts: config.tied });
   const learned = config.positions.kind === "learned";
   let now = stream("blocks.0.hook_resid_pre");
   const embedStep: Step = {
-    op: embed({ batch, positions: context, vocabularySize, width, positionEmbedding: learned }),
+    op: embed({
+      batch,
+      positions: context,
+      vocabularySize,
+      width,
+      positionEmbedding: learned,
+      ...(token.stored === "f16" ? { half: true } : {}),
+    }),
     reads: {},
     writes: { y: now },
-    parameters: { token, ...(learned ? { position: table(names.position!, contextLength, false) } : {}) },
+    parameters: {
+      token,
+      ...(learned
+        ? { position: table(names.position!, contextLength, { readByProducts: false, stored: "f32" }) }
+        : {}),
+    },
   };
   const branches: Branch[] = [];
   for (let layer = 0; layer < layers; layer++) {
@@ -336,7 +451,7 @@ export function trace(
     now = post;
   }
   const final = normStep(now, operand("ln_final.hook_normalized", [rows, width]), "ln_final", names.final);
-  const head = config.tied ? token : table(names.head, vocabularySize, true);
+  const head = config.tied ? token : table(names.head, vocabularySize, { readByProducts: true });
   const steps = [embedStep, ...branches.flatMap(({ steps }) => steps), final];
   const parameters = new Set([...steps.flatMap((step) => Object.values(step.parameters)), head]);
   return { config, parameters: [...parameters], embed: embedStep, branches, final, head };
@@ -369,6 +484,9 @@ export function stepsOf({ embed, branches, final }: Model): Step[] {
 }
 
 /** Every parameter of a model. */
-export function parametersOf(config: ModelConfig): readonly Parameter[] {
-  return trace(config, { batch: 1, context: 1 }).parameters;
+export function parametersOf(
+  config: ModelConfig,
+  options: Pick<TracedShape, "adapters" | "train" | "frozen"> = {},
+): readonly Parameter[] {
+  return trace(config, { ...options, batch: 1, context: 1 }).parameters;
 }

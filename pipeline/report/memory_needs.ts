@@ -4,6 +4,9 @@
  * @module
  */
 import { textureCapacity } from "../../kernels/core/textures.ts";
+import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
+import type { Adapters, Trained } from "../model/adapters.ts";
+import type { FrozenType } from "../model/op.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { type MemoryNeeds, memoryNeeds } from "../model/plan.ts";
 import { parametersOf } from "../model/trace.ts";
@@ -25,6 +28,14 @@ export interface NeedsAsked {
   training: boolean;
   /** Whether a teacher is held too. */
   distill?: boolean;
+  /** How what is not trained lies on the device; left out: as f32. */
+  frozen?: FrozenType;
+  /** Low-rank adapters; left out: none. */
+  adapters?: Adapters;
+  /** What is trained; left out: everything. */
+  train?: Trained;
+  /** Whether a teacher has adapters of its own. */
+  teacherAdapted?: boolean;
 }
 
 /** One way to store and compute it, and its bytes by what they are for. */
@@ -53,11 +64,10 @@ export function tellNeeds(
   asked: NeedsAsked,
   maxBindingBytes: number = PORTABLE_BINDING_BYTES,
 ): ToldNeeds {
-  const parameters = parametersOf(config)
+  const parameters = parametersOf(config, asked)
     .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
-  const dtypes = asked.training && faultOfHalf(config) === undefined
-    ? ["f32", "f16"] as const
-    : ["f32"] as const;
+  const fault = faultOfHalf(config) ?? faultOfRanks(Object.values(asked.adapters ?? {}));
+  const dtypes = asked.training && fault === undefined ? ["f32", "f16"] as const : ["f32"] as const;
   const needs = dtypes.flatMap((dtype) =>
     (asked.training ? [false, true] : [false]).map((recompute): NeedsOf => {
       const half = dtype === "f16";

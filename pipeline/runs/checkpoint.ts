@@ -25,6 +25,8 @@ export interface Checkpoint extends CheckpointEntry {
   state: Record<string, unknown>;
   /** Id of the run that saved it. */
   run: string;
+  /** Whether it holds a tensor: of a run that trains a part of its model only that part's. */
+  has(name: string): boolean;
   /**
    * A tensor's values, to the bit.
    *
@@ -148,6 +150,7 @@ export async function readCheckpoint(path: string): Promise<Checkpoint> {
     step: Number(step),
     run,
     state: parseState(state, path),
+    has: (name) => file.entries.has(name),
     async read(name, shape) {
       const entry = file.entries.get(name);
       if (!entry) throw inputError(`Cannot resume from ${path} as tensor ${name} is missing`);

@@ -39,11 +39,17 @@ import {
 import { Buffer } from "node:buffer";
 import { dirname } from "node:path";
 
-/** The phases of a run in the order in which they come. */
+/** The phases of a run in the order in which they come, but for a run that is held to its control's loss. */
 export const PHASES: readonly ["pretrain", "sparse", "control"] = ["pretrain", "sparse", "control"];
+const CONTROL_FIRST: readonly Phase[] = ["control", "sparse"];
 
 /** A phase of a run. */
 export type Phase = "pretrain" | "sparse" | "control";
+
+/** The phases of a run in the order in which they come, by the first of them; undefined where none has begun. */
+export function phasesFrom(first: Phase | undefined): readonly Phase[] {
+  return first === "control" ? CONTROL_FIRST : PHASES;
+}
 
 /** Steps of a phase, at most, at which every head's open probability is kept. */
 export const HEAD_SNAPSHOTS = 500;
@@ -294,6 +300,7 @@ export async function openMetrics(
   run = "",
 ): Promise<MetricsFile> {
   let end = 0;
+  let first: Phase | undefined;
   let last: MetricRow | undefined;
   let found: MetricRow | undefined;
   let previous = "";
@@ -303,10 +310,11 @@ export async function openMetrics(
     using file = opened;
     if (size >= HEADER.length) {
       checkHeader((await readAt(file, 0, HEADER.length))!, path);
-      const late = (row: MetricRow): boolean => upTo !== undefined && isAfter(row, upTo);
+      const late = (row: MetricRow): boolean => upTo !== undefined && isAfter(row, upTo, first);
       /** The first batch that has rows to be cut off, and those of it that stay. */
       let cut: { at: number; kept: MetricRow[] } | undefined;
       const scanned = await scan(file, { at: HEADER.length, size, previous, run }, ({ at, rows, digest }) => {
+        first ??= rows[0]?.phase;
         found = rows.at(-1);
         if (cut) return;
         const kept = rows.filter((row) => !late(row));
@@ -348,7 +356,7 @@ export async function openMetrics(
     return file;
   });
   return {
-    problem: problemOf(path, { damaged, last, upTo }),
+    problem: problemOf(path, { damaged, first, last, upTo }),
     found,
     async append(rows) {
       if (rows.length === 0) return;
@@ -364,13 +372,14 @@ export async function openMetrics(
 /** What is to be said of a file that was cut: what it lacks of the run that goes on. */
 function problemOf(
   path: string,
-  { damaged, last, upTo }: {
+  { damaged, first, last, upTo }: {
     damaged: boolean;
+    first: Phase | undefined;
     last: MetricRow | undefined;
     upTo?: Pick<MetricRow, "phase" | "step">;
   },
 ): string | undefined {
-  const lacking = upTo !== undefined && upTo.step > 0 && (!last || isAfter(upTo, last));
+  const lacking = upTo !== undefined && upTo.step > 0 && (!last || isAfter(upTo, last, first));
   if (!lacking) {
     return damaged ? `${path} was damaged at its end, and was cut to its last whole batch` : undefined;
   }
@@ -407,6 +416,7 @@ export function createMetricsReader(
   let at = 0;
   let previous = "";
   let anchor: Uint8Array = new Uint8Array();
+  let first: Phase | undefined;
   let last: Pick<MetricRow, "phase" | "step"> | undefined;
   let damaged = false;
   return {
@@ -435,7 +445,8 @@ export function createMetricsReader(
         previous = digest;
         anchor = bytes.slice(-ANCHOR_BYTES);
         for (const row of rows) {
-          if (last !== undefined && !isAfter(row, last)) continue;
+          first ??= row.phase;
+          if (last !== undefined && !isAfter(row, last, first)) continue;
           last = row;
           fresh.push(row);
         }
@@ -447,12 +458,18 @@ export function createMetricsReader(
   };
 }
 
-/** Whether a row belongs behind another in a run. */
+/**
+ * Whether a row belongs behind another in a run.
+ *
+ * @param first phase of the run
+ */
 export function isAfter(
   row: Pick<MetricRow, "phase" | "step">,
   other: Pick<MetricRow, "phase" | "step">,
+  first: Phase | undefined,
 ): boolean {
-  const later = PHASES.indexOf(row.phase) - PHASES.indexOf(other.phase);
+  const phases = phasesFrom(first);
+  const later = phases.indexOf(row.phase) - phases.indexOf(other.phase);
   return later > 0 || (later === 0 && row.step > other.step);
 }
 

@@ -13,7 +13,7 @@ import {
 } from "./checkpoint.ts";
 import { inputError, UserError } from "../errors.ts";
 import { isObject } from "../files.ts";
-import { type MetricRow, PHASES } from "./metrics.ts";
+import { type MetricRow, type Phase, PHASES } from "./metrics.ts";
 
 /** The step that a run would end with, as far as it has come. */
 export interface Best {
@@ -82,15 +82,21 @@ export function bestOf({ state, path }: Pick<Checkpoint, "state" | "path">): Bes
  *
  * @param steps of a phase
  * @param run id of the run, which every checkpoint must carry
+ * @param phases of the run, in order
  * @throws {UserError} when a phase has checkpoints and none of them is whole
  */
-export async function findResumePoint(folder: string, steps: number, run = ""): Promise<ResumePoint> {
+export async function findResumePoint(
+  folder: string,
+  steps: number,
+  run = "",
+  phases: readonly Phase[] = PHASES,
+): Promise<ResumePoint> {
   const { checkpoints: listed, torn } = await listCheckpoints(folder);
   const checkpoints = new Map<MetricRow["phase"], Checkpoint>();
   const problems = torn.map(({ reason }) => reason);
-  let last: ResumePoint["last"] = { phase: PHASES[0], step: 0 };
+  let last: ResumePoint["last"] = { phase: phases[0], step: 0 };
   let unfinished = false;
-  for (const phase of PHASES) {
+  for (const phase of phases) {
     const ofPhase = listed.filter((entry) => entry.phase === phase);
     if (unfinished) {
       for (const entry of listed.filter((entry) => entry.phase.split("-")[0] === phase)) {

@@ -11,7 +11,8 @@
  *       metrics.arrows   one row a step, an Arrow IPC stream
  *       checkpoints/     to resume from
  *       tokens/          the tokenised data
- *       model/           the sparse model, a Hugging Face folder
+ *       model/           the sparse model, a Hugging Face folder; of a run with --lora its adapter, as peft stores it
+ *       adapter/         with --merge the adapter that model/ has merged into it
  *       summary.json     the results
  *       report.html      the results as a page
  *       state.json       what the run is doing, for whoever watches
@@ -34,6 +35,7 @@ export interface RunFolder {
   readonly checkpoints: string;
   readonly tokens: string;
   readonly model: string;
+  readonly adapter: string;
   readonly summary: string;
   readonly report: string;
   readonly state: string;
@@ -259,7 +261,7 @@ async function lock(name: string, path: string): Promise<RunFolder> {
   if (found && !found.isFile) {
     throw inputError(`Cannot write run ${name} as ${lockPath} must be a file: it is ${kindOf(found)}`);
   }
-  for (const own of ["checkpoints", "tokens", "model", "dense", "metrics.arrows"]) {
+  for (const own of ["checkpoints", "tokens", "model", "adapter", "dense", "metrics.arrows"]) {
     // What is written there would go elsewhere.
     const info = await Deno.lstat(join(path, own)).catch(() => undefined);
     if (info?.isSymlink) {
@@ -294,6 +296,7 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     checkpoints: join(path, "checkpoints"),
     tokens: join(path, "tokens"),
     model: join(path, "model"),
+    adapter: join(path, "adapter"),
     summary: join(path, "summary.json"),
     report: join(path, "report.html"),
     state: join(path, "state.json"),

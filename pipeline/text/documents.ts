@@ -61,13 +61,57 @@ export async function* readDocuments(
 ): AsyncGenerator<TextPiece | Example> {
   for (const source of (await findDataFiles(sources)).files) {
     const { format, bytes } = await openData(source, onBytes);
-    if (format === "parquet") {
-      await bytes.cancel();
-      yield* readParquet(source, onBytes);
-    } else if (format === "lines") yield* readJsonLines(source, bytes);
-    else if (format === "array") yield* readJsonArray(source, bytes);
-    else yield* readPlainText(source, bytes);
+    if (format === "text") yield* readPlainText(source, bytes);
+    // Of a wide table only what a document is made of.
+    else {for await (const record of recordsOf(format, source, bytes, onBytes, DOCUMENT_FIELDS)) {
+        yield documentOf(record);
+      }}
   }
+}
+
+/** What a document is made of. */
+const DOCUMENT_FIELDS = ["text", "prompt", "completion"];
+
+/** A value of a file of values: an object, where the file is as it should be. */
+export interface DataRecord {
+  /** As JSON or Parquet has it. */
+  value: unknown;
+  /** File and line, row or element, for messages. */
+  where: string;
+}
+
+/**
+ * Every value of files of JSON Lines, arrays of JSON or Parquet, in order.
+ *
+ * @param sources as {@link readDocuments}'
+ * @throws {UserError} naming the file, and the line where there are lines, for anything unreadable
+ */
+export async function* readRecords(sources: readonly string[]): AsyncGenerator<DataRecord> {
+  for (const source of (await findDataFiles(sources)).files) {
+    const { format, bytes } = await openData(source, () => {});
+    if (format === "text") {
+      await bytes.cancel();
+      throw inputError(
+        `Cannot read ${source} as it must be JSON Lines, an array of JSON or Parquet: it is text`,
+      );
+    }
+    yield* recordsOf(format, source, bytes, () => {});
+  }
+}
+
+/** The values of one file; `fields` are those that are wanted of a table, all where left out. */
+async function* recordsOf(
+  format: Exclude<Format, "text">,
+  source: string,
+  bytes: Bytes,
+  onBytes: (count: number) => void,
+  fields?: readonly string[],
+): AsyncGenerator<DataRecord> {
+  if (format === "parquet") {
+    await bytes.cancel();
+    yield* readParquet(source, onBytes, fields);
+  } else if (format === "lines") yield* readJsonLines(source, bytes);
+  else yield* readJsonArray(source, bytes);
 }
 
 type Bytes = ReadableStream<Uint8Array<ArrayBuffer>>;
@@ -241,19 +285,18 @@ async function* readLines(source: string, bytes: Bytes): AsyncGenerator<{ line: 
   if (length > 0) yield { line: pending.join(""), number: ++number };
 }
 
-async function* readJsonLines(source: string, bytes: Bytes): AsyncGenerator<TextPiece | Example> {
+async function* readJsonLines(source: string, bytes: Bytes): AsyncGenerator<DataRecord> {
   let any = false;
   for await (const { line, number } of readLines(source, bytes)) {
     if (!line.trim()) continue;
     any = true;
     const where = `${source}, line ${number}`;
-    const value = parseJson(line, where);
-    yield documentOf(value as Record<string, unknown> | null, where);
+    yield { value: parseJson(line, where), where };
   }
   if (!any) throw inputError(`Cannot read ${source} as it holds no document`);
 }
 
-async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<TextPiece | Example> {
+async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<DataRecord> {
   const pieces: string[] = [];
   let length = 0;
   for await (const piece of textOf(source, bytes)) {
@@ -270,11 +313,11 @@ async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<Text
   if (!Array.isArray(values) || values.length === 0) {
     throw inputError(`Cannot read ${source} as it holds no document`);
   }
-  for (const [n, value] of values.entries()) yield documentOf(value, `${source}, element ${n + 1}`);
+  for (const [n, value] of values.entries()) yield { value, where: `${source}, element ${n + 1}` };
 }
 
-function documentOf(value: Record<string, unknown> | null, where: string): TextPiece | Example {
-  const { text, prompt, completion } = value ?? {};
+function documentOf({ value, where }: DataRecord): TextPiece | Example {
+  const { text, prompt, completion } = (value ?? {}) as Record<string, unknown>;
   if (typeof text === "string") return { kind: "text", text, last: true, where };
   if (typeof prompt === "string" && typeof completion === "string") {
     return { kind: "example", prompt, completion, where };
@@ -287,7 +330,8 @@ function documentOf(value: Record<string, unknown> | null, where: string): TextP
 async function* readParquet(
   source: string,
   onBytes: (count: number) => void,
-): AsyncGenerator<TextPiece | Example> {
+  fields?: readonly string[],
+): AsyncGenerator<DataRecord> {
   const { file: opened, size } = await openRegular(source);
   using file = opened;
   // The reader asks for several parts at once, and a file has one place where it is read.
@@ -308,9 +352,8 @@ async function* readParquet(
   };
   try {
     const metadata = await parquetMetadataAsync(buffer);
-    // Of a wide table only what a document is made of.
     const present = new Set(metadata.schema.map(({ name }) => name));
-    const columns = ["text", "prompt", "completion"].filter((name) => present.has(name));
+    const columns = fields?.filter((name) => present.has(name));
     let rowStart = 0;
     for (const group of metadata.row_groups) {
       const rowEnd = rowStart + Number(group.num_rows);
@@ -322,7 +365,9 @@ async function* readParquet(
         compressors,
         columns,
       });
-      for (let n = 0; n < rows.length; n++) yield documentOf(rows[n], `${source}, row ${rowStart + n + 1}`);
+      for (let n = 0; n < rows.length; n++) {
+        yield { value: rows[n], where: `${source}, row ${rowStart + n + 1}` };
+      }
       onBytes(size * (rowEnd - rowStart) / Number(metadata.num_rows));
       rowStart = rowEnd;
     }

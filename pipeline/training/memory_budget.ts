@@ -6,6 +6,7 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
+import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { usageError } from "../errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "../model/plan.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
@@ -21,6 +22,9 @@ export interface MemorySettings {
   /** Weight of the distillation term; above 0 a teacher is held too. */
   distill?: number;
 }
+
+/** What of the model is trained, as a network's shape says it. */
+export type TrainedPart = Pick<NetworkShape, "adapters" | "train" | "frozen" | "teacherAdapted">;
 
 /** A run's batch, and what it takes. */
 export interface MemoryBudget {
@@ -78,6 +82,7 @@ export function whatToLower(
  * Chooses the batch where it is `auto`, and makes sure that the run fits.
  *
  * @param resumed whether it has begun
+ * @param trained what of the model is trained; left out: all
  * @throws {UserError} when it cannot be stored as asked, or does not fit: what it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
@@ -85,8 +90,11 @@ export async function budgetMemory(
   config: ModelConfig,
   settings: MemorySettings,
   resumed = false,
+  trained: TrainedPart = {},
 ): Promise<MemoryBudget> {
-  const fault = settings.dtype === "f16" ? faultOfHalf(config) : undefined;
+  const fault = settings.dtype === "f16"
+    ? faultOfHalf(config) ?? faultOfRanks(Object.values(trained.adapters ?? {}))
+    : undefined;
   if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
@@ -98,6 +106,7 @@ export async function budgetMemory(
       half: dtype === "f16",
       training: true,
       distill: distill > 0,
+      ...trained,
     };
     return memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
   };

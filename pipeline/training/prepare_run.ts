@@ -11,7 +11,9 @@ import { basename, dirname, join } from "node:path";
 import { openControl, readSlackChanges, requestControl } from "../runs/control.ts";
 import { findDataFiles, type Source, STANDARD_INPUT } from "../text/data_files.ts";
 import { inputError, usageError } from "../errors.ts";
+import { hubModel } from "../hub/names.ts";
 import {
+  digestOf,
   exists,
   isObject,
   MAX_JSON_BYTES,
@@ -25,7 +27,9 @@ import {
 import { checkWindows } from "../text/batches.ts";
 import { shareOfStep } from "../parallel/share_of_step.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
-import { openMetrics } from "../runs/metrics.ts";
+import { openMetrics, phasesFrom } from "../runs/metrics.ts";
+import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
+import { unreachedByGates } from "../model/adapters.ts";
 import { openWeights } from "../model/load_weights.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { isSameModelConfig, readModelConfig } from "../model/config_file.ts";
@@ -48,7 +52,8 @@ import {
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
-import type { PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
+import { type Adaptation, adaptationOf, type AdaptationSettings } from "./adaptation.ts";
+import type { BaseModel, PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
@@ -78,32 +83,53 @@ export interface RunModel {
   tokenizer: string;
   /** Files of its weights; left out for a model that has none yet. */
   files?: readonly string[];
+  /** What of it is trained; left out: all. */
+  adaptation?: Adaptation;
+  /** The model that adapters are trained beside. */
+  base?: BaseModel;
 }
 
 /**
  * Opens the model of a folder, whole and with finite weights.
  *
- * @param tokenizer left out: the folder's
- * @param label what messages call it; left out: the folder
+ * @param options `tokenizer`: left out: the folder's; `label`: what messages call it, left out: the folder; `adaptation`: the
+ * settings that say what of it is trained, left out: all
  * @throws {UserError} naming what is wrong with it
  */
 export async function openRunModel(
   folder: string,
-  tokenizer?: string,
-  label: string = folder,
+  { tokenizer, label = folder, adaptation: settings }: {
+    tokenizer?: string;
+    label?: string;
+    adaptation?: AdaptationSettings;
+  } = {},
 ): Promise<RunModel> {
   const config = await readModelConfig(folder);
-  const weights = await openWeights(folder, config);
+  const adaptation = settings && await adaptationOf(settings, config);
+  const { merged, from } = adaptation ?? {};
+  const base = await openWeights(folder, config);
+  const weights = merged ? mergedWeights(base, merged) : base;
   await weights.verify();
   if (tokenizer !== undefined) await checkOwnTokenizer(await loadTokenizer(tokenizer, config), folder);
+  const hash = await weights.hash();
   return {
     config,
     weights,
-    hash: await weights.hash(),
+    hash: from ? digestOf([hash, await from.hash()].join("\n")) : hash,
     label,
     tokenizer: tokenizer ?? folder,
     files: weights.files,
+    adaptation,
+    ...(adaptation?.adapters ? { base: { ...await nameOfBase(folder, label), hash } } : {}),
   };
+}
+
+/** What others call the model of a folder: its name on the hub and its commit, or where it lies. */
+async function nameOfBase(folder: string, label: string): Promise<Omit<BaseModel, "hash">> {
+  const named = label === folder ? undefined : hubModel(label);
+  return named
+    ? { model: named.name, revision: named.revision }
+    : { model: await Deno.realPath(folder), revision: undefined };
 }
 
 /** A run to go on with. */
@@ -274,10 +300,26 @@ async function checkAndPrepare(
     reporter.message(`run ${folder.path}`);
     // Not after hours of training.
     await checkModelFolder(folder.model);
+    await checkModelFolder(folder.adapter);
+    for (
+      const target of model.adaptation?.adapters
+        ? unreachedByGates(model.config, model.adaptation.adapters)
+        : []
+    ) {
+      reporter.warning(
+        `no adapter moves the ${target} of every layer: gates are decided by queries and keys, and only by these`,
+      );
+    }
     const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
     gpu = await openCheckedGpu(reporter, settings);
     await onDevice?.(gpu);
-    const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined);
+    const { train, adapters, frozen } = model.adaptation ?? {};
+    const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
+      train,
+      adapters,
+      frozen,
+      teacherAdapted: model.adaptation?.from !== undefined,
+    });
     reporter.message(describeNeeds(budget));
     shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, ranks);
     const config: RunConfig = {
@@ -287,6 +329,7 @@ async function checkAndPrepare(
       adapter: gpu.adapter.name,
       versions: { project: project.version, deno: Deno.version.deno },
       model: { config: model.config, hash: model.hash },
+      ...(train && train !== "all" ? { adaptation: { train, ...(adapters ? { adapters } : {}) } } : {}),
       tokenizer: identityOf(tokenizer),
       data,
       ...(ranks === 1 ? {} : { ranks }),
@@ -395,7 +438,8 @@ async function fillFolder(
   });
   // From here on others may ask for something.
   const state = await createRunState(folder.state);
-  const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id);
+  const phases = phasesFrom(config.settings.targetLoss === "control" ? "control" : undefined);
+  const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id, phases);
   for (const problem of resume.problems) reporter.warning(problem);
   if (resumed) await writeChanges(resumed, resume.last, settings, reporter);
   const metrics = await openMetrics(folder.metrics, resume.lastRow, config.id);
@@ -420,6 +464,8 @@ async function fillFolder(
       ...(tokenizer.startOfText === undefined ? {} : { startOfText: tokenizer.startOfText }),
     },
     weights: model.weights,
+    ...(model.adaptation ? { adaptation: model.adaptation } : {}),
+    ...(model.base ? { base: model.base } : {}),
     tokens,
     tokenizerPath: tokenizer.path,
     metrics,
@@ -566,6 +612,8 @@ const identityOf = ({ hash, endOfText, startOfText }: Tokenizer): RunConfig["tok
   ...(startOfText === undefined ? {} : { startOfText }),
 });
 
+const isOfAdapter = (path: string): boolean => basename(path) === ADAPTER_WEIGHTS;
+
 async function copyFile(from: string, to: string): Promise<void> {
   if (await exists(to)) return;
   const bytes = await readBytes(from, MAX_JSON_BYTES);
@@ -576,8 +624,9 @@ async function copyFile(from: string, to: string): Promise<void> {
  * Keeps the model that the run begins with in its folder, so that it can be looked at beside the sparse one later. The
  * weights are linked, which takes no room; where the disk cannot do that the run goes without.
  */
-async function keepModel({ dense }: RunFolder, { files }: RunModel): Promise<void> {
-  if (!files) return;
+async function keepModel({ dense }: RunFolder, { files, adaptation }: RunModel): Promise<void> {
+  // With an adapter it began with it is more than the files of its weights.
+  if (!files || adaptation?.from || adaptation?.merged || files.some(isOfAdapter)) return;
   const folder = dirname(files[0]);
   await storing(dense, () => Deno.mkdir(dense));
   try {

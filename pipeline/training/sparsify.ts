@@ -7,21 +7,27 @@
  * chosen on `validation`; what is reported comes from `test`.
  *
  * The constraint is measured batch by batch against the dense model's loss on the same batch, so that what one batch
- * is harder than another by (ten times the slack) does not drown it.
+ * is harder than another by (ten times the slack) does not drown it. Where the control is the yardstick, it comes first,
+ * and the loss is its loss.
  *
  * @module
  */
+import { usageError } from "../errors.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
-import { prepareNetwork } from "../model/network.ts";
+import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
+import { initialWeights } from "../model/initial_weights.ts";
+import { type Network, prepareNetwork } from "../model/network.ts";
+import type { Parameter } from "../model/op.ts";
 import {
   createParameters,
   destroyParameters,
   type Parameters,
-  readableParameters,
   uploadParameters,
 } from "../model/parameters.ts";
-import { saveModel } from "../model/save_weights.ts";
+import { ofTeacherAlone } from "../model/plan.ts";
+import { createRoundingError } from "../model/rounding_error.ts";
+import { type SavedModel, saveModel } from "../model/save_weights.ts";
 import { atFirst, isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
@@ -120,7 +126,8 @@ async function sparsifyUnlessStopped(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
-  const { gpu, config, weights, batch, exchange } = run;
+  const { gpu, config, batch, exchange } = run;
+  const { adapters, train, frozen, from } = run.adaptation ?? {};
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
@@ -132,11 +139,36 @@ async function sparsifyUnlessStopped(
     distill: settings.distill > 0,
     recompute: settings.recompute,
     half: settings.dtype === "f16",
+    adapters,
+    train,
+    frozen,
+    teacherAdapted: from !== undefined,
   });
-  const parameters = createParameters(gpu, weights.parameters);
-  const loadDense = (target: Parameters): Promise<void> =>
-    uploadParameters(gpu, target, (name) => weights.read(name));
-  await loadDense(parameters);
+  const beginning = beginningOf(run, network, settings.seed);
+  const parameters = createParameters(gpu, network.model.parameters);
+  const rounding = createRoundingError(parameters);
+  await uploadParameters(gpu, parameters, async (name) => rounding.of(name, await beginning(name)));
+  if (frozen !== undefined) reporter.message(`frozen weights as ${frozen}: ${rounding.text()}`);
+  const trained = network.model.parameters.filter(({ trainable }) => trainable);
+  /** Takes what is trained back to what it began with. */
+  const begin = (): Promise<void> =>
+    uploadParameters(gpu, new Map(trained.map(({ name }) => [name, parameters.get(name)!])), beginning);
+  /** The dense model beside the one in training: what is frozen is the same, and adapters that began at 0 are left out. */
+  async function denseBeside<Result>(
+    prefix: string,
+    use: (dense: Parameters) => Promise<Result>,
+  ): Promise<Result> {
+    const own = createParameters(gpu, ofTeacherAlone(network.model.parameters, network.shape), prefix);
+    const frozen = network.model.parameters.filter(({ trainable }) => !trainable);
+    try {
+      await uploadParameters(gpu, own, beginning);
+      return await use(
+        new Map([...frozen.map(({ name }) => [name, parameters.get(name)!] as const), ...own]),
+      );
+    } finally {
+      destroyParameters(gpu, own);
+    }
+  }
 
   const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
@@ -156,67 +188,80 @@ async function sparsifyUnlessStopped(
     });
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
   const denseValidation = await measure("measuring the dense model", "dense", validation);
-  const target = settings.targetLoss === "auto" ? denseValidation.ce + settings.slack : settings.targetLoss;
-  const targetAt = (step: number): number => {
-    const slack = run.control.slackAt("sparse", step);
-    return slack === undefined ? target : denseValidation.ce + slack;
-  };
   reporter.message(
-    `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens; ` +
-      `target ${target.toFixed(4)}`,
+    `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens` +
+      (settings.targetLoss === "control" ? "" : `; target ${targetOf(settings, denseValidation).toFixed(4)}`),
   );
 
-  const teacher = settings.distill > 0 ? createParameters(gpu, weights.parameters, "teacher's ") : undefined;
-  if (teacher) await loadDense(teacher);
   const shared = { run, settings, network, parameters, reporter, signal };
-  const outcome = await runTrainedPhase({
-    ...shared,
-    phase: "sparse",
-    gates,
-    distill: teacher && { teacher, weight: settings.distill },
-    constraint: {
-      every: settings.constraintEvery,
-      probeAt: (n, step) => {
-        const index = n % validation.length;
-        const offset = targetAt(step) - denseValidation.ce;
-        return { batch: validation[index], targetLoss: denseValidation.batchCe[index] + offset };
-      },
-    },
-    targetAt,
-    evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
-  });
-  if (teacher) destroyParameters(gpu, teacher);
-  if (!outcome) return undefined;
-
-  // The test tokens are first looked at here, after the step has been chosen.
-  const sparse = await measure("measuring the sparse model on test tokens", "deterministic", test);
-  // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
-  const denseWeights = createParameters(gpu, weights.parameters, "dense ");
-  await loadDense(denseWeights);
-  const dense = await measure("measuring the dense model on test tokens", "dense", test, {
-    of: denseWeights,
-  });
-  destroyParameters(gpu, denseWeights);
-  reporter.stage({ name: "saving the model" });
-  await atFirst(exchange, () =>
-    saveModel(run.folder.model, {
-      config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
-      tensors: readableParameters(gpu, parameters),
-      type: settings.saveType,
-      tokenizer: run.tokenizerPath,
-      sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
-    }));
-
-  let control: Evaluation | undefined;
-  if (settings.control) {
-    await loadDense(parameters);
+  /** Trains the dense control, from the dense weights. */
+  const trainControl = async (): Promise<{ control: Evaluation } | undefined> => {
+    await begin();
     const finished = await runTrainedPhase({
       ...shared,
       phase: "control",
       evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
     });
-    if (!finished) return undefined;
-    control = await measure("measuring the control on test tokens", "dense", test);
+    return finished && { control: await measure("measuring the control on test tokens", "dense", test) };
+  };
+  let control: Evaluation | undefined;
+  let yardstick = denseValidation;
+  if (settings.targetLoss === "control") {
+    const ended = await trainControl();
+    if (!ended) return undefined;
+    ({ control } = ended);
+    yardstick = await measure("measuring the control", "dense", validation);
+    reporter.message(
+      `the control's loss ${yardstick.ce.toFixed(4)}; target ${targetOf(settings, yardstick).toFixed(4)}`,
+    );
+    await begin();
+  }
+  const target = targetOf(settings, yardstick);
+  const targetAt = (step: number): number => {
+    const slack = run.control.slackAt("sparse", step);
+    return slack === undefined ? target : yardstick.ce + slack;
+  };
+
+  const trainSparse = (teacher?: Parameters) =>
+    runTrainedPhase({
+      ...shared,
+      phase: "sparse",
+      gates,
+      distill: teacher && { teacher, weight: settings.distill },
+      constraint: {
+        every: settings.constraintEvery,
+        probeAt: (n, step) => {
+          const index = n % validation.length;
+          const offset = targetAt(step) - yardstick.ce;
+          return { batch: validation[index], targetLoss: yardstick.batchCe[index] + offset };
+        },
+      },
+      targetAt,
+      evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
+    });
+  const outcome = await (settings.distill > 0 ? denseBeside("teacher's ", trainSparse) : trainSparse());
+  if (!outcome) return undefined;
+
+  // The test tokens are first looked at here, after the step has been chosen.
+  const sparse = await measure("measuring the sparse model on test tokens", "deterministic", test);
+  // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
+  const dense = await denseBeside(
+    "dense ",
+    (of) => measure("measuring the dense model on test tokens", "dense", test, { of }),
+  );
+  reporter.stage({ name: "saving the model" });
+  await atFirst(exchange, () =>
+    saveTrained(settings, run, network, parameters, {
+      config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
+      type: settings.saveType,
+      tokenizer: run.tokenizerPath,
+      sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
+    }));
+
+  if (settings.control && !control) {
+    const ended = await trainControl();
+    if (!ended) return undefined;
+    ({ control } = ended);
   }
 
   // Rank 0 alone has rows, and tells of the run.
@@ -257,6 +302,67 @@ async function sparsifyUnlessStopped(
   };
 }
 
+/** The values that every parameter begins with, by name: those of the model, and of adapters those given, or A by chance. */
+function beginningOf(
+  { weights, adaptation }: Pick<PreparedRun, "weights" | "adaptation">,
+  { model: { parameters } }: Network,
+  seed: number,
+): ReadValues {
+  const byName = new Map(parameters.map((parameter, index) => [parameter.name, { parameter, index }]));
+  return (name) => {
+    const { parameter, index } = byName.get(name)!;
+    if (!parameter.adapter) return weights.read(name);
+    return adaptation?.from?.read(name) ?? Promise.resolve(initialWeights(parameter, { seed, index }));
+  };
+}
+
+/** Saves the model, or the adapters that alone were trained: with `merge` both. */
+async function saveTrained(
+  { merge }: SparsifySettings,
+  { gpu, folder, weights, base, adaptation }: PreparedRun,
+  { model: { parameters: all } }: Network,
+  parameters: Parameters,
+  saved: Omit<SavedModel, "tensors" | "adapter">,
+): Promise<void> {
+  // What lies rounded on the device is saved as it was read.
+  const read: ReadValues = (name) => {
+    const tensor = parameters.get(name)!;
+    if (tensor.type === "f32") return gpu.read(tensor);
+    return weights.readAlone ? weights.readAlone(name) : weights.read(name);
+  };
+  const adapters = adaptation?.adapters;
+  const readable = (of: readonly Parameter[]): SavedModel["tensors"] =>
+    of.map((parameter) => ({
+      name: parameter.name,
+      shape: parameter.shape,
+      read: async () => {
+        const values = await read(parameter.name);
+        return adapters ? await mergedValues(parameter, adapters, values, read) : values;
+      },
+    }));
+  if (!adapters || merge) {
+    await saveModel(folder.model, { ...saved, tensors: readable(all.filter(({ adapter }) => !adapter)) });
+  }
+  if (!adapters) return;
+  const { model, revision, hash } = base!;
+  await saveModel(merge ? folder.adapter : folder.model, {
+    ...saved,
+    tensors: readable(all.filter(({ adapter }) => adapter)),
+    adapter: { adapters, base: model, revision, hash },
+  });
+}
+
+/** @throws {UserError} where the target is the loss of a control that there will not be */
+export function checkTarget({ targetLoss, control }: Pick<SparsifySettings, "targetLoss" | "control">): void {
+  if (targetLoss !== "control" || control) return;
+  throw usageError("Cannot take the control's loss as the target without a control: leave out --no-control");
+}
+
+/** τ before any change of the slack: a loss that was given, or that of the yardstick with the slack. */
+function targetOf({ targetLoss, slack }: SparsifySettings, yardstick: Evaluation): number {
+  return typeof targetLoss === "number" ? targetLoss : yardstick.ce + slack;
+}
+
 /**
  * What a run has ahead from where it goes on: the dense model measured, the phases with their evaluations, and all models
  * on test tokens.
@@ -269,9 +375,11 @@ export function workAhead(
   batches: { validation: number; test: number },
 ): Work[] {
   const phases = settings.control ? ["sparse", "control"] as const : ["sparse"] as const;
+  // The control is measured on the validation tokens where it is the yardstick.
+  const measured = settings.targetLoss === "control" ? 2 : 1;
   const work: Work[] = [{
     kind: "evaluation",
-    units: batches.validation + (1 + phases.length) * batches.test,
+    units: measured * batches.validation + (1 + phases.length) * batches.test,
   }];
   for (const phase of phases) {
     const from = resume.checkpoints.get(phase)?.step ?? 0;

@@ -20,7 +20,6 @@ import type { Network } from "../model/network.ts";
 import type { Exchange } from "../parallel/exchange.ts";
 import { prepareDeviceSum } from "../parallel/device_sum.ts";
 import type { Parameter } from "../model/op.ts";
-import { parametersOf } from "../model/trace.ts";
 import { createParameters, destroyParameters, type Parameters } from "../model/parameters.ts";
 import { cutBatch } from "../text/batches.ts";
 
@@ -52,7 +51,7 @@ export interface GateObjective {
 export interface TrainerOptions {
   /** Compiled for training; its shape is that of a micro-batch. */
   network: Network;
-  /** Updated in place. */
+  /** All that the network reads; those that are trained are updated in place. */
   parameters: Parameters;
   /** Keys the gates' noise. */
   seed: number;
@@ -77,9 +76,9 @@ export type StepLog = DeviceLog<
 
 /** A model in training. */
 export interface Trainer {
-  /** The weights, updated in place. */
+  /** The weights that are trained, updated in place. */
   readonly parameters: Parameters;
-  /** Of the last step's objective, before clipping. */
+  /** Theirs, of the last step's objective, before clipping. */
   readonly gradients: Parameters;
   /** AdamW's m. */
   readonly firstMoments: Parameters;
@@ -114,11 +113,12 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const { network, parameters, seed, accumulate, exchange, gates, distill, optimiser, rates = {} } = options;
   const { batch, context } = network.shape;
   const { heads } = network.config;
-  const shapes = [...parameters].map(([name, { shape }]) => ({ name, shape }));
+  const traced = new Map(network.model.parameters.map((parameter) => [parameter.name, parameter]));
+  const trained: Parameters = new Map([...parameters].filter(([name]) => traced.get(name)!.trainable));
+  const shapes = [...trained].map(([name, { shape }]) => ({ name, shape }));
   const gradients = createParameters(gpu, shapes, "gradient of ");
   const firstMoments = createParameters(gpu, shapes, "first moment of ");
   const secondMoments = createParameters(gpu, shapes, "second moment of ");
-  const traced = new Map(parametersOf(network.config).map((parameter) => [parameter.name, parameter]));
   const rateOf = ({ group }: Parameter): number => group === "other" ? 1 : rates[group] ?? 1;
   const adamw = await prepareAdamW(
     gpu,
@@ -184,7 +184,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   }
 
   return {
-    parameters,
+    parameters: trained,
     gradients,
     firstMoments,
     secondMoments,

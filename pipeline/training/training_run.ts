@@ -28,6 +28,7 @@ import type { RunFolder } from "../runs/run_folder.ts";
 import type { RunStateFile } from "../runs/run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
+import type { Adaptation } from "./adaptation.ts";
 import type { Work } from "./time_left.ts";
 import { type PhaseOptions, runPhase } from "./train_loop.ts";
 
@@ -38,6 +39,16 @@ const BETAS = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
 export interface WeightsSource {
   readonly parameters: readonly ParameterShape[];
   read(name: string): Promise<Float32Array>;
+  /** As `read`, by rank 0 alone, where several ranks read together. */
+  readAlone?(name: string): Promise<Float32Array>;
+}
+
+/** A model as others call it: its folder, or its name and commit on the hub. */
+export interface BaseModel {
+  model: string;
+  revision: string | undefined;
+  /** Digest of its weights. */
+  hash: string;
 }
 
 /** A run with its inputs open. */
@@ -55,6 +66,10 @@ export interface PreparedRun {
   folder: RunFolder;
   config: ModelConfig;
   weights: WeightsSource;
+  /** What of the model is trained; left out: all. */
+  adaptation?: Adaptation;
+  /** The model that adapters are trained beside. */
+  base?: BaseModel;
   tokens: Record<"train" | "validation" | "test", TokenSource>;
   /** Path of the tokenizer.json that a saved model gets. */
   tokenizerPath: string;
@@ -302,7 +317,7 @@ export async function runTrainedPhase(
           await saveCheckpoint(
             folder.checkpoints,
             { run: run.id, step, phase: `${phase}-best`, state: {} },
-            readableParameters(gpu, parameters, "weight."),
+            readableParameters(gpu, trainer.parameters, "weight."),
           );
         }
         best = chosen;
@@ -319,7 +334,7 @@ export async function runTrainedPhase(
             phase,
             state: { best: best ?? null, ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}) },
           }, [
-            ...readableParameters(gpu, parameters, "weight."),
+            ...readableParameters(gpu, trainer.parameters, "weight."),
             ...readableParameters(gpu, trainer.firstMoments, "first."),
             ...readableParameters(gpu, trainer.secondMoments, "second."),
             ...readableParameters(gpu, trainer.controller, "controller."),
@@ -337,7 +352,7 @@ export async function runTrainedPhase(
     const chosen = isFirst(exchange)
       ? await readCheckpoint(checkpointPath(folder.checkpoints, of))
       : undefined;
-    for (const [name, tensor] of parameters) {
+    for (const [name, tensor] of trainer.parameters) {
       const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, tensor.shape));
       gpu.write(tensor, values);
     }

@@ -5,9 +5,10 @@ import { get, needsToken } from "./api.js";
 import { percentOf } from "./charts.js";
 import { element, place } from "./dom.js";
 import { fixed, flag, folder, percent, setting, shorten, signed } from "./format.js";
-import { createHeadGrid, headKey } from "./heads.js";
+import { createHeadGrid, headKey, MOST_HEADS } from "./heads.js";
 import { MOST_COMPARED } from "./overview.js";
 import { createPlot } from "./plot.js";
+import { BESIDE_THE_POINT } from "./settings.js";
 import { aboveTarget, isLive, standing, status } from "./status.js";
 import { word } from "./words.js";
 
@@ -17,14 +18,9 @@ import { word } from "./words.js";
 const POINTS = 600;
 const REFRESH_MS = 5000;
 const LABEL_CHARACTERS = 26;
-/** Heads of a model that are drawn. */
-const MOST_HEADS = 10_000;
 /** One a run, told apart by dash too from the fifth on. */
 const COLOURS = ["--blue", "--vermillion", "--green", "--purple"];
 const DASHES = [undefined, [7, 4]];
-
-/** Settings that say where a run lies or how it is shown. */
-const BESIDE_THE_POINT = ["runs", "name", "json", "quiet", "debug", "serve", "port", "config"];
 
 /** What x may be. @type {Record<string, { title: string, of: (row: any) => number }>} */
 const AXES = {
@@ -86,14 +82,15 @@ export async function showCompare(view, { signal, setConnection }) {
   /** @type {string[]} */
   let missing = [];
 
-  async function load() {
+  /** Every run as of now; the rows of one that has written nothing since are those known. @param {Compared[]} known */
+  async function load(known) {
     const answers = await Promise.all(names.map(async (name, n) => {
       const base = `api/runs/${encodeURIComponent(name)}`;
       try {
-        const [run, metrics] = await Promise.all([
-          get(base, { signal }),
-          get(`${base}/metrics?points=${POINTS}`, { signal }),
-        ]);
+        const run = await get(base, { signal });
+        const before = known.find((one) => one.n === n);
+        if (before && !isLive(run) && run.updated === before.run.updated) return { ...before, run };
+        const metrics = await get(`${base}/metrics?points=${POINTS}`, { signal });
         return { run, rows: mainRows(metrics.rows), n };
       } catch (error) {
         if (error instanceof Error && "status" in error && error.status === 404) return undefined;
@@ -104,7 +101,7 @@ export async function showCompare(view, { signal, setConnection }) {
     return /** @type {Compared[]} */ (answers.filter((answer) => answer));
   }
 
-  let runs = await load();
+  let runs = await load([]);
   let x = axis;
   const choice = element(
     "select",
@@ -192,7 +189,7 @@ export async function showCompare(view, { signal, setConnection }) {
     await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
     if (!runs.some(({ run }) => isLive(run))) continue;
     try {
-      runs = await load();
+      runs = await load(runs);
       draw();
       setConnection(runs.some(({ run }) => isLive(run)) ? "live" : "");
     } catch (error) {

@@ -5,8 +5,10 @@
  * it: sparse beside dense.
  */
 import { post } from "./api.js";
+import { canvasOf } from "./canvas.js";
 import { element, svg } from "./dom.js";
 import { percent, whole } from "./format.js";
+import { createHeadThumbnails } from "./head_thumbnails.js";
 
 /** @import { AttentionAnswer, AttentionEdge, ContinuationAnswer } from "../api.ts" */
 
@@ -17,13 +19,15 @@ const MOST_GAP = 60;
 const MARGIN = 40;
 /** Pixels from which two panels stand side by side, as style.css has it. */
 const PANEL_WIDTH = 620;
-/** Layers that have a colour of the palette; of deeper models each layer has a hue of its own. */
-const COLOURS = 7;
+/** Colours of layers; of deeper models each layer has a hue of its own. */
+const COLOURS = [1, 3, 2, 4, 5, 6, 7].map((n) => `--series-${n}`);
 /** Weights below which edges are not drawn, of both models alike; all from the first on are asked for. */
 const THRESHOLDS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
 const FIRST_THRESHOLD = 2;
 /** Arcs drawn of one model, the heaviest: more cannot be told apart. */
 const MOST_ARCS = 2000;
+/** Pixels that a matrix of many tokens is high. */
+const MOST_MATRIX = 1500;
 /** Edges of a token that are named under the drawing. */
 const MOST_NAMED = 12;
 /** Tokens that a model goes on by. */
@@ -59,9 +63,13 @@ export function createExplorer(parent, run, detail, signal) {
   );
   const note = element("p", { className: "quiet" });
   note.setAttribute("role", "status");
-  const heads = element("div", { className: "head-choice" });
-  heads.setAttribute("role", "group");
-  heads.setAttribute("aria-label", "Head");
+  const heads = element("div", { className: "head-choice", hidden: true });
+  const all = element("button", {
+    type: "button",
+    onclick: () => choose("all"),
+  }, "all heads");
+  const which = element("span", { className: "quiet" });
+  heads.append(element("div", { className: "row" }, all, which));
   const panels = element("div", { className: "panels" });
   const slider = element("input", {
     type: "range",
@@ -96,6 +104,11 @@ export function createExplorer(parent, run, detail, signal) {
     panels,
   );
   const threshold = () => THRESHOLDS[Number(slider.value)];
+  const thumbnails = createHeadThumbnails(heads, (head) => choose(head));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    showHeads();
+    show();
+  }, { signal });
 
   /** @type {{ sparse?: AttentionAnswer, dense?: AttentionAnswer }} */
   let answers = {};
@@ -152,49 +165,42 @@ export function createExplorer(parent, run, detail, signal) {
     });
   });
 
-  /** The choice of a head: all of them, and below a grid with a row a layer. */
+  /** @param {string} head "all", or layer and head */
+  function choose(head) {
+    chosen = head;
+    showHeads();
+    show();
+  }
+
+  /** The choice of a head: all of them, and a map of what each attends to. */
   function showHeads() {
-    heads.replaceChildren();
-    const counted = answers.sparse ?? answers.dense;
+    const model = answers.sparse ? "sparse" : "dense";
+    const counted = answers[model];
+    heads.hidden = !counted;
     if (!counted) return;
-    const choice = (/** @type {string} */ key, /** @type {string} */ title) => {
-      const button = element("button", { type: "button", title }, key === "all" ? "all heads" : key);
-      button.dataset.head = key;
-      button.addEventListener("click", () => {
-        chosen = key;
-        show();
-      });
-      return button;
-    };
-    const grid = element("div", { className: "head-grid" });
-    grid.style.gridTemplateColumns = `repeat(${counted.heads}, max-content)`;
-    const shown = new Uint32Array(counted.layers * counted.heads);
-    for (const [layer, head, , , weight] of counted.edges) {
-      if (weight >= threshold()) shown[layer * counted.heads + head]++;
-    }
-    for (let layer = 0; layer < counted.layers; layer++) {
-      for (let head = 0; head < counted.heads; head++) {
-        const edges = shown[layer * counted.heads + head];
-        const button = choice(`${layer}.${head}`, `layer ${layer}, head ${head}: ${whole(edges)} edges`);
-        colourByLayer(button, layer, counted.layers);
-        button.classList.toggle("without", edges === 0);
-        grid.append(button);
-      }
-    }
-    heads.append(choice("all", "All layers and heads"), grid);
+    all.setAttribute("aria-pressed", String(chosen === "all"));
+    which.textContent = chosen === "all"
+      ? `heads of the ${model} model`
+      : `layer ${chosen.replace(".", ", head ")} is shown`;
+    thumbnails.show({
+      model,
+      layers: counted.layers,
+      heads: counted.heads,
+      tokens: counted.tokens.length,
+      edges: counted.edges.filter(([, , , , weight]) => weight >= threshold()),
+      chosen,
+      least: threshold(),
+    });
   }
 
   function show() {
-    for (const button of heads.querySelectorAll("button")) {
-      button.setAttribute("aria-pressed", String(button.dataset.head === chosen));
-    }
     options.hidden = Object.keys(answers).length === 0;
     least.textContent = String(threshold());
     slider.setAttribute("aria-valuetext", String(threshold()));
     panels.replaceChildren();
     lights.length = 0;
     for (const model of models) {
-      if (answers[model]) panels.append(panel(model, answers[model]));
+      if (answers[model]) panel(model, answers[model]);
     }
   }
 
@@ -219,8 +225,11 @@ export function createExplorer(parent, run, detail, signal) {
     const ofToken = element("p", { className: "of-token quiet", role: "status" }, TOKEN_HINT);
     const draw = view.value === "matrix" ? matrix : drawing;
     const across = Object.keys(answers).length > 1 && panels.clientWidth >= 2 * PANEL_WIDTH + GAP ? 2 : 1;
-    const { picture, light } = draw(answer, drawn, panels.clientWidth / across, (token) => {
-      for (const light of lights) light(token);
+    const scroll = element("div", {
+      className: "scroll",
+      tabIndex: 0,
+      role: "region",
+      label: `Attention, ${model}`,
     });
     lights.push((token) => {
       light(token);
@@ -232,11 +241,7 @@ export function createExplorer(parent, run, detail, signal) {
     });
     box.append(
       element("figcaption", {}, element("strong", {}, model), ` ${weightsOf(answer)}: ${facts}; ${shown}.`),
-      element(
-        "div",
-        { className: "scroll", tabIndex: 0, role: "region", label: `Attention, ${model}` },
-        picture,
-      ),
+      scroll,
       ofToken,
       element(
         "p",
@@ -257,8 +262,53 @@ export function createExplorer(parent, run, detail, signal) {
         answer.truncated ? `The prompt is cut after ${answer.tokens.length} tokens.` : "",
       ),
     );
-    return box;
+    box.append(tableOf(model, answer.tokens, drawn));
+    // What is drawn has to know how wide it is.
+    panels.append(box);
+    box.dataset.edges = String(drawn.length);
+    const { light } = draw(scroll, answer, drawn, panels.clientWidth / across, (token) => {
+      for (const light of lights) light(token);
+    });
   }
+}
+
+/** What is drawn as a table, made when it is unfolded. @param {string} model @param {string[]} tokens @param {AttentionEdge[]} edges */
+function tableOf(model, tokens, edges) {
+  const where = (/** @type {number} */ position) => `${visible(tokens[position])} (${position + 1})`;
+  const body = element("tbody");
+  const columns = ["layer", "head", "token", "reads", "weight", "gate logit"];
+  const details = element(
+    "details",
+    {},
+    element("summary", {}, `Edges of the ${model} model as a table`),
+    element(
+      "div",
+      { className: "scroll", tabIndex: 0, role: "region", label: `Edges, ${model}` },
+      element(
+        "table",
+        { className: "figures" },
+        element(
+          "thead",
+          {},
+          element("tr", {}, columns.map((text) => element("th", { scope: "col" }, text))),
+        ),
+        body,
+      ),
+    ),
+  );
+  details.addEventListener("toggle", () => {
+    if (!details.open || body.rows.length > 0) return;
+    const rows = edges.toSorted((a, b) => b[4] - a[4]).map(([layer, head, query, key, weight, gate]) =>
+      element(
+        "tr",
+        {},
+        [layer, head, where(query), where(key), weight.toFixed(3), gate === null ? "–" : gate.toFixed(2)]
+          .map((cell) => element("td", {}, String(cell))),
+      )
+    );
+    body.append(...rows);
+  });
+  return details;
 }
 
 /** Which weights answered. @param {Pick<AttentionAnswer, "weights">} answer */
@@ -317,29 +367,47 @@ function describe(token, texts, edges) {
 
 const measure = document.createElement("canvas").getContext("2d");
 
-/** @param {Element} at @param {number} layer @param {number} layers */
-function colourByLayer(at, layer, layers) {
-  if (layers <= COLOURS) return at.classList.add(`layer-${layer}`);
-  // No two layers of one colour, also where there are more than the palette has.
-  const colour = `oklch(0.62 0.15 ${Math.round(360 * layer / layers)})`;
-  const { style } = /** @type {HTMLElement | SVGElement} */ (at);
-  style.stroke = colour;
-  style.borderBottomColor = colour;
+/** The colour of a layer's edges: no two layers' are the same. @param {(name: string) => string} colour @param {number} layer @param {number} layers */
+const colourOf = (colour, layer, layers) =>
+  layers <= COLOURS.length ? colour(COLOURS[layer]) : `oklch(0.62 0.15 ${Math.round(360 * layer / layers)})`;
+
+/** What an edge is, for who points at it. @param {string[]} texts @param {AttentionEdge} edge */
+const titleOf = (texts, [layer, head, query, key, weight, gate]) =>
+  `layer ${layer}, head ${head}: ${texts[query]} reads ${texts[key]}, weight ${weight.toFixed(3)}${
+    gate === null ? "" : `, gate logit ${gate.toFixed(2)}`
+  }`;
+
+/**
+ * Tells which token is pointed at or has the focus. One listener for all of them, as there may be hundreds.
+ *
+ * @param {Element} parent of elements with `data-token` @param {(token: number | undefined) => void} onToken
+ */
+function watchTokens(parent, onToken) {
+  const tokenOf = (/** @type {Event} */ { target }) => {
+    const found = /** @type {Element} */ (target).closest("[data-token]")?.getAttribute("data-token");
+    return found === undefined || found === null ? undefined : Number(found);
+  };
+  for (const name of ["pointerover", "focusin"]) {
+    parent.addEventListener(name, (event) => onToken(tokenOf(event)));
+  }
+  for (const name of ["pointerleave", "focusout"]) parent.addEventListener(name, () => onToken(undefined));
 }
 
 /**
- * What is drawn of an answer, and what lights a token up in it.
+ * What draws an answer, and gives back what lights a token up in it. Edges are drawn on canvases: as elements, thousands
+ * of them would take longer to lay out than a frame.
  *
- * @typedef {{ picture: SVGElement, light: (token: number | undefined) => void }} Drawn
+ * @callback Draw
+ * @param {HTMLElement} scroll where it is drawn
+ * @param {AttentionAnswer} answer
+ * @param {AttentionEdge[]} edges
+ * @param {number} room in pixels
+ * @param {(token: number | undefined) => void} onToken told which token is looked at
+ * @returns {{ light: (token: number | undefined) => void }}
  */
 
-/**
- * Tokens in a row, and an arc from each key to its query above them. `onToken` is told which one is looked at.
- *
- * @param {AttentionAnswer} answer @param {AttentionEdge[]} edges @param {number} room in pixels @param {(token: number | undefined) => void} onToken
- * @returns {Drawn}
- */
-function drawing({ tokens, layers }, edges, room, onToken) {
+/** Tokens in a row, and an arc from each key to its query above them. @type {Draw} */
+function drawing(scroll, { tokens, layers }, edges, room, onToken) {
   const texts = tokens.map(visible);
   if (measure) measure.font = FONT;
   const widths = texts.map((text) => Math.max(12, measure?.measureText(text).width ?? 8 * text.length));
@@ -358,80 +426,121 @@ function drawing({ tokens, layers }, edges, room, onToken) {
   );
   const height = Math.min(260, 30 + farthest / 3);
   const scale = Math.min(1, (height - 20) / (farthest / 2));
-  const picture = svg("svg", {
-    width: x,
-    height: height + 30,
-    viewBox: `0 0 ${x} ${height + 30}`,
-    role: "group",
-    "aria-label": `${edges.length} edges over ${tokens.length} tokens`,
-  });
-  const arcs = svg("g", { class: "arcs" });
-  for (const [layer, head, query, key, weight, gate] of edges) {
+  const arcs = edges.map(([, , query, key]) => {
     const [from, to] = [places[key].middle, places[query].middle];
-    const radius = (to - from) / 2;
-    const path = query === key
-      ? `M ${from - 4} ${height} a 4 8 0 1 1 8 0`
-      : `M ${from} ${height} A ${radius} ${radius * scale} 0 0 1 ${to} ${height}`;
-    const arc = svg("path", {
-      d: path,
-      class: "arc",
-      "stroke-width": (0.5 + 3.5 * weight).toFixed(2),
-      "data-edge": `${layer}.${head}.${query}.${key}`,
-    });
-    colourByLayer(arc, layer, layers);
-    const title = svg("title", {});
-    title.textContent = `layer ${layer}, head ${head}: ${texts[query]} reads ${texts[key]}, weight ${
-      weight.toFixed(3)
-    }${gate === null ? "" : `, gate logit ${gate.toFixed(2)}`}`;
-    arc.append(title);
-    arcs.append(arc);
+    const arc = new Path2D();
+    if (query === key) arc.arc(from, height - 6, 5, 0, 2 * Math.PI);
+    else {arc.ellipse(
+        (from + to) / 2,
+        height,
+        (to - from) / 2,
+        (to - from) / 2 * scale,
+        0,
+        Math.PI,
+        2 * Math.PI,
+      );}
+    return { arc, from: from - 6, to: to + 6 };
+  });
+
+  const row = svg("svg", { width: x, height: 30, viewBox: `0 0 ${x} 30`, role: "group" });
+  row.setAttribute("aria-label", `${edges.length} edges over ${tokens.length} tokens`);
+  const counts = new Uint32Array(texts.length);
+  for (const [, , query, key] of edges) {
+    counts[query]++;
+    if (key !== query) counts[key]++;
   }
-  picture.append(arcs);
   texts.forEach((text, n) => {
     const token = svg("g", {
       class: "token",
       tabindex: 0,
       role: "img",
       "data-token": n,
-      "aria-label": `${text}: ${edges.filter(([, , query, key]) => query === n || key === n).length} edges`,
+      "aria-label": `${text}: ${counts[n]} edges`,
     });
     const ground = svg("rect", {
       x: places[n].left - 3,
-      y: height + 4,
+      y: 4,
       width: places[n].width + 6,
       height: 22,
       rx: 3,
     });
-    const label = svg("text", { x: places[n].middle, y: height + 20, "text-anchor": "middle" });
+    const label = svg("text", { x: places[n].middle, y: 20, "text-anchor": "middle" });
     label.textContent = text;
     token.append(ground, label);
-    for (const event of ["pointerenter", "focus"]) token.addEventListener(event, () => onToken(n));
-    for (const event of ["pointerleave", "blur"]) token.addEventListener(event, () => onToken(undefined));
-    picture.append(token);
+    row.append(token);
+  });
+  watchTokens(row, onToken);
+
+  const sky = element("div", { className: "sky" });
+  sky.style.height = `${height}px`;
+  const picture = element("div", { className: "arcs" }, sky, row);
+  picture.style.width = `${x}px`;
+  scroll.append(picture);
+  const canvases = ["every", "some"].map((name) => canvasOf(sky, name));
+  const [every, some] = canvases;
+  /** @type {number | undefined} */
+  let lit;
+  /** What the canvases cover, in pixels from the first token: what can be seen, and as much on either side. */
+  let [left, right] = [0, 0];
+
+  /** @param {typeof every} canvas @param {(edge: AttentionEdge) => boolean} isDrawn */
+  function draw(canvas, isDrawn) {
+    const { context, colour } = canvas.begin(right - left, height);
+    const colours = Array.from({ length: layers }, (_, layer) => colourOf(colour, layer, layers));
+    context.translate(-left, 0);
+    let drawn = 0;
+    edges.forEach((edge, n) => {
+      const { arc, from, to } = arcs[n];
+      if (to < left || from > right || !isDrawn(edge)) return;
+      context.strokeStyle = colours[edge[0]];
+      context.lineWidth = 0.5 + 3.5 * edge[4];
+      context.stroke(arc);
+      drawn++;
+    });
+    canvas.at.dataset.drawn = String(drawn);
+  }
+  const drawLit = () => draw(some, ([, , query, key]) => query === lit || key === lit);
+  /** Draws what has come into sight. */
+  function follow() {
+    const { scrollLeft: start, clientWidth: seen } = scroll;
+    if (left <= start && Math.min(x, start + seen) <= right) return;
+    left = Math.max(0, start - seen);
+    right = Math.min(x, start + 2 * seen);
+    for (const { at } of canvases) at.style.left = `${left}px`;
+    draw(every, () => true);
+    drawLit();
+  }
+  follow();
+  scroll.addEventListener("scroll", follow);
+  new ResizeObserver(follow).observe(scroll);
+  sky.addEventListener("pointermove", ({ clientX, clientY }) => {
+    const { context } = some;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.lineWidth = 6;
+    const box = sky.getBoundingClientRect();
+    const [at, y] = [clientX - box.left, clientY - box.top];
+    const found = arcs.findLastIndex(({ arc, from, to }) =>
+      from <= at && at <= to && context.isPointInStroke(arc, at, y)
+    );
+    sky.title = found < 0 ? "" : titleOf(texts, edges[found]);
   });
   return {
-    picture,
-    light(lit) {
-      picture.classList.toggle("lit", lit !== undefined);
-      edges.forEach(([, , query, key], n) => {
-        arcs.children[n].classList.toggle("on", lit !== undefined && (query === lit || key === lit));
-      });
+    light(token) {
+      if (token === lit) return;
+      lit = token;
+      sky.classList.toggle("lit", lit !== undefined);
+      drawLit();
     },
   };
 }
 
-/**
- * A cell for each query (down) and key (across), as dark as the heaviest of its edges. `onToken` is told which query is
- * looked at.
- *
- * @param {AttentionAnswer} answer @param {AttentionEdge[]} edges @param {number} room in pixels @param {(token: number | undefined) => void} onToken
- * @returns {Drawn}
- */
-function matrix({ tokens }, edges, room, onToken) {
+/** A cell for each query (down) and key (across), as dark as the heaviest of its edges. @type {Draw} */
+function matrix(scroll, { tokens }, edges, room, onToken) {
   const texts = tokens.map(visible);
   if (measure) measure.font = FONT;
   const names = Math.min(160, Math.max(...texts.map((text) => measure?.measureText(text).width ?? 8)) + 12);
-  const cell = Math.max(5, Math.min(22, (room / 2 - names - MARGIN) / texts.length));
+  const least = Math.max(2, Math.min(5, MOST_MATRIX / texts.length));
+  const cell = Math.max(least, Math.min(22, (room / 2 - names - MARGIN) / texts.length));
   const size = cell * texts.length;
   const picture = svg("svg", {
     width: names + size,
@@ -440,11 +549,14 @@ function matrix({ tokens }, edges, room, onToken) {
     role: "group",
     "aria-label": `${edges.length} edges, queries down, keys across, of ${tokens.length} tokens`,
   });
-  /** @type {Map<string, AttentionEdge>} */
+  /** @type {Map<number, AttentionEdge>} */
   const heaviest = new Map();
+  const counts = new Uint32Array(texts.length);
   for (const edge of edges) {
-    const at = `${edge[2]}.${edge[3]}`;
-    if (edge[4] > (heaviest.get(at)?.[4] ?? 0)) heaviest.set(at, edge);
+    const [, , query, key, weight] = edge;
+    counts[query]++;
+    const at = query * texts.length + key;
+    if (weight > (heaviest.get(at)?.[4] ?? 0)) heaviest.set(at, edge);
   }
   const rows = texts.map((text, n) => {
     const row = svg("g", {
@@ -452,7 +564,7 @@ function matrix({ tokens }, edges, room, onToken) {
       tabindex: 0,
       role: "img",
       "data-token": n,
-      "aria-label": `${text}: ${edges.filter(([, , query]) => query === n).length} edges`,
+      "aria-label": `${text}: ${counts[n]} edges`,
     });
     row.append(svg("rect", { x: 0, y: cell * n, width: names + cell * (n + 1), height: cell }));
     if (cell >= 12) {
@@ -460,31 +572,32 @@ function matrix({ tokens }, edges, room, onToken) {
       label.textContent = text;
       row.append(label);
     }
-    for (const event of ["pointerenter", "focus"]) row.addEventListener(event, () => onToken(n));
-    for (const event of ["pointerleave", "blur"]) row.addEventListener(event, () => onToken(undefined));
     picture.append(row);
     return row;
   });
-  for (const [layer, head, query, key, weight] of heaviest.values()) {
-    const at = svg("rect", {
-      class: "cell",
-      x: names + cell * key,
-      y: cell * query,
-      width: cell,
-      height: cell,
-      opacity: (0.15 + 0.85 * weight).toFixed(2),
-    });
-    const title = svg("title", {});
-    title.textContent = `layer ${layer}, head ${head}: ${texts[query]} reads ${texts[key]}, weight ${
-      weight.toFixed(3)
-    }`;
-    at.append(title);
-    rows[query].append(at);
+  watchTokens(picture, onToken);
+  const both = element("div", { className: "matrix" }, picture);
+  scroll.append(both);
+  const { at: canvas, begin } = canvasOf(both);
+  const { context, colour } = begin(names + size, size);
+  context.fillStyle = colour("--accent");
+  for (const [, , query, key, weight] of heaviest.values()) {
+    context.globalAlpha = 0.15 + 0.85 * weight;
+    context.fillRect(names + cell * key, cell * query, cell, cell);
   }
+  canvas.dataset.drawn = String(heaviest.size);
+  both.addEventListener("pointermove", ({ clientX, clientY }) => {
+    const { left, top } = both.getBoundingClientRect();
+    const [query, key] = [clientY - top, clientX - left - names].map((at) => Math.floor(at / cell));
+    const found = key < 0 ? undefined : heaviest.get(query * texts.length + key);
+    both.title = found ? titleOf(texts, found) : "";
+  });
+  let lit = -1;
   return {
-    picture,
-    light(lit) {
-      rows.forEach((row, n) => row.classList.toggle("on", n === lit));
+    light(token) {
+      rows[lit]?.classList.remove("on");
+      lit = token ?? -1;
+      rows[lit]?.classList.add("on");
     },
   };
 }

@@ -81,14 +81,18 @@ export const flag = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLo
 export const placeOf = ({ phase, step }) => `${phase}:${step}`;
 
 const PHASES = ["pretrain", "sparse", "control"];
+/** The phases of a run that is held to its control's loss. */
+const CONTROL_FIRST = ["control", "sparse"];
 
 /**
  * Whether a row stands behind another.
  * @param {{ phase: string, step: number }} row @param {{ phase: string, step: number } | undefined} other
+ * @param {string | undefined} first phase of the run
  */
-export function isAfter(row, other) {
+export function isAfter(row, other, first) {
   if (!other) return true;
-  const later = PHASES.indexOf(row.phase) - PHASES.indexOf(other.phase);
+  const phases = first === "control" ? CONTROL_FIRST : PHASES;
+  const later = phases.indexOf(row.phase) - phases.indexOf(other.phase);
   return later > 0 || (later === 0 && row.step > other.step);
 }
 

@@ -5,6 +5,8 @@ import { isAfter, percent, PHASE_NAMES } from "./format.js";
 
 /** Upper ends of the classes by which a cell is coloured, as in a report; the first is 0 itself. */
 export const CLASSES = [0, 0.0001, 0.001, 0.01, 0.05, 0.2, 0.5, 1];
+/** Heads of a model whose map is drawn: GPT-3 has 9,216. */
+export const MOST_HEADS = 10_000;
 /** Pixels that a cell with its number takes, and a layer's name. */
 const CELL_WIDTH = 57;
 const NAME_WIDTH = 66;
@@ -186,7 +188,9 @@ export function createHeadMap(parent, { layers, heads, snapshots }) {
     append(rows) {
       for (const { phase, step, open_by_head: hard, expected_open_by_head: expected } of rows) {
         const snapshot = { phase, step, hard, expected };
-        if ((hard || expected) && isAfter(snapshot, snapshots.at(-1))) snapshots.push(snapshot);
+        if ((hard || expected) && isAfter(snapshot, snapshots.at(-1), snapshots[0]?.phase)) {
+          snapshots.push(snapshot);
+        }
       }
       show();
     },

@@ -162,9 +162,11 @@ export function createPlot(parent, chart, signal) {
         legend.click();
       };
     }
-    const picture = box.querySelector(".u-wrap");
-    picture?.setAttribute("role", "img");
+    box.querySelector(".u-wrap")?.setAttribute("role", "img");
+    describe();
   }
+  const describe = () =>
+    box.querySelector(".u-wrap")?.setAttribute("aria-label", spoken(chart, lines, axisName));
 
   const resize = new ResizeObserver(() => plot?.setSize({ width: width(), height: HEIGHT }));
   resize.observe(box);
@@ -190,7 +192,7 @@ export function createPlot(parent, chart, signal) {
         kind = wanted;
         build();
       } else plot?.setData(columns(lines));
-      box.querySelector(".u-wrap")?.setAttribute("aria-label", spoken(chart, lines, axis));
+      describe();
     },
   };
 }

@@ -18,7 +18,7 @@ import {
   size,
   whole,
 } from "./format.js";
-import { createHeadMap } from "./heads.js";
+import { createHeadMap, MOST_HEADS } from "./heads.js";
 import { aboveTarget, choice, isLive, LIVE, standing, status } from "./status.js";
 import { tokenForm } from "./token.js";
 import { word } from "./words.js";
@@ -29,8 +29,6 @@ import { word } from "./words.js";
 const FIRST_POINTS = 1500;
 /** Rows held in memory, above which half of them are dropped, evenly over the steps. */
 const MOST_ROWS = 5000;
-/** Heads of a model whose map is drawn: GPT-3 has 9,216. */
-const MOST_HEADS = 10_000;
 const NOTE_MS = 5000;
 
 /**
@@ -124,7 +122,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     signal,
     after: () => last ? placeOf(last) : null,
     onRows(more) {
-      const fresh = more.filter((row) => isAfter(row, last));
+      const fresh = more.filter((row) => isAfter(row, last, rows[0]?.phase));
       if (fresh.length === 0) return;
       rows.push(...fresh);
       last = fresh.at(-1);

@@ -71,7 +71,7 @@ async function resume(runs: string): Promise<{ taken: unknown; said: string[] }>
     row() {},
   };
   const { resumed, settings } = await openResumed("sparsify", SPARSIFY, runs, "run", {});
-  const model = await openRunModel(settings.model, settings.tokenizer).catch((error) => {
+  const model = await openRunModel(settings.model, { tokenizer: settings.tokenizer }).catch((error) => {
     resumed.folder.release();
     throw error;
   });

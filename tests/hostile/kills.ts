@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { join } from "node:path";
-import { hashFile } from "../../pipeline/files.ts";
+import { exists, hashFile } from "../../pipeline/files.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { seeded } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -20,7 +20,9 @@ const RIVAL_CHANGES = 2;
 export async function outcome(run: string) {
   const rows = (await readMetrics(join(run, "metrics.arrows"))).map(({ seconds: _, ...row }) => row);
   const { seconds: _, ...summary } = JSON.parse(await Deno.readTextFile(join(run, "summary.json")));
-  return { model: await hashFile(join(run, "model", "model.safetensors")), rows, summary };
+  const saved = ["model.safetensors", "adapter_model.safetensors"].map((name) => join(run, "model", name));
+  const model = await exists(saved[0]) ? saved[0] : saved[1];
+  return { model: await hashFile(model), rows, summary };
 }
 
 /** Settings of a run of seconds with everything that a resume has to take up: accumulation, distillation, control. */

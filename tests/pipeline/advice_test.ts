@@ -5,10 +5,12 @@ import { readSlackChanges } from "../../pipeline/runs/control.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import {
+  BENCHMARK,
   CHANGEABLE,
   CIRCUITS,
   EVALUATE,
   GENERATE,
+  PLAN,
   PRETRAIN,
   type SettingsTable,
   SPARSIFY,
@@ -41,6 +43,8 @@ function knownFlags(): Set<string> {
     TRAIN_TOKENIZER,
     CIRCUITS,
     GENERATE,
+    PLAN,
+    BENCHMARK,
     SERVE,
   ] as SettingsTable[];
   const known = new Set(["--help", "--version", "--config", "--resume"]);

@@ -84,6 +84,7 @@ Deno.test("every command prints its help and the version, and opens no device fo
     [undefined, ["sparsify"], "sparsify"],
     [undefined, [], "COMMAND"],
     ["pipeline/circuits/main.ts", [], "circuits"],
+    ["pipeline/benchmarks/main.ts", [], "benchmark"],
     ["serve/main.ts", [], "serve"],
     ["tests/bench/main.ts", [], "bench"],
   ];

@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
+  BENCHMARK,
   CHANGEABLE,
   CIRCUITS,
   defaultsOf,
@@ -19,6 +20,7 @@ import {
   GENERATE,
   helpText,
   parseCommand,
+  PLAN,
   PRETRAIN,
   printedInstead,
   resolveFully,
@@ -74,7 +76,7 @@ for (
     [["--json=maybe"], "--json as it must be true or false: maybe"],
     [["--no-control=true"], "--no-control as it must be given without a value: true"],
     [["--config"], "--config as it needs a value"],
-    [["--target-loss", "low"], "--target-loss as it must be a number or auto: low"],
+    [["--target-loss", "low"], "--target-loss as it must be a number or auto or control: low"],
   ] as [string[], string][]
 ) {
   Deno.test(`${args.join(" ")} is refused in one line`, () => {
@@ -257,6 +259,8 @@ Deno.test("--version is known everywhere", async () => {
       TRAIN_TOKENIZER,
       CIRCUITS,
       GENERATE,
+      PLAN,
+      BENCHMARK,
       SERVE,
     ] as SettingsTable[]
   ) {
@@ -283,7 +287,7 @@ Deno.test("from another folder the default paths are such that they can be used 
 });
 
 Deno.test("help names every flag with its default", () => {
-  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, TRAIN_TOKENIZER] as SettingsTable[]) {
+  for (const table of [SPARSIFY, PRETRAIN, EVALUATE, PLAN, TRAIN_TOKENIZER] as SettingsTable[]) {
     const lines = helpText("command", "", table).split("\n");
     for (const [name, setting] of Object.entries(table)) {
       const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);

@@ -8,7 +8,11 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { generate } from "../../pipeline/generation/generate.ts";
 import { loadParameters } from "../../pipeline/model/parameters.ts";
 import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
+import { mergedValues } from "../../pipeline/model/adapter_files.ts";
+import { adaptersFor } from "../../pipeline/model/adapters.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
+import { saveModel } from "../../pipeline/model/save_weights.ts";
+import { parametersOf } from "../../pipeline/model/trace.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
 import type { ModelConfig } from "../../pipeline/model/config.ts";
@@ -16,8 +20,9 @@ import type { ExplorerModel } from "../../serve/api.ts";
 import { createExplorer } from "../../serve/explorer.ts";
 import { openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
+import { normals } from "../support/seeded.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { choicesOf, writeTinyModel } from "../support/tiny_model.ts";
+import { ADDITION, choicesOf, writeTinyModel } from "../support/tiny_model.ts";
 
 const PROMPT = "12+34=";
 /** The tiny model has something to say of this, and another thing through gates. */
@@ -133,6 +138,82 @@ explorerTest(
     await writeTinyModel(join(run, "model"));
     assertEquals((await ask("sparse")).weights, { kind: "model", step: null });
     assertEquals((await ask("sparse")).edges, sparse.edges);
+  },
+);
+
+explorerTest(
+  "a run of adapters: checkpoint and model are merged into what it began with, which alone is read",
+  async () => {
+    await using site_ = await site();
+    const { ask, run, dense, folder } = site_;
+    const config = await readModelConfig(dense);
+    const adapters = adaptersFor(config, {
+      rank: 4,
+      alpha: 8,
+      rankStabilised: false,
+      targets: ["query", "down"],
+    });
+    const parameters = parametersOf(config, { adapters }).filter(({ adapter }) => adapter);
+    const values = new Map(
+      parameters.map(({ name, shape }, n) => [name, normals(n, shape[0] * shape[1], 0.3)]),
+    );
+    const read = (name: string) => Promise.resolve(values.get(name)!);
+    const base = await openWeights(dense, config);
+    const save = (
+      named: readonly { name: string; shape: readonly number[] }[],
+      read: (name: string) => Promise<Float32Array>,
+    ) =>
+      saveCheckpoint(
+        join(run, "checkpoints"),
+        { phase: "sparse", step: 7, state: {} },
+        named.map(({ name, shape }) => ({
+          name: `weight.${name}`,
+          shape: [...shape],
+          read: () => read(name),
+        })),
+      );
+    // What a run of all weights would have saved.
+    const merged = new Map<string, Float32Array>();
+    for (const parameter of base.parameters) {
+      merged.set(
+        parameter.name,
+        await mergedValues(parameter, adapters, await base.read(parameter.name), read),
+      );
+    }
+    await save(base.parameters, (name) => Promise.resolve(merged.get(name)!));
+    const wanted = await ask("sparse");
+    const path = join(run, "config.json");
+    await writeSealedJson(path, { ...await readRunConfig(path), adaptation: { train: "lora", adapters } });
+    await save(parameters, read);
+    // Its time tells a checkpoint from one that it replaces.
+    await Deno.utime(join(run, "checkpoints", "sparse-0000007.safetensors"), 1, 1);
+    assertEquals((await ask("sparse")).edges, wanted.edges);
+    const weightsOf = ({ edges }: Awaited<ReturnType<typeof ask>>) => edges.map(([, , , , weight]) => weight);
+    const plain = weightsOf(await ask("dense"));
+
+    const saved = join(run, "model");
+    await saveModel(saved, {
+      config: { ...config, gate: { bias: 0, temperature: 1 } },
+      tensors: parameters.map(({ name, shape }) => ({ name, shape, read: () => read(name) })),
+      type: "F32",
+      tokenizer: ADDITION.tokenizer,
+      // Lies in no folder that is served, and is not asked.
+      adapter: { adapters, base: "/etc", hash: "" },
+    });
+    const model = await ask("sparse");
+    assertEquals(model.weights, { kind: "model", step: null });
+    assertEquals(model.edges, wanted.edges);
+    // Begun with an adapter, the dense model has it too.
+    const adapter = join(folder, "adapter");
+    await Deno.rename(saved, adapter);
+    await Deno.remove(join(run, "checkpoints"), { recursive: true });
+    await site_.configure({ settings: { adapter } });
+    await refused(ask("dense"), 409);
+    await Deno.rename(adapter, join(dense, "adapter"));
+    await site_.configure({ settings: { adapter: join(dense, "adapter") } });
+    assertNotEquals(weightsOf(await ask("dense")), plain);
+    await Deno.remove(join(dense, "adapter", "adapter_model.safetensors"));
+    await refused(ask("dense"), 409);
   },
 );
 

@@ -11,7 +11,7 @@ import type { Explorer } from "../../serve/explorer.ts";
 import { problem } from "../../serve/problem.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
-import { siteTest, TOKEN, violations } from "./site.ts";
+import { siteTest, TOKEN, unfold, violations } from "./site.ts";
 
 const EDGES: AttentionEdge[] = [
   [0, 0, 1, 0, 0.5, 1],
@@ -20,9 +20,23 @@ const EDGES: AttentionEdge[] = [
   [1, 1, 2, 1, 0.125, 0.5],
 ];
 
-/** Answers every prompt with the same edges, and twice as many pairs for the dense model. */
+/** What a model of 48 layers with 32 heads answers to a prompt of 256 tokens: as many edges as the API gives. */
+const MANY = {
+  layers: 48,
+  heads: 32,
+  tokens: Array.from({ length: 256 }, (_, n) => ` token${n}`),
+  edges: Array.from({ length: 20_000 }, (_, n): AttentionEdge => {
+    const query = n * 7919 % 256;
+    return [n % 48, (n >> 4) % 32, query, n * 104_729 % (query + 1), 0.06 + n % 94 / 100, 1];
+  }),
+  open: 20_000,
+  causal_pairs: 48 * 32 * 256 * 257 / 2,
+};
+const MANY_TOKENS = "many tokens";
+
+/** Answers every prompt but one with the same edges, and twice as many pairs for the dense model. */
 const explorer: Explorer = {
-  ask: (_, { model }) =>
+  ask: (_, { model, prompt }) =>
     Promise.resolve(
       {
         model,
@@ -36,6 +50,7 @@ const explorer: Explorer = {
         causal_pairs: 24,
         omitted: 0,
         next: [{ token: " four", probability: 0.5 }],
+        ...(prompt === MANY_TOKENS ? MANY : {}),
       } as AttentionAnswer,
     ),
   goOn: (_, { model, prompt }) =>
@@ -153,29 +168,71 @@ pageTest(
     await page.goto(`${url}/#/runs/r`);
     await page.getByRole("button", { name: "Show attention" }).click();
     const sparse = page.locator("figure[data-model=sparse]");
-    const drawn = async () =>
-      (await sparse.locator("path.arc").evaluateAll((arcs) =>
-        arcs.map((arc) => arc.getAttribute("data-edge"))
-      )).sort();
-    const reported = EDGES.map((edge) => edge.slice(0, 4).join(".")).sort();
     await sparse.waitFor();
+    const tokens = ["one", "␣two", "<b>three</b>"];
+    /** What the table under a drawing has, which is made anew with it; as many arcs are drawn. */
+    const drawn = async () => {
+      await unfold(sparse.locator("details"));
+      const rows = (await sparse.locator("tbody tr").allInnerTexts()).map((row) => row.split("\t"));
+      assertEquals(await sparse.locator("canvas.every").getAttribute("data-drawn"), String(rows.length));
+      return rows.map(([layer, head, query, key]) =>
+        [layer, head, ...[query, key].map((text) => tokens.indexOf(text.replace(/ \(\d+\)$/, "")))].join(".")
+      ).sort();
+    };
+    const reported = EDGES.map((edge) => edge.slice(0, 4).join(".")).sort();
     assertEquals(await drawn(), reported);
-    assertEquals(await page.locator("figure[data-model=dense] path.arc").count(), 2 * EDGES.length);
+    assertEquals(
+      await page.locator("figure[data-model=dense] canvas.every").getAttribute("data-drawn"),
+      String(2 * EDGES.length),
+    );
     assert((await sparse.innerText()).includes("4 of 24 edges are open (16.7 %)"), await sparse.innerText());
-    for (const [layer, head] of [[0, 0], [0, 1], [1, 0], [1, 1]]) {
-      await page.getByRole("button", { name: `${layer}.${head}`, exact: true }).click();
-      assertEquals(await drawn(), reported.filter((edge) => edge.startsWith(`${layer}.${head}.`)));
-      assertEquals(await page.evaluate("document.activeElement.textContent"), `${layer}.${head}`);
+    // By keyboard on the map of all heads.
+    const map = page.locator(".thumbnails");
+    await map.focus();
+    for (
+      const [key, layer, head] of [
+        ["ArrowRight", 0, 0],
+        ["ArrowRight", 0, 1],
+        ["ArrowDown", 1, 1],
+        ["ArrowLeft", 1, 0],
+      ] as const
+    ) {
+      await page.keyboard.press(key);
+      const own = reported.filter((edge) => edge.startsWith(`${layer}.${head}.`));
+      assertEquals(
+        await page.locator(".head-choice .told").innerText(),
+        `layer ${layer}, head ${head}: ${own.length} ${own.length === 1 ? "edge" : "edges"} of at least 0.05`,
+      );
+      await page.keyboard.press("Enter");
+      assertEquals(await drawn(), own);
+      await map.focus();
     }
+    // And by pointer: the last of two by two heads.
+    const { width, height } = (await map.locator("canvas").boundingBox())!;
+    await map.locator("canvas").click({ position: { x: width - 10, y: height - 10 } });
+    assertEquals(await drawn(), reported.filter((edge) => edge.startsWith("1.1.")));
+    await page.getByText("layer 1, head 1 is shown").waitFor();
     await page.getByRole("button", { name: "all heads" }).click();
+    assertEquals(await drawn(), reported);
     // A token's edges light up when it has the focus.
     await sparse.locator(".token").nth(1).focus();
-    const lit = await sparse.locator("path.arc.on").evaluateAll((arcs) =>
-      arcs.map((arc) => arc.getAttribute("data-edge"))
-    );
-    assertEquals(lit.sort(), ["0.0.1.0", "1.1.2.1"]);
+    assertEquals(await sparse.locator("canvas.some").getAttribute("data-drawn"), "2");
     const own = await sparse.locator(".of-token").innerText();
     assert(own.includes("0.500") && own.includes("0.125") && !own.includes("0.250"), own);
+    assert(await sparse.locator(".sky.lit").isVisible());
+    // Pointing at an arc tells which it is: that of one token to the next stands over the middle between them.
+    const boxes = [0, 1].map((n) => sparse.locator(".token").nth(n));
+    const [from, to] = await Promise.all(boxes.map(async (at) => (await at.boundingBox())!));
+    const sky = (await sparse.locator(".sky").boundingBox())!;
+    const middle = (from.x + from.width / 2 + to.x + to.width / 2) / 2;
+    for (let y = sky.y + sky.height - 4; y > sky.y; y -= 3) {
+      await page.mouse.move(middle, y);
+      if (await sparse.locator(".sky").getAttribute("title")) break;
+    }
+    assertEquals(
+      await sparse.locator(".sky").getAttribute("title"),
+      "layer 0, head 0: ␣two reads one, weight 0.500, gate logit 1.00",
+    );
     assert((await sparse.innerText()).includes("<b>three</b>"), "a token is text, whatever stands in it");
     assertEquals(complaints, []);
   },
@@ -206,32 +263,102 @@ pageTest(
       ["sparse", "dense"].map(async (model) => (await panel(model).boundingBox())!.y),
     );
     assertEquals(tops[0], tops[1], "side by side where there is room");
+    const arcs = async (model: string, canvas: string) =>
+      Number(await panel(model).locator(`canvas.${canvas}`).getAttribute("data-drawn"));
     const slider = page.getByLabel("least weight");
     for (const [position, weight, count] of [[3, "0.1", 4], [4, "0.2", 3], [5, "0.5", 2]] as const) {
       await slider.fill(String(position));
-      assertEquals(await panel("sparse").locator("path.arc").count(), count);
-      assertEquals(await panel("dense").locator("path.arc").count(), 2 * count);
+      assertEquals(await arcs("sparse", "every"), count);
+      assertEquals(await arcs("dense", "every"), 2 * count);
       const text = await panel("sparse").innerText();
       assert(text.includes(`4 of 24 edges are open (16.7 %); ${count} of at least ${weight}`), text);
       assert((await panel("dense").innerText()).includes(`${2 * count} of at least ${weight}`));
     }
     await slider.fill("0");
-    assertEquals(await violations(page), []);
+    for (const summary of await page.locator("figure.attention summary").all()) await summary.click();
+    for (const colorScheme of ["light", "dark"] as const) {
+      await page.emulateMedia({ colorScheme });
+      assertEquals(await violations(page), [], colorScheme);
+    }
     // Three tokens take the room there is.
-    const box = (await panel("sparse").locator("svg").boundingBox())!;
+    const box = (await panel("sparse").locator(".arcs").boundingBox())!;
     assert(box.width > 250, `${box.width} px`);
     await panel("sparse").locator(".token").nth(1).focus();
     for (const model of ["sparse", "dense"]) {
-      const lit = await panel(model).locator("path.arc.on").count();
-      assertEquals(lit, model === "sparse" ? 2 : 4, `linked: ${model}`);
+      assertEquals(await arcs(model, "some"), model === "sparse" ? 2 : 4, `linked: ${model}`);
       const said = panel(model).getByRole("status");
       assert((await said.innerText()).includes("0.500"), "what a token reads is announced");
     }
     await page.getByLabel("drawn as").selectOption("matrix");
     // One cell for each pair of tokens that has an edge: two heads share none here.
     const places = new Set(EDGES.map(([, , query, key]) => `${query}.${key}`));
-    assertEquals(await panel("sparse").locator("rect.cell").count(), places.size);
+    assertEquals(
+      await panel("sparse").locator(".matrix canvas").getAttribute("data-drawn"),
+      String(places.size),
+    );
     assertEquals(await violations(page), []);
+    assertEquals(complaints, []);
+  },
+);
+
+pageTest(
+  "256 tokens of 48 × 32 heads: the page has few elements, the map fits, and pointing draws a token's edges alone",
+  async ({ page, url, folder, complaints }) => {
+    await fakeRun(folder, "r", { live: false, rows: rowsFrom(1, 3) });
+    // Lines that are drawn on canvases.
+    await page.addInitScript(`{
+      const { stroke } = CanvasRenderingContext2D.prototype;
+      CanvasRenderingContext2D.prototype.stroke = function (...rest) {
+        window.strokes = (window.strokes ?? 0) + 1;
+        return stroke.apply(this, rest);
+      };
+    }`);
+    await page.setViewportSize({ width: 1280, height: 900 });
+    await page.goto(`${url}/#/runs/r`);
+    await page.getByLabel("Prompt").fill(MANY_TOKENS);
+    await page.getByRole("button", { name: "Show attention" }).click();
+    await page.locator("figure.attention[data-model=dense]").waitFor();
+    // Three a token and panel, and some for what stands around them.
+    const elements = await page.locator("#explorer *").count();
+    assert(elements < 2 * 3 * 256 + 150, `${elements} elements`);
+    const map = page.locator(".thumbnails");
+    const [width, room] = await map.evaluate((at) => [at.scrollWidth, at.clientWidth]);
+    assert(width <= room, `the map takes ${width} px, where it has ${room}`);
+    await map.focus();
+    for (const key of ["ArrowRight", "ArrowDown"]) await page.keyboard.press(key);
+    const own = MANY.edges.filter(([layer, head]) => layer === 1 && head === 0).length;
+    assertEquals(
+      await page.locator(".head-choice .told").innerText(),
+      `layer 1, head 0: ${own} edges of at least 0.05`,
+    );
+    const sparse = page.locator("figure[data-model=sparse]");
+    assert((await sparse.innerText()).includes("The 2,000 heaviest of 20,000 are drawn."));
+    const drawn = Number(await sparse.locator("canvas.every").getAttribute("data-drawn"));
+    assert(drawn > 0 && drawn <= 2000, `${drawn} arcs`);
+    await page.evaluate("window.strokes = 0");
+    await sparse.locator(".token").nth(9).focus();
+    const lit = Number(await sparse.locator("canvas.some").getAttribute("data-drawn"));
+    const ofDense = Number(
+      await page.locator("figure[data-model=dense] canvas.some").getAttribute("data-drawn"),
+    );
+    assert(lit > 0 && lit < 200, `${lit} arcs`);
+    assertEquals(await page.evaluate("window.strokes"), lit + ofDense);
+    // What comes into sight is drawn when it does, not at every pixel.
+    const scroll = sparse.locator(".scroll").first();
+    const scrolledTo = async (left: number) => {
+      await page.evaluate("window.strokes = 0");
+      await scroll.evaluate(
+        (at, left) =>
+          new Promise((resolve) => {
+            at.addEventListener("scroll", resolve, { once: true });
+            at.scrollLeft = left;
+          }),
+        left,
+      );
+      return await page.evaluate("window.strokes") as number;
+    };
+    assertEquals(await scrolledTo(200), 0);
+    assert(await scrolledTo(5000) > 0);
     assertEquals(complaints, []);
   },
 );

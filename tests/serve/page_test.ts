@@ -4,21 +4,15 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { readAssets } from "../../serve/assets.ts";
+import { CHROMIUM } from "../support/chromium.ts";
 
-const CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find((path) => {
-  try {
-    return Deno.statSync(path).isFile;
-  } catch {
-    return false;
-  }
-});
 if (!CHROMIUM) console.log("page_test: no Chromium was found, so the page is not tried in a browser");
 
 Deno.test({
-  name: "the page in a browser: every test of page_in_browser.ts passes",
+  name: "the page in a browser: every test of the three files in_browser passes",
   ignore: !CHROMIUM,
   async fn() {
-    const tests = ["page_in_browser.ts", "statements_in_browser.ts"].map((name) =>
+    const tests = ["page_in_browser.ts", "statements_in_browser.ts", "reports_in_browser.ts"].map((name) =>
       new URL(name, import.meta.url).pathname
     );
     const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -27,7 +21,7 @@ Deno.test({
     }).output();
     const output = new TextDecoder().decode(stdout);
     assertEquals(code, 0, output + new TextDecoder().decode(stderr));
-    assert(/\b31 passed \| 0 failed\b/.test(output), output);
+    assert(/\b47 passed \| 0 failed\b/.test(output), output);
   },
 });
 

@@ -6,6 +6,7 @@ import { openMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig, type RunConfig } from "../../pipeline/runs/run_config.ts";
 import { createRun, openRun } from "../../pipeline/runs/run_folder.ts";
 import { signaturesOf } from "../../pipeline/training/signatures.ts";
+import type { RunOverview } from "../../serve/api.ts";
 import { MOST_RUNS, openRuns } from "../../serve/runs.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
@@ -473,6 +474,26 @@ Deno.test("among many runs that ended, one that goes on is seen at once, though 
   await Deno.remove(join(folder.path, "r7"), { recursive: true });
   await settle(folder.path, 2);
   assertEquals(await status("r7"), undefined);
+});
+
+Deno.test("a list after a run has begun looks once at each folder, and reads that run alone", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  // More than are listed, so that it is asked which began last; most of them are no runs.
+  for (let n = 0; n < MOST_RUNS; n++) await Deno.mkdir(join(folder.path, `a${n}`));
+  for (let n = 0; n < 20; n++) await fakeRun(folder.path, `r${n}`, { live: false, rows: [metricRow(1)] });
+  await settle(folder.path);
+  await runs.list();
+  await runs.list();
+  await fakeRun(folder.path, "z", { live: false, rows: [metricRow(1)] });
+  await settle(folder.path, 2);
+  let list: RunOverview[] = [];
+  const { opened, looks } = await watchingDisk(async () => list = await runs.list());
+  assertEquals([list.length, list.some(({ name }) => name === "z")], [MOST_RUNS, true]);
+  assertEquals(opened.filter((path) => path.startsWith("z/")).length, 3);
+  assert(opened.length < 20, opened.join());
+  // One a folder, a few of each that is looked at again, and of the one that began.
+  assert(looks < MOST_RUNS + 11 * 10, `${looks} paths were looked at, of ${MOST_RUNS} runs`);
 });
 
 Deno.test("what another program writes into a run that ended is noticed within a few lists", async () => {

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { type Browser, chromium, type Page } from "playwright-core";
+import { type Browser, chromium, type Locator, type Page } from "playwright-core";
 import { createApp } from "../../serve/app.ts";
 import { readAssets } from "../../serve/assets.ts";
 import type { Explorer } from "../../serve/explorer.ts";
@@ -92,6 +92,17 @@ export function siteTest(explorer: Explorer) {
         }
       },
     });
+}
+
+/** Unfolds what can be folded away, until the page has heard of it. */
+export async function unfold(details: Locator): Promise<void> {
+  await details.evaluate((at) =>
+    new Promise<void>((resolve) => {
+      if (at.hasAttribute("open")) return resolve();
+      at.addEventListener("toggle", () => resolve(), { once: true });
+      at.querySelector("summary")!.click();
+    })
+  );
 }
 
 const AXE = await Deno.readTextFile(new URL("axe.min.js", import.meta.resolve("axe-core")));

@@ -227,7 +227,13 @@ pageTest(
       await text(page.locator("p.chosen")),
       "No evaluation was at or below the target. Last step, 40 of 40: loss 1.5000 nats on validation tokens",
     );
-    await group(page, "Validation tokens, step 40").waitFor();
+    assertEquals(await facts(group(page, "Validation tokens, step 40")), {
+      "loss": "1.5000",
+      "target τ": "1.2500",
+      "above target": "+0.250",
+      "open edges": "9.1 %",
+    });
+    assertEquals((await facts(group(page, "Test tokens, 65,536")))["loss"], "1.4063");
     await page.goto(`${url}/#/runs/circuits`);
     await page.getByText("The circuit of copy").waitFor();
     assertEquals(
@@ -257,6 +263,138 @@ pageTest(
     assertEquals(complaints, []);
   },
 );
+
+pageTest(
+  "a run that was stopped says how far it came, and one that failed or was interrupted why",
+  async (site) => {
+    const { page, url, folder, complaints } = site;
+    (await everyKind(folder)).release();
+    const failed = await fakeRun(folder, "failed", { live: false, steps: STEPS, rows: rowsOf({ steps: 5 }) });
+    await failed.state({ state: "failed", error: "Cannot go on as the disk is full" });
+    await fakeRun(folder, "interrupted", { live: false, steps: STEPS, rows: rowsOf({ steps: 15 }) });
+    const state = page.locator(".state");
+    await page.goto(`${url}/#/runs/stopped`);
+    await page.locator("#charts[data-last='sparse:20']").waitFor();
+    assertStringIncludes(await text(state), "■ stopped sparse 20 of 40");
+    assertEquals(
+      await state.locator("progress").evaluateAll((bars) =>
+        bars.map((bar) => ["value", "max"].map((name) => Number(bar.getAttribute(name))))
+      ),
+      [[20, 40]],
+    );
+    assertEquals(
+      await text(page.locator("p.chosen")),
+      "No evaluation is at or below the target yet. Step 20 of 40: loss 1.3000 nats on validation tokens, target τ " +
+        "1.2500, 16.7 % of the edges open.",
+    );
+    assertEquals(await facts(group(page, "Validation tokens, step 20")), {
+      "loss": "1.3000",
+      "target τ": "1.2500",
+      "above target": "+0.050",
+      "open edges": "16.7 %",
+    });
+    assertEquals(await page.locator("section.group").count(), 1, "nothing was measured on test tokens");
+    assertEquals(await page.locator("p.result").count(), 0);
+    assertEquals(await page.getByRole("button", { name: "Pause" }).count(), 0, "there is nothing to pause");
+    assertEquals(await text(page.locator("#connection")), "");
+    await page.getByText("Evaluations as a table").click();
+    assertEquals(await page.locator(".evaluations tbody tr").count(), 2);
+    await page.getByText("A finished run writes its report here").waitFor();
+
+    await page.goto(`${url}/#/runs/failed`);
+    await page.locator("#charts[data-last='sparse:5']").waitFor();
+    assertStringIncludes(await text(state), "failed Cannot go on as the disk is full sparse 5 of 40");
+    assertEquals(await page.locator("p.chosen").count(), 0, "nothing was evaluated");
+    await page.goto(`${url}/#/runs/interrupted`);
+    await page.locator("#charts[data-last='sparse:15']").waitFor();
+    assertStringIncludes(await text(state), "interrupted sparse 15 of 40");
+    assertStringIncludes(await text(page.locator("p.chosen")), "Step 10 of 40: loss 1.4000 nats");
+    assertEquals(complaints, []);
+  },
+);
+
+pageTest("a resumed run's speed begins anew, and its page says what was changed as it was", async (site) => {
+  const { page, url, folder, complaints } = site;
+  // The second process takes half a second a step, and counts its time from 0.
+  const rows = rowsOf({ fields: (step) => ({ seconds: step <= 25 ? step : (step - 25) / 2 }) });
+  const run = await ended(folder, "resumed", { rows, summary: sparsified(30, true) });
+  const path = join(run.path, "config.json");
+  const changes = [{ setting: "slack", phase: "sparse", step: 25, before: 0.1, now: 0.05 }];
+  await writeSealedJson(path, { ...await readRunConfig(path), changes });
+  await page.goto(`${url}/#/runs/resumed`);
+  await page.locator("#charts[data-last='sparse:40']").waitFor();
+  assertEquals(await page.locator("#charts").getAttribute("data-rows"), "40");
+  assertEquals(
+    await page.locator(".chart[data-chart=speed] [role=img]").getAttribute("aria-label"),
+    "Training tokens per second. sparse: 1,020 at step 3, 2,050 at step 40.",
+  );
+  const happened = page.locator("h2", { hasText: "What happened on the way" }).locator("+ ul li");
+  assertEquals(await happened.allInnerTexts(), [
+    "sparse: slack 0.05 in place of 0.1 from step 26 on, as it was resumed",
+  ]);
+  await page.goto(`${url}/#/compare?runs=resumed&x=time`);
+  await page.locator("#charts[data-axis=time]").waitFor();
+  // 25 seconds, and then seven and a half.
+  assertStringIncludes(
+    (await page.locator(".chart[data-chart=loss] [role=img]").getAttribute("aria-label"))!,
+    "1.1 at minutes 0.542.",
+  );
+  assertEquals(complaints, []);
+});
+
+pageTest("circuits of a model that cannot do the task, and of one of which none is enough", async (site) => {
+  const { page, url, folder, complaints } = site;
+  const of = (able: boolean, n90_edges: number | null) => ({
+    able,
+    performance: 0.5,
+    n90_edges,
+    n90_heads: n90_edges,
+  });
+  await ended(folder, "unable", {
+    command: "circuits",
+    summary: { task: "copy", dense: of(false, null), sparse: of(true, null) },
+  });
+  await ended(folder, "alone", {
+    command: "circuits",
+    summary: { task: "ioi", dense: of(true, 7), sparse: null },
+  });
+  await page.goto(`${url}/#/runs/unable`);
+  await page.getByText("The circuit of copy").waitFor();
+  assertEquals(await page.locator("table.figures tbody tr").allInnerTexts(), [
+    "dense\t50.0 %\t–\t–",
+    "sparse\t50.0 %\tmore than all its\tmore than all its",
+  ]);
+  await page.getByText("A model without sizes cannot do the task.").waitFor();
+  await page.goto(`${url}/#/runs/alone`);
+  await page.getByText("The circuit of ioi").waitFor();
+  assertEquals(await page.locator("table.figures tbody tr").allInnerTexts(), ["dense\t50.0 %\t7\t7"]);
+  assertEquals(await page.getByText("A model without sizes").count(), 0);
+  assertEquals(complaints, []);
+});
+
+pageTest("settings, reports and checkpoints are those of the run's folder", async (site) => {
+  const { page, url, folder, complaints } = site;
+  const settings = { seed: 7, data: ["one.txt", "two.txt"], lr: 0.0625 };
+  const run = await ended(folder, "r", { rows: rowsOf(), summary: sparsified(30, true), settings });
+  await Deno.writeTextFile(join(run.path, "report.html"), "x".repeat(2345));
+  await Deno.mkdir(join(run.path, "checkpoints"), { recursive: true });
+  await Deno.writeTextFile(join(run.path, "checkpoints", "sparse-00000010.safetensors"), "torn");
+  await page.goto(`${url}/#/runs/r`);
+  const items = page.locator("h2", { hasText: "Reports and checkpoints" }).locator("~ ul li");
+  await items.first().waitFor();
+  assertEquals((await items.allInnerTexts()).map((item) => item.replace(/\s+/g, " ").trim()), [
+    "report.html 2.35 KB",
+    "sparse-00000010.safetensors: half-written or damaged",
+  ]);
+  await page.getByText("Settings", { exact: true }).click();
+  const rows = Object.fromEntries(
+    (await page.locator("table.settings tr").allInnerTexts()).map((row) => row.split(/\t/)),
+  );
+  const config = await readRunConfig(join(run.path, "config.json"));
+  assertEquals(Object.keys(rows).length, 1 + Object.keys(config.settings).length);
+  assertEquals([rows.adapter, rows.seed, rows.data, rows.lr], ["a test", "7", "one.txt, two.txt", "0.0625"]);
+  assertEquals(complaints, []);
+});
 
 pageTest(
   "a slack and a setting that were changed are on the run's page; live is what goes on",
@@ -379,6 +517,8 @@ pageTest("runs that are ticked are compared under an address that another person
   const other = await page.context().browser()!.newContext();
   try {
     const theirs = await other.newPage();
+    const asked: string[] = [];
+    theirs.on("request", (request) => asked.push(new URL(request.url()).pathname));
     await theirs.goto(address);
     await theirs.locator("#charts[data-axis=tokens]").waitFor();
     const spoken = await theirs.locator(".chart[data-chart=loss] [role=img]").getAttribute("aria-label");
@@ -425,6 +565,11 @@ pageTest("runs that are ticked are compared under an address that another person
     // What goes on is followed.
     await live.append(rowsOf({ steps: 30 }).slice(25));
     await theirs.locator("figure[data-run=live] figcaption", { hasText: "step 30" }).waitFor();
+    const times = (run: string) => asked.filter((path) => path === `/api/runs/${run}/metrics`).length;
+    assert(times("live") > 1, "its rows are asked for again");
+    for (const run of ["met", "missed", "stopped", "pretrained"]) {
+      assertEquals(times(run), 1, `${run} is over`);
+    }
     await theirs.goto(`${url}/#/compare?runs=met,none`);
     await theirs.getByText("There is no such run: none").waitFor();
   } finally {

@@ -11,6 +11,8 @@ export function embed(
     vocabularySize: number;
     width: number;
     positionEmbedding?: boolean;
+    /** Whether the token embedding is f16. */
+    half?: boolean;
   },
 ): Op {
   return {
@@ -38,7 +40,8 @@ export function embed(
         forward: (recorder, { token, position, y }) =>
           compiled.forward(recorder, { tokenEmbedding: token, positionEmbedding: position, x: y }),
         backward: (recorder, { dy }, gradients) => {
-          if (!gradients) return;
+          // Both are trained, or neither.
+          if (!gradients?.token) return;
           compiled.backward(recorder, {
             dx: dy,
             dtokenEmbedding: gradients.token,

@@ -5,28 +5,65 @@ import {
   prepareLinear,
   prepareLinearGradient,
 } from "../../../kernels/matmul/linear.ts";
+import {
+  type LowRank,
+  prepareLowRank,
+  prepareLowRankGradient,
+  rankOf,
+} from "../../../kernels/matmul/low_rank.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { biasGradientReference, matmulReference } from "../../../kernels/matmul/reference.ts";
-import type { CompiledOp, Op } from "../op.ts";
+import type { Tensor } from "../../../kernels/core/tensor.ts";
+import {
+  biasGradientReference,
+  lowRankGradientReference,
+  lowRankReference,
+  matmulReference,
+} from "../../../kernels/matmul/reference.ts";
+import type { CompiledOp, Op, Reals, Roles } from "../op.ts";
+
+/** A product, and the adapters that add to it. */
+export interface LinearSizes extends Omit<LinearShape, "accumulate"> {
+  /** Left out: none. */
+  adapters?: readonly LowRank[];
+}
+
+/** Role of the B of the p-th adapter. */
+export const roleOfUp = (p: number): string => `up${p}`;
 
 /**
  * y [rows, outputs] = x W, plus b where it has one, with W [inputs, outputs]; an addition or GELU behind it can be a part
- * of its kernel. Where the products with W are added up slice by slice and y is f16, `partial` [rows, outputs] is what
- * they are added up in.
+ * of its kernel. Where the products with W are added up slice by slice, or to those of adapters, and y is f16, `partial`
+ * [rows, outputs] is what they are added up in.
+ *
+ * With adapters y gets Σ_p s_p (x A_p) B_p too, of which `down` [inputs, R] holds the As side by side, `up0` and so on the
+ * Bs [rank, columns], and `low` [rows, R] takes x A. Without the tensor `down` it is the product with W alone.
  */
-export function linear(of: LinearShape): Op {
+export function linear(sizes: LinearSizes): Op {
+  const { adapters = [], ...of } = sizes;
   const { rows, inputs, outputs, half } = of;
-  async function ended(gpu: Gpu, ending: LinearEnding, shape = of): Promise<CompiledOp> {
-    const compiled = await prepareLinear(gpu, shape, ending);
+  const ofAdapters = { rows, inputs, outputs, adapters, half: half.x };
+  const isAdapted = adapters.length > 0;
+  const upsOf = <Of>(roles: Readonly<Record<string, Of>>): Of[] => adapters.map((_, p) => roles[roleOfUp(p)]);
+  const lowRank = (roles: Reals) => ({ ...ofAdapters, x: roles.x, down: roles.down, ups: upsOf(roles) });
+
+  async function ended(gpu: Gpu, ending: LinearEnding, shape: LinearShape = of): Promise<CompiledOp> {
+    const alone = await prepareLinear(gpu, shape, ending);
+    const [adapted, products] = isAdapted
+      ? await Promise.all([
+        prepareLinear(gpu, { ...shape, accumulate: true }, ending),
+        prepareLowRank(gpu, ofAdapters),
+      ])
+      : [];
     return {
-      forward: (recorder, { x, weight, bias, y, partial, "next.stream": residual, "next.y": next }) =>
-        compiled.record(recorder, {
-          x,
-          weight,
-          bias,
-          partial,
-          ...(ending.residual ? { residual, y: next } : { y, activated: next }),
-        }),
+      forward(recorder, roles) {
+        const { x, weight, bias, partial, down, low, "next.stream": residual, "next.y": next } = roles;
+        const y = ending.residual ? next : roles.y;
+        const tensors = { x, weight, bias, partial, y, residual, activated: ending.gelu && next };
+        if (!down) return alone.record(recorder, tensors);
+        // First, so that nothing goes over y again: the product with W is added where it is stored anyway.
+        products!.record(recorder, { x, down, low, ups: upsOf(roles), sum: shape.half.y ? partial : y });
+        adapted!.record(recorder, tensors);
+      },
     };
   }
   const endings: Partial<Record<Op["kind"], (gpu: Gpu) => Promise<CompiledOp>>> = {
@@ -36,31 +73,51 @@ export function linear(of: LinearShape): Op {
     exactGelu: (gpu) => ended(gpu, { gelu: "exact" }),
   };
   return {
-    key: `linear ${JSON.stringify(of)}`,
+    key: `linear ${JSON.stringify(sizes)}`,
     kind: "linear",
-    keeps: ["x"],
+    keeps: isAdapted ? ["x", "low"] : ["x"],
+    scratch: isAdapted ? { dlow: [rows, rankOf(adapters)] } : undefined,
     reference: {
-      forward: ({ x: a, weight: b, bias }) =>
-        matmulReference({ layout: "nn", m: rows, n: outputs, k: inputs, a, b, bias }),
-      backward: ({ x, weight, dy }) => ({
-        x: matmulReference({ layout: "nt", m: rows, n: inputs, k: outputs, a: dy, b: weight }),
-        weight: matmulReference({ layout: "tn", m: inputs, n: outputs, k: rows, a: x, b: dy }),
-        bias: biasGradientReference(rows, outputs, dy),
-      }),
+      forward(roles) {
+        const { x: a, weight: b, bias, down } = roles;
+        const y = matmulReference({ layout: "nn", m: rows, n: outputs, k: inputs, a, b, bias });
+        if (!down) return y;
+        return lowRankReference(lowRank(roles)).map((value, n) => y[n] + value);
+      },
+      backward(roles) {
+        const { x, weight, down, dy } = roles;
+        const found: Record<string, Float64Array> = {
+          x: matmulReference({ layout: "nt", m: rows, n: inputs, k: outputs, a: dy, b: weight }),
+          weight: matmulReference({ layout: "tn", m: inputs, n: outputs, k: rows, a: x, b: dy }),
+          bias: biasGradientReference(rows, outputs, dy),
+        };
+        if (!down) return found;
+        const { dx, ddown, dups } = lowRankGradientReference(lowRank(roles), dy);
+        dups.forEach((dup, p) => found[roleOfUp(p)] = dup);
+        return { ...found, x: dx.map((value, n) => found.x[n] + value), down: ddown };
+      },
     },
     fused: (next) => endings[next.kind],
     async compile(gpu, training) {
       const { forward } = await ended(gpu, {});
       if (!training) return { forward };
-      const gradient = await prepareLinearGradient(gpu, of);
+      const gradient = await prepareLinearGradient(gpu, { ...of, accumulate: isAdapted });
+      const ofLowRank = isAdapted ? await prepareLowRankGradient(gpu, ofAdapters) : undefined;
       return {
         forward,
-        backward: (recorder, { x, weight, dy, dx }, gradients) =>
+        backward(recorder, roles, gradients) {
+          const { x, weight, dy, dx } = roles;
+          if (ofLowRank) {
+            const { down, low, dlow } = roles;
+            const ofAs = gradients?.down && { ddown: gradients.down, dups: upsOf(gradients as Roles) };
+            ofLowRank.record(recorder, { x, down, low, dy, dlow, ups: upsOf<Tensor>(roles), dx }, ofAs);
+          }
           gradient.record(
             recorder,
-            { x, weight, dy, dx: dx! },
+            { x, weight, dy, dx },
             gradients && { dweight: gradients.weight, dbias: gradients.bias },
-          ),
+          );
+        },
       };
     },
   };

@@ -42,7 +42,8 @@ export function norm(of: {
             dy,
             dresidual: plus,
             dx: dx!,
-            parameters: gradients && { dweight: gradients.weight, dbias: gradients.bias },
+            // Both are trained, or neither.
+            parameters: gradients?.weight && { dweight: gradients.weight, dbias: gradients.bias },
           }),
       };
     },

@@ -35,7 +35,8 @@ export function queryKeyNorm(of: QueryKeyNormConfig): Op {
             statistics,
             dy,
             dx: dx!,
-            parameters: gradients &&
+            // Both are trained, or neither.
+            parameters: gradients?.queryWeight && gradients.keyWeight &&
               { dqueryWeight: gradients.queryWeight, dkeyWeight: gradients.keyWeight },
           }),
       };

@@ -111,6 +111,7 @@ Deno.test("a frozen weight of several bindings, stored as int8: y and dx, in eve
         outputs,
         bias: false,
         half: { x: half, weight: false, y: half },
+        frozen: true,
         int8: true,
       };
       assertEquals(needsPartial(shape, maxBindingBytes), half);

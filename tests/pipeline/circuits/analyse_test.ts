@@ -1,80 +1,16 @@
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { tableFromIPC } from "apache-arrow";
-import { analyse, type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
+import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
 import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
-import {
-  type CircuitResults,
-  modelResult,
-  resultLine,
-  saveResults,
-} from "../../../pipeline/circuits/results.ts";
+import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
 import { tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { plantedEngine, plantedSet } from "./planted.ts";
-
-const PROMPTS = 12;
-const OPTIONS = { method: { name: "eap" }, seed: 1 } as const;
-
-function resultsOf(findings: Findings, other: Findings | undefined): CircuitResults {
-  const { graph } = plantedEngine(PROMPTS);
-  const attention = {
-    tokens: ["one", "<two>", "</script>"],
-    heads: [{ layer: 0, head: 0, edges: [[1, 0, 0.5]] as [number, number, number][] }],
-    counts: { all: 24, open: 3, onPaths: 1, mayMatter: 2 },
-  };
-  const held = { moved: 0.5, changed: 0, logit: 0.125, metric: 0.03 };
-  const tokenCircuits = {
-    all: 24,
-    open: 3.5,
-    onPaths: 1.5,
-    mayMatter: 2.5,
-    offPaths: 0.75,
-    held,
-    anew: { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 },
-  };
-  const of = (findings: Findings, gated: boolean) =>
-    modelResult(graph, {
-      label: "a model",
-      gated,
-      findings,
-      ablations: [{ ablation: "zero", faithfulness: 0.5 }],
-      attention,
-      tokenCircuits,
-    });
-  const { circuit } = findings;
-  const ratio = circuit && other?.circuit
-    ? {
-      edges: ratioOf(
-        { ladder: circuit.edgeLadder, bounds: circuit.bounds },
-        { ladder: other.circuit.edgeLadder, bounds: other.circuit.bounds },
-        { seed: 1 },
-      ),
-      heads: { value: 2, low: 1, high: 3 },
-    }
-    : null;
-  return {
-    task: "planted",
-    purpose: "what was planted",
-    metric: "logit_difference",
-    prompts: PROMPTS,
-    split: { choosing: 6, scoring: 6 },
-    length: 3,
-    templates: 2,
-    method: OPTIONS.method,
-    ablation: "resample",
-    seed: 1,
-    adapter: "none",
-    seconds: 1,
-    graph: { layers: 2, heads: 2, keyValueHeads: 2, edges: graph.edges, normBehindAttention: false },
-    dense: of(findings, false),
-    sparse: other ? of(other, true) : null,
-    ratio,
-  };
-}
+import { OPTIONS, PROMPTS, resultsOf } from "./planted_results.ts";
 
 Deno.test("an analysis finds the planted circuit, its size in edges and heads, and that it is stable", async () => {
   const engine = plantedEngine(PROMPTS);
@@ -187,7 +123,12 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   assertEquals(Object.keys(line), ["task", "dense", "sparse", "ratio"]);
   assertEquals([line.dense.n90_edges, line.dense.n90_heads, line.sparse.performance], [4, 2, 1]);
   assertEquals(line.ratio.edges, { value: 1, low: 1, high: 1 });
-  assert(circuitSentence(results).includes("needs 4 edges and 2 heads"));
+  assertEquals(
+    circuitSentence(results),
+    "For 90 % of the effect on prompts that did not choose the circuit, the dense model needs 4 edges, or 2 heads with " +
+      "all of their edges; the sparse model needs 4 edges, or 2 heads with all of their edges: as many edges and 2 times " +
+      "fewer heads in the sparse one.",
+  );
   assertEquals(line.sparse.token_circuits.anew, { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 });
   const rows = new Map(resultRows(results).map(({ label, cells }) => [label, cells[1]]));
   assertEquals(rows.get("edges for 90 % of the effect"), "4 (4 to 4)");
@@ -201,6 +142,16 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
   assertEquals(json.dense.circuit.n90_edges.value, 4);
   assertEquals(json.split, { choosing: 6, scoring: 6 });
+  assertEquals(json.dense.circuit.heads.sort(), ["a0.h1", "a1.h0"]);
+  const { sizes } = json.dense.circuit;
+  assertEquals(
+    sizes.filter(({ chosen }: { chosen: number }) => chosen < 5),
+    [[1, 0, 0], [2, 0, 0], [3, 3, 0.75], [4, 4, 1]].map(([chosen, edges, faithfulness]) => ({
+      chosen,
+      edges,
+      faithfulness,
+    })),
+  );
   assertEquals(json.sparse.token_circuits.held.moved, 0.5);
   assertEquals(json.dense.circuit.edges, undefined);
   const edges = tableFromIPC(await Deno.readFile(`${folder.path}/edges.arrow`));
@@ -214,6 +165,64 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   ]);
   const curve = tableFromIPC(await Deno.readFile(`${folder.path}/curve.arrow`));
   assertEquals(curve.numRows, 2 * 2 * 6);
+});
+
+Deno.test("every row of the table is the findings', and what was measured is told by its numbers", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const results = resultsOf(findings, undefined);
+  const { clean } = findings.performance;
+  const ends = [clean.low, clean.high].map((end) => String(Number(end!.toPrecision(3))));
+  const correlation = findings.circuit!.approximation.rankCorrelation;
+  assertEquals(resultRows(results).map(({ label, cells: [cell] }) => [label, cell]), [
+    ["answers right", "100.0 %"],
+    ["first choice of all tokens", "25.0 %"],
+    ["metric, clean prompts", `8 (${ends.join(" to ")})`],
+    ["metric, corrupted prompts", "0 (0 to 0)"],
+    ["pairs that choose circuits, and that score them", "6, 6"],
+    ["edges for 90 % of the effect", "4 (4 to 4)"],
+    ["heads for 90 % of the effect", "2 (2 to 2)"],
+    // 42.5 and 2.5 of 46: the test of areas has them.
+    ["CPR (area under faithfulness)", "0.924"],
+    ["CMD (area of its distance from 1)", "0.0543"],
+    ["grown from the logits, edges", "4"],
+    ["grown from the logits, faithfulness", "1"],
+    ["estimate against exact effect, rank correlation", String(Number(correlation.toPrecision(3)))],
+    ["overlap of circuits, prompts drawn anew", "1"],
+    ["overlap, one template and the others", "1"],
+    ["faithfulness on a template left out", "1"],
+    ["faithfulness with the rest at zero", "0.5"],
+    ["attention edges, of a prompt", "24"],
+    ["attention edges open", "3.5"],
+    ["attention edges on paths that carry values", "1.5"],
+    ["attention edges that may matter, gates held", "2.5"],
+    ["open edges off the paths closed, gates held ¹", "50.0 %; 0.00 %; 0.13; 0.03"],
+    ["open edges off the paths closed, gates anew ¹", "75.0 %; 25.0 %; 11; 1.5"],
+  ]);
+  const html = circuitsHtml("run", results);
+  for (
+    const said of [
+      "12 pairs of prompts of 3 tokens in 2 templates; metric: logit difference. The graph has 46 edges",
+      "Edges are estimated by EAP (arXiv 2403.17806); what a circuit leaves out is replaced by what it is for the corrupted",
+      "6 of the pairs rank edges and heads; the other 6 score every circuit",
+      "Seed 1; none.",
+    ]
+  ) assertStringIncludes(html, said);
+  assert(!html.includes("Dense : sparse"), "there is nothing to compare");
+  const both = circuitsHtml("run", resultsOf(findings, findings));
+  assertStringIncludes(both, "Dense : sparse, heads 2 (1 to 3), edges 1 (1 to 1).");
+  for (
+    const [change, said] of [
+      [{ ablation: "mean" }, "is replaced by its mean."],
+      [{ ablation: "zero" }, "is replaced by zero."],
+      [{ method: { name: "eap-ig", steps: 7 } }, "Edges are estimated by EAP-IG over 7 steps"],
+      [{ templates: 1 }, "in 1 template;"],
+      [{ graph: { ...results.graph, keyValueHeads: 1 } }, "keys and values of each of 1 key heads"],
+      [{ graph: { ...results.graph, normBehindAttention: true } }, "the norm behind attention"],
+    ] as const
+  ) {
+    assert(!html.includes(said), said);
+    assertStringIncludes(circuitsHtml("run", { ...results, ...change }), said);
+  }
 });
 
 Deno.test("the page escapes what models and prompts say, and names its two scripts once", async () => {
@@ -235,7 +244,7 @@ Deno.test("the page escapes what models and prompts say, and names its two scrip
   assert(!/\sstyle="/.test(html));
   const data = JSON.parse(/id="data">([^]*?)<\/script>/.exec(html)![1]);
   assertEquals(data.models[1].attention.tokens, ["one", "<two>", "</script>"]);
-  assertEquals(data.models[0].edges[0].score, 6);
+  assertEquals(data.models[0].circuit.edges[0][2], 6);
 });
 
 Deno.test("a token circuit holds the open edges, and of them those from which the answer can be reached", () => {

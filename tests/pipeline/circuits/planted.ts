@@ -26,17 +26,18 @@ export function plantedSet(prompts: number): PromptSet {
   };
 }
 
-/** The engine, over 2 layers of 2 heads. `able: false`: right as often as wrong. */
+/** The engine, over 2 layers of 2 heads. `able: false`: right as often as wrong; `keyValueHeads: 1`: both read one key head. */
 export function plantedEngine(
   prompts: number,
-  { able = true } = {},
+  { able = true, keyValueHeads = 2 } = {},
 ): CircuitEngine & { planted: Uint8Array } {
-  const graph = createGraph({ layers: 2, heads: 2 });
+  const graph = createGraph({ layers: 2, heads: 2, keyValueHeads });
   const names = Array.from({ length: graph.edges }, (_, edge) => {
     const { source, input } = edgeEnds(graph, edge);
     return `${source.name}->${input.name}`;
   });
-  const chain = CHAIN.map((name) => names.indexOf(name));
+  const ofGroup = (name: string): string => keyValueHeads === 2 ? name : name.replace(/h\d(\.[kv])$/, "g0$1");
+  const chain = CHAIN.map((name) => names.indexOf(ofGroup(name)));
   const direct = names.indexOf(DIRECT);
   const sizes = Float64Array.from({ length: prompts }, (_, n) => 1 + n % 3);
   const metricOf = (kept: Uint8Array): number =>
@@ -45,7 +46,7 @@ export function plantedEngine(
   const all = new Uint8Array(graph.edges).fill(1);
   const without = (left: (edge: number) => boolean) => all.map((_, edge) => left(edge) ? 0 : 1);
   return {
-    planted: Uint8Array.from(names, (name) => [...CHAIN, DIRECT].includes(name) ? 1 : 0),
+    planted: Uint8Array.from(names, (name) => [...CHAIN.map(ofGroup), DIRECT].includes(name) ? 1 : 0),
     graph,
     bytes: 1000,
     batch: prompts,

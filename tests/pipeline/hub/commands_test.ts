@@ -117,8 +117,9 @@ Deno.test("what a model of the hub needs is told without its weights, and they c
   await using folder = await temporaryFolder();
   const env = hubOf(hub, folder.path);
   const weights = () => [...hub.sent.keys()].filter((path) => path.endsWith(".safetensors"));
-  for (const command of ["sparsify", "evaluate"]) {
-    const asked = [command, "--model", "owner/tiny", "--context", "8", "--memory", "--json"];
+  for (const command of ["sparsify", "evaluate", "plan"]) {
+    const tells = command === "plan" ? [] : ["--memory"];
+    const asked = [command, "--model", "owner/tiny", "--context", "8", ...tells, "--json"];
     const { code, stdout, stderr } = await runMain(asked, { env });
     assertEquals(code, 0, stderr);
     assertEquals(JSON.parse(stdout).parameters, 6928);
@@ -205,14 +206,18 @@ Deno.test("with all that it named at hand a run gives up the net; while data may
 Deno.test("every task that takes names of the hub may reach its hosts, and HF_ENDPOINT's, and no others", async () => {
   const { tasks } = JSON.parse(await Deno.readTextFile(join(ROOT, "deno.json")));
   const takesModels = Object.entries<{ command: string }>(tasks).filter(([, { command }]) =>
-    /pipeline\/(main\.ts (sparsify|pretrain|evaluate)|(circuits|generation)\/main\.ts)$/.test(command)
+    /pipeline\/(main\.ts (sparsify|pretrain|evaluate|plan)|(circuits|generation|benchmarks)\/main\.ts)$/.test(
+      command,
+    )
   );
   assertEquals(takesModels.map(([name]) => name), [
     "sparsify",
     "pretrain",
     "evaluate",
+    "plan",
     "circuits",
     "generate",
+    "benchmark",
   ]);
   const hosts = "$(deno run --quiet --allow-env=HF_ENDPOINT pipeline/hub/hosts.ts)";
   for (const [name, { command }] of takesModels) {

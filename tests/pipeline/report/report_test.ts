@@ -1,8 +1,7 @@
-import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { writeSealedJson } from "../../../pipeline/files.ts";
-import { type MetricRow, openMetrics } from "../../../pipeline/runs/metrics.ts";
+import { openMetrics } from "../../../pipeline/runs/metrics.ts";
 import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
 import {
   commandOf,
@@ -15,92 +14,9 @@ import glossary from "../../../pipeline/report/glossary.json" with { type: "json
 import { means, speedPoints } from "../../../pipeline/report/report_charts.ts";
 import { createRun } from "../../../pipeline/runs/run_folder.ts";
 import { defaultsOf, parseCommand, SPARSIFY } from "../../../pipeline/settings.ts";
-import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 import { metricRow } from "../../support/metric_row.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-
-const losses = { ce: 4.4656, perplexity: 86.97, accuracy: 0.22, exact_rows: 0 };
-const SUMMARY: SparsifySummary = {
-  dense: losses,
-  control: { ...losses, ce: 4.3756, perplexity: 79.49 },
-  sparse: {
-    ...losses,
-    ce: 4.4206,
-    perplexity: 83.15,
-    open_fraction: 0.0385,
-    edges_per_query: 2.48,
-    dead_queries: 0.75,
-    live_heads: 5,
-    open_by_head: [[0.106, 0, 0.00093], [0.0000001, 0.6, 1]],
-    step: 200,
-    feasible: true,
-  },
-  heads: 6,
-  target_loss: 4.5279,
-  dense_validation_ce: 4.5579,
-  validation_tokens: 16384,
-  test_tokens: 65536,
-  steps: 300,
-  tokens: 307200,
-  seconds: 228.4,
-  adapter: "a <fast> adapter",
-  seed: 7,
-  model: "data/english",
-  signatures: [],
-};
-
-const CONFIG: ReportData["config"] = {
-  id: "a run",
-  command: "sparsify",
-  settings: {
-    model: "data/english",
-    data: ["text & more.txt"],
-    steps: 300,
-    context: 128,
-    lambdaMin: 0.02,
-    lambdaMax: 5,
-  },
-  adapter: "a <fast> adapter",
-  versions: { project: "0.1.0", deno: "2.9.6" },
-  model: {
-    config: gpt2Config({
-      vocabularySize: 4096,
-      contextLength: 128,
-      width: 96,
-      layers: 2,
-      heads: 3,
-      mlpWidth: 384,
-    }),
-    hash: "90dd43b7",
-  },
-  tokenizer: { hash: "19d4441a" },
-};
-
-/** 300 steps, evaluated every 50. */
-const phaseRows = (phase: MetricRow["phase"]): MetricRow[] =>
-  Array.from({ length: 300 }, (_, n) => {
-    const isEvaluation = (n + 1) % 50 === 0;
-    return metricRow(n + 1, {
-      phase,
-      ce: 4.5 + 0.25 * (n % 2),
-      target: phase === "sparse" ? 4.5 : null,
-      lambda: phase === "sparse" ? 2 : null,
-      lambda_acting: phase === "sparse" ? 3 : null,
-      expected_open: phase === "sparse" ? 1 / (n + 1) : null,
-      open_fraction: phase === "sparse" && isEvaluation ? 0.5 / (n + 1) : null,
-      validation_ce: isEvaluation ? 4.25 : null,
-      dead_queries: isEvaluation ? 0.5 : null,
-      constraint: 0,
-      seconds: n + 1,
-    });
-  });
-
-const DATA: ReportData = {
-  name: "a-run",
-  config: CONFIG,
-  rows: [...phaseRows("sparse"), ...phaseRows("control")],
-  summary: SUMMARY,
-};
+import { CONFIG, DATA, losses, phaseRows, SUMMARY } from "./report_data.ts";
 
 /** Fails unless every tag is closed in its order and every attribute is quoted. */
 function assertWellFormed(html: string): void {
@@ -218,6 +134,111 @@ Deno.test("a command gives the same bits only where nothing was changed on the w
   assertEquals([changed.includes(same), changed.includes("has the last value of each setting")], [
     false,
     true,
+  ]);
+});
+
+/** What stands in the cells of a part of the page, without its tags. */
+const plain = (html: string): string => html.replace(/<[^>]*>/g, "");
+const cellsOf = (html: string): string[][] =>
+  [...html.matchAll(/<tr>(.*?)<\/tr>/gs)].map(([, row]) =>
+    [...row.matchAll(/<t[hd][^>]*>(.*?)<\/t[hd]>/gs)].map(([, cell]) => plain(cell))
+  );
+
+Deno.test("every figure of the table of results is the summary's", () => {
+  const [table] = /<table class="results">.*?<\/table>/s.exec(reportHtml(DATA))!;
+  assertEquals(cellsOf(table), [
+    ["", "dense", "dense fine-tuned", "sparse"],
+    ["loss, nats", "4.4656", "4.3756", "4.4206"],
+    ["perplexity", "86.97", "79.49", "83.15"],
+    ["open edges", "100.0 %", "100.0 %", "3.85 %"],
+    // Of 128 positions a query has 64.5 keys, itself among them.
+    ["edges per query", "64.50", "64.50", "2.48"],
+    ["queries without an edge", "0.00 %", "0.00 %", "75.0 %"],
+    ["live heads (an edge for every 100 queries or fewer)", "6 of 6", "6 of 6", "5 of 6"],
+  ]);
+  const alone = reportHtml({ ...DATA, summary: { ...SUMMARY, control: null } });
+  assertEquals(cellsOf(/<table class="results">.*?<\/table>/s.exec(alone)![0])[0], ["", "dense", "sparse"]);
+  const answers = {
+    ...SUMMARY,
+    dense: { ...losses, exact_rows: 0.75 },
+    sparse: { ...SUMMARY.sparse, exact_rows: 0.5 },
+  };
+  const exact = cellsOf(reportHtml({ ...DATA, summary: answers })).find(([label]) =>
+    label === "exact answers"
+  );
+  assertEquals(exact, ["exact answers", "75.0 %", "0.00 %", "50.0 %"]);
+});
+
+Deno.test("what was measured where, and how the run was made, stand in a report as they are", () => {
+  const rows = DATA.rows.map((row) =>
+    row.step === 7 && row.phase === "sparse" ? { ...row, skipped: 1 } : row
+  );
+  const html = reportHtml({ ...DATA, rows });
+  const note = plain(/<p class="note">(Measured on.*?)<\/p>/s.exec(html)![1]).replace(/\s+/g, " ");
+  assertEquals(
+    note,
+    "Measured on 65,536 test tokens that nothing was trained on or chosen by. The weights are those of step 200 of 300: " +
+      "of the evaluations at or below τ = 4.5279 nats, the one with the fewest open edges. τ is held on 16,384 " +
+      "validation tokens, where the dense model’s loss is 4.5579. Edges per query are those of one head.",
+  );
+  const [made] = /<h2>How it was made<\/h2>.*?<\/dl>/s.exec(html)!;
+  const facts = [...made.matchAll(/<dt>(.*?)<\/dt><dd>(.*?)<\/dd>/gs)].map(([, ...both]) => both.map(plain));
+  assertEquals(facts, [
+    ["Model", "2 layers of 3 heads, width 96, context 128, vocabulary 4,096"],
+    ["Model’s hash", "90dd43b7"],
+    ["Tokenizer’s hash", "19d4441a"],
+    ["Tokens", "307,200 in 300 training steps; 16,384 validation, 65,536 test"],
+    ["Seed", "7"],
+    ["Adapter", "a &lt;fast&gt; adapter"],
+    ["Versions", "sparse-attention 0.1.0, Deno 2.9.6"],
+    ["Wall time", "3m48s (the process that ended it)"],
+    ["Skipped steps", "1, as their gradient was not finite"],
+  ]);
+  assert(!reportHtml(DATA).includes("Skipped steps"));
+});
+
+Deno.test("evaluations and settings stand in tables, row for row", () => {
+  const html = reportHtml(DATA);
+  const part = (title: string): string[][] =>
+    cellsOf(new RegExp(`<summary>${title}</summary>.*?</details>`, "s").exec(html)![0]);
+  const [head, ...rows] = part("Evaluations");
+  assertEquals(head, [
+    "step",
+    "tokens",
+    "training loss",
+    "validation loss",
+    "τ",
+    "λ in the loss",
+    "open edges",
+    "queries without an edge",
+  ]);
+  const evaluated = phaseRows("sparse").filter((row) => row.validation_ce !== null);
+  assertEquals(
+    rows,
+    evaluated.map(({ step, tokens, open_fraction }) => [
+      step === 200 ? "200 (chosen)" : String(step),
+      tokens.toLocaleString("en-US"),
+      "4.7500",
+      "4.2500",
+      "4.5000",
+      "3.00",
+      `${(100 * open_fraction!).toFixed(2)} %`,
+      "50.0 %",
+    ]),
+  );
+  // Of many, so many as can be read, the chosen one among them.
+  const many = { ...SUMMARY, steps: 1000, sparse: { ...SUMMARY.sparse, step: 333 } };
+  const all = Array.from({ length: 1000 }, (_, n) => metricRow(n + 1, { validation_ce: 4.25 }));
+  const thinned = reportHtml({ ...DATA, rows: all, summary: many });
+  assertStringIncludes(thinned, "<caption>One in 10 of 1,000, and the chosen one.</caption>");
+  assertStringIncludes(thinned, "333 (chosen)");
+  assertEquals(part("Settings"), [
+    ["model", "data/english"],
+    ["data", "text &amp; more.txt"],
+    ["steps", "300"],
+    ["context", "128"],
+    ["lambdaMin", "0.02"],
+    ["lambdaMax", "5"],
   ]);
 });
 

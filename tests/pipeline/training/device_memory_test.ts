@@ -4,6 +4,7 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { readAttention } from "../../../pipeline/model/attention_pattern.ts";
 import { prepareInterventions } from "../../../pipeline/circuits/interventions.ts";
 import { evaluate } from "../../../pipeline/training/evaluate.ts";
+import { adaptersFor } from "../../../pipeline/model/adapters.ts";
 import type { NetworkShape } from "../../../pipeline/model/plan.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { type Network, prepareNetwork } from "../../../pipeline/model/network.ts";
@@ -18,6 +19,7 @@ import { seeded } from "../../support/seeded.ts";
 const CONFIG = RUN_CONFIG;
 const { batch: BATCH, context: CONTEXT } = RUN_SHAPE;
 const TRAINING: NetworkShape = { batch: BATCH, context: CONTEXT, training: true };
+const ADAPTERS = adaptersFor(CONFIG, { rank: 4, alpha: 8, rankStabilised: false, targets: ["all-linear"] });
 const tokens = seeded(1);
 
 /** Random tokens, of which all count. */
@@ -34,7 +36,7 @@ async function withNetwork(
   body: (network: Network, parameters: Parameters, teacher: Parameters) => Promise<void>,
 ): Promise<void> {
   const [parameters, teacher] = ["", "teacher's "].map((prefix) =>
-    createParameters(gpu, parametersOf(CONFIG), prefix)
+    createParameters(gpu, parametersOf(CONFIG, shape), prefix)
   );
   await assertLeavesNothing(gpu, async () => {
     const network = await prepareNetwork(gpu, CONFIG, shape);
@@ -75,6 +77,7 @@ for (
     ["in half precision", { ...TRAINING, half: true }],
     ["with a teacher", { ...TRAINING, distill: true }],
     ["with a teacher in half precision", { ...TRAINING, distill: true, half: true }],
+    ["with adapters", { ...TRAINING, adapters: ADAPTERS, train: "lora", half: true }],
   ] as const
 ) {
   gpuTest(`a network ${what} and its trainer free all that they held`, async (gpu) => {

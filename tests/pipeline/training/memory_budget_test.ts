@@ -10,8 +10,8 @@ import {
   whatToLower,
 } from "../../../pipeline/training/memory_budget.ts";
 import { textureCapacity } from "../../../kernels/core/textures.ts";
-import { memoryNeeds } from "../../../pipeline/model/plan.ts";
-import { parametersOf } from "../../../pipeline/model/trace.ts";
+import { adaptersFor } from "../../../pipeline/model/adapters.ts";
+import { memoryNeeds, type NetworkShape, ofTeacherAlone } from "../../../pipeline/model/plan.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import {
@@ -36,7 +36,7 @@ const CONFIG = gpt2Config({
 const SETTINGS: MemorySettings = { batch: 2, context: 32, recompute: false, dtype: "f32", memory: "auto" };
 
 /** Every gradient of two gated, distilled micro-batches, and the bytes that the device held for them. */
-async function gradientsOf(gpu: Gpu, options: { keep?: boolean; recompute?: boolean }) {
+async function gradientsOf(gpu: Gpu, options: Partial<NetworkShape>) {
   const before = gpu.allocatedBytes;
   const [batch, context] = [2, 32];
   const network = await prepareNetwork(gpu, CONFIG, {
@@ -46,15 +46,20 @@ async function gradientsOf(gpu: Gpu, options: { keep?: boolean; recompute?: bool
     distill: true,
     ...options,
   });
-  const shapes = parametersOf(CONFIG);
+  const shapes = network.model.parameters;
   const random = (seed: number) => (name: string) => {
     const index = shapes.findIndex((shape) => shape.name === name);
     return Promise.resolve(initialWeights(shapes[index], { seed, index }).map((x) => 5 * x));
   };
   const parameters = createParameters(gpu, shapes);
-  const teacher = createParameters(gpu, shapes, "teacher's ");
+  const ofTeacher = createParameters(gpu, ofTeacherAlone(shapes, options), "teacher's ");
   await uploadParameters(gpu, parameters, random(1));
-  await uploadParameters(gpu, teacher, random(2));
+  await uploadParameters(gpu, ofTeacher, random(2));
+  const frozen = shapes.filter(({ trainable }) => !trainable);
+  const teacher = new Map([
+    ...frozen.map(({ name }) => [name, parameters.get(name)!] as const),
+    ...ofTeacher,
+  ]);
   const trainer = await createTrainer(gpu, {
     network,
     parameters,
@@ -82,26 +87,59 @@ async function gradientsOf(gpu: Gpu, options: { keep?: boolean; recompute?: bool
   return { gradients, held: gpu.allocatedBytes - before };
 }
 
-gpuTest(
-  "activations that share memory, or are computed anew, give every gradient to the bit",
-  async (gpu) => {
-    const kept = await gradientsOf(gpu, { keep: true });
-    for (const options of [{}, { recompute: true }]) {
-      const { gradients, held } = await gradientsOf(gpu, options);
-      assert(held < kept.held);
-      for (const [name, values] of kept.gradients) {
-        assertEquals(gradients.get(name), values, `${name}, ${JSON.stringify(options)}`);
+const LORA = {
+  adapters: adaptersFor(CONFIG, {
+    rank: 4,
+    alpha: 8,
+    rankStabilised: false,
+    targets: ["query", "output", "down"],
+  }),
+  train: "lora",
+} as const;
+
+for (
+  const [what, part] of [
+    ["all", {}],
+    ["adapters", LORA],
+    ["adapters of a teacher too", { ...LORA, teacherAdapted: true }],
+    ["attention's products", { train: "attention" }],
+  ] as const
+) {
+  gpuTest(
+    `training ${what}: activations that share memory, or are computed anew, give every gradient to the bit, in what was announced`,
+    async (gpu) => {
+      const kept = await gradientsOf(gpu, { ...part, keep: true });
+      for (const recompute of [false, true]) {
+        const options = { ...part, recompute };
+        const { gradients, held } = await gradientsOf(gpu, options);
+        assert(held < kept.held);
+        for (const [name, values] of kept.gradients) {
+          assertEquals(gradients.get(name), values, `${name}, ${JSON.stringify(options)}`);
+        }
+        // Beside what is planned stand tokens, targets, losses, partial sums and the log: 20 KB here.
+        const { total } = memoryNeeds(
+          CONFIG,
+          { batch: 2, context: 32, training: true, distill: true, ...options },
+          gpu.maxBindingBytes,
+        );
+        assert(held >= total && held < total + 24_000, `${held} bytes held, ${total} announced`);
       }
-      // Beside what is planned stand tokens, targets, losses, partial sums and the log: 20 KB here.
-      const { total } = memoryNeeds(
-        CONFIG,
-        { batch: 2, context: 32, training: true, distill: true, ...options },
-        gpu.maxBindingBytes,
-      );
-      assert(held >= total && held < total + 24_000, `${held} bytes held, ${total} announced`);
-    }
-  },
-);
+    },
+  );
+}
+
+gpuTest("adapters of a rank that is no multiple of 4 are not stored beside f16", async (gpu) => {
+  const trained = {
+    adapters: adaptersFor(CONFIG, { rank: 6, alpha: 8, rankStabilised: false, targets: ["query"] }),
+    train: "lora",
+  } as const;
+  await budgetMemory(gpu, CONFIG, SETTINGS, false, trained);
+  const half = { ...SETTINGS, dtype: "f16" } as const;
+  const error = await assertRejects(() => budgetMemory(gpu, CONFIG, half, false, trained), UserError);
+  assertStringIncludes(error.message, "--dtype f16 as ranks of adapters must be multiples of 4: 6");
+  const shape = { batch: 1, context: 8, training: true, half: true, ...trained };
+  await assertRejects(() => prepareNetwork(gpu, CONFIG, shape), RangeError, "multiples of 4: 6");
+});
 
 gpuTest("auto takes the largest batch that stays within the memory it is given", async (gpu) => {
   const totalOf = (batch: number) =>

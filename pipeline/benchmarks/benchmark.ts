@@ -1,0 +1,84 @@
+/**
+ * Benchmarks of a model, or of two on the same items.
+ *
+ * @module
+ */
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { inputError } from "../errors.ts";
+import type { ModelConfig } from "../model/config.ts";
+import type { Parameters } from "../model/parameters.ts";
+import { filesOf, type Source, sourceName } from "../text/data_files.ts";
+import { readRecords } from "../text/documents.ts";
+import { type Item, Row } from "./items.ts";
+import { type LikelihoodOptions, measureLikelihoods } from "./likelihood.ts";
+import { encodeDocument, encodeRequest, type Encoding, type Sequence } from "./requests.ts";
+import { type ItemScore, scoreItem } from "./scores.ts";
+import type { BenchmarkTask } from "./tasks.ts";
+
+/** Items as one model reads them. */
+export interface EncodedItems {
+  /** Of all items, one behind the other. */
+  sequences: readonly Sequence[];
+  /** How many of them are each item's. */
+  counts: readonly number[];
+}
+
+/**
+ * Reads the items of a benchmark.
+ *
+ * @param limit of items; the first that there are
+ * @throws {UserError} naming file and line of a row that is none of this benchmark, and when there is no item
+ */
+export async function readItems(
+  task: BenchmarkTask,
+  sources: readonly Source[],
+  limit: number,
+): Promise<Item[]> {
+  const items: Item[] = [];
+  for await (const file of filesOf(sources)) {
+    for await (const record of readRecords([file])) {
+      if (items.length === limit) return items;
+      items.push(task.item(new Row(record)));
+    }
+    // A further file may have to be fetched.
+    if (items.length === limit) return items;
+  }
+  if (items.length > 0) return items;
+  throw inputError(`Cannot run ${task.name} as there is no item in ${sources.map(sourceName).join(", ")}`);
+}
+
+/** Items as tokens. */
+export function encodeItems(items: readonly Item[], encoding: Encoding): EncodedItems {
+  const encoded = items.map((item) =>
+    item.kind === "rolling"
+      ? encodeDocument(item.text, encoding)
+      : item.requests.map((request) => encodeRequest(request, encoding))
+  );
+  return { sequences: encoded.flat(), counts: encoded.map(({ length }) => length) };
+}
+
+/** A benchmark's items, as they are and as one model reads them. */
+export interface Part {
+  task: Pick<BenchmarkTask, "scoring">;
+  items: readonly Item[];
+  encoded: EncodedItems;
+}
+
+/**
+ * Scores the items of benchmarks by a model. All are run together, so that rows of like length share a batch.
+ *
+ * @returns of each part the scores of its items
+ */
+export async function scoreItems(
+  gpu: Gpu,
+  model: { config: ModelConfig; parameters: Parameters },
+  parts: readonly Part[],
+  options: LikelihoodOptions,
+): Promise<ItemScore[][]> {
+  const sequences = parts.flatMap(({ encoded }) => encoded.sequences);
+  const likelihoods = await measureLikelihoods(gpu, model, sequences, options);
+  let first = 0;
+  return parts.map(({ task: { scoring }, items, encoded: { counts } }) =>
+    items.map((item, n) => scoreItem(item, scoring, likelihoods.slice(first, first += counts[n])))
+  );
+}

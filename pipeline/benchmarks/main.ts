@@ -1,0 +1,236 @@
+/**
+ * `deno task benchmark`: multiple-choice and likelihood benchmarks of a model, dense or sparse, beside another.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import type { Gpu } from "../../kernels/core/gpu.ts";
+import { quietMesa, userFolder } from "../command_line.ts";
+import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
+import { inputError, usageError } from "../errors.ts";
+import { locateHere, locateModel, openData } from "../fetch_named.ts";
+import { exists, storing } from "../files.ts";
+import { isHubData } from "../hub/names.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { readModelConfig } from "../model/config_file.ts";
+import { openWeights } from "../model/load_weights.ts";
+import { destroyParameters, loadParameters } from "../model/parameters.ts";
+import { nearest } from "../nearest.ts";
+import {
+  BENCHMARK,
+  type BenchmarkSettings,
+  parseCommand,
+  printedInstead,
+  resolveFully,
+} from "../settings.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
+import { openCheckedGpu } from "../training/prepare_run.ts";
+import { type EncodedItems, encodeItems, readItems, scoreItems } from "./benchmark.ts";
+import type { Item } from "./items.ts";
+import { type BenchmarkResult, jsonOf, type ModelScores, resultsText, saveBenchmarks } from "./results.ts";
+import { type Encoding, findPrefix } from "./requests.ts";
+import { compareScores, scoreOf } from "./scores.ts";
+import { BENCHMARKS, type BenchmarkTask } from "./tasks.ts";
+
+const PURPOSE = "Measures a model on benchmarks, as lm-evaluation-harness does, and beside another model.";
+
+/** Endings of a file of data in a folder that has one for each task. */
+const ENDINGS = [".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz", ""];
+
+/** The tasks that were asked for. */
+function tasksOf(names: string | undefined): BenchmarkTask[] {
+  const all = [...BENCHMARKS.keys()];
+  if (names === undefined) {
+    throw usageError(`Cannot run a benchmark without its name: give --task with some of ${all.join(", ")}`);
+  }
+  const tasks = names.split(",").map((name) => name.trim()).map((name) => {
+    const task = BENCHMARKS.get(name);
+    const near = nearest(name, all);
+    if (!task) {
+      throw usageError(
+        `Cannot run ${name || "a benchmark without a name"} as there is no such benchmark${
+          near === undefined ? `: ${all.join(", ")}` : ` (did you mean ${near}?)`
+        }`,
+      );
+    }
+    return task;
+  });
+  const twice = tasks.find((task, n) => tasks.indexOf(task) !== n);
+  if (twice) throw usageError(`Cannot run ${twice.name} twice in one command`);
+  return tasks;
+}
+
+/** Where the data of each task is: as given, in a folder with a file for each, or where the hub has it. */
+async function dataOf(tasks: readonly BenchmarkTask[], data: readonly string[]): Promise<string[]> {
+  if (data.length === 0) {
+    return tasks.map(({ name, hub }) => {
+      if (hub !== undefined) return hub;
+      throw usageError(`Cannot run ${name} without its data: give --data PATH`);
+    });
+  }
+  if (data.length === tasks.length && (tasks.length > 1 || !await fileOf(data[0], tasks[0].name))) {
+    return [...data];
+  }
+  if (data.length === 1 && !isHubData(data[0])) {
+    const files: string[] = [];
+    for (const { name } of tasks) {
+      const file = await fileOf(data[0], name);
+      if (file === undefined) {
+        throw inputError(`Cannot find the data of ${name} in ${data[0]}: it must be called ${name}.jsonl`);
+      }
+      files.push(file);
+    }
+    return files;
+  }
+  throw usageError(
+    `Cannot tell which data is whose, as ${tasks.length} tasks need one --data each in their order, or a folder with a ` +
+      `file for each: ${data.length} given`,
+  );
+}
+
+/** The file or folder of a task's data in a folder of such. */
+async function fileOf(folder: string, name: string): Promise<string | undefined> {
+  for (const ending of ENDINGS) {
+    const path = join(folder, name + ending);
+    if (await exists(path)) return path;
+  }
+  return undefined;
+}
+
+/** A model that is about to be measured. */
+interface Candidate {
+  name: string;
+  folder: string;
+  config: ModelConfig;
+  weights: Awaited<ReturnType<typeof openWeights>>;
+  encoding: Encoding;
+}
+
+/** Opens a model's files, and checks that they go together. */
+async function openCandidate(
+  folder: string,
+  name: string,
+  { tokenizer: own, dense }: { tokenizer?: string; dense: boolean },
+): Promise<Candidate> {
+  const stored = await readModelConfig(folder);
+  const weights = await openWeights(folder, stored);
+  await weights.verify();
+  const tokenizer = await loadTokenizer(own ?? folder, stored);
+  checkTokenizer(tokenizer, stored, name);
+  await checkOwnTokenizer(tokenizer, folder);
+  const prefix = await findPrefix(tokenizer, stored.startOfText);
+  return {
+    name,
+    folder,
+    config: dense ? { ...stored, gate: undefined } : stored,
+    weights,
+    encoding: { tokenizer, prefix, contextLength: stored.contextLength },
+  };
+}
+
+/** A new folder for results, or the error that there are some already. */
+async function checkOutput(output: string | undefined): Promise<void> {
+  for (const name of ["items.arrow", "results.json"]) {
+    if (output === undefined || !await exists(join(output, name))) continue;
+    throw usageError(
+      `Cannot write ${join(output, name)} as it is there, and would be lost: use another --output`,
+    );
+  }
+}
+
+async function benchmarkCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  const parsed = parseCommand(BENCHMARK, args, userFolder());
+  const printed = await printedInstead("benchmark", PURPOSE, BENCHMARK, parsed, locateHere);
+  if (printed !== undefined) {
+    thread.print(printed);
+    return true;
+  }
+  const { reporter, signal } = thread;
+  if (parsed.given.quiet) thread.beQuiet();
+  // Before anything is fetched.
+  if (!parsed.config) tasksOf(parsed.given.task);
+  const locate = locateModel(thread);
+  const { settings, modelFolder, recommended } = await resolveFully(BENCHMARK, parsed, locate);
+  if (settings.quiet) thread.beQuiet();
+  const { task, against, limit, dense, tokenizer, output } = settings;
+  // A model recommends what it is to be trained on.
+  const data = "data" in recommended ? [] : settings.data;
+  const tasks = tasksOf(task);
+  await checkOutput(output);
+  const named = await dataOf(tasks, data);
+  const candidates = [await openCandidate(modelFolder!, settings.model, { tokenizer, dense })];
+  if (against !== undefined) {
+    const other = await locate(against);
+    candidates.push(await openCandidate(other.folder, other.name, { dense: false }));
+  }
+  const items: Item[][] = [];
+  for (const [n, each] of tasks.entries()) {
+    reporter.stage({ name: `reading ${each.name}` });
+    const { sources } = await openData([named[n]], thread);
+    items.push(await readItems(each, sources, limit || Infinity));
+  }
+  thread.leaveNet();
+  const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
+  const gpu = await openCheckedGpu(reporter, settings);
+  try {
+    const models: ModelScores[][] = tasks.map(() => []);
+    for (const [n, candidate] of candidates.entries()) {
+      const scores = await scoresOf(gpu, candidate, tasks, items, encoded[n], settings, thread);
+      scores.forEach((of, task) => models[task].push(of));
+    }
+    const results = tasks.map(({ name, scoring }, n): BenchmarkResult => {
+      const [own, other] = models[n];
+      const differences = other && compareScores(items[n], scoring, own.items, other.items, settings.seed);
+      return { task: name, items: items[n], models: models[n], differences };
+    });
+    if (output !== undefined) {
+      await storing(output, () => Deno.mkdir(output, { recursive: true }));
+      await saveBenchmarks(output, results);
+    }
+    if (settings.json) { for (const result of results) thread.print(JSON.stringify(jsonOf(result))); }
+    else thread.print(resultsText(results));
+  } finally {
+    gpu.close();
+  }
+  signal.throwIfAborted();
+  return true;
+}
+
+/** Scores of one model on every task; its weights are on the device for as long. */
+async function scoresOf(
+  gpu: Gpu,
+  { name, config, weights }: Candidate,
+  tasks: readonly BenchmarkTask[],
+  items: readonly (readonly Item[])[],
+  encoded: readonly EncodedItems[],
+  { batchTokens }: Pick<BenchmarkSettings, "batchTokens">,
+  { reporter, signal }: CommandThread,
+): Promise<ModelScores[]> {
+  reporter.stage({ name: `loading ${name}` });
+  const parameters = await loadParameters(gpu, weights.parameters, (tensor) => weights.read(tensor));
+  try {
+    const parts = tasks.map((task, n) => ({ task, items: items[n], encoded: encoded[n] }));
+    const of = encoded.reduce((sum, { sequences }) => sum + sequences.length, 0);
+    const scores = await scoreItems(gpu, { config, parameters }, parts, {
+      batchTokens,
+      signal,
+      onDone: (done) => reporter.stage({ name: `measuring ${name}`, done, of }),
+    });
+    return tasks.map(({ scoring }, n) => ({
+      model: name,
+      mode: config.gate ? "gated" : "dense",
+      items: scores[n],
+      score: scoreOf(items[n], scoring, scores[n]),
+    }));
+  } finally {
+    destroyParameters(gpu, parameters);
+  }
+}
+
+if (inCommandThread()) {
+  const args = [...Deno.args];
+  performCommand((thread) => benchmarkCommand(args, thread), { debug: args.includes("--debug") });
+} else if (import.meta.main) {
+  quietMesa();
+  await superviseCommand(import.meta.url);
+}

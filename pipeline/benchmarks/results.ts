@@ -1,0 +1,118 @@
+/**
+ * What a benchmark leaves: a line of JSON for each task, a table for people, and items with their scores as Arrow.
+ *
+ * @module
+ */
+import { Bool, Float64, Int32, Table, tableToIPC, Utf8, vectorFromArray } from "apache-arrow";
+import { join } from "node:path";
+import { writeAll, writeAtomically, writeJson } from "../files.ts";
+import { formatTable } from "../report/table.ts";
+import type { Item } from "./items.ts";
+import type { BenchmarkScore, Differences, ItemScore } from "./scores.ts";
+
+/** What one model did. */
+export interface ModelScores {
+  /** The model as it was named, with its commit on the hub. */
+  model: string;
+  mode: "gated" | "dense";
+  items: readonly ItemScore[];
+  score: BenchmarkScore;
+}
+
+/** A benchmark and what came of it. */
+export interface BenchmarkResult {
+  task: string;
+  items: readonly Item[];
+  /** One, or with another to set beside it two. */
+  models: readonly ModelScores[];
+  differences?: Differences;
+}
+
+/** One task as `--json` prints it. */
+export function jsonOf({ task, models: [own, other], differences }: BenchmarkResult): object {
+  const told = ({ model, mode, score }: ModelScores): object => ({ model, mode, ...score });
+  return { task, ...told(own), ...(other ? { against: told(other), difference: differences } : {}) };
+}
+
+const percent = (value: number | null | undefined): string => value == null ? "" : (100 * value).toFixed(2);
+
+/** The same for people, all tasks in one table. */
+export function resultsText(results: readonly BenchmarkResult[]): string {
+  const rows = results.flatMap(({ task, models, differences }) => [
+    ...models.map(({ model, mode, score }, n) => [
+      n === 0 ? task : "",
+      `${model} (${mode})`,
+      String(score.n),
+      ...[score.acc, score.acc_stderr, score.acc_norm, score.acc_norm_stderr].map(percent),
+      score.perplexity?.toFixed(2) ?? score.word_perplexity?.toFixed(2) ?? "",
+      score.bits_per_byte?.toFixed(4) ?? "",
+    ]),
+    ...Object.entries(differences ?? {}).map(([metric, { value, low, high, p_value: p }]) => {
+      const isShare = metric.startsWith("acc");
+      const shown = (number: number): string =>
+        `${number < 0 ? "−" : "+"}${isShare ? percent(Math.abs(number)) : Math.abs(number).toFixed(4)}`;
+      const text = `${metric} ${shown(value)} [${shown(low)}, ${shown(high)}]${
+        p === undefined ? "" : `, p ${p.toPrecision(2)}`
+      }`;
+      return ["", text, "", "", "", "", "", "", ""];
+    }),
+  ]);
+  const head = ["", "model", "items", "acc", "±", "acc_norm", "±", "perplexity", "bits/byte"];
+  const used = head.map((name, n) => name === "" || rows.some((row) => row[n] !== ""));
+  const shown = [head, ...rows].map((row) => row.filter((_, n) => used[n]));
+  const compared = results.some(({ differences }) => differences !== undefined);
+  return `${formatTable(shown)}\nacc and acc_norm in %, ± their standard errors${
+    compared
+      ? "; below two models the first's less the second's with 95 % of a bootstrap over items, p by McNemar's exact test"
+      : ""
+  }`;
+}
+
+/** Writes `results.json`, and `items.arrow` with a row for each choice of each item and model. */
+export async function saveBenchmarks(folder: string, results: readonly BenchmarkResult[]): Promise<void> {
+  const rows = results.flatMap(({ task, items, models }) =>
+    models.flatMap(({ model, mode, items: scores }) =>
+      items.flatMap((item, index) => {
+        const { logLikelihoods, greedy, acc, accNorm } = scores[index];
+        return logLikelihoods.map((logLikelihood, choice) => ({
+          task,
+          model,
+          mode,
+          item: index,
+          choice,
+          set: item.kind === "choices" ? item.set ?? null : null,
+          // A document is too long for a table.
+          context: item.kind === "rolling" ? null : item.requests[choice].context,
+          continuation: item.kind === "rolling" ? null : item.requests[choice].continuation,
+          right: item.kind === "choices" ? item.right[choice] : null,
+          logLikelihood,
+          greedy: greedy[choice],
+          acc: Number.isNaN(acc) ? null : acc,
+          accNorm: Number.isNaN(accNorm) ? null : accNorm,
+        }));
+      })
+    )
+  );
+  const texts = (name: "task" | "model" | "mode" | "set" | "context" | "continuation") =>
+    vectorFromArray(rows.map((row) => row[name]), new Utf8());
+  const numbers = (name: "logLikelihood" | "acc" | "accNorm") =>
+    vectorFromArray(rows.map((row) => row[name]), new Float64());
+  const table = new Table({
+    task: texts("task"),
+    model: texts("model"),
+    mode: texts("mode"),
+    item: vectorFromArray(rows.map(({ item }) => item), new Int32()),
+    choice: vectorFromArray(rows.map(({ choice }) => choice), new Int32()),
+    set: texts("set"),
+    context: texts("context"),
+    continuation: texts("continuation"),
+    right: vectorFromArray(rows.map(({ right }) => right), new Bool()),
+    log_likelihood: numbers("logLikelihood"),
+    greedy: vectorFromArray(rows.map(({ greedy }) => greedy), new Bool()),
+    acc: numbers("acc"),
+    acc_norm: numbers("accNorm"),
+  });
+  const bytes = tableToIPC(table, "file");
+  await writeAtomically(join(folder, "items.arrow"), (file) => writeAll(file, bytes));
+  await writeJson(join(folder, "results.json"), results.map(jsonOf));
+}

@@ -1,0 +1,444 @@
+/**
+ * The plan of a training run before anything of it is there but a config.json: bytes by what they are for, what must be
+ * bound in slices, what fits a given memory, arithmetic, and hours at a rate that is given.
+ *
+ * @module
+ */
+import { textureCapacity } from "../../kernels/core/textures.ts";
+import { slicesOf } from "../../kernels/core/tensor.ts";
+import { usageError } from "../errors.ts";
+import { countArithmetic } from "../model/arithmetic.ts";
+import { faultOfHalf, type ModelConfig } from "../model/config.ts";
+import { type MemoryPlan, planMemory } from "../model/plan.ts";
+import { parametersOf } from "../model/trace.ts";
+import type { Parameter } from "../model/op.ts";
+import { frozenBytes, type TrainedParts } from "../model/trained_parts.ts";
+import { type TrainingNeeds, trainingNeeds } from "../model/training_needs.ts";
+import type { PlanSettings } from "../settings.ts";
+import { amount } from "../training/memory_budget.ts";
+import { PORTABLE_BINDING_BYTES } from "./memory_needs.ts";
+import { formatTable } from "./table.ts";
+
+/** Bytes that a binding holds at most wherever wgpu, which Deno's WebGPU is, runs: it computes offsets in 32 signed bits. */
+export const LARGEST_BINDING_BYTES = 2 ** 31 - 1;
+
+/** No batch beyond it is asked for, as in `--batch auto`. */
+const MOST_ROWS = 1024;
+
+/** What is planned. */
+export interface PlanAsked {
+  /** Rows of a micro-batch. */
+  batch: number;
+  /** Tokens of a row. */
+  context: number;
+  /** Micro-batches to a step. */
+  accumulate: number;
+  /** How products read weights and activations. */
+  dtype: "f32" | "f16";
+  /** Whether backward computes activations anew. */
+  recompute: boolean;
+  /** Whether a teacher is compared with. */
+  distill: boolean;
+  /** Steps between measurements of the constraint, each a further forward. */
+  constraintEvery: number;
+  /** What is trained, and how the rest is stored. */
+  parts: TrainedParts;
+  /** Bytes of device memory; left out, nothing is said of what fits. */
+  memory?: number;
+  /** Bytes that a binding of the device holds. */
+  binding?: number;
+  /** Tokens to train on, and how many of them a second; 0: not said. */
+  tokens?: number;
+  rate?: number;
+}
+
+/** What fits a memory with or without recomputing. */
+export interface Fit {
+  recompute: boolean;
+  /** Rows of the largest micro-batch at the context asked for, up to 1,024; 0: not one. */
+  batch: number;
+  /** Tokens of the longest row of a micro-batch of one, up to the model's positions; 0: not one. */
+  context: number;
+  /** What a micro-batch of one row at the context asked for takes. */
+  least: number;
+  /** Why there is no larger micro-batch: memory, what a binding holds, or that no more is asked for. */
+  bound: "memory" | "binding" | "rows";
+}
+
+/** A plan, as `--json` prints it. */
+export interface TrainingPlan {
+  parameters: number;
+  trained_parameters: number;
+  train: TrainedParts["train"];
+  rank: number;
+  frozen: TrainedParts["frozen"];
+  dtype: "f32" | "f16";
+  recompute: boolean;
+  batch: number;
+  context: number;
+  accumulate: number;
+  /** Bytes by what they are for. */
+  weights: number;
+  frozen_weights: number;
+  trained_weights: number;
+  copies: number;
+  teacher: number;
+  gradients: number;
+  moments: number;
+  activations: number;
+  total: number;
+  /** The largest activation, which is bound whole. */
+  largest_binding: number;
+  largest_binding_of: string;
+  /** What every adapter's binding holds. */
+  portable_binding: number;
+  /** Largest micro-batch at this context whose activations are bound by every adapter; 0: none. */
+  portable_batch: number;
+  /** Weights that are larger than that and bound in slices, and in how many at most. */
+  sliced: { count: number; largest: string; bytes: number; slices: number } | undefined;
+  /** Where a memory was given. */
+  memory?: number;
+  fits?: Fit[];
+  /** FLOP. */
+  arithmetic: {
+    forward: number;
+    recomputed: number;
+    backward: number;
+    /** Of a step of the sparse phase: micro-batches, a teacher's forward, its share of measurements of the constraint. */
+    step: number;
+    token: number;
+  };
+  tokens_per_step: number;
+  /** Where tokens were given. */
+  tokens?: number;
+  steps?: number;
+  total_flop?: number;
+  /** Where a rate was given too. */
+  rate?: number;
+  hours?: number;
+  flop_per_second?: number;
+}
+
+const BYTES: Readonly<Record<string, number>> = {
+  "": 1e9,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+  mib: 2 ** 20,
+  gib: 2 ** 30,
+  tib: 2 ** 40,
+};
+
+/**
+ * Bytes of a size of memory: a number, and MB, GB, TB or MiB, GiB, TiB behind it; GB where there is nothing.
+ *
+ * @param flag that it is the value of
+ * @throws {UserError} on anything else
+ */
+export function parseMemory(flag: string, text: string): number {
+  const [, number, unit = ""] = /^\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*$/i.exec(text) ?? [];
+  const bytes = Math.floor(Number(number) * BYTES[unit.toLowerCase()]);
+  if (!Number.isSafeInteger(bytes) || bytes <= 0) {
+    throw usageError(
+      `Cannot use ${flag} as it must be a size such as 24GB, 80GiB or 512MB (a number alone is GB): ${text}`,
+    );
+  }
+  return bytes;
+}
+
+/**
+ * What a command is asked to plan.
+ *
+ * @throws {UserError} on a size that cannot be read, and on what is trained said in two ways
+ */
+export function planAsked(settings: PlanSettings): PlanAsked {
+  const { train: said, lora: rank, loraTargets: targets, frozen, gpuMemory, binding, distill } = settings;
+  if (said === "lora" && rank === 0) {
+    throw usageError("Cannot plan --train lora without a rank: give --lora, such as --lora 64");
+  }
+  if (said === "attention" && rank > 0) {
+    throw usageError(
+      `Cannot plan --train attention with --lora ${rank}, which trains low-rank matrices alone`,
+    );
+  }
+  const train = rank > 0 ? "lora" : said;
+  if (train === "all" && frozen !== "f32") {
+    throw usageError(`Cannot plan --frozen ${frozen} as all is trained: give --lora, or --train attention`);
+  }
+  const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
+  return {
+    batch,
+    context,
+    accumulate,
+    dtype,
+    recompute,
+    constraintEvery,
+    tokens,
+    rate,
+    distill: distill > 0,
+    parts: { train, rank, targets, frozen },
+    memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
+    binding: binding === undefined ? undefined : parseMemory("--binding", binding),
+  };
+}
+
+/** The plans of activations, each made once: they do not depend on what is trained. */
+export class ActivationPlans {
+  readonly #plans = new Map<string, MemoryPlan>();
+
+  constructor(readonly config: ModelConfig, readonly binding: number) {}
+
+  /** The plan of a micro-batch. */
+  of(
+    shape: { batch: number; context: number; recompute: boolean; half: boolean; distill: boolean },
+  ): MemoryPlan {
+    const key = JSON.stringify(shape);
+    const found = this.#plans.get(key);
+    if (found) return found;
+    const plan = planMemory(this.config, { ...shape, training: true }, this.binding);
+    this.#plans.set(key, plan);
+    return plan;
+  }
+}
+
+/** The largest whole number up to `most` of which `holds` is true, where it is for all below one of which it is; 0: none. */
+function largest(most: number, holds: (n: number) => boolean): number {
+  let [low, high] = [0, most];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (holds(middle)) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** What a micro-batch takes. */
+export function needsOf(
+  plans: ActivationPlans,
+  asked: Pick<PlanAsked, "batch" | "context" | "recompute" | "dtype" | "distill" | "parts">,
+): TrainingNeeds {
+  const { batch, context, recompute, dtype, distill, parts } = asked;
+  const shape = { batch, context, recompute, half: dtype === "f16", distill };
+  return trainingNeeds(plans.config, shape, parts, plans.binding, plans.of(shape));
+}
+
+/** What is asked of a micro-batch whose rows or tokens are to be found. */
+type Sought = Pick<PlanAsked, "context" | "recompute" | "dtype" | "distill" | "parts">;
+
+/** Whether a micro-batch fits a memory, and its largest activation a binding. */
+function fits(plans: ActivationPlans, asked: Sought & { batch: number }, memory: number): boolean {
+  const { total, largestActivation } = needsOf(plans, asked);
+  return total <= memory && largestActivation.bytes <= plans.binding;
+}
+
+/** Rows of the largest micro-batch that fits a memory, up to 1,024; 0: not one. */
+export function largestBatch(plans: ActivationPlans, asked: Sought, memory: number): number {
+  return largest(MOST_ROWS, (batch) => fits(plans, { ...asked, batch }, memory));
+}
+
+/** What fits a memory. */
+function fitOf(plans: ActivationPlans, asked: Sought, memory: number): Fit {
+  const batch = largestBatch(plans, asked, memory);
+  const needs = (batch: number): number => needsOf(plans, { ...asked, batch }).total;
+  return {
+    recompute: asked.recompute,
+    batch,
+    context: largest(
+      plans.config.contextLength,
+      (context) => fits(plans, { ...asked, batch: 1, context }, memory),
+    ),
+    least: needs(1),
+    bound: batch === MOST_ROWS ? "rows" : needs(batch + 1) > memory ? "memory" : "binding",
+  };
+}
+
+/** How a model's weights, and their gradients, are bound where a binding holds what every adapter's does. */
+function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): TrainingPlan["sliced"] {
+  const bytes = (parameter: Parameter): number =>
+    frozenBytes(config, parameter, parts.train === "all" ? "f32" : parts.frozen);
+  const found = parametersOf(config).filter((parameter) =>
+    parameter.shape.length === 2 && bytes(parameter) > PORTABLE_BINDING_BYTES
+  );
+  if (found.length === 0) return undefined;
+  const largest = found.reduce((a, b) => bytes(b) > bytes(a) ? b : a);
+  const [rows, columns] = largest.shape;
+  return {
+    count: found.length,
+    largest: largest.name,
+    bytes: bytes(largest),
+    // Slices are cut as for float32, which gradients and sums are.
+    slices: slicesOf(rows, columns, PORTABLE_BINDING_BYTES).length,
+  };
+}
+
+/**
+ * Plans a run.
+ *
+ * @throws {UserError} when the model cannot be stored as asked
+ */
+export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPlan {
+  const { batch, context, accumulate, dtype, recompute, distill, constraintEvery, parts, memory } = asked;
+  const { tokens = 0, rate = 0, binding = LARGEST_BINDING_BYTES } = asked;
+  const fault = dtype === "f16" ? faultOfHalf(config) : undefined;
+  if (fault) throw usageError(`Cannot plan with --dtype f16 as ${fault}`);
+  const plans = new ActivationPlans(config, binding);
+  const needs = needsOf(plans, asked);
+  const portable = new ActivationPlans(config, PORTABLE_BINDING_BYTES);
+  const portableBatch = largest(
+    MOST_ROWS,
+    (rows) => needsOf(portable, { ...asked, batch: rows }).largestActivation.bytes <= PORTABLE_BINDING_BYTES,
+  );
+  const parameters = parametersOf(config)
+    .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+  const { forward, recomputed, backward } = countArithmetic(config, { batch, context, recompute }, parts);
+  const dense = countArithmetic(config, { batch, context }).forward;
+  const step = accumulate * (forward + recomputed + backward + (distill ? dense : 0)) +
+    forward / constraintEvery;
+  const perStep = accumulate * batch * context;
+  const steps = Math.ceil(tokens / perStep);
+  return {
+    parameters,
+    trained_parameters: needs.trained / 4,
+    train: parts.train,
+    rank: parts.train === "lora" ? parts.rank : 0,
+    frozen: parts.train === "all" ? "f32" : parts.frozen,
+    dtype,
+    recompute,
+    batch,
+    context,
+    accumulate,
+    weights: needs.weights,
+    frozen_weights: needs.frozen,
+    trained_weights: needs.trained,
+    copies: needs.copies,
+    teacher: needs.teacher,
+    gradients: needs.gradients,
+    moments: needs.moments,
+    activations: needs.activations,
+    total: needs.total,
+    largest_binding: needs.largestActivation.bytes,
+    largest_binding_of: needs.largestActivation.name,
+    portable_binding: PORTABLE_BINDING_BYTES,
+    portable_batch: portableBatch,
+    sliced: slicesIn(config, asked),
+    ...(memory === undefined ? {} : {
+      memory,
+      fits: [false, true].map((recompute) => fitOf(plans, { ...asked, recompute }, memory)),
+    }),
+    arithmetic: { forward, recomputed, backward, step, token: step / perStep },
+    tokens_per_step: perStep,
+    ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
+    ...(tokens === 0 || rate === 0 ? {} : { rate, hours: tokens / rate / 3600 }),
+    ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
+  };
+}
+
+/** Floating-point operations, for people. */
+export function flopText(flop: number): string {
+  const [unit, of] = ([["EFLOP", 1e18], ["PFLOP", 1e15], ["TFLOP", 1e12], ["GFLOP", 1e9]] as const)
+    .find(([, of]) => flop >= of) ?? ["MFLOP", 1e6];
+  return `${(flop / of).toPrecision(3)} ${unit}`;
+}
+
+const count = (number: number): string => number.toLocaleString("en-US");
+
+const PARTS = ["weights", "copies", "teacher", "gradients", "moments", "activations", "total"] as const;
+
+/** One line on what fits with or without recomputing. */
+function fitText(
+  { recompute, batch, context, least, bound }: Fit,
+  asked: PlanAsked,
+  positions: number,
+): string {
+  const how = recompute ? "with --recompute" : "without --recompute";
+  const long = context === 0
+    ? "and no shorter row does"
+    : `and rows of ${count(context)} tokens at most do one at a time${
+      context === positions ? ", all of the model's positions" : ""
+    }`;
+  if (batch === 0) {
+    const why = bound === "memory"
+      ? `one row of ${count(asked.context)} tokens takes ${amount(least)}`
+      : "an activation of one row is larger than a binding";
+    return `${how}: nothing of ${count(asked.context)} tokens fits, as ${why}, ${long}`;
+  }
+  const more = bound === "rows"
+    ? ", more is not asked for"
+    : bound === "binding"
+    ? ", where an activation fills a binding"
+    : "";
+  return `${how}: micro-batches of up to ${count(batch)} × ${count(asked.context)}${more}, ${long}`;
+}
+
+/** A plan for people. */
+export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsked): string {
+  const { parts, memory } = asked;
+  const what = parts.train === "all"
+    ? "all of them trained"
+    : `${count(plan.trained_parameters)} trained (${
+      parts.train === "lora" ? `LoRA of rank ${parts.rank} on ${parts.targets}` : "products of attention"
+    }), the others frozen as ${plan.frozen}`;
+  const rows = PARTS.filter((part) => plan[part] > 0).map((part) => [part, amount(plan[part])]);
+  const [frozen, trained] = [plan.frozen_weights, plan.trained_weights];
+  const { sliced, largest_binding, largest_binding_of: of, portable_batch: portable } = plan;
+  const lines = [
+    `${count(plan.parameters)} parameters, ${what}`,
+    "",
+    `Device memory for micro-batches of ${plan.batch} × ${count(plan.context)} in ${plan.dtype}${
+      plan.recompute ? " with --recompute" : ""
+    }:`,
+    formatTable([["", "bytes"], ...rows]),
+    ...(frozen > 0 ? [`Of the weights ${amount(frozen)} are frozen and ${amount(trained)} trained.`] : []),
+    `A CPU driver takes up to ${amount(textureCapacity({ adapter: { software: true } }))} more.`,
+    "",
+    `Largest activation: ${amount(largest_binding)} (${of}), bound whole; every adapter binds ${
+      amount(PORTABLE_BINDING_BYTES)
+    }: ${
+      largest_binding <= PORTABLE_BINDING_BYTES
+        ? "any will do"
+        : portable > 0
+        ? `on one with no more, micro-batches of up to ${portable} rows`
+        : `on one with no more, not one row of ${count(plan.context)} tokens`
+    }.`,
+    sliced
+      ? `Larger than that: ${count(sliced.count)} ${
+        sliced.count === 1 ? "weight, which is" : "weights, which are"
+      } bound in slices, ${sliced.largest} (${
+        amount(sliced.bytes)
+      }) in ${sliced.slices} where a binding holds no more.`
+      : "No weight is larger than that: each is bound whole.",
+  ];
+  if (memory !== undefined) {
+    lines.push(
+      "",
+      `In ${amount(memory)}:`,
+      ...plan.fits!.map((fit) => `  ${fitText(fit, asked, config.contextLength)}`),
+    );
+  }
+  const { forward, recomputed, backward, step, token } = plan.arithmetic;
+  lines.push(
+    "",
+    `Products of a micro-batch: forward ${flopText(forward)}, backward ${flopText(backward)}${
+      recomputed > 0 ? `, computed anew ${flopText(recomputed)}` : ""
+    }; a step of ${count(plan.tokens_per_step)} tokens ${flopText(step)}, ${flopText(token)} a token.`,
+  );
+  if (plan.tokens !== undefined) {
+    lines.push(
+      `${count(plan.tokens)} tokens: ${count(plan.steps!)} steps, ${flopText(plan.total_flop!)}${
+        plan.hours === undefined
+          ? "; give --rate TOKENS_PER_SECOND, as a run of this model tells it, for the hours"
+          : `, ${hoursText(plan.hours)} at ${
+            count(plan.rate!)
+          } tokens/s, without evaluations; a dense control as many again`
+      }.`,
+    );
+  }
+  if (plan.flop_per_second !== undefined) {
+    lines.push(`${count(plan.rate ?? asked.rate!)} tokens/s are ${flopText(plan.flop_per_second)}/s.`);
+  }
+  return lines.join("\n");
+}
+
+function hoursText(hours: number): string {
+  return `${hours < 10 ? hours.toPrecision(2) : count(Math.round(hours))} hours`;
+}

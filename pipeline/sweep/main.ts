@@ -1,0 +1,262 @@
+/**
+ * `deno task sweep FILE.json`: many runs of `deno task sparsify`, one after the other or some at a time, and what came of
+ * them as a table and a page. Begun again, it goes on.
+ *
+ *     runs/<sweep>/<run>/       each run, as of sparsify
+ *     runs/<sweep>/<run>.log    its progress
+ *     runs/<sweep>/sweep.arrow  a row for each run
+ *     runs/<sweep>/sweep.html   the page
+ *
+ * @module
+ */
+import { basename, isAbsolute, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
+import { inputError, usageError } from "../errors.ts";
+import { readJson, shown, storing, writeAll } from "../files.ts";
+import { formatDuration, formatShare } from "../report/progress.ts";
+import { formatTable } from "../report/table.ts";
+import { isRunName } from "../runs/run_folder.ts";
+import { parseCommand, printedInstead, resolveSettings, SWEEP, type SweepSettings } from "../settings.ts";
+import { writeSweepPage } from "./page.ts";
+import {
+  groupsOf,
+  type Interval,
+  logOf,
+  rowOf,
+  type SweepRow,
+  variedNames,
+  writeSweepTable,
+} from "./results.ts";
+import { type Launched, runSweep } from "./run_sweep.ts";
+import { slurmScript } from "./slurm.ts";
+import { flagsOf, type SweepRun, sweepRuns } from "./sweep_file.ts";
+
+const PURPOSE =
+  "Runs the settings and seeds of a JSON file by sparsify, and lays their results beside each other.";
+const USAGE = "Usage: deno task sweep FILE.json [flags]";
+const PROJECT = fileURLToPath(new URL("../..", import.meta.url));
+
+/** What stands in place of `Usage: …` where a file comes first. */
+function withFile(help: string): string {
+  return help.replace(/^Usage: .*$/m, USAGE);
+}
+
+async function sweepCommand(args: readonly string[]): Promise<void> {
+  const [file, flags] = args[0]?.startsWith("-") === false
+    ? [args[0], args.slice(1)]
+    : [undefined, [...args]];
+  const folder = userFolder();
+  const parsed = parseCommand(SWEEP, flags, folder);
+  const printed = await printedInstead("sweep", PURPOSE, SWEEP, parsed);
+  if (printed !== undefined) return console.log(withFile(printed));
+  if (file === undefined) throw usageError(`Cannot sweep without its file: ${USAGE}`);
+  const settings = await resolveSettings(SWEEP, parsed);
+  const here = folder ?? Deno.cwd();
+  const path = isAbsolute(file) ? file : join(here, file);
+  const all = sweepRuns(await readJson(path), path, here);
+  const name = settings.name ?? basename(path).replace(/\.json$/, "");
+  if (!isRunName(name)) throw usageError(`Cannot name a sweep ${shown(name)}: give another by --name`);
+  const runs = resolve(settings.runs, name);
+  await storing(runs, () => Deno.mkdir(runs, { recursive: true }));
+  const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
+
+  if (settings.slurm) {
+    const script = join(runs, "sweep.sbatch");
+    const command = ["deno", "task", "sweep", path, "--runs", resolve(settings.runs), "--name", name];
+    await storing(
+      script,
+      () => Deno.writeTextFile(script, slurmScript({ name, runs, count: all.length, command })),
+    );
+    console.log(
+      `${all.length} tasks: sbatch ${script}\nthen, when they have ended: ${command.join(" ")} --table`,
+    );
+    return;
+  }
+  const chosen = only(all, settings);
+  if (!settings.table) await run(chosen, { settings, runs, say, goOn: `deno task sweep ${file}` });
+  const rows = await Promise.all(all.map((each) => rowOf(runs, each)));
+  // A task of a job array leaves table and page to the one that comes behind all.
+  if (settings.only === "auto") {
+    await writeSweepTable(join(runs, "sweep.arrow"), rows);
+    await writeSweepPage(join(runs, "sweep.html"), name, rows);
+  }
+  const shownRows = settings.only === "auto" ? rows : rows.filter(({ run }) => chosen.includes(run));
+  if (settings.json) console.log(JSON.stringify(jsonOf(name, shownRows)));
+  else {
+    console.log(resultTable(shownRows));
+    if (settings.only === "auto") {
+      console.log(`\nPage: ${join(runs, "sweep.html")}   Table: ${join(runs, "sweep.arrow")}`);
+    }
+  }
+  const failed = shownRows.filter(({ status }) => status === "failed");
+  if (failed.length > 0) {
+    throw inputError(
+      `${failed.length} of ${shownRows.length} runs failed; the rest stands: ` +
+        failed.map(({ run, error }) => `${run.name} (${error})`).join("; "),
+    );
+  }
+}
+
+/** The run that `--only` names, or all. */
+function only(all: readonly SweepRun[], { only: index }: SweepSettings): readonly SweepRun[] {
+  if (index === "auto") return all;
+  if (index >= all.length) {
+    throw usageError(`Cannot use --only as it must be below the ${all.length} runs of the sweep: ${index}`);
+  }
+  return [all[index]];
+}
+
+/** Milliseconds between two lines of progress. */
+const PROGRESS_MS = 2_400;
+
+/** Runs them, telling what begins, ends and goes on. */
+async function run(
+  chosen: readonly SweepRun[],
+  { settings, runs, say, goOn }: {
+    settings: SweepSettings;
+    runs: string;
+    say: (text: string) => void;
+    goOn: string;
+  },
+): Promise<void> {
+  const started = performance.now();
+  /** The last line that each run under way has said. */
+  const last = new Map<string, string>();
+  let ended = 0;
+  const before = await Promise.all(chosen.map((each) => rowOf(runs, each)));
+  const finished = before.filter(({ status }) => status === "finished").length;
+  const open = chosen.length - finished;
+  if (finished > 0) say(`${finished} of ${chosen.length} runs are finished already`);
+  const signal = stopSignal(() =>
+    say(`stopping ${last.size} runs, each with a checkpoint; go on by ${goOn}`)
+  );
+  const progress = setInterval(() => {
+    if (last.size === 0) return;
+    const seconds = (performance.now() - started) / 1000;
+    const left = ended > 0 ? `  ${formatDuration(seconds / ended * (open - ended))} left` : "";
+    say(`${finished + ended} of ${chosen.length} runs done${left}  ${[...last.values()].join("  |  ")}`);
+  }, PROGRESS_MS);
+  try {
+    await runSweep(chosen, {
+      runs,
+      jobs: settings.jobs,
+      signal,
+      launch: (each, mode) => launch(each, mode, { runs, onLine: (line) => last.set(each.name, line) }),
+      onRun({ row, kind, exitCode }) {
+        const { name } = row.run;
+        if (kind !== "end") {
+          last.set(name, name);
+          return say(
+            kind === "wait"
+              ? `${name}: another process is still at it; waiting`
+              : `${name}: ${kind === "begin" ? "begins" : "goes on"}`,
+          );
+        }
+        last.delete(name);
+        if (signal.aborted) return;
+        ended++;
+        say(`${name}: ${outcomeOf(row, exitCode)}`);
+      },
+    });
+  } finally {
+    clearInterval(progress);
+  }
+  if (signal.aborted) Deno.exit(STOPPED);
+}
+
+function outcomeOf({ status, summary, error }: SweepRow, exitCode?: number): string {
+  if (!summary) return error ?? `${status}, ended with ${exitCode}`;
+  const { sparse, dense } = summary;
+  return `${formatShare(sparse.open_fraction)} open, loss ${sparse.ce.toFixed(4)} (dense ${
+    dense.ce.toFixed(4)
+  }), target ${sparse.feasible ? "met" : "missed"}`;
+}
+
+/** A run as a process of `deno task sparsify`, whose progress goes to its log. */
+function launch(
+  each: SweepRun,
+  mode: "begin" | "resume",
+  { runs, onLine }: { runs: string; onLine: (line: string) => void },
+): Launched {
+  const what = mode === "resume" ? ["--resume", each.name] : ["--name", each.name, ...flagsOf(each.settings)];
+  const child = new Deno.Command("deno", {
+    args: ["task", "--quiet", "sparsify", "--runs", runs, ...what],
+    cwd: PROJECT,
+    // Where `deno task` was called for the sweep is not where its runs' paths are from: they are absolute.
+    env: { INIT_CWD: PROJECT },
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const logged = follow(child.stderr, logOf(runs, each), onLine);
+  return {
+    ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
+    stop: () => child.kill("SIGTERM"),
+  };
+}
+
+/** Writes what a process says to its log, and tells each line. */
+async function follow(
+  stream: ReadableStream<Uint8Array>,
+  path: string,
+  onLine: (line: string) => void,
+): Promise<void> {
+  using log = await storing(path, () => Deno.open(path, { create: true, write: true, truncate: true }));
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const bytes of stream) {
+    await storing(path, () => writeAll(log, bytes));
+    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+    rest = lines.pop()!;
+    const line = lines.findLast((each) => each.trim() !== "");
+    if (line !== undefined) onLine(line);
+  }
+}
+
+const MISSING = "–";
+const interval = (of: Interval | null, text: (value: number) => string): string =>
+  of ? text(of.mean) + (of.half === null ? "" : ` ± ${text(of.half)}`) : MISSING;
+
+/** A line for each setting. */
+function resultTable(rows: readonly SweepRow[]): string {
+  const names = variedNames(rows);
+  const groups = groupsOf(rows);
+  return formatTable([
+    [...names, "finished", "open edges", "loss less dense", "target met", ""],
+    ...groups.map((group) => [
+      ...names.map((name) => String([group.varied[name] ?? MISSING].flat().join(" "))),
+      `${group.finished} of ${group.rows.length}`,
+      interval(group.open, formatShare),
+      interval(group.above, (value) => value.toFixed(4)),
+      `${group.feasible} of ${group.finished}`,
+      group.front ? "front" : "",
+    ]),
+  ]);
+}
+
+/** What `--json` ends with. */
+function jsonOf(name: string, rows: readonly SweepRow[]): unknown {
+  return {
+    sweep: name,
+    settings: groupsOf(rows).map(({ rows: ofGroup, ...group }) => ({
+      ...group,
+      runs: ofGroup.map(({ run, status, error, summary }) => ({
+        run: run.name,
+        seed: run.seed ?? summary?.seed ?? null,
+        status,
+        error,
+        open_fraction: summary?.sparse.open_fraction ?? null,
+        sparse_ce: summary?.sparse.ce ?? null,
+        dense_ce: summary?.dense.ce ?? null,
+        control_ce: summary?.control?.ce ?? null,
+        feasible: summary?.sparse.feasible ?? null,
+      })),
+    })),
+  };
+}
+
+if (import.meta.main) {
+  const args = [...Deno.args];
+  await runCommand(() => sweepCommand(args), { debug: args.includes("--debug") });
+}

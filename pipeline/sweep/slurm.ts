@@ -1,0 +1,46 @@
+/** A sweep as a job array of Slurm. @module */
+
+/** What the script is made of. */
+export interface SlurmScript {
+  /** The job's name. */
+  name: string;
+  /** Folder that the tasks' output goes to. */
+  runs: string;
+  /** Runs of the sweep. */
+  count: number;
+  /** The command that runs it, without `--only`. */
+  command: readonly string[];
+}
+
+/** A word as a shell reads it. */
+const quoted = (word: string): string =>
+  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+
+/**
+ * A script for `sbatch`, one task of which runs one run on one GPU. Submitted again, or requeued, each task goes on from
+ * its run's last checkpoint, which it writes when Slurm says that the time ends.
+ */
+export function slurmScript({ name, runs, count, command }: SlurmScript): string {
+  return `#!/bin/bash
+#SBATCH --job-name=${name}
+#SBATCH --array=0-${count - 1}
+#SBATCH --gpus-per-task=1
+#SBATCH --ntasks=1
+#SBATCH --output=${runs}/slurm-%a.out
+#SBATCH --requeue
+#SBATCH --signal=B:TERM@120
+
+# In the background, so that the shell passes on the signal at once.
+${command.map(quoted).join(" ")} --only "$SLURM_ARRAY_TASK_ID" &
+task=$!
+trap 'kill -TERM "$task"' TERM
+wait "$task"
+status=$?
+# A wait that a signal ended is not the task's end.
+if kill -0 "$task" 2> /dev/null; then
+  wait "$task"
+  status=$?
+fi
+exit "$status"
+`;
+}

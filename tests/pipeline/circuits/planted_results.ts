@@ -1,0 +1,86 @@
+/**
+ * Results of the planted task as an analysis has them, for testing what is made of results.
+ *
+ * @module
+ */
+import { type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
+import { type CircuitResults, modelResult } from "../../../pipeline/circuits/results.ts";
+import { plantedEngine } from "./planted.ts";
+
+/** Pairs of the planted task. */
+export const PROMPTS = 12;
+/** How it is analysed. */
+export const OPTIONS = { method: { name: "eap" }, seed: 1 } as const;
+
+/** What findings of a dense model, and of a sparse one, come to. */
+export function resultsOf(
+  findings: Findings,
+  other: Findings | undefined,
+  { graph } = plantedEngine(PROMPTS),
+): CircuitResults {
+  const attention = {
+    tokens: ["one", "<two>", "</script>"],
+    heads: [0, 1, 2, 3].map((n) => ({
+      layer: n >> 1,
+      head: n & 1,
+      open: n === 0 ? 2 : n === 3 ? 1 : 0,
+      edges: (n === 0 ? [[1, 0, 0.5]] : n === 3 ? [[2, 0, 0.25]] : []) as [number, number, number][],
+    })),
+    leastWeight: 0.005,
+    counts: { all: 24, open: 3, onPaths: 1, mayMatter: 2 },
+  };
+  const held = { moved: 0.5, changed: 0, logit: 0.125, metric: 0.03 };
+  const tokenCircuits = {
+    all: 24,
+    open: 3.5,
+    onPaths: 1.5,
+    mayMatter: 2.5,
+    offPaths: 0.75,
+    held,
+    anew: { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 },
+  };
+  const of = (findings: Findings, gated: boolean) =>
+    modelResult(graph, {
+      label: "a model",
+      gated,
+      findings,
+      ablations: [{ ablation: "zero", faithfulness: 0.5 }],
+      attention,
+      tokenCircuits,
+    });
+  const { circuit } = findings;
+  const ratio = circuit && other?.circuit
+    ? {
+      edges: ratioOf(
+        { ladder: circuit.edgeLadder, bounds: circuit.bounds },
+        { ladder: other.circuit.edgeLadder, bounds: other.circuit.bounds },
+        { seed: 1 },
+      ),
+      heads: { value: 2, low: 1, high: 3 },
+    }
+    : null;
+  return {
+    task: "planted",
+    purpose: "what was planted",
+    metric: "logit_difference",
+    prompts: PROMPTS,
+    split: { choosing: 6, scoring: 6 },
+    length: 3,
+    templates: 2,
+    method: OPTIONS.method,
+    ablation: "resample",
+    seed: 1,
+    adapter: "none",
+    seconds: 1,
+    graph: {
+      layers: graph.layers,
+      heads: graph.heads,
+      keyValueHeads: graph.keyValueHeads,
+      edges: graph.edges,
+      normBehindAttention: false,
+    },
+    dense: of(findings, false),
+    sparse: other ? of(other, true) : null,
+    ratio,
+  };
+}

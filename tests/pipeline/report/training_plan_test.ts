@@ -1,0 +1,441 @@
+/** The plan of a training run, from config.json alone (tests/fixtures/configs), against what a device is asked for. */
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { join } from "node:path";
+import { UserError } from "../../../pipeline/errors.ts";
+import { countArithmetic } from "../../../pipeline/model/arithmetic.ts";
+import { adaptersFor } from "../../../pipeline/model/adapters.ts";
+import { readModelConfig } from "../../../pipeline/model/config_file.ts";
+import { prepareNetwork } from "../../../pipeline/model/network.ts";
+import { createParameters } from "../../../pipeline/model/parameters.ts";
+import { memoryNeeds } from "../../../pipeline/model/plan.ts";
+import { parametersOf } from "../../../pipeline/model/trace.ts";
+import {
+  frozenBytes,
+  type FrozenType,
+  loraTargets,
+  trainedParameters,
+} from "../../../pipeline/model/trained_parts.ts";
+import { trainingNeeds } from "../../../pipeline/model/training_needs.ts";
+import { PORTABLE_BINDING_BYTES } from "../../../pipeline/report/memory_needs.ts";
+import {
+  flopText,
+  parseMemory,
+  type PlanAsked,
+  planText,
+  planTraining,
+  type TrainingPlan,
+} from "../../../pipeline/report/training_plan.ts";
+import { createTrainer } from "../../../pipeline/training/trainer.ts";
+import { readDocument, scaleTables, withTables } from "../../scale_tables.ts";
+import { gpuTest } from "../../support/gpu.ts";
+import { RUN_CONFIG, RUN_SHAPE } from "../../support/prepared_run.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { runMain } from "../../support/tiny_model.ts";
+
+const FOLDER = new URL("../../fixtures/configs/", import.meta.url).pathname;
+
+const ALL = { train: "all", rank: 0, targets: "attention", frozen: "f32" } as const;
+const ATTENTION = { ...ALL, train: "attention" } as const;
+const LORA = { train: "lora", rank: 64, targets: "attention", frozen: "f32" } as const;
+const ASKED: PlanAsked = {
+  batch: 2,
+  context: 512,
+  accumulate: 1,
+  dtype: "f32",
+  recompute: false,
+  distill: false,
+  constraintEvery: 8,
+  parts: ALL,
+};
+
+const numbersOf = (parameters: readonly { shape: readonly number[] }[]): number =>
+  parameters.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+
+Deno.test("where all is trained the plan is what a run announces, in every way that it can be stored", async () => {
+  for (const name of ["gpt2", "Llama-3.2-1B", "OLMo-7B-hf"]) {
+    const config = await readModelConfig(FOLDER + name);
+    for (const half of [false, true]) {
+      for (const recompute of [false, true]) {
+        for (const distill of [false, true]) {
+          const shape = { batch: 2, context: 256, half, recompute, distill };
+          const announced = memoryNeeds(config, { ...shape, training: true }, PORTABLE_BINDING_BYTES);
+          const planned = trainingNeeds(config, shape, ALL, PORTABLE_BINDING_BYTES);
+          for (
+            const part of [
+              "weights",
+              "copies",
+              "teacher",
+              "gradients",
+              "moments",
+              "activations",
+              "total",
+            ] as const
+          ) {
+            assertEquals(planned[part], announced[part], `${part} of ${name}`);
+          }
+          assertEquals(planned.largestActivation.bytes, announced.largestBinding);
+        }
+      }
+    }
+  }
+});
+
+Deno.test("where a part is trained the plan is what the run announces, adapters and frozen weights counted", async () => {
+  const targets = { attention: ["query", "key", "value", "output"], "all-linear": ["all-linear"] };
+  for (const name of ["gpt2", "OLMo-7B-hf"]) {
+    const config = await readModelConfig(FOLDER + name);
+    for (const frozen of ["f32", "f16", "int8"] as const) {
+      for (const parts of [ATTENTION, LORA, { ...LORA, targets: "all-linear" as const }]) {
+        for (const options of [{}, { recompute: true, distill: true }, { half: true }]) {
+          const shape = { batch: 2, context: 256, ...options };
+          const adapters = parts.train === "lora"
+            ? adaptersFor(config, {
+              rank: parts.rank,
+              alpha: 1,
+              rankStabilised: false,
+              targets: targets[parts.targets],
+            })
+            : undefined;
+          const announced = memoryNeeds(
+            config,
+            { ...shape, training: true, train: parts.train, adapters, frozen },
+            PORTABLE_BINDING_BYTES,
+          );
+          const planned = trainingNeeds(config, shape, { ...parts, frozen }, PORTABLE_BINDING_BYTES);
+          const where = `${name}, ${parts.train} ${parts.targets}, ${frozen}, ${JSON.stringify(options)}`;
+          for (const part of ["weights", "copies", "teacher", "gradients", "moments"] as const) {
+            assertEquals(planned[part], announced[part], `${part} of ${where}`);
+          }
+          // Activations are planned as if all were trained, which a schedule that ends earlier may undercut.
+          const ratio = planned.activations / announced.activations;
+          assert(ratio > 0.99 && ratio < 1.03, `activations of ${where}: ${ratio}`);
+        }
+      }
+    }
+  }
+});
+
+/** Bytes of the buffers that a device is asked for while `body` runs, by what they are for as their labels say. */
+async function askedFor(
+  gpu: Parameters<Parameters<typeof gpuTest>[1]>[0],
+  names: readonly string[],
+  body: () => Promise<void>,
+): Promise<Record<string, number>> {
+  const found: Record<string, number> = {};
+  const tensor = gpu.tensor;
+  gpu.tensor = (label, shape, type) => {
+    const made = tensor.call(gpu, label, shape, type);
+    const [, prefix] = /^(gradient of |first moment of |second moment of |teacher's )?/.exec(label)!;
+    const own = names.find((name) => label === (prefix ?? "") + name);
+    const kind = own
+      ? { "gradient of ": "gradients", "teacher's ": "teacher" }[prefix ?? ""] ??
+        (prefix ? "moments" : "weights")
+      : / in half precision$/.test(label)
+      ? "copies"
+      : /^activations \d+$/.test(label)
+      ? "activations"
+      : "other";
+    found[kind] = (found[kind] ?? 0) + made.byteLength;
+    return made;
+  };
+  try {
+    await body();
+  } finally {
+    gpu.tensor = tensor;
+  }
+  return found;
+}
+
+for (
+  const [what, options] of [
+    ["in float32", {}],
+    ["recomputing", { recompute: true }],
+    ["in half precision, with a teacher", { half: true, distill: true }],
+  ] as const
+) {
+  gpuTest(`the plan ${what} is what the device is asked for, kind by kind and to the byte`, async (gpu) => {
+    const { batch, context } = RUN_SHAPE;
+    const shapes = parametersOf(RUN_CONFIG);
+    const shape = { batch, context, ...options };
+    const found = await askedFor(gpu, shapes.map(({ name }) => name), async () => {
+      const parameters = createParameters(gpu, shapes);
+      const distill = "distill" in shape
+        ? { teacher: createParameters(gpu, shapes, "teacher's "), weight: 0.5 }
+        : undefined;
+      const network = await prepareNetwork(gpu, RUN_CONFIG, { ...shape, training: true });
+      const trainer = await createTrainer(gpu, {
+        network,
+        parameters,
+        seed: 1,
+        accumulate: 1,
+        distill,
+        optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, clip: 1 },
+      });
+      trainer.destroy();
+      network.destroy();
+    });
+    const planned = trainingNeeds(RUN_CONFIG, shape, ALL, gpu.maxBindingBytes);
+    for (const part of ["weights", "copies", "teacher", "gradients", "moments", "activations"] as const) {
+      assertEquals(found[part] ?? 0, planned[part], part);
+    }
+    assert(found.other < 0.2 * planned.total, `${found.other} bytes beside ${planned.total}`);
+  });
+}
+
+Deno.test("what is trained is counted by hand: attention's products, and A and B beside each tensor of a file", async () => {
+  const olmo = await readModelConfig(`${FOLDER}OLMo-7B-hf`);
+  const gpt2 = await readModelConfig(`${FOLDER}gpt2`);
+  const llama = await readModelConfig(`${FOLDER}Llama-3.2-1B`);
+  assertEquals(numbersOf(trainedParameters(olmo, ATTENTION).own), 32 * 4 * 4096 ** 2);
+  // With their biases, and without the norms.
+  assertEquals(numbersOf(trainedParameters(gpt2, ATTENTION).own), 12 * (4 * 768 ** 2 + 4 * 768));
+  const adapters = (config: typeof olmo, parts: typeof LORA | { targets: "all-linear" }): number =>
+    numbersOf(trainedParameters(config, { ...LORA, ...parts }).adapters);
+  assertEquals(adapters(olmo, LORA), 32 * 4 * 64 * 2 * 4096);
+  assertEquals(adapters(olmo, { targets: "all-linear" }), 32 * 64 * (4 * 2 * 4096 + 3 * (4096 + 11_008)));
+  // Queries, keys and values are one tensor in its files.
+  assertEquals(adapters(gpt2, LORA), 12 * 64 * (768 + 3 * 768 + 2 * 768));
+  assertEquals(adapters(llama, LORA), 16 * 64 * (2 * 2 * 2048 + 2 * (2048 + 512)));
+  assertEquals(
+    loraTargets(llama, "all-linear").filter(({ layer }) => layer === 15).map(({ name }) => name),
+    ["q_proj", "k_proj", "v_proj", "o_proj"].map((name) => `layers.15.self_attn.${name}`)
+      .concat(["gate_proj", "up_proj", "down_proj"].map((name) => `layers.15.mlp.${name}`)),
+  );
+});
+
+Deno.test("what is frozen takes 4, 2 or a little over 1 byte, and neither gradients nor moments", async () => {
+  const bytes = (
+    kind: "matrix" | "table" | "vector",
+    shape: number[],
+    type: FrozenType,
+    name = "x",
+  ): number => frozenBytes({ family: "gpt2" }, { name, kind, shape }, type);
+  assertEquals((["f32", "f16", "int8"] as const).map((type) => bytes("matrix", [300, 7], type)), [
+    8400,
+    4200,
+    // Three blocks of inputs, the last of 44.
+    2100 + 4 * 3 * 7,
+  ]);
+  assertEquals(bytes("table", [7, 300], "int8"), 4200);
+  assertEquals(bytes("table", [7, 300], "int8", "wpe.weight"), 8400);
+  assertEquals(bytes("vector", [300], "int8"), 1200);
+  const config = await readModelConfig(`${FOLDER}OLMo-7B-hf`);
+  const shape = { batch: 1, context: 64, recompute: true, distill: true };
+  const trained = 4 * 32 * 4 * 64 * 2 * 4096;
+  const tables = 2 * 50_304 * 4096;
+  const bytesOf = { f32: [4, 4], f16: [2, 2], int8: [1 + 4 / 128, 2] };
+  for (const frozen of ["f32", "f16", "int8"] as const) {
+    const [ofMatrices, ofTables] = bytesOf[frozen];
+    const needs = trainingNeeds(config, shape, { ...LORA, frozen }, PORTABLE_BINDING_BYTES);
+    assertEquals(needs.frozen, ofMatrices * (6_888_095_744 - tables) + ofTables * tables);
+    assertEquals([needs.weights, needs.gradients, needs.moments], [
+      needs.frozen + trained,
+      trained,
+      2 * trained,
+    ]);
+    assertEquals(needs.teacher, 0, "the base without its low-rank matrices is the teacher");
+    const { activations } = trainingNeeds(config, shape, ALL, PORTABLE_BINDING_BYTES);
+    // x A of one layer's four targets, and one gradient of it.
+    assertEquals(needs.activations, activations + 4 * 64 * 64 * 5);
+    const half = trainingNeeds(config, { ...shape, half: true }, { ...LORA, frozen }, PORTABLE_BINDING_BYTES);
+    const products = 6_888_095_744 - 50_304 * 4096;
+    assertEquals(half.copies, frozen === "f32" ? 2 * products : 0);
+  }
+  const attention = trainingNeeds(config, shape, ATTENTION, PORTABLE_BINDING_BYTES);
+  assertEquals(attention.teacher, 4 * 32 * 4 * 4096 ** 2);
+  assertEquals(attention.weights, 4 * 6_888_095_744);
+});
+
+Deno.test("arithmetic is two operations for each weight and token, and causal pairs, forward once and backward twice", async () => {
+  const config = await readModelConfig(`${FOLDER}gpt2`);
+  const [batch, context] = [3, 100];
+  const rows = batch * context;
+  const layers = 12 * 12 * 768 ** 2;
+  const head = 50_257 * 768;
+  const pairs = batch * 12 * 12 * (context * (context + 1) / 2) * 64;
+  const count = (options: { recompute?: boolean }, parts?: Parameters<typeof countArithmetic>[2]) =>
+    countArithmetic(config, { batch, context, ...options }, parts);
+  const forward = 2 * rows * (layers + head) + 2 * 2 * pairs;
+  assertEquals(count({}), { forward, recomputed: 0, backward: 0 });
+  const backward = 2 * 2 * rows * (layers + head) + 7 * 2 * pairs;
+  assertEquals(count({}, ALL), { forward, recomputed: 0, backward });
+  // Of a layer's products the last alone is read by none that comes behind it.
+  const recomputed = 2 * rows * (layers - 12 * 4 * 768 ** 2) + 2 * 2 * pairs;
+  assertEquals(count({ recompute: true }, ALL), { forward, recomputed, backward });
+  const attention = 2 * rows * 12 * 4 * 768 ** 2;
+  assertEquals(count({}, ATTENTION).backward, 2 * rows * (layers + head) + 7 * 2 * pairs + attention);
+  const adapters = 2 * rows * 12 * 64 * (768 + 3 * 768 + 2 * 768);
+  assertEquals(count({}, LORA), {
+    forward: forward + adapters,
+    recomputed: 0,
+    backward: 2 * rows * (layers + head) + 7 * 2 * pairs + 2 * adapters,
+  });
+  assertEquals(
+    count({ recompute: true }, LORA).recomputed,
+    count({ recompute: true }, ALL).recomputed + adapters,
+  );
+});
+
+Deno.test("what fits is the largest that fits: one row or one token more does not", async () => {
+  const config = await readModelConfig(`${FOLDER}Llama-3.2-1B`);
+  const asked = { ...ASKED, context: 1024, memory: 48e9 };
+  const { fits } = planTraining(config, asked);
+  const total = (of: Partial<PlanAsked>): number =>
+    planTraining(config, { ...asked, memory: undefined, ...of }).total;
+  for (const { recompute, batch, context, least, bound } of fits!) {
+    assertEquals(least, total({ recompute, batch: 1 }));
+    assert(total({ recompute, batch: 1, context }) <= 48e9);
+    assert(total({ recompute, batch }) <= 48e9);
+    if (recompute) {
+      assertEquals(bound, "binding");
+      const of = planTraining(config, { ...asked, recompute, batch: batch + 1 });
+      assert(of.largest_binding > 2 ** 31 - 1 && of.total < 48e9);
+    } else {
+      assertEquals(bound, "memory");
+      assert(total({ recompute, batch: batch + 1 }) > 48e9);
+      assert(total({ recompute, batch: 1, context: context + 1 }) > 48e9);
+    }
+  }
+  const small = planTraining(config, { ...asked, memory: 1e9 });
+  assertEquals(small.fits!.map(({ batch, context }) => [batch, context]), [[0, 0], [0, 0]]);
+  const text = planText(config, small, { ...asked, memory: 1e9 });
+  assertStringIncludes(
+    text,
+    "without --recompute: nothing of 1,024 tokens fits, as one row of 1,024 tokens takes 22.4 GB",
+  );
+  const bindings = planTraining(config, { ...asked, binding: PORTABLE_BINDING_BYTES });
+  assertEquals(bindings.fits!.map(({ batch, bound }) => [batch, bound]), [[2, "binding"], [2, "binding"]]);
+  assertEquals(bindings.portable_batch, 2);
+});
+
+Deno.test("a plan for people says what is bound in slices, what a step takes, and what no command does yet", async () => {
+  const config = await readModelConfig(`${FOLDER}OLMo-7B-hf`);
+  const asked = {
+    ...ASKED,
+    accumulate: 4,
+    tokens: 1e9,
+    rate: 2000,
+    parts: { ...LORA, frozen: "int8" as const },
+  };
+  const plan = planTraining(config, asked);
+  const text = planText(config, plan, asked);
+  assertEquals(plan.sliced, {
+    count: 2,
+    largest: "embed_tokens.weight",
+    bytes: 2 * 50_304 * 4096,
+    slices: 7,
+  });
+  assertEquals([plan.tokens_per_step, plan.steps], [4096, Math.ceil(1e9 / 4096)]);
+  assertEquals(plan.hours, 1e9 / 2000 / 3600);
+  const { forward, backward, step } = plan.arithmetic;
+  assertEquals(step, 4 * (forward + backward) + forward / 8);
+  assertStringIncludes(text, "139 hours at 2,000 tokens/s");
+  const without = planText(config, planTraining(config, { ...asked, rate: 0 }), { ...asked, rate: 0 });
+  assertStringIncludes(without, "give --rate TOKENS_PER_SECOND");
+  assert(!without.includes("hours at"));
+  const distilled = planTraining(config, { ...asked, distill: true }).arithmetic;
+  // A teacher is the model without low-rank matrices.
+  const teacher = countArithmetic(config, asked).forward;
+  assertEquals(distilled.step, step + 4 * teacher);
+  assertEquals([1.5e7, 2e12, 3.456e18].map(flopText), ["15.0 MFLOP", "2.00 TFLOP", "3.46 EFLOP"]);
+});
+
+Deno.test("a size of memory is read with its unit, and refused where there is none to read", () => {
+  const sizes: [text: string, bytes: number][] = [
+    ["24GB", 24e9],
+    ["24", 24e9],
+    ["0.5 gb", 5e8],
+    ["80GiB", 80 * 2 ** 30],
+    ["512MB", 512e6],
+    ["1TiB", 2 ** 40],
+  ];
+  for (const [text, bytes] of sizes) assertEquals(parseMemory("--gpu-memory", text), bytes);
+  for (const text of ["", "GB", "24XB", "-1GB", "0", "1.2.3GB", "24 GB 3", "1e400", "constructor"]) {
+    const error = assertThrows(() => parseMemory("--gpu-memory", text), UserError);
+    assertStringIncludes(error.message, "Cannot use --gpu-memory as it must be a size such as 24GB");
+  }
+});
+
+Deno.test("plan takes a config.json, its folder, and every setting that it plans, and prints one line of JSON", async () => {
+  const told = async (args: string[]): Promise<string> => {
+    const { code, stdout, stderr } = await runMain(["plan", ...args]);
+    assertEquals([code, stderr], [0, ""]);
+    return stdout;
+  };
+  const model = `${FOLDER}OLMo-7B-hf`;
+  const flags = [
+    "--batch",
+    "2",
+    "--context",
+    "512",
+    "--lora",
+    "64",
+    "--frozen",
+    "f16",
+    "--gpu-memory",
+    "24GB",
+  ];
+  const asked = { ...ASKED, parts: { ...LORA, frozen: "f16" as const }, memory: 24e9 };
+  const config = await readModelConfig(model);
+  const json: TrainingPlan & { model: string } = JSON.parse(
+    await told(["--model", join(model, "config.json"), ...flags, "--json"]),
+  );
+  const plan = planTraining(config, asked);
+  assertEquals(json, JSON.parse(JSON.stringify({ model: join(model, "config.json"), ...plan })));
+  assertEquals(
+    json.total,
+    json.weights + json.copies + json.teacher + json.gradients + json.moments + json.activations,
+  );
+  assertEquals(await told(["--model", model, ...flags]), planText(config, plan, asked) + "\n");
+});
+
+Deno.test("what cannot be planned is said in one line, with what was required and what was found", async () => {
+  await using folder = await temporaryFolder();
+  const write = async (name: string, change: Record<string, unknown>): Promise<string> => {
+    const json = JSON.parse(await Deno.readTextFile(`${FOLDER}gpt2/config.json`));
+    await Deno.mkdir(join(folder.path, name));
+    await Deno.writeTextFile(join(folder.path, name, "config.json"), JSON.stringify({ ...json, ...change }));
+    return join(folder.path, name);
+  };
+  const model = ["--model", `${FOLDER}gpt2`];
+  const faults: [args: string[], code: number, said: string][] = [
+    [[], 2, "Cannot plan without a model: give --model"],
+    [["--model", join(folder.path, "nowhere")], 3, "as there is no folder"],
+    [["--model", join(folder.path, "config.json")], 3, "no such file"],
+    [["--model", await write("mamba", { model_type: "mamba" })], 3, 'model_type must be "gpt2"'],
+    [["--model", await write("none", { n_layer: null })], 3, "n_layer must be a positive integer: null"],
+    [["--model", await write("text", { n_embd: "wide" })], 3, "n_embd must be a positive integer"],
+    [[...model, "--gpu-memory", "much"], 2, "Cannot use --gpu-memory as it must be a size such as 24GB"],
+    [[...model, "--binding", "0GB"], 2, "Cannot use --binding as it must be a size"],
+    [[...model, "--frozen", "int8"], 2, "Cannot plan --frozen int8 as all is trained"],
+    [[...model, "--frozen", "int4", "--lora", "8"], 2, "must be one of float32, float16, int8: int4"],
+    [[...model, "--train", "lora"], 2, "Cannot plan --train lora without a rank"],
+    [[...model, "--train", "attention", "--lora", "8"], 2, "Cannot plan --train attention with --lora 8"],
+    [[...model, "--context", "1025"], 3, "the positions of"],
+    [[...model, "--rate", "-1"], 2, "--rate as it must be at least 0"],
+    [[...model, "--tokens", "many"], 2, "--tokens as it must be a number"],
+    [
+      ["--model", await write("odd", { n_embd: 90, n_head: 9 }), "--dtype", "f16", "--context", "8"],
+      2,
+      "Cannot plan with --dtype f16 as width",
+    ],
+  ];
+  for (const [args, code, said] of faults) {
+    const result = await runMain(["plan", ...args]);
+    assertEquals([result.code, result.stdout], [code, ""], result.stderr);
+    assertStringIncludes(result.stderr, said);
+    assertEquals(result.stderr.trim().split("\n").length, 1);
+  }
+});
+
+Deno.test("the tables of docs/scale.md are those that are computed", async () => {
+  const document = await readDocument();
+  assertEquals(document, withTables(document, await scaleTables()));
+  const rows = document.split("\n").filter((line) => line.startsWith("|"));
+  assertEquals(rows.length, 2 * (2 + 6 * 5));
+  // One that the text beside them speaks of.
+  assert(
+    rows.some((row) => /\| LoRA 64, int8 .* 262 M .* 79\.0 .* 124 .* 82\.5 /.test(row)),
+    "70 billion as int8",
+  );
+});
