@@ -255,6 +255,22 @@ const RUN = {
   },
 } as const;
 
+const RANKS = {
+  mpi: {
+    kind: "name",
+    value: undefined,
+    placeholder: "PATH",
+    help: "MPI's library, under mpirun or srun (default: Open MPI's or MPICH's usual name)",
+    group: "Several GPUs",
+  },
+  rankLimit: positive(15, "minutes that ranks wait for one that does not come", "Several GPUs"),
+  shareAdapter: flag(
+    false,
+    "ranks may share a GPU, or have their own though nothing tells so",
+    "Several GPUs",
+  ),
+} as const;
+
 const ADAPTER = {
   adapter: {
     kind: "path",
@@ -343,6 +359,7 @@ export const SPARSIFY = {
     alone: true,
     help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
   },
+  ...RANKS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -363,6 +380,7 @@ export const PRETRAIN = {
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
+  ...RANKS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -1031,6 +1049,9 @@ const FREE_ON_RESUME = [
   "memory",
   "autotune",
   "gpu",
+  "mpi",
+  "rankLimit",
+  "shareAdapter",
   "merge",
 ];
 
