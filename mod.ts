@@ -242,6 +242,7 @@ export {
 export { type SparsifySummary } from "./pipeline/training/sparsify.ts";
 export { type Work } from "./pipeline/training/time_left.ts";
 export { type Reporter, type Stage } from "./pipeline/training/training_run.ts";
+export { type Exchange } from "./pipeline/parallel/exchange.ts";
 export {
   createTrainer,
   type GateObjective,

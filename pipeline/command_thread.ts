@@ -28,13 +28,21 @@ type Told =
   | { quiet: boolean }
   | { goOn: string }
   | { temporary: string | undefined }
-  | { ended: number; message?: string };
+  | { rank: number }
+  | { log: string }
+  | { saved: string }
+  | { ended: number; message?: string; endsOthers?: boolean };
+
+/** What the main thread tells the command's. */
+type Wish = "stop" | "said";
 
 /** Milliseconds that a command has to stop by itself where nothing would be lost. */
 const GRACE_MS = 1500;
 /** Milliseconds in which another signal is the same: `deno task` passes on what the terminal has sent already. */
 const ONE_WISH_MS = 1000;
 const TICK_MS = 500;
+/** Milliseconds in which a failed rank is ended with all others, else by itself. */
+const END_OTHERS_MS = 3000;
 
 /** What a command has of the process it works in. */
 export interface CommandThread {
@@ -52,6 +60,16 @@ export interface CommandThread {
   leaveNet(): void;
   /** How to go on with what has been begun, for whoever stops it. */
   goOnBy(command: string): void;
+  /**
+   * This process is one of several, all of which end where it fails or is stopped before it has left them.
+   *
+   * @returns what is called when it has left the others
+   */
+  beRank(rank: number, endOthers: (code: number) => void): { leave(): void };
+  /** Writes what is shown to a file from now on, but for errors; for a rank that is not the first. */
+  logTo(path: string): void;
+  /** What has been saved last, for whoever ends the process. */
+  savedAs(what: string): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
   temporaryFolder(): Promise<AsyncDisposable & { path: string }>;
 }
@@ -74,7 +92,16 @@ export function performCommand(
   const main = self as unknown as Worker;
   const tell = (told: Told): void => main.postMessage(told);
   const stop = new AbortController();
-  main.addEventListener("message", () => stop.abort());
+  let endOthers: ((code: number) => void) | undefined;
+  let endedAs = 0;
+  main.addEventListener("message", ({ data }: MessageEvent<Wish>) => {
+    if (data === "stop") stop.abort();
+    else endOthers?.(endedAs);
+  });
+  const end = (ended: number, message?: string): void => {
+    endedAs = ended;
+    tell({ ended, message, endsOthers: endOthers !== undefined });
+  };
   const reporter = Object.fromEntries(
     (["plan", "stage", "message", "warning", "row"] as const).map((report) => [
       report,
@@ -89,6 +116,13 @@ export function performCommand(
     write: (text) => tell({ write: text }),
     leaveNet,
     goOnBy: (goOn) => tell({ goOn }),
+    beRank(rank, end) {
+      tell({ rank });
+      endOthers = end;
+      return { leave: () => endOthers = undefined };
+    },
+    logTo: (log) => tell({ log }),
+    savedAs: (saved) => tell({ saved }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
       tell({ temporary: path });
@@ -100,13 +134,13 @@ export function performCommand(
         },
       };
     },
-  }).then((finished) => tell({ ended: finished ? 0 : STOPPED }), (error) => {
+  }).then((finished) => end(finished ? 0 : STOPPED), (error) => {
     // What was stopped may say so by the signal's reason.
-    if (stop.signal.aborted && error === stop.signal.reason) return tell({ ended: STOPPED });
-    if (error instanceof Deno.errors.BrokenPipe) return tell({ ended: BROKEN_PIPE });
+    if (stop.signal.aborted && error === stop.signal.reason) return end(STOPPED);
+    if (error instanceof Deno.errors.BrokenPipe) return end(BROKEN_PIPE);
     const { exitCode, message } = describeError(error);
     const shown = debug ? `${message}\n${Deno.inspect(error)}` : message.replace(/\s*\n\s*/g, " ");
-    tell({ ended: exitCode, message: `error: ${shown}` });
+    end(exitCode, shown);
   });
 }
 
@@ -135,21 +169,55 @@ export function superviseCommand(module: string): Promise<never> {
   let quiet = false;
   let temporary: string | undefined;
   let goOn: string | undefined;
+  /** Of several processes: which this is, and what has been saved. */
+  let rank: number | undefined;
+  let saved: string | undefined;
+  let log: Deno.FsFile | undefined;
+  /** What a rank that is not the first says before it knows where. */
+  let unlogged = "";
   let stoppedAt: number | undefined;
   /** What was written last, where it was no whole line. */
   let written: string | undefined;
   const create = (): Progress =>
-    createProgress({ interactive: isInteractive(), quiet, columns: terminalColumns, write: writeError });
+    rank !== undefined && rank > 0
+      ? createProgress({ interactive: false, quiet, columns: terminalColumns, write: writeLog })
+      : createProgress({ interactive: isInteractive(), quiet, columns: terminalColumns, write: writeError });
   let progress = create();
 
-  function leave(code: number): never {
-    progress.finish();
+  function writeLog(text: string): void {
+    if (!log) {
+      unlogged += text;
+      return;
+    }
+    try {
+      log.writeSync(new TextEncoder().encode(unlogged + text));
+      unlogged = "";
+    } catch {
+      // A full disk is told by rank 0, which has more to lose.
+    }
+  }
+
+  function removeTemporary(): void {
     try {
       if (temporary !== undefined) Deno.removeSync(temporary, { recursive: true });
     } catch {
       // The thread has removed it in the meantime.
     }
+    temporary = undefined;
+  }
+
+  function leave(code: number): never {
+    progress.finish();
+    removeTemporary();
     Deno.exit(code);
+  }
+
+  /** Leaves with all other ranks, which would wait for this one. */
+  function leaveWithOthers(code: number): void {
+    progress.finish();
+    removeTemporary();
+    setTimeout(() => leave(code), END_OTHERS_MS);
+    worker.postMessage("said");
   }
 
   /** Leaves when the reader of a pipe has seen enough. */
@@ -179,12 +247,33 @@ export function superviseCommand(module: string): Promise<never> {
       progress = create();
     } else if ("goOn" in told) goOn = told.goOn;
     else if ("temporary" in told) temporary = told.temporary;
+    else if ("saved" in told) saved = told.saved;
+    else if ("rank" in told) {
+      rank = told.rank;
+      progress = create();
+    } else if ("log" in told) openLog(told.log);
     else {
       progress.finish();
-      if (told.message !== undefined) console.error(told.message);
+      if (told.message !== undefined) sayError(told.message);
       if (told.ended === STOPPED) sayStopped();
-      leave(told.ended);
+      if (told.endsOthers) leaveWithOthers(told.ended);
+      else leave(told.ended);
     }
+  }
+
+  function openLog(path: string): void {
+    try {
+      log = Deno.openSync(path, { append: true, create: true });
+      writeLog(`rank ${rank}, ${new Date().toISOString()}\n`);
+    } catch (error) {
+      console.error(`warning: rank ${rank} cannot write ${path}: ${(error as Error).message}`);
+    }
+  }
+
+  function sayError(message: string): void {
+    const of = rank === undefined ? "" : `rank ${rank}: `;
+    console.error(`error: ${of}${message}`);
+    if (rank !== undefined && rank > 0) writeLog(`error: ${message}\n`);
   }
 
   function writeOut(text: string): void {
@@ -200,7 +289,7 @@ export function superviseCommand(module: string): Promise<never> {
   worker.onerror = (event) => {
     event.preventDefault();
     progress.finish();
-    console.error(`error: ${event.message} (this is a bug; --debug shows where)`);
+    sayError(`${event.message} (this is a bug; --debug shows where)`);
     leave(1);
   };
   onStopSignal(() =>
@@ -213,8 +302,14 @@ export function superviseCommand(module: string): Promise<never> {
       const stage = progress.current();
       if (written !== undefined && !written.endsWith("\n")) writeOut("\n");
       progress.message(stoppingText(stage, written !== undefined));
+      // One that is asked to stop since another rank died will not come to save anything.
+      if (rank !== undefined && saved !== undefined) {
+        progress.message(`saved so far: ${saved}; go on by: ${goOn}`);
+      }
       worker.postMessage("stop");
       if (stage?.keep) return;
+      // Rank 0 decides for all.
+      if (rank !== undefined && rank > 0) return;
       setTimeout(() => {
         sayStopped();
         leave(STOPPED);

@@ -34,6 +34,7 @@ import {
   type RunModel,
   tokenising,
 } from "./training/prepare_run.ts";
+import { agreeOnAdapters, followFirst, joinRanks, type Ranks, shareRun } from "./ranks.ts";
 import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
@@ -178,7 +179,7 @@ async function serveBeside(
 async function train<Summary extends object>(
   command: "sparsify" | "pretrain",
   thread: CommandThread,
-  { settings, model, data, resumed, fromModel, body, show }: {
+  { settings, model, data, resumed, fromModel, ranks, body, show }: {
     settings:
       & MemorySettings
       & Pick<
@@ -201,12 +202,16 @@ async function train<Summary extends object>(
         | "validationTokens"
         | "evalTokens"
         | "checkpointEvery"
+        | "rankLimit"
+        | "shareAdapter"
       >;
     model: RunModel;
     data: NamedData;
     resumed?: ResumedRun;
     /** What is said of the settings that come from the model. */
     fromModel?: string;
+    /** The other ranks, of which this is the first. */
+    ranks?: Ranks;
     body(run: PreparedRun, reporter: Reporter, signal: AbortSignal): Promise<Summary | undefined>;
     show(summary: Summary, folder: RunFolder): string;
   },
@@ -230,23 +235,29 @@ async function train<Summary extends object>(
   }
   if (!data.fetches) thread.leaveNet();
   let abandon: (() => Promise<void>) | undefined;
-  const run = await unlessStopped(
+  await ranks?.begin(settings);
+  const prepared = await unlessStopped(
     signal,
     prepareRun(command, settings, model, reporter, {
       resumed,
       sources: data.sources,
       onStart: (remove) => abandon = remove,
+      ranks: ranks?.exchange.size,
+      onDevice: ranks && ((gpu) => agreeOnAdapters(ranks, gpu, settings, reporter)),
     }),
     // What cannot be removed is an empty start, which the next one of its name takes over.
     () => abandon?.().catch(() => {}),
   );
-  const { folder } = run;
+  const { folder } = prepared;
   const elsewhere = settings.runs === DEFAULT_RUNS ? "" : ` --runs ${settings.runs}`;
   const goOn = `deno task ${command} --resume ${folder.name}${elsewhere}`;
   thread.goOnBy(goOn);
   let summary: Summary | undefined;
   try {
-    summary = await completeRun(run, () => body(run, reporter, signal));
+    const { batch } = prepared;
+    const run = ranks ? await shareRun(prepared, { ...settings, batch }, ranks.exchange) : prepared;
+    run.onSaved = (what) => thread.savedAs(what);
+    summary = await completeRun(run, () => body(run, reporter, ranks?.exchange.signal ?? signal));
   } catch (error) {
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings, true)}`;
     if (error instanceof Error) error.message += `; go on by ${goOn}`;
@@ -267,8 +278,41 @@ function tellNeedsOf(
   return shown(thread, json ? JSON.stringify({ model, ...told }) : needsText(told, asked));
 }
 
+/**
+ * Performs a training command, alone or as one of several ranks: the first does what one alone does, and the others follow.
+ *
+ * @param lead does the command
+ * @param body what the others do of it, as the first does
+ */
+async function overRanks<const Table extends SettingsTable>(
+  parsed: ParsedCommand<Table>,
+  args: readonly string[],
+  thread: CommandThread,
+  lead: (ranks: Ranks | undefined) => Promise<boolean>,
+  body: (
+    settings: SettingsOf<Table>,
+    run: PreparedRun,
+    reporter: Reporter,
+    signal: AbortSignal,
+  ) => Promise<object | undefined>,
+): Promise<boolean> {
+  const ranks = await joinRanks(parsed.given as { mpi?: string; rankLimit?: number }, args, thread);
+  if (ranks && ranks.exchange.rank > 0) return await followFirst(ranks, thread, body);
+  const finished = await lead(ranks);
+  await ranks?.close();
+  return finished;
+}
+
 async function sparsifyCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(SPARSIFY, args, userFolder());
+  return await overRanks(parsed, args, thread, (ranks) => leadSparsify(parsed, thread, ranks), sparsify);
+}
+
+async function leadSparsify(
+  parsed: ParsedCommand<typeof SPARSIFY>,
+  thread: CommandThread,
+  ranks: Ranks | undefined,
+): Promise<boolean> {
   const printed = await printedInstead("sparsify", PURPOSES.sparsify, SPARSIFY, parsed, locateHere);
   if (printed !== undefined) return shown(thread, printed);
   if (parsed.needs) {
@@ -312,6 +356,7 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
     data,
     resumed,
     fromModel,
+    ranks,
     body: (run, reporter, signal) => sparsify(settings, run, reporter, signal),
     show(summary, folder) {
       const lines = [summaryTable(summary), ""];
@@ -334,6 +379,14 @@ async function sparsifyCommand(args: string[], thread: CommandThread): Promise<b
 
 async function pretrainCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(PRETRAIN, args, userFolder());
+  return await overRanks(parsed, args, thread, (ranks) => leadPretrain(parsed, thread, ranks), pretrain);
+}
+
+async function leadPretrain(
+  parsed: ParsedCommand<typeof PRETRAIN>,
+  thread: CommandThread,
+  ranks: Ranks | undefined,
+): Promise<boolean> {
   const printed = await printedInstead("pretrain", PURPOSES.pretrain, PRETRAIN, parsed);
   if (printed !== undefined) return shown(thread, printed);
   const { settings, data, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed, thread);
@@ -374,6 +427,7 @@ async function pretrainCommand(args: string[], thread: CommandThread): Promise<b
     data,
     resumed,
     fromModel,
+    ranks,
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
     show: ({ test, validation, parameters }, folder) =>
       `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
@@ -485,8 +539,8 @@ async function planCommand(args: string[], thread: CommandThread): Promise<boole
       "Cannot plan without a model: give --model, a config.json, its folder or a name on the hub",
     );
   }
-  const asked = planAsked(settings);
   const config = await readModelConfig(modelFolder!);
+  const asked = await planAsked(settings, config);
   checkContext(asked.context, config.contextLength, model);
   const plan = planTraining(config, asked);
   return shown(thread, json ? JSON.stringify({ model, ...plan }) : planText(config, plan, asked));

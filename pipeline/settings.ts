@@ -255,6 +255,22 @@ const RUN = {
   },
 } as const;
 
+const RANKS = {
+  mpi: {
+    kind: "name",
+    value: undefined,
+    placeholder: "PATH",
+    help: "MPI's library, under mpirun or srun (default: Open MPI's or MPICH's usual name)",
+    group: "Several GPUs",
+  },
+  rankLimit: positive(15, "minutes that ranks wait for one that does not come", "Several GPUs"),
+  shareAdapter: flag(
+    false,
+    "ranks may share a GPU, or have their own though nothing tells so",
+    "Several GPUs",
+  ),
+} as const;
+
 const ADAPTER = {
   adapter: {
     kind: "path",
@@ -343,6 +359,7 @@ export const SPARSIFY = {
     alone: true,
     help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
   },
+  ...RANKS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -363,6 +380,7 @@ export const PRETRAIN = {
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
+  ...RANKS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -398,21 +416,9 @@ export const PLAN = {
     help: "config.json, a folder with one, or owner/name on the hub; weights are not read",
     group: "Model",
   },
-  train: {
-    kind: "choice",
-    value: "all",
-    choices: ["all", "attention", "lora"],
-    help: "what is trained: everything, attention's products, or low-rank matrices",
-    group: "Model",
-  },
-  lora: integer(0, 0, "rank of low-rank matrices; above 0 they alone are trained", "Model"),
-  loraTargets: {
-    kind: "choice",
-    value: "attention",
-    choices: ["attention", "all-linear"],
-    help: "products that have them: query, key, value and output, or also the MLP's",
-    group: "Model",
-  },
+  train: { ...LORA.train, group: "Model" },
+  lora: { ...LORA.lora, group: "Model" },
+  loraTargets: { ...LORA.loraTargets, group: "Model" },
   frozen: {
     kind: "choice",
     value: "f32",
@@ -1043,6 +1049,9 @@ const FREE_ON_RESUME = [
   "memory",
   "autotune",
   "gpu",
+  "mpi",
+  "rankLimit",
+  "shareAdapter",
   "merge",
 ];
 

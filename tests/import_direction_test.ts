@@ -1,5 +1,5 @@
 /**
- * Imports flow one way: kernels/core ← kernels/<op> ← what every room of the pipeline may use ← model, hub ← text, runs ←
+ * Imports flow one way: kernels/core ← kernels/<op> ← what every room of the pipeline may use ← model, hub, parallel ← text, runs ←
  * settings ← training, generation ← report ← circuits ← the pipeline's doors ← serve ← whatever stands at the top (mod.ts).
  *
  * The modules are read by Deno's own parser (`Deno.lint.runPlugin`, to be had in tests only), so that an import in a
@@ -91,7 +91,7 @@ const FLOORS = [
   ["kernels/core"],
   ["kernels/<op>"],
   ["pipeline/<for all>"],
-  ["pipeline/model", "pipeline/hub"],
+  ["pipeline/model", "pipeline/hub", "pipeline/parallel"],
   ["pipeline/text", "pipeline/runs"],
   ["pipeline/settings.ts"],
   ["pipeline/training", "pipeline/generation"],

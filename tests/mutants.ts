@@ -63,6 +63,9 @@ const PHASE = ["pipeline/training/training_run_test.ts", "a phase ends with"] as
 const RUN = "pipeline/training/sparsify_test.ts";
 const PRETRAIN = "pipeline/training/pretrain_test.ts";
 const RESUMED = ["pipeline/training/training_run_test.ts", "stopped and resumed"] as const;
+const EXCHANGE = "pipeline/parallel/exchange_test.ts";
+const RANKS = "pipeline/ranks_test.ts";
+const RANK_TRAINING = ["pipeline/parallel/training_test.ts", "fifty steps"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
@@ -113,7 +116,10 @@ export const MUTANTS: readonly Mutant[] = [
 
   // Micro-batches and noise.
   ...plant("pipeline/training/trainer.ts", A_STEP, {
-    "micro-batches have the same noise": ["configureGates(step, index * batch)", "configureGates(step, 0)"],
+    "micro-batches have the same noise": [
+      "configureGates(step, (first + index) * batch)",
+      "configureGates(step, 0)",
+    ],
     "noise counts rows and not heads": ["firstRow: firstRow * heads", "firstRow: firstRow"],
     "steps have the same noise": ["      step,\n      firstRow:", "      step: 0,\n      firstRow:"],
     "noise without the seed": ["      seed,\n      step,", "      seed: 0,\n      step,"],
@@ -164,7 +170,7 @@ export const MUTANTS: readonly Mutant[] = [
       "...gates.geco, targetLoss: 0 }",
     ],
     "the constraint is measured with the sums of the step before": [
-      "        recorder.clear(network.totals);\n",
+      "          if (isFirst) recorder.clear(network.totals);\n",
       "",
     ],
     "λ does not move": ["if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
@@ -261,7 +267,7 @@ export const MUTANTS: readonly Mutant[] = [
     "losses of the batch before are counted again": ["recorder.clear(totals);", ""],
     "the loss is the mean of batches": [
       "const ce = loss / tokens;",
-      "const ce = batchCe.reduce((a, b) => a + b, 0) / batchCe.length;",
+      "const ce = batchSums.reduce((sum, of) => sum + of.loss / of.tokens, 0) / batchSums.length;",
     ],
     "open edges are expected ones": ['HEAD_SUMS.indexOf("open")', 'HEAD_SUMS.indexOf("openProbability")'],
     "open edges over T² pairs": ["rows * context * (context + 1) / 2", "rows * context * context"],
@@ -298,7 +304,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));",
+      "      gpu.write(tensor, values);\n",
       "",
     ],
     "the first step within the target stays": ["best = chosen;", "best ??= chosen;"],
@@ -405,7 +411,7 @@ export const MUTANTS: readonly Mutant[] = [
       "tokens: run.tokens.train,",
       "tokens: run.tokens.validation,",
     ],
-    "batches without the seed": ["seed: settings.seed,\n      rows", "seed: 0,\n      rows"],
+    "batches without the seed": ["seed: settings.seed,\n        rows", "seed: 0,\n        rows"],
     "expected edges over T² pairs": ["batch * context * (context + 1) / 2,", "batch * context * context,"],
     "expected edges over one micro-batch": ["layers * heads * accumulate * batch", "layers * heads * batch"],
     "queries, keys and values move at the embeddings' rate": [
@@ -421,8 +427,11 @@ export const MUTANTS: readonly Mutant[] = [
     "a phase forgets its constraint": ["constraint: options.constraint,", ""],
   }),
   ...plant("pipeline/training/sparsify.ts", RUN, {
-    "validation tokens are those of training": ["collect(tokens.validation,", "collect(tokens.train,"],
-    "test tokens are those of validation": ["collect(tokens.test,", "collect(tokens.validation,"],
+    "validation tokens are those of training": [
+      'collect(run, "validation"',
+      'collect(run, "train" as "test"',
+    ],
+    "test tokens are those of validation": ['collect(run, "test"', 'collect(run, "validation"'],
     "the step is chosen on test": [
       'measure("evaluating the sparse model", "deterministic", validation',
       'measure("evaluating the sparse model", "deterministic", test',
@@ -515,7 +524,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/pretrain.ts", PRETRAIN, {
     "pre-training measures one batch alone": ["validation[n % validation.length]", "validation[0]"],
-    "pre-training reports validation as test": ["collect(tokens.test,", "collect(tokens.validation,"],
+    "pre-training reports validation as test": ['collect(run, "test"', 'collect(run, "validation"'],
     "sparse pre-training is measured without gates": [
       'mode: sparse ? "deterministic"',
       'mode: sparse ? "dense"',
@@ -537,10 +546,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/training/training_run.ts", RESUMED, {
     "λ begins anew where a run is resumed": ["    controller: trainer.controller,\n", ""],
     "moments begin anew where a run is resumed": ["    second: trainer.secondMoments,\n", ""],
-    "a resumed run forgets what it had chosen": ["best = bestOf(latest);", ""],
+    "a resumed run forgets what it had chosen": ["best = latest.best;", ""],
     "a resumed run begins with the first batches": [
-      "batches.at(position)",
-      "batches.at(position - accumulate * startStep)",
+      "batches!.at(position)",
+      "batches!.at(position - accumulate * startStep)",
     ],
   }),
 
@@ -551,7 +560,7 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
     "a step evaluated after a resume is not chosen": [
-      "    await options.onEvaluation(options.startStep, result);\n",
+      "    await atFirst(exchange, () => options.onEvaluation(options.startStep, result));\n",
       "",
     ],
   }),
@@ -575,6 +584,66 @@ export const MUTANTS: readonly Mutant[] = [
     "an evaluation that is to stop goes on": [
       "      await turn();\n      signal?.throwIfAborted();\n",
       "",
+    ],
+  }),
+
+  // Several ranks.
+  ...plant("pipeline/parallel/exchange.ts", EXCHANGE, {
+    "a sum over ranks is rounded at each": [
+      "total[n] += all[start + n];",
+      "total[n] = Math.fround(total[n] + all[start + n]);",
+    ],
+    "a sum leaves rank 0 out": [
+      "for (let from = 0; from < size; from++) {",
+      "for (let from = 1; from < size; from++) {",
+    ],
+    "a wish to stop is heard of rank 0 alone": ["wishes.includes(true)", "wishes[0]"],
+    "rank 0 gives no sign of life": ["const result = await beating(work);", "const result = await work();"],
+    "a rank that hangs is waited for": ["if (waited <= patience) return undefined;", "return undefined;"],
+    "one that stops waits for the dead": [
+      "if (wish?.aborted && waited >",
+      "if (wish?.aborted && minutes < 0 && waited >",
+    ],
+    "what all do at once has no limit": ["if (fault) reject(fault);", ""],
+  }),
+  ...plant("pipeline/parallel/device_sum.ts", EXCHANGE, {
+    "a sum reads the first elements of a tensor": ["tensor.offset + 4 * start", "tensor.offset"],
+    "a sum writes to the first elements of a tensor": [
+      "values.subarray(at, at + length), start)",
+      "values.subarray(at, at + length), 0)",
+    ],
+  }),
+  ...plant("pipeline/parallel/share_of_step.ts", EXCHANGE, {
+    "micro-batches of ranks have more rows than asked for": ["Math.min(batch, rowsOfRank)", "rowsOfRank"],
+  }),
+  ...plant("pipeline/parallel/mpi.ts", RANKS, {
+    "one process alone calls MPI": ["size !== undefined && size > 1", "size !== undefined && size > 0"],
+    "a batch script is a rank": ['"SLURM_STEP_NUM_TASKS"', '"SLURM_NTASKS"'],
+  }),
+  ...plant("pipeline/ranks.ts", RANKS, {
+    "two ranks share a GPU unasked": ["if (other < rank &&", "if (other > rank &&"],
+    "ranks have unlike adapters": ["adapter.label !== first.label", "adapter.label === undefined"],
+    "ranks have unlike code": ["other.code !== first.code", "other.code === undefined"],
+    "ranks have unlike settings": ["other.args[n] !== first.args[n]", "other.args[n] === undefined && n < 0"],
+  }),
+  ...plant("pipeline/training/trainer.ts", RANK_TRAINING, {
+    "ranks draw the noise of the first": [
+      "configureGates(step, (first + index) * batch)",
+      "configureGates(step, index * batch)",
+    ],
+    "every rank has the first one's share": [
+      "const first = rank * accumulate / size;",
+      "const first = 0 * rank;",
+    ],
+    "edges are counted of one rank": [
+      "[...gradients.values(), network.totals, network.distillationTotals, network.headSums]",
+      "[...gradients.values(), network.totals, network.distillationTotals]",
+    ],
+  }),
+  ...plant("pipeline/training/evaluate.ts", RANK_TRAINING, {
+    "an evaluation over ranks takes one batch for all": [
+      "ofRanks[part % size][Math.floor(part / size)]",
+      "ofRanks[part % size][0]",
     ],
   }),
 
@@ -1373,33 +1442,24 @@ export const MUTANTS: readonly Mutant[] = [
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
   }),
   // The plan of a run.
-  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
-    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
-    "int8 without the scale of a last, shorter block": [
-      "Math.ceil(inputs / INT8_BLOCK)",
-      "Math.floor(inputs / INT8_BLOCK)",
-    ],
-    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
-    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
-  }),
-  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
-    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
-    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
-    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
-    "a low-rank model's teacher is a second base": [
-      "shape.distill ? F32 * sum(own.map(",
-      "shape.distill ? F32 * sum(parametersOf(config).map(",
-    ],
-    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "what is frozen"], {
+    "what is trained is called frozen": ["frozen: needs.weights - needs.gradients", "frozen: needs.weights"],
   }),
   ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
-    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "frozen weights have gradients too": [
+      "sum(matrices.filter(({ trainable }) => trainable))",
+      "sum(matrices)",
+    ],
     "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
     "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+    "a gradient of what has none": [
+      "hasDx ? matrices : matrices.filter",
+      "true ? matrices : matrices.filter",
+    ],
   }),
   ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
     "what fits is below memory, whatever a binding holds": [
-      " && largestActivation.bytes <= plans.binding",
+      " && largestBinding <= plans.binding",
       "",
     ],
     "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],

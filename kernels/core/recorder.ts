@@ -81,11 +81,11 @@ export class Recorder {
     );
   }
 
-  /** Copies the tensor to the start of a plain buffer, such as one that is mapped for reading afterwards. */
-  copyToBuffer(source: Tensor, target: GPUBuffer): void {
+  /** Copies the tensor to a plain buffer from byte `at` on, such as one that is mapped for reading afterwards. */
+  copyToBuffer(source: Tensor, target: GPUBuffer, at = 0): void {
     this.#endPass();
     this.device.textures.written(target);
-    this.#encoder.copyBufferToBuffer(source.buffer, source.offset, target, 0, source.byteLength);
+    this.#encoder.copyBufferToBuffer(source.buffer, source.offset, target, at, source.byteLength);
   }
 
   /** Sets every element to zero. */

@@ -24,6 +24,8 @@ export interface RunConfig {
   tokenizer: { hash: string; endOfText?: number; startOfText?: number };
   /** SHA-256 over the hashes of the data's files in order, or `-` where standard input is among them. */
   data?: { hash: string };
+  /** How many processes did its steps together when it last began or went on; left out: one. */
+  ranks?: number;
   /** Settings that became others when the run was resumed, in order; `settings` holds the last. */
   changes?: SettingChange[];
 }
@@ -50,7 +52,8 @@ export async function writeRunConfig(path: string, config: RunConfig): Promise<v
  */
 export async function readRunConfig(path: string): Promise<RunConfig> {
   const config = await readSealedJson(path);
-  const { id, command, settings, adapter, versions, model, adaptation, tokenizer, data, changes } = config;
+  const { id, command, settings, adapter, versions, model, adaptation, tokenizer, data, ranks, changes } =
+    config;
   const modelConfig = isObject(model) ? modelConfigOf(model.config) : undefined;
   const whole = typeof id === "string" && typeof command === "string" && isObject(settings) &&
     typeof adapter === "string" &&
@@ -59,6 +62,7 @@ export async function readRunConfig(path: string): Promise<RunConfig> {
     (adaptation === undefined || isAdaptation(adaptation)) &&
     isObject(tokenizer) && typeof tokenizer.hash === "string" &&
     (data === undefined || (isObject(data) && typeof data.hash === "string")) &&
+    (ranks === undefined || Number.isSafeInteger(ranks)) &&
     (changes === undefined || (Array.isArray(changes) && changes.every(isSettingChange)));
   if (!whole) throw inputError(`Cannot use ${path} as it is no run's config.json`);
   return { ...config as unknown as RunConfig, model: { config: modelConfig, hash: model.hash as string } };

@@ -41,6 +41,26 @@ export interface Batch {
   rows: number;
 }
 
+/**
+ * A batch cut into batches of fewer rows; the last is filled up with rows whose targets do not count. One of so many rows or
+ * fewer stays as it is.
+ */
+export function cutBatch(
+  whole: Batch,
+  { batch, context }: Pick<BatchShape, "batch" | "context">,
+): Batch[] {
+  if (whole.inputs.length <= batch * context) return [whole];
+  const parts: Batch[] = [];
+  for (let first = 0; first < whole.rows; first += batch) {
+    const part = emptyBatch({ batch, context }, Math.min(batch, whole.rows - first));
+    const end = (first + part.rows) * context;
+    part.inputs.set(whole.inputs.subarray(first * context, end));
+    part.targets.set(whole.targets.subarray(first * context, end));
+    parts.push(part);
+  }
+  return parts;
+}
+
 /** How tokens are cut into batches. */
 export interface BatchShape {
   /** What is cut. */
@@ -104,7 +124,7 @@ async function fillRow(
   }
 }
 
-function emptyBatch({ batch, context }: BatchShape, rows: number): Batch {
+function emptyBatch({ batch, context }: Pick<BatchShape, "batch" | "context">, rows: number): Batch {
   const length = batch * context;
   return { inputs: new Uint32Array(length), targets: new Uint32Array(length).fill(IGNORED), rows };
 }

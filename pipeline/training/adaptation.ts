@@ -35,7 +35,7 @@ export interface Adaptation {
   /** Adapters that are trained; left out: none. */
   adapters?: Adapters;
   /** What they begin with; left out: A by chance, and B at 0. */
-  from?: StoredAdapter;
+  from?: Pick<StoredAdapter, "read" | "hash">;
   /** An adapter that is merged into the weights before they are trained. */
   merged?: StoredAdapter;
 }

@@ -8,6 +8,8 @@ import { type GateMode, HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { createDeviceLog } from "./device_log.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
+import type { Exchange } from "../parallel/exchange.ts";
+import { cutBatch } from "../text/batches.ts";
 import type { MicroBatch } from "./trainer.ts";
 import { turn } from "../turn.ts";
 
@@ -54,11 +56,35 @@ export interface Evaluation {
 const OPEN = HEAD_SUMS.indexOf("open");
 const DEAD = HEAD_SUMS.indexOf("dead");
 
+/** What one batch gives, or a part of one. */
+interface MeasuredPart {
+  loss: number;
+  correct: number;
+  tokens: number;
+  exact: number;
+  /** By head. */
+  open: Float32Array;
+  dead: Float32Array;
+}
+
+/** Batches of more rows than a network has, in parts. */
+async function* partsOf(
+  batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>,
+  shape: Network["shape"],
+): AsyncGenerator<{ part: EvaluationBatch; batchIndex: number }> {
+  let batchIndex = 0;
+  for await (const whole of batches) {
+    for (const part of cutBatch(whole, shape)) yield { part, batchIndex };
+    batchIndex++;
+  }
+}
+
 /**
  * Evaluates `parameters` with `mode` over `batches`.
  *
  * @param options `gateBias`: needed for deterministic gates; `onBatch`: told before the first batch and after each how many
- * are done; `signal`: aborted to end it before the next batch
+ * are done; `signal`: aborted to end it before the next batch; `exchange`: the other ranks, with which the batches are
+ * shared out, to the same result at each; `signal` is then the exchange's
  * @throws {RangeError} when there is no batch, and the signal's reason when it is aborted
  */
 export async function evaluate(
@@ -71,9 +97,10 @@ export async function evaluate(
     batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>;
     onBatch?(done: number): void;
     signal?: AbortSignal;
+    exchange?: Exchange;
   },
 ): Promise<Evaluation> {
-  const { mode, gateBias = 0, batches, onBatch, signal } = options;
+  const { mode, gateBias = 0, batches, onBatch, signal, exchange } = options;
   const { layers, heads } = network.config;
   const { context, batch } = network.shape;
   const { totals, headSums, lossRows } = network;
@@ -95,55 +122,89 @@ export async function evaluate(
   let exact = 0;
   const open = new Float64Array(layers * heads);
   const dead = new Float64Array(layers * heads);
-  const batchCe: number[] = [];
+  const batchSums: { loss: number; tokens: number }[] = [];
+  /** What this rank measured, in order. */
+  const measured: MeasuredPart[] = [];
   const rowCounts: number[] = [];
 
-  function take(logged: Awaited<ReturnType<typeof log.poll>>): void {
+  function keep(logged: Awaited<ReturnType<typeof log.poll>>): void {
     for (const row of logged) {
-      loss += row.totals[0];
-      correct += row.totals[1];
-      tokens += row.totals[3];
-      batchCe.push(row.totals[0] / row.totals[3]);
-      for (let head = 0; head < open.length; head++) {
-        open[head] += row.headSums[head * HEAD_SUMS.length + OPEN];
-        dead[head] += row.headSums[head * HEAD_SUMS.length + DEAD];
-      }
+      const ofHeads = (sum: number): Float32Array =>
+        Float32Array.from(open, (_, head) => row.headSums[head * HEAD_SUMS.length + sum]);
+      let exactRows = 0;
       for (let r = 0; r < rowCounts[row.step]; r++) {
         let wrong = false;
         for (let t = 0; t < context; t++) {
           const at = 4 * (r * context + t);
           if (row.lossRows[at + 3] === 1 && row.lossRows[at + 1] === 0) wrong = true;
         }
-        if (!wrong) exact++;
+        if (!wrong) exactRows++;
       }
+      const [partLoss, partCorrect, , counted] = row.totals;
+      measured.push({
+        loss: partLoss,
+        correct: partCorrect,
+        tokens: counted,
+        exact: exactRows,
+        open: ofHeads(OPEN),
+        dead: ofHeads(DEAD),
+      });
     }
   }
 
+  function add(part: MeasuredPart, batchIndex: number): void {
+    loss += part.loss;
+    correct += part.correct;
+    tokens += part.tokens;
+    exact += part.exact;
+    const ofBatch = batchSums[batchIndex] ??= { loss: 0, tokens: 0 };
+    ofBatch.loss += part.loss;
+    ofBatch.tokens += part.tokens;
+    for (let head = 0; head < open.length; head++) {
+      open[head] += part.open[head];
+      dead[head] += part.dead[head];
+    }
+  }
+
+  const { rank, size } = exchange ?? { rank: 0, size: 1 };
+  /** Of each part, which batch it is of. */
+  const batchOf: number[] = [];
   try {
     onBatch?.(0);
-    for await (const { inputs, targets, rows: count } of batches) {
+    for await (
+      const { part: { inputs, targets, rows: count }, batchIndex } of partsOf(batches, network.shape)
+    ) {
+      const turnOf = batchOf.length % size;
+      if (turnOf === 0) await exchange?.agree();
       await turn();
       signal?.throwIfAborted();
-      network.upload(inputs, targets);
-      network.configureRows(count);
-      gpu.submit("evaluation", (recorder) => {
-        recorder.clear(totals);
-        recorder.clear(headSums);
-        network.forward(recorder, parameters, mode);
-        network.head(recorder, parameters);
-        log.record(recorder, rowCounts.length);
-      });
-      rowCounts.push(count);
+      batchOf.push(batchIndex);
       rows += count;
-      take(await log.poll());
-      onBatch?.(rowCounts.length);
+      if (turnOf === rank) {
+        network.upload(inputs, targets);
+        network.configureRows(count);
+        gpu.submit("evaluation", (recorder) => {
+          recorder.clear(totals);
+          recorder.clear(headSums);
+          network.forward(recorder, parameters, mode);
+          network.head(recorder, parameters);
+          log.record(recorder, rowCounts.length);
+        });
+        rowCounts.push(count);
+        keep(await log.poll());
+      }
+      onBatch?.(batchIndex + 1);
     }
+    await exchange?.agree();
     await turn();
     signal?.throwIfAborted();
-    take(await log.drain());
+    keep(await log.drain());
   } finally {
     log.destroy();
   }
+  // In the order of the batches, so that ranks that evaluate by turns get what one would.
+  const ofRanks = await exchange?.gather(measured, "an evaluation") ?? [measured];
+  batchOf.forEach((batchIndex, part) => add(ofRanks[part % size][Math.floor(part / size)], batchIndex));
   if (tokens === 0) throw new RangeError("Cannot evaluate as at least one held-out token is needed: 0 given");
   const pairs = rows * context * (context + 1) / 2;
   const queries = rows * context;
@@ -163,6 +224,6 @@ export async function evaluate(
       { length: layers },
       (_, layer) => Array.from(open.subarray(layer * heads, (layer + 1) * heads), (edges) => edges / pairs),
     ),
-    batchCe,
+    batchCe: batchSums.map((sums) => sums.loss / sums.tokens),
   };
 }

@@ -25,6 +25,7 @@ import {
   writeAtomically,
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
+import { shareOfStep } from "../parallel/share_of_step.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
@@ -236,7 +237,7 @@ export async function finishedSummary(
  *
  * @param options `resumed` is left out for a new one; `sources`: what `settings.data` names, where that is not where the
  * data lies; `onStart` is given what takes a new run's folder away again, for as
- * long as it has not begun
+ * long as it has not begun; `ranks`: how many do its steps together; `onDevice` is told the device, and may refuse it
  * @throws {UserError} on bad input, when of a new run nothing is left behind
  */
 export async function prepareRun(
@@ -260,6 +261,8 @@ interface StartOptions {
   resumed?: ResumedRun;
   sources?: readonly Source[];
   onStart?(abandon: () => Promise<void>): void;
+  ranks?: number;
+  onDevice?(gpu: Gpu): void | Promise<void>;
 }
 
 /** Inputs are checked, the data to its last token, before the device is opened; config.json comes after both. */
@@ -268,7 +271,7 @@ async function checkAndPrepare(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  { resumed, sources = settings.data, onStart }: StartOptions,
+  { resumed, sources = settings.data, onStart, ranks = 1, onDevice }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
@@ -309,6 +312,7 @@ async function checkAndPrepare(
     }
     const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
     gpu = await openCheckedGpu(reporter, settings);
+    await onDevice?.(gpu);
     const { train, adapters, frozen } = model.adaptation ?? {};
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
       train,
@@ -317,6 +321,7 @@ async function checkAndPrepare(
       teacherAdapted: model.adaptation?.from !== undefined,
     });
     reporter.message(describeNeeds(budget));
+    shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, ranks);
     const config: RunConfig = {
       id: resumed?.config.id ?? crypto.randomUUID(),
       command,
@@ -327,6 +332,7 @@ async function checkAndPrepare(
       ...(train && train !== "all" ? { adaptation: { train, ...(adapters ? { adapters } : {}) } } : {}),
       tokenizer: identityOf(tokenizer),
       data,
+      ...(ranks === 1 ? {} : { ranks }),
     };
     if (started) {
       await started.begin(config);
@@ -552,8 +558,17 @@ async function goOn(resumed: ResumedRun, now: RunConfig, reporter: Reporter): Pr
   if (before.adapter !== now.adapter) {
     reporter.warning(`the run began on ${before.adapter}: the same bits come only from the same adapter`);
   }
+  const [ranksBefore, ranks] = [before.ranks ?? 1, now.ranks ?? 1];
+  if (ranksBefore !== ranks) {
+    reporter.message(
+      `going on with ${ranks} ${
+        ranks === 1 ? "rank" : "ranks"
+      } in place of ${ranksBefore}: the same losses but for ` +
+        `rounding, and other bits`,
+    );
+  }
   const settings = { ...before.settings, data: now.settings.data };
-  await replaceConfig(resumed, { ...before, settings, data: now.data });
+  await replaceConfig(resumed, { ...before, settings, data: now.data, ranks: now.ranks });
 }
 
 async function replaceConfig(resumed: ResumedRun, config: RunConfig): Promise<void> {

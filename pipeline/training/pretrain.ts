@@ -8,6 +8,7 @@ import { evaluate, type EvaluationBatch } from "./evaluate.ts";
 import { prepareNetwork } from "../model/network.ts";
 import { createParameters, readableParameters, uploadParameters } from "../model/parameters.ts";
 import { saveModel } from "../model/save_weights.ts";
+import { atFirst } from "../parallel/exchange.ts";
 import type { PretrainSettings } from "../settings.ts";
 import {
   collect,
@@ -16,6 +17,7 @@ import {
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
+  stepShapeOf,
 } from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
@@ -76,14 +78,14 @@ async function pretrainUnlessStopped(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<PretrainSummary | undefined> {
-  const { gpu, config, weights, tokens, batch } = run;
+  const { gpu, config, weights, batch, exchange } = run;
   const { context, sparse } = settings;
   const started = performance.now();
   const target = sparseTarget(settings);
   const gates = sparse ? gateObjective(settings) : undefined;
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
-    batch,
+    batch: stepShapeOf(run, settings).batch,
     context,
     training: true,
     recompute: settings.recompute,
@@ -91,11 +93,12 @@ async function pretrainUnlessStopped(
   });
   const parameters = createParameters(gpu, weights.parameters);
   await uploadParameters(gpu, parameters, (name) => weights.read(name));
-  const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
-  const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
+  const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
+  const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const measure = (name: string, batches: EvaluationBatch[], keep = false) =>
     evaluate(gpu, network, parameters, {
       signal,
+      exchange,
       onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
       mode: sparse ? "deterministic" : "dense",
       gateBias: settings.gateBias,
@@ -132,14 +135,15 @@ async function pretrainUnlessStopped(
   const held = await measure("measuring the model on validation tokens", validation);
   const tested = await measure("measuring the model on test tokens", test);
   reporter.stage({ name: "saving the model" });
-  await saveModel(run.folder.model, {
-    config: sparse
-      ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
-      : config,
-    tensors: readableParameters(gpu, parameters),
-    type: settings.saveType,
-    tokenizer: run.tokenizerPath,
-  });
+  await atFirst(exchange, () =>
+    saveModel(run.folder.model, {
+      config: sparse
+        ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
+        : config,
+      tensors: readableParameters(gpu, parameters),
+      type: settings.saveType,
+      tokenizer: run.tokenizerPath,
+    }));
   return {
     validation: { ce: held.ce, tokens: held.tokens },
     test: {

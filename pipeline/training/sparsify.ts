@@ -28,6 +28,7 @@ import {
 import { ofTeacherAlone } from "../model/plan.ts";
 import { createRoundingError } from "../model/rounding_error.ts";
 import { type SavedModel, saveModel } from "../model/save_weights.ts";
+import { atFirst, isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
 import { signaturesOf } from "./signatures.ts";
@@ -39,6 +40,7 @@ import {
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
+  stepShapeOf,
 } from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
@@ -124,14 +126,14 @@ async function sparsifyUnlessStopped(
   reporter: Reporter,
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
-  const { gpu, config, tokens, batch } = run;
+  const { gpu, config, batch, exchange } = run;
   const { adapters, train, frozen, from } = run.adaptation ?? {};
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
-    batch,
+    batch: stepShapeOf(run, settings).batch,
     context,
     training: true,
     distill: settings.distill > 0,
@@ -168,8 +170,8 @@ async function sparsifyUnlessStopped(
     }
   }
 
-  const validation = await collect(tokens.validation, { batch, context, limit: settings.validationTokens });
-  const test = await collect(tokens.test, { batch, context, limit: settings.evalTokens });
+  const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
+  const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const measure = (
     name: string,
     mode: "dense" | "deterministic",
@@ -181,6 +183,7 @@ async function sparsifyUnlessStopped(
       gateBias: gates.bias,
       batches,
       signal,
+      exchange,
       onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
     });
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
@@ -247,12 +250,13 @@ async function sparsifyUnlessStopped(
     (of) => measure("measuring the dense model on test tokens", "dense", test, { of }),
   );
   reporter.stage({ name: "saving the model" });
-  await saveTrained(settings, run, network, parameters, {
-    config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
-    type: settings.saveType,
-    tokenizer: run.tokenizerPath,
-    sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
-  });
+  await atFirst(exchange, () =>
+    saveTrained(settings, run, network, parameters, {
+      config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
+      type: settings.saveType,
+      tokenizer: run.tokenizerPath,
+      sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
+    }));
 
   if (settings.control && !control) {
     const ended = await trainControl();
@@ -260,7 +264,9 @@ async function sparsifyUnlessStopped(
     ({ control } = ended);
   }
 
-  const sparseRows = (await readMetrics(run.folder.metrics)).filter((row) => row.phase === "sparse");
+  // Rank 0 alone has rows, and tells of the run.
+  const rows = isFirst(exchange) ? await readMetrics(run.folder.metrics) : [];
+  const sparseRows = rows.filter((row) => row.phase === "sparse");
   const signatures = signaturesOf(sparseRows, healthBounds(settings, gates)).map(({ message }) => message);
   const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
     ce,
@@ -321,7 +327,8 @@ async function saveTrained(
   // What lies rounded on the device is saved as it was read.
   const read: ReadValues = (name) => {
     const tensor = parameters.get(name)!;
-    return tensor.type === "f32" ? gpu.read(tensor) : weights.read(name);
+    if (tensor.type === "f32") return gpu.read(tensor);
+    return weights.readAlone ? weights.readAlone(name) : weights.read(name);
   };
   const adapters = adaptation?.adapters;
   const readable = (of: readonly Parameter[]): SavedModel["tensors"] =>

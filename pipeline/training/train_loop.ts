@@ -7,6 +7,7 @@
 import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import type { RunControl } from "../runs/control.ts";
 import { UserError } from "../errors.ts";
+import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { HEAD_SNAPSHOTS, type MetricRow } from "../runs/metrics.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
@@ -24,7 +25,12 @@ export interface PhaseOptions {
   /** Steps done before, by an earlier process. */
   startStep: number;
   schedule: Schedule;
-  /** Micro-batches of each step, in order of position. */
+  /**
+   * The other ranks: rank 0 gives batches and measurements of the constraint out, and alone is told rows and evaluations,
+   * follows wishes and saves. `signal` is then the exchange's.
+   */
+  exchange?: Exchange;
+  /** Micro-batches of each step, those of all ranks, in order of position. */
   accumulate: number;
   /** Tokens of one micro-batch. */
   microBatchTokens: number;
@@ -75,6 +81,7 @@ export interface PhaseOptions {
  */
 export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
   const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, control, signal } = options;
+  const { exchange } = options;
   const { log } = trainer;
   const watch = createHealthWatch(options.health);
   for (const row of options.earlierRows) watch(healthSample(row));
@@ -86,7 +93,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
 
   async function take(rows: MetricRow[]): Promise<void> {
-    if (rows.length === 0) return;
+    if (rows.length === 0 || !isFirst(exchange)) return;
     await options.onRows(rows);
     for (const row of rows) {
       skippedInARow = row.skipped ? skippedInARow + 1 : 0;
@@ -115,26 +122,31 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const result = await evaluate();
     if (!result) return { finished: false };
     await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);
-    await options.onEvaluation(options.startStep, result);
-    await checkpoint.save(options.startStep);
+    await atFirst(exchange, () => options.onEvaluation(options.startStep, result));
+    await atFirst(exchange, () => checkpoint.save(options.startStep));
   }
   options.onStep?.(options.startStep);
   await turn();
+  await exchange?.agree();
   if (signal.aborted && options.startStep < schedule.steps) return { finished: false };
   for (let step = options.startStep; step < schedule.steps; step++) {
     const ahead = { phase: options.phase, step, constrained: constraint !== undefined };
-    const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
-    if (constraint && step % constraint.every === 0) {
-      const { batch, targetLoss } = constraint.probeAt(step / constraint.every, step);
-      trainer.measureConstraint(batch, targetLoss);
-    }
-    const microBatches: MicroBatch[] = [];
-    for (let n = 0; n < accumulate; n++) microBatches.push(await options.batchAt(step * accumulate + n));
-    trainer.step(step, learningRate(schedule, step), microBatches);
+    const { stopWanted, probe, microBatches } = await atFirst(exchange, async () => {
+      const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
+      const probe = constraint && step % constraint.every === 0
+        ? constraint.probeAt(step / constraint.every, step)
+        : undefined;
+      const microBatches: MicroBatch[] = [];
+      for (let n = 0; n < accumulate; n++) microBatches.push(await options.batchAt(step * accumulate + n));
+      return { stopWanted, probe, microBatches };
+    });
+    if (probe) await trainer.measureConstraint(probe.batch, probe.targetLoss);
+    await trainer.step(step, learningRate(schedule, step), microBatches);
     const done = step + 1;
     const last = done === schedule.steps;
     options.onStep?.(done);
     await turn();
+    await exchange?.agree();
     const stopping = (stopWanted || signal.aborted) && !last;
     const evaluating = last || done % evaluation.every === 0;
     if (evaluating) {
@@ -143,18 +155,18 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
         const rows = rowsOf(await log.drain());
         const unevaluated = rows.pop();
         await take(rows);
-        await checkpoint.save(done, unevaluated);
+        await atFirst(exchange, () => checkpoint.save(done, unevaluated));
         return { finished: false };
       }
       evaluations.set(done, result);
       await take(rowsOf(await log.drain()));
-      await options.onEvaluation(done, result);
+      await atFirst(exchange, () => options.onEvaluation(done, result));
     } else if (log.waiting === log.capacity) {
       await take(rowsOf(await log.poll()));
     }
     if (last || stopping || done % checkpoint.every === 0) {
       await take(rowsOf(await log.drain()));
-      await checkpoint.save(done);
+      await atFirst(exchange, () => checkpoint.save(done));
     }
     if (stopping) return { finished: false };
   }

@@ -11,13 +11,17 @@
  */
 import { type AdamWSettings, prepareAdamW } from "../../kernels/adamw/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { type GecoSettings, prepareGeco } from "../../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
 import type { Network } from "../model/network.ts";
+import type { Exchange } from "../parallel/exchange.ts";
+import { prepareDeviceSum } from "../parallel/device_sum.ts";
 import type { Parameter } from "../model/op.ts";
 import { createParameters, destroyParameters, type Parameters } from "../model/parameters.ts";
+import { cutBatch } from "../text/batches.ts";
 
 /** One micro-batch, each [B · T]; a target of 0xffffffff does not count. */
 export interface MicroBatch {
@@ -51,8 +55,10 @@ export interface TrainerOptions {
   parameters: Parameters;
   /** Keys the gates' noise. */
   seed: number;
-  /** Micro-batches to a step. */
+  /** Micro-batches to a step, those of all ranks together. */
   accumulate: number;
+  /** The other ranks, each of which does its share of every step; left out: this one does all. */
+  exchange?: Exchange;
   /** Left out: dense training. */
   gates?: GateObjective;
   /** A frozen dense model and the weight w of KL(teacher ‖ student). */
@@ -85,13 +91,17 @@ export interface Trainer {
   readonly controller: Parameters;
   /** What the steps left, read a few steps later. */
   readonly log: StepLog;
-  /** Submits step `step`, counted from 0. */
-  step(step: number, learningRate: number, microBatches: readonly MicroBatch[]): void;
+  /**
+   * Submits step `step`, counted from 0, with the micro-batches of all ranks, of which each takes its share; among several
+   * ranks resolves when the sums are made.
+   */
+  step(step: number, learningRate: number, microBatches: readonly MicroBatch[]): void | Promise<void>;
   /**
    * Submits a measurement of the constraint: the cross-entropy with deterministic gates on `probe` against
-   * `targetLoss`. The multiplier follows the latest measurement at every step after the first.
+   * `targetLoss`. The multiplier follows the latest measurement at every step after the first. The probe has as many rows
+   * as the network or more, which several ranks share.
    */
-  measureConstraint(probe: MicroBatch, targetLoss: number): void;
+  measureConstraint(probe: MicroBatch, targetLoss: number): void | Promise<void>;
   /** Frees all of this but the network and its parameters. */
   destroy(): void;
 }
@@ -100,8 +110,8 @@ const LOG_CAPACITY = 8;
 
 /** Allocates gradients and moments, and compiles the step. */
 export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
-  const { network, parameters, seed, accumulate, gates, distill, optimiser, rates = {} } = options;
-  const { batch } = network.shape;
+  const { network, parameters, seed, accumulate, exchange, gates, distill, optimiser, rates = {} } = options;
+  const { batch, context } = network.shape;
   const { heads } = network.config;
   const traced = new Map(network.model.parameters.map((parameter) => [parameter.name, parameter]));
   const trained: Parameters = new Map([...parameters].filter(([name]) => traced.get(name)!.trainable));
@@ -149,6 +159,17 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     LOG_CAPACITY,
   );
 
+  const { rank, size } = exchange ?? { rank: 0, size: 1 };
+  const sums = exchange && {
+    step: prepareDeviceSum(
+      gpu,
+      exchange,
+      [...gradients.values(), network.totals, network.distillationTotals, network.headSums],
+      { what: "the gradients" },
+    ),
+    probe: prepareDeviceSum(gpu, exchange, [network.totals], { what: "the constraint" }),
+  };
+
   function configureGates(step: number, firstRow: number): void {
     network.configureGates({
       seed,
@@ -177,9 +198,11 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       }
       network.configureRows(batch);
       network.configureLoss({ weight: 1 / counted, distill: distill?.weight });
-      microBatches.forEach(({ inputs, targets }, index) => {
+      const first = rank * accumulate / size;
+      microBatches.slice(first, first + accumulate / size).forEach(({ inputs, targets }, index) => {
         network.upload(inputs, targets);
-        configureGates(step, index * batch);
+        // Noise is keyed by the row of the whole batch, whoever computes it.
+        configureGates(step, (first + index) * batch);
         gpu.submit(`step ${step + 1}`, (recorder) => {
           if (index === 0) {
             for (const gradient of gradients.values()) recorder.clear(gradient);
@@ -199,29 +222,42 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
           network.backward(recorder, parameters, gradients, mode, edgeScale);
         });
       });
-      adamw.configure({ ...optimiser, learningRate, step: step + 1 });
-      gpu.submit(`update of step ${step + 1}`, (recorder) => {
-        adamw.record(recorder, { update });
-        if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
-        log.record(recorder, step);
-      });
+      const updateWeights = (): void => {
+        adamw.configure({ ...optimiser, learningRate, step: step + 1 });
+        gpu.submit(`update of step ${step + 1}`, (recorder) => {
+          adamw.record(recorder, { update });
+          if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
+          log.record(recorder, step);
+        });
+      };
+      return sums ? sums.step.run().then(updateWeights) : updateWeights();
     },
 
     measureConstraint(probe, targetLoss) {
       if (!gates) throw new RangeError("Cannot measure the constraint of dense training");
-      network.upload(probe.inputs, probe.targets);
       configureGates(0, 0);
       geco.configure({ ...gates.geco, targetLoss });
-      gpu.submit("measuring the constraint", (recorder) => {
-        recorder.clear(network.totals);
-        network.forward(recorder, parameters, "deterministic", { countEdges: false });
-        network.head(recorder, parameters);
+      const take = (recorder: Recorder): void =>
         geco.measure(recorder, { totals: network.totals, state: multiplier });
-      });
+      const measure = ({ inputs, targets }: MicroBatch, { isFirst }: { isFirst: boolean }): void => {
+        network.upload(inputs, targets);
+        gpu.submit("measuring the constraint", (recorder) => {
+          if (isFirst) recorder.clear(network.totals);
+          network.forward(recorder, parameters, "deterministic", { countEdges: false });
+          network.head(recorder, parameters);
+          if (!sums) take(recorder);
+        });
+      };
+      if (!sums) return measure(probe, { isFirst: true });
+      const parts = cutBatch({ ...probe, rows: probe.inputs.length / context }, { batch, context });
+      const own = parts.filter((_, index) => index % size === rank);
+      own.forEach((part, index) => measure(part, { isFirst: index === 0 }));
+      if (own.length === 0) gpu.submit("no share of a probe", (recorder) => recorder.clear(network.totals));
+      return sums.probe.run().then(() => gpu.submit("taking the constraint", take));
     },
 
     destroy() {
-      for (const part of [log, adamw, geco]) part.destroy();
+      for (const part of [log, adamw, geco, ...(sums ? [sums.step, sums.probe] : [])]) part.destroy();
       for (const set of [gradients, firstMoments, secondMoments]) destroyParameters(gpu, set);
       for (const tensor of [multiplier, lossScale, edgeScale, update]) destroyTensor(gpu, tensor);
     },

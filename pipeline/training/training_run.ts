@@ -8,7 +8,6 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Batch, TokenSource } from "../text/batches.ts";
 import { createBatches, sequentialBatches } from "../text/batches.ts";
 import {
-  type Checkpoint,
   checkpointPath,
   listCheckpoints,
   pruneCheckpoints,
@@ -16,6 +15,8 @@ import {
   saveCheckpoint,
 } from "../runs/checkpoint.ts";
 import type { RunControl } from "../runs/control.ts";
+import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
+import { shareOfStep, type StepShape } from "../parallel/share_of_step.ts";
 import { chooseStep } from "./choose_step.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.ts";
@@ -38,6 +39,8 @@ const BETAS = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
 export interface WeightsSource {
   readonly parameters: readonly ParameterShape[];
   read(name: string): Promise<Float32Array>;
+  /** As `read`, by rank 0 alone, where several ranks read together. */
+  readAlone?(name: string): Promise<Float32Array>;
 }
 
 /** A model as others call it: its folder, or its name and commit on the hub. */
@@ -53,6 +56,11 @@ export interface PreparedRun {
   /** The run's id. */
   id: string;
   gpu: Gpu;
+  /**
+   * The other ranks; rank 0 alone has data, and writes to the folder. Weights are then read at rank 0, for all. Left out:
+   * there are none.
+   */
+  exchange?: Exchange;
   /** Rows of a micro-batch, chosen where the setting was `auto`. */
   batch: number;
   folder: RunFolder;
@@ -72,6 +80,8 @@ export interface PreparedRun {
   control: RunControl;
   /** What others are told. */
   state: RunStateFile;
+  /** Told what the run can go on from since it was saved. */
+  onSaved?(what: string): void;
 }
 
 /** What is being done, and how far it is. */
@@ -195,10 +205,22 @@ export interface TrainedPhase {
 
 /** The evaluation batches of a split, held in memory. */
 export async function collect(
-  tokens: TokenSource,
-  options: { batch: number; context: number; limit: number },
+  { tokens, batch, exchange }: Pick<PreparedRun, "tokens" | "batch" | "exchange">,
+  split: "validation" | "test",
+  options: { context: number; limit: number },
 ): Promise<Batch[]> {
-  return await Array.fromAsync(sequentialBatches({ tokens, ...options }));
+  return await atFirst(
+    exchange,
+    () => Array.fromAsync(sequentialBatches({ tokens: tokens[split], batch, ...options })),
+  );
+}
+
+/** The micro-batches of a run's steps, which its ranks share. */
+export function stepShapeOf(
+  { batch, exchange }: Pick<PreparedRun, "batch" | "exchange">,
+  { accumulate }: Pick<TrainingSettings, "accumulate">,
+): StepShape {
+  return shareOfStep({ batch, accumulate }, exchange?.size ?? 1);
 }
 
 /**
@@ -210,14 +232,16 @@ export async function runTrainedPhase(
   options: TrainedPhase,
 ): Promise<{ step: number; feasible: boolean } | undefined> {
   const { run, settings, phase, network, parameters, reporter, targetAt } = options;
-  const { gpu, folder, metrics, batch } = run;
-  const { context, accumulate, steps } = settings;
+  const { gpu, folder, metrics, exchange } = run;
+  const { context, steps } = settings;
+  const { batch, accumulate } = stepShapeOf(run, settings);
   await run.state.set({ state: "training", phase });
   const trainer = await createTrainer(gpu, {
     network,
     parameters,
     seed: settings.seed,
     accumulate,
+    exchange,
     gates: options.gates,
     distill: options.distill,
     optimiser: { ...BETAS, weightDecay: settings.weightDecay, clip: settings.clip },
@@ -226,38 +250,53 @@ export async function runTrainedPhase(
   try {
     let best: Best | undefined;
     let startStep = 0;
-    const latest = run.resume.checkpoints.get(phase);
+    const checkpoint = run.resume.checkpoints.get(phase);
+    const latest = await atFirst(exchange, () =>
+      checkpoint && {
+        step: checkpoint.step,
+        best: bestOf(checkpoint),
+        unevaluated: unevaluatedOf(checkpoint),
+      });
     if (latest) {
-      await restore(gpu, trainer, latest);
+      await restore(
+        gpu,
+        trainer,
+        (name, shape) => atFirst(exchange, () => checkpoint!.read(name, shape)),
+      );
       startStep = latest.step;
-      best = bestOf(latest);
+      best = latest.best;
       reporter.message(`resuming the ${phase} phase after step ${startStep}`);
     }
-    const batches = createBatches({
-      tokens: run.tokens.train,
-      batch,
-      context,
-      seed: settings.seed,
-      rows: steps * accumulate * batch,
-    });
+    const batches = isFirst(exchange)
+      ? createBatches({
+        tokens: run.tokens.train,
+        batch,
+        context,
+        seed: settings.seed,
+        rows: steps * accumulate * batch,
+      })
+      : undefined;
     const { layers, heads } = network.config;
     const { finished } = await runPhase({
       phase,
       trainer,
+      exchange,
       startStep,
       schedule: { peak: settings.lr, warmup: settings.warmup, decay: settings.decay, steps },
       accumulate,
       microBatchTokens: batch * context,
-      batchAt: (position) => batches.at(position),
+      batchAt: (position) => batches!.at(position),
       edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
       gated: options.gates !== undefined,
       constraint: options.constraint,
       targetAt,
       control: run.control,
       health: healthBounds(settings, options.gates),
-      earlierRows: (await readMetrics(folder.metrics)).filter((row) => row.phase === phase),
+      earlierRows: isFirst(exchange)
+        ? (await readMetrics(folder.metrics)).filter((row) => row.phase === phase)
+        : [],
       signal: options.signal,
-      unevaluated: latest && unevaluatedOf(latest),
+      unevaluated: latest?.unevaluated,
       onStep(done) {
         // Of the first step nothing is lost, and it may take as long as compiling does.
         reporter.stage({ name: phase, done, of: steps, work: phase, keep: done > startStep });
@@ -301,24 +340,33 @@ export async function runTrainedPhase(
             ...readableParameters(gpu, trainer.controller, "controller."),
           ]);
           await prune(folder.checkpoints, phase, settings.keepCheckpoints);
+          run.onSaved?.(`step ${step} of the ${phase} phase`);
           reporter.stage({ name: phase, done: step, of: steps, work: phase, keep: true });
         },
       },
     });
     if (!finished) return undefined;
-    if (!best) return { step: steps, feasible: targetAt === undefined };
-    const of = { phase: `${phase}-best`, step: best.step };
-    const chosen = await readCheckpoint(checkpointPath(folder.checkpoints, of));
+    const chosenStep = await atFirst(exchange, () => best?.step);
+    if (chosenStep === undefined) return { step: steps, feasible: targetAt === undefined };
+    const of = { phase: `${phase}-best`, step: chosenStep };
+    const chosen = isFirst(exchange)
+      ? await readCheckpoint(checkpointPath(folder.checkpoints, of))
+      : undefined;
     for (const [name, tensor] of trainer.parameters) {
-      gpu.write(tensor, await chosen.read(`weight.${name}`, tensor.shape));
+      const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, tensor.shape));
+      gpu.write(tensor, values);
     }
-    return { step: best.step, feasible: true };
+    return { step: chosenStep, feasible: true };
   } finally {
     trainer.destroy();
   }
 }
 
-async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Promise<void> {
+async function restore(
+  gpu: Gpu,
+  trainer: Trainer,
+  read: (name: string, shape: readonly number[]) => Float32Array | Promise<Float32Array>,
+): Promise<void> {
   const sets = {
     weight: trainer.parameters,
     first: trainer.firstMoments,
@@ -327,7 +375,7 @@ async function restore(gpu: Gpu, trainer: Trainer, checkpoint: Checkpoint): Prom
   };
   for (const [prefix, set] of Object.entries(sets)) {
     for (const [name, tensor] of set) {
-      gpu.write(tensor, await checkpoint.read(`${prefix}.${name}`, tensor.shape));
+      gpu.write(tensor, await read(`${prefix}.${name}`, tensor.shape));
     }
   }
 }

@@ -9,6 +9,8 @@ import { canMount, playDisks } from "./disks.ts";
 import { playFlips } from "./flips.ts";
 import { playKills } from "./kills.ts";
 import { brokenModels, playModels } from "./models.ts";
+import { playRankKills } from "./rank_kills.ts";
+import { OPEN_MPI } from "../support/mpirun.ts";
 import { crowd, hostileRequests, play } from "./requests.ts";
 import { tryRubbish } from "./rubbish.ts";
 import { type Findings, noFindings, type Site, withSite } from "./server.ts";
@@ -31,6 +33,8 @@ async function onSite(part: (site: Site) => Promise<Findings>): Promise<Findings
 }
 
 const KILLS = 100;
+/** Of ranks, of which there are two. */
+const RANK_KILLS = 30;
 /** Bits that are flipped: fourteen in each of fifteen files. */
 const FLIPS = 210;
 /** KiB, from what holds no config.json to what holds the whole run. */
@@ -73,6 +77,12 @@ const PARTS: Record<string, () => Promise<Findings>> = {
     told(KILLS, async () => {
       const { kills, rivals, runs } = await playKills({ kills: KILLS, seed: SEED });
       return `${kills} kills, ${rivals} of a resume beside, ${runs} runs ended with the same bits`;
+    }),
+  ranks: () =>
+    told(RANK_KILLS, async () => {
+      if (!OPEN_MPI) throw new Error("Open MPI is needed: apt-get install openmpi-bin");
+      const { kills, runs } = await playRankKills(OPEN_MPI, { kills: RANK_KILLS, size: 2, seed: SEED });
+      return `${kills} kills of either rank, ${runs} runs ended with the same bits`;
     }),
   disks: () =>
     told(DISKS.length, async () => {

@@ -13,7 +13,7 @@ import { openMetrics } from "../../pipeline/runs/metrics.ts";
 import { gpt2Config, type ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { findResumePoint } from "../../pipeline/runs/resume.ts";
-import { createRun } from "../../pipeline/runs/run_folder.ts";
+import { createRun, type RunFolder } from "../../pipeline/runs/run_folder.ts";
 import { createRunState } from "../../pipeline/runs/run_state.ts";
 import type { PreparedRun, Reporter } from "../../pipeline/training/training_run.ts";
 import type { Weights } from "./reference_training.ts";
@@ -62,16 +62,18 @@ export async function heldOut(split: Split): Promise<Batch[]> {
   });
 }
 
-/** A new run in a folder of runs. */
+/** A run in a folder of runs: a new one, or one that goes on in its folder. */
 export async function prepareTestRun(
   gpu: Gpu,
-  { runs, weights, slackAt = () => undefined }: {
+  { runs, weights, slackAt = () => undefined, goesOnIn }: {
     runs: string;
     weights: ReadonlyMap<string, Float32Array>;
     slackAt?: RunControl["slackAt"];
+    goesOnIn?: RunFolder;
   },
 ): Promise<PreparedRun> {
-  const folder = await createRun(runs, "test", "run");
+  const folder = goesOnIn ?? await createRun(runs, "test", "run");
+  const resume = await findResumePoint(folder.checkpoints, Infinity, goesOnIn ? "a run" : undefined);
   return {
     id: "a run",
     gpu,
@@ -84,8 +86,8 @@ export async function prepareTestRun(
     },
     tokens: splitTokens(),
     tokenizerPath: ADDITION.tokenizer,
-    metrics: await openMetrics(folder.metrics),
-    resume: await findResumePoint(folder.checkpoints, Infinity),
+    metrics: await openMetrics(folder.metrics, goesOnIn && resume.lastRow),
+    resume,
     control: { beforeStep: () => Promise.resolve({ stop: false }), slackAt },
     state: await createRunState(folder.state),
   };
