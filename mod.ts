@@ -91,6 +91,7 @@ export type { Heads } from "./kernels/core/heads.ts";
 export type { ActivationHook } from "./pipeline/model/runner.ts";
 export type {
   CompiledOp,
+  FrozenType,
   Op,
   Parameter,
   PartialRoles,

@@ -539,8 +539,8 @@ async function planCommand(args: string[], thread: CommandThread): Promise<boole
       "Cannot plan without a model: give --model, a config.json, its folder or a name on the hub",
     );
   }
-  const asked = planAsked(settings);
   const config = await readModelConfig(modelFolder!);
+  const asked = await planAsked(settings, config);
   checkContext(asked.context, config.contextLength, model);
   const plan = planTraining(config, asked);
   return shown(thread, json ? JSON.stringify({ model, ...plan }) : planText(config, plan, asked));

@@ -1442,33 +1442,24 @@ export const MUTANTS: readonly Mutant[] = [
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
   }),
   // The plan of a run.
-  ...plant("pipeline/model/trained_parts.ts", [PLANNED, "/counted by hand|what is frozen/"], {
-    "one A and B beside queries, keys and values together": ["(parts ?? [{", "([{"],
-    "int8 without the scale of a last, shorter block": [
-      "Math.ceil(inputs / INT8_BLOCK)",
-      "Math.floor(inputs / INT8_BLOCK)",
-    ],
-    "tables as int8": ['type === "float16" || kind === "table"', 'type === "float16"'],
-    "attention's biases are frozen": ["bias ? [weight, bias] : [weight]", "[weight]"],
-  }),
-  ...plant("pipeline/model/training_needs.ts", [PLANNED, "/what is frozen|where all is trained/"], {
-    "frozen weights have gradients": ["const gradients = trained;", "const gradients = weights;"],
-    "one moment": ["const moments = 2 * trained;", "const moments = trained;"],
-    "a copy of what is frozen as float16": ['(parts.frozen === "float32" ? others', "(true ? others"],
-    "a low-rank model's teacher is a second base": [
-      "shape.distill ? F32 * sum(own.map(",
-      "shape.distill ? F32 * sum(parametersOf(config).map(",
-    ],
-    "recomputing keeps x A of every layer": ["/ (recompute ? config.layers : 1)", "/ 1"],
+  ...plant("pipeline/model/training_needs.ts", [PLANNED, "what is frozen"], {
+    "what is trained is called frozen": ["frozen: needs.weights - needs.gradients", "frozen: needs.weights"],
   }),
   ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
-    "frozen weights have gradients too": ["(isTrained(parameters.weight) ? 2 : 1)", "2"],
+    "frozen weights have gradients too": [
+      "sum(matrices.filter(({ trainable }) => trainable))",
+      "sum(matrices)",
+    ],
     "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
     "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+    "a gradient of what has none": [
+      "hasDx ? matrices : matrices.filter",
+      "true ? matrices : matrices.filter",
+    ],
   }),
   ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
     "what fits is below memory, whatever a binding holds": [
-      " && largestActivation.bytes <= plans.binding",
+      " && largestBinding <= plans.binding",
       "",
     ],
     "the measurement of the constraint at every step": ["forward / constraintEvery", "forward"],

@@ -4,9 +4,10 @@
  * @module
  */
 import { join } from "node:path";
+import { adaptersFor } from "../pipeline/model/adapters.ts";
 import { readModelConfig } from "../pipeline/model/config_file.ts";
 import { parametersOf } from "../pipeline/model/trace.ts";
-import type { TrainedParts } from "../pipeline/model/trained_parts.ts";
+import type { TrainedParts } from "../pipeline/model/training_needs.ts";
 import {
   ActivationPlans,
   LARGEST_BINDING_BYTES,
@@ -33,17 +34,22 @@ const MODELS = [
 /** Of each card, in units of 10⁹ bytes. */
 const MEMORIES = [24, 48, 80, 141];
 
-const LORA = { train: "lora", rank: 64, targets: "attention" } as const;
-const ALONE = { rank: 0, targets: "attention", frozen: "f32" } as const;
-
 /** What is trained, and how the rest is stored. */
-const WAYS: readonly (readonly [name: string, parts: TrainedParts])[] = [
-  ["everything", { ...ALONE, train: "all" }],
-  ["attention", { ...ALONE, train: "attention" }],
-  ["LoRA 64, f32", { ...LORA, frozen: "f32" }],
-  ["LoRA 64, f16", { ...LORA, frozen: "f16" }],
-  ["LoRA 64, int8", { ...LORA, frozen: "int8" }],
+const WAYS: readonly (readonly [name: string, parts: Omit<TrainedParts, "adapters">])[] = [
+  ["everything", { train: "all", frozen: "f32" }],
+  ["attention", { train: "attention", frozen: "f32" }],
+  ["LoRA 64, f32", { train: "lora", frozen: "f32" }],
+  ["LoRA 64, f16", { train: "lora", frozen: "f16" }],
+  ["LoRA 64, int8", { train: "lora", frozen: "int8" }],
 ];
+
+/** Of a run with --lora 64. */
+const LORA = {
+  rank: 64,
+  alpha: 128,
+  rankStabilised: false,
+  targets: ["query", "key", "value", "output"],
+} as const;
 
 const CONTEXT = 1024;
 
@@ -76,7 +82,8 @@ export async function scaleTables(): Promise<string> {
     const plans = new ActivationPlans(config, LARGEST_BINDING_BYTES);
     const parameters = parametersOf(config)
       .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
-    WAYS.forEach(([way, parts], n) => {
+    WAYS.forEach(([way, { train, frozen }], n) => {
+      const parts = { train, frozen, adapters: train === "lora" ? adaptersFor(config, LORA) : undefined };
       const asked = { context: CONTEXT, dtype: "f32", distill: false, parts } as const;
       const of = (recompute: boolean) => needsOf(plans, { ...asked, recompute, batch: 1 });
       const [kept, again] = [of(false), of(true)];

@@ -9,7 +9,7 @@ import type { ModelConfig } from "./config.ts";
 import type { Parameter, Step } from "./op.ts";
 import { schedule } from "./schedule.ts";
 import { trace } from "./trace.ts";
-import { loraTargets, trainedParameters, type TrainedParts } from "./trained_parts.ts";
+import type { TrainedParts } from "./training_needs.ts";
 
 /** FLOP of one micro-batch. */
 export interface Arithmetic {
@@ -31,52 +31,43 @@ const lengthOf = (shape: readonly number[]): number => shape.reduce((product, ax
 /**
  * Counts a micro-batch.
  *
- * @param options `parts`: what is trained; left out, nothing is, and there is no backward
+ * @param parts what is trained; left out, nothing is, and there is no backward
  */
 export function countArithmetic(
   config: ModelConfig,
   { batch, context, recompute = false }: { batch: number; context: number; recompute?: boolean },
-  parts?: Pick<TrainedParts, "train" | "rank" | "targets">,
+  parts?: Pick<TrainedParts, "train" | "adapters">,
 ): Arithmetic {
-  const model = trace(config, { batch, context });
+  const model = trace(config, { batch, context, train: parts?.train, adapters: parts?.adapters });
   const { forward, backward } = schedule(model, { recompute });
-  const rows = batch * context;
-  const isTrained = trainedBy(config, parts);
   const pairs = batch * config.heads * context * (context + 1) / 2;
   const overPairs = (count: number): number => 2 * count * pairs * config.headSize;
-  const product = (weight: Parameter): number => 2 * rows * lengthOf(weight.shape);
+  const product = ({ shape }: Parameter): number => 2 * batch * context * lengthOf(shape);
+  /** The matrices of a product: its weight, and those of its adapters. */
+  const matricesOf = ({ parameters }: Step): Parameter[] =>
+    Object.values(parameters).filter(({ shape }) => shape.length === 2);
+  const sum = (matrices: readonly Parameter[]): number =>
+    matrices.reduce((flop, matrix) => flop + product(matrix), 0);
+  const forwardOf = (step: Step): number => {
+    if (step.op.kind === "attention") return overPairs(ATTENTION_FORWARD);
+    return step.op.kind === "linear" ? sum(matricesOf(step)) : 0;
+  };
+  const backwardOf = (step: Step, hasDx: boolean): number => {
+    if (step.op.kind === "attention") return overPairs(ATTENTION_BACKWARD);
+    if (step.op.kind !== "linear") return 0;
+    const matrices = matricesOf(step);
+    // What an adapter's first matrix gave has a gradient whether or not x has.
+    const ofActivations = hasDx ? matrices : matrices.filter(({ name }) => name.includes("lora_B"));
+    return sum(ofActivations) + sum(matrices.filter(({ trainable }) => trainable));
+  };
   const head = product(model.head);
-  const forwardOf = ({ op, parameters }: Step): number => {
-    if (op.kind === "linear") return product(parameters.weight);
-    return op.kind === "attention" ? overPairs(ATTENTION_FORWARD) : 0;
-  };
-  const backwardOf = ({ op, parameters }: Step): number => {
-    if (op.kind === "attention") return overPairs(ATTENTION_BACKWARD);
-    return op.kind === "linear" ? product(parameters.weight) * (isTrained(parameters.weight) ? 2 : 1) : 0;
-  };
   const counted: Arithmetic = { forward: head, recomputed: 0, backward: 0 };
   for (const step of forward.flat()) counted.forward += forwardOf(step);
   if (!parts) return counted;
-  counted.backward += head * (isTrained(model.head) ? 2 : 1);
+  counted.backward += head * (model.head.trainable ? 2 : 1);
   for (const action of backward) {
     if (action.kind === "again") { for (const step of action.group) counted.recomputed += forwardOf(step); }
-    if (action.kind === "differentiate") counted.backward += backwardOf(action.step);
-  }
-  if (parts.train === "lora") {
-    // x A and (x A) B; in backward the gradients of A, of B, of x A and of x.
-    const adapters = loraTargets(config, parts.targets)
-      .reduce((flop, { inputs, outputs }) => flop + 2 * rows * parts.rank * (inputs + outputs), 0);
-    counted.forward += adapters;
-    counted.backward += 2 * adapters;
-    if (recompute) counted.recomputed += adapters;
+    if (action.kind === "differentiate") counted.backward += backwardOf(action.step, action.dx !== undefined);
   }
   return counted;
-}
-
-function trainedBy(
-  config: ModelConfig,
-  parts: Pick<TrainedParts, "train" | "rank" | "targets"> | undefined,
-): (parameter: Parameter) => boolean {
-  const names = new Set(parts ? trainedParameters(config, parts).own.map(({ name }) => name) : []);
-  return ({ name }) => names.has(name);
 }

@@ -242,14 +242,18 @@ function buffersOf({ shape, stored }: Parameter): number[] {
   return stored === "int8" ? [values, bytesOf([scaleRows(shape[0]), ...shape.slice(1)])] : [values];
 }
 
-/** What training, or only running, a network takes on the device. */
+/**
+ * What training, or only running, a network takes on the device.
+ *
+ * @param ofNetwork bytes of its activations' buffers, where they were planned already
+ */
 export function memoryNeeds(
   config: ModelConfig,
   shape: NetworkShape,
   maxBindingBytes: number,
   textureCapacity = 0,
+  ofNetwork: readonly number[] = planMemory(config, shape, maxBindingBytes).buffers,
 ): MemoryNeeds {
-  const ofNetwork = planMemory(config, shape, maxBindingBytes).buffers;
   const parameters = parametersOf(config, shape);
   const ofParameters = parameters.flatMap(buffersOf);
   const ofTrained = parameters.filter(({ trainable }) => trainable).map(({ shape }) => bytesOf(shape));

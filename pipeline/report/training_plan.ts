@@ -5,16 +5,22 @@
  * @module
  */
 import { textureCapacity } from "../../kernels/core/textures.ts";
-import { slicesOf } from "../../kernels/core/tensor.ts";
+import { elementBytes, slicesOf } from "../../kernels/core/tensor.ts";
 import { usageError } from "../errors.ts";
 import { countArithmetic } from "../model/arithmetic.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
-import { type MemoryPlan, planMemory } from "../model/plan.ts";
+import type { FrozenType, Parameter } from "../model/op.ts";
+import type { MemoryPlan } from "../model/plan.ts";
 import { parametersOf } from "../model/trace.ts";
-import type { Parameter } from "../model/op.ts";
-import { frozenBytes, type TrainedParts } from "../model/trained_parts.ts";
-import { type TrainingNeeds, trainingNeeds } from "../model/training_needs.ts";
+import {
+  planTrained,
+  type TrainedParts,
+  type TrainingNeeds,
+  trainingNeeds,
+} from "../model/training_needs.ts";
+import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
+import { adaptationOf } from "../training/adaptation.ts";
 import { amount } from "../training/memory_budget.ts";
 import { PORTABLE_BINDING_BYTES } from "./memory_needs.ts";
 import { formatTable } from "./table.ts";
@@ -71,7 +77,7 @@ export interface TrainingPlan {
   trained_parameters: number;
   train: TrainedParts["train"];
   rank: number;
-  frozen: TrainedParts["frozen"];
+  frozen: FrozenType;
   dtype: "f32" | "f16";
   recompute: boolean;
   batch: number;
@@ -149,22 +155,12 @@ export function parseMemory(flag: string, text: string): number {
 /**
  * What a command is asked to plan.
  *
- * @throws {UserError} on a size that cannot be read, and on what is trained said in two ways
+ * @throws {UserError} on a size that cannot be read, and as {@link adaptationOf}
  */
-export function planAsked(settings: PlanSettings): PlanAsked {
-  const { train: said, lora: rank, loraTargets: targets, frozen, gpuMemory, binding, distill } = settings;
-  if (said === "lora" && rank === 0) {
-    throw usageError("Cannot plan --train lora without a rank: give --lora, such as --lora 64");
-  }
-  if (said === "attention" && rank > 0) {
-    throw usageError(
-      `Cannot plan --train attention with --lora ${rank}, which trains low-rank matrices alone`,
-    );
-  }
-  const train = rank > 0 ? "lora" : said;
-  if (train === "all" && frozen !== "f32") {
-    throw usageError(`Cannot plan --frozen ${frozen} as all is trained: give --lora, or --train attention`);
-  }
+export async function planAsked(settings: PlanSettings, config: ModelConfig): Promise<PlanAsked> {
+  const { frozen, gpuMemory, binding, distill } = settings;
+  const adaptation = { ...settings, loraAlpha: "auto", rslora: false, merge: false } as const;
+  const { train, adapters } = await adaptationOf(adaptation, config);
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
   return {
     batch,
@@ -176,13 +172,13 @@ export function planAsked(settings: PlanSettings): PlanAsked {
     tokens,
     rate,
     distill: distill > 0,
-    parts: { train, rank, targets, frozen },
+    parts: { train, adapters, frozen },
     memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
     binding: binding === undefined ? undefined : parseMemory("--binding", binding),
   };
 }
 
-/** The plans of activations, each made once: they do not depend on what is trained. */
+/** The plans of activations, each made once: they do not depend on how what is frozen is stored. */
 export class ActivationPlans {
   readonly #plans = new Map<string, MemoryPlan>();
 
@@ -191,11 +187,12 @@ export class ActivationPlans {
   /** The plan of a micro-batch. */
   of(
     shape: { batch: number; context: number; recompute: boolean; half: boolean; distill: boolean },
+    { train, adapters }: TrainedParts,
   ): MemoryPlan {
-    const key = JSON.stringify(shape);
+    const key = JSON.stringify([shape, train, adapters]);
     const found = this.#plans.get(key);
     if (found) return found;
-    const plan = planMemory(this.config, { ...shape, training: true }, this.binding);
+    const plan = planTrained(this.config, shape, { train, adapters }, this.binding);
     this.#plans.set(key, plan);
     return plan;
   }
@@ -203,7 +200,14 @@ export class ActivationPlans {
 
 /** The largest whole number up to `most` of which `holds` is true, where it is for all below one of which it is; 0: none. */
 function largest(most: number, holds: (n: number) => boolean): number {
-  let [low, high] = [0, most];
+  if (!holds(1)) return 0;
+  // By doubling: of small ones, which are asked for again and again, fewer are tried.
+  let [low, high] = [1, 1];
+  while (high < most && low === high) {
+    high = Math.min(2 * low, most);
+    if (holds(high)) low = high;
+  }
+  if (low < high) high--;
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
     if (holds(middle)) low = middle;
@@ -219,7 +223,7 @@ export function needsOf(
 ): TrainingNeeds {
   const { batch, context, recompute, dtype, distill, parts } = asked;
   const shape = { batch, context, recompute, half: dtype === "f16", distill };
-  return trainingNeeds(plans.config, shape, parts, plans.binding, plans.of(shape));
+  return trainingNeeds(plans.config, shape, parts, plans.binding, plans.of(shape, parts));
 }
 
 /** What is asked of a micro-batch whose rows or tokens are to be found. */
@@ -227,8 +231,8 @@ type Sought = Pick<PlanAsked, "context" | "recompute" | "dtype" | "distill" | "p
 
 /** Whether a micro-batch fits a memory, and its largest activation a binding. */
 function fits(plans: ActivationPlans, asked: Sought & { batch: number }, memory: number): boolean {
-  const { total, largestActivation } = needsOf(plans, asked);
-  return total <= memory && largestActivation.bytes <= plans.binding;
+  const { total, largestBinding } = needsOf(plans, asked);
+  return total <= memory && largestBinding <= plans.binding;
 }
 
 /** Rows of the largest micro-batch that fits a memory, up to 1,024; 0: not one. */
@@ -254,9 +258,9 @@ function fitOf(plans: ActivationPlans, asked: Sought, memory: number): Fit {
 
 /** How a model's weights, and their gradients, are bound where a binding holds what every adapter's does. */
 function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): TrainingPlan["sliced"] {
-  const bytes = (parameter: Parameter): number =>
-    frozenBytes(config, parameter, parts.train === "all" ? "f32" : parts.frozen);
-  const found = parametersOf(config).filter((parameter) =>
+  const bytes = ({ shape, stored }: Parameter): number =>
+    elementBytes(stored) * shape.reduce((product, axis) => product * axis, 1);
+  const found = parametersOf(config, parts).filter((parameter) =>
     parameter.shape.length === 2 && bytes(parameter) > PORTABLE_BINDING_BYTES
   );
   if (found.length === 0) return undefined;
@@ -271,6 +275,19 @@ function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): Tra
   };
 }
 
+/** The name of the largest activation. */
+function largestOf({ tensors }: MemoryPlan): string {
+  const bytes = (name: string): number => {
+    const { shape, type } = tensors.get(name)!;
+    return elementBytes(type) * shape.reduce((product, axis) => product * axis, 1);
+  };
+  return [...tensors.keys()].reduce((a, b) => bytes(b) > bytes(a) ? b : a);
+}
+
+/** The largest rank of a plan's adapters; 0 where it has none. */
+const rankOf = ({ adapters = {} }: TrainedParts): number =>
+  Math.max(0, ...Object.values(adapters).map(({ rank }) => rank));
+
 /**
  * Plans a run.
  *
@@ -279,14 +296,16 @@ function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): Tra
 export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPlan {
   const { batch, context, accumulate, dtype, recompute, distill, constraintEvery, parts, memory } = asked;
   const { tokens = 0, rate = 0, binding = LARGEST_BINDING_BYTES } = asked;
-  const fault = dtype === "f16" ? faultOfHalf(config) : undefined;
+  const fault = dtype === "f16"
+    ? faultOfHalf(config) ?? faultOfRanks(Object.values(parts.adapters ?? {}))
+    : undefined;
   if (fault) throw usageError(`Cannot plan with --dtype f16 as ${fault}`);
   const plans = new ActivationPlans(config, binding);
   const needs = needsOf(plans, asked);
   const portable = new ActivationPlans(config, PORTABLE_BINDING_BYTES);
   const portableBatch = largest(
     MOST_ROWS,
-    (rows) => needsOf(portable, { ...asked, batch: rows }).largestActivation.bytes <= PORTABLE_BINDING_BYTES,
+    (rows) => needsOf(portable, { ...asked, batch: rows }).largestBinding <= PORTABLE_BINDING_BYTES,
   );
   const parameters = parametersOf(config)
     .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
@@ -300,7 +319,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     parameters,
     trained_parameters: needs.trained / 4,
     train: parts.train,
-    rank: parts.train === "lora" ? parts.rank : 0,
+    rank: rankOf(parts),
     frozen: parts.train === "all" ? "f32" : parts.frozen,
     dtype,
     recompute,
@@ -316,8 +335,10 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     moments: needs.moments,
     activations: needs.activations,
     total: needs.total,
-    largest_binding: needs.largestActivation.bytes,
-    largest_binding_of: needs.largestActivation.name,
+    largest_binding: needs.largestBinding,
+    largest_binding_of: largestOf(
+      plans.of({ batch, context, recompute, half: dtype === "f16", distill }, parts),
+    ),
     portable_binding: PORTABLE_BINDING_BYTES,
     portable_batch: portableBatch,
     sliced: slicesIn(config, asked),
@@ -376,7 +397,7 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
   const what = parts.train === "all"
     ? "all of them trained"
     : `${count(plan.trained_parameters)} trained (${
-      parts.train === "lora" ? `LoRA of rank ${parts.rank} on ${parts.targets}` : "products of attention"
+      parts.train === "lora" ? `LoRA of rank ${plan.rank}` : "products of attention"
     }), the others frozen as ${plan.frozen}`;
   const rows = PARTS.filter((part) => plan[part] > 0).map((part) => [part, amount(plan[part])]);
   const [frozen, trained] = [plan.frozen_weights, plan.trained_weights];

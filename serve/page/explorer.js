@@ -197,6 +197,10 @@ export function createExplorer(parent, run, detail, signal) {
     options.hidden = Object.keys(answers).length === 0;
     least.textContent = String(threshold());
     slider.setAttribute("aria-valuetext", String(threshold()));
+    for (const scroll of panels.querySelectorAll("figure > .scroll")) {
+      const { model = "" } = /** @type {HTMLElement} */ (scroll.parentElement).dataset;
+      lefts[model] = scroll.scrollLeft;
+    }
     panels.replaceChildren();
     lights.length = 0;
     for (const model of models) {
@@ -204,6 +208,8 @@ export function createExplorer(parent, run, detail, signal) {
     }
   }
 
+  /** How far each panel is scrolled, which outlives what is drawn anew. @type {Record<string, number>} */
+  const lefts = {};
   /** What lights a token up in each panel: they are linked. @type {((token: number | undefined) => void)[]} */
   const lights = [];
 
@@ -230,6 +236,7 @@ export function createExplorer(parent, run, detail, signal) {
       tabIndex: 0,
       role: "region",
       label: `Attention, ${model}`,
+      data: { left: String(lefts[model] ?? 0) },
     });
     lights.push((token) => {
       light(token);
@@ -476,11 +483,15 @@ function drawing(scroll, { tokens, layers }, edges, room, onToken) {
   const picture = element("div", { className: "arcs" }, sky, row);
   picture.style.width = `${x}px`;
   scroll.append(picture);
+  scroll.scrollLeft = Number(scroll.dataset.left);
   const canvases = ["every", "some"].map((name) => canvasOf(sky, name));
   const [every, some] = canvases;
   /** @type {number | undefined} */
   let lit;
-  /** What the canvases cover, in pixels from the first token: what can be seen, and as much on either side. */
+  /**
+   * What the canvases cover, in pixels from the first token: what can be seen, and once it is scrolled as much on either
+   * side.
+   */
   let [left, right] = [0, 0];
 
   /** @param {typeof every} canvas @param {(edge: AttentionEdge) => boolean} isDrawn */
@@ -504,8 +515,9 @@ function drawing(scroll, { tokens, layers }, edges, room, onToken) {
   function follow() {
     const { scrollLeft: start, clientWidth: seen } = scroll;
     if (left <= start && Math.min(x, start + seen) <= right) return;
-    left = Math.max(0, start - seen);
-    right = Math.min(x, start + 2 * seen);
+    const beside = right === 0 ? 0 : seen;
+    left = Math.max(0, start - beside);
+    right = Math.min(x, start + seen + beside);
     for (const { at } of canvases) at.style.left = `${left}px`;
     draw(every, () => true);
     drawLit();

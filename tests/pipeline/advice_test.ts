@@ -14,6 +14,7 @@ import {
   PRETRAIN,
   type SettingsTable,
   SPARSIFY,
+  SWEEP,
   TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
 import { SERVE } from "../../serve/settings.ts";
@@ -45,9 +46,11 @@ function knownFlags(): Set<string> {
     GENERATE,
     PLAN,
     BENCHMARK,
+    SWEEP,
     SERVE,
   ] as SettingsTable[];
-  const known = new Set(["--help", "--version", "--config", "--resume"]);
+  // The last is Deno's, and printed for the tasks.
+  const known = new Set(["--help", "--version", "--config", "--resume", "--allow-ffi"]);
   for (const table of tables) {
     for (const [name, { kind }] of Object.entries(table)) {
       const key = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
@@ -64,7 +67,7 @@ Deno.test("every flag that a message, the README or the docs name is one that a 
   const named = new Map<string, string>();
   const read = async (path: string): Promise<void> => {
     const text = (await Deno.readTextFile(path)).split("\n").filter((line) =>
-      !/^\s*(\*|\/\/|\/\*)/.test(line)
+      !/^\s*(\*|\/\/|\/\*|#SBATCH)/.test(line)
     );
     for (const [flag] of text.join("\n").matchAll(/(?<![\w(-])--[a-z][a-z-]*[a-z](?![\w-])/g)) {
       named.set(flag, path);

@@ -357,8 +357,11 @@ pageTest(
       );
       return await page.evaluate("window.strokes") as number;
     };
-    assertEquals(await scrolledTo(200), 0);
+    assert(await scrolledTo(200) > 0);
+    assertEquals(await scrolledTo(400), 0);
     assert(await scrolledTo(5000) > 0);
+    await page.getByLabel("least weight").fill("3");
+    assertEquals(await scroll.evaluate((at) => at.scrollLeft), 5000, "one stays where one was");
     assertEquals(complaints, []);
   },
 );
