@@ -221,7 +221,7 @@ function findLibrary(launch: Launch, path: string | undefined): Library {
     } catch (error) {
       if (error instanceof Deno.errors.NotCapable) {
         throw usageError(
-          `Cannot use MPI as its library is called by Deno's foreign function interface, which needs --allow-ffi: ` +
+          `Cannot use MPI as its library is called by Deno's foreign function interface, for which it needs the permission ffi: ` +
             `deno task gives it where mpirun or srun starts it`,
           { cause: error },
         );

@@ -49,7 +49,7 @@ function knownFlags(): Set<string> {
     SWEEP,
     SERVE,
   ] as SettingsTable[];
-  // The last is Deno's.
+  // The last is Deno's, and printed for the tasks.
   const known = new Set(["--help", "--version", "--config", "--resume", "--allow-ffi"]);
   for (const table of tables) {
     for (const [name, { kind }] of Object.entries(table)) {
