@@ -49,7 +49,8 @@ function knownFlags(): Set<string> {
     SWEEP,
     SERVE,
   ] as SettingsTable[];
-  const known = new Set(["--help", "--version", "--config", "--resume"]);
+  // The last is Deno's, which a task must give for MPI's library to be called.
+  const known = new Set(["--help", "--version", "--config", "--resume", "--allow-ffi"]);
   for (const table of tables) {
     for (const [name, { kind }] of Object.entries(table)) {
       const key = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
