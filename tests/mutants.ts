@@ -1006,7 +1006,7 @@ export const MUTANTS: readonly Mutant[] = [
       "network.logits(recorder, parameters, 0)",
     ],
   }),
-  ...plant("pipeline/model/plan.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
+  ...plant("pipeline/model/needs.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
     "one moment is planned for two": ["[...ofTrained, ...ofTrained]", "ofTrained"],
   }),
   ...plant("pipeline/training/memory_budget.ts", [
@@ -1368,14 +1368,14 @@ export const MUTANTS: readonly Mutant[] = [
       "accumulate: !first && ",
     ],
   }),
-  ...plant("pipeline/model/trace.ts", LORA_LLAMA, {
+  ...plant("pipeline/model/adapter_parameters.ts", LORA_LLAMA, {
     "adapters of all parts add to the first columns": [
       "widths.slice(0, n).reduce((sum, count) => sum + count, 0)",
       "0",
     ],
     "adapters decay": [
-      "decayFrom: Infinity,\n      trainable: true",
-      "decayFrom: 0,\n      trainable: true",
+      "decayFrom: Infinity,\n    trainable: true",
+      "decayFrom: 0,\n    trainable: true",
     ],
   }),
   ...plant("pipeline/model/ops/linear.ts", LORA_FLOAT64, {
@@ -1405,7 +1405,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/model/adapter_files.ts", ["pipeline/model/lora_test.ts", "merged weights"], {
     "a part is merged with the As of another": ["first += ranks[n];", ""],
   }),
-  ...plant("pipeline/model/plan.ts", LORA_NEEDS, {
+  ...plant("pipeline/model/needs.ts", LORA_NEEDS, {
     "gradients are planned for what is frozen": [
       "const ofTrained = parameters.filter(({ trainable }) => trainable)",
       "const ofTrained = parameters",
@@ -1442,7 +1442,7 @@ export const MUTANTS: readonly Mutant[] = [
     "exact GELU's slope is Φ": [" + value * 0.3989422804 * e", ""],
   }),
   // The plan of a run.
-  ...plant("pipeline/model/training_needs.ts", [PLANNED, "what is frozen"], {
+  ...plant("pipeline/model/needs.ts", [PLANNED, "what is frozen"], {
     "what is trained is called frozen": ["frozen: needs.weights - needs.gradients", "frozen: needs.weights"],
   }),
   ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { adaptersFor } from "../pipeline/model/adapters.ts";
 import { readModelConfig } from "../pipeline/model/config_file.ts";
 import { parametersOf } from "../pipeline/model/trace.ts";
-import type { TrainedParts } from "../pipeline/model/training_needs.ts";
+import type { TrainedParts } from "../pipeline/model/needs.ts";
 import {
   ActivationPlans,
   LARGEST_BINDING_BYTES,

@@ -9,7 +9,7 @@ import type { ModelConfig } from "./config.ts";
 import type { Parameter, Step } from "./op.ts";
 import { schedule } from "./schedule.ts";
 import { trace } from "./trace.ts";
-import type { TrainedParts } from "./training_needs.ts";
+import type { TrainedParts } from "./needs.ts";
 
 /** FLOP of one micro-batch. */
 export interface Arithmetic {

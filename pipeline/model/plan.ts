@@ -7,13 +7,12 @@
  *
  * @module
  */
-import { scaleRows } from "../../kernels/core/int8.ts";
 import { elementBytes } from "../../kernels/core/tensor.ts";
 import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
-import type { FrozenType, Parameter, Value } from "./op.ts";
+import type { FrozenType, Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
-import { type Model, parametersOf, trace } from "./trace.ts";
+import { type Model, trace } from "./trace.ts";
 
 /** What a network is compiled for. */
 export interface NetworkShape {
@@ -71,30 +70,10 @@ export interface MemoryPlan {
   readonly logitsStride: number;
 }
 
-/** Device memory of a run in bytes, by what it is for. */
-export interface MemoryNeeds {
-  weights: number;
-  /** Their copies in half precision. */
-  copies: number;
-  /** What of a frozen dense model to distil from is not the trained one's too. */
-  teacher: number;
-  gradients: number;
-  /** AdamW's two. */
-  moments: number;
-  activations: number;
-  /** What a CPU driver reads of all these by texture, about. */
-  textures: number;
-  /** All of it: everything is held at once. */
-  total: number;
-  /** The largest buffer that is bound whole. */
-  largestBinding: number;
-  /** Every buffer. */
-  buffers: readonly number[];
-}
-
 const DEFAULT_LOGITS_BYTES = 64 << 20;
 
-const bytesOf = (shape: readonly number[], bytes = 4): number =>
+/** Bytes of a tensor. */
+export const bytesOf = (shape: readonly number[], bytes = 4): number =>
   bytes * shape.reduce((product, axis) => product * axis, 1);
 
 /** Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned. */
@@ -226,59 +205,4 @@ function overlap(a: Held, b: Held): boolean {
   return a.lifetimes.some(([first, last]) =>
     b.lifetimes.some(([otherFirst, otherLast]) => first <= otherLast && otherFirst <= last)
   );
-}
-
-/** Parameters of which a teacher has its own: those that are trained. What is frozen it shares with the student. */
-export function ofTeacherAlone<Of extends Pick<Parameter, "trainable" | "adapter">>(
-  parameters: readonly Of[],
-  { teacherAdapted = false }: Pick<NetworkShape, "teacherAdapted">,
-): Of[] {
-  return parameters.filter(({ trainable, adapter }) => trainable && (!adapter || teacherAdapted));
-}
-
-/** Bytes of a parameter's buffers: that of its values, and of int8 ones that of their scales. */
-function buffersOf({ shape, stored }: Parameter): number[] {
-  const values = bytesOf(shape, elementBytes(stored));
-  return stored === "int8" ? [values, bytesOf([scaleRows(shape[0]), ...shape.slice(1)])] : [values];
-}
-
-/**
- * What training, or only running, a network takes on the device.
- *
- * @param ofNetwork bytes of its activations' buffers, where they were planned already
- */
-export function memoryNeeds(
-  config: ModelConfig,
-  shape: NetworkShape,
-  maxBindingBytes: number,
-  textureCapacity = 0,
-  ofNetwork: readonly number[] = planMemory(config, shape, maxBindingBytes).buffers,
-): MemoryNeeds {
-  const parameters = parametersOf(config, shape);
-  const ofParameters = parameters.flatMap(buffersOf);
-  const ofTrained = parameters.filter(({ trainable }) => trainable).map(({ shape }) => bytesOf(shape));
-  const ofTeacher = shape.distill ? ofTeacherAlone(parameters, shape).map(({ shape }) => bytesOf(shape)) : [];
-  const ofCopies = parameters
-    .filter(({ readByProducts, stored }) => shape.half && readByProducts && stored === "f32")
-    .map(({ shape }) => bytesOf(shape, 2));
-  const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
-  const weights = sum(ofParameters);
-  // Gradients and two moments are each as large as what is trained.
-  const ofGradients = shape.training ? ofTrained : [];
-  const ofMoments = shape.training ? [...ofTrained, ...ofTrained] : [];
-  const buffers = [...ofNetwork, ...ofCopies, ...ofParameters, ...ofTeacher, ...ofGradients, ...ofMoments];
-  const held = sum(buffers);
-  const textures = Math.min(textureCapacity, held);
-  return {
-    weights,
-    copies: sum(ofCopies),
-    teacher: sum(ofTeacher),
-    gradients: sum(ofGradients),
-    moments: sum(ofMoments),
-    activations: sum(ofNetwork),
-    textures,
-    total: held + textures,
-    largestBinding: Math.max(...ofNetwork),
-    buffers,
-  };
 }

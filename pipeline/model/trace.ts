@@ -7,8 +7,9 @@
  * @module
  */
 import { needsPartial } from "../../kernels/matmul/linear.ts";
-import { type LowRank, rankOf } from "../../kernels/matmul/low_rank.ts";
-import { type Adapters, scaleOf, type Trained } from "./adapters.ts";
+import { rankOf } from "../../kernels/matmul/low_rank.ts";
+import { adaptersOf } from "./adapter_parameters.ts";
+import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import type { StoredName } from "./family.ts";
@@ -19,7 +20,7 @@ import { cachedAttention } from "./ops/cached_attention.ts";
 import { clip } from "./ops/clip.ts";
 import { embed } from "./ops/embed.ts";
 import { gelu } from "./ops/gelu.ts";
-import { linear, roleOfUp } from "./ops/linear.ts";
+import { linear } from "./ops/linear.ts";
 import { norm as layerNorm } from "./ops/norm.ts";
 import { queryKeyNorm } from "./ops/query_key_norm.ts";
 import { rmsNorm } from "./ops/rms_norm.ts";
@@ -166,7 +167,7 @@ export function trace(
     const partsOf = (kind: string): Parameter["parts"] =>
       parts?.map((part, n) => ({ name: `${layer}.${part}.${kind}`, columns: columns[n] }));
     const trainable = train === "all" || (train === "attention" && of.kind === "attention");
-    const beside = adaptersOf(of);
+    const beside = adaptersOf(adapters, { ...of, group });
     const stored = trainable ? "f32" : frozen;
     const sizes = {
       rows,
@@ -205,59 +206,6 @@ export function trace(
           ? { bias: vector(`${layer}.${name}.bias`, outputs, 0, { parts: partsOf("bias"), trainable }) }
           : {}),
         ...beside?.parameters,
-      },
-    };
-  }
-
-  /** The adapters of a product, where it has any: of each tensor that its columns stand in by itself, as in peft. */
-  function adaptersOf(
-    { layer, stored: { name, parts }, inputs, columns, group = "other" }: Pick<
-      Parameters<typeof linearStep>[2],
-      "layer" | "stored" | "inputs" | "columns" | "group"
-    >,
-  ): { adapters: LowRank[]; parameters: Step["parameters"] } | undefined {
-    const whole = columns.reduce((sum, count) => sum + count, 0);
-    const widths = parts ? columns : [whole];
-    const found = (parts ?? [name]).flatMap((part, n) => {
-      const module = `${layer}.${part}`;
-      const column = widths.slice(0, n).reduce((sum, count) => sum + count, 0);
-      return adapters[module] ? [{ module, column, columns: widths[n], ...adapters[module] }] : [];
-    });
-    if (found.length === 0) return undefined;
-    const matrix = (name: string, shape: readonly number[], initial: Parameter["initial"]): Parameter => ({
-      name: `${name}.weight`,
-      shape,
-      kind: "matrix",
-      // As the weights that they stand for.
-      group,
-      readByProducts: false,
-      initial,
-      decayFrom: Infinity,
-      trainable: true,
-      adapter: true,
-      stored: "f32",
-    });
-    // As peft begins: U(−1/√in, 1/√in) and 0, so that nothing is changed at first.
-    const down = matrix(`${layer}.${name}.lora_A`, [inputs, rankOf(found)], {
-      within: 1 / Math.sqrt(inputs),
-    });
-    const ups = found.map(({ module, rank, columns }, p) => [
-      roleOfUp(p),
-      matrix(`${module}.lora_B`, [rank, columns], { all: 0 }),
-    ]);
-    return {
-      adapters: found.map(({ column, columns, ...adapter }) => ({
-        column,
-        columns,
-        rank: adapter.rank,
-        scale: scaleOf(adapter),
-      })),
-      parameters: {
-        down: {
-          ...down,
-          parts: found.map(({ module, rank }) => ({ name: `${module}.lora_A.weight`, columns: rank })),
-        },
-        ...Object.fromEntries(ups),
       },
     };
   }

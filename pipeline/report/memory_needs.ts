@@ -8,7 +8,7 @@ import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { Adapters, Trained } from "../model/adapters.ts";
 import type { FrozenType } from "../model/op.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
-import { type MemoryNeeds, memoryNeeds } from "../model/plan.ts";
+import { type MemoryNeeds, memoryNeeds } from "../model/needs.ts";
 import { parametersOf } from "../model/trace.ts";
 import { amount } from "../training/memory_budget.ts";
 import { formatTable } from "./table.ts";

@@ -12,12 +12,7 @@ import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import type { FrozenType, Parameter } from "../model/op.ts";
 import type { MemoryPlan } from "../model/plan.ts";
 import { parametersOf } from "../model/trace.ts";
-import {
-  planTrained,
-  type TrainedParts,
-  type TrainingNeeds,
-  trainingNeeds,
-} from "../model/training_needs.ts";
+import { planTrained, type TrainedParts, type TrainingNeeds, trainingNeeds } from "../model/needs.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
 import { adaptationOf } from "../training/adaptation.ts";

@@ -8,7 +8,8 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { usageError } from "../errors.ts";
-import { type MemoryNeeds, memoryNeeds, type NetworkShape } from "../model/plan.ts";
+import { type MemoryNeeds, memoryNeeds } from "../model/needs.ts";
+import { type NetworkShape } from "../model/plan.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 
 /** The settings that decide what a run takes. */

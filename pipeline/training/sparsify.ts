@@ -25,7 +25,7 @@ import {
   type Parameters,
   uploadParameters,
 } from "../model/parameters.ts";
-import { ofTeacherAlone } from "../model/plan.ts";
+import { ofTeacherAlone } from "../model/needs.ts";
 import { createRoundingError } from "../model/rounding_error.ts";
 import { type SavedModel, saveModel } from "../model/save_weights.ts";
 import { atFirst, isFirst } from "../parallel/exchange.ts";

@@ -11,7 +11,7 @@ import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, destroyParameters } from "../../pipeline/model/parameters.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
-import { type TrainedParts, trainingNeeds } from "../../pipeline/model/training_needs.ts";
+import { type TrainedParts, trainingNeeds } from "../../pipeline/model/needs.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
 import { createTrainer } from "../../pipeline/training/trainer.ts";
 

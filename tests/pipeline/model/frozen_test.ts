@@ -17,7 +17,8 @@ import {
   loadParameters,
   type Parameters,
 } from "../../../pipeline/model/parameters.ts";
-import { memoryNeeds, type NetworkShape } from "../../../pipeline/model/plan.ts";
+import { memoryNeeds } from "../../../pipeline/model/needs.ts";
+import { type NetworkShape } from "../../../pipeline/model/plan.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";

@@ -1,6 +1,7 @@
 import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals } from "@std/assert";
-import { memoryNeeds, type NetworkShape, planMemory } from "../../../pipeline/model/plan.ts";
+import { memoryNeeds } from "../../../pipeline/model/needs.ts";
+import { type NetworkShape, planMemory } from "../../../pipeline/model/plan.ts";
 
 const GPT2 = gpt2Config({
   vocabularySize: 50257,

@@ -7,11 +7,10 @@ import { adaptersFor } from "../../../pipeline/model/adapters.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters } from "../../../pipeline/model/parameters.ts";
-import { memoryNeeds } from "../../../pipeline/model/plan.ts";
+import { memoryNeeds, type TrainedParts, trainingNeeds } from "../../../pipeline/model/needs.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import type { FrozenType } from "../../../pipeline/model/op.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
-import { type TrainedParts, trainingNeeds } from "../../../pipeline/model/training_needs.ts";
 import { PORTABLE_BINDING_BYTES } from "../../../pipeline/report/memory_needs.ts";
 import {
   flopText,

@@ -11,7 +11,8 @@ import {
 } from "../../../pipeline/training/memory_budget.ts";
 import { textureCapacity } from "../../../kernels/core/textures.ts";
 import { adaptersFor } from "../../../pipeline/model/adapters.ts";
-import { memoryNeeds, type NetworkShape, ofTeacherAlone } from "../../../pipeline/model/plan.ts";
+import { memoryNeeds, ofTeacherAlone } from "../../../pipeline/model/needs.ts";
+import { type NetworkShape } from "../../../pipeline/model/plan.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import {

@@ -1,0 +1,139 @@
+/**
+ * Device memory of a run by what it is for, worked out from shapes alone: weights, what training holds beside them, and
+ * activations as plan.ts places them.
+ *
+ * @module
+ */
+import { scaleRows } from "../../kernels/core/int8.ts";
+import { elementBytes } from "../../kernels/core/tensor.ts";
+import type { Adapters, Trained } from "./adapters.ts";
+import type { ModelConfig } from "./config.ts";
+import type { FrozenType, Parameter } from "./op.ts";
+import { bytesOf, type MemoryPlan, type NetworkShape, planMemory } from "./plan.ts";
+import { parametersOf } from "./trace.ts";
+
+/** Device memory of a run in bytes, by what it is for. */
+export interface MemoryNeeds {
+  weights: number;
+  /** Their copies in half precision. */
+  copies: number;
+  /** What of a frozen dense model to distil from is not the trained one's too. */
+  teacher: number;
+  gradients: number;
+  /** AdamW's two. */
+  moments: number;
+  activations: number;
+  /** What a CPU driver reads of all these by texture, about. */
+  textures: number;
+  /** All of it: everything is held at once. */
+  total: number;
+  /** The largest buffer that is bound whole. */
+  largestBinding: number;
+  /** Every buffer. */
+  buffers: readonly number[];
+}
+
+/** Parameters of which a teacher has its own: those that are trained. What is frozen it shares with the student. */
+export function ofTeacherAlone<Of extends Pick<Parameter, "trainable" | "adapter">>(
+  parameters: readonly Of[],
+  { teacherAdapted = false }: Pick<NetworkShape, "teacherAdapted">,
+): Of[] {
+  return parameters.filter(({ trainable, adapter }) => trainable && (!adapter || teacherAdapted));
+}
+
+/** Bytes of a parameter's buffers: that of its values, and of int8 ones that of their scales. */
+function buffersOf({ shape, stored }: Parameter): number[] {
+  const values = bytesOf(shape, elementBytes(stored));
+  return stored === "int8" ? [values, bytesOf([scaleRows(shape[0]), ...shape.slice(1)])] : [values];
+}
+
+/**
+ * What training, or only running, a network takes on the device.
+ *
+ * @param ofNetwork bytes of its activations' buffers, where they were planned already
+ */
+export function memoryNeeds(
+  config: ModelConfig,
+  shape: NetworkShape,
+  maxBindingBytes: number,
+  textureCapacity = 0,
+  ofNetwork: readonly number[] = planMemory(config, shape, maxBindingBytes).buffers,
+): MemoryNeeds {
+  const parameters = parametersOf(config, shape);
+  const ofParameters = parameters.flatMap(buffersOf);
+  const ofTrained = parameters.filter(({ trainable }) => trainable).map(({ shape }) => bytesOf(shape));
+  const ofTeacher = shape.distill ? ofTeacherAlone(parameters, shape).map(({ shape }) => bytesOf(shape)) : [];
+  const ofCopies = parameters
+    .filter(({ readByProducts, stored }) => shape.half && readByProducts && stored === "f32")
+    .map(({ shape }) => bytesOf(shape, 2));
+  const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
+  const weights = sum(ofParameters);
+  // Gradients and two moments are each as large as what is trained.
+  const ofGradients = shape.training ? ofTrained : [];
+  const ofMoments = shape.training ? [...ofTrained, ...ofTrained] : [];
+  const buffers = [...ofNetwork, ...ofCopies, ...ofParameters, ...ofTeacher, ...ofGradients, ...ofMoments];
+  const held = sum(buffers);
+  const textures = Math.min(textureCapacity, held);
+  return {
+    weights,
+    copies: sum(ofCopies),
+    teacher: sum(ofTeacher),
+    gradients: sum(ofGradients),
+    moments: sum(ofMoments),
+    activations: sum(ofNetwork),
+    textures,
+    total: held + textures,
+    largestBinding: Math.max(...ofNetwork),
+    buffers,
+  };
+}
+
+/** What of a model is trained, and how the rest lies on the device. */
+export interface TrainedParts {
+  /** What is trained. */
+  train: Trained;
+  /** Where that is adapters, these. */
+  adapters?: Adapters;
+  /** How everything else is stored. */
+  frozen: FrozenType;
+}
+
+/** Bytes of a training run by what they are for. */
+export interface TrainingNeeds extends Omit<MemoryNeeds, "textures" | "buffers"> {
+  /** Of `weights`, what is not trained. */
+  frozen: number;
+  /** Of `weights`, what is trained. */
+  trained: number;
+}
+
+/** What a micro-batch is. */
+export type TrainedShape = Omit<NetworkShape, "training" | "keep" | "logitsBytes" | keyof TrainedParts>;
+
+/** Plans a micro-batch's activations, which do not depend on how what is frozen is stored. */
+export function planTrained(
+  config: ModelConfig,
+  shape: TrainedShape,
+  { train, adapters }: Pick<TrainedParts, "train" | "adapters">,
+  maxBindingBytes: number,
+): MemoryPlan {
+  return planMemory(config, { ...shape, train, adapters, training: true }, maxBindingBytes);
+}
+
+/**
+ * What training takes on the device.
+ *
+ * @param maxBindingBytes larger matrices are bound in slices
+ * @param planned its activations, where they were planned already
+ */
+export function trainingNeeds(
+  config: ModelConfig,
+  shape: TrainedShape,
+  parts: TrainedParts,
+  maxBindingBytes: number,
+  planned: MemoryPlan = planTrained(config, shape, parts, maxBindingBytes),
+): TrainingNeeds {
+  const of = { ...shape, ...parts, training: true };
+  const { textures: _, buffers: __, ...needs } = memoryNeeds(config, of, maxBindingBytes, 0, planned.buffers);
+  // A gradient is as large as what it is of.
+  return { ...needs, frozen: needs.weights - needs.gradients, trained: needs.gradients };
+}
