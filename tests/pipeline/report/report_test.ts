@@ -399,10 +399,10 @@ Deno.test("the command that makes a run again parses to the run's settings", () 
     debug: _5,
     serve: _6,
     port: _7,
-    tokenizer: _8,
     ...expected
   } = settings as Record<string, unknown>;
-  assertEquals({ ...given }, expected);
+  // What no flag says is not said.
+  assertEquals({ ...given }, JSON.parse(JSON.stringify(expected)));
 });
 
 Deno.test("means skip what is not finite and end at their stretch's end", () => {
