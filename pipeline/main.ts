@@ -363,7 +363,9 @@ async function leadSparsify(
       if (!summary.sparse.feasible) {
         lines.push(
           `The constraint held at no evaluation: these are the last step's weights. ` +
-            `Begin another run with more --steps than ${settings.steps}, or a --slack above ${settings.slack}.`,
+            `Begin another run with more --steps than ${settings.steps}, or a higher ${
+              typeof settings.targetLoss === "number" ? "--target-loss" : "--slack"
+            }.`,
         );
       }
       lines.push(

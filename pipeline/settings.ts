@@ -351,6 +351,7 @@ export const SPARSIFY = {
     or: "control",
     help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
   },
+  slack: { ...GATES.slack, help: "nats above that loss, with auto or control" },
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,

@@ -29,7 +29,8 @@ import {
   writeSweepTable,
 } from "./results.ts";
 import { type Launched, runSweep } from "./run_sweep.ts";
-import { slurmScript } from "./slurm.ts";
+import { quoted, slurmScript } from "./slurm.ts";
+import { holdSweep, openSweepFolder } from "./sweep_folder.ts";
 import { flagsOf, type SweepRun, sweepRuns } from "./sweep_file.ts";
 
 const PURPOSE =
@@ -56,25 +57,44 @@ async function sweepCommand(args: readonly string[]): Promise<void> {
   const path = isAbsolute(file) ? file : join(here, file);
   const all = sweepRuns(await readJson(path), path, here);
   const name = settings.name ?? basename(path).replace(/\.json$/, "");
-  if (!isRunName(name)) throw usageError(`Cannot name a sweep ${shown(name)}: give another by --name`);
+  if (!isRunName(name)) {
+    throw usageError(
+      `Cannot name a sweep ${
+        shown(name)
+      } as names consist of up to 128 letters, digits, dots, dashes and underscores: ` +
+        `give another by --name`,
+    );
+  }
+  checkCombination(settings);
+  const chosen = only(all, settings);
   const runs = resolve(settings.runs, name);
-  await storing(runs, () => Deno.mkdir(runs, { recursive: true }));
+  await openSweepFolder(runs, path, { make: !settings.table });
+  const command = ["deno", "task", "sweep", path, "--runs", resolve(settings.runs), "--name", name];
   const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
 
   if (settings.slurm) {
     const script = join(runs, "sweep.sbatch");
-    const command = ["deno", "task", "sweep", path, "--runs", resolve(settings.runs), "--name", name];
-    await storing(
-      script,
-      () => Deno.writeTextFile(script, slurmScript({ name, runs, count: all.length, command })),
-    );
+    const text = slurmScript({ name, runs, count: all.length, command, project: PROJECT });
+    const before = await Deno.readTextFile(script).catch(() => text);
+    if (before !== text) {
+      throw usageError(
+        `Cannot write ${script} as another is there, which may have been edited: move it away`,
+      );
+    }
+    await storing(script, () => Deno.writeTextFile(script, text));
     console.log(
-      `${all.length} tasks: sbatch ${script}\nthen, when they have ended: ${command.join(" ")} --table`,
+      `${all.length} tasks: sbatch ${quoted(script)}\nthen, when they have ended: ${
+        shellLine(command)
+      } --table`,
     );
     return;
   }
-  const chosen = only(all, settings);
-  if (!settings.table) await run(chosen, { settings, runs, say, goOn: `deno task sweep ${file}` });
+  const exitCodes = new Map<string, number>();
+  if (!settings.table) {
+    using _held = await holdSweep(runs, { shared: settings.only !== "auto" });
+    const goOn = shellLine([...command, ...(settings.jobs === 1 ? [] : ["--jobs", String(settings.jobs)])]);
+    await run(chosen, { settings, runs, say, goOn, exitCodes });
+  }
   const rows = await Promise.all(all.map((each) => rowOf(runs, each)));
   // A task of a job array leaves table and page to the one that comes behind all.
   if (settings.only === "auto") {
@@ -89,14 +109,33 @@ async function sweepCommand(args: readonly string[]): Promise<void> {
       console.log(`\nPage: ${join(runs, "sweep.html")}   Table: ${join(runs, "sweep.arrow")}`);
     }
   }
-  const failed = shownRows.filter(({ status }) => status === "failed");
+  // What another process killed has said nothing.
+  const failed = shownRows.filter(({ status }) =>
+    status === "failed" || (!settings.table && status !== "finished")
+  );
   if (failed.length > 0) {
     throw inputError(
       `${failed.length} of ${shownRows.length} runs failed; the rest stands: ` +
-        failed.map(({ run, error }) => `${run.name} (${error})`).join("; "),
+        failed.map(({ run, status, error }) =>
+          `${run.name} (${error ?? `${status}, ended with ${exitCodes.get(run.name)}`})`
+        ).join("; "),
     );
   }
 }
+
+/** @throws {UserError} on flags that say two things */
+function checkCombination({ only, table, slurm, jobs }: SweepSettings): void {
+  const alone = [
+    ...(only === "auto" ? [] : ["--only"]),
+    ...(table ? ["--table"] : []),
+    ...(slurm ? ["--slurm"] : []),
+  ];
+  const given = [...alone, ...(jobs === 1 || alone.length === 0 ? [] : ["--jobs"])];
+  if (given.length > 1) throw usageError(`Cannot use ${given.join(" and ")} together: give one of them`);
+}
+
+/** Words as a shell reads them. */
+const shellLine = (words: readonly string[]): string => words.map(quoted).join(" ");
 
 /** The run that `--only` names, or all. */
 function only(all: readonly SweepRun[], { only: index }: SweepSettings): readonly SweepRun[] {
@@ -113,11 +152,13 @@ const PROGRESS_MS = 2_400;
 /** Runs them, telling what begins, ends and goes on. */
 async function run(
   chosen: readonly SweepRun[],
-  { settings, runs, say, goOn }: {
+  { settings, runs, say, goOn, exitCodes }: {
     settings: SweepSettings;
     runs: string;
     say: (text: string) => void;
     goOn: string;
+    /** By name, of those that ended. */
+    exitCodes: Map<string, number>;
   },
 ): Promise<void> {
   const started = performance.now();
@@ -128,8 +169,15 @@ async function run(
   const finished = before.filter(({ status }) => status === "finished").length;
   const open = chosen.length - finished;
   if (finished > 0) say(`${finished} of ${chosen.length} runs are finished already`);
+  /** Runs of ours that go on; of those that are waited for nothing is stopped. */
+  let ours = 0;
   const signal = stopSignal(() =>
-    say(`stopping ${last.size} runs, each with a checkpoint; go on by ${goOn}`)
+    say(
+      `stopping ${
+        ours === 1 ? "the run that goes on, with a checkpoint" : `${ours} runs, each with a checkpoint`
+      }; ` +
+        `go on by ${goOn}`,
+    )
   );
   const progress = setInterval(() => {
     if (last.size === 0) return;
@@ -146,6 +194,7 @@ async function run(
       onRun({ row, kind, exitCode }) {
         const { name } = row.run;
         if (kind !== "end") {
+          if (kind !== "wait") ours++;
           last.set(name, name);
           return say(
             kind === "wait"
@@ -154,6 +203,8 @@ async function run(
           );
         }
         last.delete(name);
+        ours--;
+        exitCodes.set(name, exitCode!);
         if (signal.aborted) return;
         ended++;
         say(`${name}: ${outcomeOf(row, exitCode)}`);

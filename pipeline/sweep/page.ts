@@ -94,7 +94,7 @@ function settingsTable(names: readonly string[], groups: readonly SweepGroup[]):
   );
   return markup`<h2>Settings</h2>
 <div class="scroll" tabindex="0" role="region" aria-label="Settings"><table>
-<caption>Means over seeds; ± is half a 95 % interval by Student’s t. Loss is that on the test tokens, in nats. On the front is a setting that no other beats in both.</caption>
+<caption>Means over seeds; ± is half a 95 % interval by Student’s t. Loss is that on the test tokens, in nats. On the front is a setting whose runs all met their target and that no other such setting beats in both.</caption>
 <thead><tr>${
     names.map((name) => markup`<th scope="col">${name}</th>`)
   }<th scope="col">finished</th><th scope="col">open edges</th><th scope="col">loss less dense</th>${

@@ -42,7 +42,7 @@ export interface SweepGroup {
   above: Interval | null;
   /** Loss on the test tokens less the control's, nats; null without controls. */
   aboveControl: Interval | null;
-  /** Whether no other setting is at least as good in both open edges and loss, and better in one. */
+  /** Whether every run of it met its target, and no other such setting is as good in open edges and loss, and better in one. */
   front: boolean;
 }
 
@@ -151,10 +151,12 @@ export function groupsOf(rows: readonly SweepRow[]): SweepGroup[] {
     };
   });
   for (const group of groups) {
-    group.front = group.open !== null && !groups.some((other) => other !== group && dominates(other, group));
+    group.front = isMet(group) && !groups.some((other) => isMet(other) && dominates(other, group));
   }
   return groups;
 }
+
+const isMet = ({ finished, feasible }: SweepGroup): boolean => finished > 0 && feasible === finished;
 
 function dominates(a: SweepGroup, b: SweepGroup): boolean {
   if (!a.open || !b.open) return false;

@@ -1,4 +1,5 @@
 /** A sweep as a job array of Slurm. @module */
+import { usageError } from "../errors.ts";
 
 /** What the script is made of. */
 export interface SlurmScript {
@@ -10,17 +11,26 @@ export interface SlurmScript {
   count: number;
   /** The command that runs it, without `--only`. */
   command: readonly string[];
+  /** The project's folder, where its tasks are known. */
+  project: string;
 }
 
 /** A word as a shell reads it. */
-const quoted = (word: string): string =>
+export const quoted = (word: string): string =>
   /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 
 /**
  * A script for `sbatch`, one task of which runs one run on one GPU. Submitted again, or requeued, each task goes on from
  * its run's last checkpoint, which it writes when Slurm says that the time ends.
+ *
+ * @throws {UserError} when the folder's path has white space, which sbatch's lines do not take
  */
-export function slurmScript({ name, runs, count, command }: SlurmScript): string {
+export function slurmScript({ name, runs, count, command, project }: SlurmScript): string {
+  if (/\s/.test(runs)) {
+    throw usageError(
+      `Cannot write a script for sbatch as the path of the runs must be without white space: ${runs}`,
+    );
+  }
   return `#!/bin/bash
 #SBATCH --job-name=${name}
 #SBATCH --array=0-${count - 1}
@@ -30,6 +40,7 @@ export function slurmScript({ name, runs, count, command }: SlurmScript): string
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@120
 
+cd ${quoted(project)} || exit
 # In the background, so that the shell passes on the signal at once.
 ${command.map(quoted).join(" ")} --only "$SLURM_ARRAY_TASK_ID" &
 task=$!

@@ -5,6 +5,7 @@
  * @module
  */
 import { usageError } from "../errors.ts";
+import { SPARSIFY } from "../settings.ts";
 import { openAdapter, type StoredAdapter } from "../model/adapter_files.ts";
 import { type Adapters, adaptersFor, type Trained } from "../model/adapters.ts";
 import { faultOfFours, type ModelConfig } from "../model/config.ts";
@@ -43,6 +44,9 @@ export interface Adaptation {
 /** α of adapters where it is not said: twice the rank, so that s is 2, or 2 √r with rank stabilisation. Ours; peft's is 8. */
 const ALPHA_OF_RANK = 2;
 
+/** What has adapters where it is not said. */
+const DEFAULT_TARGETS: string = SPARSIFY.loraTargets.value;
+
 /**
  * What the settings ask for.
  *
@@ -61,9 +65,12 @@ export async function adaptationOf(settings: AdaptationSettings, config: ModelCo
   if (trained === "lora" && !isLora) {
     throw usageError("Cannot use --train lora without --lora RANK or --adapter DIR");
   }
-  if (lora === 0 && (loraAlpha !== "auto" || rslora)) {
-    throw usageError(`Cannot use --${rslora ? "rslora" : "lora-alpha"} without --lora RANK`);
-  }
+  const ofNew = [
+    ...(rslora ? ["rslora"] : []),
+    ...(loraAlpha === "auto" ? [] : ["lora-alpha"]),
+    ...(loraTargets === DEFAULT_TARGETS ? [] : ["lora-targets"]),
+  ];
+  if (lora === 0 && ofNew.length > 0) throw usageError(`Cannot use --${ofNew[0]} without --lora RANK`);
   if (frozen !== "f32") {
     if (trained === "all") {
       throw usageError(

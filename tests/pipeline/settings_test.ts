@@ -228,7 +228,15 @@ Deno.test("help shows what would hold with --model, and says that the model deci
   await writeShortModel(model, { steps: 11, slack: 0.25, data: ["text.txt"] });
   const help =
     (await printedInstead("sparsify", "", SPARSIFY, parseCommand(SPARSIFY, ["--help", "--model", model])))!;
-  for (const part of ["optimiser steps (11)", "with auto (0.25)", `(${model}/text.txt)`, "(8)", "(128)"]) {
+  for (
+    const part of [
+      "optimiser steps (11)",
+      "with auto or control (0.25)",
+      `(${model}/text.txt)`,
+      "(8)",
+      "(128)",
+    ]
+  ) {
     assertStringIncludes(help, part);
   }
   assertStringIncludes(help, `what holds with --model ${model}`);

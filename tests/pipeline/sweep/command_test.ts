@@ -2,6 +2,7 @@ import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { tableFromIPC } from "apache-arrow";
 import { createMetricsReader } from "../../../pipeline/runs/metrics.ts";
+import { holdSweep } from "../../../pipeline/sweep/sweep_folder.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { ADDITION, writeTinyModel } from "../../support/tiny_model.ts";
 
@@ -103,10 +104,86 @@ Deno.test("a sweep that is killed goes on to the table that it has without, and 
   assertEquals(again.code, 3, again.stderr);
   assertEquals(await tableOf(join(runs, "tries")), expected);
 
+  // Another file's sweep, and a folder that holds none, are left as they are; so is a folder that there is not.
+  await Deno.mkdir(join(path, "elsewhere"));
+  await Deno.copyFile(file, join(path, "elsewhere/tries.json"));
+  await Deno.mkdir(join(path, "own"));
+  await Deno.writeTextFile(join(path, "own/sweep.html"), "precious");
+  const refusals: [string[], string][] = [
+    [[join(path, "elsewhere/tries.json"), "--runs", runs], "as it is that of"],
+    [[file, "--runs", path, "--name", "own"], "holds no sweep: give another --name"],
+    [[file, "--runs", runs, "--table", "--name", "never"], "as nothing has been run there"],
+    [[file, "--runs", runs, "--only", "0", "--jobs", "2"], "--only and --jobs together"],
+    [[file, "--runs", runs, "--slurm", "--table"], "--table and --slurm together"],
+  ];
+  for (const [args, message] of refusals) {
+    const { code, stderr } = await ended(sweep(args, path));
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, message);
+  }
+  assertEquals(await Deno.readTextFile(join(path, "own/sweep.html")), "precious");
+  using held = await holdSweep(join(runs, "tries"), { shared: false });
+  const second = await ended(sweep([file, "--runs", runs], path));
+  assertEquals(second.code, 3);
+  assertStringIncludes(second.stderr, "as another process is at it");
+  held.unlockSync();
+
   // What is there is neither run again nor changed.
   const last = await ended(sweep([file, "--runs", runs, "--table"], path));
   assertEquals(await tableOf(join(runs, "tries")), expected);
   assertStringIncludes(last.stdout, "2 of 2");
+});
+
+/** Kills every process that has a word in its command line, as a system short of memory does. */
+async function killWith(word: string): Promise<void> {
+  for await (const { name } of Deno.readDir("/proc")) {
+    const line = /^\d+$/.test(name) ? await Deno.readTextFile(`/proc/${name}/cmdline`).catch(() => "") : "";
+    if (line.includes(word)) Deno.kill(Number(name), "SIGKILL");
+  }
+}
+
+Deno.test({
+  name: "a run that is killed from outside is named, and the sweep has failed",
+  // Where processes can be found by their command lines.
+  ignore: Deno.build.os !== "linux",
+  fn: async () => {
+    await using temporary = await temporaryFolder();
+    const { path } = temporary;
+    const file = join(path, "one.json");
+    await writeTinyModel(join(path, "model"));
+    await Deno.writeTextFile(
+      file,
+      JSON.stringify({
+        settings: {
+          model: "./model",
+          data: [ADDITION.data],
+          steps: 2000,
+          batch: 8,
+          context: 8,
+          autotune: false,
+        },
+        seeds: [1],
+      }),
+    );
+    const told = ended(sweep([file, "--runs", path, "--name", "kept"], path));
+    const run = async (): Promise<string> => {
+      for (;;) {
+        for await (const { name, isDirectory } of Deno.readDir(join(path, "kept"))) {
+          if (isDirectory) return name;
+        }
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    };
+    while (!(await Deno.stat(join(path, "kept")).catch(() => undefined))) {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    const name = await run();
+    await firstRow(join(path, "kept", name));
+    await killWith(name);
+    const { code, stderr } = await told;
+    assertEquals(code, 3, stderr);
+    assertStringIncludes(stderr, `1 of 1 runs failed; the rest stands: ${name} (stopped, ended with`);
+  },
 });
 
 Deno.test("a task of a job array runs one run alone, and the script for it is written", async () => {

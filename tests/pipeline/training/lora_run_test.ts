@@ -260,6 +260,7 @@ Deno.test("settings of adapters that contradict each other are refused", async (
     [{ train: "lora" }, "without --lora RANK or --adapter DIR"],
     [{ loraAlpha: 3 }, "--lora-alpha without --lora"],
     [{ rslora: true }, "--rslora without --lora"],
+    [{ loraTargets: "query" }, "--lora-targets without --lora"],
     [{ merge: true }, "--merge without adapters"],
     [{ lora: 4, loraTargets: "query,kye" }, "kye (did you mean key?)"],
     [{ lora: 4, loraTargets: " , " }, "nothing given"],
