@@ -186,6 +186,10 @@ function blimp(row: Row): Item {
 /** A user's own: `context`, `choices`, and `gold`, the place of the right one from 0. */
 function own(row: Row): Item {
   const texts = row.texts("choices", 2);
+  // Of such there is nothing to choose from.
+  if (texts.some((text) => text.trim() === "") || new Set(texts).size < texts.length) {
+    row.fail("choices", "texts that are not empty and differ");
+  }
   return choices(row.text("context"), texts, only(texts.length, row.choice("gold", texts.length)));
 }
 

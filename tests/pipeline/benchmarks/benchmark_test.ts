@@ -240,6 +240,16 @@ Deno.test("a row that is none of the benchmark is refused by its line, field and
       "answer must be a number from 1 to 2",
     ],
     ["choices", { context: "a", choices: ["b", "c"], gold: 2 }, "gold must be a number from 0 to 1: 2"],
+    [
+      "choices",
+      { context: "a", choices: ["b", ""], gold: 0 },
+      "choices must be texts that are not empty and differ",
+    ],
+    [
+      "choices",
+      { context: "a", choices: ["b", "b"], gold: 0 },
+      "choices must be texts that are not empty and differ",
+    ],
     ["choices", { context: "a", choices: ["b", "c"], gold: 0.5 }, "gold must be a number from 0 to 1: 0.5"],
     ["lambada_openai", "text", "as it must be an object"],
   ];
