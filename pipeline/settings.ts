@@ -12,6 +12,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { inputError, usageError } from "./errors.ts";
 import project from "../deno.json" with { type: "json" };
 import { exists, isObject, readJson } from "./files.ts";
+import { flagName } from "./flags.ts";
 import { hubModel, isHubData } from "./hub/names.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { nearest } from "./nearest.ts";
@@ -660,8 +661,6 @@ export interface ParsedCommand<Table extends SettingsTable> {
   resume: string | undefined;
 }
 
-const kebab = (name: string): string => name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
-
 /** Flags with a value that a command has beside its table. */
 const specialFlags = (table: SettingsTable): string[] => hasRuns(table) ? ["config", "resume"] : ["config"];
 
@@ -679,7 +678,7 @@ export function parseCommand<const Table extends SettingsTable>(
   args: string[],
   folder?: string,
 ): ParsedCommand<Table> {
-  const flags = new Map(Object.keys(table).map((name) => [kebab(name), name]));
+  const flags = new Map(Object.keys(table).map((name) => [flagName(name), name]));
   const booleans = [...flags].filter(([, name]) => table[name].kind === "flag").map(([key]) => key);
   const lists = [...flags].filter(([, name]) => isList(table[name])).map(([key]) => key);
   const special = specialFlags(table);
@@ -969,7 +968,7 @@ export function fromModelLine<Table extends SettingsTable>(
 ): string | undefined {
   const { model } = settings as { model?: string };
   const list = (values: object): string =>
-    Object.entries(values).map(([name, value]) => `${kebab(name)} ${value}`).join(", ");
+    Object.entries(values).map(([name, value]) => `${flagName(name)} ${value}`).join(", ");
   const lines = [
     [recommended, `from ${join(model ?? "", "sparsify.json")}`],
     [fitted, `as the positions of ${model} end there`],
@@ -1003,7 +1002,9 @@ export function checkOrder(table: SettingsTable, settings: Record<string, unknow
     const [value, bound] = [settings[name] as number, settings[setting.atMost] as number];
     if (value > bound) {
       throw usageError(
-        `Cannot use --${kebab(name)} as it must be at most --${kebab(setting.atMost)} ${bound}: ${value}`,
+        `Cannot use --${flagName(name)} as it must be at most --${
+          flagName(setting.atMost)
+        } ${bound}: ${value}`,
       );
     }
   }
@@ -1078,9 +1079,11 @@ export function resumedSettings<const Table extends SettingsTable>(
     if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
       throw usageError(
         `Cannot resume ${name} with --${
-          kebab(key)
+          flagName(key)
         } ${value}, as the run began with ${before}: leave it out, or ` +
-          `begin another run with it; ${CHANGEABLE.map((each) => `--${kebab(each)}`).join(", ")} may be new`,
+          `begin another run with it; ${
+            CHANGEABLE.map((each) => `--${flagName(each)}`).join(", ")
+          } may be new`,
       );
     }
   }
@@ -1113,7 +1116,7 @@ export function helpText<const Table extends SettingsTable>(
   };
   const values: Record<string, unknown> = resolved?.settings ?? defaultsOf(table);
   for (const [name, setting] of Object.entries(table)) {
-    const key = kebab(name);
+    const key = flagName(name);
     const value = values[name];
     if (setting.kind === "flag") {
       const left = value ? `--[no-]${key}` : `--${key}`;
@@ -1163,7 +1166,7 @@ function originOfDefaults<Table extends SettingsTable>(
   { settings, recommended, fitted }: Resolved<Table>,
 ): string | undefined {
   const { model } = settings as { model?: string };
-  const names = [...Object.keys(recommended), ...Object.keys(fitted)].map((name) => `--${kebab(name)}`);
+  const names = [...Object.keys(recommended), ...Object.keys(fitted)].map((name) => `--${flagName(name)}`);
   if (names.length === 0) return undefined;
   return `In brackets: what holds with --model ${model}, which itself decides\n${listed(names)}.`;
 }

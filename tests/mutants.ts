@@ -1179,8 +1179,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "help names every flag"], {
     "help leaves a flag out": [
-      "    const key = kebab(name);\n",
-      '    const key = kebab(name);\n    if (key === "seed") continue;\n',
+      "    const key = flagName(name);\n",
+      '    const key = flagName(name);\n    if (key === "seed") continue;\n',
     ],
   }),
   ...plant("pipeline/circuits/tasks/greater_than.ts", [

@@ -11,6 +11,7 @@ import palette from "./palette.css" with { type: "text" };
 import style from "./report.css" with { type: "text" };
 import { readSlackChanges, type SlackChange } from "../runs/control.ts";
 import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
+import { flagsOf, shellWord } from "../flags.ts";
 import { type Filling, type Markup, markup } from "./markup.ts";
 import { type MetricRow, readMetrics } from "../runs/metrics.ts";
 import type { PretrainSummary } from "../training/pretrain.ts";
@@ -261,7 +262,7 @@ interface NamedEvent extends RunEvent {
   isSignature: boolean;
 }
 
-/** Failure signatures and changes from outside, in order. */
+/** Failure signatures and what was changed on the way, in order. */
 function eventsOf({ rows, config, slackChanges = [] }: ReportData): NamedEvent[] {
   const { steps, warmup, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
     string,
@@ -270,7 +271,7 @@ function eventsOf({ rows, config, slackChanges = [] }: ReportData): NamedEvent[]
   const found = signaturesOf(mainRows(rows), { steps: steps ?? 0, warmup, lambdaMin, lambdaMax });
   const changes = slackChanges.map(({ step, slack }) => ({
     step: step + 1,
-    message: `slack set to ${decimals(slack, 4)} nats from step ${step + 1} on, from outside`,
+    message: `slack set to ${decimals(slack, 4)} nats from step ${step + 1} on`,
   }));
   const settings = (config.changes ?? []).map(({ setting, step, before, now }) => ({
     step: step + 1,
@@ -373,13 +374,13 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
   ];
   return markup`<dl>${entries.map(([term, value]) => markup`<dt>${term}</dt><dd>${value}</dd>\n`)}</dl>
 <details><summary>Make it again</summary>
-<pre>deno task ${commandOf(config).map(quoted).join(" \\\n  ")}</pre>
+<pre>deno task ${commandOf(config).map(shellWord).join(" \\\n  ")}</pre>
 <p class="note">${
     config.changes?.length
       ? "It has the last value of each setting and gives other bits than this run’s, as settings changed on the way" +
         (slackChanges.length > 0 ? ", and the slack, of which the command has nothing." : ".")
       : slackChanges.length > 0
-      ? "It gives other bits than this run’s: the slack was changed while it ran, of which the command has nothing."
+      ? "It gives other bits than this run’s: the slack was changed on the way, of which the command has nothing."
       : "The same bits come from the same adapter."
   } Paths are as they were given to <code>${name}</code>.</p>
 </details>`;
@@ -387,19 +388,8 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
 
 /** The arguments that make the run again: all settings, also the defaults, which may change. */
 export function commandOf({ command, settings }: Pick<RunConfig, "command" | "settings">): string[] {
-  const args = [command];
-  for (const [name, value] of Object.entries(settings)) {
-    if (value === undefined || value === null || BESIDE_THE_POINT.includes(name)) continue;
-    const flag = name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
-    if (typeof value === "boolean") args.push(value ? `--${flag}` : `--no-${flag}`);
-    else for (const item of Array.isArray(value) ? value : [value]) args.push(`--${flag}=${item}`);
-  }
-  return args;
-}
-
-/** A shell's word. */
-function quoted(word: string): string {
-  return /^[\w./:=,@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  const own = Object.entries(settings).filter(([name]) => !BESIDE_THE_POINT.includes(name));
+  return [command, ...flagsOf(Object.fromEntries(own))];
 }
 
 function evaluations(rows: readonly MetricRow[], chosen: Value): Markup | undefined {

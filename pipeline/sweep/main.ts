@@ -14,6 +14,7 @@ import { fileURLToPath } from "node:url";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
 import { readJson, shown, storing, writeAll } from "../files.ts";
+import { flagsOf, shellWord } from "../flags.ts";
 import { formatDuration, formatShare } from "../report/progress.ts";
 import { formatTable } from "../report/table.ts";
 import { isRunName } from "../runs/run_folder.ts";
@@ -29,9 +30,9 @@ import {
   writeSweepTable,
 } from "./results.ts";
 import { type Launched, runSweep } from "./run_sweep.ts";
-import { quoted, slurmScript } from "./slurm.ts";
+import { slurmScript } from "./slurm.ts";
 import { holdSweep, openSweepFolder } from "./sweep_folder.ts";
-import { flagsOf, type SweepRun, sweepRuns } from "./sweep_file.ts";
+import { type SweepRun, sweepRuns } from "./sweep_file.ts";
 
 const PURPOSE =
   "Runs the settings and seeds of a JSON file by sparsify, and lays their results beside each other.";
@@ -83,7 +84,7 @@ async function sweepCommand(args: readonly string[]): Promise<void> {
     }
     await storing(script, () => Deno.writeTextFile(script, text));
     console.log(
-      `${all.length} tasks: sbatch ${quoted(script)}\nthen, when they have ended: ${
+      `${all.length} tasks: sbatch ${shellWord(script)}\nthen, when they have ended: ${
         shellLine(command)
       } --table`,
     );
@@ -135,7 +136,7 @@ function checkCombination({ only, table, slurm, jobs }: SweepSettings): void {
 }
 
 /** Words as a shell reads them. */
-const shellLine = (words: readonly string[]): string => words.map(quoted).join(" ");
+const shellLine = (words: readonly string[]): string => words.map(shellWord).join(" ");
 
 /** The run that `--only` names, or all. */
 function only(all: readonly SweepRun[], { only: index }: SweepSettings): readonly SweepRun[] {
@@ -243,7 +244,13 @@ function launch(
   const logged = follow(child.stderr, logOf(runs, each), onLine);
   return {
     ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
-    stop: () => child.kill("SIGTERM"),
+    stop() {
+      try {
+        child.kill("SIGTERM");
+      } catch {
+        // It has ended by itself.
+      }
+    },
   };
 }
 

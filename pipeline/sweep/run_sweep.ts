@@ -73,6 +73,8 @@ export async function runSweep(
       while (open.length > 0 && !signal.aborted) await one(open.shift()!);
     }));
   } finally {
+    // Where one could not even be watched, as on a full disk, the others do not go on unwatched.
+    stop();
     signal.removeEventListener("abort", stop);
   }
   return await Promise.all(all.map((run) => rowOf(runs, run)));

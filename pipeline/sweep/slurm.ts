@@ -1,5 +1,6 @@
 /** A sweep as a job array of Slurm. @module */
 import { usageError } from "../errors.ts";
+import { shellWord } from "../flags.ts";
 
 /** What the script is made of. */
 export interface SlurmScript {
@@ -14,10 +15,6 @@ export interface SlurmScript {
   /** The project's folder, where its tasks are known. */
   project: string;
 }
-
-/** A word as a shell reads it. */
-export const quoted = (word: string): string =>
-  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 
 /**
  * A script for `sbatch`, one task of which runs one run on one GPU. Submitted again, or requeued, each task goes on from
@@ -40,9 +37,9 @@ export function slurmScript({ name, runs, count, command, project }: SlurmScript
 #SBATCH --requeue
 #SBATCH --signal=B:TERM@120
 
-cd ${quoted(project)} || exit
+cd ${shellWord(project)} || exit
 # In the background, so that the shell passes on the signal at once.
-${command.map(quoted).join(" ")} --only "$SLURM_ARRAY_TASK_ID" &
+${command.map(shellWord).join(" ")} --only "$SLURM_ARRAY_TASK_ID" &
 task=$!
 trap 'kill -TERM "$task"' TERM
 wait "$task"

@@ -122,12 +122,3 @@ function nameOf(
   const sorted = Object.fromEntries(Object.entries(all).sort(([a], [b]) => a < b ? -1 : 1));
   return `${readable || "run"}_${digestOf(JSON.stringify(sorted)).slice(0, HASH)}`;
 }
-
-/** A run's settings as flags of `deno task sparsify`. */
-export function flagsOf(settings: Partial<SparsifySettings>): string[] {
-  return Object.entries(settings).flatMap(([name, value]) => {
-    const flag = name.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
-    if (typeof value === "boolean") return [value ? `--${flag}` : `--no-${flag}`];
-    return (Array.isArray(value) ? value : [value]).map((each) => `--${flag}=${each}`);
-  });
-}

@@ -1,7 +1,7 @@
 /**
  * OLMo-7B's true shape with random weights made on the fly: a frozen base as f16 or int8, adapters of rank 16 beside
  * queries, keys, values and outputs, activations computed anew. Trains gated steps of 1 × 64 tokens, evaluates once, and
- * says what the process took beside what the plan says. 14 to 19 GB of memory, and on a CPU driver some minutes a step.
+ * says what the process took beside what the plan says. What of it has been run stands in docs/results.md.
  *
  *     deno task olmo-shape [--frozen f16|int8] [--steps 3] [--layers 32]
  *
@@ -47,9 +47,13 @@ const flags = parseArgs(Deno.args, {
   string: ["frozen", "steps", "layers"],
   default: { frozen: "f16", steps: "3", layers: "32" },
 });
-const frozen = flags.frozen === "int8" ? "int8" : flags.frozen === "f32" ? "f32" : "f16";
-const steps = Number(flags.steps);
-const config = await configOf({ ...OLMO, num_hidden_layers: Number(flags.layers) });
+const frozen = (["f16", "int8"] as const).find((type) => type === flags.frozen);
+const [steps, layers] = [flags.steps, flags.layers].map(Number);
+if (frozen === undefined || ![steps, layers].every((count) => Number.isInteger(count) && count > 0)) {
+  console.error("Usage: deno task olmo-shape [--frozen f16|int8] [--steps N] [--layers N]");
+  Deno.exit(2);
+}
+const config = await configOf({ ...OLMO, num_hidden_layers: layers });
 
 /** What a config.json says. */
 async function configOf(json: object): Promise<ModelConfig> {

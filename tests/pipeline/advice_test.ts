@@ -1,4 +1,5 @@
 /** What the commands advise, tried as it is written. */
+import { flagName } from "../../pipeline/flags.ts";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readSlackChanges } from "../../pipeline/runs/control.ts";
@@ -53,7 +54,7 @@ function knownFlags(): Set<string> {
   const known = new Set(["--help", "--version", "--config", "--resume", "--allow-ffi"]);
   for (const table of tables) {
     for (const [name, { kind }] of Object.entries(table)) {
-      const key = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      const key = flagName(name);
       known.add(`--${key}`);
       if (kind === "flag") known.add(`--no-${key}`);
     }
@@ -85,7 +86,7 @@ Deno.test("every flag that a message, the README or the docs name is one that a 
   assertEquals([...named].filter(([flag]) => !known.has(flag)), []);
   const readme = await Deno.readTextFile(join(root, "README.md"));
   for (const name of CHANGEABLE) {
-    assertStringIncludes(readme, `\`--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}\``);
+    assertStringIncludes(readme, `\`--${flagName(name)}\``);
   }
 });
 

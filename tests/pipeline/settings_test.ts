@@ -1,3 +1,4 @@
+import { flagName } from "../../pipeline/flags.ts";
 import { gpt2Config } from "../../pipeline/model/config.ts";
 import {
   assert,
@@ -298,7 +299,7 @@ Deno.test("help names every flag with its default", () => {
   for (const table of [SPARSIFY, PRETRAIN, EVALUATE, PLAN, TRAIN_TOKENIZER] as SettingsTable[]) {
     const lines = helpText("command", "", table).split("\n");
     for (const [name, setting] of Object.entries(table)) {
-      const flag = name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+      const flag = flagName(name);
       const line = lines.find((line) => new RegExp(`^  --(\\[no-\\])?${flag}(?![a-z-])`).test(line));
       assert(line !== undefined, `--${flag} is not named`);
       assertStringIncludes(line, setting.help);

@@ -12,7 +12,8 @@ import {
 import { sweepHtml } from "../../../pipeline/sweep/page.ts";
 import { type Launched, runSweep } from "../../../pipeline/sweep/run_sweep.ts";
 import { slurmScript } from "../../../pipeline/sweep/slurm.ts";
-import { flagsOf, type SweepRun, sweepRuns } from "../../../pipeline/sweep/sweep_file.ts";
+import { type SweepRun, sweepRuns } from "../../../pipeline/sweep/sweep_file.ts";
+import { flagsOf } from "../../../pipeline/flags.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 
 const HERE = "/somewhere";
