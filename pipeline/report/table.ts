@@ -50,7 +50,9 @@ export function summaryTable(summary: SparsifySummary): string {
       `${sparse.live_heads}/${heads}`,
     ],
   ];
-  return `${formatTable(rows)}\nno edge: queries without an open edge; live heads: an open edge for every ${
+  return `${
+    formatTable(rows)
+  }\nloss in nats a token; no edge: queries without an open edge; live heads: an open edge for every ${
     1 / LIVE_EDGES
   } queries or fewer`;
 }

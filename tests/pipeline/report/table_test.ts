@@ -52,7 +52,7 @@ Deno.test("the summary's table has dense, dense fine-tuned and sparse, and leave
       "dense             1.5000        4.48     100.0 %                0.00 %         4/4",
       "dense fine-tuned  1.2500        4.48     100.0 %                0.00 %         4/4",
       "sparse            1.5000        4.48      1.25 %         0.80   25.0 %         3/4",
-      "no edge: queries without an open edge; live heads: an open edge for every 100 queries or fewer",
+      "loss in nats a token; no edge: queries without an open edge; live heads: an open edge for every 100 queries or fewer",
     ].join("\n"),
   );
   const without = summaryTable(summary(0, false)).split("\n").map((line) => line.split(" ")[0]);
