@@ -95,28 +95,29 @@ export async function prepareEmbedding(gpu: Gpu, config: EmbeddingConfig): Promi
   const { alias, elements } = elementwise(width);
   const shape = { ROWS: rows, T: positions, ELEMENTS: elements };
   const slices = await Promise.all(
-    slicesOf(vocabularySize, width, gpu.maxBindingBytes, { smallest: half ? 2 : 4 }).map(
-      async ({ start, count }) => {
-        const constants = { ...shape, START: start, COUNT: count };
-        return {
-          start,
-          count,
-          forward: await compile(gpu, {
-            label: "embedding forward",
-            source: alias + forwardSource,
-            constants,
-            flags: { POSITIONS: embedsPositions },
-            half: half ? ["token_embedding"] : [],
-          }),
-          backward: await compile(gpu, {
-            label: "embedding backward token",
-            source: alias + backwardTokenSource,
-            constants: { ...constants, LANES: lanesOf(gpu, 64) },
-            textures: ["order", "dx"],
-          }),
-        };
-      },
-    ),
+    slicesOf(vocabularySize, width, gpu.maxBindingBytes, { smallest: half ? 2 : 4, largest: half ? 2 : 4 })
+      .map(
+        async ({ start, count }) => {
+          const constants = { ...shape, START: start, COUNT: count };
+          return {
+            start,
+            count,
+            forward: await compile(gpu, {
+              label: "embedding forward",
+              source: alias + forwardSource,
+              constants,
+              flags: { POSITIONS: embedsPositions },
+              half: half ? ["token_embedding"] : [],
+            }),
+            backward: await compile(gpu, {
+              label: "embedding backward token",
+              source: alias + backwardTokenSource,
+              constants: { ...constants, LANES: lanesOf(gpu, 64) },
+              textures: ["order", "dx"],
+            }),
+          };
+        },
+      ),
   );
   const backwardPosition = embedsPositions
     ? await compile(gpu, {

@@ -67,7 +67,9 @@ export async function measureLikelihoods(
     // Nothing to find out.
     if (counted === 0) continue;
     const positions = positionsFor(tokens.length - 1, contextLength);
-    buckets.set(positions, [...buckets.get(positions) ?? [], index]);
+    const bucket = buckets.get(positions);
+    if (bucket) bucket.push(index);
+    else buckets.set(positions, [index]);
   }
   let done = sequences.length - [...buckets.values()].reduce((sum, { length }) => sum + length, 0);
   onDone?.(done);

@@ -180,6 +180,7 @@ async function benchmarkCommand(args: string[], thread: CommandThread): Promise<
     }
     const results = tasks.map(({ name, scoring }, n): BenchmarkResult => {
       const [own, other] = models[n];
+      if (other) reporter.stage({ name: "comparing" });
       const differences = other && compareScores(items[n], scoring, own.items, other.items, settings.seed);
       return { task: name, items: items[n], models: models[n], differences };
     });

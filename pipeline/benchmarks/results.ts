@@ -60,12 +60,15 @@ export function resultsText(results: readonly BenchmarkResult[]): string {
   const head = ["", "model", "items", "acc", "±", "acc_norm", "±", "perplexity", "bits/byte"];
   const used = head.map((name, n) => name === "" || rows.some((row) => row[n] !== ""));
   const shown = [head, ...rows].map((row) => row.filter((_, n) => used[n]));
-  const compared = results.some(({ differences }) => differences !== undefined);
-  return `${formatTable(shown)}\nacc and acc_norm in %, ± their standard errors${
-    compared
-      ? "; below two models the first's less the second's with 95 % of a bootstrap over items, p by McNemar's exact test"
-      : ""
-  }`;
+  const differences = results.flatMap((result) => Object.values(result.differences ?? {}));
+  const notes = [
+    ...(used[head.indexOf("acc")] ? ["acc and acc_norm in %, ± their standard errors"] : []),
+    ...(differences.length > 0
+      ? ["below two models the first's less the second's with 95 % of a bootstrap over items"]
+      : []),
+    ...(differences.some(({ p_value }) => p_value !== undefined) ? ["p by McNemar's exact test"] : []),
+  ];
+  return formatTable(shown) + (notes.length > 0 ? `\n${notes.join("; ")}` : "");
 }
 
 /** Writes `results.json`, and `items.arrow` with a row for each choice of each item and model. */

@@ -91,7 +91,9 @@ function setsOf(items: readonly Item[]): Map<string, number[]> | undefined {
   for (const [index, item] of items.entries()) {
     const set = item.kind === "choices" ? item.set : undefined;
     if (set === undefined) return undefined;
-    sets.set(set, [...sets.get(set) ?? [], index]);
+    const ofSet = sets.get(set);
+    if (ofSet) ofSet.push(index);
+    else sets.set(set, [index]);
   }
   return sets;
 }
@@ -173,16 +175,18 @@ export function compareScores(
 ): Differences {
   const of = { first, second };
   const sets = setsOf(items);
-  const setOf = new Map(
-    [...sets ?? []].flatMap(([, indices], set) => indices.map((index) => [index, set] as const)),
-  );
+  /** Of each item the place of its set: asked once for each that is drawn, of which there are many. */
+  const setOf = new Uint32Array(items.length);
+  for (const [set, indices] of [...sets?.values() ?? []].entries()) {
+    for (const index of indices) setOf[index] = set;
+  }
 
   /** The mean, of several sets their mean. */
   function mean(drawn: Uint32Array, value: (index: number) => number): number {
     const sums = new Float64Array(sets?.size ?? 1);
     const counts = new Float64Array(sums.length);
     for (const index of drawn) {
-      const set = setOf.get(index) ?? 0;
+      const set = setOf[index];
       sums[set] += value(index);
       counts[set]++;
     }

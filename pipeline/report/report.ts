@@ -264,11 +264,11 @@ interface NamedEvent extends RunEvent {
 
 /** Failure signatures and what was changed on the way, in order. */
 function eventsOf({ rows, config, slackChanges = [] }: ReportData): NamedEvent[] {
-  const { steps, warmup, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
+  const { steps, warmup, decay = 0, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
     string,
     number | undefined
   >;
-  const found = signaturesOf(mainRows(rows), { steps: steps ?? 0, warmup, lambdaMin, lambdaMax });
+  const found = signaturesOf(mainRows(rows), { steps: steps ?? 0, warmup, decay, lambdaMin, lambdaMax });
   const changes = slackChanges.map(({ step, slack }) => ({
     step: step + 1,
     message: `slack set to ${decimals(slack, 4)} nats from step ${step + 1} on`,

@@ -265,8 +265,8 @@ function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): Tra
     count: found.length,
     largest: largest.name,
     bytes: bytes(largest),
-    // Slices are cut as for float32, which gradients and sums are.
-    slices: slicesOf(rows, columns, PORTABLE_BINDING_BYTES).length,
+    // What is trained is cut as its gradient is; what is frozen as it is stored. Tables, which are the largest, are no int8.
+    slices: slicesOf(rows, columns, PORTABLE_BINDING_BYTES, { largest: elementBytes(largest.stored) }).length,
   };
 }
 

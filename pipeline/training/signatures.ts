@@ -42,7 +42,7 @@ export interface HealthBounds {
   /** Steps over which the learning rate rises, in which no spike is told: the weights are only beginning to follow. */
   warmup?: number;
   /** Share of all steps, at the end, over which the learning rate falls to 0. */
-  decay?: number;
+  decay: number;
   /** A violation above this many nats, and as much above those measured before it, is a spike. */
   spike?: number;
   /** Share of queries with no open edge above which the run is reported. */
@@ -74,7 +74,7 @@ function median(values: readonly number[]): number {
 
 /** Watches a run: give it every step's sample, get the signatures that set in with it. */
 export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
-  const { steps, lambdaMin, lambdaMax, decay = 0, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } =
+  const { steps, lambdaMin, lambdaMax, decay, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } =
     bounds;
   const window = Math.max(100, Math.floor(steps / 10));
   // Closing the first gates of a dense model costs loss for a moment, in every run.

@@ -378,6 +378,17 @@ Deno.test("a report of a long run stays small", () => {
   assert(bytes < 300_000, `${bytes} bytes`);
 });
 
+Deno.test("a report names no plateau that the run did not: edges come to rest with the learning rate", () => {
+  const rows = Array.from(
+    { length: 250 },
+    (_, n) => metricRow(n + 1, { expected_open: 0.2, constraint: -0.1, lambda: 1 }),
+  );
+  const of = (decay: number): string =>
+    reportHtml({ ...DATA, rows, config: { ...CONFIG, settings: { ...CONFIG.settings, steps: 250, decay } } });
+  const plateaus = (html: string): number => html.split("plateau").length - 1;
+  assertEquals(plateaus(of(0)) - plateaus(of(0.9)), 1);
+});
+
 Deno.test("the command that makes a run again parses to the run's settings", () => {
   const settings = {
     ...defaultsOf(SPARSIFY),

@@ -56,7 +56,7 @@ Deno.test("the summary's table has dense, dense fine-tuned and sparse, and leave
     ].join("\n"),
   );
   const without = summaryTable(summary(0, false)).split("\n").map((line) => line.split(" ")[0]);
-  assertEquals(without, ["", "dense", "sparse", "no"]);
+  assertEquals(without, ["", "dense", "sparse", "loss"]);
 });
 
 Deno.test("a head is live with an edge for every hundred queries or fewer, not with one in all", () => {

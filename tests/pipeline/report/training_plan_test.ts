@@ -271,7 +271,7 @@ Deno.test("what fits is the largest that fits: one row or one token more does no
   assertEquals(bindings.portable_batch, 2);
 });
 
-Deno.test("a plan for people says what is bound in slices, what a step takes, and what no command does yet", async () => {
+Deno.test("a plan for people says what is bound in slices, what a step takes, and the hours", async () => {
   const config = await readModelConfig(`${FOLDER}OLMo-7B-hf`);
   const asked = {
     ...ASKED,
@@ -286,8 +286,12 @@ Deno.test("a plan for people says what is bound in slices, what a step takes, an
     count: 2,
     largest: "embed_tokens.weight",
     bytes: 2 * 50_304 * 4096,
-    slices: 7,
+    slices: 4,
   });
+  assertStringIncludes(
+    text,
+    "Larger than that: 2 weights, which are bound in slices, embed_tokens.weight (412 MB) in 4 where a binding holds no more.",
+  );
   assertEquals([plan.tokens_per_step, plan.steps], [4096, Math.ceil(1e9 / 4096)]);
   assertEquals(plan.hours, 1e9 / 2000 / 3600);
   const { forward, backward, step } = plan.arithmetic;

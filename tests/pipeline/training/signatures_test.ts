@@ -36,7 +36,7 @@ Deno.test("a loss that begins high, or climbs slowly, is no spike", () => {
 
 Deno.test("while the learning rate rises no spike is told", () => {
   const violations = [0, 0, 0, 0, 0, 0.9, 0, 0, 0, 0, 0.9];
-  const watch = createHealthWatch({ steps: 20, warmup: 6, lambdaMin: 0.1, lambdaMax: 5 });
+  const watch = createHealthWatch({ steps: 20, warmup: 6, decay: 0, lambdaMin: 0.1, lambdaMax: 5 });
   const found = violations.flatMap((violation, n) =>
     watch({ step: n + 1, violation }).map(({ step }) => step)
   );
@@ -49,7 +49,7 @@ Deno.test("what the signatures advise can be given to a run that goes on", () =>
   const still = Array.from({ length: 150 }, () => ({ violation: -0.1, lambda: 1, expectedOpen: 0.2 }));
   const flags = new Set<string>();
   for (const samples of [spike, ceiling, still]) {
-    const watch = createHealthWatch({ steps: 10, lambdaMin: 0.1, lambdaMax: 5 });
+    const watch = createHealthWatch({ steps: 10, decay: 0, lambdaMin: 0.1, lambdaMax: 5 });
     for (const { message } of samples.flatMap((sample, n) => watch({ step: n + 1, ...sample }))) {
       for (const [, flag] of message.matchAll(/--([a-z-]+)/g)) flags.add(flag);
     }
@@ -89,6 +89,6 @@ Deno.test("dead queries are named, and rows of the metrics say the same as sampl
     metricRow(6, { constraint: 0.7 }),
     metricRow(7, { dead_queries: 0.99, constraint: 0.1 }),
   ];
-  const bounds = { steps: 10, lambdaMin: 0, lambdaMax: 9 };
+  const bounds = { steps: 10, decay: 0, lambdaMin: 0, lambdaMax: 9 };
   assertEquals(signaturesOf(rows, bounds).map(({ name }) => name), ["loss spike", "dead queries"]);
 });
