@@ -648,6 +648,19 @@ pageTest("at 375, 1280 and 1920 px nothing is clipped, with long names and 48 ×
   assertEquals(complaints, []);
 });
 
+/** What can be used, and empty cells, without a border of the colour that palette_test.ts holds against what is behind. */
+const WITHOUT_EDGE = `(() => {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = "var(--edge)";
+  const edge = getComputedStyle(probe).color;
+  probe.remove();
+  const can = "button:not(.sort), input:not([type=checkbox], [type=range]), select";
+  return [...document.querySelectorAll("main :is(" + can + ", td.h0)")].filter((at) => {
+    const { borderTopColor, boxShadow } = getComputedStyle(at);
+    return ![borderTopColor, boxShadow].some((colour) => colour.includes(edge));
+  }).map(({ outerHTML }) => outerHTML);
+})()`;
+
 for (const colorScheme of ["light", "dark"] as const) {
   pageTest(`axe finds nothing on any page, ${colorScheme}`, async ({ page, url, folder, complaints }) => {
     const live = await everyKind(folder);
@@ -671,6 +684,7 @@ for (const colorScheme of ["light", "dark"] as const) {
         assertEquals(await page.locator(`#${mark}`).count(), 1, `${address}: ${mark}`);
       }
       assertEquals(await violations(page), [], address);
+      assertEquals(await page.evaluate(WITHOUT_EDGE), [], `${address}: what can be used has its border`);
     }
     // With everything unfolded.
     await page.goto(`${url}/#/runs/met`);
