@@ -509,18 +509,19 @@ pageTest("the list is sorted and filtered by keyboard, and the address says how"
 pageTest("runs that are ticked are compared under an address that another person can open", async (site) => {
   const { page, another, url, folder, complaints } = site;
   const live = await everyKind(folder);
+  await ended(folder, "again", { summary: sparsified(30, true), rows: rowsOf(), settings: { lr: 0.03125 } });
   await page.goto(url);
   await page.locator("tr[data-run=met]").waitFor();
-  for (const run of ["met", "missed", "stopped", "pretrained", "live"]) {
+  for (const run of ["met", "missed", "stopped", "pretrained", "live", "again"]) {
     await page.getByLabel(`Compare ${run}`).focus();
     await page.keyboard.press("Space");
   }
   assert(await page.getByLabel("Compare circuits").isDisabled());
-  await page.getByRole("link", { name: "Compare 5 runs" }).click();
-  await page.getByRole("heading", { name: "5 runs compared" }).waitFor();
+  await page.getByRole("link", { name: "Compare 6 runs" }).click();
+  await page.getByRole("heading", { name: "6 runs compared" }).waitFor();
   await page.getByLabel("against").selectOption("tokens");
   const address = await addressOf(page);
-  assertStringIncludes(address, "#/compare?runs=met,missed,stopped,pretrained,live&x=tokens");
+  assertStringIncludes(address, "#/compare?runs=met,missed,stopped,pretrained,live,again&x=tokens");
   const theirs = await another();
   const asked: string[] = [];
   theirs.on("request", (request) => asked.push(new URL(request.url()).pathname));
@@ -538,18 +539,26 @@ pageTest("runs that are ticked are compared under an address that another person
   const row = async (table: string, name: string) =>
     (await theirs.getByRole("region", { name: table, exact: true }).getByRole("row", { name, exact: false })
       .first().locator("td").allInnerTexts()).map((cell) => cell.replace(/\s+/g, " ").trim());
-  assertEquals(await row("What they come to", "chosen, or last"), ["30", "40", "20", "40", "20"]);
+  assertEquals(await row("What they come to", "chosen, or last"), ["30", "40", "20", "40", "20", "30"]);
   assertEquals(await row("What they come to", "above target"), [
     "−0.050",
     "+0.250",
     "+0.050",
     "–",
     "+0.050",
+    "−0.050",
   ]);
-  assertEquals(await row("What they come to", "open edges, test"), ["6.3 %", "6.3 %", "–", "100.0 %", "–"]);
+  assertEquals(await row("What they come to", "open edges, test"), [
+    "6.3 %",
+    "6.3 %",
+    "–",
+    "100.0 %",
+    "–",
+    "6.3 %",
+  ]);
   const lr = String(defaultsOf(SPARSIFY).lr);
-  assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr]);
-  assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes"]);
+  assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr, "0.03125"]);
+  assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes", "no"]);
   const differing = theirs.getByRole("region", { name: "Settings that differ" }).locator("tbody th");
   assertEquals((await differing.allInnerTexts()).sort(), ["control", "lr"]);
   // Heads at the chosen step, as its row has them.
@@ -572,7 +581,7 @@ pageTest("runs that are ticked are compared under an address that another person
   await theirs.locator("figure[data-run=live] figcaption", { hasText: "step 30" }).waitFor();
   const times = (run: string) => asked.filter((path) => path === `/api/runs/${run}/metrics`).length;
   assert(times("live") > 1, "its rows are asked for again");
-  for (const run of ["met", "missed", "stopped", "pretrained"]) {
+  for (const run of ["met", "missed", "stopped", "pretrained", "again"]) {
     assertEquals(times(run), 1, `${run} is over`);
   }
   await theirs.goto(`${url}/#/compare?runs=met,none`);
