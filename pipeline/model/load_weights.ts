@@ -28,10 +28,19 @@ export async function openWeights(
   config: ModelConfig,
   adapter?: string,
 ): Promise<WeightSource> {
-  const own = await hasNoWeights(folder) && await isAdapterFolder(folder)
-    ? await openAdapted(folder, config)
-    : await openOwnWeights(folder, config);
+  const own = await openWithOwnAdapter(folder, config, []);
   return adapter === undefined ? own : mergedWeights(own, await openAdapter(adapter, config));
+}
+
+/** The weights that a folder stands for, which the adapters of folders `above` were made for. */
+async function openWithOwnAdapter(
+  folder: string,
+  config: ModelConfig,
+  above: readonly string[],
+): Promise<WeightSource> {
+  return await hasNoWeights(folder) && await isAdapterFolder(folder)
+    ? await openAdapted(folder, config, above)
+    : await openOwnWeights(folder, config);
 }
 
 async function hasNoWeights(folder: string): Promise<boolean> {
@@ -40,17 +49,27 @@ async function hasNoWeights(folder: string): Promise<boolean> {
 }
 
 /** The weights that a folder with an adapter and a config.json stands for. */
-async function openAdapted(folder: string, config: ModelConfig): Promise<WeightSource> {
+async function openAdapted(
+  folder: string,
+  config: ModelConfig,
+  above: readonly string[],
+): Promise<WeightSource> {
   const adapter = await openAdapter(folder, config);
   const { model, hash } = adapter.base;
+  const real = await Deno.realPath(folder);
+  if (above.includes(real)) {
+    throw inputError(
+      `Cannot load ${folder} as the model that its adapter was made for leads back to it: ${model}`,
+    );
+  }
   const places = [
-    // A run's own copy, which is told from any other folder of this name by its digest.
-    ...(hash === undefined ? [] : [join(dirname(await Deno.realPath(folder)), "dense")]),
+    // A run's own copy goes first. Another folder of this name is refused by its digest.
+    ...(hash === undefined ? [] : [join(dirname(real), "dense")]),
     ...(model === undefined ? [] : [isAbsolute(model) ? model : join(folder, model)]),
   ];
   for (const place of places) {
     if (await hasNoWeights(place) && !await isAdapterFolder(place)) continue;
-    const base = await openWeights(place, config);
+    const base = await openWithOwnAdapter(place, config, [...above, real]);
     const merged = mergedWeights(base, adapter);
     return {
       ...merged,
