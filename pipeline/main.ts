@@ -38,26 +38,12 @@ import { agreeOnAdapters, followFirst, joinRanks, type Ranks, shareRun } from ".
 import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
-import {
-  checkContext,
-  defaultsIn,
-  EVALUATE,
-  fromModelLine,
-  type Locate,
-  parseCommand,
-  type ParsedCommand,
-  PLAN,
-  PRETRAIN,
-  printedInstead,
-  requireData,
-  resolveFully,
-  resolveSettings,
-  type SettingsOf,
-  type SettingsTable,
-  SPARSIFY,
-  TRAIN_TOKENIZER,
-  versionText,
-} from "./settings.ts";
+import { EVALUATE, PLAN, PRETRAIN, SPARSIFY, TRAIN_TOKENIZER } from "./settings.ts";
+import { checkContext, requireData } from "./settings/checks.ts";
+import { printedInstead, versionText } from "./settings/help.ts";
+import { parseCommand, type ParsedCommand } from "./settings/parse.ts";
+import { defaultsIn, fromModelLine, type Locate, resolveFully, resolveSettings } from "./settings/resolve.ts";
+import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";

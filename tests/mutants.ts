@@ -352,7 +352,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a disk without room"], {
     "the disk's room is not asked for": ["needed <= free) return;", "needed >= 0) return;"],
   }),
-  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "a model of the hub says"], {
+  ...plant("pipeline/settings/resolve.ts", ["pipeline/settings_test.ts", "a model of the hub says"], {
     "a model of the hub says where runs go": ["(!isFromHub || OF_A_STRANGER", "(true || OF_A_STRANGER"],
   }),
   ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "found before its weights"], {
@@ -1177,7 +1177,7 @@ export const MUTANTS: readonly Mutant[] = [
       "true",
     ],
   }),
-  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "help names every flag"], {
+  ...plant("pipeline/settings/help.ts", ["pipeline/settings_test.ts", "help names every flag"], {
     "help leaves a flag out": [
       "    const key = flagName(name);\n",
       '    const key = flagName(name);\n    if (key === "seed") continue;\n',

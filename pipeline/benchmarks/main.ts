@@ -16,13 +16,10 @@ import { readModelConfig } from "../model/config_file.ts";
 import { openWeights } from "../model/load_weights.ts";
 import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { nearest } from "../nearest.ts";
-import {
-  BENCHMARK,
-  type BenchmarkSettings,
-  parseCommand,
-  printedInstead,
-  resolveFully,
-} from "../settings.ts";
+import { BENCHMARK, type BenchmarkSettings } from "../settings.ts";
+import { printedInstead } from "../settings/help.ts";
+import { parseCommand } from "../settings/parse.ts";
+import { resolveFully } from "../settings/resolve.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { type EncodedItems, encodeItems, readItems, scoreItems } from "./benchmark.ts";

@@ -13,25 +13,20 @@ import { UserError } from "../../pipeline/errors.ts";
 import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
   BENCHMARK,
-  CHANGEABLE,
   CIRCUITS,
-  defaultsOf,
   EVALUATE,
-  fromModelLine,
   GENERATE,
-  helpText,
-  parseCommand,
   PLAN,
   PRETRAIN,
-  printedInstead,
-  resolveFully,
-  resolveSettings,
-  resumedSettings,
-  type SettingsTable,
   SPARSIFY,
   type SparsifySettings,
   TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
+import { helpText, printedInstead } from "../../pipeline/settings/help.ts";
+import { parseCommand } from "../../pipeline/settings/parse.ts";
+import { defaultsOf, fromModelLine, resolveFully, resolveSettings } from "../../pipeline/settings/resolve.ts";
+import { CHANGEABLE, resumedSettings } from "../../pipeline/settings/resume.ts";
+import type { SettingsTable } from "../../pipeline/settings/table.ts";
 import { SERVE } from "../../serve/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
