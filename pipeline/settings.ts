@@ -209,6 +209,18 @@ const ADAPTER = {
   },
 } as const;
 
+/** How weights lie on the device. */
+const FROZEN = {
+  kind: "choice",
+  value: "f32",
+  choices: ["f32", "f16", "int8"],
+  help: "how matrices that are not trained lie on the device; int8 with a scale a column and 128 rows",
+  group: "Training",
+} as const;
+
+/** The same for a model that is run and not trained. */
+const HELD = { ...FROZEN, help: "how matrices lie on the device, as frozen ones do in training" } as const;
+
 const LORA = {
   adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}, to begin with` },
   train: {
@@ -236,13 +248,7 @@ const LORA = {
     group: "Training",
   },
   rslora: flag(false, "alpha / the root of the rank instead", "Training"),
-  frozen: {
-    kind: "choice",
-    value: "f32",
-    choices: ["f32", "f16", "int8"],
-    help: "how matrices that are not trained lie on the device; int8 with a scale a column and 128 rows",
-    group: "Training",
-  },
+  frozen: FROZEN,
   merge: flag(false, "save the model with its adapters merged into it, and these beside it", "Run"),
 } as const;
 
@@ -322,6 +328,7 @@ export const EVALUATE = {
   batch: integer(8, 1, "rows at a time", "Evaluation"),
   context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
   dense: flag(false, "ignore the gates", "Evaluation"),
+  frozen: { ...HELD, group: "Evaluation", byModel: false },
   split: {
     kind: "choice",
     value: "test",
@@ -348,13 +355,8 @@ export const PLAN = {
   train: { ...LORA.train, group: "Model" },
   lora: { ...LORA.lora, group: "Model" },
   loraTargets: { ...LORA.loraTargets, group: "Model" },
-  frozen: {
-    kind: "choice",
-    value: "f32",
-    choices: ["f32", "f16", "int8"],
-    help: "how weights are stored that are not trained",
-    group: "Model",
-  },
+  adapter: { ...LORA.adapter, group: "Model" },
+  frozen: { ...FROZEN, group: "Model" },
   batch: { ...TRAINING.batch, kind: "number", value: TRAINING.batch.value, help: "rows of a micro-batch" },
   context: TRAINING.context,
   accumulate: TRAINING.accumulate,
@@ -431,7 +433,12 @@ export const CIRCUITS = {
     help: "what replaces what a circuit leaves out",
     group: "Discovery",
   },
-  seed: { ...TRAINING.seed, help: "keys the choice of prompts and the bootstrap", group: "Task" },
+  seed: {
+    ...TRAINING.seed,
+    help: "keys the choice of prompts and the bootstrap",
+    group: "Task",
+    byModel: false,
+  },
   memory: {
     ...RUN.memory,
     help: "GB of device memory for the activations of the pairs that are run at once; auto: 1",
@@ -446,6 +453,7 @@ export const CIRCUITS = {
 export const GENERATE = {
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
   ...ADAPTER,
+  frozen: { ...HELD, group: "Model and data", byModel: false },
   prompt: {
     kind: "text",
     value: undefined,
@@ -466,7 +474,12 @@ export const GENERATE = {
     help: "draw from the fewest tokens that have this probability together",
     group: "Text",
   },
-  seed: { ...TRAINING.seed, help: "keys the draw; the same seed gives the same text", group: "Text" },
+  seed: {
+    ...TRAINING.seed,
+    help: "keys the draw; the same seed gives the same text",
+    group: "Text",
+    byModel: false,
+  },
   gpu: { ...GPU.gpu, group: "Text" },
   ...OUTPUT,
   json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
@@ -488,11 +501,14 @@ export const BENCHMARK = {
     hub: true,
     help: "each task's in order, or a folder with NAME.jsonl for each (default: from the hub)",
     group: "Task",
+    byModel: false,
   },
   limit: integer(0, 0, "items of each task, the first; 0: all", "Task"),
-  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task" },
+  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task", byModel: false },
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse`, group: "Models" },
   dense: flag(false, "open all gates of --model", "Models"),
+  adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}; of --model`, group: "Models" },
+  frozen: { ...HELD, help: `of --model: ${HELD.help}`, group: "Models", byModel: false },
   against: {
     kind: "path",
     value: undefined,

@@ -93,7 +93,7 @@ async function investigate(
       );
     }
   }
-  const tokenizer = await loadTokenizer(places[0].folder, configs[0]);
+  const tokenizer = await loadTokenizer(places[0].folder, configs[0], reporter.message);
   for (const [n, config] of configs.entries()) {
     checkTokenizer(tokenizer, config, places[n].name);
     await checkOwnTokenizer(tokenizer, places[n].folder);

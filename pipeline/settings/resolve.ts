@@ -196,7 +196,8 @@ async function recommended(
   const isFromHub = model.name !== model.folder;
   return Object.fromEntries(
     Object.entries(settings).filter(([name]) =>
-      name in table && (!isFromHub || OF_A_STRANGER.includes(table[name].group))
+      name in table && table[name].byModel !== false &&
+      (!isFromHub || OF_A_STRANGER.includes(table[name].group))
     ),
   );
 }

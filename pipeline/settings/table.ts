@@ -7,6 +7,8 @@
 interface Common {
   help: string;
   group: string;
+  /** False where a model's sparsify.json, which says how it is trained, has no say. */
+  byModel?: false;
 }
 
 /** One setting: what kind of value it takes, its default and its line in `--help`. */

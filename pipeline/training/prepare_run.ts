@@ -269,7 +269,7 @@ async function checkAndPrepare(
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
-  const tokenizer = await loadTokenizer(model.tokenizer, model.config);
+  const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
   reporter.stage({ name: "reading the data" });

@@ -104,6 +104,26 @@ Deno.test("a flag wins over the settings file, that over the model's recommendat
   assertEquals(settings.data, [join(model, "text.txt"), "/absolute.txt"]);
 });
 
+Deno.test("how a model is trained has no say in what it is measured on, nor in what is drawn", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "sparsify.json");
+  await Deno.writeTextFile(path, JSON.stringify({ data: ["text.txt"], seed: 7, context: 32 }));
+  const given = { model: folder.path };
+  for (const table of [BENCHMARK, CIRCUITS, GENERATE] as SettingsTable[]) {
+    const { settings, recommended } = await resolveFully(table, { given, config: undefined });
+    assertEquals([settings.seed, recommended], [1, {}]);
+  }
+  const help = await printedInstead(
+    "benchmark",
+    "Measures.",
+    BENCHMARK,
+    parseCommand(BENCHMARK, ["--help", "--model", folder.path]),
+  );
+  const line = help!.split("\n").find((text) => text.includes("--data"))!;
+  assert(line.endsWith("(default: from the hub)"), line);
+  assertEquals((await resolveSettings(EVALUATE, { given, config: undefined })).context, 32);
+});
+
 for (
   const [content, message] of [
     ["{", "Cannot read settings"],
