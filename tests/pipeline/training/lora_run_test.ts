@@ -243,6 +243,14 @@ Deno.test("a run whose base lies frozen as int8 goes on to the same bits, saves 
   assert(Math.abs(asRead.ce - dense.ce) < 0.02 && asRead.ce !== dense.ce, `${asRead.ce}, ${dense.ce}`);
   const { ce } = await evaluated("--model", join(whole, "model"));
   assert(Math.abs(ce - sparse.ce) < 0.05, `${ce}, ${sparse.ce}`);
+  // With --frozen it lies as it did in training, the adapter in float32 beside it, and what was measured comes again.
+  const held = ["--frozen", "int8"];
+  const adapter = join(whole, "adapter");
+  assertEquals((await evaluated("--model", model, ...held)).ce, dense.ce);
+  for (const way of [["--model", model, "--adapter", adapter], ["--model", adapter]]) {
+    const again = await evaluated(...way, ...held);
+    assertEquals([again.ce, again.openFraction], [sparse.ce, sparse.open_fraction], way.join(" "));
+  }
 });
 
 Deno.test("settings of adapters that contradict each other are refused", async () => {
