@@ -28,8 +28,7 @@ export async function openWeights(
   config: ModelConfig,
   adapter?: string,
 ): Promise<WeightSource> {
-  const { base, adapter: beside } = await openApart(folder, config, adapter);
-  return beside ? mergedWeights(base, beside) : base;
+  return merged(await openApart(folder, config, adapter));
 }
 
 /** Weights, and the adapter that belongs to them but is not in them. */
@@ -37,6 +36,9 @@ export interface WeightsApart {
   base: WeightSource;
   adapter?: StoredAdapter;
 }
+
+const merged = ({ base, adapter }: WeightsApart): WeightSource =>
+  adapter ? mergedWeights(base, adapter) : base;
 
 /**
  * As {@link openWeights}, with the adapter beside the weights: the one that is given, into whose weights that of the folder, if
@@ -47,15 +49,28 @@ export async function openApart(
   config: ModelConfig,
   adapter?: string,
 ): Promise<WeightsApart> {
-  const beside = await adapterBeside(folder, adapter);
-  if (beside === undefined) return { base: await openOwnWeights(folder, config) };
-  if (adapter === undefined) return await openAdapted(folder, config);
-  return { base: await openWeights(folder, config), adapter: await openAdapter(adapter, config) };
+  const own = await openWithOwnAdapter(folder, config, []);
+  return adapter === undefined ? own : { base: merged(own), adapter: await openAdapter(adapter, config) };
 }
 
 /** The folder of the adapter that stands beside the weights which {@link openApart} opens. */
 export async function adapterBeside(folder: string, adapter?: string): Promise<string | undefined> {
-  return adapter ?? (await hasNoWeights(folder) && await isAdapterFolder(folder) ? folder : undefined);
+  return adapter ?? (await isAdapterAlone(folder) ? folder : undefined);
+}
+
+/** The weights that a folder stands for, which the adapters of folders `above` were made for. */
+async function openWithOwnAdapter(
+  folder: string,
+  config: ModelConfig,
+  above: readonly string[],
+): Promise<WeightsApart> {
+  return await isAdapterAlone(folder)
+    ? await openAdapted(folder, config, above)
+    : { base: await openOwnWeights(folder, config) };
+}
+
+async function isAdapterAlone(folder: string): Promise<boolean> {
+  return await hasNoWeights(folder) && await isAdapterFolder(folder);
 }
 
 async function hasNoWeights(folder: string): Promise<boolean> {
@@ -64,17 +79,27 @@ async function hasNoWeights(folder: string): Promise<boolean> {
 }
 
 /** The weights that a folder with an adapter and a config.json stands for, and the adapter. */
-async function openAdapted(folder: string, config: ModelConfig): Promise<WeightsApart> {
+async function openAdapted(
+  folder: string,
+  config: ModelConfig,
+  above: readonly string[],
+): Promise<WeightsApart> {
   const adapter = await openAdapter(folder, config);
   const { model, hash } = adapter.base;
+  const real = await Deno.realPath(folder);
+  if (above.includes(real)) {
+    throw inputError(
+      `Cannot load ${folder} as the model that its adapter was made for leads back to it: ${model}`,
+    );
+  }
   const places = [
-    // A run's own copy, which is told from any other folder of this name by its digest.
-    ...(hash === undefined ? [] : [join(dirname(await Deno.realPath(folder)), "dense")]),
+    // A run's own copy goes first. Another folder of this name is refused by its digest.
+    ...(hash === undefined ? [] : [join(dirname(real), "dense")]),
     ...(model === undefined ? [] : [isAbsolute(model) ? model : join(folder, model)]),
   ];
   for (const place of places) {
     if (await hasNoWeights(place) && !await isAdapterFolder(place)) continue;
-    const base = await openWeights(place, config);
+    const base = merged(await openWithOwnAdapter(place, config, [...above, real]));
     const checked = {
       ...base,
       async verify() {
