@@ -1473,8 +1473,8 @@ export const MUTANTS: readonly Mutant[] = [
     "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
     "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
     "a gradient of what has none": [
-      "hasDx ? matrices : matrices.filter",
-      "true ? matrices : matrices.filter",
+      "hasDx ? matrices : secondOf(step)",
+      "true ? matrices : secondOf(step)",
     ],
   }),
   ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
