@@ -31,14 +31,14 @@ export async function openWeights(
   return merged(await openApart(folder, config, adapter));
 }
 
+const merged = ({ base, adapter }: WeightsApart): WeightSource =>
+  adapter ? mergedWeights(base, adapter) : base;
+
 /** Weights, and the adapter that belongs to them but is not in them. */
 export interface WeightsApart {
   base: WeightSource;
   adapter?: StoredAdapter;
 }
-
-const merged = ({ base, adapter }: WeightsApart): WeightSource =>
-  adapter ? mergedWeights(base, adapter) : base;
 
 /**
  * As {@link openWeights}, with the adapter beside the weights: the one that is given, into whose weights that of the folder, if
@@ -49,28 +49,20 @@ export async function openApart(
   config: ModelConfig,
   adapter?: string,
 ): Promise<WeightsApart> {
-  const own = await openWithOwnAdapter(folder, config, []);
+  const own = await openOwn(folder, config, []);
   return adapter === undefined ? own : { base: merged(own), adapter: await openAdapter(adapter, config) };
+}
+
+/** What a folder stands for, which the adapters of folders `above` were made for. */
+async function openOwn(folder: string, config: ModelConfig, above: readonly string[]): Promise<WeightsApart> {
+  return await adapterBeside(folder) === undefined
+    ? { base: await openOwnWeights(folder, config) }
+    : await openAdapted(folder, config, above);
 }
 
 /** The folder of the adapter that stands beside the weights which {@link openApart} opens. */
 export async function adapterBeside(folder: string, adapter?: string): Promise<string | undefined> {
-  return adapter ?? (await isAdapterAlone(folder) ? folder : undefined);
-}
-
-/** The weights that a folder stands for, which the adapters of folders `above` were made for. */
-async function openWithOwnAdapter(
-  folder: string,
-  config: ModelConfig,
-  above: readonly string[],
-): Promise<WeightsApart> {
-  return await isAdapterAlone(folder)
-    ? await openAdapted(folder, config, above)
-    : { base: await openOwnWeights(folder, config) };
-}
-
-async function isAdapterAlone(folder: string): Promise<boolean> {
-  return await hasNoWeights(folder) && await isAdapterFolder(folder);
+  return adapter ?? (await hasNoWeights(folder) && await isAdapterFolder(folder) ? folder : undefined);
 }
 
 async function hasNoWeights(folder: string): Promise<boolean> {
@@ -99,7 +91,7 @@ async function openAdapted(
   ];
   for (const place of places) {
     if (await hasNoWeights(place) && !await isAdapterFolder(place)) continue;
-    const base = merged(await openWithOwnAdapter(place, config, [...above, real]));
+    const base = merged(await openOwn(place, config, [...above, real]));
     const checked = {
       ...base,
       async verify() {
