@@ -1530,6 +1530,12 @@ export const MUTANTS: readonly Mutant[] = [
       "encoded.flat().filter(({ cut }) => cut).length",
     ],
   }),
+  ...plant("kernels/core/device.ts", ["kernels/core/core_test.ts", "a device that is ended"], {
+    "a device is destroyed while it works": [
+      "    await Promise.race([done, this.device.lost]);\n",
+      "    void done;\n",
+    ],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
