@@ -84,9 +84,10 @@ export interface Runs {
   /**
    * A report, or undefined when the run has none of this name.
    *
+   * @param inside of a sweep, the run whose report it is
    * @throws {HTTPException} when it is too large
    */
-  report(view: RunView, file: string): Promise<Report | undefined>;
+  report(view: RunView, file: string, inside?: string): Promise<Report | undefined>;
   /**
    * Changes what is wanted of a run.
    *
@@ -319,10 +320,13 @@ export function openRuns(
       return { checkpoints: checkpoints.map(({ path: _, ...checkpoint }) => checkpoint), torn };
     },
 
-    async report({ path }, file) {
+    async report({ path, overview }, file, inside) {
       if (!REPORT.test(file) || !await isOwn(path, "isDirectory")) return undefined;
-      if (!await isOwn(join(path, file), "isFile")) return undefined;
-      return await openReport(join(path, file));
+      const isOfSweep = overview.result?.kind === "sweep" &&
+        overview.result.runs.some(({ name }) => name === inside);
+      if (inside !== undefined && !isOfSweep) return undefined;
+      const report = join(path, inside ?? "", file);
+      return await isOwn(report, "isFile") ? await openReport(report) : undefined;
     },
 
     async control({ name, path }, change) {

@@ -107,6 +107,7 @@ export const STATUS_MARKS = {
   failed: "✕",
   interrupted: "⚡",
   finished: "✓",
+  sweep: "▦",
   broken: "?",
 };
 

@@ -63,6 +63,31 @@ Deno.test("what is no run, or a damaged one, is shown as such", async () => {
   }
 });
 
+Deno.test("the folder of a sweep is shown as one, with its runs, also while they come; one of that name is no run", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  const sweep = join(folder.path, "tries");
+  await Deno.mkdir(sweep);
+  await Deno.writeTextFile(join(sweep, "sweep.json"), JSON.stringify({ file: "/somewhere/tries.json" }));
+  const seen = async () => {
+    const [{ name, command, status, problem, result }] = await runs.list();
+    assertEquals([name, command, status, problem, result?.kind], ["tries", "sweep", "sweep", null, "sweep"]);
+    return result?.kind === "sweep" ? result.runs : undefined;
+  };
+  assertEquals(await seen(), []);
+  for (const name of ["b", "a"]) await fakeRun(sweep, name, { live: false });
+  await Deno.mkdir(join(sweep, "no-run"));
+  await Deno.writeTextFile(join(sweep, "a", "summary.json"), "{}");
+  await Deno.symlink(join(sweep, "a"), join(sweep, "link"));
+  assertEquals(await seen(), [{ name: "a", finished: true }, { name: "b", finished: false }]);
+  const view = (await runs.view("tries"))!;
+  await Deno.writeTextFile(join(sweep, "sweep.html"), "<p>");
+  assertEquals((await runs.detail(view)).reports.map(({ file }) => file), ["sweep.html"]);
+  // What only has the name of its mark is as broken as any.
+  await Deno.writeTextFile(join(sweep, "sweep.json"), "[]");
+  assertEquals((await runs.list()).map(({ status }) => status), ["broken"]);
+});
+
 Deno.test("metrics cut at any byte are shown up to their last whole batch", async () => {
   await using folder = await temporaryFolder();
   const run = await fakeRun(folder.path, "r", { live: false, rows: [metricRow(1)] });

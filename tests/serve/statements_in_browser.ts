@@ -9,7 +9,8 @@ import glossary from "../../pipeline/report/glossary.json" with { type: "json" }
 import { writeSealedJson } from "../../pipeline/files.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
-import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
+import { SPARSIFY } from "../../pipeline/settings.ts";
+import { defaultsOf } from "../../pipeline/settings/resolve.ts";
 import type { Explorer } from "../../serve/explorer.ts";
 import { type FakeRun, fakeRun, type FakeRunOptions } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
