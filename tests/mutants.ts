@@ -304,10 +304,13 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "      gpu.write(tensor, values);\n",
+      "    gpu.write(tensor, values);\n",
       "",
     ],
-    "the first step within the target stays": ["best = chosen;", "best ??= chosen;"],
+    "the first step within the target stays": [
+      "chooseStep(best[level], evaluated, target + above)",
+      "best[level] ?? chooseStep(best[level], evaluated, target + above)",
+    ],
     "a step is held to the next one's target": ["targetAt?.(step - 1)", "targetAt?.(step)"],
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
   }),
@@ -453,8 +456,8 @@ export const MUTANTS: readonly Mutant[] = [
       "const index = 0;",
     ],
     "a change of slack does not reach the constraint": [
-      "const offset = targetAt(step) - yardstick.ce;",
-      "const offset = target - yardstick.ce;",
+      "const offset = targetAt(step) + levels",
+      "const offset = target + levels",
     ],
     "dense is measured with gates, on validation": [
       'measure("measuring the dense model", "dense", validation)',
@@ -476,8 +479,8 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
-      "new Map(trained.map(",
-      "new Map(trained.slice(0, 0).map(",
+      "uploadParameters(gpu, trained, beginning);",
+      "uploadParameters(gpu, new Map(), beginning);",
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
@@ -780,13 +783,40 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/sweep/run_sweep.ts", "pipeline/sweep/sweep_test.ts", {
-    "a sweep runs again what is finished": ['if (row.status === "finished" || signal.aborted) return;', ""],
+    "a sweep runs again what is finished": ['row.status === "finished" || row.diverged', "row.diverged"],
+    "a sweep runs again what diverged": [" || row.diverged", ""],
     "a sweep never goes on with a run": ['? "resume" : "begin"', '? "begin" : "begin"'],
-    "a sweep does not wait for another process": ['while (row.status === "running") {', "while (false) {"],
+    "a sweep does not wait for another process": ['if (row.status === "running") {', "if (false) {"],
+    "a sweep forgets a run that another process has": ["held.push(run);", ""],
   }),
   ...plant("pipeline/sweep/results.ts", "pipeline/sweep/sweep_test.ts", {
     "the variance over seeds is over n": ["/ (n - 1);", "/ n;"],
     "the front is of the worst": ["open <= 0 && loss <= 0 && (", "open >= 0 && loss >= 0 && !("],
+  }),
+  ...plant("pipeline/training/training_run.ts", "pipeline/training/front_test.ts", {
+    "a front's levels have one target": ["evaluated, target + above)", "evaluated, target)"],
+    "a front's further levels are lost on resume": [
+      "...frontOf(checkpoint).map((level) => level ?? undefined)",
+      "",
+    ],
+    "a front's target does not rise in the rows": [
+      "targetAt(step) + levels[levelAt(step)])",
+      "targetAt(step))",
+    ],
+  }),
+  ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
+    "steps of a front are pruned": ["[bestOf(checkpoint), ...frontOf(checkpoint)]", "[bestOf(checkpoint)]"],
+  }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/training/front_test.ts", {
+    "the saved model is the front's last": [
+      "await load(chosen === null",
+      "if (chosen === null) await load(chosen === null",
+    ],
+    "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
+  }),
+  ...plant("pipeline/sweep/check_runs.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep does not look for a control that it lacks": ["checkTarget(settings);", ""],
+    "a sweep does not look at adapters": ["checkAdaptation(settings);", ""],
   }),
   ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
     "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],

@@ -6,7 +6,7 @@
  */
 import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import type { RunControl } from "../runs/control.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError } from "../errors.ts";
 import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { HEAD_SNAPSHOTS, type MetricRow } from "../runs/metrics.ts";
@@ -77,7 +77,7 @@ export interface PhaseOptions {
  * Runs the phase from `startStep` to the schedule's end.
  *
  * @returns whether it came to the end rather than being stopped
- * @throws {UserError} after several steps in a row whose gradient was not finite
+ * @throws {DivergedError} after several steps in a row whose gradient was not finite
  */
 export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
   const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, control, signal } = options;
@@ -98,8 +98,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     for (const row of rows) {
       skippedInARow = row.skipped ? skippedInARow + 1 : 0;
       if (skippedInARow >= SKIPPED_STEPS_ALLOWED) {
-        throw new UserError(
-          1,
+        throw new DivergedError(
           `Cannot go on at step ${row.step} of the ${options.phase} phase as the last ${skippedInARow} gradients ` +
             `were not finite: give --resume a lower --lr or --clip, which hold from the last checkpoint on`,
         );
