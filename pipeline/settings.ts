@@ -383,7 +383,11 @@ export const PRETRAIN = {
   lr: positive(2e-3, "peak learning rate", "Training"),
   warmup: integer(100, 0, "steps over which the learning rate rises", "Training"),
   weightDecay: atLeastZero(0.1, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
-  sparse: flag(false, "train under the constraint from the start; needs --target-loss", "Gates"),
+  sparse: flag(false, "train under the constraint; needs --target-loss", "Gates"),
+  sparseFrom: {
+    ...share(0, "share of the steps after which it is switched on, dense before", "Gates"),
+    highest: 0.99,
+  },
   ...GATES,
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),

@@ -138,7 +138,7 @@ export const MUTANTS: readonly Mutant[] = [
       "[network.totals, network.distillationTotals, network.headSums]",
       "[network.distillationTotals, network.headSums]",
     ],
-    "gates are trained without noise": ['gates ? "sampled" : "dense"', 'gates ? "deterministic" : "dense"'],
+    "gates are trained without noise": ['gated ? "sampled" : "dense"', 'gated ? "deterministic" : "dense"'],
     "gates without their bias": ["bias: gates?.bias ?? 0", "bias: 0"],
     "gates without their temperature": ["temperature: gates?.temperature ?? 1", "temperature: 1"],
     "gates without the pull on saturated ones": ["gates?.saturationWeight ?? 0", "0"],
@@ -173,8 +173,8 @@ export const MUTANTS: readonly Mutant[] = [
       "          if (isFirst) recorder.clear(network.totals);\n",
       "",
     ],
-    "λ does not move": ["if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
-    "λ at the start does not act": ["[gates ? lambda / (1 + lambda) : 1]", "[gates ? 0.5 : 1]"],
+    "λ does not move": ["if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
+    "λ at the start does not act": ["[gated ? lambda / (1 + lambda) : 1]", "[gates ? 0.5 : 1]"],
     "λ at the start is not that of the settings": ["gates?.lambdaStart ?? 0", "gates ? 1 : 0"],
   }),
   ...plant("kernels/geco/update.wgsl", LAMBDA, {
@@ -529,7 +529,7 @@ export const MUTANTS: readonly Mutant[] = [
     "pre-training measures one batch alone": ["validation[n % validation.length]", "validation[0]"],
     "pre-training reports validation as test": ['collect(run, "test"', 'collect(run, "validation"'],
     "sparse pre-training is measured without gates": [
-      'mode: sparse ? "deterministic"',
+      'mode: gated ? "deterministic"',
       'mode: sparse ? "dense"',
     ],
   }),
@@ -559,7 +559,7 @@ export const MUTANTS: readonly Mutant[] = [
   // How a phase is stopped.
   ...plant("pipeline/training/train_loop.ts", RESUMED, {
     "a step that was not evaluated is left without": [
-      "    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);\n",
+      "    await take([{ ...options.unevaluated, ...measured(result, gated) }]);\n",
       "",
     ],
     "a step evaluated after a resume is not chosen": [
@@ -800,9 +800,21 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
     "a front's target does not rise in the rows": [
-      "targetAt(step) + levels[levelAt(step)])",
-      "targetAt(step))",
+      "target + levels[levelAt(step)];",
+      "target;",
     ],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/training/pretrain_test.ts", "switched on"], {
+    "gates act from the first step on": ["gates !== undefined && step >= from", "gates !== undefined"],
+    "the first step with gates weighs edges as a dense one": [
+      "if (gated && step === from && from > 0) writeScales(true);",
+      "",
+    ],
+    "λ moves before there are gates": ["if (gated) geco.update", "if (gates) geco.update"],
+  }),
+  ...plant("pipeline/training/pretrain.ts", ["pipeline/training/pretrain_test.ts", "switched on"], {
+    "a dense step is chosen": ["step < from ? undefined : target", "target"],
+    "the last dense step is measured with gates": ["sparse && done > from", "sparse"],
   }),
   ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
     "steps of a front are pruned": ["[bestOf(checkpoint), ...frontOf(checkpoint)]", "[bestOf(checkpoint)]"],

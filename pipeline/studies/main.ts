@@ -11,7 +11,7 @@
 import { join, resolve } from "node:path";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
-import { writeAll, writeAtomically } from "../files.ts";
+import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
 import { shellWord } from "../flags.ts";
 import { nearest } from "../nearest.ts";
 import { isRunName } from "../runs/run_folder.ts";
@@ -22,7 +22,7 @@ import { rowOf, type SweepRow, writeSweepTable } from "../sweep/results.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
 import { STUDIES } from "./studies.ts";
-import type { PartResult, Study, StudyPart, StudyTools } from "./study.ts";
+import type { CircuitSizes, PartResult, Study, StudyPart, StudyTools } from "./study.ts";
 
 const PURPOSE = "Runs a study of the method, many runs in all, and writes its results with intervals.";
 const USAGE = "Usage: deno task study NAME [flags]";
@@ -144,6 +144,18 @@ function toolsOf(
     quick: settings.quick,
     project: PROJECT,
     folderOf: (stage, run) => join(folder, stage, run.name),
+    async circuits(stage, run, args) {
+      const name = `circuits-${run.name}`;
+      const stageFolder = join(folder, stage);
+      const summary = join(stageFolder, name, "summary.json");
+      if (!await exists(summary)) {
+        if (settings.table) return null;
+        say(`${run.name}: looking for its circuit`);
+        const model = join(stageFolder, run.name, "model");
+        await findCircuit([...args, "--model", model, "--runs", stageFolder, "--name", name], signal);
+      }
+      return circuitSizes(await readJson(summary));
+    },
     async runs(stage, runs) {
       const stageFolder = join(folder, stage);
       await openSweepFolder(stageFolder, `study ${mark}, ${stage}`, { make: true });
@@ -162,6 +174,37 @@ function toolsOf(
       return rows;
     },
   };
+}
+
+/** Runs `deno task circuits` to its end. */
+async function findCircuit(args: readonly string[], signal: AbortSignal): Promise<void> {
+  const child = new Deno.Command("deno", {
+    args: ["task", "--quiet", "circuits", "--quiet", ...args],
+    cwd: PROJECT,
+    env: { INIT_CWD: PROJECT },
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const stop = (): void => {
+    try {
+      child.kill("SIGTERM");
+    } catch {
+      // It has ended by itself.
+    }
+  };
+  signal.addEventListener("abort", stop);
+  const [{ code }, told] = await Promise.all([child.status, new Response(child.stderr).text()]);
+  signal.removeEventListener("abort", stop);
+  signal.throwIfAborted();
+  if (code !== 0) throw inputError(`Cannot find a circuit: ${told.trim().split("\n").at(-1)}`);
+}
+
+/** What a summary of circuits says of its one model. */
+function circuitSizes(summary: unknown): CircuitSizes {
+  const { dense, sparse } = summary as Record<"dense" | "sparse", Record<string, number | null> | null>;
+  const of = dense ?? sparse;
+  return { edges: of?.n90_edges ?? null, heads: of?.n90_heads ?? null };
 }
 
 if (import.meta.main) {

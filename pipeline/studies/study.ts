@@ -48,6 +48,12 @@ export interface PartResult {
   adapters: readonly string[];
 }
 
+/** How small a circuit does 90 % of the effect; null where the model cannot do the task, or no circuit reaches it. */
+export interface CircuitSizes {
+  edges: number | null;
+  heads: number | null;
+}
+
 /** What a part works with. */
 export interface StudyTools {
   /** Whether only to see that it works: a run of seconds, whose figures mean nothing. */
@@ -61,6 +67,13 @@ export interface StudyTools {
    * @returns a row for each run, in order
    */
   runs(stage: string, runs: readonly SweepRun[]): Promise<SweepRow[]>;
+  /**
+   * Finds the circuit of a finished run's model, or looks at what was found before.
+   *
+   * @param args what `deno task circuits` is asked for
+   * @returns null where `--table` finds none
+   */
+  circuits(stage: string, run: SweepRun, args: readonly string[]): Promise<CircuitSizes | null>;
   /** Folder of a run of a stage. */
   folderOf(stage: string, run: SweepRun): string;
 }

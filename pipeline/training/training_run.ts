@@ -200,15 +200,16 @@ export interface TrainedPhase {
   parameters: Parameters;
   reporter: Reporter;
   signal: AbortSignal;
-  evaluate(): Promise<Evaluation>;
+  /** On validation tokens, after so many steps. */
+  evaluate(done: number): Promise<Evaluation>;
   gates?: GateObjective;
   distill?: TrainerOptions["distill"];
   constraint?: PhaseOptions["constraint"];
   /**
    * τ before step `step`, counted from 0: with it, the step with the fewest open edges among those at or below τ is
-   * chosen, else the last.
+   * chosen, else the last. Undefined for steps that are not to be chosen, as they have no gates yet.
    */
-  targetAt?(step: number): number;
+  targetAt?(step: number): number | undefined;
   /**
    * Of a front, how far above `targetAt` the targets of its levels lie, ascending from 0, that of `targetAt` itself: the best
    * step of each is kept. `levelAt` is the level that is trained for in step `step`, counted from 0.
@@ -310,9 +311,12 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       microBatchTokens: batch * context,
       batchAt: (position) => batches!.at(position),
       edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
-      gated: options.gates !== undefined,
+      gatedFrom: options.gates && (options.gates.from ?? 0),
       constraint: options.constraint,
-      targetAt: targetAt && ((step) => targetAt(step) + levels[levelAt(step)]),
+      targetAt: targetAt && ((step) => {
+        const target = targetAt(step);
+        return target === undefined ? undefined : target + levels[levelAt(step)];
+      }),
       control: run.control,
       health: healthBounds(settings, options.gates),
       earlierRows: isFirst(exchange)

@@ -53,9 +53,38 @@ Deno.test("a quick study of sensitivity runs, ends with its documents, and begun
   assertStringIncludes(mixed.stderr, 'for the study sensitivity as it is that of "sensitivity --quick"');
 });
 
+Deno.test("a quick study from scratch holds each arm to its dense twin, and looks for a circuit", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const { code, stdout, stderr } = await study(["from-scratch", "--quick", "--runs", path, "--json"]);
+  assertEquals(code, 0, stderr);
+  const { parts: [part] } = JSON.parse(lastLine(stdout));
+  // Two seeds of dense and two arms, and a circuit.
+  assertEquals([part.done, part.of], [7, 7]);
+  assertEquals(part.tables[0].rows.map(([label, seeds]: string[]) => [label, seeds]), [
+    ["dense", "2"],
+    ["0 %", "2"],
+    ["100 % (post-training)", "2"],
+  ]);
+  const folder = join(path, "from-scratch-quick");
+  const names = (await Array.fromAsync(Deno.readDir(join(folder, "addition-sparse"))))
+    .filter(({ isDirectory }) => isDirectory).map(({ name }) => name).sort();
+  assertEquals(names.length, 4);
+  for (const name of names) {
+    const run = join(folder, "addition-sparse", name);
+    const { constraint } = JSON.parse(await Deno.readTextFile(join(run, "summary.json")));
+    const { settings } = JSON.parse(await Deno.readTextFile(join(run, "config.json")));
+    assertEquals(settings.sparseFrom, name.startsWith("sparseFrom-0_") ? 0 : 0.6667);
+    assertEquals(constraint.target_loss, settings.targetLoss);
+  }
+  assertStringIncludes(await Deno.readTextFile(join(folder, "study.md")), "| 100 % (post-training) | 2 |");
+  const table = await study(["from-scratch", "--quick", "--runs", path, "--table", "--json"]);
+  assertEquals(JSON.parse(lastLine(table.stdout)).parts[0], part);
+});
+
 Deno.test("a study that there is not, and a part that it has not, are refused in a sentence", async () => {
   const cases: [string[], string][] = [
-    [[], "Cannot run a study without its name: sensitivity"],
+    [[], "Cannot run a study without its name: sensitivity, from-scratch"],
     [["sensitivty"], "as there is no such study (did you mean sensitivity?)"],
     [["sensitivity", "--part", "french"], "as its parts are addition, english: give one of these"],
     [["sensitivity", "--quick", "--part", "english"], "as its parts are addition: give one of these"],
@@ -70,5 +99,5 @@ Deno.test("a study that there is not, and a part that it has not, are refused in
   const help = await study(["--help"]);
   assertEquals(help.code, 0, help.stderr);
   assertStringIncludes(help.stdout, "Usage: deno task study NAME [flags]");
-  assertStringIncludes(help.stdout, "Studies: sensitivity");
+  assertStringIncludes(help.stdout, "Studies: sensitivity, from-scratch");
 });

@@ -7,11 +7,18 @@ import {
   pairedDifference,
   pairedRatio,
 } from "../../../pipeline/studies/paired.ts";
+import {
+  type Arm,
+  armRuns,
+  FROM_SCRATCH,
+  fromScratchResult,
+} from "../../../pipeline/studies/from_scratch.ts";
 import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
 import { STUDIES } from "../../../pipeline/studies/studies.ts";
 import type { PartResult } from "../../../pipeline/studies/study.ts";
 import type { SweepRow } from "../../../pipeline/sweep/results.ts";
 import { sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
+import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 
 /** A run that ended with these, or one that did not. */
@@ -141,4 +148,89 @@ Deno.test("every study has a question, a protocol, a part that is quick, and nam
     assertEquals(new Set(names).size, names.length);
     assert(study.parts.some(({ inQuick }) => inQuick), `${name} has a quick part`);
   }
+});
+
+/** A pre-training run that ended with these. */
+function pretrained(
+  seed: number,
+  { open, loss, feasible }: { open: number; loss: number; feasible?: boolean },
+): SweepRow {
+  return {
+    run: sweepRun({ varied: {}, seed, command: "pretrain" }),
+    status: "finished",
+    error: null,
+    summary: {
+      test: { ce: loss, open_fraction: open, exact_rows: 1 },
+      validation: { ce: loss },
+      adapter: "a device",
+      ...(feasible === undefined ? {} : { constraint: { step: 9, feasible, target_loss: loss } }),
+    } as Partial<PretrainSummary> as unknown as SparsifySummary,
+  };
+}
+
+/** Three seeds of an arm; of the second circuits there are twice as many edges, of the third three times. */
+function arm(
+  share: number | undefined,
+  of: { open: number; loss: number; edges: number; missed?: number },
+): Arm {
+  return {
+    share,
+    runs: SEEDS.map((seed) => ({
+      row: pretrained(seed, {
+        open: seed * of.open,
+        loss: of.loss,
+        ...(share === undefined ? {} : { feasible: seed !== of.missed }),
+      }),
+      tokensToTarget: share === undefined ? null : 1e6,
+      circuit: { edges: seed * of.edges, heads: 2 },
+    })),
+  };
+}
+
+Deno.test("arms are set beside post-training by seed, and circuits only where the target was met", () => {
+  const dense = arm(undefined, { open: 1, loss: 1, edges: 100 });
+  const arms = [
+    arm(0, { open: 0.01, loss: 1.2, edges: 10, missed: 2 }),
+    arm(1, { open: 0.02, loss: 1.01, edges: 40 }),
+  ];
+  const { findings, tables, forests, adapters } = fromScratchResult({ title: "", exact: true }, dense, arms);
+  assertEquals(findings, [
+    "In open edges these have an interval that excludes ×1 beside post-training: after 0 % ×0.50 (×0.50 to ×0.50).",
+    "In edges of the circuit these have an interval that excludes ×1 beside post-training: after 0 % ×0.25 (×0.25 to " +
+    "×0.25).",
+    "The dense model’s circuit has ×2.50 (×2.50 to ×2.50) the edges of that after post-training.",
+  ]);
+  const [byTokens, byLoss] = tables;
+  assertEquals(
+    byTokens.rows[1].slice(3),
+    [
+      "1.2000 ± 0.0000",
+      "+0.2000 (+0.2000 to +0.2000)",
+      "100.00 % ± 0.00 %",
+      "2 of 3",
+      "1.00 ± 0.00",
+    ].map((text, n) => n === 2 ? byTokens.rows[1][5] : text),
+  );
+  assertEquals(byTokens.rows[2][0], "100 % (post-training)");
+  // Seeds 1 and 3 alone: 10 and 30 edges.
+  assertEquals(byLoss.rows[1].slice(0, 2), ["0 %", "2"]);
+  assert(byLoss.rows[1][2].startsWith("20.0 ± "));
+  assertEquals(byLoss.rows[1][3], "×0.25 (×0.25 to ×0.25)");
+  assertEquals(forests[1].rows.map(({ label }) => label), ["after 0 %"]);
+  assertEquals(adapters, ["a device"]);
+});
+
+Deno.test("an arm is held to the loss that the dense run of its seed ended with, from its share of the steps on", () => {
+  const dense = [pretrained(1, { open: 1, loss: 1.5 }), {
+    ...pretrained(2, { open: 1, loss: 2 }),
+    summary: null,
+  }];
+  const runs = armRuns(0.5, dense, { steps: 3000 }, { gates: { gateBias: 3 }, slack: 0.01 });
+  // The second has not ended.
+  assertEquals(runs.map(({ settings, command }) => [settings, command]), [[
+    { steps: 3000, gateBias: 3, sparse: true, targetLoss: 1.51, sparseFrom: 0.3333, seed: 1 },
+    "pretrain",
+  ]]);
+  assertEquals(Math.round(0.3333 * 3000), 1000);
+  assert(FROM_SCRATCH.parts.length === 2);
 });
