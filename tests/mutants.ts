@@ -826,6 +826,9 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
   }),
+  ...plant("pipeline/text/tokenise.ts", ["pipeline/text/tokenise_test.ts", "several turns"], {
+    "the prompts of turns count too": ["(end) => token < end) % 2 === 1", "(end) => token < end) >= 1"],
+  }),
   ...plant("pipeline/sweep/check_runs.ts", "pipeline/sweep/sweep_test.ts", {
     "a sweep does not look for a control that it lacks": ["checkTarget(settings);", ""],
     "a sweep does not look at adapters": ["checkAdaptation(settings);", ""],
@@ -1140,10 +1143,10 @@ export const MUTANTS: readonly Mutant[] = [
       "encodePiece(document, length > start, tokenizer)",
       "encodePiece(document, false, tokenizer)",
     ],
-    "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
+    "a completion begins as a text does": ["{ continued: ends.length > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
-      "{ prompt: read.length,",
-      "{ prompt: prompt.length,",
+      "ends.push(tokens.length);",
+      "ends.push(tokens.length - (tokenizer.startOfText === undefined ? 0 : 1));",
     ],
     "data keeps the token that began its texts": [
       "...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),",

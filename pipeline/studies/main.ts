@@ -142,6 +142,10 @@ function toolsOf(
   const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
   return {
     quick: settings.quick,
+    onlyTable: settings.table,
+    folder,
+    signal,
+    say,
     project: PROJECT,
     folderOf: (stage, run) => join(folder, stage, run.name),
     async circuits(stage, run, args) {

@@ -58,6 +58,14 @@ export interface CircuitSizes {
 export interface StudyTools {
   /** Whether only to see that it works: a run of seconds, whose figures mean nothing. */
   quick: boolean;
+  /** Whether nothing is to be run or measured. */
+  onlyTable: boolean;
+  /** Folder of the study. */
+  folder: string;
+  /** Ends what is under way. */
+  signal: AbortSignal;
+  /** Tells a line of progress. */
+  say(text: string): void;
   /** Folder of the project, which paths of embedded models are from. */
   project: string;
   /**

@@ -82,9 +82,30 @@ Deno.test("a quick study from scratch holds each arm to its dense twin, and look
   assertEquals(JSON.parse(lastLine(table.stdout)).parts[0], part);
 });
 
+Deno.test("a quick study of far attention trains, makes sparse and measures against the edges that are needed", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const { code, stdout, stderr } = await study(["long-range", "--quick", "--runs", path, "--json"]);
+  assertEquals(code, 0, stderr);
+  const { parts: [part] } = JSON.parse(lastLine(stdout));
+  assertEquals([part.done, part.of], [4, 4]);
+  const [dense, sparse] = part.tables[0].rows;
+  assertEquals([dense[1], sparse[1], sparse[0]], ["2", "2", "slack 0.1"]);
+  // Each of two answers needs two edges.
+  const folder = join(path, "long-range-quick");
+  for await (const { name } of Deno.readDir(join(folder, "recall-sparse"))) {
+    if (!name.endsWith(".measure.json")) continue;
+    const { edges, accuracy } = JSON.parse(await Deno.readTextFile(join(folder, "recall-sparse", name)));
+    assertEquals(edges.floor, 4);
+    assert(accuracy >= 0 && accuracy <= 1 && edges.recall >= 0 && edges.recall <= 1);
+  }
+  const table = await study(["long-range", "--quick", "--runs", path, "--table", "--json"]);
+  assertEquals(JSON.parse(lastLine(table.stdout)).parts[0], part);
+});
+
 Deno.test("a study that there is not, and a part that it has not, are refused in a sentence", async () => {
   const cases: [string[], string][] = [
-    [[], "Cannot run a study without its name: sensitivity, from-scratch"],
+    [[], "Cannot run a study without its name: sensitivity, from-scratch, long-range"],
     [["sensitivty"], "as there is no such study (did you mean sensitivity?)"],
     [["sensitivity", "--part", "french"], "as its parts are addition, english: give one of these"],
     [["sensitivity", "--quick", "--part", "english"], "as its parts are addition: give one of these"],
@@ -99,5 +120,5 @@ Deno.test("a study that there is not, and a part that it has not, are refused in
   const help = await study(["--help"]);
   assertEquals(help.code, 0, help.stderr);
   assertStringIncludes(help.stdout, "Usage: deno task study NAME [flags]");
-  assertStringIncludes(help.stdout, "Studies: sensitivity, from-scratch");
+  assertStringIncludes(help.stdout, "Studies: sensitivity, from-scratch, long-range");
 });

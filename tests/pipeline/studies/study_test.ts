@@ -139,6 +139,16 @@ Deno.test("a study's document says what was asked, how far it has been run, and 
   assertStringIncludes(studyMarkdown({ ...data, quick: true }), "its figures say nothing of the method");
 });
 
+Deno.test("the protocol of every study stands in docs/studies as it is followed", async () => {
+  for (const [name, { title, question, protocol }] of STUDIES) {
+    const text = await Deno.readTextFile(new URL(`../../../docs/studies/${name}.md`, import.meta.url));
+    for (const part of [`# ${title}\n\n${question}\n`, ...protocol.map((sentence) => `- ${sentence}\n`)]) {
+      assertStringIncludes(text, part);
+    }
+    assertStringIncludes(text, "## What has been run\n");
+  }
+});
+
 Deno.test("every study has a question, a protocol, a part that is quick, and names that tell its parts apart", () => {
   for (const [name, study] of STUDIES) {
     assertEquals(study.name, name);
