@@ -17,13 +17,12 @@ import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
-import { openWeights } from "./model/load_weights.ts";
+import { heldShape, loadHeld, openHeld } from "./model/held_weights.ts";
 import { type MemorySettings, whatToLower } from "./training/memory_budget.ts";
 import { gpt2Config, type ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { parametersOf } from "./model/trace.ts";
 import { prepareNetwork } from "./model/network.ts";
-import { createParameters, uploadParameters } from "./model/parameters.ts";
 import {
   finishedSummary,
   openCheckedGpu,
@@ -38,26 +37,12 @@ import { agreeOnAdapters, followFirst, joinRanks, type Ranks, shareRun } from ".
 import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
-import {
-  checkContext,
-  defaultsIn,
-  EVALUATE,
-  fromModelLine,
-  type Locate,
-  parseCommand,
-  type ParsedCommand,
-  PLAN,
-  PRETRAIN,
-  printedInstead,
-  requireData,
-  resolveFully,
-  resolveSettings,
-  type SettingsOf,
-  type SettingsTable,
-  SPARSIFY,
-  TRAIN_TOKENIZER,
-  versionText,
-} from "./settings.ts";
+import { EVALUATE, PLAN, PRETRAIN, SPARSIFY, TRAIN_TOKENIZER } from "./settings.ts";
+import { checkContext, requireData } from "./settings/checks.ts";
+import { printedInstead, versionText } from "./settings/help.ts";
+import { parseCommand, type ParsedCommand } from "./settings/parse.ts";
+import { defaultsIn, fromModelLine, type Locate, resolveFully, resolveSettings } from "./settings/resolve.ts";
+import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
@@ -452,14 +437,17 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   const folder = resolved.modelFolder!;
   const config = await readModelConfig(folder, settings.adapter);
   const context = settings.context || config.contextLength;
-  if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
+  if (settings.memory) {
+    const shape = await heldShape(folder, config, settings);
+    return tellNeedsOf(thread, settings, config, { batch, context, training: false, ...shape });
+  }
   requireData(settings.data);
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
-  const weights = await openWeights(folder, config, settings.adapter);
+  const weights = await openHeld(folder, config, settings);
   await weights.verify();
   checkContext(context, config.contextLength, model);
-  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config, reporter.message);
   checkTokenizer(tokenizer, config, model);
   await checkOwnTokenizer(tokenizer, folder);
   const fromModel = fromModelLine(resolved);
@@ -486,14 +474,13 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   }
   const gpu = await openCheckedGpu(reporter, settings);
   reporter.stage({ name: "compiling kernels" });
-  const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+  const network = await prepareNetwork(gpu, config, { batch, context, training: false, ...weights.shape });
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {
     for (const split of splits) yield* sequentialBatches(ofSplit(split));
   };
   const of = splits.reduce<number>((sum, split) => sum + batchCount(ofSplit(split)), 0);
-  const parameters = createParameters(gpu, weights.parameters);
-  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  const parameters = await loadHeld(gpu, weights, reporter.message);
   const gated = config.gate !== undefined && !settings.dense;
   const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
     mode: gated ? "deterministic" : "dense",
@@ -506,7 +493,13 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
   if (settings.json) {
     return shown(
       thread,
-      JSON.stringify({ model, mode: gated ? "gated" : "dense", split: settings.split, ...result }),
+      JSON.stringify({
+        model,
+        mode: gated ? "gated" : "dense",
+        ...weights.shape.frozen && { frozen: weights.shape.frozen },
+        split: settings.split,
+        ...result,
+      }),
     );
   }
   thread.print(formatTable([

@@ -15,7 +15,8 @@ import {
 import type { RunConfig } from "../pipeline/runs/run_config.ts";
 import { runIsLocked, START_MARK } from "../pipeline/runs/run_folder.ts";
 import type { RunState } from "../pipeline/runs/run_state.ts";
-import { CIRCUITS, defaultsOf, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
+import { CIRCUITS, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
+import { defaultsOf } from "../pipeline/settings/resolve.ts";
 import { chooseStep } from "../pipeline/training/choose_step.ts";
 import { createHealthWatch, healthSample } from "../pipeline/training/signatures.ts";
 import type { Measured, NamedSignature, PhaseProgress, RunDetail, RunOverview, RunStatus } from "./api.ts";

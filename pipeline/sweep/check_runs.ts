@@ -4,7 +4,8 @@
  * @module
  */
 import { usageError, UserError } from "../errors.ts";
-import { resolveSettings, SPARSIFY, type SparsifySettings } from "../settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../settings.ts";
+import { resolveSettings } from "../settings/resolve.ts";
 import { checkAdaptation } from "../training/adaptation.ts";
 import { checkTarget } from "../training/sparsify.ts";
 import type { SweepRun } from "./sweep_file.ts";

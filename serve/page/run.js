@@ -452,7 +452,21 @@ function filesOf({ reports, checkpoints }, run) {
  */
 async function saveInstead(link, about, name) {
   const { href } = link;
-  if (await opensByLink(href)) return;
+  // A click that comes before it is known which of the two it does waits for that.
+  let isWaiting = false;
+  link.onclick = (event) => {
+    event.preventDefault();
+    isWaiting = true;
+  };
+  const isFree = await opensByLink(href);
+  link.onclick = null;
+  if (!isFree) saveAtClick(link, about, name);
+  if (isWaiting) link.click();
+}
+
+/** @param {HTMLAnchorElement} link @param {HTMLElement} about @param {string} name */
+function saveAtClick(link, about, name) {
+  const { href } = link;
   about.append(", saved on this device to be opened there");
   link.onclick = async (event) => {
     event.preventDefault();

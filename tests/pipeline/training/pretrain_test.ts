@@ -4,7 +4,8 @@ import { Gpu } from "../../../kernels/core/gpu.ts";
 import { readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { pretrain, sparseTarget } from "../../../pipeline/training/pretrain.ts";
-import { defaultsOf, PRETRAIN, type PretrainSettings } from "../../../pipeline/settings.ts";
+import { PRETRAIN, type PretrainSettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import {
