@@ -52,7 +52,7 @@ export function frontSection(
     ...(control ? ["less fine-tuned"] : []),
   ];
   return markup`<h2>The trade-off</h2>
-<figure><figcaption><strong>Loss against open edges</strong><span>One run whose target rose level by level after half of its steps; a point is the sparsest step at or below a level’s target, on test tokens. The lines across are models with every edge open.</span></figcaption>
+<figure class="front"><figcaption><strong>Loss against open edges</strong><span>One run whose target rose level by level after half of its steps; a point is the sparsest step at or below a level’s target, on test tokens. The lines across are models with every edge open.</span></figcaption>
 ${
     lineChart({
       description: `The trade-off. ${

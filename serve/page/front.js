@@ -8,7 +8,9 @@ import { fixed, percent, signed, whole } from "./format.js";
 /** @typedef {{ levels: Level[], dense: number, control: number | null }} Front */
 
 const [WIDTH, HEIGHT] = [640, 280];
-const EDGE = { left: 64, right: 130, top: 16, bottom: 40 };
+/** Pixels that a line of text takes. */
+const LABEL = 15;
+const EDGE = { left: 64, right: 180, top: 16, bottom: 40 };
 
 /** @param {unknown} value @returns {number | null} */
 const numberOf = (value) => typeof value === "number" && Number.isFinite(value) ? value : null;
@@ -53,12 +55,22 @@ export function frontPicture({ levels, dense, control }) {
     EDGE.left + (right - EDGE.left) * (Math.log10(open) - first) / -first;
   const y = (/** @type {number} */ ce) =>
     bottom - (bottom - EDGE.top) * (ce - low + 0.08 * span) / (1.16 * span);
+  const lines = [
+    { label: "dense", ce: dense },
+    ...(control === null ? [] : [{ label: "dense fine-tuned", ce: control }]),
+  ]
+    .map((line) => ({ ...line, y: y(line.ce), textY: y(line.ce) }));
+  const [a, b] = lines;
+  // Labels of lines that are close stand apart.
+  if (b && Math.abs(a.y - b.y) < LABEL) {
+    const [upper, lower] = a.y <= b.y ? [a, b] : [b, a];
+    const middle = (upper.y + lower.y) / 2;
+    [upper.textY, lower.textY] = [middle - LABEL / 2, middle + LABEL / 2];
+  }
   return {
     points: met.map(({ above, ce, open }) => ({ x: x(open), y: y(ce), above, ce, open })),
-    lines: [
-      { label: "dense", y: y(dense), ce: dense },
-      ...(control === null ? [] : [{ label: "dense fine-tuned", y: y(control), ce: control }]),
-    ],
+    lines,
+    losses: [low, low + span / 2, low + span].map((ce) => ({ y: y(ce), ce })),
     ticks: Array.from(
       { length: 1 - first },
       (_, n) => ({ x: x(10 ** (first + n)), open: 10 ** (first + n) }),
@@ -69,7 +81,7 @@ export function frontPicture({ levels, dense, control }) {
 /** @param {Front | null} front */
 export function showFront(front) {
   if (front === null) return null;
-  const { points, lines, ticks } = frontPicture(front);
+  const { points, lines, losses, ticks } = frontPicture(front);
   const bottom = HEIGHT - EDGE.bottom;
   const picture = svg("svg", {
     viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
@@ -88,7 +100,13 @@ export function showFront(front) {
       text(`${Number((100 * open).toPrecision(1))} %`, { x, y: bottom + 16, "text-anchor": "middle" }),
     );
   }
-  for (const [n, { label, y, ce }] of lines.entries()) {
+  for (const { y, ce } of losses) {
+    picture.append(
+      svg("path", { d: `M${EDGE.left} ${y}H${WIDTH - EDGE.right}`, stroke: "var(--grid)", fill: "none" }),
+      text(fixed(ce, 3), { x: EDGE.left - 8, y: y + 4, "text-anchor": "end" }),
+    );
+  }
+  for (const [n, { label, y, textY, ce }] of lines.entries()) {
     picture.append(
       svg("path", {
         d: `M${EDGE.left} ${y}H${WIDTH - EDGE.right}`,
@@ -96,8 +114,7 @@ export function showFront(front) {
         "stroke-dasharray": n === 0 ? "2 4" : "7 4",
         fill: "none",
       }),
-      text(label, { x: WIDTH - EDGE.right + 8, y: y + 4 }),
-      text(fixed(ce, 3), { x: EDGE.left - 8, y: y + 4, "text-anchor": "end" }),
+      text(`${label} ${fixed(ce, 3)}`, { x: WIDTH - EDGE.right + 8, y: textY + 4 }),
     );
   }
   const path = points.map(({ x, y }, n) => `${n === 0 ? "M" : "L"}${x} ${y}`).join("");

@@ -46,12 +46,16 @@ async function tableOf(folder: string): Promise<Record<string, unknown>[]> {
 }
 
 /**
- * Plays a sweep of four learning rates by three seeds.
+ * Plays a sweep of learning rates by three seeds.
  *
  * @returns kills of the sweep alone, of it with its runs, and runs that had to go on
  */
 export async function playSweepKills(
-  { kills, seed }: { kills: number; seed: number },
+  { kills, seed, rates = [5e-4, 1e-3, 2e-3, 4e-3] }: {
+    kills: number;
+    seed: number;
+    rates?: readonly number[];
+  },
 ): Promise<{ alone: number; withRuns: number; runs: number }> {
   await using temporary = await temporaryFolder();
   const { path } = temporary;
@@ -72,12 +76,15 @@ export async function playSweepKills(
   };
   await Deno.writeTextFile(
     file,
-    JSON.stringify({ settings, grid: { lr: [5e-4, 1e-3, 2e-3, 4e-3] }, seeds: [1, 2, 3] }),
+    JSON.stringify({ settings, grid: { lr: rates }, seeds: [1, 2, 3] }),
   );
   const whole = await ended(sweep([file, "--runs", join(path, "whole"), "--quiet"]));
   assertEquals(whole.code, ENDED, whole.stderr);
   const expected = await tableOf(join(path, "whole/kills"));
-  assertEquals(expected.map(({ status }) => status), Array.from({ length: 12 }, () => "finished"));
+  assertEquals(
+    expected.map(({ status }) => status),
+    Array.from({ length: 3 * rates.length }, () => "finished"),
+  );
 
   const random = seeded(seed);
   const runs = join(path, "killed");

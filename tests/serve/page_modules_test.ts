@@ -131,6 +131,10 @@ Deno.test("the page finds a run's front, whatever its summary holds, and places 
   assert(points[0].x < points[1].x && points[0].y < points[1].y, "a higher loss stands higher");
   assertEquals(lines.map(({ label }) => label), ["dense", "dense fine-tuned"]);
   assert(lines[0].y < lines[1].y && lines[0].y > points[1].y);
+  // Lines that lie on each other have labels that do not.
+  const { lines: close } = frontPicture({ ...front, control: front.dense + 1e-4 });
+  assert(Math.abs(close[0].textY - close[1].textY) >= 15 && close[1].textY < close[0].textY);
+  assertEquals(lines.map(({ y, textY }) => y === textY), [true, true]);
   assertEquals(ticks.map(({ open }) => open), [0.01, 0.1, 1]);
   assert(ticks.every(({ x }, n) => n === 0 || x > ticks[n - 1].x));
 });

@@ -57,7 +57,8 @@ Deno.test("the first half of the steps is for the run's own target, and the rest
 });
 
 /** A run to its end, or stopped before a step and gone on with. */
-async function run(stopAt?: number) {
+async function run(stopAt?: number, { front = true }: { front?: boolean } = {}) {
+  const settings = { ...SETTINGS, front };
   const gpu = await Gpu.open();
   await using runs = await temporaryFolder();
   try {
@@ -70,16 +71,16 @@ async function run(stopAt?: number) {
         beforeStep: () => Promise.resolve({ stop: step++ === stopAt }),
       },
     };
-    let summary = await sparsify(SETTINGS, own, SILENT, never);
+    let summary = await sparsify(settings, own, SILENT, never).catch(({ message }) => assert(false, message));
     assertEquals(summary === undefined, stopAt !== undefined);
     if (!summary) {
       const resume = await findResumePoint(own.folder.checkpoints, STEPS, own.id);
       const kept = [...resume.checkpoints.values()].map((checkpoint) => frontOf(checkpoint));
       assertEquals(kept.map(({ length }) => length), [FRONT_LEVELS - 1]);
-      summary = await sparsify(SETTINGS, { ...own, resume }, SILENT, never);
+      summary = await sparsify(settings, { ...own, resume }, SILENT, never);
     }
     const rows = await readMetrics(own.folder.metrics);
-    const steps = [...new Set(summary!.front!.flatMap(({ step }) => step === null ? [] : [step]))];
+    const steps = [...new Set((summary!.front ?? []).flatMap(({ step }) => step === null ? [] : [step]))];
     const weights = new Map(
       await Promise.all(
         steps.map(async (step) =>
@@ -138,6 +139,10 @@ gpuTest(
     const own = weights.get(sparse.step)!;
     const [, values] = [...own].find(([key]) => key.endsWith(name))!;
     assertEquals([...model], Array.from(values));
+    // Up to the levels it is the run that it would be without; from there the constraint is measured against a level's target.
+    const plain = await run(undefined, { front: false });
+    assertEquals(rows.slice(0, 4), plain.rows.slice(0, 4));
+    assertAlmostEquals(plain.rows[4].constraint! - rows[4].constraint!, levels[1], 1e-6);
     assertEquals(await run(2), whole, "stopped at its own target");
     assertEquals(await run(6), whole, "stopped at a level");
   },
