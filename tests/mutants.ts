@@ -843,6 +843,50 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
   }),
+  ...plant("pipeline/studies/paired.ts", "pipeline/studies/study_test.ts", {
+    "seeds that one setting lacks are compared": [
+      "return other === undefined ? [] :",
+      "return other === null ? [] :",
+    ],
+    "an interval of ratios is even on the ratios": ["Math.log(value / other)", "value / other"],
+    "an interval that holds no difference is told as one": [
+      "low > from || high < from",
+      "low > from || high > from",
+    ],
+  }),
+  ...plant("pipeline/studies/sensitivity.ts", "pipeline/studies/study_test.ts", {
+    "a setting that missed its target counts as better": [
+      "measured.filter(({ group }) => group.feasible === group.finished)",
+      "measured",
+    ],
+  }),
+  ...plant("pipeline/studies/from_scratch.ts", "pipeline/studies/study_test.ts", {
+    "circuits of runs that missed their target count": [
+      "constraint === undefined || constraint.feasible ? circuit?.edges : null",
+      "circuit?.edges",
+    ],
+    "arms are held to the loss without slack": ["validation.ce + slack", "validation.ce"],
+    "an arm's share is of all steps": ["share * (1 - POST_TRAINING)", "share"],
+  }),
+  ...plant("pipeline/studies/long_range.ts", "pipeline/studies/long_range_test.ts", {
+    "a needed edge may be of any layer": [
+      "(edge.layer ?? layer) === layer && edge.query === query",
+      "edge.query === query",
+    ],
+    "precision counts heads": ["union++;", "union += inHeads;"],
+    "a window reaches a key too far": ["Math.ceil(perQuery)) - 1)", "Math.ceil(perQuery)))"],
+  }),
+  ...plant("pipeline/studies/measure_rows.ts", ["pipeline/studies/long_range_test.ts", "float64"], {
+    "a model's edges are those of its first head": [
+      "gates[(head * length + query)",
+      "gates[(0 * length + query)",
+    ],
+    "an answer is held against the token before it": ["tokens[query + 1]", "tokens[query]"],
+  }),
+  ...plant("pipeline/studies/long_range_tasks.ts", "pipeline/studies/long_range_test.ts", {
+    "a value is asked for by another key": ["UPPER[keys[asked[n]]]", "UPPER[keys[n]]"],
+    "a window's guess is always wrong": ["known + (1 - known) * chance", "known"],
+  }),
   ...plant("pipeline/text/tokenise.ts", ["pipeline/text/tokenise_test.ts", "several turns"], {
     "the prompts of turns count too": ["(end) => token < end) % 2 === 1", "(end) => token < end) >= 1"],
   }),
