@@ -489,7 +489,7 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
     signal,
     onBatch: (done) => reporter.stage({ name: "evaluating", done, of }),
   });
-  gpu.close();
+  await gpu.end();
   if (settings.json) {
     return shown(
       thread,

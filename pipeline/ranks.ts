@@ -370,7 +370,7 @@ export async function followFirst<Settings extends object>(
     thread.logTo(join(run.folder.path, `rank-${exchange.rank}.log`));
     ended = await body(settings, run, reporter, exchange.signal);
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   await ranks.close();
   return ended !== undefined;

@@ -950,7 +950,7 @@ export const MUTANTS: readonly Mutant[] = [
     "the line end of an echo is a part of the prompt": ['.replace(/\\r?\\n$/, "")', ""],
   }),
   // The list of runs, and what is said of each.
-  ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
+  ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go|moment/"], {
     "a run that ended is never looked at again": [
       "new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE))",
       "new Set<string>()",
@@ -968,8 +968,20 @@ export const MUTANTS: readonly Mutant[] = [
       "      ended.set(name, {",
     ],
     "a run that goes on is not noticed by its folder": [
-      "else if (isSame || stampOf",
-      "else if (true || stampOf",
+      "!looked.has(name) ||\n",
+      "true ||\n",
+    ],
+    "every folder is looked at after a run has begun": [
+      "goesOn ? owed : [...owed]",
+      "true ? owed : [...owed]",
+    ],
+    "what else began beside a run is not noticed": [
+      "new Set(goesOn ? owed : [...owed].slice(0, LOOKED_BESIDE))",
+      "new Set(goesOn ? owed : [])",
+    ],
+    "a run that goes on is noticed late": [
+      "const goesOn = !isSame && before",
+      "const goesOn = false && before",
     ],
     "when a run began is asked of the disk at every list": [
       "names.filter((name) => !begun.has(name))",
@@ -1053,8 +1065,13 @@ export const MUTANTS: readonly Mutant[] = [
       "return { ...row, speed: undefined };",
     ],
   }),
-  ...plant("serve/page/explorer.js", ["serve/page_in_browser.ts", "256 tokens"], {
+  ...plant("serve/page/attention_arcs.js", ["serve/page_in_browser.ts", "256 tokens"], {
     "pointing draws every arc anew": ["query === lit || key === lit)", "query >= 0 || key === lit)"],
+    "another least weight draws every arc anew": [
+      "position = at;\n      reveal();",
+      "position = at;\n      drawEvery();",
+    ],
+    "arcs that are too light stay": ["n >= position && drawn[n] > 0", "drawn[n] > 0"],
     "arcs are drawn at every pixel that is scrolled": [
       "left <= start && Math.min(",
       "left > start && Math.min(",
@@ -1600,6 +1617,12 @@ export const MUTANTS: readonly Mutant[] = [
     "an item is counted for each of its choices that is cut": [
       "encoded.filter((sequences) => sequences.some(({ cut }) => cut)).length",
       "encoded.flat().filter(({ cut }) => cut).length",
+    ],
+  }),
+  ...plant("kernels/core/device.ts", ["kernels/core/core_test.ts", "a device that is ended"], {
+    "a device is destroyed while it works": [
+      "    await Promise.race([done, this.device.lost]);\n",
+      "    void done;\n",
     ],
   }),
   // Benchmarks.

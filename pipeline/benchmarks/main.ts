@@ -187,7 +187,7 @@ async function benchmarkCommand(args: string[], thread: CommandThread): Promise<
     if (settings.json) { for (const result of results) thread.print(JSON.stringify(jsonOf(result))); }
     else thread.print(resultsText(results));
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   signal.throwIfAborted();
   return true;

@@ -299,7 +299,7 @@ async function circuitsCommand(args: string[], thread: CommandThread): Promise<b
       thread.print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
     }
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   return true;
 }

@@ -75,7 +75,7 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
     const parameters = await loadHeld(gpu, weights, reporter.message);
     await continueText({ gpu, config, parameters, tokenizer, held: weights.shape }, prompt, settings, thread);
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   return true;
 }

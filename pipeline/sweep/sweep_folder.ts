@@ -7,6 +7,10 @@ import { join } from "node:path";
 import { inputError, usageError, UserError } from "../errors.ts";
 import { isObject, readJson, reasonOf, shown, storing, writeJson } from "../files.ts";
 
+/** Says whose folder it is. */
+export const SWEEP_MARK = "sweep.json";
+/** The same of a study. */
+export const STUDY_MARK = "study.json";
 const LOCK = ".sweep.lock";
 
 /**
@@ -22,7 +26,7 @@ export async function openSweepFolder(
   file: string,
   { make, kind = "sweep" }: { make: boolean; kind?: "sweep" | "study" },
 ): Promise<void> {
-  const markPath = join(folder, `${kind}.json`);
+  const markPath = join(folder, kind === "study" ? STUDY_MARK : SWEEP_MARK);
   const names = await Array.fromAsync(Deno.readDir(folder)).catch(() => undefined);
   if (!names && !make) throw usageError(`Cannot show the ${kind} in ${folder} as nothing has been run there`);
   if (names && names.length > 0) {

@@ -80,7 +80,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     headsAt,
     explorerAt,
     files.at,
-    settingsOf(detail),
+    ...(detail.status === "sweep" ? [] : [settingsOf(detail)]),
   );
   const charts = createCharts(chartsAt, signal);
   const map = heads.layers * heads.heads <= MOST_HEADS ? createHeadMap(headsAt, heads) : undefined;
@@ -226,7 +226,7 @@ function headerOf({ run, main }) {
     ...[resultOf(run)].flat(),
     chosen && element("p", { className: "chosen" }, chosen),
     element("div", { className: "groups" }, groups.map(factsOf)),
-    !last && run.status !== "broken" && command !== "circuits" && element(
+    !last && !["broken", "sweep"].includes(run.status) && command !== "circuits" && element(
       "p",
       { className: "notice" },
       live ? "No step is done yet. The charts begin with the first." : "No step was done.",
@@ -254,9 +254,10 @@ function factsOf([title, ...facts]) {
 }
 
 /** What a finished run comes to, in words. @param {RunDetail} run */
-function resultOf({ result }) {
+function resultOf({ result, name }) {
   if (!result) return null;
   if (result.kind === "circuits") return circuitsOf(result);
+  if (result.kind === "sweep") return sweepOf(result, name);
   const { ce, open_fraction, test_tokens } = result;
   if (result.kind === "pretrain") {
     return element(
@@ -275,6 +276,33 @@ function resultOf({ result }) {
     } test tokens; dense ${fixed(dense_ce, 4)}` +
       (control_ce === null ? "." : `, dense fine-tuned ${fixed(control_ce, 4)}.`),
   );
+}
+
+/** The runs of a sweep. @param {Extract<NonNullable<RunDetail["result"]>, { kind: "sweep" }>} result @param {string} name */
+function sweepOf({ runs }, name) {
+  const items = runs.map((run) => {
+    const href = `runs/${encodeURIComponent(name)}/reports/${encodeURIComponent(run.name)}/report.html`;
+    const about = element("span", { className: "quiet" }, run.finished ? "" : " not finished");
+    if (!run.finished) return element("li", {}, run.name, about);
+    const link = element("a", { href, target: "_blank", rel: "noopener" }, run.name);
+    saveInstead(link, about, `${name}-${run.name}.html`);
+    return element("li", {}, link, about);
+  });
+  return [
+    element(
+      "p",
+      { className: "result" },
+      "A sweep, whose runs lie in its folder. Its page, below, lays them beside each other.",
+    ),
+    runs.length > 0
+      ? element("ul", {}, items)
+      : element("p", { className: "quiet" }, "It has begun no run yet."),
+    element(
+      "p",
+      { className: "quiet" },
+      "To watch its runs as any others, serve its folder: deno task serve --runs with the path of this one.",
+    ),
+  ];
 }
 
 /** @param {Extract<NonNullable<RunDetail["result"]>, { kind: "circuits" }>} result */
