@@ -272,6 +272,14 @@ const RANKS = {
   ),
 } as const;
 
+const SHARDS = {
+  shardOptimizer: flag(
+    false,
+    "each rank keeps AdamW's moments of its share alone: less memory, the same bits",
+    "Several GPUs",
+  ),
+} as const;
+
 const ADAPTER = {
   adapter: {
     kind: "path",
@@ -362,6 +370,7 @@ export const SPARSIFY = {
     help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
   },
   ...RANKS,
+  ...SHARDS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -383,6 +392,7 @@ export const PRETRAIN = {
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
   ...RANKS,
+  ...SHARDS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -451,6 +461,8 @@ export const PLAN = {
   },
   tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
   rate: atLeastZero(0, "tokens a second, as measured: with --tokens tells the hours", "Device"),
+  ranks: integer(1, 1, "ranks that train together: bytes are those of each", "Several GPUs"),
+  ...SHARDS,
   json: flag(false, "the plan as one line of JSON on standard output", "Output"),
   debug: OUTPUT.debug,
 } as const satisfies SettingsTable;
@@ -1054,6 +1066,7 @@ const FREE_ON_RESUME = [
   "mpi",
   "rankLimit",
   "shareAdapter",
+  "shardOptimizer",
   "merge",
 ];
 

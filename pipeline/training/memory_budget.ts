@@ -8,7 +8,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { usageError } from "../errors.ts";
-import { type MemoryNeeds, memoryNeeds } from "../model/needs.ts";
+import { type MemoryNeeds, memoryNeeds, type NeedsShape } from "../model/needs.ts";
 import { type NetworkShape } from "../model/plan.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 
@@ -22,6 +22,8 @@ export interface MemorySettings {
   memory: number | "auto";
   /** Weight of the distillation term; above 0 a teacher is held too. */
   distill?: number;
+  /** Whether ranks divide AdamW's moments among them. */
+  shardOptimizer?: boolean;
 }
 
 /** What of the model is trained, as a network's shape says it. */
@@ -84,6 +86,7 @@ export function whatToLower(
  *
  * @param resumed whether it has begun
  * @param trained what of the model is trained; left out: all
+ * @param ranks that train together
  * @throws {UserError} when it cannot be stored as asked, or does not fit: what it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
@@ -92,6 +95,7 @@ export async function budgetMemory(
   settings: MemorySettings,
   resumed = false,
   trained: TrainedPart = {},
+  ranks = 1,
 ): Promise<MemoryBudget> {
   const fault = settings.dtype === "f16"
     ? faultOfHalf(config) ?? faultOfRanks(Object.values(trained.adapters ?? {}))
@@ -100,13 +104,14 @@ export async function budgetMemory(
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
     const { context, recompute, dtype, distill = 0 } = settings;
-    const shape: NetworkShape = {
+    const shape: NeedsShape = {
       batch,
       context,
       recompute,
       half: dtype === "f16",
       training: true,
       distill: distill > 0,
+      shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
       ...trained,
     };
     return memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
