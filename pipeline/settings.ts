@@ -415,6 +415,7 @@ export const EVALUATE = {
   evalTokens: RUN.evalTokens,
   memory: flag(false, "only tell what device memory is needed; config.json is enough", "Evaluation"),
   gpu: { ...RUN.gpu, group: "Evaluation" },
+  ...RANKS,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 

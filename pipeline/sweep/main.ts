@@ -33,6 +33,7 @@ import { type Launched, runSweep } from "./run_sweep.ts";
 import { slurmScript } from "./slurm.ts";
 import { holdSweep, openSweepFolder } from "./sweep_folder.ts";
 import { type SweepRun, sweepRuns } from "./sweep_file.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
 
 const PURPOSE =
   "Runs the settings and seeds of a JSON file by sparsify, and lays their results beside each other.";
@@ -45,6 +46,7 @@ function withFile(help: string): string {
 }
 
 async function sweepCommand(args: readonly string[]): Promise<void> {
+  await requireOneProcess("sweep");
   const [file, flags] = args[0]?.startsWith("-") === false
     ? [args[0], args.slice(1)]
     : [undefined, [...args]];
