@@ -284,6 +284,7 @@ export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
+export { type HeldShape } from "./pipeline/model/held_weights.ts";
 export { type NetworkShape } from "./pipeline/model/plan.ts";
 export {
   type AttentionVariant,

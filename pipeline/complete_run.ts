@@ -34,7 +34,7 @@ export async function completeRun<Summary extends object>(
     throw error;
   } finally {
     metrics.close();
-    gpu.close();
     folder.release();
+    await gpu.end();
   }
 }

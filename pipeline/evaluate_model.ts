@@ -6,7 +6,8 @@
 import type { Gpu } from "../kernels/core/gpu.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { prepareNetwork } from "./model/network.ts";
-import { createParameters, type ParameterShape, uploadParameters } from "./model/parameters.ts";
+import { type HeldShape, loadHeld } from "./model/held_weights.ts";
+import type { ParameterShape } from "./model/parameters.ts";
 import { atFirst, type Exchange } from "./parallel/exchange.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./training/evaluate.ts";
 import type { Reporter } from "./training/training_run.ts";
@@ -15,6 +16,8 @@ import type { Reporter } from "./training/training_run.ts";
 export interface MeasuredModel {
   config: ModelConfig;
   parameters: readonly ParameterShape[];
+  /** How its weights lie on the device. */
+  shape: HeldShape;
   /** Rows at a time, and tokens of each. */
   batch: number;
   context: number;
@@ -38,18 +41,18 @@ export interface MeasuredFrom {
  */
 export async function measureModel(
   gpu: Gpu,
-  { config, parameters: shapes, batch, context, dense, of }: MeasuredModel,
+  { config, parameters: shapes, shape, batch, context, dense, of }: MeasuredModel,
   from: MeasuredFrom | undefined,
   { reporter, signal, exchange }: {
-    reporter: Pick<Reporter, "stage">;
+    reporter: Pick<Reporter, "stage" | "message">;
     signal: AbortSignal;
     exchange?: Exchange;
   },
 ): Promise<Omit<Evaluation, "batchCe">> {
   reporter.stage({ name: "compiling kernels" });
-  const network = await prepareNetwork(gpu, config, { batch, context, training: false });
-  const parameters = createParameters(gpu, shapes);
-  await uploadParameters(gpu, parameters, async (name) => await atFirst(exchange, () => from!.read(name)));
+  const network = await prepareNetwork(gpu, config, { batch, context, training: false, ...shape });
+  const read = async (name: string): Promise<Float32Array> => await atFirst(exchange, () => from!.read(name));
+  const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
   const reading = from?.batches[Symbol.asyncIterator]();
   async function* batches(): AsyncGenerator<EvaluationBatch> {
     for (;;) {

@@ -11,7 +11,7 @@ import { openHubData } from "./hub/data.ts";
 import { fetchModel, type FetchModelOptions } from "./hub/model.ts";
 import { hubModel, isHubData } from "./hub/names.ts";
 import { readModelConfig } from "./model/config_file.ts";
-import type { Locate, Located } from "./settings.ts";
+import type { Locate, Located } from "./settings/resolve.ts";
 import { type Source, sourceName } from "./text/data_files.ts";
 import type { Reporter } from "./training/training_run.ts";
 

@@ -18,7 +18,7 @@ import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
-import { openWeights } from "./model/load_weights.ts";
+import { heldShape, openHeld } from "./model/held_weights.ts";
 import { type MemorySettings, whatToLower } from "./training/memory_budget.ts";
 import { gpt2Config, type ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
@@ -46,26 +46,12 @@ import {
 import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
-import {
-  checkContext,
-  defaultsIn,
-  EVALUATE,
-  fromModelLine,
-  type Locate,
-  parseCommand,
-  type ParsedCommand,
-  PLAN,
-  PRETRAIN,
-  printedInstead,
-  requireData,
-  resolveFully,
-  resolveSettings,
-  type SettingsOf,
-  type SettingsTable,
-  SPARSIFY,
-  TRAIN_TOKENIZER,
-  versionText,
-} from "./settings.ts";
+import { EVALUATE, PLAN, PRETRAIN, SPARSIFY, TRAIN_TOKENIZER } from "./settings.ts";
+import { checkContext, requireData } from "./settings/checks.ts";
+import { printedInstead, versionText } from "./settings/help.ts";
+import { parseCommand, type ParsedCommand } from "./settings/parse.ts";
+import { defaultsIn, fromModelLine, type Locate, resolveFully, resolveSettings } from "./settings/resolve.ts";
+import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
@@ -479,14 +465,17 @@ async function leadEvaluate(
   const folder = resolved.modelFolder!;
   const config = await readModelConfig(folder, settings.adapter);
   const context = settings.context || config.contextLength;
-  if (settings.memory) return tellNeedsOf(thread, settings, config, { batch, context, training: false });
+  if (settings.memory) {
+    const shape = await heldShape(folder, config, settings);
+    return tellNeedsOf(thread, settings, config, { batch, context, training: false, ...shape });
+  }
   requireData(settings.data);
   const { reporter, signal } = thread;
   if (settings.quiet) thread.beQuiet();
-  const weights = await openWeights(folder, config, settings.adapter);
+  const weights = await openHeld(folder, config, settings);
   await weights.verify();
   checkContext(context, config.contextLength, model);
-  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config, reporter.message);
   checkTokenizer(tokenizer, config, model);
   await checkOwnTokenizer(tokenizer, folder);
   const fromModel = fromModelLine(resolved);
@@ -522,6 +511,7 @@ async function leadEvaluate(
   const measured: MeasuredModel = {
     config,
     parameters: weights.parameters.map(({ name, shape, stored }) => ({ name, shape, stored })),
+    shape: weights.shape,
     batch,
     context,
     dense: settings.dense,
@@ -532,11 +522,17 @@ async function leadEvaluate(
   const from = { read: (name: string) => weights.read(name), batches: batches() };
   const gated = config.gate !== undefined && !settings.dense;
   const result = await measureModel(gpu, measured, from, { reporter, signal, exchange });
-  gpu.close();
+  await gpu.end();
   if (settings.json) {
     return shown(
       thread,
-      JSON.stringify({ model, mode: gated ? "gated" : "dense", split: settings.split, ...result }),
+      JSON.stringify({
+        model,
+        mode: gated ? "gated" : "dense",
+        ...weights.shape.frozen && { frozen: weights.shape.frozen },
+        split: settings.split,
+        ...result,
+      }),
     );
   }
   thread.print(formatTable([

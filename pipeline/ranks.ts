@@ -363,7 +363,7 @@ export async function followOnDevice(
     await agreeOnAdapters(ranks, gpu, start, reporter);
     ended = await help(gpu);
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   await ranks.close();
   return ended !== undefined;

@@ -6,81 +6,8 @@
  *
  * @module
  */
-import { existsSync } from "node:fs";
-import { dirname, isAbsolute, join, resolve } from "node:path";
-import { parseArgs } from "@std/cli/parse-args";
-import { inputError, usageError } from "./errors.ts";
-import project from "../deno.json" with { type: "json" };
-import { exists, isObject, readJson } from "./files.ts";
-import { flagName } from "./flags.ts";
-import { hubModel, isHubData } from "./hub/names.ts";
-import { readModelConfig } from "./model/config_file.ts";
-import { nearest } from "./nearest.ts";
-import { STANDARD_INPUT } from "./text/data_files.ts";
 import { DEFAULT_RUNS } from "./runs/run_folder.ts";
-
-interface Common {
-  help: string;
-  group: string;
-}
-
-/** One setting: what kind of value it takes, its default and its line in `--help`. */
-export type Setting =
-  | (Common & {
-    kind: "path" | "name" | "text";
-    value: string | undefined;
-    placeholder: string;
-    /** Whether a model of the hub may be named where there is no such folder. */
-    hub?: boolean;
-  })
-  | (Common & {
-    kind: "paths" | "names";
-    value: readonly string[];
-    placeholder: string;
-    /** Whether data of the hub may be named. */
-    hub?: boolean;
-  })
-  | (Common & {
-    kind: "number";
-    value: number;
-    lowest: number;
-    highest?: number;
-    above?: boolean;
-    integer?: boolean;
-    /** Name of another setting that it must not exceed. */
-    atMost?: string;
-  })
-  | (Common & {
-    kind: "numberOrAuto";
-    value: number | "auto";
-    lowest: number;
-    above?: boolean;
-    integer?: boolean;
-    /** The flag may stand without a value: nothing is run then, see {@link ParsedCommand.needs}. */
-    alone?: true;
-    /** A word that it may be instead. */
-    or?: string;
-  })
-  | (Common & { kind: "choice"; value: string; choices: readonly string[]; placeholder?: string })
-  | (Common & { kind: "flag"; value: boolean });
-
-/** The settings of one command by name (camelCase; the flag is the same in kebab-case). */
-export type SettingsTable = Record<string, Setting>;
-
-type ValueOf<S extends Setting> = S extends { kind: "path" | "name" | "text"; value: infer V }
-  ? V extends string ? string
-  : string | undefined
-  : S extends { kind: "paths" | "names" } ? string[]
-  : S extends { kind: "number" } ? number
-  : S extends { kind: "numberOrAuto"; or: infer Word } ? number | "auto" | Word
-  : S extends { kind: "numberOrAuto" } ? number | "auto"
-  : S extends { kind: "choice"; choices: readonly (infer C)[] } ? C
-  : boolean;
-
-/** The values that a table describes. */
-export type SettingsOf<Table extends SettingsTable> = {
-  -readonly [Name in keyof Table]: ValueOf<Table[Name]>;
-};
+import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 
 const integer = (value: number, lowest: number, help: string, group: string) =>
   ({ kind: "number", value, lowest, integer: true, help, group }) as const;
@@ -290,6 +217,18 @@ const ADAPTER = {
   },
 } as const;
 
+/** How weights lie on the device. */
+const FROZEN = {
+  kind: "choice",
+  value: "f32",
+  choices: ["f32", "f16", "int8"],
+  help: "how matrices that are not trained lie on the device; int8 with a scale a column and 128 rows",
+  group: "Training",
+} as const;
+
+/** The same for a model that is run and not trained. */
+const HELD = { ...FROZEN, help: "how matrices lie on the device, as frozen ones do in training" } as const;
+
 const LORA = {
   adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}, to begin with` },
   train: {
@@ -317,13 +256,7 @@ const LORA = {
     group: "Training",
   },
   rslora: flag(false, "alpha / the root of the rank instead", "Training"),
-  frozen: {
-    kind: "choice",
-    value: "f32",
-    choices: ["f32", "f16", "int8"],
-    help: "how matrices that are not trained lie on the device; int8 with a scale a column and 128 rows",
-    group: "Training",
-  },
+  frozen: FROZEN,
   merge: flag(false, "save the model with its adapters merged into it, and these beside it", "Run"),
 } as const;
 
@@ -405,6 +338,7 @@ export const EVALUATE = {
   batch: integer(8, 1, "rows at a time", "Evaluation"),
   context: integer(0, 0, "tokens of a row; 0: the model recommends it, else its whole context", "Evaluation"),
   dense: flag(false, "ignore the gates", "Evaluation"),
+  frozen: { ...HELD, group: "Evaluation", byModel: false },
   split: {
     kind: "choice",
     value: "test",
@@ -432,13 +366,8 @@ export const PLAN = {
   train: { ...LORA.train, group: "Model" },
   lora: { ...LORA.lora, group: "Model" },
   loraTargets: { ...LORA.loraTargets, group: "Model" },
-  frozen: {
-    kind: "choice",
-    value: "f32",
-    choices: ["f32", "f16", "int8"],
-    help: "how weights are stored that are not trained",
-    group: "Model",
-  },
+  adapter: { ...LORA.adapter, group: "Model" },
+  frozen: { ...FROZEN, group: "Model" },
   batch: { ...TRAINING.batch, kind: "number", value: TRAINING.batch.value, help: "rows of a micro-batch" },
   context: TRAINING.context,
   accumulate: TRAINING.accumulate,
@@ -517,7 +446,12 @@ export const CIRCUITS = {
     help: "what replaces what a circuit leaves out",
     group: "Discovery",
   },
-  seed: { ...TRAINING.seed, help: "keys the choice of prompts and the bootstrap", group: "Task" },
+  seed: {
+    ...TRAINING.seed,
+    help: "keys the choice of prompts and the bootstrap",
+    group: "Task",
+    byModel: false,
+  },
   memory: {
     ...RUN.memory,
     help: "GB of device memory for the activations of the pairs that are run at once; auto: 1",
@@ -532,6 +466,7 @@ export const CIRCUITS = {
 export const GENERATE = {
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
   ...ADAPTER,
+  frozen: { ...HELD, group: "Model and data", byModel: false },
   prompt: {
     kind: "text",
     value: undefined,
@@ -552,7 +487,12 @@ export const GENERATE = {
     help: "draw from the fewest tokens that have this probability together",
     group: "Text",
   },
-  seed: { ...TRAINING.seed, help: "keys the draw; the same seed gives the same text", group: "Text" },
+  seed: {
+    ...TRAINING.seed,
+    help: "keys the draw; the same seed gives the same text",
+    group: "Text",
+    byModel: false,
+  },
   gpu: { ...GPU.gpu, group: "Text" },
   ...OUTPUT,
   json: flag(false, "end with one line of JSON on standard output, in place of the text", "Output"),
@@ -574,11 +514,14 @@ export const BENCHMARK = {
     hub: true,
     help: "each task's in order, or a folder with NAME.jsonl for each (default: from the hub)",
     group: "Task",
+    byModel: false,
   },
   limit: integer(0, 0, "items of each task, the first; 0: all", "Task"),
-  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task" },
+  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task", byModel: false },
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse`, group: "Models" },
   dense: flag(false, "open all gates of --model", "Models"),
+  adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}; of --model`, group: "Models" },
+  frozen: { ...HELD, help: `of --model: ${HELD.help}`, group: "Models", byModel: false },
   against: {
     kind: "path",
     value: undefined,
@@ -655,574 +598,3 @@ export type BenchmarkSettings = SettingsOf<typeof BENCHMARK>;
 export type SweepSettings = SettingsOf<typeof SWEEP>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
-
-/** What was asked for on the command line. */
-export interface ParsedCommand<Table extends SettingsTable> {
-  /** `--help` was given. */
-  help: boolean;
-  /** `--version` was given. */
-  version: boolean;
-  /** `--memory` stands without a value: what is needed is to be told, and nothing run. */
-  needs: boolean;
-  /** Only what the flags say. */
-  given: Partial<SettingsOf<Table>>;
-  /** Value of `--config`. */
-  config: string | undefined;
-  /** Folder that relative paths are taken from, where it is another than the working folder. */
-  folder?: string;
-  /** Value of `--resume`. */
-  resume: string | undefined;
-}
-
-/** Flags with a value that a command has beside its table. */
-const specialFlags = (table: SettingsTable): string[] => hasRuns(table) ? ["config", "resume"] : ["config"];
-
-/** Whether a command trains, so that a run of it can be stopped and resumed. */
-const hasRuns = (table: SettingsTable): boolean => "steps" in table;
-
-/**
- * Parses a command's arguments against its table.
- *
- * @param folder that relative paths are taken from; left out: the working folder
- * @throws {UserError} on an unknown flag, a missing or bad value: one line, naming the flag
- */
-export function parseCommand<const Table extends SettingsTable>(
-  table: Table,
-  args: string[],
-  folder?: string,
-): ParsedCommand<Table> {
-  const flags = new Map(Object.keys(table).map((name) => [flagName(name), name]));
-  const booleans = [...flags].filter(([, name]) => table[name].kind === "flag").map(([key]) => key);
-  const lists = [...flags].filter(([, name]) => isList(table[name])).map(([key]) => key);
-  const special = specialFlags(table);
-  const strings = [...[...flags.keys()].filter((key) => !booleans.includes(key)), ...special];
-  const known = [...flags.keys(), ...special, ...booleans.map((key) => `no-${key}`), "help", "version"];
-  checkSwitches(args, [...booleans, "help", "version"]);
-  const texts = [...flags].filter(([, name]) => table[name].kind === "text").map(([key]) => key);
-  const parsed = parseArgs(joinDashed(args, strings, texts), {
-    boolean: [...booleans, "help", "version"],
-    string: strings,
-    collect: lists,
-    negatable: booleans,
-    // What was not given must be told from what was given as false.
-    default: Object.fromEntries([...flags.keys()].map((key) => [key, undefined])),
-    alias: { h: "help" },
-    unknown(arg, key) {
-      if (key === undefined) throw usageError(`Unknown argument ${arg}`);
-      throw usageError(`Unknown flag ${arg}${suggestion(arg.replace(/^-+|=.*/gs, ""), known, "--")}`);
-    },
-  });
-  const given: Record<string, unknown> = {};
-  let needs = false;
-  for (const [key, name] of flags) {
-    if (parsed[key] === undefined) continue;
-    const setting = table[name];
-    // A value that is there but empty is none.
-    if (setting.kind === "numberOrAuto" && setting.alone && parsed[key] === "" && args.includes(`--${key}`)) {
-      needs = true;
-      continue;
-    }
-    given[name] = fromFolder(table[name], parseValue(`--${key}`, table[name], parsed[key]), folder);
-  }
-  for (const key of special) {
-    if (parsed[key] === "") throw usageError(`Cannot use --${key} as it needs a value`);
-  }
-  const config = parsed.config as string | undefined;
-  return {
-    help: parsed.help === true,
-    version: parsed.version === true,
-    needs,
-    given: given as Partial<SettingsOf<Table>>,
-    config: config && folder !== undefined && !isAbsolute(config) ? join(folder, config) : config,
-    folder,
-    resume: parsed.resume as string | undefined,
-  };
-}
-
-/** A flag that is on or off takes no value but true or false, and its `--no-` form none at all. */
-function checkSwitches(args: string[], booleans: string[]): void {
-  for (const arg of args) {
-    const [, no = "", key, value] = /^--(no-)?([^=]+)=(.*)$/s.exec(arg) ?? [];
-    if (key === undefined || !booleans.includes(key)) continue;
-    if (no || (value !== "true" && value !== "false")) {
-      const required = no ? "given without a value" : "true or false";
-      throw usageError(`Cannot use --${no}${key} as it must be ${required}: ${value}`);
-    }
-  }
-}
-
-/** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */
-function joinDashed(args: string[], strings: string[], texts: string[]): string[] {
-  const joined: string[] = [];
-  for (const arg of args) {
-    const last = joined.at(-1);
-    const flag = last?.startsWith("--") ? last.slice(2) : "";
-    const isValue = /^-[\d.]/.test(arg) || arg === STANDARD_INPUT;
-    if ((strings.includes(flag) && isValue) || (texts.includes(flag) && /^-(?!-)/.test(arg))) {
-      joined[joined.length - 1] += `=${arg}`;
-    } else joined.push(arg);
-  }
-  return joined;
-}
-
-function parseValue(label: string, setting: Setting, value: unknown): unknown {
-  const isBlank = String(value).trim() === "";
-  const isText = typeof value === "string" && !isBlank;
-  const fail = (required: string): never => {
-    throw usageError(
-      `Cannot use ${label} as it must be ${required}: ${isBlank ? "nothing given" : String(value)}`,
-    );
-  };
-  switch (setting.kind) {
-    case "flag":
-      return typeof value === "boolean" ? value : fail("true or false");
-    case "text":
-      return typeof value === "string" && value !== "" ? value : fail("a text");
-    case "path":
-    case "name":
-      return isText ? value : fail("a " + setting.kind);
-    case "names":
-    case "paths": {
-      const list = Array.isArray(value) ? value : [value];
-      return list.length > 0 && list.every((item) => typeof item === "string" && item)
-        ? list
-        : fail(`a ${setting.kind.slice(0, -1)}`);
-    }
-    case "choice":
-      return isText && setting.choices.includes(value) ? value : fail(`one of ${setting.choices.join(", ")}`);
-    case "numberOrAuto":
-    case "number": {
-      const words = setting.kind === "numberOrAuto" ? ["auto", ...(setting.or ? [setting.or] : [])] : [];
-      if (words.includes(value as string)) return value;
-      const number = isText ? Number(value) : value;
-      if (typeof number !== "number" || !Number.isFinite(number)) {
-        return fail(["a number", ...words].join(" or "));
-      }
-      const { lowest, above } = setting;
-      const highest = setting.kind === "number" ? setting.highest ?? Infinity : Infinity;
-      if (setting.integer && !Number.isSafeInteger(number)) return fail("a whole number");
-      if (above ? number <= lowest : number < lowest) {
-        return fail(`${above ? "above" : "at least"} ${lowest}`);
-      }
-      return number <= highest ? number : fail(`at most ${highest}`);
-    }
-  }
-}
-
-/** What other programs call a setting of ours. */
-const ALSO_CALLED: Readonly<Record<string, string>> = { "learning-rate": "lr", "output-dir": "runs" };
-
-/** The nearest known name, as a question, where one is near: `vocab` for `vocabulary`, `batch` for `batch-size`. */
-function suggestion(name: string, known: string[], prefix = ""): string {
-  const word = name.toLowerCase();
-  const also = Object.hasOwn(ALSO_CALLED, word) ? ALSO_CALLED[word] : undefined;
-  const parts = word.split(/[-_]/);
-  const near = known.find((other) => other === also) ?? nearest(name, known) ??
-    (word.length > 2 ? known.find((other) => other.startsWith(word)) : undefined) ??
-    known.find((other) => parts.includes(other)) ??
-    known.find((other) => word.length > 2 && other.split("-").includes(word));
-  return near === undefined ? "" : ` (did you mean ${prefix}${near}?)`;
-}
-
-const isList = ({ kind }: Setting): boolean => kind === "paths" || kind === "names";
-
-/** A value of a setting, its paths taken from a folder where they are relative. */
-function fromFolder(setting: Setting, value: unknown, folder: string | undefined): unknown {
-  if (folder === undefined) return value;
-  const below = (path: string): string =>
-    isAbsolute(path) || path === STANDARD_INPUT ? path : join(folder, path);
-  const inFolder = (path: string): string => {
-    const hub = "hub" in setting && setting.hub;
-    const onHub = hub && (setting.kind === "paths" ? isHubData(path) : hubModel(path) !== undefined);
-    return onHub && (setting.kind === "paths" || !existsSync(below(path))) ? path : below(path);
-  };
-  if (setting.kind === "path") return inFolder(value as string);
-  return setting.kind === "paths" ? (value as string[]).map(inFolder) : value;
-}
-
-/**
- * Reads settings from a JSON file, with the names of the table as keys.
- *
- * @param relativeTo folder that relative paths in the file are taken from; left out: the working folder
- * @throws {UserError} on a file that is no JSON object, an unknown key or a bad value
- */
-export async function readSettingsFile<const Table extends SettingsTable>(
-  table: Table,
-  path: string,
-  relativeTo?: string,
-): Promise<Partial<SettingsOf<Table>>> {
-  const json = await readJson(path).catch((error) => {
-    throw usageError(`Cannot read settings from ${path}: ${(error as Error).message}`, { cause: error });
-  });
-  if (!isObject(json)) throw usageError(`Cannot read settings from ${path} as it must be a JSON object`);
-  return checkedSettings(table, json, path, relativeTo);
-}
-
-/**
- * Settings with the names of the table as keys, each value checked.
- *
- * @param label what error messages call where they are from
- * @throws {UserError} on an unknown key or a bad value
- */
-export function checkedSettings<const Table extends SettingsTable>(
-  table: Table,
-  values: Readonly<Record<string, unknown>>,
-  label: string,
-  relativeTo?: string,
-): Partial<SettingsOf<Table>> {
-  const settings: Record<string, unknown> = {};
-  for (const [name, value] of Object.entries(values)) {
-    if (!Object.hasOwn(table, name)) {
-      throw usageError(`Cannot use ${label}: unknown key ${name}${suggestion(name, Object.keys(table))}`);
-    }
-    const checked = parseValue(`${name} in ${label}`, table[name], value);
-    settings[name] = fromFolder(table[name], checked, relativeTo);
-  }
-  return settings as Partial<SettingsOf<Table>>;
-}
-
-/** Where a model lies. */
-export interface Located {
-  /** Its folder. */
-  folder: string;
-  /** What it is called: the folder, or its name on the hub with the commit. */
-  name: string;
-}
-
-/** Finds a model, which may have to be fetched. */
-export type Locate = (model: string) => Promise<Located>;
-
-const inItsFolder: Locate = (model) => Promise.resolve({ folder: model, name: model });
-
-/** Settings, and what of them a model decided. */
-export interface Resolved<Table extends SettingsTable> {
-  settings: SettingsOf<Table>;
-  /** The model's folder, where there is a model. */
-  modelFolder: string | undefined;
-  /** What stands in force because the model folder's sparsify.json says so. */
-  recommended: Partial<SettingsOf<Table>>;
-  /** What is lower than the table says as the model has fewer positions. */
-  fitted: Partial<SettingsOf<Table>>;
-}
-
-/**
- * All settings of a command, in the order of precedence.
- *
- * @throws {UserError} as {@link readSettingsFile}, and on a setting that exceeds another that bounds it
- */
-export async function resolveSettings<const Table extends SettingsTable>(
-  table: Table,
-  parsed: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
-): Promise<SettingsOf<Table>> {
-  return (await resolveFully(table, parsed)).settings;
-}
-
-/**
- * All settings of a command, and which of them come from the model.
- *
- * @param locate finds the model's folder; left out: the model is one
- * @throws {UserError} as {@link resolveSettings}, and whatever `locate` throws
- */
-export async function resolveFully<const Table extends SettingsTable>(
-  table: Table,
-  { given, config, folder }: Pick<ParsedCommand<Table>, "given" | "config" | "folder">,
-  locate: Locate = inItsFolder,
-): Promise<Resolved<Table>> {
-  const defaults = defaultsIn(table, folder);
-  const file = config ? await readSettingsFile(table, config, folder) : {};
-  const chosen: Record<string, unknown> = { ...file, ...given };
-  const { model } = { ...defaults, ...chosen } as { model?: string };
-  const located = model === undefined ? undefined : await locate(model);
-  const inFile = await recommended(table, located);
-  const fitted = await fittedTo(located?.folder, defaults, { ...inFile, ...chosen });
-  const settings = {
-    ...defaults,
-    ...fitted,
-    ...inFile,
-    ...chosen,
-    ...(located ? { model: located.name } : {}),
-  };
-  checkOrder(table, settings);
-  return {
-    settings: settings as SettingsOf<Table>,
-    modelFolder: located?.folder,
-    recommended: Object.fromEntries(
-      Object.entries(inFile).filter(([name]) => !Object.hasOwn(chosen, name)),
-    ) as Partial<SettingsOf<Table>>,
-    fitted: fitted as Partial<SettingsOf<Table>>,
-  };
-}
-
-/**
- * The default context where the model has fewer positions, and a default batch of about as many tokens.
- *
- * @param chosen what the user or the model's recommendation says
- */
-async function fittedTo(
-  model: string | undefined,
-  { context, batch }: Record<string, unknown>,
-  chosen: Record<string, unknown>,
-): Promise<Record<string, unknown>> {
-  if (model === undefined || typeof context !== "number" || "context" in chosen) return {};
-  // What is wrong with the model is said when it is opened.
-  const config = await readModelConfig(model).catch(() => undefined);
-  if (!config || config.contextLength >= context) return {};
-  const { contextLength } = config;
-  const keepsTokens = typeof batch === "number" && !("batch" in chosen);
-  return {
-    context: contextLength,
-    ...(keepsTokens ? { batch: Math.floor(batch * context / contextLength) } : {}),
-  };
-}
-
-/** One line on the settings that come from the model; undefined where none do. */
-export function fromModelLine<Table extends SettingsTable>(
-  { settings, recommended, fitted }: Resolved<Table>,
-): string | undefined {
-  const { model } = settings as { model?: string };
-  const list = (values: object): string =>
-    Object.entries(values).map(([name, value]) => `${flagName(name)} ${value}`).join(", ");
-  const lines = [
-    [recommended, `from ${join(model ?? "", "sparsify.json")}`],
-    [fitted, `as the positions of ${model} end there`],
-  ] as const;
-  const said = lines.filter(([values]) => Object.keys(values).length > 0)
-    .map(([values, where]) => `${list(values)} (${where})`);
-  return said.length > 0 ? `settings from the model: ${said.join("; ")}` : undefined;
-}
-
-/** The table's own values; paths are such that they hold where the user stands. */
-export function defaultsIn(table: SettingsTable, folder: string | undefined): Record<string, unknown> {
-  const defaults = defaultsOf(table);
-  if (folder === undefined) return defaults;
-  return Object.fromEntries(
-    Object.entries(defaults).map(([name, value]) => [
-      name,
-      table[name].kind === "path" && typeof value === "string" ? resolve(value) : value,
-    ]),
-  );
-}
-
-/** The table's own values. */
-export function defaultsOf(table: SettingsTable): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(table).map(([name, { value }]) => [name, value]));
-}
-
-/** @throws {UserError} on a setting that exceeds another that bounds it */
-export function checkOrder(table: SettingsTable, settings: Record<string, unknown>): void {
-  for (const [name, setting] of Object.entries(table)) {
-    if (setting.kind !== "number" || setting.atMost === undefined) continue;
-    const [value, bound] = [settings[name] as number, settings[setting.atMost] as number];
-    if (value > bound) {
-      throw usageError(
-        `Cannot use --${flagName(name)} as it must be at most --${
-          flagName(setting.atMost)
-        } ${bound}: ${value}`,
-      );
-    }
-  }
-}
-
-/** What a stranger's model may recommend: how it is trained, and neither what is read nor where anything is written. */
-const OF_A_STRANGER = ["Training", "Gates"];
-
-/** What a model's sparsify.json recommends, as far as the command has such settings. */
-async function recommended(
-  table: SettingsTable,
-  model: Located | undefined,
-): Promise<Record<string, unknown>> {
-  if (model === undefined) return {};
-  const path = join(model.folder, "sparsify.json");
-  if (!await exists(path)) return {};
-  const settings = await readSettingsFile(SPARSIFY, path, dirname(path));
-  const isFromHub = model.name !== model.folder;
-  return Object.fromEntries(
-    Object.entries(settings).filter(([name]) =>
-      name in table && (!isFromHub || OF_A_STRANGER.includes(table[name].group))
-    ),
-  );
-}
-
-/**
- * What a run that goes on may be given anew and that changes its course from there on; which, and from which step, is
- * written into its config.json, of the slack into its slack.json.
- */
-export const CHANGEABLE = ["lr", "clip", "slack", "targetLoss", "lambdaMin", "lambdaMax"] as const;
-
-/** What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told. */
-const FREE_ON_RESUME = [
-  "data",
-  "json",
-  "quiet",
-  "debug",
-  "serve",
-  "port",
-  "runs",
-  "checkpointEvery",
-  "keepCheckpoints",
-  "recompute",
-  "memory",
-  "autotune",
-  "gpu",
-  "mpi",
-  "rankLimit",
-  "shareAdapter",
-  "shardOptimizer",
-  "merge",
-];
-
-/**
- * The settings of a run that is resumed: the run's own, with those taken from flags that may be new.
- *
- * @throws {UserError} when another flag differs from the run's setting
- */
-export function resumedSettings<const Table extends SettingsTable>(
-  own: SettingsOf<Table>,
-  given: Partial<SettingsOf<Table>>,
-  name: string,
-): SettingsOf<Table> {
-  const allowed: readonly string[] = [...FREE_ON_RESUME, ...CHANGEABLE];
-  for (const [key, value] of Object.entries(given)) {
-    const before = (own as Record<string, unknown>)[key];
-    if (key === "targetLoss" && (before === "control") !== (value === "control")) {
-      throw usageError(
-        `Cannot resume ${name} with --target-loss ${value}, as the run began with ${before}: the control comes first ` +
-          `where it sets the target, else last`,
-      );
-    }
-    if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {
-      throw usageError(
-        `Cannot resume ${name} with --${
-          flagName(key)
-        } ${value}, as the run began with ${before}: leave it out, or ` +
-          `begin another run with it; ${
-            CHANGEABLE.map((each) => `--${flagName(each)}`).join(", ")
-          } may be new`,
-      );
-    }
-  }
-  return { ...own, ...given };
-}
-
-/** Columns of a terminal that a help text fits. */
-const HELP_COLUMNS = 118;
-
-/** What `--version` prints. */
-export function versionText(): string {
-  return `sparse-attention ${project.version}, Deno ${Deno.version.deno}`;
-}
-
-/**
- * The `--help` text of a command.
- *
- * @param options `resolved`: what would be in force with the other arguments; left out: the table's values
- */
-export function helpText<const Table extends SettingsTable>(
-  command: string,
-  purpose: string,
-  table: Table,
-  { resolved }: { resolved?: Resolved<Table> } = {},
-): string {
-  const groups = new Map<string, HelpLine[]>();
-  const line = (group: string, left: string, right: string, value = ""): void => {
-    if (!groups.has(group)) groups.set(group, []);
-    groups.get(group)!.push({ left, right, value });
-  };
-  const values: Record<string, unknown> = resolved?.settings ?? defaultsOf(table);
-  for (const [name, setting] of Object.entries(table)) {
-    const key = flagName(name);
-    const value = values[name];
-    if (setting.kind === "flag") {
-      const left = value ? `--[no-]${key}` : `--${key}`;
-      line(setting.group, left, setting.help + (value ? " (on)" : ""));
-      continue;
-    }
-    const placeholder = "placeholder" in setting
-      ? setting.placeholder
-      : setting.kind === "choice"
-      ? setting.choices.join("|")
-      : "N";
-    const shown = Array.isArray(value) ? value.join(" ") : value;
-    const isShown = shown !== undefined && shown !== "";
-    const left = "alone" in setting ? `[${placeholder}]` : placeholder;
-    line(setting.group, `--${key} ${left}`, setting.help, isShown ? `(${shown})` : "");
-  }
-  line("Settings", "--config FILE", "the same settings as JSON, names in camelCase; a flag wins");
-  if (hasRuns(table)) line("Settings", "--resume NAME", "go on with a stopped run");
-  line("Settings", "--help", `this text${"model" in table ? "; with --model, what would hold for it" : ""}`);
-  line("Settings", "--version", "the version of this program, and of Deno");
-  const width = Math.max(...[...groups.values()].flat().map(({ left }) => left.length));
-  const body = [...groups].map(([group, lines]) =>
-    `${group}:\n${lines.map((each) => helpLine(each, width)).join("\n")}`
-  );
-  const origin = resolved && originOfDefaults(resolved);
-  const usage = `Usage: deno task ${command} [flags]${origin ? `\n\n${origin}` : ""}`;
-  return `${purpose}\n\n${usage}\n\n${body.join("\n\n")}\n`;
-}
-
-interface HelpLine {
-  left: string;
-  right: string;
-  /** What holds without the flag, in brackets. */
-  value: string;
-}
-
-/** One setting in a help text; a long value stands on a line of its own. */
-function helpLine({ left, right, value }: HelpLine, width: number): string {
-  const line = `  ${left.padEnd(width)}  ${right}`;
-  if (!value) return line;
-  const isLong = line.length + 1 + value.length > HELP_COLUMNS;
-  return line + (isLong ? `\n${" ".repeat(width + 4)}` : " ") + value;
-}
-
-/** Whose defaults a help text shows, where a model has a say in them. */
-function originOfDefaults<Table extends SettingsTable>(
-  { settings, recommended, fitted }: Resolved<Table>,
-): string | undefined {
-  const { model } = settings as { model?: string };
-  const names = [...Object.keys(recommended), ...Object.keys(fitted)].map((name) => `--${flagName(name)}`);
-  if (names.length === 0) return undefined;
-  return `In brackets: what holds with --model ${model}, which itself decides\n${listed(names)}.`;
-}
-
-/** Words with commas between them, in lines of a help text. */
-function listed(words: readonly string[]): string {
-  let text = "";
-  let column = 0;
-  words.forEach((word, n) => {
-    const next = n < words.length - 1 ? `${word},` : word;
-    // The last is followed by a full stop.
-    const fits = column + 1 + next.length < HELP_COLUMNS;
-    text += n === 0 ? next : (fits ? " " : "\n") + next;
-    column = n > 0 && fits ? column + 1 + next.length : next.length;
-  });
-  return text;
-}
-
-/** What a command prints in place of doing anything, where that was asked for: its help, or the version. */
-export async function printedInstead<const Table extends SettingsTable>(
-  command: string,
-  purpose: string,
-  table: Table,
-  parsed: ParsedCommand<Table>,
-  locate?: Locate,
-): Promise<string | undefined> {
-  if (parsed.version) return versionText();
-  if (!parsed.help) return undefined;
-  const resolved = await resolveFully(table, parsed, locate);
-  return helpText(command, purpose, table, { resolved });
-}
-
-/** The data a command needs, or the error that none was given. */
-export function requireData(data: readonly string[]): void {
-  if (data.length === 0) throw usageError("Cannot go on without text: give --data PATH");
-}
-
-/** A context or the error that the model is shorter. */
-export function checkContext(context: number, contextLength: number, model: string): void {
-  if (context > contextLength) {
-    throw inputError(
-      `Cannot use a context of ${context} as the positions of ${model} end at ${contextLength}`,
-    );
-  }
-}

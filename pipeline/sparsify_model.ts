@@ -5,7 +5,8 @@
  */
 import { completeRun } from "./complete_run.ts";
 import { openRunModel, prepareRun } from "./training/prepare_run.ts";
-import { checkedSettings, resolveSettings, SPARSIFY, type SparsifySettings } from "./settings.ts";
+import { SPARSIFY, type SparsifySettings } from "./settings.ts";
+import { checkedSettings, resolveSettings } from "./settings/resolve.ts";
 import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import type { Reporter } from "./training/training_run.ts";
 

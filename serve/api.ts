@@ -9,8 +9,8 @@ import type { SettingChange } from "../pipeline/runs/run_config.ts";
 import type { SparsifySummary } from "../pipeline/training/sparsify.ts";
 
 /**
- * What a run is doing. `interrupted`: no process is at it and none said why (killed). `broken`: the folder is no run, or
- * a damaged one; `problem` says why.
+ * What a run is doing. `interrupted`: no process is at it and none said why (killed). `sweep`: the folder holds the runs of
+ * a sweep. `broken`: it is no run, or a damaged one; `problem` says why.
  */
 export const RUN_STATUSES = [
   "preparing",
@@ -20,6 +20,7 @@ export const RUN_STATUSES = [
   "failed",
   "interrupted",
   "finished",
+  "sweep",
   "broken",
 ] as const;
 
@@ -65,7 +66,8 @@ export type RunResult =
     test_tokens: number;
   }
   | { kind: "pretrain"; ce: number; open_fraction: number; test_tokens: number }
-  | { kind: "circuits"; task: string; dense: CircuitSize | null; sparse: CircuitSize | null };
+  | { kind: "circuits"; task: string; dense: CircuitSize | null; sparse: CircuitSize | null }
+  | { kind: "sweep"; runs: { name: string; finished: boolean }[] };
 
 /** How much of a model a task needs for 90 % of the effect; null where all of it does less, or it cannot do the task. */
 export interface CircuitSize {

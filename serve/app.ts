@@ -217,12 +217,18 @@ export function createApp(options: AppOptions): Hono {
     return context.json(wanted);
   });
 
-  app.get("/runs/:run/reports/:file", async (context) => {
-    const report = await runs.report(await runOf(context), context.req.param("file"));
+  const sendReport = async (context: Context, file: string, inside?: string): Promise<Response> => {
+    const report = await runs.report(await runOf(context), file, inside);
     if (report === undefined) return raise(404, "The run has no such report");
     context.header("Content-Security-Policy", report.policy);
     return await answered(context, "text/html; charset=utf-8", () => report.open());
-  });
+  };
+  app.get("/runs/:run/reports/:file", (context) => sendReport(context, context.req.param("file")));
+  // Where the page of a sweep leads to.
+  app.get(
+    "/runs/:run/reports/:inside/:file",
+    (context) => sendReport(context, context.req.param("file"), context.req.param("inside")),
+  );
 
   for (const [path, { bytes, type, etag }] of assets) {
     app.get(path, (context) => {

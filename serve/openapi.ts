@@ -96,7 +96,7 @@ export function openApiDocument(): Schema {
           type: "object",
           properties: {
             name: text("The run's folder"),
-            command: nullable(text("sparsify, pretrain or circuits")),
+            command: nullable(text("sparsify, pretrain, circuits or sweep")),
             status: { type: "string", enum: RUN_STATUSES },
             problem: nullable(text("Why it failed or is broken")),
             phases: list({
@@ -116,7 +116,7 @@ export function openApiDocument(): Schema {
             result: nullable({
               type: "object",
               description: "What a finished run comes to, by its kind",
-              properties: { kind: { type: "string", enum: ["sparsify", "pretrain", "circuits"] } },
+              properties: { kind: { type: "string", enum: ["sparsify", "pretrain", "circuits", "sweep"] } },
             }),
             tokens_per_second: nullable(number("Training speed")),
             seconds_left: nullable(number("Expected time to the end of the last phase")),
@@ -320,6 +320,15 @@ export function openApiDocument(): Schema {
         "A report of the run",
         { description: "A self-contained page of at most 32 MiB (413 else)", content: { "text/html": {} } },
         [RUN, { name: "file", in: "path", required: true, schema: text("Its file name") }],
+      ),
+      "/runs/{run}/reports/{inside}/{file}": get(
+        "A report of a run of a sweep",
+        { description: "As of any run", content: { "text/html": {} } },
+        [
+          RUN,
+          { name: "inside", in: "path", required: true, schema: text("The run in the sweep's folder") },
+          { name: "file", in: "path", required: true, schema: text("Its file name") },
+        ],
       ),
     },
   };

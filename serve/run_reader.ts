@@ -15,13 +15,23 @@ import {
 import type { RunConfig } from "../pipeline/runs/run_config.ts";
 import { runIsLocked, START_MARK } from "../pipeline/runs/run_folder.ts";
 import type { RunState } from "../pipeline/runs/run_state.ts";
-import { CIRCUITS, defaultsOf, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
+import { CIRCUITS, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
+import { defaultsOf } from "../pipeline/settings/resolve.ts";
 import { chooseStep } from "../pipeline/training/choose_step.ts";
 import { createHealthWatch, healthSample } from "../pipeline/training/signatures.ts";
-import type { Measured, NamedSignature, PhaseProgress, RunDetail, RunOverview, RunStatus } from "./api.ts";
+import type {
+  Measured,
+  NamedSignature,
+  PhaseProgress,
+  RunDetail,
+  RunOverview,
+  RunResult,
+  RunStatus,
+} from "./api.ts";
 import { logFault } from "./fault_log.ts";
 import { isOwn, ownFile, ownInfo, UnfitFileError } from "./own_files.ts";
 import { isoTime, isRow, oneLine, resultOf, runConfig, runState, runSummary } from "./run_files.ts";
+import { sweepIn } from "./sweeps.ts";
 import { BESIDE_THE_POINT } from "./page/settings.js";
 
 /** Rows over which speed is taken. */
@@ -104,6 +114,22 @@ export async function within(promise: Promise<unknown>, milliseconds: number): P
   }
 }
 
+/** A folder that holds the runs of a sweep. */
+function ofSweep(name: string, path: string, result: RunResult, updated: Date | null): RunView {
+  const nothing = unreadable(name, path, "");
+  return {
+    ...nothing,
+    overview: {
+      ...nothing.overview,
+      command: "sweep",
+      status: "sweep",
+      problem: null,
+      result,
+      updated: isoTime(updated),
+    },
+  };
+}
+
 /** A run of which nothing but its name can be told. */
 export function unreadable(name: string, path: string, problem: string): RunView {
   return {
@@ -166,6 +192,10 @@ export async function readRun(
     memory.stamp = stamp;
   }, "its config.json is damaged");
   const { config } = memory;
+  if (!config && problem === null) {
+    const sweep = await part(() => sweepIn(path), "its runs cannot be listed");
+    if (sweep) return ofSweep(name, path, sweep, (await ownInfo(path))?.mtime ?? null);
+  }
   if (!config && !await isStarting(path)) problem ??= "not a run: it has no config.json";
   const state = await part(async () => {
     const stamp = stampOf(await ownInfo(join(path, "state.json")));

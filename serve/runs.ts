@@ -53,6 +53,11 @@ const LOOKED_AT_ONCE = 64;
  */
 const LOOKED_AGAIN = 50;
 const LOOKED_AGAIN_BESIDE = 10;
+/**
+ * Folders of ended runs that a list looks at where a run has come or gone: what else may have begun meanwhile is seen
+ * within a few lists. Each look is a call to another thread, and a thousand of them take longer than all else.
+ */
+const LOOKED_BESIDE = 250;
 /** A folder's time that is younger than so many milliseconds may be that of another change too: clocks have ticks. */
 const TICK_MS = 100;
 const NO_WISHES: ControlRequest = { paused: false, stop: false, slack: null };
@@ -66,9 +71,10 @@ const OF_OVERVIEW = ["config.json", "metrics.arrows", "state.json", "summary.jso
 export interface Runs {
   readonly folder: string;
   /**
-   * All runs, the one that wrote last first. What ended is read once: it is looked at again when the time of the runs
-   * folder or its own has changed, as at a start or a resumption, else some at each list, so that what another program
-   * writes into it is noticed within a few lists.
+   * All runs, the one that wrote last first. What ended is read once: it is looked at again when its folder's time has
+   * changed, as at a start or a resumption, which changes the time of the runs folder too: then that of every run's folder
+   * is asked for, over a few lists where runs have come or gone. Of the others some are read at each list, so that what
+   * another program writes is noticed.
    */
   list(): Promise<RunOverview[]>;
   /** The run as of now or a quarter of a second ago; undefined when there is none of this name. */
@@ -78,9 +84,10 @@ export interface Runs {
   /**
    * A report, or undefined when the run has none of this name.
    *
+   * @param inside of a sweep, the run whose report it is
    * @throws {HTTPException} when it is too large
    */
-  report(view: RunView, file: string): Promise<Report | undefined>;
+  report(view: RunView, file: string, inside?: string): Promise<Report | undefined>;
   /**
    * Changes what is wanted of a run.
    *
@@ -125,8 +132,10 @@ export function openRuns(
   const ended = new Map<string, Ended>();
   /** When runs began, by name: asked of the disk once for each, where there are more than are listed. */
   const beginnings = new Map<string, number>();
-  /** The runs folder as it was last gone through. */
-  let seen: { stamp: string; names: Awaited<ReturnType<typeof namesIn>> } | undefined;
+  /** The runs folder as it was last gone through; without a stamp where it may have changed since. */
+  let seen: { stamp: string | undefined; found: Awaited<ReturnType<typeof namesIn>> } | undefined;
+  /** Runs that ended, whose folders have not been looked at since the runs folder changed. */
+  const owed = new Set<string>();
   let steering: Promise<unknown> = Promise.resolve();
   let listing: Promise<RunOverview[]> | undefined;
   let listed: { overviews: RunOverview[]; until: number } | undefined;
@@ -231,21 +240,29 @@ export function openRuns(
     const begun = performance.now();
     const stamp = await stampOfRuns();
     const isSame = stamp !== undefined && stamp === seen?.stamp;
-    const found = isSame ? seen!.names : await namesIn(folder, beginnings);
-    seen = stamp === undefined ? undefined : { stamp, names: found };
+    const found = isSame ? seen!.found : await namesIn(folder, beginnings);
     const { names, links } = found;
+    const here = new Set(names);
+    const before = seen?.found.names ?? [];
+    // A folder that changed though the same runs are in it has one that goes on.
+    const goesOn = !isSame && before.length === names.length && before.every((name) => here.has(name));
+    seen = { stamp, found };
+    if (!isSame) { for (const name of ended.keys()) owed.add(name); }
+    const looked = new Set(goesOn ? owed : [...owed].slice(0, LOOKED_BESIDE));
+    for (const name of looked) owed.delete(name);
     const again = new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE));
     const deadline = performance.now() + wait;
     const overviews = links.map((name) => linked(name).overview);
     const rest: string[] = [];
-    // Of what ended the folder alone is looked at, and that only where something began: each look is a call to another
-    // thread, and many at once are a third cheaper than a few.
-    await inTurn(names, isSame ? 1 : LOOKED_AT_ONCE, async (name) => {
+    // Of what ended the folder alone is looked at, many at once, which is a third cheaper than a few.
+    await inTurn(names, LOOKED_AT_ONCE, async (name) => {
       const known = ended.get(name);
       if (!known || again.has(name)) rest.push(name);
-      else if (isSame || stampOf(await ownInfo(join(folder, name)).catch(() => undefined)) === known.folder) {
-        overviews.push(known.overview);
-      } else {
+      else if (
+        !looked.has(name) ||
+        stampOf(await ownInfo(join(folder, name)).catch(() => undefined)) === known.folder
+      ) overviews.push(known.overview);
+      else {
         beginnings.delete(name);
         rest.push(name);
       }
@@ -255,8 +272,8 @@ export function openRuns(
       const found = await overview(name, { again: again.has(name), patience });
       if (found) overviews.push(found);
     });
-    const here = new Set(names);
     for (const name of ended.keys()) if (!here.has(name)) ended.delete(name);
+    for (const name of owed) if (!here.has(name)) owed.delete(name);
     overviews.sort(byTime);
     const took = performance.now() - begun;
     listed = took > slowList ? { overviews, until: performance.now() + took } : undefined;
@@ -303,10 +320,13 @@ export function openRuns(
       return { checkpoints: checkpoints.map(({ path: _, ...checkpoint }) => checkpoint), torn };
     },
 
-    async report({ path }, file) {
+    async report({ path, overview }, file, inside) {
       if (!REPORT.test(file) || !await isOwn(path, "isDirectory")) return undefined;
-      if (!await isOwn(join(path, file), "isFile")) return undefined;
-      return await openReport(join(path, file));
+      const isOfSweep = overview.result?.kind === "sweep" &&
+        overview.result.runs.some(({ name }) => name === inside);
+      if (inside !== undefined && !isOfSweep) return undefined;
+      const report = join(path, inside ?? "", file);
+      return await isOwn(report, "isFile") ? await openReport(report) : undefined;
     },
 
     async control({ name, path }, change) {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { SettingsTable } from "../pipeline/settings.ts";
+import type { SettingsTable } from "../pipeline/settings/table.ts";
 import { SPARSIFY } from "../pipeline/settings.ts";
 
 /** The table of `deno task serve`. */

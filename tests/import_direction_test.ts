@@ -65,8 +65,8 @@ function faultsOfImport(path: string, specifier: string, importMap: ImportMap): 
   const target = localPath(path, specifier, importMap);
   const parseArgs = "@std/cli/parse-args";
   const parsesFlags = [parseArgs, localPath("", parseArgs, importMap)].includes(target ?? specifier);
-  if (parsesFlags && module !== "main.ts" && path !== "pipeline/settings.ts") {
-    faults.push(`imports ${specifier} outside a main.ts and pipeline/settings.ts`);
+  if (parsesFlags && module !== "main.ts" && path !== "pipeline/settings/parse.ts") {
+    faults.push(`imports ${specifier} outside a main.ts and pipeline/settings/parse.ts`);
   }
   // Data, such as deno.json's version, has no place in the order.
   if (target !== undefined && !target.endsWith(".json") && !mayImport(roomOf(path), roomOf(target))) {
@@ -93,7 +93,7 @@ const FLOORS = [
   ["pipeline/<for all>"],
   ["pipeline/model", "pipeline/hub", "pipeline/parallel"],
   ["pipeline/text", "pipeline/runs"],
-  ["pipeline/settings.ts"],
+  ["pipeline/settings"],
   ["pipeline/training", "pipeline/generation"],
   ["pipeline/report"],
   ["pipeline/circuits", "pipeline/benchmarks", "pipeline/sweep"],
@@ -108,7 +108,7 @@ function roomOf(path: string): string {
   if (FOR_ALL.includes(path)) return "pipeline/<for all>";
   // A command reads its line and opens its files wherever it stands.
   if (/^pipeline\/(circuits|generation|benchmarks|sweep)\/main\.ts$/.test(path)) return "pipeline";
-  return /^(kernels\/[^/]+(?=\/)|pipeline\/settings\.ts|pipeline\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/
+  return /^(kernels\/[^/]+(?=\/)|pipeline\/settings(?=\.ts$)|pipeline\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/
     .exec(path)?.[0] ?? "";
 }
 
@@ -204,7 +204,7 @@ Deno.test("imports along the direction are allowed", () => {
         `import { prepare } from "../kernels/gelu/op.ts"; import { inputError } from "./errors.ts";`,
       "pipeline/circuits/edges.ts":
         `import { open } from "../model/network.ts"; import { table } from "apache-arrow";`,
-      "pipeline/settings.ts": `import { parseArgs } from "@std/cli/parse-args";`,
+      "pipeline/settings/parse.ts": `import { parseArgs } from "@std/cli/parse-args";`,
       "pipeline/main.ts": `import { parseArgs } from "@std/cli/parse-args"; parseArgs(Deno.args);`,
       "serve/app.ts":
         `import { Hono } from "hono"; import { stream } from "hono/streaming"; import "../pipeline/metrics.ts";`,
@@ -280,12 +280,12 @@ const PLANTED: [path: string, source: string, fault: string][] = [
   [
     "serve/app.ts",
     `import "@std/cli/parse-args";`,
-    "imports @std/cli/parse-args outside a main.ts and pipeline/settings.ts",
+    "imports @std/cli/parse-args outside a main.ts and pipeline/settings/parse.ts",
   ],
   [
     "pipeline/model.ts",
     `import "./std/parse_args.ts";`,
-    "imports ./std/parse_args.ts outside a main.ts and pipeline/settings.ts",
+    "imports ./std/parse_args.ts outside a main.ts and pipeline/settings/parse.ts",
   ],
   ["pipeline/settings.ts", `parse(Deno.args);`, "reads Deno.args outside a main.ts"],
 ];

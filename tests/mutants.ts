@@ -319,6 +319,19 @@ export const MUTANTS: readonly Mutant[] = [
       "if (token) headers",
     ],
   }),
+  ...plant("pipeline/hub/client.ts", ["pipeline/hub/model_test.ts", "a wait that is given as a date"], {
+    "a date to wait for is not read": ["Date.parse(text) - Date.now()", "NaN"],
+    "a hub is waited for as long as it says": ["Math.min(LONGEST_PAUSE_MS, after ??", "Math.max(0, after ??"],
+  }),
+  ...plant("pipeline/hub/download.ts", ["pipeline/hub/model_test.ts", "more bytes than the hub lists"], {
+    "more bytes than are listed are taken": ["if (at + piece.length > file.size) {", "if (at < 0) {"],
+  }),
+  ...plant("pipeline/hub/client.ts", ["pipeline/hub/model_test.ts", "an API that is busy"], {
+    "an API that is busy is not asked again": [
+      "status === 408 || status === 429 || status >= 500",
+      "status === 408",
+    ],
+  }),
   ...plant("pipeline/hub/client.ts", ["pipeline/hub/model_test.ts", "cut off a hundred times"], {
     "what has come does not count against failures": ["work(() => failures = 0)", "work(() => {})"],
     "a file is asked for from its first byte on": ["if (from > 0) headers.set", "if (from < 0) headers.set"],
@@ -352,7 +365,11 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a disk without room"], {
     "the disk's room is not asked for": ["needed <= free) return;", "needed >= 0) return;"],
   }),
-  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "a model of the hub says"], {
+  ...plant("pipeline/settings/resolve.ts", [
+    "pipeline/settings_test.ts",
+    "/a model of the hub says|how a model is trained/",
+  ], {
+    "a model says what a benchmark is measured on": ["table[name].byModel !== false &&", "true &&"],
     "a model of the hub says where runs go": ["(!isFromHub || OF_A_STRANGER", "(true || OF_A_STRANGER"],
   }),
   ...plant("pipeline/hub/model.ts", ["pipeline/hub/model_test.ts", "found before its weights"], {
@@ -657,10 +674,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a stretch that ends begins no sum": ["sums.step.begin(n, {", "sums.step.begin(0 * n, {"],
   }),
   ...plant("pipeline/model/schedule.ts", ["pipeline/parallel/overlap_test.ts", "every gradient stands"], {
-    "a gradient stands behind the first that adds to it": [
-      "if (last.has(name)) last.set(name, at);",
-      "if (last.get(name) === -1) last.set(name, at);",
-    ],
+    "every gradient stands behind the head": ["if (last.has(name)) last.set(name, at);", ""],
   }),
   ...plant("pipeline/training/moments.ts", ["pipeline/parallel/training_test.ts", "keep all, in rows"], {
     "a checkpoint has one rank's share of the moments": ["await gather.run();", ""],
@@ -875,7 +889,7 @@ export const MUTANTS: readonly Mutant[] = [
     "the line end of an echo is a part of the prompt": ['.replace(/\\r?\\n$/, "")', ""],
   }),
   // The list of runs, and what is said of each.
-  ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go/"], {
+  ...plant("serve/runs.ts", ["serve/runs_test.ts", "/list|among many|another program|let go|moment/"], {
     "a run that ended is never looked at again": [
       "new Set([...ended.keys()].slice(0, isSame ? LOOKED_AGAIN : LOOKED_AGAIN_BESIDE))",
       "new Set<string>()",
@@ -893,8 +907,20 @@ export const MUTANTS: readonly Mutant[] = [
       "      ended.set(name, {",
     ],
     "a run that goes on is not noticed by its folder": [
-      "else if (isSame || stampOf",
-      "else if (true || stampOf",
+      "!looked.has(name) ||\n",
+      "true ||\n",
+    ],
+    "every folder is looked at after a run has begun": [
+      "goesOn ? owed : [...owed]",
+      "true ? owed : [...owed]",
+    ],
+    "what else began beside a run is not noticed": [
+      "new Set(goesOn ? owed : [...owed].slice(0, LOOKED_BESIDE))",
+      "new Set(goesOn ? owed : [])",
+    ],
+    "a run that goes on is noticed late": [
+      "const goesOn = !isSame && before",
+      "const goesOn = false && before",
     ],
     "when a run began is asked of the disk at every list": [
       "names.filter((name) => !begun.has(name))",
@@ -978,8 +1004,13 @@ export const MUTANTS: readonly Mutant[] = [
       "return { ...row, speed: undefined };",
     ],
   }),
-  ...plant("serve/page/explorer.js", ["serve/page_in_browser.ts", "256 tokens"], {
+  ...plant("serve/page/attention_arcs.js", ["serve/page_in_browser.ts", "256 tokens"], {
     "pointing draws every arc anew": ["query === lit || key === lit)", "query >= 0 || key === lit)"],
+    "another least weight draws every arc anew": [
+      "position = at;\n      reveal();",
+      "position = at;\n      drawEvery();",
+    ],
+    "arcs that are too light stay": ["n >= position && drawn[n] > 0", "drawn[n] > 0"],
     "arcs are drawn at every pixel that is scrolled": [
       "left <= start && Math.min(",
       "left > start && Math.min(",
@@ -1105,7 +1136,10 @@ export const MUTANTS: readonly Mutant[] = [
     "a token's space is lost inside a text": ['else if (each.type !== "Strip") inside', "else inside"],
   }),
   ...plant("pipeline/text/tokenizer.ts", "pipeline/text/tokenizer_test.ts", {
-    "the library is not asked at loading": ["return agree ? encode : undefined;", "return encode;"],
+    "the library is not asked at loading": [
+      "return agree ? { encode } :",
+      "return agree || encode ? { encode } :",
+    ],
   }),
   ...plant("pipeline/text/special_tokens.ts", "pipeline/text/tokenizer_test.ts", {
     "add_bos_token: false is not heeded": ["if (adds === false) return found;", ""],
@@ -1126,8 +1160,8 @@ export const MUTANTS: readonly Mutant[] = [
       "!continued || startOfText === undefined ? []",
     ],
     "every piece of a document begins one": [
-      "encodePiece(document, length > start, tokenizer)",
-      "encodePiece(document, false, tokenizer)",
+      "encodePiece(document, spilled.length > this.#start, this.#tokenizer)",
+      "encodePiece(document, false, this.#tokenizer)",
     ],
     "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
@@ -1208,7 +1242,7 @@ export const MUTANTS: readonly Mutant[] = [
       "true",
     ],
   }),
-  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "help names every flag"], {
+  ...plant("pipeline/settings/help.ts", ["pipeline/settings_test.ts", "help names every flag"], {
     "help leaves a flag out": [
       "    const key = flagName(name);\n",
       '    const key = flagName(name);\n    if (key === "seed") continue;\n',
@@ -1484,8 +1518,8 @@ export const MUTANTS: readonly Mutant[] = [
     "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
     "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
     "a gradient of what has none": [
-      "hasDx ? matrices : matrices.filter",
-      "true ? matrices : matrices.filter",
+      "hasDx ? matrices : secondOf(step)",
+      "true ? matrices : secondOf(step)",
     ],
   }),
   ...plant("pipeline/report/training_plan.ts", [PLANNED, "/what fits|a plan for people|a size/"], {
@@ -1500,6 +1534,36 @@ export const MUTANTS: readonly Mutant[] = [
       "else high = middle - 1;\n  }\n  return low - 1;",
     ],
   }),
+  ...plant("pipeline/model/held_weights.ts", ["pipeline/training/lora_run_test.ts", "frozen as int8"], {
+    "an adapter that stands beside is in the weights too": [
+      "adapter!.read(name) : base.read(name)",
+      "adapter!.read(name) : mergedWeights(base, adapter!).read(name)",
+    ],
+  }),
+  ...plant("pipeline/report/training_plan.ts", [
+    "pipeline/report/training_plan_test.ts",
+    "plan takes an adapter",
+  ], {
+    "the plan of an adapter has no teacher of its own": [
+      "teacherAdapted: from !== undefined }",
+      "teacherAdapted: false }",
+    ],
+  }),
+  ...plant("pipeline/model/decoder.ts", ["pipeline/model/decoder_test.ts", "rows of which"], {
+    "there is room for logits that nobody reads": ["held, withLogits: false }", "held, withLogits: true }"],
+  }),
+  ...plant("pipeline/benchmarks/benchmark.ts", [BENCHMARKED, "items that are cut"], {
+    "an item is counted for each of its choices that is cut": [
+      "encoded.filter((sequences) => sequences.some(({ cut }) => cut)).length",
+      "encoded.flat().filter(({ cut }) => cut).length",
+    ],
+  }),
+  ...plant("kernels/core/device.ts", ["kernels/core/core_test.ts", "a device that is ended"], {
+    "a device is destroyed while it works": [
+      "    await Promise.race([done, this.device.lost]);\n",
+      "    void done;\n",
+    ],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
@@ -1510,6 +1574,14 @@ export const MUTANTS: readonly Mutant[] = [
     "a long request is cut at its end": [
       "tokens.slice(-(contextLength + 1))",
       "tokens.slice(0, contextLength + 1)",
+    ],
+    "what is cut is not counted": [
+      "const isCut = tokens.length > contextLength + 1;",
+      "const isCut = false;",
+    ],
+    "a continuation that is too long is measured in part": [
+      "if (counted > contextLength) {",
+      "if (counted < 0) {",
     ],
     "the last window is not filled up": [
       "tokens.slice(done - contextLength - 1, done)",

@@ -179,9 +179,21 @@ export class Device {
     this.check();
   }
 
-  /** Destroys the device and everything on it. */
+  /** Destroys the device and everything on it. What is still at work on it goes on in the driver for as long as it takes. */
   close(): void {
     this.#closed = true;
     this.device.destroy();
+  }
+
+  /**
+   * Waits for what is at work, destroys the device and waits until that is done: a process that ends while its driver is at
+   * work may be ended by a signal.
+   */
+  async end(): Promise<void> {
+    // Of one that is lost nothing more is heard.
+    const done = this.device.queue.onSubmittedWorkDone().catch(() => {});
+    await Promise.race([done, this.device.lost]);
+    this.close();
+    await this.device.lost;
   }
 }

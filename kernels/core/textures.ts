@@ -10,7 +10,10 @@ import { freeBinding, replaceReads, storageElement } from "./wgsl.ts";
 
 /** Texels in a row of every texture: a power of two, so that a place is two bits of arithmetic away from an index. */
 const ROW = 4096;
-/** Bytes of textures that are kept; where a dispatch needs more, the longest unused make place. */
+/**
+ * Bytes of textures in use; where a dispatch needs more, the longest unused make place. With those that gave place, and
+ * are kept for the next of their size, twice as many.
+ */
 const CAPACITY = 256 << 20;
 
 /** How elements that storage can hold stand in a texture. */
@@ -95,7 +98,7 @@ let ids = 0;
 
 /** Bytes that textures take on a device at most, but for those of the dispatch under way. */
 export function textureCapacity({ adapter }: { adapter: { software: boolean } }): number {
-  return adapter.software ? CAPACITY : 0;
+  return adapter.software ? 2 * CAPACITY : 0;
 }
 
 /** The textures of a device. */
@@ -103,10 +106,11 @@ export class Textures {
   /** By buffer, then by region and format. */
   readonly #entries = new Map<GPUBuffer, Map<string, Entry>>();
   /**
-   * Textures that commands being recorded may still use. Commands run in order: what is recorded from now on may have them
-   * anew, so that a recording that reads many times what textures may take holds little more than that.
+   * Textures that gave place, the oldest first. Commands run in order: what is recorded from now on may have them anew.
+   * None is destroyed while commands that are recorded or wait may use it, as its memory would be held until these have
+   * run: a step that reads many times what textures may take, recorded long before it runs, then held gigabytes.
    */
-  readonly #retired: { texture: GPUTexture; size: string }[] = [];
+  readonly #retired: { texture: GPUTexture; size: string; bytes: number }[] = [];
   #bytes = 0;
   #uses = 0;
   /** Uses before those of the dispatch under way. */
@@ -209,9 +213,14 @@ export class Textures {
     }
   }
 
-  /** To be told when everything that was recorded has been submitted. */
+  /** To be told when everything that was recorded has been submitted: only then may what gave place be destroyed. */
   submitted(): void {
-    for (const { texture } of this.#retired.splice(0)) texture.destroy();
+    let bytes = this.#bytes + this.#retired.reduce((sum, retired) => sum + retired.bytes, 0);
+    while (bytes > 2 * this.capacity && this.#retired.length > 0) {
+      const { texture, bytes: freed } = this.#retired.shift()!;
+      texture.destroy();
+      bytes -= freed;
+    }
   }
 
   #remove({ buffer, key, bytes }: Entry): void {
@@ -232,7 +241,7 @@ export class Textures {
       this.#remove(entry);
       this.forget(entry.texture);
       if (entry.size === size) return entry.texture;
-      this.#retired.push({ texture: entry.texture, size: entry.size });
+      this.#retired.push(entry);
     }
     const again = this.#retired.findIndex((texture) => texture.size === size);
     return again < 0 ? undefined : this.#retired.splice(again, 1)[0].texture;

@@ -1,5 +1,5 @@
 // The same three products where a row does not start at a multiple of four elements: one element of C for each
-// invocation. Slow and for any shape; real models never come here.
+// invocation. Slow and for any shape; real models come here only by adapters of a rank that is no multiple of 4.
 @compute @workgroup_size(8, 8)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   $if BATCHED {

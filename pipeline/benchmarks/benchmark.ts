@@ -4,13 +4,11 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { inputError } from "../errors.ts";
-import type { ModelConfig } from "../model/config.ts";
-import type { Parameters } from "../model/parameters.ts";
+import { inputError, UserError } from "../errors.ts";
 import { filesOf, type Source, sourceName } from "../text/data_files.ts";
 import { readRecords } from "../text/documents.ts";
-import { type Item, Row } from "./items.ts";
-import { type LikelihoodOptions, measureLikelihoods } from "./likelihood.ts";
+import { type Item, type PlacedItem, Row } from "./items.ts";
+import { type LikelihoodOptions, type MeasuredModel, measureLikelihoods } from "./likelihood.ts";
 import { encodeDocument, encodeRequest, type Encoding, type Sequence } from "./requests.ts";
 import { type ItemScore, scoreItem } from "./scores.ts";
 import type { BenchmarkTask } from "./tasks.ts";
@@ -21,6 +19,8 @@ export interface EncodedItems {
   sequences: readonly Sequence[];
   /** How many of them are each item's. */
   counts: readonly number[];
+  /** Items of which one at least is longer than the model, and was cut at its beginning. */
+  cut: number;
 }
 
 /**
@@ -33,12 +33,12 @@ export async function readItems(
   task: BenchmarkTask,
   sources: readonly Source[],
   limit: number,
-): Promise<Item[]> {
-  const items: Item[] = [];
+): Promise<PlacedItem[]> {
+  const items: PlacedItem[] = [];
   for await (const file of filesOf(sources)) {
     for await (const record of readRecords([file])) {
       if (items.length === limit) return items;
-      items.push(task.item(new Row(record)));
+      items.push({ ...task.item(new Row(record)), where: record.where });
     }
     // A further file may have to be fetched.
     if (items.length === limit) return items;
@@ -47,14 +47,32 @@ export async function readItems(
   throw inputError(`Cannot run ${task.name} as there is no item in ${sources.map(sourceName).join(", ")}`);
 }
 
-/** Items as tokens. */
-export function encodeItems(items: readonly Item[], encoding: Encoding): EncodedItems {
-  const encoded = items.map((item) =>
-    item.kind === "rolling"
-      ? encodeDocument(item.text, encoding)
-      : item.requests.map((request) => encodeRequest(request, encoding))
-  );
-  return { sequences: encoded.flat(), counts: encoded.map(({ length }) => length) };
+/**
+ * Items as tokens.
+ *
+ * @throws {UserError} naming file and line of an item that has a character without a token, or a continuation that is longer
+ * than the model
+ */
+export function encodeItems(items: readonly PlacedItem[], encoding: Encoding): EncodedItems {
+  const encoded = items.map((item) => {
+    try {
+      return encodeItem(item, encoding);
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      throw inputError(`Cannot use ${item.where}: ${error.message}`, { cause: error });
+    }
+  });
+  return {
+    sequences: encoded.flat(),
+    counts: encoded.map(({ length }) => length),
+    cut: encoded.filter((sequences) => sequences.some(({ cut }) => cut)).length,
+  };
+}
+
+function encodeItem(item: Item, encoding: Encoding): Sequence[] {
+  return item.kind === "rolling"
+    ? encodeDocument(item.text, encoding)
+    : item.requests.map((request) => encodeRequest(request, encoding));
 }
 
 /** A benchmark's items, as they are and as one model reads them. */
@@ -71,7 +89,7 @@ export interface Part {
  */
 export async function scoreItems(
   gpu: Gpu,
-  model: { config: ModelConfig; parameters: Parameters },
+  model: MeasuredModel,
   parts: readonly Part[],
   options: LikelihoodOptions,
 ): Promise<ItemScore[][]> {

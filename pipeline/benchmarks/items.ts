@@ -47,6 +47,9 @@ export interface RollingItem {
 /** One item of a benchmark. */
 export type Item = ChoiceItem | WordItem | RollingItem;
 
+/** An item, and the file and line that it is from, as errors name them. */
+export type PlacedItem = Item & { where: string };
+
 /** A row of a benchmark's data, whose fields are what they must be or are refused by name and value. */
 export class Row {
   readonly #fields: Readonly<Record<string, unknown>>;

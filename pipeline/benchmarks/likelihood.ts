@@ -5,6 +5,7 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { ModelConfig } from "../model/config.ts";
+import type { HeldShape } from "../model/held_weights.ts";
 import { hardGates, type Network, prepareNetwork } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { IGNORED } from "../text/batches.ts";
@@ -18,6 +19,15 @@ export interface Likelihood {
   logLikelihood: number;
   /** Whether each is the likeliest of the vocabulary. */
   greedy: boolean;
+}
+
+/** A model on the device. */
+export interface MeasuredModel {
+  /** With a `gate` its gates are hard, as when it is evaluated; without one they are all open. */
+  config: ModelConfig;
+  parameters: Parameters;
+  /** How these lie there; left out: all as f32. */
+  held?: HeldShape;
 }
 
 /** How sequences are run. */
@@ -42,14 +52,13 @@ export function positionsFor(tokens: number, contextLength: number): number {
 /**
  * Measures every sequence. The rows of a batch are padded behind their end, which no token before it sees.
  *
- * @param model with a `gate` its gates are hard, as when it is evaluated; without one they are all open
  * @returns in the order of the sequences
  * @throws {RangeError} when a sequence is longer than the model's positions and one more
  * @throws the signal's reason when it is aborted
  */
 export async function measureLikelihoods(
   gpu: Gpu,
-  { config, parameters }: { config: ModelConfig; parameters: Parameters },
+  { config, parameters, held }: MeasuredModel,
   sequences: readonly Sequence[],
   { batchTokens, onDone, signal }: LikelihoodOptions,
 ): Promise<Likelihood[]> {
@@ -76,7 +85,8 @@ export async function measureLikelihoods(
   // The largest first: what does not fit the device shows at once.
   for (const [positions, indices] of [...buckets].toSorted(([a], [b]) => b - a)) {
     const batch = Math.max(1, Math.min(indices.length, Math.floor(batchTokens / positions)));
-    const network = await prepareNetwork(gpu, config, { batch, context: positions, training: false });
+    const shape = { batch, context: positions, training: false, ...held };
+    const network = await prepareNetwork(gpu, config, shape);
     try {
       network.configureGates(hardGates(gate?.bias, batch));
       const rows = measureRows(gpu, network, parameters, gate ? "deterministic" : "dense");

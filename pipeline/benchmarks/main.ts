@@ -13,20 +13,17 @@ import { exists, storing } from "../files.ts";
 import { isHubData } from "../hub/names.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
-import { openWeights } from "../model/load_weights.ts";
-import { destroyParameters, loadParameters } from "../model/parameters.ts";
+import { type HeldSettings, type HeldWeights, loadHeld, openHeld } from "../model/held_weights.ts";
+import { destroyParameters } from "../model/parameters.ts";
 import { nearest } from "../nearest.ts";
-import {
-  BENCHMARK,
-  type BenchmarkSettings,
-  parseCommand,
-  printedInstead,
-  resolveFully,
-} from "../settings.ts";
+import { BENCHMARK, type BenchmarkSettings } from "../settings.ts";
+import { printedInstead } from "../settings/help.ts";
+import { parseCommand } from "../settings/parse.ts";
+import { resolveFully } from "../settings/resolve.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { type EncodedItems, encodeItems, readItems, scoreItems } from "./benchmark.ts";
-import type { Item } from "./items.ts";
+import type { Item, PlacedItem } from "./items.ts";
 import { type BenchmarkResult, jsonOf, type ModelScores, resultsText, saveBenchmarks } from "./results.ts";
 import { type Encoding, findPrefix } from "./requests.ts";
 import { compareScores, scoreOf } from "./scores.ts";
@@ -103,7 +100,7 @@ interface Candidate {
   name: string;
   folder: string;
   config: ModelConfig;
-  weights: Awaited<ReturnType<typeof openWeights>>;
+  weights: HeldWeights;
   encoding: Encoding;
 }
 
@@ -111,12 +108,13 @@ interface Candidate {
 async function openCandidate(
   folder: string,
   name: string,
-  { tokenizer: own, dense }: { tokenizer?: string; dense: boolean },
+  tell: (message: string) => void,
+  { tokenizer: own, dense = false, ...held }: HeldSettings & { tokenizer?: string; dense?: boolean } = {},
 ): Promise<Candidate> {
-  const stored = await readModelConfig(folder);
-  const weights = await openWeights(folder, stored);
+  const stored = await readModelConfig(folder, held.adapter);
+  const weights = await openHeld(folder, stored, held);
   await weights.verify();
-  const tokenizer = await loadTokenizer(own ?? folder, stored);
+  const tokenizer = await loadTokenizer(own ?? folder, stored, tell);
   checkTokenizer(tokenizer, stored, name);
   await checkOwnTokenizer(tokenizer, folder);
   const prefix = await findPrefix(tokenizer, stored.startOfText);
@@ -152,20 +150,18 @@ async function benchmarkCommand(args: string[], thread: CommandThread): Promise<
   // Before anything is fetched.
   if (!parsed.config) tasksOf(parsed.given.task);
   const locate = locateModel(thread);
-  const { settings, modelFolder, recommended } = await resolveFully(BENCHMARK, parsed, locate);
+  const { settings, modelFolder } = await resolveFully(BENCHMARK, parsed, locate);
   if (settings.quiet) thread.beQuiet();
-  const { task, against, limit, dense, tokenizer, output } = settings;
-  // A model recommends what it is to be trained on.
-  const data = "data" in recommended ? [] : settings.data;
+  const { task, data, against, limit, output } = settings;
   const tasks = tasksOf(task);
   await checkOutput(output);
   const named = await dataOf(tasks, data);
-  const candidates = [await openCandidate(modelFolder!, settings.model, { tokenizer, dense })];
+  const candidates = [await openCandidate(modelFolder!, settings.model, reporter.message, settings)];
   if (against !== undefined) {
     const other = await locate(against);
-    candidates.push(await openCandidate(other.folder, other.name, { dense: false }));
+    candidates.push(await openCandidate(other.folder, other.name, reporter.message));
   }
-  const items: Item[][] = [];
+  const items: PlacedItem[][] = [];
   for (const [n, each] of tasks.entries()) {
     reporter.stage({ name: `reading ${each.name}` });
     const { sources } = await openData([named[n]], thread);
@@ -193,7 +189,7 @@ async function benchmarkCommand(args: string[], thread: CommandThread): Promise<
     if (settings.json) { for (const result of results) thread.print(JSON.stringify(jsonOf(result))); }
     else thread.print(resultsText(results));
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   signal.throwIfAborted();
   return true;
@@ -210,11 +206,11 @@ async function scoresOf(
   { reporter, signal }: CommandThread,
 ): Promise<ModelScores[]> {
   reporter.stage({ name: `loading ${name}` });
-  const parameters = await loadParameters(gpu, weights.parameters, (tensor) => weights.read(tensor));
+  const parameters = await loadHeld(gpu, weights, reporter.message);
   try {
     const parts = tasks.map((task, n) => ({ task, items: items[n], encoded: encoded[n] }));
     const of = encoded.reduce((sum, { sequences }) => sum + sequences.length, 0);
-    const scores = await scoreItems(gpu, { config, parameters }, parts, {
+    const scores = await scoreItems(gpu, { config, parameters, held: weights.shape }, parts, {
       batchTokens,
       signal,
       onDone: (done) => reporter.stage({ name: `measuring ${name}`, done, of }),
@@ -222,6 +218,8 @@ async function scoresOf(
     return tasks.map(({ scoring }, n) => ({
       model: name,
       mode: config.gate ? "gated" : "dense",
+      frozen: weights.shape.frozen,
+      cut: encoded[n].cut,
       items: scores[n],
       score: scoreOf(items[n], scoring, scores[n]),
     }));

@@ -4,6 +4,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
+import { inputError } from "../errors.ts";
 import { exists, isObject, readJson } from "../files.ts";
 import { type Tokenizer, withStart } from "../text/tokenizer.ts";
 import type { Request } from "./items.ts";
@@ -15,6 +16,8 @@ export interface Sequence {
   tokens: readonly number[];
   /** How many of the last count. */
   counted: number;
+  /** Whether there were more before them than the model has positions for. */
+  cut?: true;
 }
 
 /** What texts are made of for one model. */
@@ -47,14 +50,26 @@ export async function findPrefix(tokenizer: Tokenizer, named: number | undefined
   return found ?? tokenizer.endOfText;
 }
 
-/** The last tokens, so many that a model can read all but one of them. */
+/**
+ * The last tokens, so many that a model can read all but one of them.
+ *
+ * @throws {UserError} when those that count are more than that, which the harness refuses too
+ */
 function fitted(tokens: readonly number[], counted: number, contextLength: number): Sequence {
-  return { tokens: tokens.slice(-(contextLength + 1)), counted: Math.min(counted, contextLength) };
+  if (counted > contextLength) {
+    throw inputError(
+      `Cannot measure a continuation of ${counted} tokens as the model's positions end at ${contextLength}`,
+    );
+  }
+  const isCut = tokens.length > contextLength + 1;
+  return { tokens: tokens.slice(-(contextLength + 1)), counted, ...(isCut ? { cut: true } : {}) };
 }
 
 /**
  * A request as tokens. White space at the end of the context goes to the continuation; a token across their border
  * belongs where the count of the context's own tokens puts it; what is too long is cut at its beginning.
+ *
+ * @throws {UserError} when the continuation alone is too long, or has a character without a token
  */
 export function encodeRequest({ context, continuation }: Request, encoding: Encoding): Sequence {
   const { tokenizer, prefix, contextLength } = encoding;

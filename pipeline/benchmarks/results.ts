@@ -7,6 +7,7 @@ import { Bool, Float64, Int32, Table, tableToIPC, Utf8, vectorFromArray } from "
 import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { formatTable } from "../report/table.ts";
+import type { FrozenType } from "../model/op.ts";
 import type { Item } from "./items.ts";
 import type { BenchmarkScore, Differences, ItemScore } from "./scores.ts";
 
@@ -15,6 +16,10 @@ export interface ModelScores {
   /** The model as it was named, with its commit on the hub. */
   model: string;
   mode: "gated" | "dense";
+  /** How its matrices lay on the device; left out: as f32. */
+  frozen?: FrozenType;
+  /** Items that are longer than the model, and were cut at their beginning. */
+  cut: number;
   items: readonly ItemScore[];
   score: BenchmarkScore;
 }
@@ -30,19 +35,28 @@ export interface BenchmarkResult {
 
 /** One task as `--json` prints it. */
 export function jsonOf({ task, models: [own, other], differences }: BenchmarkResult): object {
-  const told = ({ model, mode, score }: ModelScores): object => ({ model, mode, ...score });
+  const told = ({ model, mode, frozen, cut, score }: ModelScores): object => ({
+    model,
+    mode,
+    ...(frozen ? { frozen } : {}),
+    cut,
+    ...score,
+  });
   return { task, ...told(own), ...(other ? { against: told(other), difference: differences } : {}) };
 }
 
 const percent = (value: number | null | undefined): string => value == null ? "" : (100 * value).toFixed(2);
 
+const HEAD = ["", "model", "items", "cut", "acc", "±", "acc_norm", "±", "perplexity", "bits/byte"];
+
 /** The same for people, all tasks in one table. */
 export function resultsText(results: readonly BenchmarkResult[]): string {
   const rows = results.flatMap(({ task, models, differences }) => [
-    ...models.map(({ model, mode, score }, n) => [
+    ...models.map(({ model, mode, frozen, cut, score }, n) => [
       n === 0 ? task : "",
-      `${model} (${mode})`,
+      `${model} (${frozen ? `${mode}, ${frozen}` : mode})`,
       String(score.n),
+      cut > 0 ? String(cut) : "",
       ...[score.acc, score.acc_stderr, score.acc_norm, score.acc_norm_stderr].map(percent),
       score.perplexity?.toFixed(2) ?? score.word_perplexity?.toFixed(2) ?? "",
       score.bits_per_byte?.toFixed(4) ?? "",
@@ -54,15 +68,17 @@ export function resultsText(results: readonly BenchmarkResult[]): string {
       const text = `${metric} ${shown(value)} [${shown(low)}, ${shown(high)}]${
         p === undefined ? "" : `, p ${p.toPrecision(2)}`
       }`;
-      return ["", text, "", "", "", "", "", "", ""];
+      return ["", text, ...Array<string>(HEAD.length - 2).fill("")];
     }),
   ]);
-  const head = ["", "model", "items", "acc", "±", "acc_norm", "±", "perplexity", "bits/byte"];
-  const used = head.map((name, n) => name === "" || rows.some((row) => row[n] !== ""));
-  const shown = [head, ...rows].map((row) => row.filter((_, n) => used[n]));
+  const used = HEAD.map((name, n) => name === "" || rows.some((row) => row[n] !== ""));
+  const shown = [HEAD, ...rows].map((row) => row.filter((_, n) => used[n]));
   const differences = results.flatMap((result) => Object.values(result.differences ?? {}));
   const notes = [
-    ...(used[head.indexOf("acc")] ? ["acc and acc_norm in %, ± their standard errors"] : []),
+    ...(used[HEAD.indexOf("acc")] ? ["acc and acc_norm in %, ± their standard errors"] : []),
+    ...(used[HEAD.indexOf("cut")]
+      ? ["cut: of the items, those longer than the model, of which it saw the end alone"]
+      : []),
     ...(differences.length > 0
       ? ["below two models the first's less the second's with 95 % of a bootstrap over items"]
       : []),

@@ -17,14 +17,10 @@ import { destroyParameters, loadParameters } from "../model/parameters.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { randomStream } from "../../kernels/core/random.ts";
 import { checkRunIsNew, createRun } from "../runs/run_folder.ts";
-import {
-  CIRCUITS,
-  type CircuitsSettings,
-  type Located,
-  parseCommand,
-  printedInstead,
-  resolveSettings,
-} from "../settings.ts";
+import { CIRCUITS, type CircuitsSettings } from "../settings.ts";
+import { printedInstead } from "../settings/help.ts";
+import { parseCommand } from "../settings/parse.ts";
+import { type Located, resolveSettings } from "../settings/resolve.ts";
 import { formatTable } from "../report/table.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import type { Reporter } from "../training/training_run.ts";
@@ -98,7 +94,7 @@ async function investigate(
       );
     }
   }
-  const tokenizer = await loadTokenizer(places[0].folder, configs[0]);
+  const tokenizer = await loadTokenizer(places[0].folder, configs[0], reporter.message);
   for (const [n, config] of configs.entries()) {
     checkTokenizer(tokenizer, config, places[n].name);
     await checkOwnTokenizer(tokenizer, places[n].folder);
@@ -305,7 +301,7 @@ async function circuitsCommand(args: string[], thread: CommandThread): Promise<b
       thread.print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
     }
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   return true;
 }

@@ -7,8 +7,10 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { inputError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { type Decoder, prepareDecoder } from "../model/decoder.ts";
+import type { HeldShape } from "../model/held_weights.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Tokenizer, withStart } from "../text/tokenizer.ts";
+import { GENERATE } from "../settings.ts";
 import { createSampler, type SamplingSettings } from "./sampling.ts";
 import { createTextStream } from "./text_stream.ts";
 
@@ -22,6 +24,8 @@ export interface GeneratingModel {
   gpu: Gpu;
   /** Text to tokens and back. */
   tokenizer: Tokenizer;
+  /** How the weights lie on the device; left out: all as f32. */
+  held?: HeldShape;
 }
 
 /** How a text is continued. */
@@ -52,8 +56,6 @@ export interface Continuation {
   ended: "tokens" | "end of text" | "positions";
 }
 
-/** Tokens of a continuation where it is not said. */
-export const CONTINUATION_TOKENS = 64;
 /** Positions that a decoder is made for are a multiple of this, where the model has so many. */
 const STEP = 128;
 
@@ -118,8 +120,9 @@ export async function generate(
   prompt: string | readonly number[],
   options: GenerateOptions = {},
 ): Promise<Continuation> {
-  const { gpu, config, parameters, tokenizer } = model;
-  const { tokens: most = CONTINUATION_TOKENS, temperature = 0, topP = 1, seed = 1, dense = false } = options;
+  const { gpu, config, parameters, tokenizer, held } = model;
+  const { tokens: most = GENERATE.tokens.value, temperature = 0, topP = 1, seed = 1, dense = false } =
+    options;
   const { onText, onToken, signal } = options;
   if (!Number.isSafeInteger(most) || most < 1) {
     throw new RangeError(`Cannot generate tokens as their number must be a whole one from 1: ${most}`);
@@ -129,7 +132,7 @@ export async function generate(
   // The last token is drawn, and read no more.
   const wanted = STEP * Math.ceil((read.length + most - 1) / STEP);
   const decoder = options.decoder ??
-    await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted) });
+    await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted), held });
   const ends = new Set([...tokenizer.endsOfText, config.endOfText]);
   const stream = createTextStream(tokenizer, read);
   const tokens: number[] = [];

@@ -9,9 +9,11 @@ import { inputError, usageError } from "../errors.ts";
 import { locateHere, locateModel } from "../fetch_named.ts";
 import { reasonOf } from "../files.ts";
 import { readModelConfig } from "../model/config_file.ts";
-import { openWeights } from "../model/load_weights.ts";
-import { loadParameters } from "../model/parameters.ts";
-import { GENERATE, type GenerateSettings, parseCommand, printedInstead, resolveFully } from "../settings.ts";
+import { loadHeld, openHeld } from "../model/held_weights.ts";
+import { GENERATE, type GenerateSettings } from "../settings.ts";
+import { printedInstead } from "../settings/help.ts";
+import { parseCommand } from "../settings/parse.ts";
+import { resolveFully } from "../settings/resolve.ts";
 import { STANDARD_INPUT } from "../text/data_files.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
@@ -63,19 +65,19 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
   const folder = modelFolder!;
   const text = given ?? await readPrompt(settings.prompt);
   const config = await readModelConfig(folder, settings.adapter);
-  const weights = await openWeights(folder, config, settings.adapter);
+  const weights = await openHeld(folder, config, settings);
   await weights.verify();
-  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config);
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, config, reporter.message);
   checkTokenizer(tokenizer, config, folder);
   await checkOwnTokenizer(tokenizer, folder);
   const prompt = promptTokens(text, { config, tokenizer });
   const gpu = await openCheckedGpu(reporter, settings);
   try {
     reporter.stage({ name: "loading the model" });
-    const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-    await continueText({ gpu, config, parameters, tokenizer }, prompt, settings, thread);
+    const parameters = await loadHeld(gpu, weights, reporter.message);
+    await continueText({ gpu, config, parameters, tokenizer, held: weights.shape }, prompt, settings, thread);
   } finally {
-    gpu.close();
+    await gpu.end();
   }
   return true;
 }

@@ -159,6 +159,8 @@ export class HubClient {
     const { firstPause = FIRST_PAUSE_MS } = this.#options;
     const wait = Math.min(LONGEST_PAUSE_MS, after ?? firstPause * 2 ** Math.max(0, failures - 1));
     if (wait >= 5_000) this.say(`${message}: trying again in ${Math.round(wait / 1000)} s`);
+    // Whoever was told may have had enough.
+    this.signal.throwIfAborted();
     await new Promise<void>((resolve) => {
       const timer = setTimeout(done, wait);
       const signal = this.signal;

@@ -82,7 +82,10 @@ export async function readAdapterConfig(path: string, config: ModelConfig): Prom
   }
   return {
     adapters: Object.fromEntries(modules.map((module) => [module.name, adapterOf(module)])),
-    base: typeof json.base_model_name_or_path === "string" ? json.base_model_name_or_path : undefined,
+    // A model that was made in memory has no name, or an empty one.
+    base: typeof json.base_model_name_or_path === "string" && json.base_model_name_or_path !== ""
+      ? json.base_model_name_or_path
+      : undefined,
   };
 }
 

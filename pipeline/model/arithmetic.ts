@@ -52,12 +52,16 @@ export function countArithmetic(
     if (step.op.kind === "attention") return overPairs(ATTENTION_FORWARD);
     return step.op.kind === "linear" ? sum(matricesOf(step)) : 0;
   };
+  /** Those whose x always has a gradient: an adapter's second, as what its first gave has one whether or not x has. */
+  const secondOf = ({ parameters }: Step): Parameter[] =>
+    Object.entries(parameters).flatMap(([role, matrix]) =>
+      matrix.shape.length === 2 && role !== "weight" && role !== "down" ? [matrix] : []
+    );
   const backwardOf = (step: Step, hasDx: boolean): number => {
     if (step.op.kind === "attention") return overPairs(ATTENTION_BACKWARD);
     if (step.op.kind !== "linear") return 0;
     const matrices = matricesOf(step);
-    // What an adapter's first matrix gave has a gradient whether or not x has.
-    const ofActivations = hasDx ? matrices : matrices.filter(({ name }) => name.includes("lora_B"));
+    const ofActivations = hasDx ? matrices : secondOf(step);
     return sum(ofActivations) + sum(matrices.filter(({ trainable }) => trainable));
   };
   const head = product(model.head);

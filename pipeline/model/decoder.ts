@@ -11,6 +11,7 @@ import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts
 import { turn } from "../turn.ts";
 import type { ModelConfig } from "./config.ts";
 import { prepareLogits } from "./head.ts";
+import type { HeldShape } from "./held_weights.ts";
 import { hardGates } from "./network.ts";
 import type { Roles, Step, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
@@ -25,6 +26,8 @@ export interface DecoderOptions {
   positions?: number;
   /** Positions that there is room for at first; doubled whenever it is used up. */
   room?: number;
+  /** How the parameters lie on the device; left out: all as f32. */
+  held?: HeldShape;
 }
 
 /** A compiled model with the keys and values of what it has read. */
@@ -64,7 +67,7 @@ const ROOM = 256;
 export async function prepareDecoder(
   gpu: Gpu,
   config: ModelConfig,
-  { positions = config.contextLength, room = ROOM }: DecoderOptions = {},
+  { positions = config.contextLength, room = ROOM, held = {} }: DecoderOptions = {},
 ): Promise<Decoder> {
   const { keyValueHeads, headSize } = config;
   if (!Number.isInteger(positions) || positions < 1 || positions > config.contextLength) {
@@ -74,8 +77,9 @@ export async function prepareDecoder(
   }
   // A layer's keys are bound whole.
   const most = Math.min(positions, Math.floor(gpu.maxBindingBytes / (4 * keyValueHeads * headSize)));
-  const single = await prepareRows(gpu, config, 1, most);
-  const logitsOf = await prepareLogits(gpu, config, { rows: 1, stride: single.logits.shape[1] });
+  const single = await prepareRows(gpu, config, { count: 1, positions: most, held, withLogits: true });
+  const { head, logits } = single;
+  const logitsOf = await prepareLogits(gpu, { head, config }, { rows: 1, stride: logits!.shape[1] });
   const byRows = new Map([[1, single]]);
   let [filled, capacity] = [0, 0];
   let kept: Roles[] = [];
@@ -108,7 +112,11 @@ export async function prepareDecoder(
   }
 
   /** Submits rows of tokens, of which those past `tokens` are read by none, and overwritten by the next. */
-  function submit(rows: PreparedRows, tokens: readonly number[], withLogits: boolean): void {
+  function submit(
+    rows: PreparedRows,
+    tokens: readonly number[],
+    { withLogits }: { withLogits: boolean },
+  ): void {
     const { parameters, gateBias } = text!;
     reserve(filled + rows.count);
     const inputs = new Uint32Array(rows.count);
@@ -119,8 +127,8 @@ export async function prepareDecoder(
       const keptBy = (step: Step): Roles => kept[rows.keeping.indexOf(step)];
       rows.run(recorder, { parameters, keptBy }, mode);
       if (!withLogits) return;
-      const matrix = parameters.get(rows.matrix)!;
-      logitsOf.record(recorder, { final: rows.final, matrix, logits: rows.logits });
+      const matrix = parameters.get(head.name)!;
+      logitsOf.record(recorder, { final: rows.final, matrix, logits: logits! });
     });
     filled += tokens.length;
   }
@@ -155,15 +163,18 @@ export async function prepareDecoder(
         const fitting = 2 ** Math.floor(Math.log2(most - filled));
         const count = left.length === 1 ? 1 : Math.min(wanted, fitting);
         let rows = byRows.get(count);
-        if (!rows) byRows.set(count, rows = await prepareRows(gpu, config, count, most));
-        submit(rows, left.splice(0, count), false);
+        if (!rows) {
+          rows = await prepareRows(gpu, config, { count, positions: most, held, withLogits: false });
+          byRows.set(count, rows);
+        }
+        submit(rows, left.splice(0, count), { withLogits: false });
         await turn();
         signal?.throwIfAborted();
       }
-      submit(single, tokens.slice(-1), true);
-      const logits = await gpu.read(single.logits, 0, config.vocabularySize);
+      submit(single, tokens.slice(-1), { withLogits: true });
+      const values = await gpu.read(logits!, 0, config.vocabularySize);
       signal?.throwIfAborted();
-      return logits;
+      return values;
     },
 
     destroy() {
@@ -178,15 +189,19 @@ export async function prepareDecoder(
 
 type PreparedRows = Awaited<ReturnType<typeof prepareRows>>;
 
-/** The steps for so many rows at once, behind what was read before. */
-async function prepareRows(gpu: Gpu, config: ModelConfig, count: number, positions: number) {
-  const model = trace(config, {
-    batch: 1,
-    context: count,
-    cached: positions,
-    maxBindingBytes: gpu.maxBindingBytes,
-  });
-  const shape: NetworkShape = { batch: 1, context: count, training: false };
+/** The steps for so many rows at once, behind what was read before, and room for logits where they are wanted. */
+async function prepareRows(
+  gpu: Gpu,
+  config: ModelConfig,
+  { count, positions, held, withLogits }: {
+    count: number;
+    positions: number;
+    held: HeldShape;
+    withLogits: boolean;
+  },
+) {
+  const shape: NetworkShape = { batch: 1, context: count, training: false, withLogits, ...held };
+  const model = trace(config, { ...shape, cached: positions, maxBindingBytes: gpu.maxBindingBytes });
   const scheduled = schedule(model);
   const plan = planActions(model, scheduled, shape, gpu.maxBindingBytes);
   const runner = await prepareSteps(gpu, scheduled.forward, shape);
@@ -201,9 +216,9 @@ async function prepareRows(gpu: Gpu, config: ModelConfig, count: number, positio
   const tensorOf = ({ name }: Value): Tensor => tensors.get(name)!;
   return {
     count,
-    matrix: model.head.name,
+    head: model.head,
     final: tensorOf(model.final.writes.y),
-    logits: tensorOf(headValues(model, shape, plan).logits),
+    logits: tensors.get(headValues(model, shape, plan).logits.name),
     /** The steps that keep something, a layer each. */
     keeping: stepsOf(model).filter(({ op }) => op.kept),
     /** Sets what the next submission reads, from which position on, and through which gates. */

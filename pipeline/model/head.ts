@@ -16,7 +16,6 @@ import {
 import { prepareCrossEntropy } from "../../kernels/cross_entropy/op.ts";
 import { prepareDistillation } from "../../kernels/distillation/op.ts";
 import { type MatmulConfig, prepareMatmul } from "../../kernels/matmul/op.ts";
-import type { ModelConfig } from "./config.ts";
 import type { Parameters } from "./parameters.ts";
 import type { MemoryPlan, NetworkShape } from "./plan.ts";
 import type { Model } from "./trace.ts";
@@ -118,15 +117,21 @@ async function prepareLogitsOf(
   };
 }
 
-/** Compiles the logits of some rows of a model, all of them float32. */
+/** Compiles the logits of some rows of a model, float32 but for a matrix that lies there as f16. */
 export function prepareLogits(
   gpu: Gpu,
-  { vocabularySize, width }: ModelConfig,
+  { head: { stored }, config: { vocabularySize, width } }: Pick<Model, "head" | "config">,
   { rows, stride }: { rows: number; stride: number },
 ): Promise<Logits> {
-  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes);
-  return prepareLogitsOf(gpu, { rows, width, stride, slices, half: [] });
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, slicedAs(stored === "f16"));
+  return prepareLogitsOf(gpu, { rows, width, stride, slices, half: stored === "f16" ? ["b"] : [] });
 }
+
+/** Bytes of an element of the matrix of logits, of the smallest and largest of what is cut alike. */
+const slicedAs = (half: boolean, frozen = half): { smallest: number; largest: number } => ({
+  smallest: half ? 2 : 4,
+  largest: frozen ? 2 : 4,
+});
 
 /**
  * Compiles the head of a model.
@@ -147,10 +152,7 @@ export async function prepareHead(
   // As products read it: what is frozen may be f16 as it lies there.
   const frozenHalf = matrix.stored === "f16";
   const halfMatrix = half || frozenHalf;
-  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, {
-    smallest: halfMatrix ? 2 : 4,
-    largest: frozenHalf ? 2 : 4,
-  });
+  const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, slicedAs(halfMatrix, frozenHalf));
   const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
   const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
   const logitsOf = (rows: number, of: { matrix: boolean }) =>

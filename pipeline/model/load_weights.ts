@@ -6,7 +6,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { inputError } from "../errors.ts";
 import { exists, hashFile } from "../files.ts";
-import { isAdapterFolder, mergedWeights, openAdapter } from "./adapter_files.ts";
+import { isAdapterFolder, mergedWeights, openAdapter, type StoredAdapter } from "./adapter_files.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
 import { joinParts, storedParameters } from "./stored.ts";
@@ -28,10 +28,41 @@ export async function openWeights(
   config: ModelConfig,
   adapter?: string,
 ): Promise<WeightSource> {
-  const own = await hasNoWeights(folder) && await isAdapterFolder(folder)
-    ? await openAdapted(folder, config)
-    : await openOwnWeights(folder, config);
-  return adapter === undefined ? own : mergedWeights(own, await openAdapter(adapter, config));
+  return merged(await openApart(folder, config, adapter));
+}
+
+const merged = ({ base, adapter }: WeightsApart): WeightSource =>
+  adapter ? mergedWeights(base, adapter) : base;
+
+/** Weights, and the adapter that belongs to them but is not in them. */
+export interface WeightsApart {
+  base: WeightSource;
+  adapter?: StoredAdapter;
+}
+
+/**
+ * As {@link openWeights}, with the adapter beside the weights: the one that is given, into whose weights that of the folder, if
+ * any, is merged, or else the folder's own.
+ */
+export async function openApart(
+  folder: string,
+  config: ModelConfig,
+  adapter?: string,
+): Promise<WeightsApart> {
+  const own = await openOwn(folder, config, []);
+  return adapter === undefined ? own : { base: merged(own), adapter: await openAdapter(adapter, config) };
+}
+
+/** What a folder stands for, which the adapters of folders `above` were made for. */
+async function openOwn(folder: string, config: ModelConfig, above: readonly string[]): Promise<WeightsApart> {
+  return await adapterBeside(folder) === undefined
+    ? { base: await openOwnWeights(folder, config) }
+    : await openAdapted(folder, config, above);
+}
+
+/** The folder of the adapter that stands beside the weights which {@link openApart} opens. */
+export async function adapterBeside(folder: string, adapter?: string): Promise<string | undefined> {
+  return adapter ?? (await hasNoWeights(folder) && await isAdapterFolder(folder) ? folder : undefined);
 }
 
 async function hasNoWeights(folder: string): Promise<boolean> {
@@ -39,30 +70,40 @@ async function hasNoWeights(folder: string): Promise<boolean> {
   return !(await Promise.all(files.map(exists))).some((is) => is);
 }
 
-/** The weights that a folder with an adapter and a config.json stands for. */
-async function openAdapted(folder: string, config: ModelConfig): Promise<WeightSource> {
+/** The weights that a folder with an adapter and a config.json stands for, and the adapter. */
+async function openAdapted(
+  folder: string,
+  config: ModelConfig,
+  above: readonly string[],
+): Promise<WeightsApart> {
   const adapter = await openAdapter(folder, config);
   const { model, hash } = adapter.base;
+  const real = await Deno.realPath(folder);
+  if (above.includes(real)) {
+    throw inputError(
+      `Cannot load ${folder} as the model that its adapter was made for leads back to it: ${model}`,
+    );
+  }
   const places = [
-    // A run's own copy, which is told from any other folder of this name by its digest.
-    ...(hash === undefined ? [] : [join(dirname(await Deno.realPath(folder)), "dense")]),
+    // A run's own copy goes first. Another folder of this name is refused by its digest.
+    ...(hash === undefined ? [] : [join(dirname(real), "dense")]),
     ...(model === undefined ? [] : [isAbsolute(model) ? model : join(folder, model)]),
   ];
   for (const place of places) {
     if (await hasNoWeights(place) && !await isAdapterFolder(place)) continue;
-    const base = await openWeights(place, config);
-    const merged = mergedWeights(base, adapter);
-    return {
-      ...merged,
+    const base = merged(await openOwn(place, config, [...above, real]));
+    const checked = {
+      ...base,
       async verify() {
         if (hash !== undefined && await base.hash() !== hash) {
           throw inputError(
             `Cannot load ${folder} as the weights in ${place} are not those that its adapter was made for: another SHA-256`,
           );
         }
-        await merged.verify();
+        await base.verify();
       },
     };
+    return { base: checked, adapter };
   }
   throw inputError(
     `Cannot load ${folder} as the model that its adapter was made for, ${

@@ -107,6 +107,8 @@ export interface TrainedParts {
   adapters?: Adapters;
   /** How everything else is stored. */
   frozen: FrozenType;
+  /** Whether a teacher has adapters of its own, as where they began from one that was saved. */
+  teacherAdapted?: boolean;
 }
 
 /** Bytes of a training run by what they are for. */
@@ -118,7 +120,10 @@ export interface TrainingNeeds extends Omit<MemoryNeeds, "textures" | "buffers">
 }
 
 /** What a micro-batch is. */
-export type TrainedShape = Omit<NeedsShape, "training" | "keep" | "logitsBytes" | keyof TrainedParts>;
+export type TrainedShape = Omit<
+  NeedsShape,
+  "training" | "keep" | "logitsBytes" | "withLogits" | keyof TrainedParts
+>;
 
 /** Plans a micro-batch's activations, which do not depend on how what is frozen is stored. */
 export function planTrained(

@@ -38,6 +38,8 @@ export interface NetworkShape {
   keep?: boolean;
   /** Bytes that one block of logits may take; all it can at most is one binding. */
   logitsBytes?: number;
+  /** Whether there are logits, and what comes of them; left out: there are. */
+  withLogits?: boolean;
   /** Low-rank adapters beside its products; left out: none. */
   adapters?: Adapters;
   /** What backward gives gradients of; left out: everything. */
@@ -117,7 +119,7 @@ export function planActions(
   maxBindingBytes: number,
 ): MemoryPlan {
   const { vocabularySize } = model.config;
-  const { training, distill = false, keep = false } = shape;
+  const { training, distill = false, keep = false, withLogits = true } = shape;
   const logitsStride = 4 * Math.ceil(vocabularySize / 4);
   const blocks = blocksOf(
     shape.batch * shape.context,
@@ -154,10 +156,12 @@ export function planActions(
   }
   runForward();
   // All blocks at once: what one block writes, such as the gradient, stands until the last is done.
-  act(
-    distill ? [final, teacherFinal] : [final],
-    [logits, ...(distill ? [teacherLogits] : []), ...(training ? [dfinal] : [])],
-  );
+  if (withLogits) {
+    act(
+      distill ? [final, teacherFinal] : [final],
+      [logits, ...(distill ? [teacherLogits] : []), ...(training ? [dfinal] : [])],
+    );
+  }
   const activations = new Set(lifetimes.keys());
   for (const action of training ? backward : []) {
     if (action.kind === "again") runGroup(action.group);

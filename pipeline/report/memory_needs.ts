@@ -5,10 +5,8 @@
  */
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
-import type { Adapters, Trained } from "../model/adapters.ts";
-import type { FrozenType } from "../model/op.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
-import { type MemoryNeeds, memoryNeeds } from "../model/needs.ts";
+import { type MemoryNeeds, memoryNeeds, type TrainedParts } from "../model/needs.ts";
 import { parametersOf } from "../model/trace.ts";
 import { amount } from "../training/memory_budget.ts";
 import { formatTable } from "./table.ts";
@@ -18,8 +16,8 @@ export const PORTABLE_BINDING_BYTES = 128 << 20;
 
 const PARTS = ["weights", "copies", "teacher", "gradients", "moments", "activations", "total"] as const;
 
-/** What is asked about. */
-export interface NeedsAsked {
+/** What is asked about; of what is trained what is left out is everything, and what is not lies there as f32. */
+export interface NeedsAsked extends Partial<TrainedParts> {
   /** Rows of a micro-batch. */
   batch: number;
   /** Tokens of a row. */
@@ -28,14 +26,6 @@ export interface NeedsAsked {
   training: boolean;
   /** Whether a teacher is held too. */
   distill?: boolean;
-  /** How what is not trained lies on the device; left out: as f32. */
-  frozen?: FrozenType;
-  /** Low-rank adapters; left out: none. */
-  adapters?: Adapters;
-  /** What is trained; left out: everything. */
-  train?: Trained;
-  /** Whether a teacher has adapters of its own. */
-  teacherAdapted?: boolean;
 }
 
 /** One way to store and compute it, and its bytes by what they are for. */

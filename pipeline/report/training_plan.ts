@@ -163,7 +163,7 @@ export function parseMemory(flag: string, text: string): number {
 export async function planAsked(settings: PlanSettings, config: ModelConfig): Promise<PlanAsked> {
   const { frozen, gpuMemory, binding, distill } = settings;
   const adaptation = { ...settings, loraAlpha: "auto", rslora: false, merge: false } as const;
-  const { train, adapters } = await adaptationOf(adaptation, config);
+  const { train, adapters, from } = await adaptationOf(adaptation, config);
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
   const { ranks, shardOptimizer } = settings;
   return {
@@ -178,7 +178,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
     ranks,
     shardOptimizer,
     distill: distill > 0,
-    parts: { train, adapters, frozen },
+    parts: { train, adapters, frozen, teacherAdapted: from !== undefined },
     memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
     binding: binding === undefined ? undefined : parseMemory("--binding", binding),
   };
@@ -368,8 +368,9 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
 
 /** Floating-point operations, for people. */
 export function flopText(flop: number): string {
-  const [unit, of] = ([["EFLOP", 1e18], ["PFLOP", 1e15], ["TFLOP", 1e12], ["GFLOP", 1e9]] as const)
-    .find(([, of]) => flop >= of) ?? ["MFLOP", 1e6];
+  const [unit, of] =
+    ([["EFLOP", 1e18], ["PFLOP", 1e15], ["TFLOP", 1e12], ["GFLOP", 1e9], ["MFLOP", 1e6]] as const)
+      .find(([, of]) => flop >= of) ?? ["kFLOP", 1e3];
   return `${(flop / of).toPrecision(3)} ${unit}`;
 }
 
@@ -480,5 +481,6 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
 }
 
 function hoursText(hours: number): string {
+  if (hours < 0.1) return `${(3600 * hours).toPrecision(2)} seconds`;
   return `${hours < 10 ? hours.toPrecision(2) : count(Math.round(hours))} hours`;
 }

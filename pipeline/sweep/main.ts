@@ -18,7 +18,10 @@ import { flagsOf, shellWord } from "../flags.ts";
 import { formatDuration, formatShare } from "../report/progress.ts";
 import { formatTable } from "../report/table.ts";
 import { isRunName } from "../runs/run_folder.ts";
-import { parseCommand, printedInstead, resolveSettings, SWEEP, type SweepSettings } from "../settings.ts";
+import { SWEEP, type SweepSettings } from "../settings.ts";
+import { printedInstead } from "../settings/help.ts";
+import { parseCommand } from "../settings/parse.ts";
+import { resolveSettings } from "../settings/resolve.ts";
 import { writeSweepPage } from "./page.ts";
 import {
   groupsOf,

@@ -15,7 +15,8 @@
 import { usageError } from "../errors.ts";
 import { digestOf, isObject, shown } from "../files.ts";
 import { nearest } from "../nearest.ts";
-import { checkedSettings, SPARSIFY, type SparsifySettings } from "../settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../settings.ts";
+import { checkedSettings } from "../settings/resolve.ts";
 
 /** One run of a sweep. */
 export interface SweepRun {

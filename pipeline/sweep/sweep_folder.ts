@@ -8,7 +8,7 @@ import { inputError, usageError } from "../errors.ts";
 import { isObject, readJson, shown, storing, writeJson } from "../files.ts";
 
 /** Says whose folder it is. */
-const MARK = "sweep.json";
+export const SWEEP_MARK = "sweep.json";
 const LOCK = ".sweep.lock";
 
 /**
@@ -26,7 +26,7 @@ export async function openSweepFolder(
   const names = await Array.fromAsync(Deno.readDir(folder)).catch(() => undefined);
   if (!names && !make) throw usageError(`Cannot show the sweep in ${folder} as nothing has been run there`);
   if (names && names.length > 0) {
-    const mark = await readJson(join(folder, MARK)).catch(() => undefined);
+    const mark = await readJson(join(folder, SWEEP_MARK)).catch(() => undefined);
     const of = isObject(mark) && typeof mark.file === "string" ? mark.file : undefined;
     if (of === file) return;
     throw usageError(
@@ -36,7 +36,7 @@ export async function openSweepFolder(
     );
   }
   await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
-  await writeJson(join(folder, MARK), { file });
+  await writeJson(join(folder, SWEEP_MARK), { file });
 }
 
 /**

@@ -158,8 +158,8 @@ export async function tokenise(
       spillTokens(spill, sources, tokenizer, {
         enough: identity.enough === undefined ? undefined : enough,
         onProgress,
+        onLoss,
       }));
-    if (all.lost > 0) onLoss?.(`${all.loss}: they are left out`);
     const { ranges, rule } = splitDocuments(all.documents);
     const digests: Record<string, string> = {};
     for (const split of SPLITS) {
@@ -171,7 +171,7 @@ export async function tokenise(
         tokens: String(tokens),
         documents: String(ranges[split].length),
         all_documents: String(all.documents.length),
-        all_tokens: String(all.documents.at(-1)!.end),
+        all_tokens: String(all.length),
         ...(all.lost ? { lost_characters: String(all.lost) } : {}),
         ...(all.exampleTokens ? { example_tokens: String(all.exampleTokens) } : {}),
         ...(all.filesRead === undefined ? {} : { files_read: String(all.filesRead) }),
@@ -277,15 +277,14 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
         spillPath,
         () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
       );
-      const all = { wide: isWide(tokenizer), exampleTokens: undefined, promptTokens: [] };
-      const end = await storing(spillPath, () => spillFile(spill, file, tokenizer, onLoss));
-      const metadata = { ...identity, split: "train", file: String(index), tokens: String(end) };
+      const all = await storing(spillPath, () => spillFile(spill, file, tokenizer, onLoss));
+      const metadata = { ...identity, split: "train", file: String(index), tokens: String(all.length) };
       const columns = { wide: all.wide, counted: false };
       const digest = await writeTokenFile(
         path,
         columns,
         metadata,
-        readRanges(spill, [{ start: 0, end }], all),
+        readRanges(spill, [{ start: 0, end: all.length }], all),
       );
       await writeSealedJson(sealed, { ...identity, digest });
     } finally {
@@ -295,45 +294,19 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
   return withNext(await openTokenFile(path), further, index + 1);
 }
 
-/**
- * Writes the tokens of all documents of a file, with a turn of the event loop now and then for whoever trains meanwhile.
- *
- * @returns how many there are
- */
+/** Writes the tokens of all documents of a file of running text, with a turn of the event loop now and then for whoever trains. */
 async function spillFile(
   spill: Deno.FsFile,
   file: string,
   tokenizer: Tokenizer,
   onLoss: Further["onLoss"],
-): Promise<number> {
-  const stored = isWide(tokenizer) ? Uint32Array : Uint16Array;
-  let length = 0;
-  let characters = 0;
-  let lost = 0;
-  let continued = false;
+): Promise<Spilled> {
+  const writer = new SpillWriter(spill, tokenizer, turn);
   for await (const document of readDocuments([file])) {
     if (document.kind !== "text") throw inputError(`Cannot use ${document.where} as it must be running text`);
-    const known = encodePiece(document, continued, tokenizer);
-    continued = !document.last;
-    characters += document.text.length;
-    lost += known.lost;
-    const tokens = stored.from(known.tokens);
-    await writeAll(spill, new Uint8Array(tokens.buffer));
-    length += tokens.length;
-    if (length % PROGRESS_TOKENS < tokens.length) await turn();
+    await writer.add(document);
   }
-  if (lost > MOST_LOST * characters) {
-    throw inputError(
-      `Cannot use ${file} as the tokenizer has no token for ${lost} of ${characters} characters; at most ` +
-        `${percent(MOST_LOST)} may be left out`,
-    );
-  }
-  if (lost > 0) {
-    onLoss?.(
-      `the tokenizer has no token for ${lost} of ${characters} characters of ${file}: they are left out`,
-    );
-  }
-  return length;
+  return writer.end(file, onLoss);
 }
 
 const isWide = ({ vocabularySize }: Tokenizer): boolean => vocabularySize > 65536;
@@ -349,30 +322,116 @@ async function bytesOf(sources: readonly Source[]): Promise<number | undefined> 
   return bytes;
 }
 
+/** Tokens that were written one behind the other. */
 interface Spilled {
   documents: Range[];
+  /** How many there are. */
+  length: number;
   wide: boolean;
   /** Tokens of each example; undefined for running text. */
   exampleTokens: number | undefined;
   /** Of an example, the tokens of the prompt, by example. */
   promptTokens: number[];
-  /** Characters of running text without a token, and what is said of them. */
+  /** Characters of running text without a token. */
   lost: number;
-  loss: string;
-  /** Of a sequence, how many of its files were read; undefined where no more are wanted. */
-  filesRead: number | undefined;
 }
 
-/** Writes every document's tokens one behind the other, and says where each begins and ends. */
+/** Writes documents' tokens one behind the other, and keeps where each begins and ends. */
+class SpillWriter {
+  /** What all documents are; undefined before the first. */
+  kind: "text" | "example" | undefined;
+  /** Called behind each document, with how many tokens it has. */
+  onDocument: (index: number, tokens: number) => void = () => {};
+  readonly #spill: Deno.FsFile;
+  readonly #tokenizer: Tokenizer;
+  readonly #onProgress: () => void | Promise<void>;
+  readonly #spilled: Spilled;
+  #start = 0;
+  #characters = 0;
+  #firstLost = "";
+
+  /** @param onProgress called now and then */
+  constructor(spill: Deno.FsFile, tokenizer: Tokenizer, onProgress: () => void | Promise<void>) {
+    this.#spill = spill;
+    this.#tokenizer = tokenizer;
+    this.#onProgress = onProgress;
+    const wide = isWide(tokenizer);
+    this.#spilled = { documents: [], length: 0, wide, exampleTokens: undefined, promptTokens: [], lost: 0 };
+  }
+
+  /**
+   * Writes a document, or the next piece of one.
+   *
+   * @throws {UserError} on an example with another number of tokens than the first, or with a character without a token
+   */
+  async add(document: TextPiece | Example): Promise<void> {
+    const spilled = this.#spilled;
+    this.kind ??= document.kind;
+    if (document.kind === "text") {
+      const known = encodePiece(document, spilled.length > this.#start, this.#tokenizer);
+      if (known.lost > 0 && spilled.lost === 0) this.#firstLost = placeOf(document, known.firstLost!);
+      spilled.lost += known.lost;
+      this.#characters += document.text.length;
+      await this.#write(known.tokens);
+      if (!document.last) return;
+    } else {
+      const { prompt, tokens } = encodeExample(document, this.#tokenizer);
+      spilled.exampleTokens ??= tokens.length;
+      if (tokens.length !== spilled.exampleTokens) {
+        throw inputError(
+          `Cannot use ${document.where} as every example must have as many tokens as the first, ` +
+            `${spilled.exampleTokens}: ${tokens.length}`,
+        );
+      }
+      spilled.promptTokens.push(prompt);
+      await this.#write(tokens);
+    }
+    const { documents, length } = spilled;
+    this.onDocument(documents.length, length - this.#start);
+    documents.push({ start: this.#start, end: length });
+    this.#start = length;
+  }
+
+  async #write(tokens: ArrayLike<number>): Promise<void> {
+    const stored = this.#spilled.wide ? Uint32Array.from(tokens) : Uint16Array.from(tokens);
+    await writeAll(this.#spill, new Uint8Array(stored.buffer));
+    this.#spilled.length += stored.length;
+    if (this.#spilled.length % PROGRESS_TOKENS < stored.length) await this.#onProgress();
+  }
+
+  /**
+   * What was written.
+   *
+   * @param names of what it is from, for messages
+   * @throws {UserError} when too many characters have no token
+   */
+  end(names: string, onLoss: ((message: string) => void) | undefined): Spilled {
+    const { lost } = this.#spilled;
+    const loss = `the tokenizer has no token for ${lost} of ${this.#characters} characters ` +
+      `(${percent(lost / this.#characters)}), of which the first, ${this.#firstLost}`;
+    if (lost > MOST_LOST * this.#characters) {
+      throw inputError(`Cannot use ${names} as ${loss}; at most ${percent(MOST_LOST)} may be left out`);
+    }
+    if (lost > 0) onLoss?.(`${loss}: they are left out`);
+    return this.#spilled;
+  }
+}
+
+/**
+ * Writes every document's tokens one behind the other, and says where each begins and ends.
+ *
+ * @returns with `filesRead`: of a sequence, how many of its files were read; undefined where no more are wanted
+ */
 async function spillTokens(
   spill: Deno.FsFile,
   sources: readonly Source[],
   tokenizer: Tokenizer,
-  { enough, onProgress }: {
+  { enough, onProgress, onLoss }: {
     enough: Enough | undefined;
     onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined;
+    onLoss: ((message: string) => void) | undefined;
   },
-): Promise<Spilled> {
+): Promise<Spilled & { filesRead: number | undefined }> {
   const names = sources.map(sourceName).join(", ");
   const inParts = sources.length === 1 && typeof sources[0] !== "string";
   const have: Enough = { train: 0, validation: 0, test: 0 };
@@ -380,22 +439,8 @@ async function spillTokens(
   const of = onProgress && await bytesOf(sources);
   let read = 0;
   const progress = (): void => onProgress?.({ done: Math.min(read, of ?? Infinity), of });
-  const wide = isWide(tokenizer);
-  const documents: Range[] = [];
-  const promptTokens: number[] = [];
-  let exampleTokens: number | undefined;
-  let kind: "text" | "example" | undefined;
-  let length = 0;
-  let start = 0;
-  let characters = 0;
-  let lost = 0;
-  let firstLost = "";
-  const write = async (tokens: ArrayLike<number>): Promise<void> => {
-    const stored = wide ? Uint32Array.from(tokens) : Uint16Array.from(tokens);
-    await writeAll(spill, new Uint8Array(stored.buffer));
-    length += stored.length;
-    if (length % PROGRESS_TOKENS < stored.length) progress();
-  };
+  const writer = new SpillWriter(spill, tokenizer, progress);
+  writer.onDocument = (index, tokens) => have[splitOf(index)] += tokens;
   progress();
   let filesRead = 0;
   /** The documents until there is enough; what is said of a file stands behind its last. */
@@ -406,55 +451,19 @@ async function spillTokens(
         yield document;
         if (SPLITS.every(hasEnough)) return;
       }
-      if (inParts && kind === "text" && hasEnough("validation") && hasEnough("test")) return;
+      if (inParts && writer.kind === "text" && hasEnough("validation") && hasEnough("test")) return;
     }
   }
   for await (const document of wanted()) {
-    kind ??= document.kind;
-    if (document.kind !== kind) {
+    if (document.kind !== (writer.kind ?? document.kind)) {
       throw inputError(`Cannot use ${names} as running text and examples cannot be mixed`);
     }
-    if (document.kind === "text") {
-      const known = encodePiece(document, length > start, tokenizer);
-      if (known.lost > 0 && lost === 0) firstLost = placeOf(document, known.firstLost!);
-      lost += known.lost;
-      characters += document.text.length;
-      await write(known.tokens);
-      if (!document.last) continue;
-    } else {
-      const { prompt, tokens } = encodeExample(document, tokenizer);
-      exampleTokens ??= tokens.length;
-      if (tokens.length !== exampleTokens) {
-        throw inputError(
-          `Cannot use ${document.where} as every example must have as many tokens as the first, ${exampleTokens}: ` +
-            `${tokens.length}`,
-        );
-      }
-      promptTokens.push(prompt);
-      await write(tokens);
-    }
-    have[splitOf(documents.length)] += length - start;
-    documents.push({ start, end: length });
-    start = length;
+    await writer.add(document);
   }
-  if (documents.length === 0) throw inputError(`Cannot use ${names} as there is no document`);
-  const loss = `the tokenizer has no token for ${lost} of ${characters} characters ` +
-    `(${percent(lost / characters)}), of which the first, ${firstLost}`;
-  if (lost > MOST_LOST * characters) {
-    throw inputError(
-      `Cannot use ${names} as ${loss}; at most ${percent(MOST_LOST)} may be left out`,
-    );
-  }
-  const goesOn = inParts && kind === "text" && !SPLITS.every(hasEnough);
-  return {
-    documents,
-    wide,
-    exampleTokens,
-    promptTokens,
-    lost,
-    loss,
-    filesRead: goesOn ? filesRead : undefined,
-  };
+  const spilled = writer.end(names, onLoss);
+  if (spilled.documents.length === 0) throw inputError(`Cannot use ${names} as there is no document`);
+  const goesOn = inParts && writer.kind === "text" && !SPLITS.every(hasEnough);
+  return { ...spilled, filesRead: goesOn ? filesRead : undefined };
 }
 
 const percent = (share: number): string => `${Number((100 * share).toPrecision(2))} %`;

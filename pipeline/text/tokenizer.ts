@@ -72,11 +72,13 @@ export function withStart(
  *
  * @param named `endOfText` and `startOfText` are the ids that the model's config.json names; what stands beside the
  * tokenizer.json may name others ({@link SpecialTokens})
+ * @param tell is told where the library encodes, and why
  * @throws {UserError} when there is none, it cannot encode, or has no end-of-text token
  */
 export async function loadTokenizer(
   path: string,
   named: { endOfText?: number; startOfText?: number } = {},
+  tell: (message: string) => void = () => {},
 ): Promise<Tokenizer> {
   const file = (await Deno.stat(path).catch(() => undefined))?.isDirectory
     ? join(path, "tokenizer.json")
@@ -93,7 +95,11 @@ export async function loadTokenizer(
   const byId = new Map<number, string>();
   for (const [entry, id] of entries) byId.set(id, entry);
   const library = openLibrary(json, entries, file);
-  const encodeKnown = knownEncoderOf(fastEncoderOf(json, library) ?? encoderOf(json, library, file));
+  const fast = fastEncoderOf(json, library);
+  if ("not" in fast) {
+    tell(`${file} is encoded by Hugging Face's JavaScript library, several times as slowly, as ${fast.not}`);
+  }
+  const encodeKnown = knownEncoderOf("not" in fast ? encoderOf(json, library, file) : fast.encode);
   const specialTokens = await findSpecialTokens(json, { entries, folder: dirname(file), file, named });
   return {
     path: file,
@@ -137,15 +143,18 @@ function openLibrary(
 /** No space is taken away before a full stop, and no token is left out. */
 const AS_IT_IS = { clean_up_tokenization_spaces: false, skip_special_tokens: false };
 
-/** Our own encoder, where it knows the tokenizer's parts and comes to what the library comes to. */
-function fastEncoderOf(json: TokenizerJson, library: HuggingFaceTokenizer): Encode | undefined {
+/** Our own encoder, or why not: it must know the tokenizer's parts, and come to what the library comes to. */
+function fastEncoderOf(
+  json: TokenizerJson,
+  library: HuggingFaceTokenizer,
+): { encode: Encode } | { not: string } {
   const encode = createFastEncoder(json);
-  if (!encode) return undefined;
+  if (!encode) return { not: "a part of it is not known here" };
   const expected = library.encode(TRIAL, { add_special_tokens: false }).ids;
   const found = encode(TRIAL, false);
   const agree = found.length === expected.length &&
     found.every((id, n) => id === (Number.isInteger(expected[n]) ? expected[n] : NO_TOKEN));
-  return agree ? encode : undefined;
+  return agree ? { encode } : { not: "our own encoder and the library come to other tokens" };
 }
 
 /** Our own decoder where it knows the tokenizer's parts, else the library's. */

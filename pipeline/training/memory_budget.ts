@@ -8,8 +8,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { usageError } from "../errors.ts";
-import { type MemoryNeeds, memoryNeeds, type NeedsShape } from "../model/needs.ts";
-import { type NetworkShape } from "../model/plan.ts";
+import { type MemoryNeeds, memoryNeeds, type NeedsShape, type TrainedParts } from "../model/needs.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 
 /** The settings that decide what a run takes. */
@@ -26,9 +25,6 @@ export interface MemorySettings {
   shardOptimizer?: boolean;
 }
 
-/** What of the model is trained, as a network's shape says it. */
-export type TrainedPart = Pick<NetworkShape, "adapters" | "train" | "frozen" | "teacherAdapted">;
-
 /** A run's batch, and what it takes. */
 export interface MemoryBudget {
   batch: number;
@@ -42,8 +38,11 @@ const MOST_ROWS = 1024;
 const SYSTEM_SHARE = 0.9;
 
 /** Bytes, for people. */
-export const amount = (bytes: number): string =>
-  bytes < 1e9 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+export function amount(bytes: number): string {
+  if (bytes < 1e3) return `${bytes} bytes`;
+  if (bytes < 1e5) return `${(bytes / 1e3).toFixed(bytes < 1e4 ? 1 : 0)} kB`;
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}
 
 /**
  * Bytes that can be allocated, as far as anyone says: a CPU driver has what the system has free and would be killed past
@@ -94,7 +93,7 @@ export async function budgetMemory(
   config: ModelConfig,
   settings: MemorySettings,
   resumed = false,
-  trained: TrainedPart = {},
+  trained: Partial<TrainedParts> = {},
   ranks = 1,
 ): Promise<MemoryBudget> {
   const fault = settings.dtype === "f16"

@@ -39,16 +39,10 @@ import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } 
 import { createRunState } from "../runs/run_state.ts";
 import { checkModelFolder } from "../model/save_weights.ts";
 import { assertSelfCheck } from "../model/self_check.ts";
-import {
-  CHANGEABLE,
-  checkContext,
-  checkOrder,
-  defaultsOf,
-  requireData,
-  resumedSettings,
-  type SettingsOf,
-  type SettingsTable,
-} from "../settings.ts";
+import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
+import { defaultsOf } from "../settings/resolve.ts";
+import { CHANGEABLE, resumedSettings } from "../settings/resume.ts";
+import type { SettingsOf, SettingsTable } from "../settings/table.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
@@ -275,7 +269,7 @@ async function checkAndPrepare(
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
-  const tokenizer = await loadTokenizer(model.tokenizer, model.config);
+  const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
   reporter.stage({ name: "reading the data" });

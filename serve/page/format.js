@@ -105,6 +105,7 @@ export const STATUS_MARKS = {
   failed: "✕",
   interrupted: "⚡",
   finished: "✓",
+  sweep: "▦",
   broken: "?",
 };
 

@@ -1,12 +1,12 @@
 /// <reference lib="dom" />
 // @ts-check
-/** A map of small pictures, one a head: what each attends to, on one canvas, from which a head is picked. */
-import { canvasOf } from "./canvas.js";
+/** A map of small pictures, one a head: what each attends to, on canvases, from which a head is picked. */
+import { edgesIn, THRESHOLDS } from "./attention_tokens.js";
+import { canvasOf, pixelsOf } from "./canvas.js";
 import { element } from "./dom.js";
-import { whole } from "./format.js";
 
-/** @import { AttentionEdge } from "../api.ts" */
-/** Whose heads are shown, and of their edges those that are heavy enough. @typedef {{ model: string, layers: number, heads: number, tokens: number, edges: AttentionEdge[], chosen: string, least: number }} Shown */
+/** @import { Ranked } from "./attention_tokens.js" */
+/** Whose heads are shown, and their edges. @typedef {{ model: string, layers: number, heads: number, tokens: number, ranked: Ranked, chosen: string }} Shown */
 
 /** Pixels of a head, at most and at least: 32 of these stand beside each other on a phone, with their layers' names. */
 const MOST_PIXELS = 64;
@@ -24,45 +24,36 @@ export function createHeadThumbnails(parent, onPick) {
   map.setAttribute("role", "group");
   const told = element("p", { className: "quiet told", role: "status" });
   parent.append(map, told);
-  const { at: canvas, begin } = canvasOf(map);
+  const frames = canvasOf(map, "frames");
+  const pictures = pixelsOf(map, "pictures");
+  const marks = ["chosen", "pointed"].map((name) => element("span", { className: `mark ${name}` }));
+  map.append(...marks);
+  pictures.at.style.left = `${NAME_WIDTH}px`;
 
   /** @type {Shown | undefined} */
   let shown;
+  let position = 0;
   /** Edges of each head. */
   let counts = new Uint32Array(0);
   let size = MOST_PIXELS;
   /** The head that is pointed at. */
   let pointed = -1;
 
-  function draw() {
+  /** Names and frames, which stay as they are while edges come and go. */
+  function drawFrames() {
     if (!shown) return;
-    const { layers, heads, tokens, edges, chosen } = shown;
+    const { layers, heads } = shown;
     const room = parent.clientWidth - NAME_WIDTH;
     size = Math.max(LEAST_PIXELS, Math.floor(Math.min(MOST_PIXELS, room / heads, HEIGHT / layers)));
-    const { context, colour } = begin(NAME_WIDTH + heads * size, layers * size);
+    const { context, colour } = frames.begin(NAME_WIDTH + heads * size, layers * size);
     const inner = size - GAP;
-    const dot = inner / tokens;
-    const mark = Math.max(1, dot);
-    const left = (/** @type {number} */ head) => NAME_WIDTH + head * size;
-    context.fillStyle = colour("--accent");
-    for (const [layer, head, query, key, weight] of edges) {
-      context.globalAlpha = 0.3 + 0.7 * weight;
-      context.fillRect(left(head) + key * dot, layer * size + query * dot, mark, mark);
-    }
-    context.globalAlpha = 1;
     context.strokeStyle = colour("--edge");
+    const all = new Path2D();
     for (let n = 0; n < layers * heads; n++) {
-      context.strokeRect(left(n % heads) + 0.5, Math.floor(n / heads) * size + 0.5, inner - 1, inner - 1);
+      const [left, top] = cornerOf(n);
+      all.rect(left + 0.5, top + 0.5, inner - 1, inner - 1);
     }
-    const frame = (/** @type {number} */ n, /** @type {string} */ name) => {
-      context.strokeStyle = colour(name);
-      context.lineWidth = 3;
-      context.strokeRect(left(n % heads), Math.floor(n / heads) * size, inner, inner);
-      context.lineWidth = 1;
-    };
-    const [layer, head] = chosen.split(".").map(Number);
-    if (chosen !== "all") frame(layer * heads + head, "--vermillion");
-    if (pointed >= 0) frame(pointed, "--ink");
+    context.stroke(all);
     // As many names as there is room for.
     const every = Math.ceil(14 / size);
     context.fillStyle = colour("--quiet");
@@ -74,21 +65,66 @@ export function createHeadThumbnails(parent, onPick) {
     }
   }
 
+  /** @param {number} n */
+  function cornerOf(n) {
+    const heads = shown?.heads ?? 1;
+    return [NAME_WIDTH + n % heads * size, Math.floor(n / heads) * size];
+  }
+
+  /** What each head attends to, and how many edges it has. */
+  function drawPictures() {
+    if (!shown) return;
+    const { layers, heads, tokens, ranked } = shown;
+    const scale = devicePixelRatio || 1;
+    const [width, height] = [heads, layers].map((count) => Math.round(count * size * scale));
+    const { set, finish } = pictures.begin(width, height, "--accent");
+    Object.assign(pictures.at.style, { width: `${heads * size}px`, height: `${layers * size}px` });
+    const dot = (size - GAP) / tokens * scale;
+    const side = Math.max(1, Math.round(dot));
+    const square = size * scale;
+    counts = new Uint32Array(layers * heads);
+    const end = ranked.counts[position];
+    for (let n = 0; n < end; n++) {
+      const [layer, head, query, key, weight] = ranked.edges[n];
+      counts[layer * heads + head]++;
+      const [left, top] = [head * square + key * dot, layer * square + query * dot].map(Math.floor);
+      // Where several fall on one pixel the heaviest, which comes first, is seen.
+      for (let y = top; y < top + side; y++) {
+        for (let x = left; x < left + side; x++) set(x, y, 0.3 + 0.7 * weight);
+      }
+    }
+    finish();
+  }
+
+  function placeMarks() {
+    if (!shown) return;
+    const { heads, chosen } = shown;
+    const [layer, head] = chosen.split(".").map(Number);
+    [chosen === "all" ? -1 : layer * heads + head, pointed].forEach((n, at) => {
+      const mark = marks[at];
+      mark.hidden = n < 0;
+      if (n < 0) return;
+      const [left, top] = cornerOf(n);
+      const side = `${size - GAP}px`;
+      Object.assign(mark.style, { left: `${left}px`, top: `${top}px`, width: side, height: side });
+    });
+  }
+
   function tell() {
     if (!shown) return;
-    const { heads, least } = shown;
+    const { heads } = shown;
     told.textContent = pointed < 0
       ? "Each square is a head: its queries down, its keys across. Click one to see it alone, or move with the arrow keys and press Enter."
-      : `layer ${Math.floor(pointed / heads)}, head ${pointed % heads}: ${whole(counts[pointed])} ${
-        counts[pointed] === 1 ? "edge" : "edges"
-      } of at least ${least}`;
+      : `layer ${Math.floor(pointed / heads)}, head ${pointed % heads}: ${
+        edgesIn(counts[pointed])
+      } of at least ${THRESHOLDS[position]}`;
   }
 
   /** @param {number} n */
   function point(n) {
     if (n === pointed) return;
     pointed = n;
-    draw();
+    placeMarks();
     tell();
   }
   const pick = () => {
@@ -100,8 +136,9 @@ export function createHeadThumbnails(parent, onPick) {
     const [layer, head] = [Math.floor(offsetY / size), Math.floor((offsetX - NAME_WIDTH) / size)];
     return layer < shown.layers && head >= 0 && head < shown.heads ? layer * shown.heads + head : -1;
   }
-  canvas.addEventListener("pointermove", (event) => point(under(event)));
-  canvas.addEventListener("click", (event) => {
+  // Nothing else in the map takes the pointer.
+  frames.at.addEventListener("pointermove", (event) => point(under(event)));
+  frames.at.addEventListener("click", (event) => {
     point(under(event));
     pick();
   });
@@ -123,22 +160,44 @@ export function createHeadThumbnails(parent, onPick) {
     }
     event.preventDefault();
   });
-  new ResizeObserver(draw).observe(parent);
+
+  function draw() {
+    drawFrames();
+    drawPictures();
+    placeMarks();
+    tell();
+  }
+  let width = 0;
+  new ResizeObserver(() => {
+    if (parent.clientWidth === width) return;
+    width = parent.clientWidth;
+    draw();
+  }).observe(parent);
 
   return {
-    /** @param {Shown} what */
-    show(what) {
+    /** @param {Shown} what @param {number} at position of the slider */
+    show(what, at) {
       shown = what;
-      const { model, layers, heads, edges } = what;
-      counts = new Uint32Array(layers * heads);
-      for (const [layer, head] of edges) counts[layer * heads + head]++;
+      position = at;
+      const { model, layers, heads } = what;
       if (pointed >= layers * heads) pointed = -1;
       map.setAttribute(
         "aria-label",
         `${layers} × ${heads} heads, ${model}; arrow keys move, Enter picks one`,
       );
       draw();
+    },
+    /** Another position of the slider: other edges in the same frames. @param {number} at */
+    move(at) {
+      position = at;
+      drawPictures();
       tell();
     },
+    /** Marks the head that is shown alone. @param {string} head */
+    choose(head) {
+      if (shown) shown = { ...shown, chosen: head };
+      placeMarks();
+    },
+    repaint: draw,
   };
 }

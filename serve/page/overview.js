@@ -116,6 +116,7 @@ const FILTERS = {
   "failed or interrupted": (run) => ["failed", "interrupted"].includes(run.status),
   broken: (run) => run.status === "broken",
   circuits: (run) => run.command === "circuits",
+  sweeps: (run) => run.status === "sweep",
 };
 
 /** Settings in which runs differ, those that tell most of them apart first. @param {RunOverview[]} runs */
@@ -301,7 +302,7 @@ export async function showOverview(view, { signal, setConnection }) {
     const tick = element("input", {
       type: "checkbox",
       checked: chosen.has(name),
-      disabled: run.command === "circuits" || run.status === "broken",
+      disabled: run.command === "circuits" || run.status === "broken" || run.status === "sweep",
       label: `Compare ${name}`,
       data: { key: `tick-${name}` },
       onchange() {
@@ -332,9 +333,10 @@ export async function showOverview(view, { signal, setConnection }) {
       return element("tr", { data: { run: name } }, first, title, rest);
     }
     const state = element("td", {}, status(run));
-    if (run.command === "circuits") {
+    if (run.command === "circuits" || run.status === "sweep") {
       const last = AFTER[AFTER.length - 1];
-      const rest = element("td", { colSpan: columns.length - 3, className: "rest" }, circuitText(run));
+      const text = run.status === "sweep" ? sweepText(run) : circuitText(run);
+      const rest = element("td", { colSpan: columns.length - 3, className: "rest" }, text);
       return element("tr", { data: { run: name } }, first, title, state, rest, fact(run, last));
     }
     return element(
@@ -462,6 +464,13 @@ function progressOf(run) {
 function circuitSize({ able, edges, heads }) {
   if (!able) return "cannot do it";
   return `${edges ?? "more than all its"} edges or ${heads ?? "more than all its"} heads do 90 %`;
+}
+
+/** How far a sweep is, in words. @param {RunOverview} run */
+function sweepText({ result }) {
+  if (result?.kind !== "sweep") return "sweep";
+  const finished = result.runs.filter((run) => run.finished).length;
+  return `a sweep: ${finished} of the ${result.runs.length} runs that it has begun are finished`;
 }
 
 /** What a run of circuits comes to, in words. @param {RunOverview} run */

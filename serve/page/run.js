@@ -77,7 +77,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     headsAt,
     explorerAt,
     files.at,
-    settingsOf(detail),
+    ...(detail.status === "sweep" ? [] : [settingsOf(detail)]),
   );
   const charts = createCharts(chartsAt, signal);
   const map = heads.layers * heads.heads <= MOST_HEADS ? createHeadMap(headsAt, heads) : undefined;
@@ -222,7 +222,7 @@ function headerOf({ run, main }) {
     ...[resultOf(run)].flat(),
     chosen && element("p", { className: "chosen" }, chosen),
     element("div", { className: "groups" }, groups.map(factsOf)),
-    !last && run.status !== "broken" && command !== "circuits" && element(
+    !last && !["broken", "sweep"].includes(run.status) && command !== "circuits" && element(
       "p",
       { className: "notice" },
       live ? "No step is done yet. The charts begin with the first." : "No step was done.",
@@ -250,9 +250,10 @@ function factsOf([title, ...facts]) {
 }
 
 /** What a finished run comes to, in words. @param {RunDetail} run */
-function resultOf({ result }) {
+function resultOf({ result, name }) {
   if (!result) return null;
   if (result.kind === "circuits") return circuitsOf(result);
+  if (result.kind === "sweep") return sweepOf(result, name);
   const { ce, open_fraction, test_tokens } = result;
   if (result.kind === "pretrain") {
     return element(
@@ -271,6 +272,33 @@ function resultOf({ result }) {
     } test tokens; dense ${fixed(dense_ce, 4)}` +
       (control_ce === null ? "." : `, dense fine-tuned ${fixed(control_ce, 4)}.`),
   );
+}
+
+/** The runs of a sweep. @param {Extract<NonNullable<RunDetail["result"]>, { kind: "sweep" }>} result @param {string} name */
+function sweepOf({ runs }, name) {
+  const items = runs.map((run) => {
+    const href = `runs/${encodeURIComponent(name)}/reports/${encodeURIComponent(run.name)}/report.html`;
+    const about = element("span", { className: "quiet" }, run.finished ? "" : " not finished");
+    if (!run.finished) return element("li", {}, run.name, about);
+    const link = element("a", { href, target: "_blank", rel: "noopener" }, run.name);
+    saveInstead(link, about, `${name}-${run.name}.html`);
+    return element("li", {}, link, about);
+  });
+  return [
+    element(
+      "p",
+      { className: "result" },
+      "A sweep, whose runs lie in its folder. Its page, below, lays them beside each other.",
+    ),
+    runs.length > 0
+      ? element("ul", {}, items)
+      : element("p", { className: "quiet" }, "It has begun no run yet."),
+    element(
+      "p",
+      { className: "quiet" },
+      "To watch its runs as any others, serve its folder: deno task serve --runs with the path of this one.",
+    ),
+  ];
 }
 
 /** @param {Extract<NonNullable<RunDetail["result"]>, { kind: "circuits" }>} result */
@@ -452,7 +480,21 @@ function filesOf({ reports, checkpoints }, run) {
  */
 async function saveInstead(link, about, name) {
   const { href } = link;
-  if (await opensByLink(href)) return;
+  // A click that comes before it is known which of the two it does waits for that.
+  let isWaiting = false;
+  link.onclick = (event) => {
+    event.preventDefault();
+    isWaiting = true;
+  };
+  const isFree = await opensByLink(href);
+  link.onclick = null;
+  if (!isFree) saveAtClick(link, about, name);
+  if (isWaiting) link.click();
+}
+
+/** @param {HTMLAnchorElement} link @param {HTMLElement} about @param {string} name */
+function saveAtClick(link, about, name) {
+  const { href } = link;
   about.append(", saved on this device to be opened there");
   link.onclick = async (event) => {
     event.preventDefault();

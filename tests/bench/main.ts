@@ -13,7 +13,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { createTuner } from "../../kernels/core/tuner.ts";
 import type { MatmulLayout } from "../../kernels/matmul/op.ts";
 import { quietMesa } from "../../pipeline/command_line.ts";
-import { versionText } from "../../pipeline/settings.ts";
+import { versionText } from "../../pipeline/settings/help.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
 import { attentionCase } from "./cases/attention.ts";
 import { firstStepTime, loadingCase, mixedTokenisingCase, tokenisingCase } from "./cases/files.ts";

@@ -66,21 +66,19 @@ async function configOf(json: object): Promise<ModelConfig> {
   }
 }
 
-/** The process's memory that is resident now, and at most so far, in bytes; undefined where the system does not tell. */
-async function memoryOf(): Promise<{ now: number; most: number } | undefined> {
-  const status = await Deno.readTextFile("/proc/self/status").catch(() => "");
-  const field = (name: string): number | undefined => {
-    const [, kilobytes] = new RegExp(`^${name}:\\s*(\\d+) kB`, "m").exec(status) ?? [];
-    return kilobytes === undefined ? undefined : 1024 * Number(kilobytes);
-  };
-  const [now, most] = [field("VmRSS"), field("VmHWM")];
-  return now === undefined || most === undefined ? undefined : { now, most };
+/** The process's resident memory, and the most that was seen of it, ten times a second, in bytes. */
+const resident = { before: Deno.memoryUsage().rss, most: 0 };
+const looking = setInterval(look, 100);
+
+function look(): number {
+  const { rss } = Deno.memoryUsage();
+  resident.most = Math.max(resident.most, rss);
+  return rss;
 }
 
 /** The same for people. */
-async function resident(): Promise<string> {
-  const memory = await memoryOf();
-  return memory ? `resident ${amount(memory.now)}, at most ${amount(memory.most)}` : "resident unknown";
+function residentNow(): string {
+  return `resident ${amount(look())}, at most ${amount(resident.most)}`;
 }
 
 const adapters = adaptersFor(config, {
@@ -98,7 +96,6 @@ const shape: NetworkShape = {
   train: "lora",
   frozen,
 };
-const before = await memoryOf();
 const gpu = await Gpu.open();
 const needs = memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
 console.error(
@@ -144,7 +141,7 @@ for (const [index, parameter] of all.entries()) {
     await gpu.sync();
   }
 }
-console.error(`${seconds()}: ${amount(gpu.allocatedBytes)} on the device, ${await resident()}`);
+console.error(`${seconds()}: ${amount(gpu.allocatedBytes)} on the device, ${residentNow()}`);
 
 const trainer = await createTrainer(gpu, {
   network,
@@ -170,7 +167,7 @@ for (let step = 0; step < steps; step++) {
   console.error(
     `${seconds()}: step ${step + 1}, loss ${(ce / count).toFixed(4)} (chance ${
       Math.log(config.vocabularySize).toFixed(4)
-    }), gradient norm ${row.update[0].toExponential(2)}, ${await resident()}`,
+    }), gradient norm ${row.update[0].toExponential(2)}, ${residentNow()}`,
   );
 }
 const evaluated = await evaluate(gpu, network, parameters, {
@@ -178,7 +175,8 @@ const evaluated = await evaluate(gpu, network, parameters, {
   gateBias: 0,
   batches: [{ inputs: draw(), targets: draw(), rows: BATCH }],
 });
-const memory = await memoryOf();
+look();
+clearInterval(looking);
 const told = {
   adapter: gpu.adapter.name,
   frozen,
@@ -189,8 +187,8 @@ const told = {
   evaluated: { ce: evaluated.ce, open_fraction: evaluated.openFraction },
   planned_bytes: needs.total,
   device_bytes: gpu.allocatedBytes,
-  process_bytes_at_most: memory && before ? memory.most : null,
-  process_bytes_before: before?.now ?? null,
+  process_bytes_at_most: resident.most,
+  process_bytes_before: resident.before,
 };
 console.log(JSON.stringify(told));
 gpu.close();

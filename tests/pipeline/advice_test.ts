@@ -7,17 +7,17 @@ import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import {
   BENCHMARK,
-  CHANGEABLE,
   CIRCUITS,
   EVALUATE,
   GENERATE,
   PLAN,
   PRETRAIN,
-  type SettingsTable,
   SPARSIFY,
   SWEEP,
   TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
+import { CHANGEABLE } from "../../pipeline/settings/resume.ts";
+import type { SettingsTable } from "../../pipeline/settings/table.ts";
 import { SERVE } from "../../serve/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";

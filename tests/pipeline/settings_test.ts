@@ -13,25 +13,20 @@ import { UserError } from "../../pipeline/errors.ts";
 import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
   BENCHMARK,
-  CHANGEABLE,
   CIRCUITS,
-  defaultsOf,
   EVALUATE,
-  fromModelLine,
   GENERATE,
-  helpText,
-  parseCommand,
   PLAN,
   PRETRAIN,
-  printedInstead,
-  resolveFully,
-  resolveSettings,
-  resumedSettings,
-  type SettingsTable,
   SPARSIFY,
   type SparsifySettings,
   TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
+import { helpText, printedInstead } from "../../pipeline/settings/help.ts";
+import { parseCommand } from "../../pipeline/settings/parse.ts";
+import { defaultsOf, fromModelLine, resolveFully, resolveSettings } from "../../pipeline/settings/resolve.ts";
+import { CHANGEABLE, resumedSettings } from "../../pipeline/settings/resume.ts";
+import type { SettingsTable } from "../../pipeline/settings/table.ts";
 import { SERVE } from "../../serve/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -107,6 +102,26 @@ Deno.test("a flag wins over the settings file, that over the model's recommendat
   const settings = await resolveSettings(SPARSIFY, { given: { lr: 0.125 }, config });
   assertEquals([settings.steps, settings.batch, settings.lr, settings.seed], [11, 13, 0.125, 1]);
   assertEquals(settings.data, [join(model, "text.txt"), "/absolute.txt"]);
+});
+
+Deno.test("how a model is trained has no say in what it is measured on, nor in what is drawn", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "sparsify.json");
+  await Deno.writeTextFile(path, JSON.stringify({ data: ["text.txt"], seed: 7, context: 32 }));
+  const given = { model: folder.path };
+  for (const table of [BENCHMARK, CIRCUITS, GENERATE] as SettingsTable[]) {
+    const { settings, recommended } = await resolveFully(table, { given, config: undefined });
+    assertEquals([settings.seed, recommended], [1, {}]);
+  }
+  const help = await printedInstead(
+    "benchmark",
+    "Measures.",
+    BENCHMARK,
+    parseCommand(BENCHMARK, ["--help", "--model", folder.path]),
+  );
+  const line = help!.split("\n").find((text) => text.includes("--data"))!;
+  assert(line.endsWith("(default: from the hub)"), line);
+  assertEquals((await resolveSettings(EVALUATE, { given, config: undefined })).context, 32);
 });
 
 for (

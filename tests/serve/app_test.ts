@@ -289,6 +289,30 @@ Deno.test("reports are served with a policy that lets through just what stands i
   }
 });
 
+Deno.test("a sweep's page leads to the reports of its runs, and to nothing else", async () => {
+  await using server = await served();
+  const sweep = join(server.folder, "tries");
+  await Deno.mkdir(sweep);
+  await Deno.writeTextFile(join(sweep, "sweep.json"), JSON.stringify({ file: "/tries.json" }));
+  await Deno.writeTextFile(join(sweep, "sweep.html"), '<a href="one/report.html">one</a>');
+  for (const folder of [sweep, server.folder]) {
+    const run = await fakeRun(folder, "one", { live: false });
+    await Deno.writeTextFile(join(run.path, "report.html"), folder === sweep ? "within" : "beside");
+  }
+  await Deno.mkdir(join(sweep, "other"));
+  await Deno.writeTextFile(join(sweep, "other", "report.html"), "of no run");
+  assertEquals((await ask(server.app, "/runs/tries/reports/sweep.html")).status, 200);
+  assertEquals((await ask(server.app, "/runs/tries/reports/one/report.html")).text, "within");
+  const others = [
+    "tries/reports/other/report.html",
+    "tries/reports/..%2fone/report.html",
+    "one/reports/one/report.html",
+  ];
+  for (const path of [...others, "tries/reports/one/config.json", "one/reports/../report.html"]) {
+    assertEquals((await ask(server.app, `/runs/${path}`)).status, 404, path);
+  }
+});
+
 Deno.test("a report that is too large is told to be so, and one of a million tags takes no time", async () => {
   await using server = await served();
   const run = await fakeRun(server.folder, "r", { live: false });

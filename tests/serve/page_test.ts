@@ -19,10 +19,25 @@ Deno.test({
       args: ["test", "--no-check", "--allow-all", ...tests, "--", CHROMIUM!],
       env: { NO_COLOR: "1" },
     }).output();
-    const output = new TextDecoder().decode(stdout);
-    assertEquals(code, 0, output + new TextDecoder().decode(stderr));
+    const [output, errors] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    if (code !== 0) throw new Error(failuresIn(output) + errors);
     assert(/\b47 passed \| 0 failed\b/.test(output), output);
   },
+});
+
+/** Which tests failed and why, of what `deno test` printed; all of it where it does not say. */
+function failuresIn(output: string): string {
+  const [, why = output] = /\n ERRORS \n([^]*)/.exec(output) ?? [];
+  const names = [...output.matchAll(/^(.+) \.\.\. FAILED\b.*$/gm)].map(([, name]) => name);
+  return `In the browser failed:\n${names.map((name) => `- ${name}\n`).join("")}${why}`;
+}
+
+Deno.test("of tests in the browser that failed the names come first, then why", () => {
+  const told = failuresIn(
+    "a page ... ok (1s)\nanother ... FAILED (2s)\n\n ERRORS \n\nanother => ./a.ts:1:1\nerror: it is not so\n",
+  );
+  assertEquals(told, "In the browser failed:\n- another\n\nanother => ./a.ts:1:1\nerror: it is not so\n");
+  assertEquals(failuresIn("no module"), "In the browser failed:\nno module");
 });
 
 Deno.test("all that the page loads is less than 300 KB", async () => {

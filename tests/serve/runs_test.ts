@@ -63,6 +63,31 @@ Deno.test("what is no run, or a damaged one, is shown as such", async () => {
   }
 });
 
+Deno.test("the folder of a sweep is shown as one, with its runs, also while they come; one of that name is no run", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  const sweep = join(folder.path, "tries");
+  await Deno.mkdir(sweep);
+  await Deno.writeTextFile(join(sweep, "sweep.json"), JSON.stringify({ file: "/somewhere/tries.json" }));
+  const seen = async () => {
+    const [{ name, command, status, problem, result }] = await runs.list();
+    assertEquals([name, command, status, problem, result?.kind], ["tries", "sweep", "sweep", null, "sweep"]);
+    return result?.kind === "sweep" ? result.runs : undefined;
+  };
+  assertEquals(await seen(), []);
+  for (const name of ["b", "a"]) await fakeRun(sweep, name, { live: false });
+  await Deno.mkdir(join(sweep, "no-run"));
+  await Deno.writeTextFile(join(sweep, "a", "summary.json"), "{}");
+  await Deno.symlink(join(sweep, "a"), join(sweep, "link"));
+  assertEquals(await seen(), [{ name: "a", finished: true }, { name: "b", finished: false }]);
+  const view = (await runs.view("tries"))!;
+  await Deno.writeTextFile(join(sweep, "sweep.html"), "<p>");
+  assertEquals((await runs.detail(view)).reports.map(({ file }) => file), ["sweep.html"]);
+  // What only has the name of its mark is as broken as any.
+  await Deno.writeTextFile(join(sweep, "sweep.json"), "[]");
+  assertEquals((await runs.list()).map(({ status }) => status), ["broken"]);
+});
+
 Deno.test("metrics cut at any byte are shown up to their last whole batch", async () => {
   await using folder = await temporaryFolder();
   const run = await fakeRun(folder.path, "r", { live: false, rows: [metricRow(1)] });
@@ -476,7 +501,7 @@ Deno.test("among many runs that ended, one that goes on is seen at once, though 
   assertEquals(await status("r7"), undefined);
 });
 
-Deno.test("a list after a run has begun looks once at each folder, and reads that run alone", async () => {
+Deno.test("lists after a run has begun look once at each folder, few at a time, and read that run alone", async () => {
   await using folder = await temporaryFolder();
   const runs = unhurried(folder.path);
   // More than are listed, so that it is asked which began last; most of them are no runs.
@@ -493,7 +518,33 @@ Deno.test("a list after a run has begun looks once at each folder, and reads tha
   assertEquals(opened.filter((path) => path.startsWith("z/")).length, 3);
   assert(opened.length < 20, opened.join());
   // One a folder, a few of each that is looked at again, and of the one that began.
-  assert(looks < MOST_RUNS + 11 * 10, `${looks} paths were looked at, of ${MOST_RUNS} runs`);
+  assert(looks < 250 + 11 * 10, `${looks} paths were looked at, of ${MOST_RUNS} runs`);
+  let all = looks;
+  for (let n = 0; n < 3; n++) all += (await watchingDisk(() => runs.list())).looks;
+  assert(all > MOST_RUNS && all < MOST_RUNS + 4 * 60 * 10, `${all} paths were looked at`);
+  // Then only what is looked at again in every list.
+  assert((await watchingDisk(() => runs.list())).looks < 51 * 10);
+});
+
+Deno.test("a run that goes on in the moment in which another begins is seen within a few lists", async () => {
+  await using folder = await temporaryFolder();
+  const runs = unhurried(folder.path);
+  for (let n = 0; n < 600; n++) await Deno.mkdir(join(folder.path, `a${n}`));
+  await fakeRun(folder.path, "z", { live: false, rows: [metricRow(1)] });
+  await settle(folder.path);
+  await runs.list();
+  // What was read once is looked at last.
+  await runs.list();
+  const { folder: resumed } = await openRun(folder.path, "z", "sparsify");
+  await fakeRun(folder.path, "new", { live: false, rows: [metricRow(1)] });
+  await settle(folder.path, 2);
+  try {
+    const lists: (string | undefined)[] = [];
+    for (let n = 0; n < 3; n++) lists.push((await runs.list()).find(({ name }) => name === "z")?.status);
+    assertEquals(lists.at(-1), "training", lists.join());
+  } finally {
+    resumed.release();
+  }
 });
 
 Deno.test("what another program writes into a run that ended is noticed within a few lists", async () => {

@@ -51,6 +51,7 @@ const ROUTES = [
   (x: string) => `/api/runs/${x}/control`,
   (x: string) => `/runs/${x}/reports/report.html`,
   (x: string) => `/runs/r/reports/${x}`,
+  (x: string) => `/runs/r/reports/${x}/report.html`,
   (x: string) => `/page/${x}`,
   (x: string) => `/lib/${x}`,
   (x: string) => `/${x}`,

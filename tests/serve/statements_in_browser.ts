@@ -9,11 +9,12 @@ import glossary from "../../pipeline/report/glossary.json" with { type: "json" }
 import { writeSealedJson } from "../../pipeline/files.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
-import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
+import { SPARSIFY } from "../../pipeline/settings.ts";
+import { defaultsOf } from "../../pipeline/settings/resolve.ts";
 import type { Explorer } from "../../serve/explorer.ts";
 import { type FakeRun, fakeRun, type FakeRunOptions } from "../support/fake_run.ts";
 import { metricRow } from "../support/metric_row.ts";
-import { siteTest, TOKEN, violations } from "./site.ts";
+import { addressOf, becomes, painted, siteTest, TOKEN, unfold, violations } from "./site.ts";
 
 const pageTest = siteTest(
   { ask: () => Promise.reject(new Error("nothing is asked")), close() {} } as unknown as Explorer,
@@ -106,11 +107,14 @@ async function everyKind(folder: string): Promise<FakeRun> {
   return await fakeRun(folder, "live", { steps: STEPS, rows: rowsOf({ steps: 25 }), control: true });
 }
 
-/** What stands under each name. */
-async function facts(parent: Locator): Promise<Record<string, string>> {
-  const [names, values] = await Promise.all(["dt", "dd"].map((tag) => parent.locator(tag).allInnerTexts()));
-  return Object.fromEntries(names.map((name, n) => [name.replace(/\s*\?$/, ""), values[n]]));
-}
+/** What stands under each name, all at one time; it is waited for. */
+const facts = (parent: Locator) =>
+  parent.evaluate((at) => {
+    const [names, values] = ["dt", "dd"].map((tag) =>
+      [...at.querySelectorAll<HTMLElement>(tag)].map(({ innerText }) => innerText)
+    );
+    return Object.fromEntries(names.map((name, n) => [name.replace(/\s*\?$/, ""), values[n]]));
+  });
 
 const group = (page: Page, title: string) => page.locator("section.group", { hasText: title });
 const text = async (of: Locator) => (await of.innerText()).replace(/\s+/g, " ").trim();
@@ -197,7 +201,7 @@ pageTest(
     assertEquals(await page.getByText("target met").count(), 1);
     assertEquals(await text(page.locator("#connection")), "", "a run that is over is not live");
     // The table under the charts has every evaluation.
-    await page.getByText("Evaluations as a table").click();
+    await unfold(page.locator("details.evaluations"));
     const rows = await page.locator(".evaluations tbody tr").allInnerTexts();
     assertEquals(rows.length, 8);
     assertEquals(rows[2].split(/\t/), [
@@ -297,7 +301,7 @@ pageTest(
     assertEquals(await page.locator("p.result").count(), 0);
     assertEquals(await page.getByRole("button", { name: "Pause" }).count(), 0, "there is nothing to pause");
     assertEquals(await text(page.locator("#connection")), "");
-    await page.getByText("Evaluations as a table").click();
+    await unfold(page.locator("details.evaluations"));
     assertEquals(await page.locator(".evaluations tbody tr").count(), 2);
     await page.getByText("A finished run writes its report here").waitFor();
 
@@ -428,7 +432,11 @@ pageTest(
     await live.append(rowsOf({ steps: 30 }).slice(25));
     await live.append(rowsOf({ phase: "control", steps: 2 }));
     await page.locator("#charts[data-last='control:2']").waitFor();
-    assertEquals((await facts(group(page, "Validation tokens, step 30")))["above target"], "−0.050");
+    // What the run is doing is told behind its rows.
+    await becomes(
+      async () => (await facts(group(page, "Validation tokens, step 30")))["above target"],
+      "−0.050",
+    );
     const ofControl = await facts(group(page, "dense control, step 2"));
     assertEquals([ofControl["training loss"], ofControl["λ in the loss"], ofControl["expected open edges"]], [
       "1.500",
@@ -488,7 +496,7 @@ pageTest("the list is sorted and filtered by keyboard, and the address says how"
   await page.getByLabel("Filter runs by status").selectOption("all runs");
   await page.getByLabel("Filter runs by text").fill("lr=0.0625 miss");
   assertEquals(await names(page), ["missed"]);
-  const address = page.url();
+  const address = await addressOf(page);
   await page.goto("about:blank");
   await page.goto(address);
   await page.locator("tr[data-run=missed]").waitFor();
@@ -500,7 +508,7 @@ pageTest("the list is sorted and filtered by keyboard, and the address says how"
 });
 
 pageTest("runs that are ticked are compared under an address that another person can open", async (site) => {
-  const { page, url, folder, complaints } = site;
+  const { page, another, url, folder, complaints } = site;
   const live = await everyKind(folder);
   await page.goto(url);
   await page.locator("tr[data-run=met]").waitFor();
@@ -512,69 +520,64 @@ pageTest("runs that are ticked are compared under an address that another person
   await page.getByRole("link", { name: "Compare 5 runs" }).click();
   await page.getByRole("heading", { name: "5 runs compared" }).waitFor();
   await page.getByLabel("against").selectOption("tokens");
-  const address = page.url();
+  const address = await addressOf(page);
   assertStringIncludes(address, "#/compare?runs=met,missed,stopped,pretrained,live&x=tokens");
-  const other = await page.context().browser()!.newContext();
-  try {
-    const theirs = await other.newPage();
-    const asked: string[] = [];
-    theirs.on("request", (request) => asked.push(new URL(request.url()).pathname));
-    await theirs.goto(address);
-    await theirs.locator("#charts[data-axis=tokens]").waitFor();
-    const spoken = await theirs.locator(".chart[data-chart=loss] [role=img]").getAttribute("aria-label");
-    for (
-      const line of [
-        "met: 1.4 at training tokens 10,200, 1.1 at training tokens 41,000.",
-        "missed: 1.5 at training tokens 10,200, 1.5 at training tokens 41,000.",
-        "stopped: 1.4 at training tokens 10,200, 1.3 at training tokens 20,500.",
-        "live: 1.4 at training tokens 10,200, 1.3 at training tokens 20,500.",
-      ]
-    ) assertStringIncludes(spoken!, line);
-    const row = async (table: string, name: string) =>
-      (await theirs.getByRole("region", { name: table, exact: true }).getByRole("row", { name, exact: false })
-        .first().locator("td").allInnerTexts()).map((cell) => cell.replace(/\s+/g, " ").trim());
-    assertEquals(await row("What they come to", "chosen, or last"), ["30", "40", "20", "40", "20"]);
-    assertEquals(await row("What they come to", "above target"), [
-      "−0.050",
-      "+0.250",
-      "+0.050",
-      "–",
-      "+0.050",
-    ]);
-    assertEquals(await row("What they come to", "open edges, test"), ["6.3 %", "6.3 %", "–", "100.0 %", "–"]);
-    const lr = String(defaultsOf(SPARSIFY).lr);
-    assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr]);
-    assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes"]);
-    const differing = theirs.getByRole("region", { name: "Settings that differ" }).locator("tbody th");
-    assertEquals((await differing.allInnerTexts()).sort(), ["control", "lr"]);
-    // Heads at the chosen step, as its row has them.
-    const of = (await readMetrics(join(folder, "met", "metrics.arrows"))).find(({ step }) => step === 30)!;
-    const shown = await theirs.locator("figure[data-run=met] tbody td").allInnerTexts();
-    assertEquals(
-      shown,
-      of.open_by_head!.map((share) =>
-        share === 0 ? "0" : ((100 * share).toPrecision(3))
-          .replace(/^(\d\.\d)\d$/, "$1")
-      ),
-    );
-    assertEquals(
-      await theirs.locator("figure[data-run=pretrained]").count(),
-      0,
-      "a dense model has no gates",
-    );
-    // What goes on is followed.
-    await live.append(rowsOf({ steps: 30 }).slice(25));
-    await theirs.locator("figure[data-run=live] figcaption", { hasText: "step 30" }).waitFor();
-    const times = (run: string) => asked.filter((path) => path === `/api/runs/${run}/metrics`).length;
-    assert(times("live") > 1, "its rows are asked for again");
-    for (const run of ["met", "missed", "stopped", "pretrained"]) {
-      assertEquals(times(run), 1, `${run} is over`);
-    }
-    await theirs.goto(`${url}/#/compare?runs=met,none`);
-    await theirs.getByText("There is no such run: none").waitFor();
-  } finally {
-    await other.close();
+  const theirs = await another();
+  const asked: string[] = [];
+  theirs.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  await theirs.goto(address);
+  await theirs.locator("#charts[data-axis=tokens]").waitFor();
+  const spoken = await theirs.locator(".chart[data-chart=loss] [role=img]").getAttribute("aria-label");
+  for (
+    const line of [
+      "met: 1.4 at training tokens 10,200, 1.1 at training tokens 41,000.",
+      "missed: 1.5 at training tokens 10,200, 1.5 at training tokens 41,000.",
+      "stopped: 1.4 at training tokens 10,200, 1.3 at training tokens 20,500.",
+      "live: 1.4 at training tokens 10,200, 1.3 at training tokens 20,500.",
+    ]
+  ) assertStringIncludes(spoken!, line);
+  const row = async (table: string, name: string) =>
+    (await theirs.getByRole("region", { name: table, exact: true }).getByRole("row", { name, exact: false })
+      .first().locator("td").allInnerTexts()).map((cell) => cell.replace(/\s+/g, " ").trim());
+  assertEquals(await row("What they come to", "chosen, or last"), ["30", "40", "20", "40", "20"]);
+  assertEquals(await row("What they come to", "above target"), [
+    "−0.050",
+    "+0.250",
+    "+0.050",
+    "–",
+    "+0.050",
+  ]);
+  assertEquals(await row("What they come to", "open edges, test"), ["6.3 %", "6.3 %", "–", "100.0 %", "–"]);
+  const lr = String(defaultsOf(SPARSIFY).lr);
+  assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr]);
+  assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes"]);
+  const differing = theirs.getByRole("region", { name: "Settings that differ" }).locator("tbody th");
+  assertEquals((await differing.allInnerTexts()).sort(), ["control", "lr"]);
+  // Heads at the chosen step, as its row has them.
+  const of = (await readMetrics(join(folder, "met", "metrics.arrows"))).find(({ step }) => step === 30)!;
+  const shown = await theirs.locator("figure[data-run=met] tbody td").allInnerTexts();
+  assertEquals(
+    shown,
+    of.open_by_head!.map((share) =>
+      share === 0 ? "0" : ((100 * share).toPrecision(3))
+        .replace(/^(\d\.\d)\d$/, "$1")
+    ),
+  );
+  assertEquals(
+    await theirs.locator("figure[data-run=pretrained]").count(),
+    0,
+    "a dense model has no gates",
+  );
+  // What goes on is followed.
+  await live.append(rowsOf({ steps: 30 }).slice(25));
+  await theirs.locator("figure[data-run=live] figcaption", { hasText: "step 30" }).waitFor();
+  const times = (run: string) => asked.filter((path) => path === `/api/runs/${run}/metrics`).length;
+  assert(times("live") > 1, "its rows are asked for again");
+  for (const run of ["met", "missed", "stopped", "pretrained"]) {
+    assertEquals(times(run), 1, `${run} is over`);
   }
+  await theirs.goto(`${url}/#/compare?runs=met,none`);
+  await theirs.getByText("There is no such run: none").waitFor();
   live.release();
   assertEquals(complaints, []);
 });
@@ -616,13 +619,15 @@ pageTest("at 375, 1280 and 1920 px nothing is clipped, with long names and 48 ×
     for (const run of [long, "met", "missed", "circuits", "pretrained", "live"]) {
       await page.goto(`${url}/#/runs/${run}`);
       await page.getByRole("heading", { name: run, exact: true }).waitFor();
+      await painted(page);
       assertEquals(await isTooWide(page), false, `${run} at ${width}`);
     }
     await page.goto(`${url}/#/compare?runs=met,missed,${long},live`);
     await page.getByText("4 runs compared").waitFor();
+    await painted(page);
     assertEquals(await isTooWide(page), false, `compared at ${width}`);
     await page.goto(`${url}/#/runs/${long}`);
-    await page.locator(".heads").waitFor();
+    await page.locator("#heads .heads").waitFor();
     assertEquals(await page.locator(".heads tbody td").count(), 48 * 32);
     const map = page.locator("#heads div.scroll.compact");
     await map.waitFor();
@@ -670,7 +675,8 @@ for (const colorScheme of ["light", "dark"] as const) {
     }
     // With everything unfolded.
     await page.goto(`${url}/#/runs/met`);
-    await page.getByText("Evaluations as a table").click();
+    await page.locator("#charts[data-last='control:40']").waitFor();
+    await unfold(page.locator("details.evaluations"));
     await page.getByText("Settings", { exact: true }).click();
     await page.getByRole("button", { name: "What is target τ?" }).click();
     assertEquals(await violations(page), []);

@@ -8,7 +8,8 @@ import { type MetricRow, openMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig, type RunConfig } from "../../pipeline/runs/run_config.ts";
 import { createRun } from "../../pipeline/runs/run_folder.ts";
 import { createRunState, type RunState } from "../../pipeline/runs/run_state.ts";
-import { defaultsOf, SPARSIFY } from "../../pipeline/settings.ts";
+import { SPARSIFY } from "../../pipeline/settings.ts";
+import { defaultsOf } from "../../pipeline/settings/resolve.ts";
 
 /** A run as the server sees it. */
 export interface FakeRun {

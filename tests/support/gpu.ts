@@ -15,7 +15,7 @@ export function testGpu(): Promise<Gpu> {
 }
 
 // A driver whose threads are at work when the process ends can take it down with a signal.
-Deno.test.afterAll(async () => (await shared)?.close());
+Deno.test.afterAll(async () => await (await shared)?.end());
 
 /** A tensor with these values. */
 export function upload(

@@ -22,13 +22,14 @@ export const LARGE = 2048;
 /** Files on one page of a listing. */
 const PAGE = 3;
 
-/** What the server does to a request for bytes instead of answering it well. */
+/** What the server does to a request for bytes, or for JSON, instead of answering it well. */
 export type Fault =
   | { cutAfter: number }
-  | { status: number; retryAfter?: number }
+  | { status: number; retryAfter?: number | string }
   | "stall"
   | "noRange"
   | "wrongPart"
+  | "tooMuch"
   | { flip: number };
 
 /** A request as it came. */
@@ -47,7 +48,7 @@ export interface HubServer extends AsyncDisposable {
   asked: Asked[];
   /** Bytes that were sent of each file. */
   sent: Map<string, number>;
-  /** Decides what goes wrong with a request for bytes, by path; undefined: nothing. */
+  /** Decides what goes wrong with a request for bytes, by path, or of the API, `api revision` or `api tree`; undefined: nothing. */
   fault: (path: string, asked: Asked) => Fault | undefined;
   /** Requests for bytes that are being answered, and the most there were. */
   busy: { now: number; most: number };
@@ -90,12 +91,7 @@ export function startHub(repositories: readonly ServedRepository[]): HubServer {
   /** A file's bytes, or the part of them that is asked for, with whatever goes wrong. */
   function bytesOf(path: string, bytes: Uint8Array, one: Asked, headers: Record<string, string>): Response {
     const fault = server.fault(path, one);
-    if (typeof fault === "object" && "status" in fault) {
-      const wait: HeadersInit = fault.retryAfter === undefined
-        ? {}
-        : { "retry-after": String(fault.retryAfter) };
-      return new Response("not now", { status: fault.status, headers: wait });
-    }
+    if (typeof fault === "object" && "status" in fault) return notNow(fault);
     const [, from] = /^bytes=(\d+)-$/.exec(one.range ?? "") ?? [];
     const takesParts = from !== undefined && fault !== "noRange";
     const start = takesParts ? Number(from) : 0;
@@ -104,6 +100,7 @@ export function startHub(repositories: readonly ServedRepository[]): HubServer {
     if (typeof fault === "object" && "flip" in fault) {
       part[Math.min(part.length - 1, Math.max(0, fault.flip - start))] ^= 1;
     }
+    if (fault === "tooMuch") part = Uint8Array.of(...part, 1, 2, 3);
     const whole = part.length;
     const cut = typeof fault === "object" && "cutAfter" in fault && fault.cutAfter < whole;
     if (cut) part = part.slice(0, (fault as { cutAfter: number }).cutAfter);
@@ -138,6 +135,11 @@ export function startHub(repositories: readonly ServedRepository[]): HubServer {
     return new Response(body, { status, headers: { ...headers, ...range, "content-length": String(whole) } });
   }
 
+  function notNow({ status, retryAfter }: { status: number; retryAfter?: number | string }): Response {
+    const headers: HeadersInit = retryAfter === undefined ? {} : { "retry-after": String(retryAfter) };
+    return new Response("not now", { status, headers });
+  }
+
   const refuse = (status: number, code: string, message = ""): Response =>
     new Response(message, { status, headers: { "x-error-code": code, "x-error-message": message } });
 
@@ -166,9 +168,7 @@ export function startHub(repositories: readonly ServedRepository[]): HubServer {
     if (!files) return refuse(404, "RevisionNotFound", `Invalid rev id: ${revision}`);
     const commit = commitOf(files);
     const fault = api ? server.fault(`api ${verb}`, one) : undefined;
-    if (typeof fault === "object" && "status" in fault) {
-      return new Response("not now", { status: fault.status });
-    }
+    if (typeof fault === "object" && "status" in fault) return notNow(fault);
     if (api && (verb === "revision" || verb === "")) {
       const siblings = Object.keys(files).map((rfilename) => ({ rfilename }));
       return Response.json({ id: repository.name, sha: commit, gated: Boolean(repository.gated), siblings });

@@ -8,7 +8,8 @@ import { createExchange, type Exchange } from "../../pipeline/parallel/exchange.
 import { receiveRun, shareRun } from "../../pipeline/ranks.ts";
 import { type MetricRow, readMetrics } from "../../pipeline/runs/metrics.ts";
 import type { RunFolder } from "../../pipeline/runs/run_folder.ts";
-import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../../pipeline/settings.ts";
+import { defaultsOf } from "../../pipeline/settings/resolve.ts";
 import { sparsify, type SparsifySummary } from "../../pipeline/training/sparsify.ts";
 import type { PreparedRun } from "../../pipeline/training/training_run.ts";
 import { checkpointWeights, prepareTestRun, RUN_CONFIG, RUN_SHAPE, SILENT } from "./prepared_run.ts";

@@ -37,8 +37,8 @@ export interface ReferenceEdge {
   key: number;
 }
 
-/** What a run gives. */
-export interface ReferenceRun {
+/** What each source wrote in a run, and the logits. */
+export interface SourcesRun {
   /** What each source wrote, [source][T · d]. */
   outputs: Float64Array[];
   /** [T · V] */
@@ -79,7 +79,7 @@ export function referenceRun(
   reference: ReferenceModel,
   tokens: ArrayLike<number>,
   patch?: ReferencePatch,
-): ReferenceRun {
+): SourcesRun {
   const { width, weights, heads, vocabularySize, norm: { epsilon } } = reference;
   const { keyValueHeads, headSize } = reference;
   const length = tokens.length;

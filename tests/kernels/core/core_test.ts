@@ -175,6 +175,23 @@ Deno.test("an operation that the device refuses throws a DeviceError that names 
   }
 });
 
+Deno.test("a device that is ended has done what was at work; one that was lost or closed ends too", async () => {
+  const gpu = await Gpu.open();
+  const [from, to] = [gpu.tensor("from", [1 << 22]), gpu.tensor("to", [1 << 22])];
+  gpu.submit("much to do", (recorder) => {
+    for (let n = 0; n < 50; n++) recorder.copy(from, to);
+  });
+  let done = false;
+  const work = gpu.device.queue.onSubmittedWorkDone().then(() => done = true, () => {});
+  await gpu.end();
+  assert(done, "it was waited for");
+  await work;
+  await gpu.end();
+  const lost = await Gpu.open();
+  lost.device.destroy();
+  await lost.end();
+});
+
 Deno.test("a lost device throws a DeviceError from whatever is done next", async () => {
   const gpu = await Gpu.open();
   const tensor = gpu.tensor("t", [4]);

@@ -129,6 +129,30 @@ Deno.test({
   },
 });
 
+gpuTest("steps that read more than textures may take make new ones in the first of them alone", (gpu) => {
+  const made = new Set<GPUTexture>();
+  // Four rows of 4096 texels of 4 bytes, for tensors of one, two and four rows in turn.
+  const textures = new Textures(gpu.device, () => {}, 4 * 16384);
+  const tensors = [1, 1, 2, 1, 1, 1, 4, 2].map((rows, n) => gpu.tensor(`tensor ${n}`, [4096 * rows]));
+  const step = (): number => {
+    const before = made.size;
+    for (const tensor of tensors) {
+      textures.begin();
+      made.add(textures.of(tensor, "r32float").texture);
+      // A step is many submissions, all recorded before the first has run.
+      textures.submitted();
+    }
+    return made.size - before;
+  };
+  const first = step();
+  assertEquals([step(), step()], [0, 0], `the first made ${first}`);
+  for (const tensor of tensors) {
+    textures.drop(tensor.buffer);
+    destroyTensor(gpu, tensor);
+  }
+  return Promise.resolve();
+});
+
 gpuTest("what was recorded and never submitted leaves no texture that counts as fresh", async (gpu) => {
   const doubled = await compile(gpu, {
     label: "double",

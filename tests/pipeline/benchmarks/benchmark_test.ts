@@ -26,7 +26,7 @@ import { loadParameters } from "../../../pipeline/model/parameters.ts";
 import { referenceModel } from "../../../pipeline/model/reference_model.ts";
 import { parametersOf, trace } from "../../../pipeline/model/trace.ts";
 import { loadTokenizer } from "../../../pipeline/text/tokenizer.ts";
-import { ENGLISH, itemsOf } from "../../support/benchmark_models.ts";
+import { ENGLISH, itemsOf, writeLlama } from "../../support/benchmark_models.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
@@ -286,8 +286,36 @@ Deno.test("a request is cut into context and continuation as the harness cuts it
   assertEquals(encode("xyzxyz", " z", { contextLength: 4 }), {
     tokens: codes("xyz z").slice(-5),
     counted: 2,
+    cut: true,
   });
-  assertEquals(encode("x", "abcdefghi", { contextLength: 4 }), { tokens: codes("efghi"), counted: 4 });
+  // As long as the model can read, and one more: nothing is cut.
+  assertEquals(encode("xyz", " z", { contextLength: 4 }), { tokens: codes("xyz z"), counted: 2 });
+  assertEquals(encode("x", "cdef", { contextLength: 4 }), { tokens: codes("xcdef"), counted: 4 });
+  const error = assertThrows(() => encode("x", "cdefg", { contextLength: 4 }), UserError);
+  assertEquals(
+    error.message,
+    "Cannot measure a continuation of 5 tokens as the model's positions end at 4",
+  );
+});
+
+Deno.test("items that are cut are counted once each, and one that cannot be encoded is named by file and line", () => {
+  const rows = [["xyz", ["c", "def"]], ["xyzxyz", ["c", "de"]], ["xy", ["c", "de"]]] as const;
+  const items = rows.map(([context, choices], n) => ({
+    ...itemOf("choices", { context, choices, gold: 0 }),
+    where: `rows.jsonl, line ${n + 1}`,
+  }));
+  const encoding = { tokenizer: CHARACTERS, prefix: 1, contextLength: 5 };
+  assertEquals(encodeItems(items, encoding).cut, 2);
+  assertEquals(encodeItems(items, { ...encoding, contextLength: 7 }).cut, 1);
+  assertEquals(encodeItems(items, { ...encoding, contextLength: 8 }).cut, 0);
+  // Of a document every token counts, in as many windows as it takes.
+  const document = { ...itemOf("perplexity", { text: "xyzxyzxyz" }), where: "texts.jsonl, line 1" };
+  assertEquals(encodeItems([document], encoding).cut, 0);
+  const error = assertThrows(() => encodeItems(items, { ...encoding, contextLength: 3 }), UserError);
+  assertStringIncludes(
+    error.message,
+    "Cannot use rows.jsonl, line 1: Cannot measure a continuation of 4 tokens",
+  );
 });
 
 Deno.test("a document's windows count each token once, each behind one at least, the last filled up", () => {
@@ -517,6 +545,7 @@ Deno.test("the first items are read, whatever file they are in, and none is an e
     "as it must be JSON Lines, an array of JSON or Parquet",
   );
   const items = await readItems(task, [itemsOf("piqa")], 2);
+  assertEquals(items.map(({ where }) => where), [1, 2].map((line) => `${itemsOf("piqa")}, line ${line}`));
   const { sequences, counts } = encodeItems(items, { tokenizer: CHARACTERS, prefix: 1, contextLength: 1000 });
   assertEquals([counts, sequences.length], [[2, 2], 4]);
 });
@@ -531,7 +560,11 @@ Deno.test("benchmark measures a sparse model beside a dense one on a user's choi
     { context: "We the People of the United", choices: ["States", "Fish", "and"], gold: 0 },
     { context: "The Senate and the House of", choices: ["Bread", "Representatives"], gold: 1 },
     { context: "shall be the supreme Law of the", choices: ["Land", "Lamp"], gold: "0" },
-    { context: "The judicial Power shall", choices: ["swim", "extend to all Cases"], gold: 1 },
+    {
+      context: `${"Congress ".repeat(200)}The judicial Power shall`,
+      choices: ["swim", "extend to all Cases"],
+      gold: 1,
+    },
   ];
   await Deno.writeTextFile(join(data, "choices.jsonl"), rows.map((row) => JSON.stringify(row)).join("\n"));
   await Deno.copyFile(itemsOf("lambada_openai"), join(data, "lambada_openai.jsonl"));
@@ -549,6 +582,8 @@ Deno.test("benchmark measures a sparse model beside a dense one on a user's choi
     4,
   ]);
   assertEquals([choices.against.model, choices.against.mode], ["data/english", "dense"]);
+  // The last is longer than the 128 positions of either.
+  assertEquals([choices.cut, choices.against.cut], [1, 1]);
   const { acc, acc_stderr } = choices;
   // Of the last the shorter is the likelier, though not by the character.
   assertEquals([acc, choices.against.acc], [0.75, 0.75]);
@@ -577,16 +612,38 @@ Deno.test("for people there is a table; a model's own text for training is not w
   assertEquals(code, 0, stderr);
   assertStringIncludes(stdout, "data/english-sparse (dense)      7");
   assertStringIncludes(stdout, "acc and acc_norm in %, ± their standard errors");
+  assert(!stdout.includes("cut"), stdout);
   // Its sparsify.json names its text.
   const none = await runMain(["--task", "choices", "--model", "data/english"], { script });
   assertEquals([none.code, none.stdout], [2, ""]);
   assertStringIncludes(none.stderr, "Cannot run choices without its data: give --data PATH");
 });
 
+Deno.test("a model's weights as int8 stand beside the same in float32, and an adapter is taken", async () => {
+  await using folder = await temporaryFolder();
+  await writeLlama(folder.path);
+  const model = ["--model", folder.path];
+  const args = ["--task", "arc_easy", "--data", itemsOf("arc_easy"), "--limit", "2"];
+  const int8 = await runMain([...args, ...model, "--frozen", "int8", "--against", folder.path, "--json"], {
+    script,
+  });
+  assertEquals(int8.code, 0, int8.stderr);
+  assertStringIncludes(int8.stderr, "weights as int8: off by ");
+  const { frozen, against, n } = JSON.parse(int8.stdout);
+  assertEquals([frozen, against.frozen, n], ["int8", undefined, 2]);
+  const adapter = join(folder.path, "adapter");
+  const none = await runMain([...args, ...model, "--adapter", adapter], { script });
+  assertEquals(none.code, 3);
+  assertStringIncludes(none.stderr, `Cannot load an adapter from ${adapter} as it needs adapter_config.json`);
+});
+
 Deno.test("what cannot be run is said in one line before a device is opened", async () => {
   await using folder = await temporaryFolder();
   const tiny = join(folder.path, "tiny");
   await writeTinyModel(tiny);
+  const long = join(folder.path, "long.jsonl");
+  const rows = [1, 200].map((times) => ({ context: "We", choices: ["so", "no".repeat(times)], gold: 0 }));
+  await Deno.writeTextFile(long, rows.map((row) => JSON.stringify(row)).join("\n"));
   const english = ["--model", "data/english"];
   const faults: [args: string[], code: number, said: string][] = [
     [[], 2, "Cannot run a benchmark without its name: give --task with some of arc_easy, arc_challenge"],
@@ -605,7 +662,16 @@ Deno.test("what cannot be run is said in one line before a device is opened", as
       3,
       "sciq.jsonl, line 1 as sol1 must be a text",
     ],
-    [["--task", "piqa", "--model", tiny, "--data", itemsOf("piqa")], 3, "has no token for"],
+    [
+      ["--task", "piqa", "--model", tiny, "--data", itemsOf("piqa")],
+      3,
+      "piqa.jsonl, line 1: Cannot encode as the tokenizer",
+    ],
+    [
+      ["--task", "choices", ...english, "--data", long],
+      3,
+      "long.jsonl, line 2: Cannot measure a continuation of",
+    ],
     [
       ["--task", "piqa", ...english, "--against", join(folder.path, "none"), "--data", itemsOf("piqa")],
       3,

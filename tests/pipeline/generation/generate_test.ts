@@ -161,6 +161,15 @@ Deno.test("the command writes the continuation, and with --json one line that ho
   assert(!("gated" in line));
 });
 
+Deno.test("with --frozen the weights lie as frozen ones do in training, which is said with what is lost", async () => {
+  const args = ["--model", ROOT + ADDITION, "--prompt", "12+34=", "--tokens", "2", "--json"];
+  const { code, stdout, stderr } = await runMain([...args, "--frozen", "int8"], GENERATE);
+  assertEquals(code, 0, stderr);
+  assertMatch(stderr, /weights as int8: off by \d\.\de-3 of their size \(RMS\)/);
+  // The last digit first.
+  assertEquals(lastLine(stdout).text, "64");
+});
+
 Deno.test("with --dense the sparse model's own continuation stands beside", async () => {
   const args = ["--model", ROOT + ENGLISH, "--prompt", "We the people of the", "--tokens", "40", "--dense"];
   const line = lastLine((await runMain([...args, "--json"], GENERATE)).stdout);

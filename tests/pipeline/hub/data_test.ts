@@ -1,4 +1,4 @@
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { type HubShards, openHubData } from "../../../pipeline/hub/data.ts";
 import { fetchModel } from "../../../pipeline/hub/model.ts";
@@ -118,6 +118,24 @@ Deno.test("a data set that the hub has made nothing of gives its own Parquet", a
   assertEquals(await all(await open(hub, cache.path, shards.name, options)), paths);
   assertEquals((await all(await open(hub, cache.path, "hf:owner/data/test", options))).length, 1);
   assertEquals((await all(await open(hub, cache.path, "hf:owner/data:other", options))).length, 1);
+});
+
+Deno.test("a data set that was renamed, at a hub that is busy now and then, is found and its files come whole", async () => {
+  await using hub = startHub([await dataSet({ name: "old/data", renamed: "owner/data" }), SET]);
+  await using cache = await temporaryFolder();
+  const left = new Map<string, number>();
+  // Every request is refused once, the second time the next is made.
+  hub.fault = (path, { host, path: asked }) => {
+    const key = `${host} ${path} ${asked}`;
+    const times = left.get(key) ?? 0;
+    left.set(key, times + 1);
+    return times === 0 ? { status: left.size % 2 ? 429 : 503, retryAfter: 0 } : undefined;
+  };
+  const shards = await open(hub, cache.path, "hf:old/data/test");
+  const [path, ...others] = await all(shards);
+  assertEquals(await Deno.readFile(path), FILES["default/test/0000.parquet"]);
+  assertEquals(others, []);
+  assert([...left.values()].some((times) => times > 1));
 });
 
 Deno.test("each refusal of data is one sentence that says what there is", async () => {

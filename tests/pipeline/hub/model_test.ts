@@ -277,6 +277,76 @@ Deno.test("a hub that is busy is asked again when it says, and given up in the e
   assertStringIncludes(message, "answered 503, 6 times in a row; what has come stays");
 });
 
+Deno.test("an API that is busy is asked again when it says, for the commit and for each page of the listing", async () => {
+  await using hub = startHub([shardedModel()]);
+  await using cache = await temporaryFolder();
+  const past = new Date(Date.now() - 60_000).toUTCString();
+  const faults: Record<string, { status: number; retryAfter?: number | string }[]> = {
+    "api revision": [{ status: 429, retryAfter: 0 }, { status: 503, retryAfter: past }],
+    "api tree": [{ status: 503 }, { status: 429, retryAfter: 0 }, { status: 500 }],
+  };
+  hub.fault = (path) => faults[path]?.shift();
+  await fetched(hub, cache.path);
+  assertEquals(Object.values(faults), [[], []]);
+  await assertWhole(cache.path);
+});
+
+Deno.test("an API that stays busy is given up in one sentence; who has the model waits for no other answer", async () => {
+  await using hub = startHub([shardedModel()]);
+  await using cache = await temporaryFolder();
+  let tries = 0;
+  const busy = (status: number) => (path: string) =>
+    path === "api revision" ? (tries++, { status, retryAfter: 0 }) : undefined;
+  hub.fault = busy(429);
+  assertStringIncludes(await refusal(hub, cache.path, {}), "answered 429, 3 times in a row");
+  assertEquals([tries, hub.sent.size], [3, 0]);
+  hub.fault = () => undefined;
+  const { folder } = await fetched(hub, cache.path);
+  for (const status of [429, 503]) {
+    tries = 0;
+    hub.fault = busy(status);
+    const said: string[] = [];
+    const again = await fetched(hub, cache.path, { onMessage: (text) => said.push(text) });
+    assertEquals([again.folder, tries], [folder, 1]);
+    assertStringIncludes(said.join(), `it is taken as the cache has it, commit ${COMMIT}`);
+  }
+});
+
+Deno.test("a wait that is given as a date is kept, and one of hours is shortened", async () => {
+  await using hub = startHub([shardedModel()]);
+  await using cache = await temporaryFolder();
+  const inHours = new Date(Date.now() + 3 * 3600_000).toUTCString();
+  hub.fault = (path) => path === "api revision" ? { status: 503, retryAfter: inHours } : undefined;
+  const stop = new AbortController();
+  const said: string[] = [];
+  const fetching = fetchQuickly(hub, cache.path, {
+    signal: stop.signal,
+    onMessage(text) {
+      said.push(text);
+      stop.abort(new Error("stopped"));
+    },
+  });
+  await assertRejects(() => fetching, Error, "stopped");
+  assertStringIncludes(said[0], "answered 503: trying again in 300 s");
+});
+
+Deno.test("more bytes than the hub lists are refused, and what came before them stays", async () => {
+  for (const path of ["config.json", "model-2.safetensors"]) {
+    await using hub = startHub([shardedModel()]);
+    await using cache = await temporaryFolder();
+    hub.fault = (asked) => asked === path ? "tooMuch" : undefined;
+    assertStringIncludes(
+      await refusal(hub, cache.path, {}),
+      `Cannot use ${path} of owner/model as more comes than the ${
+        FILES[path].length
+      } bytes that the hub lists`,
+    );
+    hub.fault = () => undefined;
+    await fetched(hub, cache.path);
+    await assertWhole(cache.path);
+  }
+});
+
 Deno.test("a wait that the hub asks for is said, and Ctrl-C ends it", async () => {
   await using hub = startHub([shardedModel()]);
   await using cache = await temporaryFolder();
@@ -372,6 +442,34 @@ Deno.test("a renamed model is followed, and its new name told", async () => {
   });
   assertEquals(said, ["old/model has been renamed owner/model on the hub"]);
   assertEquals(await Deno.readFile(`${folder}/model-2.safetensors`), FILES["model-2.safetensors"]);
+  // The cache keeps it under the name that was asked for, as huggingface_hub's: it serves that name offline, not the other.
+  assertEquals(folder, `${cache.path}/models--old--model/snapshots/${COMMIT}`);
+  const offline = { offline: true };
+  assertEquals((await fetched(hub, cache.path, { model: "old/model", ...offline })).folder, folder);
+  assertStringIncludes(
+    await refusal(hub, cache.path, { model: "owner/model", ...offline }),
+    "not in the cache, whole",
+  );
+});
+
+Deno.test("a redirect that does not end, or leads to another protocol, is refused", async () => {
+  await using cache = await temporaryFolder();
+  const sentences: [location: (url: URL) => string, said: string][] = [
+    [({ pathname }) => pathname, "redirects more than 8 times"],
+    [() => "file:///etc/passwd", "sends on to file://, which is not safe"],
+  ];
+  for (const [location, said] of sentences) {
+    let asked = 0;
+    const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, ({ url }) => {
+      asked++;
+      return new Response(null, { status: 307, headers: { location: location(new URL(url)) } });
+    });
+    const endpoint = `http://127.0.0.1:${server.addr.port}`;
+    const { message } = await assertRejects(() => fetchQuickly({ endpoint }, cache.path), UserError);
+    await server.shutdown();
+    assertStringIncludes(message, said);
+    assert(asked <= 8, `${asked}`);
+  }
 });
 
 Deno.test("what is wrong with a model is found before its weights are fetched", async () => {

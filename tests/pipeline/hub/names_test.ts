@@ -3,7 +3,8 @@ import { UserError } from "../../../pipeline/errors.ts";
 import { hubEnvironment } from "../../../pipeline/hub/environment.ts";
 import { hubHosts } from "../../../pipeline/hub/hosts.ts";
 import { hubData, hubModel } from "../../../pipeline/hub/names.ts";
-import { parseCommand, SPARSIFY } from "../../../pipeline/settings.ts";
+import { SPARSIFY } from "../../../pipeline/settings.ts";
+import { parseCommand } from "../../../pipeline/settings/parse.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 Deno.test("a model's name has an owner or none, and a revision or main", () => {

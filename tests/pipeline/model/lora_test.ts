@@ -2,7 +2,8 @@
  * Adapters that peft saved, for tiny models of other fixtures (tests/fixtures/lora, made in float64): logits, every gradient of
  * theirs, five steps of AdamW on them, dense and gated with the noise fixed, and the merged weights.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { join } from "node:path";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { mergedWeights, openAdapter } from "../../../pipeline/model/adapter_files.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
@@ -19,6 +20,7 @@ import { createTrainer, type GateObjective } from "../../../pipeline/training/tr
 import { crossEntropyGradientReference } from "../../../kernels/cross_entropy/reference.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 const FIXTURES = new URL("../../fixtures/", import.meta.url).pathname;
 const NAMES = ["gpt2", "llama", "gpt_neox"] as const;
@@ -61,12 +63,12 @@ async function compareWithPeft(
   kind: "dense" | "gated",
   shape: Partial<NetworkShape> = {},
 ): Promise<void> {
-  const { config, adapter, read, expected, tensors, batches } = await openFixture(name);
+  const { config, adapter, read: readStored, expected, tensors, batches } = await openFixture(name);
   const { settings: s } = expected;
   const { adapters } = adapter;
   const tolerance = shape.half ? HALF : SINGLE;
   const options = { adapters, train: "lora" } as const;
-  const parameters = await loadParameters(gpu, parametersOf(config, options), read);
+  const parameters = await loadParameters(gpu, parametersOf(config, options), readStored);
   const network = await prepareNetwork(gpu, config, {
     batch: BATCH,
     context: CONTEXT,
@@ -100,9 +102,13 @@ async function compareWithPeft(
   const trainer = await newTrainer();
   try {
     assertEquals([...trainer.gradients.keys()], adapter.parameters.map(({ name }) => name));
-    const frozen = await gpu.read(
-      parameters.get(config.family === "gpt2" ? "wte.weight" : parametersOf(config)[0].name)!,
-    );
+    const stays = network.model.parameters.filter(({ trainable }) => !trainable).map(({ name }) => name);
+    const read = async () => {
+      const values: Float32Array[] = [];
+      for (const name of stays) values.push(await gpu.read(parameters.get(name)!));
+      return values;
+    };
+    const frozen = await read();
     trainer.step(0, 0, [batches[0]]);
     await trainer.log.drain();
     if (shape.keep) {
@@ -131,8 +137,8 @@ async function compareWithPeft(
     const norms = rows.map(({ update: [norm] }) => norm);
     assertClose(norms, expected[kind].norms, { tolerance: tolerance.norms, name: "gradient norms" });
     anew.destroy();
-    const [first] = parameters.values();
-    assertEquals(await gpu.read(first), frozen, "what is frozen stays");
+    assert(stays.length > 0);
+    assertEquals(await read(), frozen, "what is frozen stays");
   } finally {
     trainer.destroy();
     network.destroy();
@@ -228,4 +234,29 @@ Deno.test("only what is trained has gradients and moments, and a teacher only wh
   const whole = needs({});
   assertEquals([whole.gradients, whole.moments, whole.teacher], [all, 2 * all, all]);
   assertEquals(whole.buffers.reduce((a, b) => a + b), whole.total);
+});
+
+Deno.test("an adapter that names no model, itself, or one that leads back to it, is refused", async () => {
+  await using folder = await temporaryFolder();
+  const source = `${FIXTURES}lora/llama`;
+  const asks = JSON.parse(await Deno.readTextFile(`${source}/adapter_config.json`));
+  /** A folder with an adapter, whose model is `model`, and no weights. */
+  const write = async (name: string, model: string): Promise<string> => {
+    const path = join(folder.path, name);
+    await Deno.mkdir(path);
+    await Deno.copyFile(`${FIXTURES}families/llama/config.json`, join(path, "config.json"));
+    await Deno.copyFile(`${source}/adapter_model.safetensors`, join(path, "adapter_model.safetensors"));
+    const config = JSON.stringify({ ...asks, base_model_name_or_path: model });
+    await Deno.writeTextFile(join(path, "adapter_config.json"), config);
+    return path;
+  };
+  const cases: [string, string][] = [
+    [await write("none", ""), "which it does not name, is not there"],
+    [await write("itself", "."), "leads back to it: ."],
+    [await write("one", "../other"), "leads back to it: ../other"],
+    [await write("other", "../one"), "leads back to it: ../one"],
+  ];
+  for (const [path, message] of cases) {
+    await assertRejects(async () => openWeights(path, await readModelConfig(path)), Error, message);
+  }
 });

@@ -13,7 +13,9 @@ import {
 import glossary from "../../../pipeline/report/glossary.json" with { type: "json" };
 import { means, speedPoints } from "../../../pipeline/report/report_charts.ts";
 import { createRun } from "../../../pipeline/runs/run_folder.ts";
-import { defaultsOf, parseCommand, SPARSIFY } from "../../../pipeline/settings.ts";
+import { SPARSIFY } from "../../../pipeline/settings.ts";
+import { parseCommand } from "../../../pipeline/settings/parse.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { metricRow } from "../../support/metric_row.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { CONFIG, DATA, losses, phaseRows, SUMMARY } from "./report_data.ts";

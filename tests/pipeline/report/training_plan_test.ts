@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { UserError } from "../../../pipeline/errors.ts";
 import { countArithmetic } from "../../../pipeline/model/arithmetic.ts";
 import { adaptersFor } from "../../../pipeline/model/adapters.ts";
+import { openAdapter } from "../../../pipeline/model/adapter_files.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters } from "../../../pipeline/model/parameters.ts";
@@ -20,6 +21,7 @@ import {
   planTraining,
   type TrainingPlan,
 } from "../../../pipeline/report/training_plan.ts";
+import { amount } from "../../../pipeline/training/memory_budget.ts";
 import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { readDocument, scaleTables, withTables } from "../../scale_tables.ts";
 import { gpuTest } from "../../support/gpu.ts";
@@ -354,6 +356,53 @@ Deno.test("plan takes a config.json, its folder, and every setting that it plans
     json.weights + json.copies + json.teacher + json.gradients + json.moments + json.activations,
   );
   assertEquals(await told(["--model", model, ...flags]), planText(config, plan, asked) + "\n");
+});
+
+Deno.test("plan takes an adapter that a run is to begin with, whose teacher has one of its own", async () => {
+  const adapter = new URL("../../fixtures/lora/llama", import.meta.url).pathname;
+  const model = new URL("../../fixtures/families/llama", import.meta.url).pathname;
+  const args = ["--model", model, "--adapter", adapter, "--context", "16", "--distill", "1"];
+  const { code, stdout, stderr } = await runMain(["plan", ...args, "--json"]);
+  assertEquals(code, 0, stderr);
+  const plan: TrainingPlan = JSON.parse(stdout);
+  const config = await readModelConfig(model);
+  const { adapters, parameters } = await openAdapter(adapter, config);
+  const bytes = parameters.reduce((sum, { shape: [rows, columns] }) => sum + 4 * rows * columns, 0);
+  assertEquals([plan.train, plan.trained_weights, plan.gradients], ["lora", bytes, bytes]);
+  assertEquals([plan.teacher, plan.moments], [bytes, 2 * bytes]);
+  assertEquals(plan.rank, Math.max(...Object.values(adapters).map(({ rank }) => rank)));
+  // One that begins at 0 has the model without it as its teacher.
+  const ofNew = await runMain([
+    "plan",
+    ...["--model", model, "--lora", "4", "--context", "16", "--distill", "1", "--json"],
+  ]);
+  assertEquals(JSON.parse(ofNew.stdout).teacher, 0);
+});
+
+Deno.test("of a tiny model no size is told as nothing", async () => {
+  const model = new URL("../../fixtures/families/llama", import.meta.url).pathname;
+  const args = ["--model", model, "--lora", "4", "--context", "4", "--batch", "1"];
+  const { code, stdout, stderr } = await runMain([
+    "plan",
+    ...args,
+    ...["--gpu-memory", "1GB", "--tokens", "1000", "--rate", "500"],
+  ]);
+  assertEquals(code, 0, stderr);
+  assert(!/(?<![\d.])0(\.0+)? /.test(stdout), stdout);
+  assertStringIncludes(stdout, "2.0 seconds at 500 tokens/s");
+  const amounts = [0, 999, 1000, 9_900, 99_999, 100_000, 5e6, 5e7, 5e8, 5e9].map(amount);
+  assertEquals(amounts, [
+    "0 bytes",
+    "999 bytes",
+    "1.0 kB",
+    "9.9 kB",
+    "100 kB",
+    "0.1 MB",
+    "5.0 MB",
+    "50 MB",
+    "500 MB",
+    "5.0 GB",
+  ]);
 });
 
 Deno.test("what cannot be planned is said in one line, with what was required and what was found", async () => {

@@ -174,6 +174,45 @@ Deno.test("texts of a part begin as the model's texts do", async () => {
   assertEquals(window.slice(0, 2), [tokenizer.endOfText, 5]);
 });
 
+Deno.test("what a further file has no tokens for is told or refused as that of the first is, and examples are no text", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const rows = {
+    few: [...Array.from({ length: 60 }, () => ({ text: "12+34=640" })), { text: "1ä" }],
+    many: [{ text: "12+34=640" }, { text: "12+ä" }],
+    examples: [{ prompt: "1+1=", completion: "2" }],
+  };
+  const paths = await Promise.all(
+    Object.entries(rows).map(async ([name, of]) => {
+      const path = join(folder.path, `${name}.jsonl`);
+      await Deno.writeTextFile(path, of.map((row) => JSON.stringify(row) + "\n").join(""));
+      return path;
+    }),
+  );
+  for (const [n, path] of paths.entries()) {
+    const files = [`${SHARDS}0000.parquet`, path];
+    const told: string[] = [];
+    const { train } = await tokenise({
+      sources: [{ name: "hf:owner/data", file: (index) => Promise.resolve(files[index]) }],
+      tokenizer,
+      folder: join(folder.path, `tokens ${n}`),
+      enough: { train: 1e9, validation: 1, test: 1 },
+      onLoss: (message) => told.push(message),
+    });
+    const refusals = [
+      undefined,
+      `Cannot use ${path} as the tokenizer has no token for 1 of 13 characters (7.7 %), of which the first, "ä", stands in ${path}, line 2`,
+      `Cannot use ${path}, line 1 as it must be running text`,
+    ];
+    const refusal = refusals[n];
+    if (refusal !== undefined) await assertRejects(() => train.next!(), UserError, refusal);
+    else assertEquals((await train.next!())!.length, 60 * 10 + 2);
+    const lost =
+      `1 of 542 characters (0.18 %), of which the first, "ä", stands in ${path}, line 61: they are left out`;
+    assertEquals(told.map((text) => text.slice(text.indexOf("1 of"))), n === 0 ? [lost] : []);
+  }
+});
+
 Deno.test("what is known of files that have to be fetched is their name; among paths they are read in order", async () => {
   const data = sequence(1);
   const hash = await hashSources([data]);

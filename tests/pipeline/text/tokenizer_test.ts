@@ -186,7 +186,7 @@ Deno.test("a word is cut before ▁ only where no merge reaches over it", () => 
   assertEquals(createFastEncoder(json(["▁ a"]))!("a a", false), [0, 3]);
 });
 
-Deno.test("where the library comes to something else at loading, it is what encodes", async () => {
+Deno.test("where the library comes to something else at loading, it is what encodes, which is said", async () => {
   await using folder = await temporaryFolder();
   const json = {
     added_tokens: [],
@@ -200,7 +200,19 @@ Deno.test("where the library comes to something else at loading, it is what enco
   json.model.merges = [[" ", "a"]] as never;
   assertEquals(createFastEncoder(json as never)!("a a", false), [1, 3]);
   await Deno.writeTextFile(join(folder.path, "tokenizer.json"), JSON.stringify(json));
-  assertEquals((await loadTokenizer(folder.path)).encode("a a"), [1, 2, 1]);
+  const said: string[] = [];
+  const tell = (message: string): void => void said.push(message);
+  assertEquals((await loadTokenizer(folder.path, {}, tell)).encode("a a"), [1, 2, 1]);
+  const path = join(folder.path, "tokenizer.json");
+  const slowly = `${path} is encoded by Hugging Face's JavaScript library, several times as slowly, as`;
+  assertEquals(said.splice(0), [`${slowly} our own encoder and the library come to other tokens`]);
+  // Words by what is the likeliest to come of them are none of ours.
+  const unigram = { type: "Unigram", unk_id: 0, vocab: [["<eos>", 0], ["a", -1], [" ", -2]] };
+  await Deno.writeTextFile(path, JSON.stringify({ ...json, pre_tokenizer: null, model: unigram }));
+  await loadTokenizer(folder.path, {}, tell);
+  assertEquals(said.splice(0), [`${slowly} a part of it is not known here`]);
+  await loadTokenizer(join(FIXTURES, "gpt2.json"), {}, tell);
+  assertEquals(said, []);
 });
 
 Deno.test("what a token spells inside a text has its space, which decoding takes from the first", async () => {

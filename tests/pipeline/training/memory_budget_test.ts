@@ -15,13 +15,10 @@ import { memoryNeeds, ofTeacherAlone } from "../../../pipeline/model/needs.ts";
 import { type NetworkShape } from "../../../pipeline/model/plan.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
-import {
-  defaultsOf,
-  parseCommand,
-  resumedSettings,
-  SPARSIFY,
-  type SparsifySettings,
-} from "../../../pipeline/settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { parseCommand } from "../../../pipeline/settings/parse.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
+import { resumedSettings } from "../../../pipeline/settings/resume.ts";
 import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { seeded } from "../../support/seeded.ts";

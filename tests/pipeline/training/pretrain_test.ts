@@ -2,7 +2,8 @@
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { pretrain } from "../../../pipeline/training/pretrain.ts";
-import { defaultsOf, PRETRAIN, type PretrainSettings } from "../../../pipeline/settings.ts";
+import { PRETRAIN, type PretrainSettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import {

@@ -1,5 +1,5 @@
 import { assert, assertEquals } from "@std/assert";
-import { CHANGEABLE } from "../../../pipeline/settings.ts";
+import { CHANGEABLE } from "../../../pipeline/settings/resume.ts";
 import { createHealthWatch, type HealthSample, signaturesOf } from "../../../pipeline/training/signatures.ts";
 import { metricRow } from "../../support/metric_row.ts";
 

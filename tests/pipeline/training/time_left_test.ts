@@ -1,7 +1,8 @@
 /** The time left on scripted times: what it is made of, and how far off it may be. */
 import { assert, assertEquals } from "@std/assert";
 import type { ResumePoint } from "../../../pipeline/runs/resume.ts";
-import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { workAhead } from "../../../pipeline/training/sparsify.ts";
 import { createTimeLeft, type Work } from "../../../pipeline/training/time_left.ts";
 

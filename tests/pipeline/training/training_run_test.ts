@@ -7,7 +7,8 @@ import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { chooseStep } from "../../../pipeline/training/choose_step.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
-import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import {
   evaluationsAhead,
   gateObjective,

@@ -3,7 +3,8 @@ import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/as
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { phasesFrom, readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
-import { defaultsOf, SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { checkTarget, sparsify, workAhead } from "../../../pipeline/training/sparsify.ts";
 import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
 import { gpuTest } from "../../support/gpu.ts";
