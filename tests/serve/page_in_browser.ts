@@ -411,6 +411,11 @@ pageTest(
     assertEquals(await page.evaluate("window.made"), 0);
     // A matrix has a cell for each pair of tokens among the edges that are heavy enough.
     await page.getByRole("button", { name: "all heads" }).click();
+    for (const layers of [7, 8, 48, 96]) {
+      const colours = await page.evaluate(`import("./page/attention_arcs.js").then(({ colourOf }) =>
+        new Set(Array.from({ length: ${layers} }, (_, n) => colourOf((name) => name, n, ${layers}))).size)`);
+      assertEquals(colours, layers, "each layer has a colour of its own");
+    }
     await page.getByLabel("drawn as").selectOption("matrix");
     for (const [position, least] of [[3, 0.1], [5, 0.5]] as const) {
       await slider.fill(String(position));
