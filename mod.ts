@@ -280,6 +280,8 @@ export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
 export { hardGates, type Network, type NetworkGates, prepareNetwork } from "./pipeline/model/network.ts";
+export { type Stretch } from "./pipeline/model/schedule.ts";
+export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";

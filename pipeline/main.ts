@@ -12,17 +12,17 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
 import { inputError, usageError } from "./errors.ts";
-import { evaluate, LIVE_EDGES } from "./training/evaluate.ts";
+import { LIVE_EDGES } from "./training/evaluate.ts";
+import { type MeasuredModel, measureModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
-import { heldShape, loadHeld, openHeld } from "./model/held_weights.ts";
+import { heldShape, openHeld } from "./model/held_weights.ts";
 import { type MemorySettings, whatToLower } from "./training/memory_budget.ts";
 import { gpt2Config, type ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
 import { parametersOf } from "./model/trace.ts";
-import { prepareNetwork } from "./model/network.ts";
 import {
   finishedSummary,
   openCheckedGpu,
@@ -33,7 +33,16 @@ import {
   type RunModel,
   tokenising,
 } from "./training/prepare_run.ts";
-import { agreeOnAdapters, followFirst, joinRanks, type Ranks, shareRun } from "./ranks.ts";
+import { requireOneProcess } from "./parallel/one_process.ts";
+import {
+  agreeOnAdapters,
+  followFirst,
+  followOnDevice,
+  hearFirst,
+  joinRanks,
+  type Ranks,
+  shareRun,
+} from "./ranks.ts";
 import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
@@ -427,6 +436,25 @@ async function leadPretrain(
 
 async function evaluateCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(EVALUATE, args, userFolder());
+  const ranks = await joinRanks(parsed.given, args, thread);
+  if (!ranks || ranks.exchange.rank === 0) {
+    const finished = await leadEvaluate(parsed, thread, ranks);
+    await ranks?.close();
+    return finished;
+  }
+  const { exchange } = ranks;
+  const { reporter, signal } = thread;
+  return await followOnDevice(ranks, thread, async (gpu) => {
+    const model = await hearFirst<MeasuredModel>(exchange);
+    return await measureModel(gpu, model, undefined, { reporter, signal, exchange });
+  });
+}
+
+async function leadEvaluate(
+  parsed: ParsedCommand<typeof EVALUATE>,
+  thread: CommandThread,
+  ranks: Ranks | undefined,
+): Promise<boolean> {
   const printed = await printedInstead("evaluate", PURPOSES.evaluate, EVALUATE, parsed, locateHere);
   if (printed !== undefined) return shown(thread, printed);
   if (parsed.given.quiet) thread.beQuiet();
@@ -472,23 +500,28 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
     const name = `the ${split} split of ${data.names.join(", ")}`;
     checkWindows({ tokens: tokens[split], context, name });
   }
+  await ranks?.begin({ ...settings, autotune: false });
   const gpu = await openCheckedGpu(reporter, settings);
-  reporter.stage({ name: "compiling kernels" });
-  const network = await prepareNetwork(gpu, config, { batch, context, training: false, ...weights.shape });
+  if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {
     for (const split of splits) yield* sequentialBatches(ofSplit(split));
   };
   const of = splits.reduce<number>((sum, split) => sum + batchCount(ofSplit(split)), 0);
-  const parameters = await loadHeld(gpu, weights, reporter.message);
+  const measured: MeasuredModel = {
+    config,
+    parameters: weights.parameters.map(({ name, shape, stored }) => ({ name, shape, stored })),
+    shape: weights.shape,
+    batch,
+    context,
+    dense: settings.dense,
+    of,
+  };
+  const exchange = ranks?.exchange;
+  await exchange?.share(() => measured);
+  const from = { read: (name: string) => weights.read(name), batches: batches() };
   const gated = config.gate !== undefined && !settings.dense;
-  const { batchCe: _, ...result } = await evaluate(gpu, network, parameters, {
-    mode: gated ? "deterministic" : "dense",
-    gateBias: config.gate?.bias,
-    batches: batches(),
-    signal,
-    onBatch: (done) => reporter.stage({ name: "evaluating", done, of }),
-  });
+  const result = await measureModel(gpu, measured, from, { reporter, signal, exchange });
   await gpu.end();
   if (settings.json) {
     return shown(
@@ -522,6 +555,7 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
 }
 
 async function planCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  await requireOneProcess("plan");
   const parsed = parseCommand(PLAN, args, userFolder());
   const printed = await printedInstead("plan", PURPOSES.plan, PLAN, parsed, inFolderOfConfig(locateHere));
   if (printed !== undefined) return shown(thread, printed);
@@ -550,6 +584,7 @@ function inFolderOfConfig(locate: Locate): Locate {
 }
 
 async function trainTokenizerCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  await requireOneProcess("train-tokenizer");
   const parsed = parseCommand(TRAIN_TOKENIZER, args, userFolder());
   const purpose = PURPOSES["train-tokenizer"];
   const printed = await printedInstead("train-tokenizer", purpose, TRAIN_TOKENIZER, parsed);

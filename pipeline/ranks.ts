@@ -337,6 +337,39 @@ function followedRun(facts: RunFacts<object>, gpu: Gpu, exchange: Exchange): Pre
 }
 
 /**
+ * Helps rank 0 to the end, on a device of this rank's own.
+ *
+ * @param help what is done on it; gives undefined where it was stopped
+ * @returns whether it came to its end
+ */
+export async function followOnDevice(
+  ranks: Ranks,
+  thread: CommandThread,
+  help: (gpu: Gpu) => Promise<object | undefined>,
+): Promise<boolean> {
+  const { exchange } = ranks;
+  const { reporter } = thread;
+  const start = await exchange.share<StartSettings | undefined>(byFirst);
+  if (!start) {
+    await ranks.close();
+    return true;
+  }
+  exchange.waitFor(start.rankLimit);
+  // What is to be fetched rank 0 fetches.
+  thread.leaveNet();
+  const gpu = await openCheckedGpu(reporter, start);
+  let ended: object | undefined;
+  try {
+    await agreeOnAdapters(ranks, gpu, start, reporter);
+    ended = await help(gpu);
+  } finally {
+    await gpu.end();
+  }
+  await ranks.close();
+  return ended !== undefined;
+}
+
+/**
  * Helps rank 0 with its run to the end.
  *
  * @param body what rank 0 does with the run too; gives undefined where it was stopped
@@ -353,25 +386,14 @@ export async function followFirst<Settings extends object>(
   ) => Promise<object | undefined>,
 ): Promise<boolean> {
   const { exchange } = ranks;
-  const { reporter } = thread;
-  const start = await exchange.share<StartSettings | undefined>(byFirst);
-  if (!start) {
-    await ranks.close();
-    return true;
-  }
-  exchange.waitFor(start.rankLimit);
-  // What is to be fetched rank 0 fetches.
-  thread.leaveNet();
-  const gpu = await openCheckedGpu(reporter, start);
-  let ended: object | undefined;
-  try {
-    await agreeOnAdapters(ranks, gpu, start, reporter);
+  return await followOnDevice(ranks, thread, async (gpu) => {
     const { run, settings } = await receiveRun<Settings>(gpu, exchange);
     thread.logTo(join(run.folder.path, `rank-${exchange.rank}.log`));
-    ended = await body(settings, run, reporter, exchange.signal);
-  } finally {
-    await gpu.end();
-  }
-  await ranks.close();
-  return ended !== undefined;
+    return await body(settings, run, thread.reporter, exchange.signal);
+  });
+}
+
+/** What rank 0 tells all, at every rank that is not the first. */
+export async function hearFirst<Told>(exchange: Exchange): Promise<Told> {
+  return await exchange.share<Told>(byFirst);
 }

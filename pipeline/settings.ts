@@ -199,6 +199,14 @@ const RANKS = {
   ),
 } as const;
 
+const SHARDS = {
+  shardOptimizer: flag(
+    false,
+    "each rank keeps AdamW's moments of its share alone: less memory, the same bits",
+    "Several GPUs",
+  ),
+} as const;
+
 const ADAPTER = {
   adapter: {
     kind: "path",
@@ -301,6 +309,7 @@ export const SPARSIFY = {
     help: "GB of device memory to stay within; auto: what can be had; no value: tells the need",
   },
   ...RANKS,
+  ...SHARDS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -326,6 +335,7 @@ export const PRETRAIN = {
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),
   ...RANKS,
+  ...SHARDS,
   ...SERVER,
   ...OUTPUT,
 } as const satisfies SettingsTable;
@@ -349,6 +359,7 @@ export const EVALUATE = {
   evalTokens: RUN.evalTokens,
   memory: flag(false, "only tell what device memory is needed; config.json is enough", "Evaluation"),
   gpu: { ...RUN.gpu, group: "Evaluation" },
+  ...RANKS,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -390,6 +401,8 @@ export const PLAN = {
   },
   tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
   rate: atLeastZero(0, "tokens a second, as measured: with --tokens tells the hours", "Device"),
+  ranks: integer(1, 1, "ranks that train together: bytes are those of each", "Several GPUs"),
+  ...SHARDS,
   json: flag(false, "the plan as one line of JSON on standard output", "Output"),
   debug: OUTPUT.debug,
 } as const satisfies SettingsTable;

@@ -14,6 +14,7 @@ import { resolveSettings } from "../pipeline/settings/resolve.ts";
 import { surviveFaults } from "./fault_log.ts";
 import { startServer } from "./server.ts";
 import { SERVE } from "./settings.ts";
+import { requireOneProcess } from "../pipeline/parallel/one_process.ts";
 
 const PURPOSE = "Shows a folder of runs in the browser and over HTTP.";
 
@@ -21,6 +22,7 @@ const PURPOSE = "Shows a folder of runs in the browser and over HTTP.";
 const SHORTEST_TOKEN = 16;
 
 async function serve(args: string[]): Promise<void> {
+  await requireOneProcess("serve");
   const parsed = parseCommand(SERVE, args, userFolder());
   const printed = await printedInstead("serve", PURPOSE, SERVE, parsed);
   if (printed !== undefined) return console.log(printed);

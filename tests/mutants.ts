@@ -564,8 +564,14 @@ export const MUTANTS: readonly Mutant[] = [
 
   // What a resumed run goes on with.
   ...plant("pipeline/training/training_run.ts", RESUMED, {
-    "λ begins anew where a run is resumed": ["    controller: trainer.controller,\n", ""],
-    "moments begin anew where a run is resumed": ["    second: trainer.secondMoments,\n", ""],
+    "λ begins anew where a run is resumed": [
+      "for (const [name, tensor] of trainer.controller) {",
+      "for (const [name, tensor] of [...trainer.controller].slice(3)) {",
+    ],
+    "moments begin anew where a run is resumed": [
+      'for (const moment of ["first", "second"] as const) {',
+      'for (const moment of ["first"] as const) {',
+    ],
     "a resumed run forgets what it had chosen": ["best = latest.best;", ""],
     "a resumed run begins with the first batches": [
       "batches!.at(position)",
@@ -629,8 +635,16 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/parallel/device_sum.ts", EXCHANGE, {
     "a sum reads the first elements of a tensor": ["tensor.offset + 4 * start", "tensor.offset"],
     "a sum writes to the first elements of a tensor": [
-      "values.subarray(at, at + length), start)",
-      "values.subarray(at, at + length), 0)",
+      "sums.subarray(at - first, at - first + length), start)",
+      "sums.subarray(at - first, at - first + length), 0)",
+    ],
+    "a rank writes the sums of others' tensors": [
+      "if (at < first || at >= first + sums.length) continue;",
+      "",
+    ],
+    "what is gathered is this rank's block at every rank": [
+      "all.subarray(at, at + length), start)",
+      "all.subarray(0, length), start)",
     ],
   }),
   ...plant("pipeline/parallel/share_of_step.ts", EXCHANGE, {
@@ -655,9 +669,23 @@ export const MUTANTS: readonly Mutant[] = [
       "const first = rank * accumulate / size;",
       "const first = 0 * rank;",
     ],
-    "edges are counted of one rank": [
-      "[...gradients.values(), network.totals, network.distillationTotals, network.headSums]",
-      "[...gradients.values(), network.totals, network.distillationTotals]",
+    "edges are counted of one rank": ["n === 0 ? measured : []", "n === 0 ? measured.slice(0, 2) : []"],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/parallel/overlap_test.ts", "to the bit"], {
+    "the norm is that of this rank's share": ["await gathers?.squares.run();", ""],
+    "weights of other ranks' shares stay as they were": ["await gathers?.weights.run();", ""],
+    "a stretch that ends begins no sum": ["sums.step.begin(n, {", "sums.step.begin(0 * n, {"],
+  }),
+  ...plant("pipeline/model/schedule.ts", ["pipeline/parallel/overlap_test.ts", "every gradient stands"], {
+    "every gradient stands behind the head": ["if (last.has(name)) last.set(name, at);", ""],
+  }),
+  ...plant("pipeline/training/moments.ts", ["pipeline/parallel/training_test.ts", "keep all, in rows"], {
+    "a checkpoint has one rank's share of the moments": ["await gather.run();", ""],
+  }),
+  ...plant("pipeline/training/moments.ts", ["pipeline/parallel/training_test.ts", "goes on with as many"], {
+    "a share of the moments begins anew": [
+      "if (piece.name !== name) continue;",
+      "if (piece.name !== name || piece.length > 0) continue;",
     ],
   }),
   ...plant("pipeline/training/evaluate.ts", RANK_TRAINING, {
@@ -1129,7 +1157,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/model/needs.ts", ["pipeline/training/memory_budget_test.ts", "what is told of"], {
-    "one moment is planned for two": ["[...ofTrained, ...ofTrained]", "ofTrained"],
+    "one moment is planned for two": ["[...ofShare, ...ofShare]", "ofShare"],
   }),
   ...plant("pipeline/training/memory_budget.ts", [
     "pipeline/training/memory_budget_test.ts",
@@ -1532,8 +1560,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/needs.ts", LORA_NEEDS, {
     "gradients are planned for what is frozen": [
-      "const ofTrained = parameters.filter(({ trainable }) => trainable)",
-      "const ofTrained = parameters",
+      "const trained = parameters.filter(({ trainable }) => trainable);",
+      "const trained = parameters;",
     ],
     "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
   }),

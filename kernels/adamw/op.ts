@@ -47,9 +47,27 @@ export interface AdamWSettings {
   clip: number;
 }
 
+/** Which of all parameters an optimiser has, where others have the rest. */
+export interface PlaceAmongAll {
+  /** Place of the first of its parameters, of which each must fit one binding. */
+  first: number;
+  /** Parameters of all optimisers together. */
+  of: number;
+}
+
 /** A compiled optimiser. */
 export interface AdamW {
   configure(settings: AdamWSettings): void;
+  /**
+   * Sums of squares of the gradients, a row for each parameter (for each slice of one that is larger than a binding), of
+   * which {@link AdamW.update} makes the norm: overwritten by {@link AdamW.measure} in its own parameters' rows. Where
+   * other optimisers have other parameters, their rows must be filled in between.
+   */
+  readonly squares: Tensor;
+  /** Overwrites `squares`. */
+  measure(recorder: Recorder): void;
+  /** As {@link AdamW.record}, behind {@link AdamW.measure}. */
+  update(recorder: Recorder, tensors: { update: Tensor }): void;
   /**
    * Updates weights and moments from the gradients. Overwrites `update` [4]: the gradient norm before clipping, the
    * clipping factor, 1 if the norm was not finite and nothing was changed, 0.
@@ -59,10 +77,19 @@ export interface AdamW {
   destroy(): void;
 }
 
+/** Partial sums of a parameter's squares: their bytes are what a binding's offset is a multiple of. */
 const GROUPS = 64;
 
-/** Compiles the optimiser for these parameters. */
-export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): Promise<AdamW> {
+/**
+ * Compiles the optimiser for these parameters.
+ *
+ * @param place where others have further parameters, under the same norm; left out: there are no others
+ */
+export async function prepareAdamW(
+  gpu: Gpu,
+  parameters: OptimisedParameter[],
+  place?: PlaceAmongAll,
+): Promise<AdamW> {
   const pieces = parameters.flatMap((parameter) => {
     const matrix = parameter.weight.shape.length > 1 ? parameter.weight.shape : [parameter.weight.length, 1];
     const columns = parameter.weight.shape.at(-1)!;
@@ -81,8 +108,15 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
     });
   });
   const sum = laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "f32" }]);
-  const partials = gpu.tensor("squared gradient sums", [pieces.length * GROUPS]);
-  const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }, index) => {
+  if (place && pieces.length !== parameters.length) {
+    throw new RangeError(
+      `Cannot prepare AdamW for some of all parameters as each must fit a binding of ${gpu.maxBindingBytes} bytes: ` +
+        `${parameters.length} take ${pieces.length}`,
+    );
+  }
+  const { first: firstPlace, of: places } = place ?? { first: 0, of: pieces.length };
+  const squares = gpu.tensor("squared gradient sums", [places, GROUPS]);
+  const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }) => {
     const { alias, width, elements } = elementwise(weight.length, columns, decayFrom);
     const ofSquares = elementwise(weight.length);
     return {
@@ -90,7 +124,7 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
       squares: await compile(gpu, {
         label: "gradient squares",
         source: ofSquares.alias + sum + squaresSource,
-        constants: { ELEMENTS: ofSquares.elements, FIRST: index * GROUPS, GROUPS, LANES: lanesOf(gpu, 64) },
+        constants: { ELEMENTS: ofSquares.elements, GROUPS, LANES: lanesOf(gpu, 64) },
       }),
       adamw: await compile(gpu, {
         label: "adamw",
@@ -102,7 +136,7 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
   const clipKernel = await compile(gpu, {
     label: "gradient clip",
     source: sum + clipSource,
-    constants: { COUNT: pieces.length * GROUPS, LANES: lanesOf(gpu, 256) },
+    constants: { COUNT: places * GROUPS, LANES: lanesOf(gpu, 256) },
   });
   const clip = createUniform(gpu, "gradient clip", [["limit", "f32"]]);
   /** One for each learning rate. */
@@ -118,7 +152,29 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
       ["correction2", "f32"],
     ]),
   ]));
+
+  function measure(recorder: Recorder): void {
+    pieces.forEach(({ gradient }, index) => {
+      const partials = rows(squares, firstPlace + index, 1);
+      recorder.dispatch(kernels[index].squares, { gradient, partials }, [GROUPS]);
+    });
+  }
+
+  function updateAll(recorder: Recorder, { update }: { update: Tensor }): void {
+    recorder.dispatch(clipKernel, { clip: clip.tensor, partials: squares, update }, [1]);
+    pieces.forEach(({ weight, gradient, first, second, rate }, index) => {
+      recorder.dispatch(
+        kernels[index].adamw,
+        { optimiser: optimisers.get(rate)!.tensor, update, gradient, weight, first, second },
+        linearGrid(kernels[index].elements, 64),
+      );
+    });
+  }
+
   return {
+    squares,
+    measure,
+    update: updateAll,
     configure({ step, clip: limit, ...settings }) {
       clip.set({ limit });
       for (const [rate, optimiser] of optimisers) {
@@ -130,21 +186,12 @@ export async function prepareAdamW(gpu: Gpu, parameters: OptimisedParameter[]): 
         });
       }
     },
-    record(recorder, { update }) {
-      pieces.forEach(({ gradient }, index) => {
-        recorder.dispatch(kernels[index].squares, { gradient, partials }, [GROUPS]);
-      });
-      recorder.dispatch(clipKernel, { clip: clip.tensor, partials, update }, [1]);
-      pieces.forEach(({ weight, gradient, first, second, rate }, index) => {
-        recorder.dispatch(
-          kernels[index].adamw,
-          { optimiser: optimisers.get(rate)!.tensor, update, gradient, weight, first, second },
-          linearGrid(kernels[index].elements, 64),
-        );
-      });
+    record(recorder, tensors) {
+      measure(recorder);
+      updateAll(recorder, tensors);
     },
     destroy() {
-      destroyTensor(gpu, partials);
+      destroyTensor(gpu, squares);
       for (const uniform of [clip, ...optimisers.values()]) uniform.destroy();
     },
   };

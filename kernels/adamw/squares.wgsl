@@ -1,4 +1,4 @@
-// partials[FIRST + g] = sum of squares of the elements that workgroup g of GROUPS visits.
+// partials[g] = sum of squares of the elements that workgroup g of GROUPS visits.
 @group(0) @binding(0) var<storage, read> gradient: array<ELEMENT>;
 @group(0) @binding(1) var<storage, read_write> partials: array<f32>;
 
@@ -10,5 +10,5 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     own += sum_of(element * element);
   }
   let sum = sum_over_lanes(lane, own);
-  if (lane == 0u) { partials[FIRST + group.x] = sum; }
+  if (lane == 0u) { partials[group.x] = sum; }
 }

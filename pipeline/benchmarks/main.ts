@@ -28,6 +28,7 @@ import { type BenchmarkResult, jsonOf, type ModelScores, resultsText, saveBenchm
 import { type Encoding, findPrefix } from "./requests.ts";
 import { compareScores, scoreOf } from "./scores.ts";
 import { BENCHMARKS, type BenchmarkTask } from "./tasks.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
 
 const PURPOSE = "Measures a model on benchmarks, as lm-evaluation-harness does, and beside another model.";
 
@@ -137,6 +138,7 @@ async function checkOutput(output: string | undefined): Promise<void> {
 }
 
 async function benchmarkCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  await requireOneProcess("benchmark");
   const parsed = parseCommand(BENCHMARK, args, userFolder());
   const printed = await printedInstead("benchmark", PURPOSE, BENCHMARK, parsed, locateHere);
   if (printed !== undefined) {

@@ -33,6 +33,7 @@ import { type CircuitResults, type ModelResult, modelResult, resultLine, saveRes
 import { splitPairs } from "./prompts.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
 
 const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
 
@@ -259,6 +260,7 @@ async function save(
 }
 
 async function circuitsCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  await requireOneProcess("circuits");
   const parsed = parseCommand(CIRCUITS, args, userFolder());
   const printed = await printedInstead("circuits", PURPOSE, CIRCUITS, parsed, locateHere);
   if (printed !== undefined) {

@@ -18,6 +18,7 @@ import { STANDARD_INPUT } from "../text/data_files.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { type Continuation, generate, type GeneratingModel, promptTokens } from "./generate.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
 
 const PURPOSE = "Continues a text with a model, dense or sparse.";
 
@@ -47,6 +48,7 @@ function endOf({ ended, prompt, tokens }: Continuation): string {
 }
 
 async function generateCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  await requireOneProcess("generate");
   const parsed = parseCommand(GENERATE, args, userFolder());
   const printed = await printedInstead("generate", PURPOSE, GENERATE, parsed, locateHere);
   if (printed !== undefined) {

@@ -10,7 +10,13 @@ import { mergedWeights, openAdapter } from "./adapter_files.ts";
 import { faultOfFours, type ModelConfig } from "./config.ts";
 import { adapterBeside, openApart, openWeights } from "./load_weights.ts";
 import type { FrozenType } from "./op.ts";
-import { createParameters, destroyParameters, type Parameters, uploadParameters } from "./parameters.ts";
+import {
+  createParameters,
+  destroyParameters,
+  type Parameters,
+  type ParameterShape,
+  uploadParameters,
+} from "./parameters.ts";
 import type { NetworkShape } from "./plan.ts";
 import { createRoundingError } from "./rounding_error.ts";
 import { parametersOf } from "./trace.ts";
@@ -86,7 +92,9 @@ export async function openHeld(
  */
 export async function loadHeld(
   gpu: Gpu,
-  { parameters: shapes, shape: { frozen }, read }: HeldWeights,
+  { parameters: shapes, shape: { frozen }, read }: Pick<HeldWeights, "shape" | "read"> & {
+    parameters: readonly ParameterShape[];
+  },
   tell: (message: string) => void,
 ): Promise<Parameters> {
   const parameters = createParameters(gpu, shapes);

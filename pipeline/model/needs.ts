@@ -10,6 +10,7 @@ import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import type { FrozenType, Parameter } from "./op.ts";
 import { bytesOf, type MemoryPlan, type NetworkShape, planMemory } from "./plan.ts";
+import { largestShare, piecesOf } from "./shards.ts";
 import { parametersOf } from "./trace.ts";
 
 /** Device memory of a run in bytes, by what it is for. */
@@ -20,7 +21,7 @@ export interface MemoryNeeds {
   /** What of a frozen dense model to distil from is not the trained one's too. */
   teacher: number;
   gradients: number;
-  /** AdamW's two. */
+  /** AdamW's two; of ranks that share them, those of the rank that has most. */
   moments: number;
   activations: number;
   /** What a CPU driver reads of all these by texture, about. */
@@ -47,6 +48,12 @@ function buffersOf({ shape, stored }: Parameter): number[] {
   return stored === "int8" ? [values, bytesOf([scaleRows(shape[0]), ...shape.slice(1)])] : [values];
 }
 
+/** What is asked of a network's needs. */
+export type NeedsShape = NetworkShape & {
+  /** Ranks among which AdamW's moments are divided; left out: each has all. */
+  shards?: number;
+};
+
 /**
  * What training, or only running, a network takes on the device.
  *
@@ -54,23 +61,27 @@ function buffersOf({ shape, stored }: Parameter): number[] {
  */
 export function memoryNeeds(
   config: ModelConfig,
-  shape: NetworkShape,
+  shape: NeedsShape,
   maxBindingBytes: number,
   textureCapacity = 0,
   ofNetwork: readonly number[] = planMemory(config, shape, maxBindingBytes).buffers,
 ): MemoryNeeds {
   const parameters = parametersOf(config, shape);
   const ofParameters = parameters.flatMap(buffersOf);
-  const ofTrained = parameters.filter(({ trainable }) => trainable).map(({ shape }) => bytesOf(shape));
+  const trained = parameters.filter(({ trainable }) => trainable);
+  const ofTrained = trained.map(({ shape }) => bytesOf(shape));
+  const ofShare = shape.shards === undefined
+    ? ofTrained
+    : largestShare(piecesOf(trained, shape.shards, maxBindingBytes)).map(({ length }) => 4 * length);
   const ofTeacher = shape.distill ? ofTeacherAlone(parameters, shape).map(({ shape }) => bytesOf(shape)) : [];
   const ofCopies = parameters
     .filter(({ readByProducts, stored }) => shape.half && readByProducts && stored === "f32")
     .map(({ shape }) => bytesOf(shape, 2));
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);
-  // Gradients and two moments are each as large as what is trained.
+  // Gradients and two moments are each as large as what is trained, or as a rank's share of it.
   const ofGradients = shape.training ? ofTrained : [];
-  const ofMoments = shape.training ? [...ofTrained, ...ofTrained] : [];
+  const ofMoments = shape.training ? [...ofShare, ...ofShare] : [];
   const buffers = [...ofNetwork, ...ofCopies, ...ofParameters, ...ofTeacher, ...ofGradients, ...ofMoments];
   const held = sum(buffers);
   const textures = Math.min(textureCapacity, held);
@@ -110,7 +121,7 @@ export interface TrainingNeeds extends Omit<MemoryNeeds, "textures" | "buffers">
 
 /** What a micro-batch is. */
 export type TrainedShape = Omit<
-  NetworkShape,
+  NeedsShape,
   "training" | "keep" | "logitsBytes" | "withLogits" | keyof TrainedParts
 >;
 

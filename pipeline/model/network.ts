@@ -20,7 +20,7 @@ import type { Parameters } from "./parameters.ts";
 import { headValues, type NetworkShape, planActions } from "./plan.ts";
 import { prepareRounded } from "./rounded.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
-import { schedule } from "./schedule.ts";
+import { schedule, type Stretch, stretchesOf } from "./schedule.ts";
 import { type Model, stepsOf, trace } from "./trace.ts";
 
 /** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
@@ -90,6 +90,7 @@ export interface Network {
    * `blocks.N.attn.hook_z`, `blocks.N.ln1.hook_normalized`, `blocks.N.ln2.hook_normalized`,
    * `blocks.N.mlp.hook_pre`, `blocks.N.mlp.hook_post`, `blocks.N.hook_resid_pre`, `blocks.N.hook_resid_mid` and
    * `blocks.N.hook_resid_post` of the last block. Layers share their tensors: use them in the hook.
+   * `stretch`: only that part of it, all of which must be recorded in their order.
    */
   backward(
     recorder: Recorder,
@@ -98,7 +99,10 @@ export interface Network {
     mode: GateMode,
     edgeScale: Tensor,
     hook?: ActivationHook,
+    stretch?: Stretch,
   ): void;
+  /** Cuts backward where gradients of so many bytes stand that did not before; those of everything that is trained. */
+  stretches(bytes: number): Stretch[];
   /** Computes the logits of one of {@link Network.blocks} into {@link Network.logitsTensor}. */
   logits(recorder: Recorder, parameters: Parameters, block: number): void;
   /** Logits of one block [rows of the block, stride]; the loss's backward turns them into gradients in place. */
@@ -231,10 +235,12 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     head: head.record,
     logits: head.recordLogits,
 
-    backward(recorder, parameters, gradients, mode, edgeScale, hook) {
+    stretches: (bytes) => stretchesOf(backward, model.parameters.filter(({ trainable }) => trainable), bytes),
+
+    backward(recorder, parameters, gradients, mode, edgeScale, hook, stretch) {
       const pass = { mode, edgeScale };
       const bindings = bind(parameters);
-      for (const action of backward) {
+      for (const action of stretch ? backward.slice(stretch.first, stretch.end) : backward) {
         if (action.kind === "again") runner.run(recorder, action.group, bindings, pass);
         if (action.kind === "differentiate") {
           runner.differentiate(recorder, action, bindings, gradients, pass);

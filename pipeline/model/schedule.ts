@@ -7,7 +7,7 @@
  *
  * @module
  */
-import type { Step, Value } from "./op.ts";
+import type { Parameter, Step, Value } from "./op.ts";
 import { type Model, stepsOf } from "./trace.ts";
 
 /** One step, or two that a kernel can do at once where nobody is to see what lies between. */
@@ -37,6 +37,50 @@ export interface Schedule {
   /** What the final norm's output gets from the head: the first gradient. */
   readonly dfinal: Value;
   readonly backward: readonly BackwardAction[];
+}
+
+/** A stretch of backward, behind which the gradients of some parameters stand: nothing later adds to them. */
+export interface Stretch {
+  /** Its first action. */
+  readonly first: number;
+  /** The action behind its last. */
+  readonly end: number;
+  /** Names of the parameters. */
+  readonly complete: readonly string[];
+}
+
+/**
+ * Cuts backward where gradients of so many bytes stand that did not before. The first stretch has those to which the head
+ * alone adds, before any action, and the last those that stand at the end, however few.
+ *
+ * @param trained parameters that have gradients, float32
+ */
+export function stretchesOf(
+  backward: readonly BackwardAction[],
+  trained: readonly Pick<Parameter, "name" | "shape">[],
+  bytes: number,
+): Stretch[] {
+  const last = new Map<string, number>(trained.map(({ name }) => [name, -1]));
+  for (const [at, action] of backward.entries()) {
+    if (action.kind !== "differentiate") continue;
+    for (const { name } of Object.values(action.step.parameters)) if (last.has(name)) last.set(name, at);
+  }
+  const stretches: Stretch[] = [];
+  let first = 0;
+  let complete: string[] = [];
+  let held = 0;
+  for (let at = -1; at < backward.length; at++) {
+    for (const { name, shape } of trained) {
+      if (last.get(name) !== at) continue;
+      complete.push(name);
+      held += 4 * shape.reduce((product, axis) => product * axis, 1);
+    }
+    const end = at + 1;
+    if (held < bytes && end < backward.length) continue;
+    stretches.push({ first, end, complete });
+    [first, complete, held] = [end, [], 0];
+  }
+  return stretches;
 }
 
 /** Puts steps that follow each other together where one kernel can do both. */

@@ -38,6 +38,15 @@ export interface Exchange {
    * @throws {RangeError} when their number is no multiple of the ranks'
    */
   sum(values: Float32Array<ArrayBuffer>, what: string): Promise<void>;
+  /**
+   * The sums over the ranks of this rank's block of `values`, which have a block for each rank. The same bits as of
+   * {@link Exchange.sum}; they stand until the next sum.
+   *
+   * @throws {RangeError} when their number is no multiple of the ranks'
+   */
+  sumOwn(values: Float32Array<ArrayBuffer>, what: string): Promise<Float32Array<ArrayBuffer>>;
+  /** Overwrites `all` by the blocks of all ranks, in their order; `own` is this rank's. */
+  gatherOwn(own: Float32Array<ArrayBuffer>, all: Float32Array<ArrayBuffer>, what: string): Promise<void>;
   /** Leaves the others when all do. */
   close(): Promise<void>;
   /** Ends all ranks at once. */
@@ -252,6 +261,36 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
   let received = ownMemory(0);
   let sums = new Float32Array(0);
   let total = new Float64Array(0);
+  const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array<ArrayBuffer>): Uint8Array<ArrayBuffer> =>
+    new Uint8Array(buffer, byteOffset, byteLength);
+
+  async function sumOwn(
+    values: Float32Array<ArrayBuffer>,
+    what: string,
+  ): Promise<Float32Array<ArrayBuffer>> {
+    if (values.length % size !== 0) {
+      throw new RangeError(
+        `Cannot sum ${values.length} values over ${size} ranks as their number must be a multiple of that`,
+      );
+    }
+    const block = values.length / size;
+    if (sums.length < block) {
+      received = ownMemory(values.byteLength);
+      sums = new Float32Array(block);
+      total = new Float64Array(block);
+    }
+    await meet(what);
+    await together(transport.allToAll(bytesOf(values), received.subarray(0, values.byteLength)), what);
+    const all = new Float32Array(received.buffer);
+    total.fill(0, 0, block);
+    for (let from = 0; from < size; from++) {
+      const start = from * block;
+      for (let n = 0; n < block; n++) total[n] += all[start + n];
+    }
+    const own = sums.subarray(0, block);
+    own.set(total.subarray(0, block));
+    return own;
+  }
 
   return {
     rank,
@@ -276,29 +315,16 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
       if (wishes.includes(true)) agreed.abort();
     },
 
+    sumOwn,
+
     async sum(values, what) {
-      if (values.length % size !== 0) {
-        throw new RangeError(
-          `Cannot sum ${values.length} values over ${size} ranks as their number must be a multiple of that`,
-        );
-      }
-      const block = values.length / size;
-      if (sums.length !== block) {
-        received = ownMemory(values.byteLength);
-        sums = new Float32Array(block);
-        total = new Float64Array(block);
-      }
-      const data = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+      const own = await sumOwn(values, what);
+      await together(transport.allGather(bytesOf(own), bytesOf(values)), what);
+    },
+
+    async gatherOwn(own, all, what) {
       await meet(what);
-      await together(transport.allToAll(data, received), what);
-      const all = new Float32Array(received.buffer);
-      total.fill(0);
-      for (let from = 0; from < size; from++) {
-        const start = from * block;
-        for (let n = 0; n < block; n++) total[n] += all[start + n];
-      }
-      sums.set(total);
-      await together(transport.allGather(new Uint8Array(sums.buffer), data), what);
+      await together(transport.allGather(bytesOf(own), bytesOf(all)), what);
     },
 
     async close() {

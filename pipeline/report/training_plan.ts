@@ -51,6 +51,10 @@ export interface PlanAsked {
   /** Tokens to train on, and how many of them a second; 0: not said. */
   tokens?: number;
   rate?: number;
+  /** Ranks that train together; left out: one. */
+  ranks?: number;
+  /** Whether they divide AdamW's moments among them. */
+  shardOptimizer?: boolean;
 }
 
 /** What fits a memory with or without recomputing. */
@@ -110,6 +114,10 @@ export interface TrainingPlan {
     token: number;
   };
   tokens_per_step: number;
+  /** Where there are several; bytes are those of the rank that holds most. */
+  ranks?: number;
+  /** Bytes that a rank sends in a step: gradients, and where moments are divided weights, or sums. */
+  sent_per_step?: number;
   /** Where tokens were given. */
   tokens?: number;
   steps?: number;
@@ -157,6 +165,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
   const adaptation = { ...settings, loraAlpha: "auto", rslora: false, merge: false } as const;
   const { train, adapters, from } = await adaptationOf(adaptation, config);
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
+  const { ranks, shardOptimizer } = settings;
   return {
     batch,
     context,
@@ -166,6 +175,8 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
     constraintEvery,
     tokens,
     rate,
+    ranks,
+    shardOptimizer,
     distill: distill > 0,
     parts: { train, adapters, frozen, teacherAdapted: from !== undefined },
     memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
@@ -214,15 +225,19 @@ function largest(most: number, holds: (n: number) => boolean): number {
 /** What a micro-batch takes. */
 export function needsOf(
   plans: ActivationPlans,
-  asked: Pick<PlanAsked, "batch" | "context" | "recompute" | "dtype" | "distill" | "parts">,
+  asked: Sought & { batch: number },
 ): TrainingNeeds {
-  const { batch, context, recompute, dtype, distill, parts } = asked;
-  const shape = { batch, context, recompute, half: dtype === "f16", distill };
+  const { batch, context, recompute, dtype, distill, parts, ranks = 1, shardOptimizer } = asked;
+  const shards = shardOptimizer && ranks > 1 ? ranks : undefined;
+  const shape = { batch, context, recompute, half: dtype === "f16", distill, shards };
   return trainingNeeds(plans.config, shape, parts, plans.binding, plans.of(shape, parts));
 }
 
 /** What is asked of a micro-batch whose rows or tokens are to be found. */
-type Sought = Pick<PlanAsked, "context" | "recompute" | "dtype" | "distill" | "parts">;
+type Sought = Pick<
+  PlanAsked,
+  "context" | "recompute" | "dtype" | "distill" | "parts" | "ranks" | "shardOptimizer"
+>;
 
 /** Whether a micro-batch fits a memory, and its largest activation a binding. */
 function fits(plans: ActivationPlans, asked: Sought & { batch: number }, memory: number): boolean {
@@ -290,7 +305,7 @@ const rankOf = ({ adapters = {} }: TrainedParts): number =>
  */
 export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPlan {
   const { batch, context, accumulate, dtype, recompute, distill, constraintEvery, parts, memory } = asked;
-  const { tokens = 0, rate = 0, binding = LARGEST_BINDING_BYTES } = asked;
+  const { tokens = 0, rate = 0, binding = LARGEST_BINDING_BYTES, ranks = 1 } = asked;
   const fault = dtype === "f16"
     ? faultOfHalf(config) ?? faultOfRanks(Object.values(parts.adapters ?? {}))
     : undefined;
@@ -343,6 +358,8 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     }),
     arithmetic: { forward, recomputed, backward, step, token: step / perStep },
     tokens_per_step: perStep,
+    // Twice: to be summed, and what was made of the sums.
+    ...(ranks === 1 ? {} : { ranks, sent_per_step: 2 * needs.gradients * (ranks - 1) / ranks }),
     ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
     ...(tokens === 0 || rate === 0 ? {} : { rate, hours: tokens / rate / 3600 }),
     ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
@@ -439,6 +456,13 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
       recomputed > 0 ? `, computed anew ${flopText(recomputed)}` : ""
     }; a step of ${count(plan.tokens_per_step)} tokens ${flopText(step)}, ${flopText(token)} a token.`,
   );
+  if (plan.ranks !== undefined) {
+    lines.push(
+      `Each of ${count(plan.ranks)} ranks sends and receives ${amount(plan.sent_per_step!)} in a step${
+        asked.shardOptimizer ? "; the moments are those of the rank that has most" : ""
+      }.`,
+    );
+  }
   if (plan.tokens !== undefined) {
     lines.push(
       `${count(plan.tokens)} tokens: ${count(plan.steps!)} steps, ${flopText(plan.total_flop!)}${

@@ -31,6 +31,7 @@ const FREE_ON_RESUME = [
   "mpi",
   "rankLimit",
   "shareAdapter",
+  "shardOptimizer",
   "merge",
 ];
 

@@ -28,6 +28,7 @@ import { groupsOf, type Interval, rowOf, type SweepRow, variedNames, writeSweepT
 import { slurmScript } from "./slurm.ts";
 import { holdSweep, openSweepFolder } from "./sweep_folder.ts";
 import { type SweepRun, sweepRuns } from "./sweep_file.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
 
 const PURPOSE =
   "Runs the settings and seeds of a JSON file by sparsify, and lays their results beside each other.";
@@ -39,6 +40,7 @@ function withFile(help: string): string {
 }
 
 async function sweepCommand(args: readonly string[]): Promise<void> {
+  await requireOneProcess("sweep");
   const [file, flags] = args[0]?.startsWith("-") === false
     ? [args[0], args.slice(1)]
     : [undefined, [...args]];

@@ -8,8 +8,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { usageError } from "../errors.ts";
-import { type MemoryNeeds, memoryNeeds, type TrainedParts } from "../model/needs.ts";
-import { type NetworkShape } from "../model/plan.ts";
+import { type MemoryNeeds, memoryNeeds, type NeedsShape, type TrainedParts } from "../model/needs.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 
 /** The settings that decide what a run takes. */
@@ -22,6 +21,8 @@ export interface MemorySettings {
   memory: number | "auto";
   /** Weight of the distillation term; above 0 a teacher is held too. */
   distill?: number;
+  /** Whether ranks divide AdamW's moments among them. */
+  shardOptimizer?: boolean;
 }
 
 /** A run's batch, and what it takes. */
@@ -84,6 +85,7 @@ export function whatToLower(
  *
  * @param resumed whether it has begun
  * @param trained what of the model is trained; left out: all
+ * @param ranks that train together
  * @throws {UserError} when it cannot be stored as asked, or does not fit: what it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
@@ -92,6 +94,7 @@ export async function budgetMemory(
   settings: MemorySettings,
   resumed = false,
   trained: Partial<TrainedParts> = {},
+  ranks = 1,
 ): Promise<MemoryBudget> {
   const fault = settings.dtype === "f16"
     ? faultOfHalf(config) ?? faultOfRanks(Object.values(trained.adapters ?? {}))
@@ -100,13 +103,14 @@ export async function budgetMemory(
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
     const { context, recompute, dtype, distill = 0 } = settings;
-    const shape: NetworkShape = {
+    const shape: NeedsShape = {
       batch,
       context,
       recompute,
       half: dtype === "f16",
       training: true,
       distill: distill > 0,
+      shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
       ...trained,
     };
     return memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));

@@ -313,7 +313,7 @@ async function checkAndPrepare(
       adapters,
       frozen,
       teacherAdapted: model.adaptation?.from !== undefined,
-    });
+    }, ranks);
     reporter.message(describeNeeds(budget));
     shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, ranks);
     const config: RunConfig = {

@@ -26,8 +26,8 @@ export interface PhaseOptions {
   startStep: number;
   schedule: Schedule;
   /**
-   * The other ranks: rank 0 gives batches and measurements of the constraint out, and alone is told rows and evaluations,
-   * follows wishes and saves. `signal` is then the exchange's.
+   * The other ranks: rank 0 gives batches and measurements of the constraint out, and alone is told rows and evaluations
+   * and follows wishes. `signal` is then the exchange's.
    */
   exchange?: Exchange;
   /** Micro-batches of each step, those of all ranks, in order of position. */
@@ -51,8 +51,8 @@ export interface PhaseOptions {
   /** Evaluates on validation tokens every so many steps and after the last; `done` are the steps before it. */
   evaluation: { every: number; run(done: number): Promise<Evaluation> };
   /**
-   * Saves the step that is done; `unevaluated` is its row where it was stopped before it could be evaluated, which then has
-   * not been given to `onRows`.
+   * Saves the step that is done, as a call of all ranks; `unevaluated` is its row where it was stopped before it could be
+   * evaluated, which then has not been given to `onRows`.
    */
   checkpoint: { every: number; save(step: number, unevaluated?: MetricRow): Promise<void> };
   /** The row of step `startStep` where an earlier process was stopped before it had evaluated it. */
@@ -123,7 +123,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const gated = isGated(options, options.startStep - 1);
     await take([{ ...options.unevaluated, ...measured(result, gated) }]);
     await atFirst(exchange, () => options.onEvaluation(options.startStep, result));
-    await atFirst(exchange, () => checkpoint.save(options.startStep));
+    await checkpoint.save(options.startStep);
   }
   options.onStep?.(options.startStep);
   await turn();
@@ -155,7 +155,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
         const rows = rowsOf(await log.drain());
         const unevaluated = rows.pop();
         await take(rows);
-        await atFirst(exchange, () => checkpoint.save(done, unevaluated));
+        await checkpoint.save(done, unevaluated);
         return { finished: false };
       }
       evaluations.set(done, result);
@@ -166,7 +166,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     }
     if (last || stopping || done % checkpoint.every === 0) {
       await take(rowsOf(await log.drain()));
-      await atFirst(exchange, () => checkpoint.save(done));
+      await checkpoint.save(done);
     }
     if (stopping) return { finished: false };
   }

@@ -12,15 +12,23 @@
 import { type AdamWSettings, prepareAdamW } from "../../kernels/adamw/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
-import { destroyTensor } from "../../kernels/core/tensor.ts";
+import { destroyTensor, rows, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { type GecoSettings, prepareGeco } from "../../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
 import type { Network } from "../model/network.ts";
 import type { Exchange } from "../parallel/exchange.ts";
-import { prepareDeviceSum } from "../parallel/device_sum.ts";
+import {
+  type Bucket,
+  type OwnedTensor,
+  prepareDeviceGather,
+  prepareDeviceSum,
+} from "../parallel/device_sum.ts";
+import { type Piece, piecesOf } from "../model/shards.ts";
+import { createMoments, createMomentsOfPieces, type Moment, pieceOf } from "./moments.ts";
 import type { Parameter } from "../model/op.ts";
 import { createParameters, destroyParameters, type Parameters } from "../model/parameters.ts";
+import type { Stretch } from "../model/schedule.ts";
 import { cutBatch } from "../text/batches.ts";
 
 /** One micro-batch, each [B · T]; a target of 0xffffffff does not count. */
@@ -61,6 +69,10 @@ export interface TrainerOptions {
   accumulate: number;
   /** The other ranks, each of which does its share of every step; left out: this one does all. */
   exchange?: Exchange;
+  /** Each rank keeps the moments of its share of the parameters alone, and updates those: the same bits. */
+  shardOptimizer?: boolean;
+  /** Bytes of gradients that ranks sum at once while backward goes on, at least; left out: 16 MiB. */
+  bucketBytes?: number;
   /** Left out: dense training. */
   gates?: GateObjective;
   /** A frozen dense model and the weight w of KL(teacher ‖ student). */
@@ -82,10 +94,14 @@ export interface Trainer {
   readonly parameters: Parameters;
   /** Theirs, of the last step's objective, before clipping. */
   readonly gradients: Parameters;
-  /** AdamW's m. */
+  /** AdamW's m; of a rank that keeps its share alone in pieces, by `name[first row:row behind the last]`. */
   readonly firstMoments: Parameters;
   /** AdamW's v. */
   readonly secondMoments: Parameters;
+  /** A parameter's whole moment; where each rank keeps its share alone, a call of all ranks. */
+  readMoment(of: Moment, name: string): Promise<Float32Array>;
+  /** Writes a parameter's moment, or this rank's share of it. */
+  writeMoment(of: Moment, name: string, values: Float32Array): void;
   /**
    * `multiplier` [4] (λ, its moving average, CE − τ as last measured, 1 once measured) and what the device made of it,
    * `loss_scale` [1] and `edge_scale` [1], which the host could not compute to the same bits.
@@ -109,29 +125,59 @@ export interface Trainer {
 }
 
 const LOG_CAPACITY = 8;
+const BUCKET_BYTES = 16 << 20;
+
+/** The pieces of all parameters, each with the rank that updates it. */
+function partsOfPieces(parameters: Parameters, pieces: readonly Piece[]): OwnedTensor[] {
+  return pieces.map((piece) => ({ tensor: pieceOf(parameters.get(piece.name)!, piece), owner: piece.owner }));
+}
+
+/** A tensor's rows, one for each piece, by the ranks that pieces belong to. */
+function rowsByOwner(tensor: Tensor, pieces: readonly Piece[]): OwnedTensor[] {
+  return [...Map.groupBy(pieces.keys(), (at) => pieces[at].owner)]
+    .map(([owner, of]) => ({ tensor: rows(tensor, of[0], of.length), owner }));
+}
 
 /** Allocates gradients and moments, and compiles the step. */
 export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
   const { network, parameters, seed, accumulate, exchange, gates, distill, optimiser, rates = {} } = options;
+  const { bucketBytes = BUCKET_BYTES } = options;
   const { batch, context } = network.shape;
   const { heads } = network.config;
   const traced = new Map(network.model.parameters.map((parameter) => [parameter.name, parameter]));
   const trained: Parameters = new Map([...parameters].filter(([name]) => traced.get(name)!.trainable));
   const shapes = [...trained].map(([name, { shape }]) => ({ name, shape }));
   const gradients = createParameters(gpu, shapes, "gradient of ");
-  const firstMoments = createParameters(gpu, shapes, "first moment of ");
-  const secondMoments = createParameters(gpu, shapes, "second moment of ");
+  // Ranks measure the norm by pieces whether or not each keeps its own alone, so that both give the same bits.
+  const pieces = exchange && piecesOf(shapes, exchange.size, gpu.maxBindingBytes);
+  const sharded = options.shardOptimizer ? pieces : undefined;
+  const moments = sharded
+    ? createMomentsOfPieces(gpu, exchange!, shapes, sharded)
+    : createMoments(gpu, shapes);
   const rateOf = ({ group }: Parameter): number => group === "other" ? 1 : rates[group] ?? 1;
-  const adamw = await prepareAdamW(
-    gpu,
-    shapes.map(({ name }) => ({
+  const constantsOf = (name: string) => {
+    const parameter = traced.get(name)!;
+    return { decayFrom: parameter.decayFrom, rate: rateOf(parameter) };
+  };
+  const isOwn = ({ owner }: Piece): boolean => sharded === undefined || owner === exchange!.rank;
+  const optimised = pieces
+    ? pieces.filter(isOwn).map((piece) => ({
+      weight: pieceOf(parameters.get(piece.name)!, piece),
+      gradient: pieceOf(gradients.get(piece.name)!, piece),
+      ...moments.ofPiece(piece),
+      ...constantsOf(piece.name),
+    }))
+    : shapes.map(({ name }) => ({
       weight: parameters.get(name)!,
       gradient: gradients.get(name)!,
-      first: firstMoments.get(name)!,
-      second: secondMoments.get(name)!,
-      decayFrom: traced.get(name)!.decayFrom,
-      rate: rateOf(traced.get(name)!),
-    })),
+      first: moments.first.get(name)!,
+      second: moments.second.get(name)!,
+      ...constantsOf(name),
+    }));
+  const adamw = await prepareAdamW(
+    gpu,
+    optimised,
+    pieces && { first: pieces.findIndex(isOwn), of: pieces.length },
   );
   const geco = await prepareGeco(gpu);
   // A resumed run moves λ before it measures: only the target is told with each measurement.
@@ -139,7 +185,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const multiplier = gpu.tensor("multiplier", [4]);
   const lossScale = gpu.tensor("loss scale", [1]);
   const edgeScale = gpu.tensor("edge scale", [1]);
-  const update = gpu.tensor("update", [4]);
+  const updated = gpu.tensor("update", [4]);
   const from = gates?.from ?? 0;
   const isGated = (step: number): boolean => gates !== undefined && step >= from;
 
@@ -157,7 +203,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       totals: network.totals,
       distillationTotals: network.distillationTotals,
       headSums: network.headSums,
-      update,
+      update: updated,
       multiplier,
       lossScale,
       edgeScale,
@@ -166,14 +212,30 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   );
 
   const { rank, size } = exchange ?? { rank: 0, size: 1 };
+  const measured = [network.totals, network.distillationTotals, network.headSums];
+  const stretches = exchange ? network.stretches(bucketBytes) : [];
   const sums = exchange && {
     step: prepareDeviceSum(
       gpu,
       exchange,
-      [...gradients.values(), network.totals, network.distillationTotals, network.headSums],
+      stretches.map(({ complete }, n): Bucket => {
+        // What a step measures stands behind its forward, as does the first of these.
+        const all = n === 0 ? measured : [];
+        if (!sharded) return { all: [...all, ...complete.map((name) => gradients.get(name)!)] };
+        return {
+          all,
+          owned: partsOfPieces(gradients, sharded.filter(({ name }) => complete.includes(name))),
+        };
+      }),
       { what: "the gradients" },
     ),
-    probe: prepareDeviceSum(gpu, exchange, [network.totals], { what: "the constraint" }),
+    probe: prepareDeviceSum(gpu, exchange, [{ all: [network.totals] }], { what: "the constraint" }),
+  };
+  const gathers = sharded && {
+    squares: prepareDeviceGather(gpu, exchange!, rowsByOwner(adamw.squares, sharded), {
+      what: "the gradient's norm",
+    }),
+    weights: prepareDeviceGather(gpu, exchange!, partsOfPieces(trained, sharded), { what: "the weights" }),
   };
 
   function configureGates(step: number, firstRow: number): void {
@@ -192,8 +254,10 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   return {
     parameters: trained,
     gradients,
-    firstMoments,
-    secondMoments,
+    firstMoments: moments.first,
+    secondMoments: moments.second,
+    readMoment: moments.read,
+    writeMoment: moments.write,
     controller: new Map([["multiplier", multiplier], ["loss_scale", lossScale], ["edge_scale", edgeScale]]),
     log,
 
@@ -208,38 +272,69 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       network.configureRows(batch);
       network.configureLoss({ weight: 1 / counted, distill: distill?.weight });
       const first = rank * accumulate / size;
-      microBatches.slice(first, first + accumulate / size).forEach(({ inputs, targets }, index) => {
-        network.upload(inputs, targets);
+      const own = microBatches.slice(first, first + accumulate / size);
+      const upload = (index: number): void => {
+        network.upload(own[index].inputs, own[index].targets);
         // Noise is keyed by the row of the whole batch, whoever computes it.
         configureGates(step, (first + index) * batch);
-        gpu.submit(`step ${step + 1}`, (recorder) => {
-          if (index === 0) {
-            for (const gradient of gradients.values()) recorder.clear(gradient);
-            for (const sum of [network.totals, network.distillationTotals, network.headSums]) {
-              recorder.clear(sum);
-            }
-          }
-          if (distill) {
-            network.forward(recorder, distill.teacher, "dense", { countEdges: false });
-            network.keepAsTeacher(recorder);
-          }
-          network.forward(recorder, parameters, mode);
-          network.head(recorder, parameters, {
-            backward: { gradients, lossScale },
-            teacher: distill?.teacher,
-          });
-          network.backward(recorder, parameters, gradients, mode, edgeScale);
-        });
-      });
-      const updateWeights = (): void => {
-        adamw.configure({ ...optimiser, learningRate, step: step + 1 });
-        gpu.submit(`update of step ${step + 1}`, (recorder) => {
-          adamw.record(recorder, { update });
-          if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
-          log.record(recorder, step);
+      };
+      const forward = (recorder: Recorder, index: number): void => {
+        if (index === 0) {
+          for (const gradient of gradients.values()) recorder.clear(gradient);
+          for (const sum of measured) recorder.clear(sum);
+        }
+        if (distill) {
+          network.forward(recorder, distill.teacher, "dense", { countEdges: false });
+          network.keepAsTeacher(recorder);
+        }
+        network.forward(recorder, parameters, mode);
+        network.head(recorder, parameters, {
+          backward: { gradients, lossScale },
+          teacher: distill?.teacher,
         });
       };
-      return sums ? sums.step.run().then(updateWeights) : updateWeights();
+      const backward = (recorder: Recorder, stretch?: Stretch): void =>
+        network.backward(recorder, parameters, gradients, mode, edgeScale, undefined, stretch);
+      const update = (recorder: Recorder): void => {
+        adamw.update(recorder, { update: updated });
+        if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
+        log.record(recorder, step);
+      };
+      const alone = sums ? own.length - 1 : own.length;
+      for (let index = 0; index < alone; index++) {
+        upload(index);
+        gpu.submit(`step ${step + 1}`, (recorder) => {
+          forward(recorder, index);
+          backward(recorder);
+        });
+      }
+      adamw.configure({ ...optimiser, learningRate, step: step + 1 });
+      if (!sums) {
+        gpu.submit(`update of step ${step + 1}`, (recorder) => {
+          adamw.measure(recorder);
+          update(recorder);
+        });
+        return;
+      }
+      return (async () => {
+        upload(alone);
+        for (const [n, stretch] of stretches.entries()) {
+          const { copied, read } = sums.step.begin(n, {
+            operation: `step ${step + 1}`,
+            record(recorder) {
+              if (n === 0) forward(recorder, alone);
+              backward(recorder, stretch);
+            },
+          });
+          // A CPU driver holds this thread, which sums, from the next submission on until this one is done.
+          await (gpu.adapter.software ? read : copied);
+        }
+        await sums.step.end();
+        gpu.submit(`norm of step ${step + 1}`, (recorder) => adamw.measure(recorder));
+        await gathers?.squares.run();
+        gpu.submit(`update of step ${step + 1}`, update);
+        await gathers?.weights.run();
+      })();
     },
 
     measureConstraint(probe, targetLoss) {
@@ -266,9 +361,10 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     },
 
     destroy() {
-      for (const part of [log, adamw, geco, ...(sums ? [sums.step, sums.probe] : [])]) part.destroy();
-      for (const set of [gradients, firstMoments, secondMoments]) destroyParameters(gpu, set);
-      for (const tensor of [multiplier, lossScale, edgeScale, update]) destroyTensor(gpu, tensor);
+      const ofRanks = [...Object.values(sums ?? {}), ...Object.values(gathers ?? {})];
+      for (const part of [log, adamw, geco, moments, ...ofRanks]) part.destroy();
+      destroyParameters(gpu, gradients);
+      for (const tensor of [multiplier, lossScale, edgeScale, updated]) destroyTensor(gpu, tensor);
     },
   };
 }

@@ -17,6 +17,7 @@ import {
 import type { RunControl } from "../runs/control.ts";
 import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
 import { shareOfStep, type StepShape } from "../parallel/share_of_step.ts";
+import { withHelp } from "../parallel/with_help.ts";
 import { chooseStep } from "./choose_step.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.ts";
@@ -35,6 +36,7 @@ import {
 import type { RunFolder } from "../runs/run_folder.ts";
 import type { RunStateFile } from "../runs/run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
+import type { Moment } from "./moments.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
 import type { Adaptation } from "./adaptation.ts";
 import type { Work } from "./time_left.ts";
@@ -145,6 +147,8 @@ export interface TrainingSettings {
   evalEvery: number;
   checkpointEvery: number;
   keepCheckpoints: number;
+  /** Whether each rank keeps AdamW's moments of its share alone. */
+  shardOptimizer: boolean;
 }
 
 /** The settings of gates, as flags give them. */
@@ -265,6 +269,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
     seed: settings.seed,
     accumulate,
     exchange,
+    shardOptimizer: settings.shardOptimizer,
     gates: options.gates,
     distill: options.distill,
     optimiser: { ...BETAS, weightDecay: settings.weightDecay, clip: settings.clip },
@@ -351,28 +356,41 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       },
       checkpoint: {
         every: settings.checkpointEvery,
-        async save(step, unevaluated) {
-          reporter.stage({ name: `saving step ${step}`, keep: true });
-          // After a power cut no checkpoint is ahead of the rows.
-          await metrics.sync();
-          await saveCheckpoint(folder.checkpoints, {
-            run: run.id,
-            step,
-            phase,
-            state: {
-              best: best[0] ?? null,
-              ...(levels.length > 1 ? { front: levels.slice(1).map((_, n) => best[n + 1] ?? null) } : {}),
-              ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}),
-            },
-          }, [
-            ...readableParameters(gpu, trainer.parameters, "weight."),
-            ...readableParameters(gpu, trainer.firstMoments, "first."),
-            ...readableParameters(gpu, trainer.secondMoments, "second."),
-            ...readableParameters(gpu, trainer.controller, "controller."),
-          ]);
-          await prune(folder.checkpoints, phase, settings.keepCheckpoints);
-          run.onSaved?.(`step ${step} of the ${phase} phase`);
-          reporter.stage({ name: phase, done: step, of: steps, work: phase, keep: true });
+        save(step, unevaluated) {
+          type Asked = { of: Moment; name: string };
+          return withHelp(exchange, ({ of, name }: Asked) => trainer.readMoment(of, name), async (ask) => {
+            reporter.stage({ name: `saving step ${step}`, keep: true });
+            // After a power cut no checkpoint is ahead of the rows.
+            await metrics.sync();
+            // Of ranks that share the moments each has a part.
+            const read = settings.shardOptimizer
+              ? ask
+              : ({ of, name }: Asked) => trainer.readMoment(of, name);
+            const readable = (of: Moment) =>
+              [...trainer.parameters].map(([name, { shape }]) => ({
+                name: `${of}.${name}`,
+                shape: [...shape],
+                read: () => read({ of, name }),
+              }));
+            await saveCheckpoint(folder.checkpoints, {
+              run: run.id,
+              step,
+              phase,
+              state: {
+                best: best[0] ?? null,
+                ...(levels.length > 1 ? { front: levels.slice(1).map((_, n) => best[n + 1] ?? null) } : {}),
+                ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}),
+              },
+            }, [
+              ...readableParameters(gpu, trainer.parameters, "weight."),
+              ...readable("first"),
+              ...readable("second"),
+              ...readableParameters(gpu, trainer.controller, "controller."),
+            ]);
+            await prune(folder.checkpoints, phase, settings.keepCheckpoints);
+            run.onSaved?.(`step ${step} of the ${phase} phase`);
+            reporter.stage({ name: phase, done: step, of: steps, work: phase, keep: true });
+          });
         },
       },
     });
@@ -407,16 +425,16 @@ async function restore(
   trainer: Trainer,
   read: (name: string, shape: readonly number[]) => Float32Array | Promise<Float32Array>,
 ): Promise<void> {
-  const sets = {
-    weight: trainer.parameters,
-    first: trainer.firstMoments,
-    second: trainer.secondMoments,
-    controller: trainer.controller,
-  };
-  for (const [prefix, set] of Object.entries(sets)) {
-    for (const [name, tensor] of set) {
-      gpu.write(tensor, await read(`${prefix}.${name}`, tensor.shape));
+  for (const [name, tensor] of trainer.parameters) {
+    gpu.write(tensor, await read(`weight.${name}`, tensor.shape));
+  }
+  for (const moment of ["first", "second"] as const) {
+    for (const [name, { shape }] of trainer.parameters) {
+      trainer.writeMoment(moment, name, await read(`${moment}.${name}`, shape));
     }
+  }
+  for (const [name, tensor] of trainer.controller) {
+    gpu.write(tensor, await read(`controller.${name}`, tensor.shape));
   }
 }
 

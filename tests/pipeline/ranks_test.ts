@@ -34,7 +34,7 @@ Deno.test("a task may call foreign libraries where a launcher has started it as 
   const asking = Object.entries<{ command: string }>(tasks).filter(([, { command }]) =>
     command.includes(asked)
   );
-  assertEquals(asking.map(([name]) => name), ["sparsify", "pretrain"]);
+  assertEquals(asking.map(([name]) => name), ["sparsify", "pretrain", "evaluate", "overlap"]);
   for (const [name, { command }] of Object.entries<{ command: string }>(tasks)) {
     assert(!command.includes("--allow-ffi"), name);
   }

@@ -57,6 +57,7 @@ Deno.test("a long name keeps its beginning and its end", () => {
   assert(short.startsWith("english") && short.endsWith("many-10") && short.includes("…"), short);
   assertEquals(folder("/somewhere/models/a/b/"), "a/b");
   assertEquals([setting(["x/y/z", 1], true), setting(true), setting(null)], ["y/z, 1", "yes", "–"]);
+  assertEquals([setting(3 * 0.0001), setting(1e-7), setting(12345678)], ["0.0003", "1e-7", "12345678"]);
 });
 
 const at = (step: number, validation_ce: number) => ({

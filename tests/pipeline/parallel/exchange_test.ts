@@ -2,8 +2,12 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { createExchange, type Exchange } from "../../../pipeline/parallel/exchange.ts";
-import { prepareDeviceSum } from "../../../pipeline/parallel/device_sum.ts";
+import { prepareDeviceGather, prepareDeviceSum } from "../../../pipeline/parallel/device_sum.ts";
 import { shareOfStep } from "../../../pipeline/parallel/share_of_step.ts";
+import type { Transport } from "../../../pipeline/parallel/transport.ts";
+import { withHelp } from "../../../pipeline/parallel/with_help.ts";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
+import type { Tensor } from "../../../kernels/core/tensor.ts";
 import { gpuTest, upload } from "../../support/gpu.ts";
 import { ranksInProcess } from "../../support/ranks_in_process.ts";
 import { seeded } from "../../support/seeded.ts";
@@ -199,26 +203,128 @@ Deno.test("a step is divided by its micro-batches, else by rows, else refused wi
   assertStringIncludes(error.message, "--batch 5 times --accumulate 3, must be a multiple of 4: 15");
 });
 
+const LENGTHS = [1, 7, 30, 4];
+const tensorsOf = (gpu: Gpu, rank: number): Tensor[] =>
+  LENGTHS.map((length, n) => upload(gpu, `tensor ${n} of rank ${rank}`, randomValues(10 * n + rank, length)));
+/** The sum of tensor `n` over three ranks. */
+const sumOf = (n: number): Float32Array => {
+  const [first, second, third] = [0, 1, 2].map((rank) => randomValues(10 * n + rank, LENGTHS[n]));
+  return Float32Array.from(first, (value, at) => value + second[at] + third[at]);
+};
+
 gpuTest(
-  "tensors of a device are summed over ranks, each element once, whatever chunk it falls in",
+  "tensors of a device are summed over ranks in buckets, each element once, whatever chunk it falls in",
   async (gpu) => {
-    const lengths = [1, 7, 30, 4];
     for (const chunk of [5, 8, 1000]) {
       const results = await atRanks(3, async (exchange) => {
-        const tensors = lengths.map((length, n) =>
-          upload(gpu, `tensor ${n} of rank ${exchange.rank}`, randomValues(10 * n + exchange.rank, length))
-        );
-        const sum = prepareDeviceSum(gpu, exchange, tensors, { what: "tensors", chunk });
+        const tensors = tensorsOf(gpu, exchange.rank);
+        const buckets = [{ all: [tensors[3], tensors[0]] }, {}, { all: [tensors[1], tensors[2]] }];
+        const sum = prepareDeviceSum(gpu, exchange, buckets, { what: "tensors", chunk });
         await sum.run();
         sum.destroy();
         return await Promise.all(tensors.map((tensor) => gpu.read(tensor)));
       });
-      for (const tensors of results) {
-        tensors.forEach((values, n) => {
-          const of = [0, 1, 2].map((rank) => randomValues(10 * n + rank, lengths[n]));
-          assertEquals(values, Float32Array.from(of[0], (value, at) => value + of[1][at] + of[2][at]));
-        });
+      for (const tensors of results) tensors.forEach((values, n) => assertEquals(values, sumOf(n)));
+    }
+  },
+);
+
+gpuTest(
+  "of tensors that have owners each rank gets the sums of its own, and what it makes of them is gathered",
+  async (gpu) => {
+    // Rank 1 has none.
+    const owners = [2, 0, 2, 0];
+    for (const chunk of [5, 12, 1000]) {
+      const results = await atRanks(3, async (exchange) => {
+        const tensors = tensorsOf(gpu, exchange.rank);
+        const owned = tensors.map((tensor, n) => ({ tensor, owner: owners[n] }));
+        const buckets = [{ owned: owned.slice(2) }, { owned: owned.slice(0, 2) }];
+        const sum = prepareDeviceSum(gpu, exchange, buckets, { what: "tensors", chunk });
+        const gather = prepareDeviceGather(gpu, exchange, owned, { what: "tensors", chunk });
+        const read = () => Promise.all(tensors.map((tensor) => gpu.read(tensor)));
+        await sum.run();
+        const summed = await read();
+        await gather.run();
+        for (const part of [sum, gather]) part.destroy();
+        return { rank: exchange.rank, summed, gathered: await read() };
+      });
+      for (const { rank, summed, gathered } of results) {
+        summed.forEach((values, n) =>
+          assertEquals(values, owners[n] === rank ? sumOf(n) : randomValues(10 * n + rank, LENGTHS[n]))
+        );
+        gathered.forEach((values, n) => assertEquals(values, sumOf(n)));
       }
     }
   },
 );
+
+gpuTest("a bucket is summed while what was begun later is under way", async (gpu) => {
+  const order: string[] = [];
+  const { promise: begun, resolve } = Promise.withResolvers<void>();
+  let ranks = 0;
+  await Promise.all(
+    ranksInProcess(2).map(async (transport) => {
+      const watched: Transport = {
+        ...transport,
+        async allToAll(send, receive) {
+          // It would never come if the sums of a bucket were waited for before the next begins.
+          await begun;
+          if (transport.rank === 0) order.push("moved");
+          await transport.allToAll(send, receive);
+        },
+      };
+      const tensors = tensorsOf(gpu, transport.rank);
+      const buckets = tensors.map((tensor) => ({ all: [tensor] }));
+      const sum = prepareDeviceSum(gpu, createExchange(watched, { limit: LIMIT }), buckets, {
+        what: "tensors",
+      });
+      await sum.begin(0).read;
+      await sum.begin(1, { operation: "more", record: () => order.push("more") }).copied;
+      if (++ranks === 2) resolve();
+      sum.begin(2);
+      sum.begin(3);
+      await sum.end();
+      sum.destroy();
+    }),
+  );
+  assertEquals(order, ["more", "more", "moved", "moved", "moved", "moved"]);
+});
+
+gpuTest("what fails in a sum that has begun is told where its end is awaited", async (gpu) => {
+  const [transport] = ranksInProcess(2);
+  const broken = { ...transport, send: () => Promise.reject(new Error("the cable is out")) };
+  const exchange = createExchange(
+    { ...broken, rank: 1 },
+    { limit: LIMIT },
+  );
+  const sum = prepareDeviceSum(gpu, exchange, [{ all: tensorsOf(gpu, 0) }, {}], { what: "tensors" });
+  await sum.begin(0).read;
+  sum.begin(1);
+  const error = await assertRejects(() => sum.end(), Error);
+  assertStringIncludes(error.message, "the cable is out");
+  sum.destroy();
+});
+
+Deno.test("rank 0 does its work with the others' help, which is given whenever it asks", async () => {
+  const asked: string[] = [];
+  const worked: string[] = [];
+  await atRanks(3, (exchange) =>
+    withHelp(exchange, async (of: string) => {
+      asked.push(`${of} at ${exchange.rank}`);
+      return (await exchange.gather(exchange.rank, of)).join();
+    }, async (ask) => {
+      worked.push(`rank ${exchange.rank}`, await ask("a"));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      worked.push(await ask("b"));
+    }));
+  assertEquals(worked, ["rank 0", "0,1,2", "0,1,2"]);
+  assertEquals(asked.toSorted(), ["a at 0", "a at 1", "a at 2", "b at 0", "b at 1", "b at 2"]);
+  // Alone it helps itself, and what fails in the work is its error.
+  await withHelp(undefined, (of: string) => Promise.resolve(of), async (ask) => {
+    worked.push(await ask("alone"));
+  });
+  assertEquals(worked.at(-1), "alone");
+  const [first] = ranksInProcess(1).map((transport) => createExchange(transport, { limit: LIMIT }));
+  const full = () => withHelp(first, () => Promise.resolve(), () => Promise.reject(new Error("disk full")));
+  assertStringIncludes((await assertRejects(full, Error)).message, "disk full");
+});

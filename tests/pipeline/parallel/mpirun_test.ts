@@ -5,7 +5,7 @@ import { isThere, playRankKills, untilIn } from "../../hostile/rank_kills.ts";
 import { outcome, SMALL_RUN } from "../../hostile/kills.ts";
 import { MPICH, OPEN_MPI, type RankArguments, runRanks } from "../../support/mpirun.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-import { writeTinyModel } from "../../support/tiny_model.ts";
+import { ADDITION, runMain, writeTinyModel } from "../../support/tiny_model.ts";
 
 const ignore = OPEN_MPI === undefined;
 
@@ -45,11 +45,40 @@ Deno.test({
     assertEquals(bits.rows.length, 20);
     assertEquals(JSON.parse(await Deno.readTextFile(join(folder.path, "open", "config.json"))).ranks, 2);
     assertStringIncludes(await Deno.readTextFile(join(folder.path, "open", "rank-1.log")), "rank 1, ");
+    // Each rank keeps the moments of its share alone, and the checkpoint all.
+    const args = [...folder.run("divided"), "--shard-optimizer"];
+    const divided = await runRanks(OPEN_MPI!, 2, args, { mark });
+    assertEquals(divided.code, 0, divided.stderr);
+    assertEquals(await outcome(join(folder.path, "divided")), bits);
     if (!MPICH) return;
     const mpich = await runRanks(MPICH, 2, folder.run("mpich"), { mark });
     assertEquals(mpich.code, 0, mpich.stderr);
     assertStringIncludes(mpich.stderr, "2 ranks by MPICH");
     assertEquals(await outcome(join(folder.path, "mpich")), bits);
+  },
+});
+
+Deno.test({
+  name: "a model is evaluated by ranks that share its batches to the figures of one process, told once",
+  ignore,
+  async fn() {
+    await using folder = await site();
+    const model = join(folder.path, "tiny");
+    // deno-fmt-ignore
+    const args = ["evaluate", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "4",
+      "--split", "all", "--eval-tokens", "200", "--json"];
+    const alone = await runMain(args);
+    assertEquals(alone.code, 0, alone.stderr);
+    const ranks = await runRanks(OPEN_MPI!, 3, args, { mark: folder.mark });
+    assertEquals(ranks.code, 0, ranks.stderr);
+    assertEquals(JSON.parse(ranks.stdout), JSON.parse(alone.stdout));
+    assertStringIncludes(ranks.stderr, "3 ranks by Open MPI");
+    // What rank 0 finds wrong before the others are needed ends them too.
+    const wrong = await runRanks(OPEN_MPI!, 2, [...args, "--context", "9999"], { mark: folder.mark });
+    assertEquals(wrong.code, 3, wrong.stderr);
+    assertEquals(errorsIn(wrong.stderr).length, 1, wrong.stderr);
+    const help = await runRanks(OPEN_MPI!, 2, ["evaluate", "--help"], { mark: folder.mark });
+    assertEquals([help.code, help.stdout.match(/^Usage/gm)?.length], [0, 1], help.stderr);
   },
 });
 

@@ -3,117 +3,12 @@
  * write, and that they go on where they were stopped.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
-import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { createExchange, type Exchange } from "../../../pipeline/parallel/exchange.ts";
-import { receiveRun, shareRun } from "../../../pipeline/ranks.ts";
-import { type MetricRow, readMetrics } from "../../../pipeline/runs/metrics.ts";
-import type { RunFolder } from "../../../pipeline/runs/run_folder.ts";
-import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
-import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
-import { sparsify, type SparsifySummary } from "../../../pipeline/training/sparsify.ts";
-import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
+import { checkpointPath, readCheckpoint } from "../../../pipeline/runs/checkpoint.ts";
 import { gpuTest } from "../../support/gpu.ts";
-import {
-  checkpointWeights,
-  prepareTestRun,
-  RUN_CONFIG,
-  RUN_SHAPE,
-  SILENT,
-} from "../../support/prepared_run.ts";
-import { ranksInProcess } from "../../support/ranks_in_process.ts";
-import { randomWeights, type Weights } from "../../support/reference_training.ts";
+import { bitsOf, farthest, type Left, play, STEPS } from "../../support/played_ranks.ts";
+import { RUN_CONFIG } from "../../support/prepared_run.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-
-const STEPS = 50;
-/** Four rows a step: four ranks have one each, two a micro-batch. */
-const SETTINGS: SparsifySettings = {
-  ...(defaultsOf(SPARSIFY) as SparsifySettings),
-  ...RUN_SHAPE,
-  steps: STEPS,
-  accumulate: 2,
-  lr: 1e-3,
-  warmup: 5,
-  seed: 3,
-  slack: 0.02,
-  targetLoss: "auto",
-  distill: 0.3,
-  evalEvery: 20,
-  checkpointEvery: 10,
-  keepCheckpoints: 10,
-  constraintEvery: 2,
-  validationTokens: 1000,
-  evalTokens: 1000,
-  control: false,
-};
-const WEIGHTS = randomWeights(RUN_CONFIG, 6);
-
-/** What a run of ranks left. */
-interface Left {
-  rows: MetricRow[];
-  summary: SparsifySummary | undefined;
-  /** Checkpoint of a step. */
-  weights: Weights;
-  /** Whether each rank came to the end. */
-  finished: boolean[];
-  folder: RunFolder;
-}
-
-/** Plays a run of so many ranks; `stopAfter`: rank and step after which that is asked to stop. */
-async function play(
-  gpu: Gpu,
-  size: number,
-  { runs, step = STEPS, stopAfter, goesOnIn }: {
-    runs: string;
-    step?: number;
-    stopAfter?: { rank: number; step: number };
-    goesOnIn?: RunFolder;
-  },
-): Promise<Left> {
-  const wish = new AbortController();
-  const transports = ranksInProcess(size);
-  let first: PreparedRun | undefined;
-  const ended = await Promise.all(transports.map(async (transport) => {
-    const { rank } = transport;
-    const exchange: Exchange | undefined = size === 1 ? undefined : createExchange(transport, {
-      limit: 1,
-      wish: stopAfter?.rank === rank ? wish.signal : undefined,
-    });
-    const reporter = {
-      ...SILENT,
-      stage({ done }: { done?: number }) {
-        if (stopAfter?.rank === rank && done === stopAfter.step) wish.abort();
-      },
-    };
-    if (rank !== 0) {
-      const { run, settings } = await receiveRun<SparsifySettings>(gpu, exchange!);
-      return await sparsify(settings, run, reporter, exchange!.signal);
-    }
-    const prepared = await prepareTestRun(gpu, { runs, weights: WEIGHTS, goesOnIn });
-    first = exchange ? await shareRun(prepared, SETTINGS, exchange) : prepared;
-    const signal = exchange?.signal ?? wish.signal;
-    return await sparsify(SETTINGS, first, reporter, signal);
-  }));
-  const { folder, metrics } = first!;
-  metrics.close();
-  folder.release();
-  return {
-    rows: await readMetrics(folder.metrics),
-    summary: ended[0],
-    weights: await checkpointWeights(first!, { phase: "sparse", step }),
-    finished: ended.map((summary) => summary !== undefined),
-    folder,
-  };
-}
-
-/** Rows without the time. */
-const bitsOf = ({ rows }: Left) => rows.map(({ seconds: _, ...row }) => row);
-
-/** The largest difference of a figure of all rows. */
-const farthest = (
-  a: Left,
-  b: Left,
-  name: "ce" | "lambda" | "expected_open" | "grad_norm" | "validation_ce",
-) => Math.max(...a.rows.map((row, n) => Math.abs((row[name] ?? 0) - (b.rows[n][name] ?? 0))));
+import { parametersOf } from "../../../pipeline/model/trace.ts";
 
 gpuTest("fifty steps of two and of four ranks have the losses of one", async (gpu) => {
   await using folder = await temporaryFolder();
@@ -179,3 +74,65 @@ gpuTest("a run of two ranks goes on as one rank, or four, to the same losses", a
     assertNotEquals(bitsOf(gone), bitsOf(whole));
   }
 });
+
+/** Every tensor in the checkpoint of a step. */
+async function checkpointed({ folder }: Left, step: number): Promise<Map<string, Float32Array>> {
+  const checkpoint = await readCheckpoint(checkpointPath(folder.checkpoints, { phase: "sparse", step }));
+  const found = new Map<string, Float32Array>();
+  for (const { name, shape } of parametersOf(RUN_CONFIG)) {
+    for (const kind of ["weight", "first", "second"]) {
+      found.set(`${kind}.${name}`, await checkpoint.read(`${kind}.${name}`, shape));
+    }
+  }
+  return found;
+}
+
+gpuTest(
+  "ranks that keep the moments of their share alone have the bits of those that keep all, in rows and checkpoints",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const settings = { steps: 20 };
+    for (const size of [2, 4]) {
+      const runs = `${folder.path}/${size}`;
+      const whole = await play(gpu, size, { runs: `${runs}-whole`, settings });
+      const divided = { ...settings, shardOptimizer: true };
+      const shared = await play(gpu, size, { runs: `${runs}-divided`, settings: divided });
+      assertEquals(shared.finished, Array.from({ length: size }, () => true));
+      assertEquals(bitsOf(shared), bitsOf(whole));
+      const saved = await checkpointed(shared, 20);
+      assertEquals(saved, await checkpointed(whole, 20));
+      assert([...saved.values()].every((values) => values.some((value) => value !== 0)), "all have moved");
+      assertEquals(shared.summary!.sparse, whole.summary!.sparse);
+    }
+  },
+);
+
+gpuTest(
+  "a run whose ranks keep their share alone goes on with as many that keep all to the same bits, and with others to the same losses",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const settings = { steps: 20 };
+    const whole = await play(gpu, 2, { runs: `${folder.path}/whole`, settings });
+    const divided = { ...settings, shardOptimizer: true };
+    for (
+      const { first, size, then } of [
+        { first: divided, size: 2, then: settings },
+        { first: settings, size: 2, then: divided },
+        { first: divided, size: 4, then: divided },
+        { first: divided, size: 1, then: divided },
+      ]
+    ) {
+      const runs = await Deno.makeTempDir({ dir: folder.path });
+      const stopAfter = { rank: 1, step: 9 };
+      const stopped = await play(gpu, 2, { runs, settings: first, step: 9, stopAfter });
+      const gone = await play(gpu, size, { runs, settings: then, goesOnIn: stopped.folder });
+      if (size === 2) {
+        assertEquals(bitsOf(gone), bitsOf(whole));
+        assertEquals(gone.weights, whole.weights);
+      } else {
+        const off = farthest(whole, gone, "ce");
+        assert(off < 1e-5, `losses are ${off} from those of two ranks`);
+      }
+    }
+  },
+);

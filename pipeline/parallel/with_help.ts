@@ -1,0 +1,45 @@
+/**
+ * What rank 0 alone does and needs the others for now and then, such as writing a file of what lies at several ranks.
+ *
+ * @module
+ */
+import type { Exchange } from "./exchange.ts";
+
+/**
+ * Does `work` at rank 0, and `help` at every rank whenever `work` asks for it, with what it is asked. While `work` is at
+ * something else the others are told that it goes on. A call of all ranks; without others it is `work` alone.
+ *
+ * @param help a call of all ranks; what it gives at rank 0 is what `work` gets
+ */
+export async function withHelp<Asked, Given>(
+  exchange: Exchange | undefined,
+  help: (asked: Asked) => Promise<Given>,
+  work: (ask: (asked: Asked) => Promise<Given>) => Promise<void>,
+): Promise<void> {
+  if (!exchange) return await work(help);
+  if (exchange.rank !== 0) {
+    for (;;) {
+      const next = await exchange.share<{ asked: Asked } | undefined>(() => undefined);
+      if (!next) return;
+      await help(next.asked);
+    }
+  }
+  let { promise: asking, resolve: tell } = Promise.withResolvers<{ asked: Asked }>();
+  let answer: (given: Promise<Given>) => void;
+  const done = work((asked) => {
+    const { promise, resolve } = Promise.withResolvers<Given>();
+    answer = resolve;
+    tell({ asked });
+    return promise;
+  }).then(() => undefined);
+  // Where help fails nobody waits for the work any more.
+  done.catch(() => {});
+  for (;;) {
+    const next = await exchange.share(() => Promise.race([asking, done]));
+    if (!next) return;
+    ({ promise: asking, resolve: tell } = Promise.withResolvers<{ asked: Asked }>());
+    const given = help(next.asked);
+    answer!(given);
+    await given;
+  }
+}
