@@ -855,7 +855,6 @@ export const MUTANTS: readonly Mutant[] = [
       "if (gated && step === from && from > 0) writeScales(true);",
       "",
     ],
-    "λ moves before there are gates": ["if (gated) geco.update", "if (gates) geco.update"],
   }),
   ...plant("pipeline/training/pretrain.ts", ["pipeline/training/pretrain_test.ts", "switched on"], {
     "a dense step is chosen": ["step < from ? undefined : target", "target"],

@@ -134,6 +134,10 @@ gpuTest(
     assertEquals(whole.rows.slice(0, 3), dense.rows.slice(0, 3));
     const [fourth] = whole.rows.slice(3);
     assert(fourth.ce !== dense.rows[3].ce, "from there on gates act");
+    // With the first gates the objective weighs edges against the loss by λ as it starts.
+    const other = await train({ ...FROM_SCRATCH, lambdaStart: 3 });
+    assertEquals(other.rows.slice(0, 3), whole.rows.slice(0, 3));
+    assert(other.rows[3].grad_norm !== fourth.grad_norm, "another λ is another gradient");
     // λ has moved by one step, as the loss is far below the target.
     const { lambdaStart, lambdaRate } = FROM_SCRATCH;
     assert(fourth.lambda! < lambdaStart && fourth.lambda! > lambdaStart * Math.exp(-1.01 * lambdaRate));
