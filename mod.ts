@@ -240,6 +240,7 @@ export {
   sparsifyModel as sparsify,
   type SparsifyOptions,
 } from "./pipeline/sparsify_model.ts";
+export { type FrontPoint } from "./pipeline/training/front.ts";
 export { type SparsifySummary } from "./pipeline/training/sparsify.ts";
 export { type Work } from "./pipeline/training/time_left.ts";
 export { type Reporter, type Stage } from "./pipeline/training/training_run.ts";

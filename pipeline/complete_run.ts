@@ -5,6 +5,7 @@
  * @module
  */
 import { describeError } from "./command_line.ts";
+import { DivergedError } from "./errors.ts";
 import { writeJson } from "./files.ts";
 import { writeReport } from "./report/report.ts";
 import type { PreparedRun } from "./training/training_run.ts";
@@ -30,7 +31,11 @@ export async function completeRun<Summary extends object>(
     return summary;
   } catch (error) {
     // On a full disk this may fail as well; what matters is why.
-    await state.set({ state: "failed", error: describeError(error).message.split("\n")[0] }).catch(() => {});
+    await state.set({
+      state: "failed",
+      error: describeError(error).message.split("\n")[0],
+      ...(error instanceof DivergedError ? { diverged: true } : {}),
+    }).catch(() => {});
     throw error;
   } finally {
     metrics.close();

@@ -21,6 +21,15 @@ export class UserError extends Error {
   }
 }
 
+/** Training whose gradients are no longer finite, in which the same settings end again: exit code 1. */
+export class DivergedError extends UserError {
+  /** An error with exit code 1. */
+  constructor(message: string) {
+    super(1, message);
+    this.name = "DivergedError";
+  }
+}
+
 /** An unknown flag, a missing file, a number out of range: exit code 2. */
 export function usageError(message: string, options?: ErrorOptions): UserError {
   return new UserError(EXIT.usage, message, options);

@@ -294,6 +294,12 @@ export const SPARSIFY = {
     help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
   },
   slack: { ...GATES.slack, help: "nats above that loss, with auto or control" },
+  front: flag(
+    false,
+    "also the trade-off: from half of the steps on the target rises, in levels, each of which is measured",
+    "Gates",
+  ),
+  frontSlack: positive(0.2, "nats that the target rises by, with --front", "Gates"),
   distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
@@ -319,7 +325,11 @@ export const PRETRAIN = {
   lr: positive(2e-3, "peak learning rate", "Training"),
   warmup: integer(100, 0, "steps over which the learning rate rises", "Training"),
   weightDecay: atLeastZero(0.1, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
-  sparse: flag(false, "train under the constraint from the start; needs --target-loss", "Gates"),
+  sparse: flag(false, "train under the constraint; needs --target-loss", "Gates"),
+  sparseFrom: {
+    ...share(0, "share of the steps after which it is switched on, dense before", "Gates"),
+    highest: 0.99,
+  },
   ...GATES,
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
@@ -566,6 +576,23 @@ export const SWEEP = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `study`, beside its name. */
+export const STUDY = {
+  quick: flag(false, "tiny sizes, in less than a minute: only to see that it works", "Study"),
+  part: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME",
+    help: "perform one part alone, such as addition (default: all, one after the other)",
+    group: "Study",
+  },
+  table: flag(false, "run nothing: only write what the runs that are there have come to", "Study"),
+  jobs: { ...SWEEP.jobs, group: "Study" },
+  runs: { ...RUN.runs, group: "Study" },
+  name: { ...RUN.name, help: "folder of its runs in --runs (default: the study's name)", group: "Study" },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
@@ -596,5 +623,7 @@ export type GenerateSettings = SettingsOf<typeof GENERATE>;
 export type BenchmarkSettings = SettingsOf<typeof BENCHMARK>;
 /** Values of {@link SWEEP}. */
 export type SweepSettings = SettingsOf<typeof SWEEP>;
+/** Values of {@link STUDY}. */
+export type StudySettings = SettingsOf<typeof STUDY>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;

@@ -55,6 +55,10 @@ export interface SparsifyOptions {
   targetLoss?: number | "auto" | "control";
   /** Nats above that loss, with `auto` and `control`. */
   slack?: number;
+  /** Whether the trade-off is measured too: from half of the steps on the target rises, in levels. */
+  front?: boolean;
+  /** Nats that the target rises by, with `front`. */
+  frontSlack?: number;
   /** Violation in nats at which the controller reacts fully. */
   constraintScale?: number;
   /** Steps between measurements of the constraint. */

@@ -1,6 +1,6 @@
 /**
  * Imports flow one way: kernels/core ← kernels/<op> ← what every room of the pipeline may use ← model, hub, parallel ← text, runs ←
- * settings ← training, generation ← report ← circuits ← the pipeline's doors ← serve ← whatever stands at the top (mod.ts).
+ * settings ← training, generation ← report ← circuits, sweeps ← studies ← the pipeline's doors ← serve ← whatever stands at the top (mod.ts).
  *
  * The modules are read by Deno's own parser (`Deno.lint.runPlugin`, to be had in tests only), so that an import in a
  * comment or a string does not count, and a type import, a re-export or a dynamic import does.
@@ -97,6 +97,7 @@ const FLOORS = [
   ["pipeline/training", "pipeline/generation"],
   ["pipeline/report"],
   ["pipeline/circuits", "pipeline/benchmarks", "pipeline/sweep"],
+  ["pipeline/studies"],
   ["pipeline"],
   ["serve"],
   [""],
@@ -107,7 +108,7 @@ const FLOORS = [
 function roomOf(path: string): string {
   if (FOR_ALL.includes(path)) return "pipeline/<for all>";
   // A command reads its line and opens its files wherever it stands.
-  if (/^pipeline\/(circuits|generation|benchmarks|sweep)\/main\.ts$/.test(path)) return "pipeline";
+  if (/^pipeline\/(circuits|generation|benchmarks|sweep|studies)\/main\.ts$/.test(path)) return "pipeline";
   return /^(kernels\/[^/]+(?=\/)|pipeline\/settings(?=\.ts$)|pipeline\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/
     .exec(path)?.[0] ?? "";
 }

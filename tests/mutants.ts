@@ -138,7 +138,7 @@ export const MUTANTS: readonly Mutant[] = [
       "[network.totals, network.distillationTotals, network.headSums]",
       "[network.distillationTotals, network.headSums]",
     ],
-    "gates are trained without noise": ['gates ? "sampled" : "dense"', 'gates ? "deterministic" : "dense"'],
+    "gates are trained without noise": ['gated ? "sampled" : "dense"', 'gated ? "deterministic" : "dense"'],
     "gates without their bias": ["bias: gates?.bias ?? 0", "bias: 0"],
     "gates without their temperature": ["temperature: gates?.temperature ?? 1", "temperature: 1"],
     "gates without the pull on saturated ones": ["gates?.saturationWeight ?? 0", "0"],
@@ -173,8 +173,8 @@ export const MUTANTS: readonly Mutant[] = [
       "          if (isFirst) recorder.clear(network.totals);\n",
       "",
     ],
-    "λ does not move": ["if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
-    "λ at the start does not act": ["[gates ? lambda / (1 + lambda) : 1]", "[gates ? 0.5 : 1]"],
+    "λ does not move": ["if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
+    "λ at the start does not act": ["[gated ? lambda / (1 + lambda) : 1]", "[gates ? 0.5 : 1]"],
     "λ at the start is not that of the settings": ["gates?.lambdaStart ?? 0", "gates ? 1 : 0"],
   }),
   ...plant("kernels/geco/update.wgsl", LAMBDA, {
@@ -304,10 +304,13 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "      gpu.write(tensor, values);\n",
+      "    gpu.write(tensor, values);\n",
       "",
     ],
-    "the first step within the target stays": ["best = chosen;", "best ??= chosen;"],
+    "the first step within the target stays": [
+      "chooseStep(best[level], evaluated, target + above)",
+      "best[level] ?? chooseStep(best[level], evaluated, target + above)",
+    ],
     "a step is held to the next one's target": ["targetAt?.(step - 1)", "targetAt?.(step)"],
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
   }),
@@ -470,8 +473,8 @@ export const MUTANTS: readonly Mutant[] = [
       "const index = 0;",
     ],
     "a change of slack does not reach the constraint": [
-      "const offset = targetAt(step) - yardstick.ce;",
-      "const offset = target - yardstick.ce;",
+      "const offset = targetAt(step) + levels",
+      "const offset = target + levels",
     ],
     "dense is measured with gates, on validation": [
       'measure("measuring the dense model", "dense", validation)',
@@ -493,8 +496,8 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
-      "new Map(trained.map(",
-      "new Map(trained.slice(0, 0).map(",
+      "uploadParameters(gpu, trained, beginning);",
+      "uploadParameters(gpu, new Map(), beginning);",
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
@@ -543,7 +546,7 @@ export const MUTANTS: readonly Mutant[] = [
     "pre-training measures one batch alone": ["validation[n % validation.length]", "validation[0]"],
     "pre-training reports validation as test": ['collect(run, "test"', 'collect(run, "validation"'],
     "sparse pre-training is measured without gates": [
-      'mode: sparse ? "deterministic"',
+      'mode: gated ? "deterministic"',
       'mode: sparse ? "dense"',
     ],
   }),
@@ -579,7 +582,7 @@ export const MUTANTS: readonly Mutant[] = [
   // How a phase is stopped.
   ...plant("pipeline/training/train_loop.ts", RESUMED, {
     "a step that was not evaluated is left without": [
-      "    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);\n",
+      "    await take([{ ...options.unevaluated, ...measured(result, gated) }]);\n",
       "",
     ],
     "a step evaluated after a resume is not chosen": [
@@ -825,13 +828,99 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/sweep/run_sweep.ts", "pipeline/sweep/sweep_test.ts", {
-    "a sweep runs again what is finished": ['if (row.status === "finished" || signal.aborted) return;', ""],
+    "a sweep runs again what is finished": ['row.status === "finished" || row.diverged', "row.diverged"],
+    "a sweep runs again what diverged": [" || row.diverged", ""],
     "a sweep never goes on with a run": ['? "resume" : "begin"', '? "begin" : "begin"'],
-    "a sweep does not wait for another process": ['while (row.status === "running") {', "while (false) {"],
+    "a sweep does not wait for another process": ['if (row.status === "running") {', "if (false) {"],
+    "a sweep forgets a run that another process has": ["held.push(run);", ""],
   }),
   ...plant("pipeline/sweep/results.ts", "pipeline/sweep/sweep_test.ts", {
     "the variance over seeds is over n": ["/ (n - 1);", "/ n;"],
     "the front is of the worst": ["open <= 0 && loss <= 0 && (", "open >= 0 && loss >= 0 && !("],
+  }),
+  ...plant("pipeline/training/training_run.ts", "pipeline/training/front_test.ts", {
+    "a front's levels have one target": ["evaluated, target + above)", "evaluated, target)"],
+    "a front's further levels are lost on resume": [
+      "...frontOf(checkpoint).map((level) => level ?? undefined)",
+      "",
+    ],
+    "a front's target does not rise in the rows": [
+      "target + levels[levelAt(step)];",
+      "target;",
+    ],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/training/pretrain_test.ts", "switched on"], {
+    "gates act from the first step on": ["gates !== undefined && step >= from", "gates !== undefined"],
+    "the first step with gates weighs edges as a dense one": [
+      "if (gated && step === from && from > 0) writeScales(true);",
+      "",
+    ],
+    "λ moves before there are gates": ["if (gated) geco.update", "if (gates) geco.update"],
+  }),
+  ...plant("pipeline/training/pretrain.ts", ["pipeline/training/pretrain_test.ts", "switched on"], {
+    "a dense step is chosen": ["step < from ? undefined : target", "target"],
+    "the last dense step is measured with gates": ["sparse && done > from", "sparse"],
+  }),
+  ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
+    "steps of a front are pruned": ["[bestOf(checkpoint), ...frontOf(checkpoint)]", "[bestOf(checkpoint)]"],
+  }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/training/front_test.ts", {
+    "the saved model is the front's last": [
+      "await load(chosen === null",
+      "if (chosen === null) await load(chosen === null",
+    ],
+    "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
+  }),
+  ...plant("pipeline/studies/paired.ts", "pipeline/studies/study_test.ts", {
+    "seeds that one setting lacks are compared": [
+      "return other === undefined ? [] :",
+      "return other === null ? [] :",
+    ],
+    "an interval of ratios is even on the ratios": ["Math.log(value / other)", "value / other"],
+    "an interval that holds no difference is told as one": [
+      "low > from || high < from",
+      "low > from || high > from",
+    ],
+  }),
+  ...plant("pipeline/studies/sensitivity.ts", "pipeline/studies/study_test.ts", {
+    "a setting that missed its target counts as better": [
+      "measured.filter(({ group }) => group.feasible === group.finished)",
+      "measured",
+    ],
+  }),
+  ...plant("pipeline/studies/from_scratch.ts", "pipeline/studies/study_test.ts", {
+    "circuits of runs that missed their target count": [
+      "constraint === undefined || constraint.feasible ? circuit?.edges : null",
+      "circuit?.edges",
+    ],
+    "arms are held to the loss without slack": ["validation.ce + slack", "validation.ce"],
+    "an arm's share is of all steps": ["share * (1 - POST_TRAINING)", "share"],
+  }),
+  ...plant("pipeline/studies/long_range.ts", "pipeline/studies/long_range_test.ts", {
+    "a needed edge may be of any layer": [
+      "(edge.layer ?? layer) === layer && edge.query === query",
+      "edge.query === query",
+    ],
+    "precision counts heads": ["union++;", "union += inHeads;"],
+    "a window reaches a key too far": ["Math.ceil(perQuery)) - 1)", "Math.ceil(perQuery)))"],
+  }),
+  ...plant("pipeline/studies/measure_rows.ts", ["pipeline/studies/long_range_test.ts", "float64"], {
+    "a model's edges are those of its first head": [
+      "gates[(head * length + query)",
+      "gates[(0 * length + query)",
+    ],
+    "an answer is held against the token before it": ["tokens[query + 1]", "tokens[query]"],
+  }),
+  ...plant("pipeline/studies/long_range_tasks.ts", "pipeline/studies/long_range_test.ts", {
+    "a value is asked for by another key": ["UPPER[keys[asked[n]]]", "UPPER[keys[n]]"],
+    "a window's guess is always wrong": ["known + (1 - known) * chance", "known"],
+  }),
+  ...plant("pipeline/text/tokenise.ts", ["pipeline/text/tokenise_test.ts", "several turns"], {
+    "the prompts of turns count too": ["(end) => token < end) % 2 === 1", "(end) => token < end) >= 1"],
+  }),
+  ...plant("pipeline/sweep/check_runs.ts", "pipeline/sweep/sweep_test.ts", {
+    "a sweep does not look for a control that it lacks": ["checkTarget(settings);", ""],
+    "a sweep does not look at adapters": ["checkAdaptation(settings);", ""],
   }),
   ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
     "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],
@@ -1163,10 +1252,10 @@ export const MUTANTS: readonly Mutant[] = [
       "encodePiece(document, spilled.length > this.#start, this.#tokenizer)",
       "encodePiece(document, false, this.#tokenizer)",
     ],
-    "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
+    "a completion begins as a text does": ["{ continued: ends.length > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
-      "{ prompt: read.length,",
-      "{ prompt: prompt.length,",
+      "ends.push(tokens.length);",
+      "ends.push(tokens.length - (tokenizer.startOfText === undefined ? 0 : 1));",
     ],
     "data keeps the token that began its texts": [
       "...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),",

@@ -12,6 +12,7 @@ import style from "./report.css" with { type: "text" };
 import { readSlackChanges, type SlackChange } from "../runs/control.ts";
 import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
 import { flagsOf, shellWord } from "../flags.ts";
+import { frontSection } from "./front_chart.ts";
 import { type Filling, type Markup, markup } from "./markup.ts";
 import { type MetricRow, readMetrics } from "../runs/metrics.ts";
 import type { PretrainSummary } from "../training/pretrain.ts";
@@ -81,6 +82,7 @@ ${sparsified ? sparsifiedResult(sparsified, data, events) : pretrainedResult(dat
 <h2>The course of the run</h2>
 ${reportCharts({ config, rows: data.rows, summary: sparsified, events })}
 ${eventList(events)}
+${sparsified && frontSection(sparsified)}
 ${sparsified && headMap(sparsified.sparse.open_by_head)}
 <h2>How it was made</h2>
 ${facts(data)}

@@ -50,9 +50,22 @@ export function summaryTable(summary: SparsifySummary): string {
       `${sparse.live_heads}/${heads}`,
     ],
   ];
-  return `${
-    formatTable(rows)
+  return `${formatTable(rows)}${
+    frontText(summary)
   }\nloss in nats a token; no edge: queries without an open edge; live heads: an open edge for every ${
     1 / LIVE_EDGES
   } queries or fewer`;
+}
+
+/** The levels of a front, a line each. */
+function frontText({ front }: SparsifySummary): string {
+  if (!front) return "";
+  const rows = front.map(({ above, target, step, ce, open_fraction }) => [
+    `+${above.toFixed(4)}`,
+    target.toFixed(4),
+    step === null ? "missed" : String(step),
+    ce?.toFixed(4) ?? "–",
+    open_fraction === null ? "–" : formatShare(open_fraction),
+  ]);
+  return `\n\n${formatTable([["above the target", "target", "step", "loss", "open edges"], ...rows])}\n`;
 }

@@ -77,6 +77,17 @@ export function bestOf({ state, path }: Pick<Checkpoint, "state" | "path">): Bes
 }
 
 /**
+ * The best steps of a front's further levels that a checkpoint names, null where a level has none; none without a front.
+ *
+ * @throws {UserError} when what it names is none
+ */
+export function frontOf({ state, path }: Pick<Checkpoint, "state" | "path">): (Best | null)[] {
+  const { front = [] } = state;
+  if (!Array.isArray(front)) throw inputError(`Cannot resume from ${path} as the front in its state is none`);
+  return front.map((best) => bestOf({ state: { best }, path }) ?? null);
+}
+
+/**
  * Opens and verifies the newest whole checkpoint of each phase. Where an earlier phase has to be done again, checkpoints
  * of later ones are removed, since they will come again.
  *
@@ -132,14 +143,19 @@ export async function findResumePoint(
   return { checkpoints, last, lastRow, problems };
 }
 
-/** A checkpoint that is whole, as is that of the best step that it names. */
+/** The steps that a checkpoint names as best, of its target and of a front's levels, each once. */
+export function bestStepsOf(checkpoint: Pick<Checkpoint, "state" | "path">): number[] {
+  const all = [bestOf(checkpoint), ...frontOf(checkpoint)];
+  return [...new Set(all.flatMap((best) => best ? [best.step] : []))];
+}
+
+/** A checkpoint that is whole, as are those of the best steps that it names. */
 async function openVerified(folder: string, path: string, run: string): Promise<Checkpoint> {
   const checkpoint = await readOwn(path, run);
   await checkpoint.verify();
-  const best = bestOf(checkpoint);
   unevaluatedOf(checkpoint);
-  if (best) {
-    const of = { phase: `${checkpoint.phase}-best`, step: best.step };
+  for (const step of bestStepsOf(checkpoint)) {
+    const of = { phase: `${checkpoint.phase}-best`, step };
     await (await readOwn(checkpointPath(folder, of), run)).verify();
   }
   return checkpoint;

@@ -14,6 +14,8 @@ export interface RunState {
   phase: MetricRow["phase"] | null;
   /** What a failed run died of, on one line. */
   error: string | null;
+  /** Whether it died of gradients that were not finite: the same settings end so again. */
+  diverged?: true;
   /** When this was written, ISO 8601. */
   since: string;
 }

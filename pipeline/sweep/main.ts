@@ -10,29 +10,21 @@
  * @module
  */
 import { basename, isAbsolute, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
-import { readJson, shown, storing, writeAll } from "../files.ts";
-import { flagsOf, shellWord } from "../flags.ts";
-import { formatDuration, formatShare } from "../report/progress.ts";
+import { readJson, shown, storing } from "../files.ts";
+import { shellWord } from "../flags.ts";
+import { formatShare } from "../report/progress.ts";
 import { formatTable } from "../report/table.ts";
 import { isRunName } from "../runs/run_folder.ts";
 import { SWEEP, type SweepSettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
+import { checkRuns } from "./check_runs.ts";
 import { writeSweepPage } from "./page.ts";
-import {
-  groupsOf,
-  type Interval,
-  logOf,
-  rowOf,
-  type SweepRow,
-  variedNames,
-  writeSweepTable,
-} from "./results.ts";
-import { type Launched, runSweep } from "./run_sweep.ts";
+import { PROJECT, runProcesses } from "./processes.ts";
+import { groupsOf, type Interval, rowOf, type SweepRow, variedNames, writeSweepTable } from "./results.ts";
 import { slurmScript } from "./slurm.ts";
 import { holdSweep, openSweepFolder } from "./sweep_folder.ts";
 import { type SweepRun, sweepRuns } from "./sweep_file.ts";
@@ -41,7 +33,6 @@ import { requireOneProcess } from "../parallel/one_process.ts";
 const PURPOSE =
   "Runs the settings and seeds of a JSON file by sparsify, and lays their results beside each other.";
 const USAGE = "Usage: deno task sweep FILE.json [flags]";
-const PROJECT = fileURLToPath(new URL("../..", import.meta.url));
 
 /** What stands in place of `Usage: …` where a file comes first. */
 function withFile(help: string): string {
@@ -74,6 +65,7 @@ async function sweepCommand(args: readonly string[]): Promise<void> {
   checkCombination(settings);
   const chosen = only(all, settings);
   const runs = resolve(settings.runs, name);
+  if (!settings.table) await checkRuns(all, path);
   await openSweepFolder(runs, path, { make: !settings.table });
   const command = ["deno", "task", "sweep", path, "--runs", resolve(settings.runs), "--name", name];
   const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
@@ -95,11 +87,14 @@ async function sweepCommand(args: readonly string[]): Promise<void> {
     );
     return;
   }
-  const exitCodes = new Map<string, number>();
+  let exitCodes = new Map<string, number>();
   if (!settings.table) {
     using _held = await holdSweep(runs, { shared: settings.only !== "auto" });
     const goOn = shellLine([...command, ...(settings.jobs === 1 ? [] : ["--jobs", String(settings.jobs)])]);
-    await run(chosen, { settings, runs, say, goOn, exitCodes });
+    // The sweep tells what is stopped.
+    const signal = stopSignal(() => {});
+    exitCodes = await runProcesses(chosen, { runs, jobs: settings.jobs, signal, say, goOn });
+    if (signal.aborted) Deno.exit(STOPPED);
   }
   const rows = await Promise.all(all.map((each) => rowOf(runs, each)));
   // A task of a job array leaves table and page to the one that comes behind all.
@@ -150,131 +145,6 @@ function only(all: readonly SweepRun[], { only: index }: SweepSettings): readonl
     throw usageError(`Cannot use --only as it must be below the ${all.length} runs of the sweep: ${index}`);
   }
   return [all[index]];
-}
-
-/** Milliseconds between two lines of progress. */
-const PROGRESS_MS = 2_400;
-
-/** Runs them, telling what begins, ends and goes on. */
-async function run(
-  chosen: readonly SweepRun[],
-  { settings, runs, say, goOn, exitCodes }: {
-    settings: SweepSettings;
-    runs: string;
-    say: (text: string) => void;
-    goOn: string;
-    /** By name, of those that ended. */
-    exitCodes: Map<string, number>;
-  },
-): Promise<void> {
-  const started = performance.now();
-  /** The last line that each run under way has said. */
-  const last = new Map<string, string>();
-  let ended = 0;
-  const before = await Promise.all(chosen.map((each) => rowOf(runs, each)));
-  const finished = before.filter(({ status }) => status === "finished").length;
-  const open = chosen.length - finished;
-  if (finished > 0) say(`${finished} of ${chosen.length} runs are finished already`);
-  /** Runs of ours that go on; of those that are waited for nothing is stopped. */
-  let ours = 0;
-  const signal = stopSignal(() =>
-    say(
-      `stopping ${
-        ours === 1 ? "the run that goes on, with a checkpoint" : `${ours} runs, each with a checkpoint`
-      }; ` +
-        `go on by ${goOn}`,
-    )
-  );
-  const progress = setInterval(() => {
-    if (last.size === 0) return;
-    const seconds = (performance.now() - started) / 1000;
-    const left = ended > 0 ? `  ${formatDuration(seconds / ended * (open - ended))} left` : "";
-    say(`${finished + ended} of ${chosen.length} runs done${left}  ${[...last.values()].join("  |  ")}`);
-  }, PROGRESS_MS);
-  try {
-    await runSweep(chosen, {
-      runs,
-      jobs: settings.jobs,
-      signal,
-      launch: (each, mode) => launch(each, mode, { runs, onLine: (line) => last.set(each.name, line) }),
-      onRun({ row, kind, exitCode }) {
-        const { name } = row.run;
-        if (kind !== "end") {
-          if (kind !== "wait") ours++;
-          last.set(name, name);
-          return say(
-            kind === "wait"
-              ? `${name}: another process is still at it; waiting`
-              : `${name}: ${kind === "begin" ? "begins" : "goes on"}`,
-          );
-        }
-        last.delete(name);
-        ours--;
-        exitCodes.set(name, exitCode!);
-        if (signal.aborted) return;
-        ended++;
-        say(`${name}: ${outcomeOf(row, exitCode)}`);
-      },
-    });
-  } finally {
-    clearInterval(progress);
-  }
-  if (signal.aborted) Deno.exit(STOPPED);
-}
-
-function outcomeOf({ status, summary, error }: SweepRow, exitCode?: number): string {
-  if (!summary) return error ?? `${status}, ended with ${exitCode}`;
-  const { sparse, dense } = summary;
-  return `${formatShare(sparse.open_fraction)} open, loss ${sparse.ce.toFixed(4)} (dense ${
-    dense.ce.toFixed(4)
-  }), target ${sparse.feasible ? "met" : "missed"}`;
-}
-
-/** A run as a process of `deno task sparsify`, whose progress goes to its log. */
-function launch(
-  each: SweepRun,
-  mode: "begin" | "resume",
-  { runs, onLine }: { runs: string; onLine: (line: string) => void },
-): Launched {
-  const what = mode === "resume" ? ["--resume", each.name] : ["--name", each.name, ...flagsOf(each.settings)];
-  const child = new Deno.Command("deno", {
-    args: ["task", "--quiet", "sparsify", "--runs", runs, ...what],
-    cwd: PROJECT,
-    // Where `deno task` was called for the sweep is not where its runs' paths are from: they are absolute.
-    env: { INIT_CWD: PROJECT },
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  const logged = follow(child.stderr, logOf(runs, each), onLine);
-  return {
-    ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
-    stop() {
-      try {
-        child.kill("SIGTERM");
-      } catch {
-        // It has ended by itself.
-      }
-    },
-  };
-}
-
-/** Writes what a process says to its log, and tells each line. */
-async function follow(
-  stream: ReadableStream<Uint8Array>,
-  path: string,
-  onLine: (line: string) => void,
-): Promise<void> {
-  using log = await storing(path, () => Deno.open(path, { create: true, write: true, truncate: true }));
-  const decoder = new TextDecoder();
-  let rest = "";
-  for await (const bytes of stream) {
-    await storing(path, () => writeAll(log, bytes));
-    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
-    rest = lines.pop()!;
-    const line = lines.findLast((each) => each.trim() !== "");
-    if (line !== undefined) onLine(line);
-  }
 }
 
 const MISSING = "–";

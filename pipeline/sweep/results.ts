@@ -19,6 +19,8 @@ export interface SweepRow {
   status: RunStatus;
   /** Of a failed one. */
   error: string | null;
+  /** Whether it failed as its gradients were no longer finite, as it would again. */
+  diverged?: boolean;
   summary: SparsifySummary | null;
 }
 
@@ -64,7 +66,7 @@ export async function rowOf(runs: string, run: SweepRun): Promise<SweepRow> {
   const told = isObject(state) && typeof state.error === "string" ? state.error : undefined;
   const error = told ?? await lastError(logOf(runs, run)) ?? null;
   const status = error !== null ? "failed" : word === undefined ? "not begun" : "stopped";
-  return { run, status, error, summary };
+  return { run, status, error, diverged: isObject(state) && state.diverged === true, summary };
 }
 
 /** The file that a run's progress goes to. */

@@ -35,7 +35,8 @@ export interface SweepOptions {
 const LOOK_MS = 500;
 
 /**
- * Runs what has not finished, in order.
+ * Runs what has not finished, in order. A run that another process has is passed over and looked at again when no other is
+ * left; one that diverged is left as it is, since its settings and its seed would take it there again.
  *
  * @returns a row for each run, as they are now
  */
@@ -48,15 +49,19 @@ export async function runSweep(
   const stop = (): void => under.forEach((process) => process.stop());
   signal.addEventListener("abort", stop);
 
+  /** Passed over, as another process has them. */
+  const held: SweepRun[] = [];
+  const told = new Set<SweepRun>();
+
   async function one(run: SweepRun): Promise<void> {
-    let row = await rowOf(runs, run);
-    if (row.status === "running") onRun?.({ row, kind: "wait" });
-    while (row.status === "running") {
-      if (signal.aborted) return;
-      await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
-      row = await rowOf(runs, run);
+    const row = await rowOf(runs, run);
+    if (row.status === "running") {
+      held.push(run);
+      if (!told.has(run)) onRun?.({ row, kind: "wait" });
+      told.add(run);
+      return;
     }
-    if (row.status === "finished" || signal.aborted) return;
+    if (row.status === "finished" || row.diverged || signal.aborted) return;
     // A start that was broken off before it was a run is begun anew.
     const kind = await exists(join(runs, run.name, "config.json")) ? "resume" : "begin";
     onRun?.({ row, kind });
@@ -68,10 +73,20 @@ export async function runSweep(
     onRun?.({ row: await rowOf(runs, run), kind: "end", exitCode });
   }
 
+  async function work(): Promise<void> {
+    while (!signal.aborted) {
+      const run = open.shift();
+      if (run) await one(run);
+      else if (held.length === 0) return;
+      else {
+        await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+        open.push(...held.splice(0));
+      }
+    }
+  }
+
   try {
-    await Promise.all(Array.from({ length: jobs }, async () => {
-      while (open.length > 0 && !signal.aborted) await one(open.shift()!);
-    }));
+    await Promise.all(Array.from({ length: jobs }, work));
   } finally {
     // Where one could not even be watched, as on a full disk, the others do not go on unwatched.
     stop();

@@ -27,7 +27,9 @@ export interface SweepRun {
   /** Where the file names seeds. */
   readonly seed: number | undefined;
   /** All that it is given. */
-  readonly settings: Partial<SparsifySettings>;
+  readonly settings: Readonly<Record<string, unknown>>;
+  /** The command that it is a run of; left out: `sparsify`. */
+  readonly command?: "pretrain";
 }
 
 /** What the sweep decides itself. */
@@ -89,10 +91,7 @@ export function sweepRuns(json: unknown, path: string, folder: string): SweepRun
   const runs = listed.flatMap((ofList) =>
     crossed.flatMap((ofGrid) => {
       const varied = { ...ofList, ...ofGrid };
-      return ofSeeds.map((seed): SweepRun => {
-        const all = { ...common, ...varied, ...(seed === undefined ? {} : { seed }) };
-        return { name: nameOf(varied, seed, all), varied, seed, settings: all };
-      });
+      return ofSeeds.map((seed) => sweepRun({ varied, common, seed }));
     })
   );
   if (runs.length > MOST_RUNS) fail(`a sweep has ${MOST_RUNS} runs at most`, `${runs.length}`);
@@ -108,6 +107,30 @@ function seedsOf(seeds: unknown, fail: (required: string, found: unknown) => nev
   if (seeds === undefined) return [undefined];
   if (!Array.isArray(seeds) || seeds.length === 0) return fail("seeds must be a list of numbers", seeds);
   return seeds.map((seed) => checkedSettings(SPARSIFY, { seed }, "seeds").seed!);
+}
+
+/**
+ * A run by what it is given.
+ *
+ * @param varied what tells it from other settings
+ * @param common what it has beside
+ */
+export function sweepRun(
+  { varied, common = {}, seed, command }: {
+    varied: Readonly<Record<string, unknown>>;
+    common?: Readonly<Record<string, unknown>>;
+    seed?: number;
+    command?: SweepRun["command"];
+  },
+): SweepRun {
+  const settings = { ...common, ...varied, ...(seed === undefined ? {} : { seed }) };
+  return {
+    name: nameOf(varied, seed, settings),
+    varied,
+    seed,
+    settings,
+    ...(command === undefined ? {} : { command }),
+  };
 }
 
 /** A name that says what varies and changes with any setting, so that no run is taken for one of other settings. */

@@ -4,39 +4,52 @@
  * @module
  */
 import { join } from "node:path";
-import { inputError, usageError } from "../errors.ts";
-import { isObject, readJson, shown, storing, writeJson } from "../files.ts";
+import { inputError, usageError, UserError } from "../errors.ts";
+import { isObject, readJson, reasonOf, shown, storing, writeJson } from "../files.ts";
 
 /** Says whose folder it is. */
 export const SWEEP_MARK = "sweep.json";
+/** The same of a study. */
+export const STUDY_MARK = "study.json";
 const LOCK = ".sweep.lock";
 
 /**
  * Opens the folder of a sweep, or makes it.
  *
- * @param file the sweep's, whole path
- * @param options `make`: whether it may be new
+ * @param file the sweep's, whole path; of a study what it is of
+ * @param options `make`: whether it may be new; `kind`: what the folder is of, a sweep where left out, of which `sweep.json`
+ * or `study.json` in it tells
  * @throws {UserError} where it holds something else, or another file's sweep, or is not there and may not be made
  */
 export async function openSweepFolder(
   folder: string,
   file: string,
-  { make }: { make: boolean },
+  { make, kind = "sweep" }: { make: boolean; kind?: "sweep" | "study" },
 ): Promise<void> {
+  const markPath = join(folder, kind === "study" ? STUDY_MARK : SWEEP_MARK);
   const names = await Array.fromAsync(Deno.readDir(folder)).catch(() => undefined);
-  if (!names && !make) throw usageError(`Cannot show the sweep in ${folder} as nothing has been run there`);
+  if (!names && !make) throw usageError(`Cannot show the ${kind} in ${folder} as nothing has been run there`);
   if (names && names.length > 0) {
-    const mark = await readJson(join(folder, SWEEP_MARK)).catch(() => undefined);
+    const mark = await readJson(markPath).catch(() => undefined);
     const of = isObject(mark) && typeof mark.file === "string" ? mark.file : undefined;
     if (of === file) return;
     throw usageError(
-      `Cannot use ${folder} for the sweep ${file} as it ${
-        of === undefined ? "holds no sweep" : `is that of ${shown(of)}`
+      `Cannot use ${folder} for the ${kind} ${file} as it ${
+        of === undefined ? `holds no ${kind}` : `is that of ${shown(of)}`
       }: give another --name`,
     );
   }
-  await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
-  await writeJson(join(folder, SWEEP_MARK), { file });
+  try {
+    await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
+    await writeJson(markPath, { file });
+  } catch (error) {
+    if (error instanceof UserError) throw error;
+    // Such as a folder that Deno itself keeps from programs.
+    throw usageError(
+      `Cannot keep a ${kind} in ${folder} as it must be a folder that can be written: ${reasonOf(error)}`,
+      { cause: error },
+    );
+  }
 }
 
 /**

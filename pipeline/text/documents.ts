@@ -36,6 +36,8 @@ export interface Example {
   prompt: string;
   /** What it is to learn. */
   completion: string;
+  /** Turns that follow, each of a further prompt and completion, in which again the completion alone counts. */
+  further?: readonly { prompt: string; completion: string }[];
   /** File and line, for error messages. */
   where: string;
 }
@@ -70,7 +72,7 @@ export async function* readDocuments(
 }
 
 /** What a document is made of. */
-const DOCUMENT_FIELDS = ["text", "prompt", "completion"];
+const DOCUMENT_FIELDS = ["text", "prompt", "completion", "turns"];
 
 /** A value of a file of values: an object, where the file is as it should be. */
 export interface DataRecord {
@@ -317,14 +319,23 @@ async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<Data
 }
 
 function documentOf({ value, where }: DataRecord): TextPiece | Example {
-  const { text, prompt, completion } = (value ?? {}) as Record<string, unknown>;
+  const { text, prompt, completion, turns } = (value ?? {}) as Record<string, unknown>;
   if (typeof text === "string") return { kind: "text", text, last: true, where };
   if (typeof prompt === "string" && typeof completion === "string") {
     return { kind: "example", prompt, completion, where };
   }
+  if (Array.isArray(turns) && turns.length > 0 && turns.every(isTurn)) {
+    const [first, ...further] = turns;
+    return { kind: "example", prompt: first.prompt, completion: first.completion, further, where };
+  }
   throw inputError(
-    `Cannot read ${where} as it needs a "text", or a "prompt" and a "completion", that are strings`,
+    `Cannot read ${where} as it needs a "text", a "prompt" and a "completion", that are strings, or "turns" of these`,
   );
+}
+
+function isTurn(value: unknown): value is { prompt: string; completion: string } {
+  const { prompt, completion } = (value ?? {}) as Record<string, unknown>;
+  return typeof prompt === "string" && typeof completion === "string";
 }
 
 async function* readParquet(

@@ -332,6 +332,8 @@ interface Spilled {
   exampleTokens: number | undefined;
   /** Of an example, the tokens of the prompt, by example. */
   promptTokens: number[];
+  /** Of an example of several turns, behind how many tokens each prompt and each completion ends. */
+  turnEnds: Map<number, number[]>;
   /** Characters of running text without a token. */
   lost: number;
 }
@@ -356,7 +358,15 @@ class SpillWriter {
     this.#tokenizer = tokenizer;
     this.#onProgress = onProgress;
     const wide = isWide(tokenizer);
-    this.#spilled = { documents: [], length: 0, wide, exampleTokens: undefined, promptTokens: [], lost: 0 };
+    this.#spilled = {
+      documents: [],
+      length: 0,
+      wide,
+      exampleTokens: undefined,
+      promptTokens: [],
+      turnEnds: new Map(),
+      lost: 0,
+    };
   }
 
   /**
@@ -375,7 +385,7 @@ class SpillWriter {
       await this.#write(known.tokens);
       if (!document.last) return;
     } else {
-      const { prompt, tokens } = encodeExample(document, this.#tokenizer);
+      const { prompt, tokens, ends } = encodeExample(document, this.#tokenizer);
       spilled.exampleTokens ??= tokens.length;
       if (tokens.length !== spilled.exampleTokens) {
         throw inputError(
@@ -383,6 +393,7 @@ class SpillWriter {
             `${spilled.exampleTokens}: ${tokens.length}`,
         );
       }
+      if (ends.length > 2) spilled.turnEnds.set(spilled.promptTokens.length, ends);
       spilled.promptTokens.push(prompt);
       await this.#write(tokens);
     }
@@ -488,19 +499,31 @@ function encodePiece(
   return { ...known, tokens: [...before, ...known.tokens, ...(last ? [endOfText] : [])] };
 }
 
-function encodeExample(example: Example, tokenizer: Tokenizer): { prompt: number; tokens: number[] } {
-  const [prompt, completion] = [example.prompt, example.completion].map((text, n) => {
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text, { continued: n > 0 });
-    if (lost === 0) return tokens;
-    throw inputError(`Cannot use ${example.where} as the tokenizer has no token for ${shown(firstLost)}`);
-  });
-  if (prompt.length === 0 || completion.length === 0) {
-    throw inputError(
-      `Cannot use ${example.where} as prompt and completion must have at least one token each`,
-    );
+/** An example's tokens, those of its first prompt, and behind how many each prompt and each completion ends. */
+function encodeExample(
+  example: Example,
+  tokenizer: Tokenizer,
+): { prompt: number; tokens: number[]; ends: number[] } {
+  const ends: number[] = [];
+  let tokens: number[] = [];
+  for (const turn of [example, ...(example.further ?? [])]) {
+    for (const text of [turn.prompt, turn.completion]) {
+      const encoded = tokenizer.encodeKnown(text, { continued: ends.length > 0 });
+      if (encoded.lost > 0) {
+        throw inputError(
+          `Cannot use ${example.where} as the tokenizer has no token for ${shown(encoded.firstLost)}`,
+        );
+      }
+      if (encoded.tokens.length === 0) {
+        throw inputError(
+          `Cannot use ${example.where} as prompt and completion must have at least one token each`,
+        );
+      }
+      tokens = ends.length === 0 ? withStart(tokenizer, encoded.tokens) : [...tokens, ...encoded.tokens];
+      ends.push(tokens.length);
+    }
   }
-  const read = withStart(tokenizer, prompt);
-  return { prompt: read.length, tokens: [...read, ...completion] };
+  return { prompt: ends[0], tokens, ends };
 }
 
 /** Documents to splits by their index; by position where that leaves a split empty. */
@@ -528,7 +551,7 @@ const READ_TOKENS = 1 << 18;
 async function* readRanges(
   spill: Deno.FsFile,
   ranges: Range[],
-  all: Pick<Spilled, "wide" | "exampleTokens" | "promptTokens">,
+  all: Pick<Spilled, "wide" | "exampleTokens" | "promptTokens" | "turnEnds">,
 ): AsyncGenerator<TokenChunk> {
   const bytesEach = all.wide ? 4 : 2;
   for (const { start, end } of ranges) {
@@ -536,12 +559,16 @@ async function* readRanges(
       const count = Math.min(READ_TOKENS, end - at);
       const bytes = (await readAt(spill, at * bytesEach, count * bytesEach))!;
       const tokens: TokenArray = all.wide ? new Uint32Array(bytes.buffer) : new Uint16Array(bytes.buffer);
-      const { exampleTokens, promptTokens } = all;
+      const { exampleTokens, promptTokens, turnEnds } = all;
       if (!exampleTokens) yield { tokens };
       else {
         const counted = Uint8Array.from(tokens, (_, n) => {
           const place = at + n;
-          return place % exampleTokens >= promptTokens[Math.floor(place / exampleTokens)] ? 1 : 0;
+          const [example, token] = [Math.floor(place / exampleTokens), place % exampleTokens];
+          const ends = turnEnds.get(example);
+          if (!ends) return token >= promptTokens[example] ? 1 : 0;
+          // Behind an odd number of ends stands a completion.
+          return ends.findIndex((end) => token < end) % 2 === 1 ? 1 : 0;
         });
         yield { tokens, counted };
       }

@@ -48,12 +48,13 @@ const ALPHA_OF_RANK = 2;
 const DEFAULT_TARGETS: string = SPARSIFY.loraTargets.value;
 
 /**
- * What the settings ask for.
+ * What of a model is trained by the settings.
  *
- * @throws {UserError} when they contradict each other, name a target that the model has not, or an adapter that is not for it
+ * @throws {UserError} when they contradict each other
  */
-export async function adaptationOf(settings: AdaptationSettings, config: ModelConfig): Promise<Adaptation> {
-  const { lora, loraAlpha, loraTargets, rslora, train, adapter, merge, frozen } = settings;
+export function checkAdaptation(
+  { lora, loraAlpha, loraTargets, rslora, train, adapter, merge, frozen }: AdaptationSettings,
+): Trained {
   const isLora = lora > 0 || adapter !== undefined;
   const trained: Trained = train === "auto" ? (isLora ? "lora" : "all") : train;
   if (lora > 0 && adapter !== undefined) {
@@ -71,19 +72,30 @@ export async function adaptationOf(settings: AdaptationSettings, config: ModelCo
     ...(loraTargets === DEFAULT_TARGETS ? [] : ["lora-targets"]),
   ];
   if (lora === 0 && ofNew.length > 0) throw usageError(`Cannot use --${ofNew[0]} without --lora RANK`);
+  if (frozen !== "f32" && trained === "all") {
+    throw usageError(
+      `Cannot use --frozen ${frozen} where all is trained: give --lora RANK or --train attention`,
+    );
+  }
+  if (merge && trained !== "lora") {
+    throw usageError("Cannot use --merge without adapters: give --lora RANK or --adapter DIR");
+  }
+  return trained;
+}
+
+/**
+ * What the settings ask for.
+ *
+ * @throws {UserError} when they contradict each other, name a target that the model has not, or an adapter that is not for it
+ */
+export async function adaptationOf(settings: AdaptationSettings, config: ModelConfig): Promise<Adaptation> {
+  const { lora, loraAlpha, loraTargets, rslora, adapter, frozen } = settings;
+  const trained = checkAdaptation(settings);
   if (frozen !== "f32") {
-    if (trained === "all") {
-      throw usageError(
-        `Cannot use --frozen ${frozen} where all is trained: give --lora RANK or --train attention`,
-      );
-    }
     const fault = faultOfFours(config);
     if (fault) throw usageError(`Cannot use --frozen ${frozen} as ${fault}`);
   }
   const rest = frozen === "f32" ? {} : { frozen };
-  if (merge && trained !== "lora") {
-    throw usageError("Cannot use --merge without adapters: give --lora RANK or --adapter DIR");
-  }
   const stored = adapter === undefined ? undefined : await openAdapter(adapter, config);
   await stored?.verify();
   if (trained !== "lora") return { train: trained, ...rest, ...(stored ? { merged: stored } : {}) };

@@ -31,6 +31,8 @@ export interface PretrainSummary {
     open_fraction: number;
     tokens: number;
   };
+  /** Of sparse pre-training, the step that was chosen, whether it meets the target, and this, nats. */
+  constraint?: { step: number; feasible: boolean; target_loss: number };
   parameters: number;
   steps: number;
   /** Training tokens. */
@@ -44,10 +46,15 @@ export interface PretrainSummary {
 /**
  * The loss that sparse pre-training has to stay at; undefined for dense.
  *
- * @throws {UserError} when it is to be sparse and no loss is given
+ * @throws {UserError} when it is to be sparse and no loss is given, or from some step on and not sparse
  */
-export function sparseTarget({ sparse, targetLoss }: PretrainSettings): number | undefined {
-  if (!sparse) return undefined;
+export function sparseTarget(
+  { sparse, targetLoss, sparseFrom }: Pick<PretrainSettings, "sparse" | "targetLoss" | "sparseFrom">,
+): number | undefined {
+  if (!sparse) {
+    if (sparseFrom === 0) return undefined;
+    throw usageError("Cannot use --sparse-from without --sparse");
+  }
   if (targetLoss !== "auto") return targetLoss;
   throw usageError("Cannot train sparse from the start without a dense loss to stay at: give --target-loss");
 }
@@ -82,7 +89,8 @@ async function pretrainUnlessStopped(
   const { context, sparse } = settings;
   const started = performance.now();
   const target = sparseTarget(settings);
-  const gates = sparse ? gateObjective(settings) : undefined;
+  const from = Math.round(settings.sparseFrom * settings.steps);
+  const gates = sparse ? { ...gateObjective(settings), from } : undefined;
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
     batch: stepShapeOf(run, settings).batch,
@@ -95,23 +103,27 @@ async function pretrainUnlessStopped(
   await uploadParameters(gpu, parameters, (name) => weights.read(name));
   const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
-  const measure = (name: string, batches: EvaluationBatch[], keep = false) =>
+  const measure = (
+    name: string,
+    batches: EvaluationBatch[],
+    { keep = false, gated = sparse }: { keep?: boolean; gated?: boolean } = {},
+  ) =>
     evaluate(gpu, network, parameters, {
       signal,
       exchange,
       onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
-      mode: sparse ? "deterministic" : "dense",
+      mode: gated ? "deterministic" : "dense",
       gateBias: settings.gateBias,
       batches,
     });
-  const from = run.resume.checkpoints.get("pretrain")?.step ?? 0;
+  const done = run.resume.checkpoints.get("pretrain")?.step ?? 0;
   // An evaluation runs forward alone, which is a third of a step's work or less.
   const share = 1 / (3 * settings.accumulate);
   reporter.plan([
-    { kind: "pretrain", units: settings.steps - from },
+    { kind: "pretrain", units: settings.steps - done },
     {
       kind: "evaluation",
-      units: (evaluationsAhead(settings, from) + 1) * validation.length + test.length,
+      units: (evaluationsAhead(settings, done) + 1) * validation.length + test.length,
       like: { kind: "pretrain", share },
     },
   ]);
@@ -128,8 +140,9 @@ async function pretrainUnlessStopped(
       every: settings.constraintEvery,
       probeAt: (n) => ({ batch: validation[n % validation.length], targetLoss: target }),
     },
-    targetAt: target === undefined ? undefined : () => target,
-    evaluate: () => measure("evaluating the model", validation, true),
+    targetAt: target === undefined ? undefined : (step) => step < from ? undefined : target,
+    evaluate: (done) =>
+      measure("evaluating the model", validation, { keep: true, gated: sparse && done > from }),
   });
   if (!outcome) return undefined;
   const held = await measure("measuring the model on validation tokens", validation);
@@ -154,6 +167,9 @@ async function pretrainUnlessStopped(
       open_fraction: tested.openFraction,
       tokens: tested.tokens,
     },
+    ...(target === undefined
+      ? {}
+      : { constraint: { step: outcome.step, feasible: outcome.feasible, target_loss: target } }),
     parameters: [...parameters.values()].reduce((sum, { length }) => sum + length, 0),
     steps: settings.steps,
     tokens: settings.steps * settings.accumulate * batch * context,

@@ -31,12 +31,15 @@ import { type SavedModel, saveModel } from "../model/save_weights.ts";
 import { atFirst, isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
+import { frontLevelAt, frontLevels, type FrontPoint } from "./front.ts";
 import { signaturesOf } from "./signatures.ts";
 import {
   collect,
   evaluationsAhead,
   gateObjective,
   healthBounds,
+  loadStep,
+  type PhaseOutcome,
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
@@ -65,6 +68,8 @@ export interface SparsifySummary {
     /** Whether the constraint held on the validation tokens at that step. */
     feasible: boolean;
   };
+  /** With `front`, the trade-off: its levels in order, the first of which is the sparse model. */
+  front?: FrontPoint[];
   /** Heads of all layers. */
   heads: number;
   /** τ on the validation tokens, nats. */
@@ -149,10 +154,12 @@ async function sparsifyUnlessStopped(
   const rounding = createRoundingError(parameters);
   await uploadParameters(gpu, parameters, async (name) => rounding.of(name, await beginning(name)));
   if (frozen !== undefined) reporter.message(`frozen weights as ${frozen}: ${rounding.text()}`);
-  const trained = network.model.parameters.filter(({ trainable }) => trainable);
+  const trained: Parameters = new Map(
+    network.model.parameters.filter(({ trainable }) => trainable)
+      .map(({ name }) => [name, parameters.get(name)!]),
+  );
   /** Takes what is trained back to what it began with. */
-  const begin = (): Promise<void> =>
-    uploadParameters(gpu, new Map(trained.map(({ name }) => [name, parameters.get(name)!])), beginning);
+  const begin = (): Promise<void> => uploadParameters(gpu, trained, beginning);
   /** The dense model beside the one in training: what is frozen is the same, and adapters that began at 0 are left out. */
   async function denseBeside<Result>(
     prefix: string,
@@ -222,6 +229,8 @@ async function sparsifyUnlessStopped(
     return slack === undefined ? target : yardstick.ce + slack;
   };
 
+  const levels = frontLevels(settings);
+  const levelAt = (step: number): number => frontLevelAt(step, settings.steps, levels.length);
   const trainSparse = (teacher?: Parameters) =>
     runTrainedPhase({
       ...shared,
@@ -232,11 +241,12 @@ async function sparsifyUnlessStopped(
         every: settings.constraintEvery,
         probeAt: (n, step) => {
           const index = n % validation.length;
-          const offset = targetAt(step) - yardstick.ce;
+          const offset = targetAt(step) + levels[levelAt(step)] - yardstick.ce;
           return { batch: validation[index], targetLoss: yardstick.batchCe[index] + offset };
         },
       },
       targetAt,
+      front: settings.front ? { levels, levelAt } : undefined,
       evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
     });
   const outcome = await (settings.distill > 0 ? denseBeside("teacher's ", trainSparse) : trainSparse());
@@ -244,6 +254,17 @@ async function sparsifyUnlessStopped(
 
   // The test tokens are first looked at here, after the step has been chosen.
   const sparse = await measure("measuring the sparse model on test tokens", "deterministic", test);
+  const front = settings.front
+    ? await measureFront({
+      levels,
+      target: targetAt(settings.steps - 1),
+      outcome,
+      sparse,
+      load: (of) => loadStep(run, trained, of),
+      measure: () => measure("measuring the front on test tokens", "deterministic", test),
+      last: settings.steps,
+    })
+    : undefined;
   // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
   const dense = await denseBeside(
     "dense ",
@@ -287,6 +308,7 @@ async function sparsifyUnlessStopped(
       step: outcome.step,
       feasible: outcome.feasible,
     },
+    ...(front ? { front } : {}),
     heads: config.layers * config.heads,
     target_loss: targetAt(settings.steps - 1),
     dense_validation_ce: denseValidation.ce,
@@ -300,6 +322,43 @@ async function sparsifyUnlessStopped(
     model: settings.model,
     signatures,
   };
+}
+
+/**
+ * The levels of a front on test tokens. The weights are afterwards those of the chosen step again.
+ *
+ * @param options `sparse`: the chosen step's; `load`: takes the weights to those of a checkpoint; `last`: the last step
+ */
+async function measureFront(
+  { levels, target, outcome, sparse, load, measure, last }: {
+    levels: readonly number[];
+    target: number;
+    outcome: PhaseOutcome;
+    sparse: Evaluation;
+    load(of: { phase: string; step: number }): Promise<void>;
+    measure(): Promise<Evaluation>;
+    last: number;
+  },
+): Promise<FrontPoint[]> {
+  const chosen = outcome.feasible ? outcome.step : null;
+  const steps = [chosen, ...outcome.front.map((best) => best?.step ?? null)];
+  const measured = new Map<number | null, Evaluation>(chosen === null ? [] : [[chosen, sparse]]);
+  for (const step of steps) {
+    if (step === null || measured.has(step)) continue;
+    await load({ phase: "sparse-best", step });
+    measured.set(step, await measure());
+  }
+  await load(chosen === null ? { phase: "sparse", step: last } : { phase: "sparse-best", step: chosen });
+  return levels.map((above, level) => {
+    const of = measured.get(steps[level]);
+    return {
+      above,
+      target: target + above,
+      step: steps[level],
+      ce: of?.ce ?? null,
+      open_fraction: of?.openFraction ?? null,
+    };
+  });
 }
 
 /** The values that every parameter begins with, by name: those of the model, and of adapters those given, or A by chance. */
@@ -379,7 +438,8 @@ export function workAhead(
   const measured = settings.targetLoss === "control" ? 2 : 1;
   const work: Work[] = [{
     kind: "evaluation",
-    units: measured * batches.validation + (1 + phases.length) * batches.test,
+    // Of a front each level but the first.
+    units: measured * batches.validation + (phases.length + frontLevels(settings).length) * batches.test,
   }];
   for (const phase of phases) {
     const from = resume.checkpoints.get(phase)?.step ?? 0;

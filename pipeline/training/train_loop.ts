@@ -6,7 +6,7 @@
  */
 import { HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import type { RunControl } from "../runs/control.ts";
-import { UserError } from "../errors.ts";
+import { DivergedError } from "../errors.ts";
 import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { HEAD_SNAPSHOTS, type MetricRow } from "../runs/metrics.ts";
@@ -37,19 +37,19 @@ export interface PhaseOptions {
   batchAt(position: number): MicroBatch | Promise<MicroBatch>;
   /** Layers × heads × causal pairs × batch rows of one step: what head sums are divided by. */
   edges: number;
-  /** Whether gates are trained. */
-  gated: boolean;
+  /** The step, counted from 0, with which gates begin to be trained; left out: never. */
+  gatedFrom?: number;
   /**
    * The constraint's measurements: `probeAt(n, step)` is the n-th probe, before step `step` counted from 0, with its
-   * own target.
+   * own target. There is none before gates are trained.
    */
   constraint?: { every: number; probeAt(n: number, step: number): { batch: MicroBatch; targetLoss: number } };
-  /** τ on all validation tokens, before step `step` counted from 0. */
-  targetAt?(step: number): number;
+  /** τ on all validation tokens, before step `step` counted from 0; undefined where there is none yet. */
+  targetAt?(step: number): number | undefined;
   /** Wishes from outside. */
   control?: RunControl;
-  /** Evaluates on validation tokens every so many steps and after the last. */
-  evaluation: { every: number; run(): Promise<Evaluation> };
+  /** Evaluates on validation tokens every so many steps and after the last; `done` are the steps before it. */
+  evaluation: { every: number; run(done: number): Promise<Evaluation> };
   /**
    * Saves the step that is done, as a call of all ranks; `unevaluated` is its row where it was stopped before it could be
    * evaluated, which then has not been given to `onRows`.
@@ -77,7 +77,7 @@ export interface PhaseOptions {
  * Runs the phase from `startStep` to the schedule's end.
  *
  * @returns whether it came to the end rather than being stopped
- * @throws {UserError} after several steps in a row whose gradient was not finite
+ * @throws {DivergedError} after several steps in a row whose gradient was not finite
  */
 export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
   const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, control, signal } = options;
@@ -98,8 +98,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     for (const row of rows) {
       skippedInARow = row.skipped ? skippedInARow + 1 : 0;
       if (skippedInARow >= SKIPPED_STEPS_ALLOWED) {
-        throw new UserError(
-          1,
+        throw new DivergedError(
           `Cannot go on at step ${row.step} of the ${options.phase} phase as the last ${skippedInARow} gradients ` +
             `were not finite: give --resume a lower --lr or --clip, which hold from the last checkpoint on`,
         );
@@ -109,9 +108,9 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   }
 
   /** An evaluation; undefined when it was stopped. */
-  async function evaluate(): Promise<Evaluation | undefined> {
+  async function evaluate(done: number): Promise<Evaluation | undefined> {
     try {
-      return await evaluation.run();
+      return await evaluation.run(done);
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error;
       return undefined;
@@ -119,9 +118,10 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   }
 
   if (options.unevaluated) {
-    const result = await evaluate();
+    const result = await evaluate(options.startStep);
     if (!result) return { finished: false };
-    await take([{ ...options.unevaluated, ...measured(result, options.gated) }]);
+    const gated = isGated(options, options.startStep - 1);
+    await take([{ ...options.unevaluated, ...measured(result, gated) }]);
     await atFirst(exchange, () => options.onEvaluation(options.startStep, result));
     await checkpoint.save(options.startStep);
   }
@@ -133,7 +133,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const ahead = { phase: options.phase, step, constrained: constraint !== undefined };
     const { stopWanted, probe, microBatches } = await atFirst(exchange, async () => {
       const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
-      const probe = constraint && step % constraint.every === 0
+      const probe = constraint && isGated(options, step) && step % constraint.every === 0
         ? constraint.probeAt(step / constraint.every, step)
         : undefined;
       const microBatches: MicroBatch[] = [];
@@ -150,7 +150,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const stopping = (stopWanted || signal.aborted) && !last;
     const evaluating = last || done % evaluation.every === 0;
     if (evaluating) {
-      const result = await evaluate();
+      const result = await evaluate(done);
       if (!result) {
         const rows = rowsOf(await log.drain());
         const unevaluated = rows.pop();
@@ -173,6 +173,11 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   return { finished: true };
 }
 
+/** Whether gates are trained in a step, counted from 0. */
+function isGated({ gatedFrom }: Pick<PhaseOptions, "gatedFrom">, step: number): boolean {
+  return gatedFrom !== undefined && step >= gatedFrom;
+}
+
 /** What an evaluation adds to the row of its step. */
 function measured(
   evaluation: Evaluation | undefined,
@@ -192,7 +197,8 @@ function metricRow(
   evaluation: Evaluation | undefined,
   started: number,
 ): MetricRow {
-  const { schedule, accumulate, microBatchTokens, gated, edges } = options;
+  const { schedule, accumulate, microBatchTokens, edges } = options;
+  const gated = isGated(options, entry.step);
   const done = entry.step + 1;
   const { totals, distillationTotals, headSums, update, multiplier, lossScale, edgeScale } = entry;
   const heads = headSums.length / HEAD_SUMS.length;

@@ -51,6 +51,8 @@ export interface GateObjective {
   saturationBound: number;
   /** λ at the start. */
   lambdaStart: number;
+  /** Step, counted from 0, with which gates begin to act and λ to move; training before it is dense. Left out: the first. */
+  from?: number;
   /** The controller of λ. */
   geco: Omit<GecoSettings, "targetLoss">;
 }
@@ -184,12 +186,16 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const lossScale = gpu.tensor("loss scale", [1]);
   const edgeScale = gpu.tensor("edge scale", [1]);
   const updated = gpu.tensor("update", [4]);
-  const mode = gates ? "sampled" : "dense";
+  const from = gates?.from ?? 0;
+  const isGated = (step: number): boolean => gates !== undefined && step >= from;
 
   const lambda = gates?.lambdaStart ?? 0;
   gpu.write(multiplier, new Float32Array([lambda, 0, 0, 0]));
-  gpu.write(lossScale, new Float32Array([gates ? lambda / (1 + lambda) : 1]));
-  gpu.write(edgeScale, new Float32Array([gates ? 1 / (1 + lambda) : 0]));
+  const writeScales = (gated: boolean): void => {
+    gpu.write(lossScale, new Float32Array([gated ? lambda / (1 + lambda) : 1]));
+    gpu.write(edgeScale, new Float32Array([gated ? 1 / (1 + lambda) : 0]));
+  };
+  writeScales(isGated(0));
 
   const log = createDeviceLog(
     gpu,
@@ -260,6 +266,9 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       for (const { targets } of microBatches) {
         for (const target of targets) if (target !== IGNORED_TARGET) counted++;
       }
+      const gated = isGated(step);
+      const mode = gated ? "sampled" : "dense";
+      if (gated && step === from && from > 0) writeScales(true);
       network.configureRows(batch);
       network.configureLoss({ weight: 1 / counted, distill: distill?.weight });
       const first = rank * accumulate / size;
@@ -288,7 +297,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
         network.backward(recorder, parameters, gradients, mode, edgeScale, undefined, stretch);
       const update = (recorder: Recorder): void => {
         adamw.update(recorder, { update: updated });
-        if (gates) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
+        if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
         log.record(recorder, step);
       };
       const alone = sums ? own.length - 1 : own.length;

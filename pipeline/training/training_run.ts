@@ -24,7 +24,15 @@ import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.t
 import type { ModelConfig } from "../model/config.ts";
 import type { Network } from "../model/network.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
-import { type Best, bestOf, type ResumePoint, rowState, unevaluatedOf } from "../runs/resume.ts";
+import {
+  type Best,
+  bestOf,
+  bestStepsOf,
+  frontOf,
+  type ResumePoint,
+  rowState,
+  unevaluatedOf,
+} from "../runs/resume.ts";
 import type { RunFolder } from "../runs/run_folder.ts";
 import type { RunStateFile } from "../runs/run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
@@ -196,15 +204,31 @@ export interface TrainedPhase {
   parameters: Parameters;
   reporter: Reporter;
   signal: AbortSignal;
-  evaluate(): Promise<Evaluation>;
+  /** On validation tokens, after so many steps. */
+  evaluate(done: number): Promise<Evaluation>;
   gates?: GateObjective;
   distill?: TrainerOptions["distill"];
   constraint?: PhaseOptions["constraint"];
   /**
    * τ before step `step`, counted from 0: with it, the step with the fewest open edges among those at or below τ is
-   * chosen, else the last.
+   * chosen, else the last. Undefined for steps that are not to be chosen, as they have no gates yet.
    */
-  targetAt?(step: number): number;
+  targetAt?(step: number): number | undefined;
+  /**
+   * Of a front, how far above `targetAt` the targets of its levels lie, ascending from 0, that of `targetAt` itself: the best
+   * step of each is kept. `levelAt` is the level that is trained for in step `step`, counted from 0.
+   */
+  front?: { levels: readonly number[]; levelAt(step: number): number };
+}
+
+/** What a phase came to. */
+export interface PhaseOutcome {
+  /** The step that was chosen. */
+  step: number;
+  /** Whether it meets the target. */
+  feasible: boolean;
+  /** Of a front, the best step of each level behind the first. */
+  front: readonly (Best | null)[];
 }
 
 /** The evaluation batches of a split, held in memory. */
@@ -230,12 +254,11 @@ export function stepShapeOf(
 /**
  * Trains from the phase's last checkpoint, or from the beginning.
  *
- * @returns the chosen step and whether it meets the target, or undefined when the run was stopped
+ * @returns what it came to, or undefined when the run was stopped
  */
-export async function runTrainedPhase(
-  options: TrainedPhase,
-): Promise<{ step: number; feasible: boolean } | undefined> {
+export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutcome | undefined> {
   const { run, settings, phase, network, parameters, reporter, targetAt } = options;
+  const { levels = [0], levelAt = () => 0 } = options.front ?? {};
   const { gpu, folder, metrics, exchange } = run;
   const { context, steps } = settings;
   const { batch, accumulate } = stepShapeOf(run, settings);
@@ -253,13 +276,14 @@ export async function runTrainedPhase(
     rates: { embedding: settings.embeddingRate, attention: settings.attentionRate },
   });
   try {
-    let best: Best | undefined;
+    /** The best step of each level; the first is that of the target. */
+    let best: readonly (Best | undefined)[] = [];
     let startStep = 0;
     const checkpoint = run.resume.checkpoints.get(phase);
     const latest = await atFirst(exchange, () =>
       checkpoint && {
         step: checkpoint.step,
-        best: bestOf(checkpoint),
+        best: [bestOf(checkpoint), ...frontOf(checkpoint).map((level) => level ?? undefined)],
         unevaluated: unevaluatedOf(checkpoint),
       });
     if (latest) {
@@ -292,9 +316,12 @@ export async function runTrainedPhase(
       microBatchTokens: batch * context,
       batchAt: (position) => batches!.at(position),
       edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
-      gated: options.gates !== undefined,
+      gatedFrom: options.gates && (options.gates.from ?? 0),
       constraint: options.constraint,
-      targetAt,
+      targetAt: targetAt && ((step) => {
+        const target = targetAt(step);
+        return target === undefined ? undefined : target + levels[levelAt(step)];
+      }),
       control: run.control,
       health: healthBounds(settings, options.gates),
       earlierRows: isFirst(exchange)
@@ -317,15 +344,15 @@ export async function runTrainedPhase(
       async onEvaluation(step, { ce, openFraction }) {
         const target = targetAt?.(step - 1);
         if (target === undefined) return;
-        const chosen = chooseStep(best, { step, ce, openFraction }, target);
-        if (chosen?.step === step) {
+        const evaluated = { step, ce, openFraction };
+        best = levels.map((above, level) => chooseStep(best[level], evaluated, target + above));
+        if (best.some((chosen) => chosen?.step === step)) {
           await saveCheckpoint(
             folder.checkpoints,
             { run: run.id, step, phase: `${phase}-best`, state: {} },
             readableParameters(gpu, trainer.parameters, "weight."),
           );
         }
-        best = chosen;
       },
       checkpoint: {
         every: settings.checkpointEvery,
@@ -349,7 +376,11 @@ export async function runTrainedPhase(
               run: run.id,
               step,
               phase,
-              state: { best: best ?? null, ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}) },
+              state: {
+                best: best[0] ?? null,
+                ...(levels.length > 1 ? { front: levels.slice(1).map((_, n) => best[n + 1] ?? null) } : {}),
+                ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}),
+              },
             }, [
               ...readableParameters(gpu, trainer.parameters, "weight."),
               ...readable("first"),
@@ -364,19 +395,28 @@ export async function runTrainedPhase(
       },
     });
     if (!finished) return undefined;
-    const chosenStep = await atFirst(exchange, () => best?.step);
-    if (chosenStep === undefined) return { step: steps, feasible: targetAt === undefined };
-    const of = { phase: `${phase}-best`, step: chosenStep };
-    const chosen = isFirst(exchange)
-      ? await readCheckpoint(checkpointPath(folder.checkpoints, of))
-      : undefined;
-    for (const [name, tensor] of trainer.parameters) {
-      const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, tensor.shape));
-      gpu.write(tensor, values);
-    }
-    return { step: chosenStep, feasible: true };
+    const { chosenStep, front } = await atFirst(exchange, () => ({
+      chosenStep: best[0]?.step,
+      front: levels.slice(1).map((_, n) => best[n + 1] ?? null),
+    }));
+    if (chosenStep === undefined) return { step: steps, feasible: targetAt === undefined, front };
+    await loadStep(run, trainer.parameters, { phase: `${phase}-best`, step: chosenStep });
+    return { step: chosenStep, feasible: true, front };
   } finally {
     trainer.destroy();
+  }
+}
+
+/** Takes weights to what a checkpoint of the run holds, at every rank. */
+export async function loadStep(
+  { gpu, folder, exchange }: Pick<PreparedRun, "gpu" | "folder" | "exchange">,
+  parameters: Parameters,
+  of: { phase: string; step: number },
+): Promise<void> {
+  const chosen = isFirst(exchange) ? await readCheckpoint(checkpointPath(folder.checkpoints, of)) : undefined;
+  for (const [name, tensor] of parameters) {
+    const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, tensor.shape));
+    gpu.write(tensor, values);
   }
 }
 
@@ -407,8 +447,7 @@ async function prune(folder: string, phase: string, keepLast: number): Promise<v
   const keep = new Set(kept.map((entry) => entry.path));
   const bestSteps = new Set<number>();
   for (const { path } of kept) {
-    const best = bestOf(await readCheckpoint(path));
-    if (best) bestSteps.add(best.step);
+    for (const step of bestStepsOf(await readCheckpoint(path))) bestSteps.add(step);
   }
   for (const entry of checkpoints) {
     const ofThisPhase = entry.phase === phase || entry.phase === `${phase}-best`;

@@ -25,7 +25,7 @@ const MOST_HEIGHT = 260;
 const COLOURS = [1, 3, 2, 4, 5, 6, 7].map((n) => `--series-${n}`);
 
 /** The colour of a layer's edges: no two layers' are the same. @param {(name: string) => string} colour @param {number} layer @param {number} layers */
-const colourOf = (colour, layer, layers) =>
+export const colourOf = (colour, layer, layers) =>
   layers <= COLOURS.length ? colour(COLOURS[layer]) : `oklch(0.62 0.15 ${Math.round(360 * layer / layers)})`;
 
 /** @type {Draw} */

@@ -18,6 +18,8 @@ import { word } from "./words.js";
 const POINTS = 600;
 const REFRESH_MS = 5000;
 const LABEL_CHARACTERS = 26;
+/** Characters of a name above a column of a table, of few runs and of many: six stand beside each other at 1280 px. */
+const COLUMN_CHARACTERS = [26, 14];
 /** One a run, told apart by dash too from the fifth on. */
 const COLOURS = ["--blue", "--vermillion", "--green", "--purple"];
 const DASHES = [undefined, [7, 4]];
@@ -236,7 +238,7 @@ function tableOf(runs, rows, title) {
             label: name,
             data: { key: `${title} ${name}` },
           },
-          shorten(name, LABEL_CHARACTERS),
+          shorten(name, COLUMN_CHARACTERS[Number(runs.length > 4)]),
         ),
       )
     ),

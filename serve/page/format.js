@@ -68,6 +68,8 @@ export function setting(value, brief = false) {
   if (typeof value === "boolean") return value ? "yes" : "no";
   if (Array.isArray(value)) return value.map((item) => setting(item, brief)).join(", ");
   if (typeof value === "object") return JSON.stringify(value);
+  // Of a number that was computed: 0.0003, not 0.00030000000000000003.
+  if (typeof value === "number") return String(Number(value.toPrecision(12)));
   return typeof value === "string" && brief ? folder(value) : String(value);
 }
 

@@ -289,8 +289,13 @@ export async function showOverview(view, { signal, setConnection }) {
       title,
       element("span", { ariaHidden: "true" }, isSorted ? (descending ? " ↓" : " ↑") : ""),
     );
-    const cell = element("th", { scope: "col", className: right ? "right" : "" }, button);
-    if (column.word) cell.append(word("", column.word, title));
+    const inner = element(
+      "div",
+      { className: "heading" },
+      button,
+      column.word && word("", column.word, title),
+    );
+    const cell = element("th", { scope: "col", className: right ? "right" : "" }, inner);
     if (isSorted) cell.setAttribute("aria-sort", descending ? "descending" : "ascending");
     return cell;
   }
@@ -441,12 +446,14 @@ const noRuns = () =>
   );
 
 /** @param {RunOverview} run @param {Column} column */
-const fact = (run, { title, value, text, right }) =>
-  element(
+function fact(run, { title, value, text, right }) {
+  const shown = text ? text(run) : String(value(run) ?? "–");
+  return element(
     "td",
-    { className: right ? "fact right" : "fact", data: { name: title } },
-    text ? text(run) : String(value(run) ?? "–"),
+    { className: `fact ${right ? "right" : ""} ${shown === "–" ? "none" : ""}`, data: { name: title } },
+    shown,
   );
+}
 
 /** @param {RunOverview} run */
 function progressOf(run) {

@@ -109,8 +109,13 @@ export function createPlot(parent, chart, signal) {
       grid: { stroke: css("--grid"), width: 1 },
       ticks: { stroke: css("--grid"), width: 1 },
     };
-    const text = (/** @type {any} */ _, /** @type {number | null | undefined} */ value) =>
-      value === null || value === undefined ? "–" : number(value) + unit;
+    /** What the legend says of a line where the cursor stands: nothing where there is none. @type {(...of: any[]) => string} */
+    const text = (_, value, __, at) =>
+      at === null || at === undefined
+        ? ""
+        : value === null || value === undefined
+        ? "–"
+        : number(value) + unit;
     plot = new uPlot(
       {
         width: width(),
@@ -125,17 +130,16 @@ export function createPlot(parent, chart, signal) {
         }],
         legend: {
           markers: {
-            // A line with points has a full mark, one without an empty one as thick as the line.
-            width: (/** @type {any} */ _, /** @type {number} */ n) => Math.max(1, lines[n - 1]?.width ?? 1),
+            // A piece of the line: style.css leaves the border above.
+            width: () => 2,
             dash: (/** @type {any} */ _, /** @type {number} */ n) => lines[n - 1]?.dash ? "dashed" : "solid",
-            fill: (/** @type {any} */ _, /** @type {number} */ n) =>
-              lines[n - 1]?.marked ? css(lines[n - 1].colour) : "transparent",
+            fill: () => "transparent",
           },
         },
         series: [
           {
             label: axisName,
-            value: (/** @type {any} */ _, /** @type {number | null} */ x) => x === null ? "–" : number(x),
+            value: (/** @type {any} */ _, /** @type {number | null} */ x) => x === null ? "" : number(x),
           },
           ...lines.map(({ label, colour, dash, width = 1, marked = false }) => ({
             label,
@@ -154,6 +158,9 @@ export function createPlot(parent, chart, signal) {
     // uPlot hides and shows a line by a click only.
     for (const entry of box.querySelectorAll(".u-legend .u-series:not(:first-child) th")) {
       const legend = /** @type {HTMLElement} */ (entry);
+      // A line with points, which hold what is measured, is the thicker one.
+      const line = lines.find(({ label }) => label === legend.textContent);
+      legend.querySelector(".u-marker")?.classList.toggle("pointed", line?.marked ?? false);
       legend.tabIndex = 0;
       legend.setAttribute("aria-label", `${legend.textContent}: hide or show`);
       legend.onkeydown = (event) => {

@@ -18,6 +18,7 @@ import {
   size,
   whole,
 } from "./format.js";
+import { frontOf, showFront } from "./front.js";
 import { createHeadMap, MOST_HEADS } from "./heads.js";
 import { aboveTarget, choice, isLive, LIVE, standing, status } from "./status.js";
 import { tokenForm } from "./token.js";
@@ -63,6 +64,7 @@ export async function showRun(view, name, { signal, setConnection }) {
   const header = place(headerOf);
   const controls = place((/** @type {Steering} */ state) => controlsOf(state, steer, base, detail));
   const events = place(eventsOf);
+  const front = place(showFront);
   const files = place((/** @type {Files} */ of) => filesOf(of, name));
   const [chartsAt, headsAt, explorerAt] = ["charts", "heads", "explorer"].map((id) =>
     element("section", { id })
@@ -74,6 +76,7 @@ export async function showRun(view, name, { signal, setConnection }) {
     controls.at,
     chartsAt,
     events.at,
+    front.at,
     headsAt,
     explorerAt,
     files.at,
@@ -101,6 +104,7 @@ export async function showRun(view, name, { signal, setConnection }) {
   const show = () => {
     header.show({ run, main });
     events.show(happened(run));
+    front.show(frontOf(run.summary));
     setConnection(connected && isLive(run) ? "live" : "");
     steer({ status: run.status });
     draw();

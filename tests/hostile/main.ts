@@ -13,6 +13,7 @@ import { playRankKills } from "./rank_kills.ts";
 import { OPEN_MPI } from "../support/mpirun.ts";
 import { crowd, hostileRequests, play } from "./requests.ts";
 import { tryRubbish } from "./rubbish.ts";
+import { playSweepKills } from "./sweep_kills.ts";
 import { type Findings, noFindings, type Site, withSite } from "./server.ts";
 
 const SEED = 1;
@@ -35,6 +36,8 @@ async function onSite(part: (site: Site) => Promise<Findings>): Promise<Findings
 const KILLS = 100;
 /** Of ranks, of which there are two. */
 const RANK_KILLS = 30;
+/** Of a sweep of twelve runs. */
+const SWEEP_KILLS = 10;
 /** Bits that are flipped: fourteen in each of fifteen files. */
 const FLIPS = 210;
 /** KiB, from what holds no config.json to what holds the whole run. */
@@ -83,6 +86,11 @@ const PARTS: Record<string, () => Promise<Findings>> = {
       if (!OPEN_MPI) throw new Error("Open MPI is needed: apt-get install openmpi-bin");
       const { kills, runs } = await playRankKills(OPEN_MPI, { kills: RANK_KILLS, size: 2, seed: SEED });
       return `${kills} kills of either rank, ${runs} runs ended with the same bits`;
+    }),
+  sweeps: () =>
+    told(SWEEP_KILLS, async () => {
+      const { alone, withRuns, runs } = await playSweepKills({ kills: SWEEP_KILLS, seed: SEED });
+      return `${alone} kills of a sweep alone, ${withRuns} with its runs; ${runs} runs ended with the same table`;
     }),
   disks: () =>
     told(DISKS.length, async () => {

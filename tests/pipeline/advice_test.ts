@@ -13,6 +13,7 @@ import {
   PLAN,
   PRETRAIN,
   SPARSIFY,
+  STUDY,
   SWEEP,
   TRAIN_TOKENIZER,
 } from "../../pipeline/settings.ts";
@@ -47,6 +48,7 @@ function knownFlags(): Set<string> {
     GENERATE,
     PLAN,
     BENCHMARK,
+    STUDY,
     SWEEP,
     SERVE,
   ] as SettingsTable[];

@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { AdapterError } from "../../kernels/core/adapters.ts";
 import { DeviceError } from "../../kernels/core/device.ts";
-import { describeError } from "../../pipeline/command_line.ts";
+import { describeError, isInteractive } from "../../pipeline/command_line.ts";
 import { inputError, usageError } from "../../pipeline/errors.ts";
 
 Deno.test("each kind of error has its exit code, and only a bug is called one", () => {
@@ -95,4 +95,26 @@ Deno.test("a command whose reader has left ends without a word, and not as a suc
   const { code, stderr } = await outcome(`throw new Deno.errors.BrokenPipe("pipe")`);
   assertEquals([code, stderr], [141, ""]);
   assert((await outcome("")).code === 0);
+});
+
+Deno.test("a line is written anew on a terminal, and never on one that is dumb", () => {
+  const { isTerminal } = Deno.stderr;
+  const before = Deno.env.get("TERM");
+  try {
+    for (
+      const [isOne, term, wanted] of [[true, "xterm", true], [true, "dumb", false], [
+        false,
+        "xterm",
+        false,
+      ]] as const
+    ) {
+      Deno.stderr.isTerminal = () => isOne;
+      Deno.env.set("TERM", term);
+      assertEquals(isInteractive(), wanted, `${isOne}, ${term}`);
+    }
+  } finally {
+    Deno.stderr.isTerminal = isTerminal;
+    if (before === undefined) Deno.env.delete("TERM");
+    else Deno.env.set("TERM", before);
+  }
 });

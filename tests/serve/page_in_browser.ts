@@ -83,6 +83,22 @@ pageTest("no run yet: the page says how to begin; then runs appear, broken ones 
   // A list may be made between its folder and its first row.
   await page.locator("tr[data-run=first] .status", { hasText: "training" }).waitFor();
   await page.locator("tr[data-run=nothing]", { hasText: /broken[^]*not a run/ }).waitFor();
+  const sweep = `${folder}/tries`;
+  await Deno.mkdir(sweep);
+  await Deno.writeTextFile(`${sweep}/sweep.json`, JSON.stringify({ file: "/tries.json" }));
+  await Deno.writeTextFile(`${sweep}/sweep.html`, REPORT);
+  for (const name of ["one", "two"]) await fakeRun(sweep, name, { live: false });
+  for (const file of ["summary.json", "report.html"]) await Deno.writeTextFile(`${sweep}/one/${file}`, "{}");
+  const row = page.locator("tr[data-run=tries]", { hasText: "a sweep: 1 of the 2 runs that it has begun" });
+  await row.waitFor();
+  await row.getByRole("link", { name: "tries" }).click();
+  await page.getByRole("heading", { name: "tries" }).waitFor();
+  await page.getByText("two not finished").waitFor();
+  const links = await page.locator("main a[target=_blank]").evaluateAll((all: HTMLAnchorElement[]) =>
+    all.map(({ href }) => new URL(href).pathname)
+  );
+  assertEquals(links, ["/runs/tries/reports/one/report.html", "/runs/tries/reports/sweep.html"]);
+  assertEquals(await page.getByText("adapter", { exact: true }).count(), 0, "it has no settings");
   run.release();
   assertEquals(complaints, []);
 });
@@ -395,6 +411,11 @@ pageTest(
     assertEquals(await page.evaluate("window.made"), 0);
     // A matrix has a cell for each pair of tokens among the edges that are heavy enough.
     await page.getByRole("button", { name: "all heads" }).click();
+    for (const layers of [7, 8, 48, 96]) {
+      const colours = await page.evaluate(`import("./page/attention_arcs.js").then(({ colourOf }) =>
+        new Set(Array.from({ length: ${layers} }, (_, n) => colourOf((name) => name, n, ${layers}))).size)`);
+      assertEquals(colours, layers, "each layer has a colour of its own");
+    }
     await page.getByLabel("drawn as").selectOption("matrix");
     for (const [position, least] of [[3, 0.1], [5, 0.5]] as const) {
       await slider.fill(String(position));

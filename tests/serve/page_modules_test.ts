@@ -6,6 +6,7 @@ import type { RunOverview } from "../../serve/api.ts";
 import { withSpeed } from "../../serve/page/charts.js";
 import { mainRows } from "../../serve/page/compare.js";
 import { folder, setting, shorten } from "../../serve/page/format.js";
+import { frontOf, frontPicture } from "../../serve/page/front.js";
 import { CLASSES, classOf } from "../../serve/page/heads.js";
 import { logRange } from "../../serve/page/plot.js";
 import { choice, standing } from "../../serve/page/status.js";
@@ -56,6 +57,7 @@ Deno.test("a long name keeps its beginning and its end", () => {
   assert(short.startsWith("english") && short.endsWith("many-10") && short.includes("…"), short);
   assertEquals(folder("/somewhere/models/a/b/"), "a/b");
   assertEquals([setting(["x/y/z", 1], true), setting(true), setting(null)], ["y/z, 1", "yes", "–"]);
+  assertEquals([setting(3 * 0.0001), setting(1e-7), setting(12345678)], ["0.0003", "1e-7", "12345678"]);
 });
 
 const at = (step: number, validation_ce: number) => ({
@@ -101,4 +103,39 @@ Deno.test("a run that goes on stands by its last evaluation, one that ended by t
   assertEquals(standing(run({ status: "training" }))?.step, 300);
   assertEquals(standing(run({}))?.step, 200);
   assertEquals(standing(run({ chosen: null }))?.step, 300);
+});
+
+Deno.test("the page finds a run's front, whatever its summary holds, and places it beside dense and control", () => {
+  const level = (above: number, open_fraction: number | null, ce: number | null) => ({
+    above,
+    step: ce === null ? null : 8,
+    open_fraction,
+    ce,
+  });
+  const summary = {
+    dense: { ce: 4 },
+    control: { ce: 3.9 },
+    front: [level(0, 0.05, 4.01), level(0.1, 0.02, 4.1), level(0.2, null, null)],
+  };
+  for (
+    const none of [null, {}, { dense: { ce: 4 } }, { ...summary, front: [] }, { ...summary, front: "x" }]
+  ) {
+    assertEquals(frontOf(none), null);
+  }
+  assertEquals(frontOf({ ...summary, front: [null, { above: "0" }] }), null);
+  assertEquals(frontOf({ ...summary, control: null })!.control, null);
+  const front = frontOf(summary)!;
+  assertEquals(front.levels.length, 3);
+  const { points, lines, ticks } = frontPicture(front);
+  // Sparsest first, and without what missed its target.
+  assertEquals(points.map(({ open }) => open), [0.02, 0.05]);
+  assert(points[0].x < points[1].x && points[0].y < points[1].y, "a higher loss stands higher");
+  assertEquals(lines.map(({ label }) => label), ["dense", "dense fine-tuned"]);
+  assert(lines[0].y < lines[1].y && lines[0].y > points[1].y);
+  // Lines that lie on each other have labels that do not.
+  const { lines: close } = frontPicture({ ...front, control: front.dense + 1e-4 });
+  assert(Math.abs(close[0].textY - close[1].textY) >= 15 && close[1].textY < close[0].textY);
+  assertEquals(lines.map(({ y, textY }) => y === textY), [true, true]);
+  assertEquals(ticks.map(({ open }) => open), [0.01, 0.1, 1]);
+  assert(ticks.every(({ x }, n) => n === 0 || x > ticks[n - 1].x));
 });

@@ -510,18 +510,19 @@ pageTest("the list is sorted and filtered by keyboard, and the address says how"
 pageTest("runs that are ticked are compared under an address that another person can open", async (site) => {
   const { page, another, url, folder, complaints } = site;
   const live = await everyKind(folder);
+  await ended(folder, "again", { summary: sparsified(30, true), rows: rowsOf(), settings: { lr: 0.03125 } });
   await page.goto(url);
   await page.locator("tr[data-run=met]").waitFor();
-  for (const run of ["met", "missed", "stopped", "pretrained", "live"]) {
+  for (const run of ["met", "missed", "stopped", "pretrained", "live", "again"]) {
     await page.getByLabel(`Compare ${run}`).focus();
     await page.keyboard.press("Space");
   }
   assert(await page.getByLabel("Compare circuits").isDisabled());
-  await page.getByRole("link", { name: "Compare 5 runs" }).click();
-  await page.getByRole("heading", { name: "5 runs compared" }).waitFor();
+  await page.getByRole("link", { name: "Compare 6 runs" }).click();
+  await page.getByRole("heading", { name: "6 runs compared" }).waitFor();
   await page.getByLabel("against").selectOption("tokens");
   const address = await addressOf(page);
-  assertStringIncludes(address, "#/compare?runs=met,missed,stopped,pretrained,live&x=tokens");
+  assertStringIncludes(address, "#/compare?runs=met,missed,stopped,pretrained,live,again&x=tokens");
   const theirs = await another();
   const asked: string[] = [];
   theirs.on("request", (request) => asked.push(new URL(request.url()).pathname));
@@ -539,18 +540,26 @@ pageTest("runs that are ticked are compared under an address that another person
   const row = async (table: string, name: string) =>
     (await theirs.getByRole("region", { name: table, exact: true }).getByRole("row", { name, exact: false })
       .first().locator("td").allInnerTexts()).map((cell) => cell.replace(/\s+/g, " ").trim());
-  assertEquals(await row("What they come to", "chosen, or last"), ["30", "40", "20", "40", "20"]);
+  assertEquals(await row("What they come to", "chosen, or last"), ["30", "40", "20", "40", "20", "30"]);
   assertEquals(await row("What they come to", "above target"), [
     "−0.050",
     "+0.250",
     "+0.050",
     "–",
     "+0.050",
+    "−0.050",
   ]);
-  assertEquals(await row("What they come to", "open edges, test"), ["6.3 %", "6.3 %", "–", "100.0 %", "–"]);
+  assertEquals(await row("What they come to", "open edges, test"), [
+    "6.3 %",
+    "6.3 %",
+    "–",
+    "100.0 %",
+    "–",
+    "6.3 %",
+  ]);
   const lr = String(defaultsOf(SPARSIFY).lr);
-  assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr]);
-  assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes"]);
+  assertEquals(await row("Settings that differ", "lr"), [lr, "0.0625", lr, lr, lr, "0.03125"]);
+  assertEquals(await row("Settings that differ", "control"), ["yes", "no", "no", "no", "yes", "no"]);
   const differing = theirs.getByRole("region", { name: "Settings that differ" }).locator("tbody th");
   assertEquals((await differing.allInnerTexts()).sort(), ["control", "lr"]);
   // Heads at the chosen step, as its row has them.
@@ -573,7 +582,7 @@ pageTest("runs that are ticked are compared under an address that another person
   await theirs.locator("figure[data-run=live] figcaption", { hasText: "step 30" }).waitFor();
   const times = (run: string) => asked.filter((path) => path === `/api/runs/${run}/metrics`).length;
   assert(times("live") > 1, "its rows are asked for again");
-  for (const run of ["met", "missed", "stopped", "pretrained"]) {
+  for (const run of ["met", "missed", "stopped", "pretrained", "again"]) {
     assertEquals(times(run), 1, `${run} is over`);
   }
   await theirs.goto(`${url}/#/compare?runs=met,none`);
@@ -649,6 +658,19 @@ pageTest("at 375, 1280 and 1920 px nothing is clipped, with long names and 48 ×
   assertEquals(complaints, []);
 });
 
+/** What can be used, and empty cells, without a border of the colour that palette_test.ts holds against what is behind. */
+const WITHOUT_EDGE = `(() => {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = "var(--edge)";
+  const edge = getComputedStyle(probe).color;
+  probe.remove();
+  const can = "button:not(.sort), input:not([type=checkbox], [type=range]), select";
+  return [...document.querySelectorAll("main :is(" + can + ", td.h0)")].filter((at) => {
+    const { borderTopColor, boxShadow } = getComputedStyle(at);
+    return ![borderTopColor, boxShadow].some((colour) => colour.includes(edge));
+  }).map(({ outerHTML }) => outerHTML);
+})()`;
+
 for (const colorScheme of ["light", "dark"] as const) {
   pageTest(`axe finds nothing on any page, ${colorScheme}`, async ({ page, url, folder, complaints }) => {
     const live = await everyKind(folder);
@@ -672,6 +694,7 @@ for (const colorScheme of ["light", "dark"] as const) {
         assertEquals(await page.locator(`#${mark}`).count(), 1, `${address}: ${mark}`);
       }
       assertEquals(await violations(page), [], address);
+      assertEquals(await page.evaluate(WITHOUT_EDGE), [], `${address}: what can be used has its border`);
     }
     // With everything unfolded.
     await page.goto(`${url}/#/runs/met`);

@@ -16,6 +16,7 @@ import { createRun } from "../../../pipeline/runs/run_folder.ts";
 import { SPARSIFY } from "../../../pipeline/settings.ts";
 import { parseCommand } from "../../../pipeline/settings/parse.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
+import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 import { metricRow } from "../../support/metric_row.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { CONFIG, DATA, losses, phaseRows, SUMMARY } from "./report_data.ts";
@@ -459,4 +460,31 @@ Deno.test("writing a report reads the run's folder, and writing it again gives t
   } finally {
     folder.release();
   }
+});
+
+const FRONT: SparsifySummary["front"] = [
+  { above: 0, target: 4.5, step: 200, ce: 4.4206, open_fraction: 0.0385 },
+  { above: 0.05, target: 4.55, step: 240, ce: 4.4712, open_fraction: 0.0211 },
+  { above: 0.2, target: 4.7, step: null, ce: null, open_fraction: null },
+];
+
+Deno.test("a run with a front shows it beside dense and control, and what missed its target as missed", () => {
+  const html = reportHtml({ ...DATA, summary: { ...SUMMARY, front: FRONT } });
+  assertSound(html);
+  for (
+    const part of [
+      "<h2>The trade-off</h2>",
+      "2.11 % open at a loss of 4.4712. 3.85 % open at a loss of 4.4206.",
+      '<th scope="row">+0.2000</th><td>4.7000</td><td>missed</td><td>–</td><td>–</td><td>–</td><td>–</td>',
+      // 4.4712 beside the dense model's 4.4656 and the control's 4.3756.
+      "<td>2.11 %</td><td>4.4712</td><td>+0.0056</td><td>+0.0956</td>",
+    ]
+  ) assertStringIncludes(html, part);
+  const section = html.slice(html.indexOf("The trade-off"), html.indexOf("Open edges by head"));
+  for (const line of ["dense", "dense fine-tuned"]) {
+    assertStringIncludes(section, `dominant-baseline="central">${line}</text>`);
+  }
+  assert(!reportHtml(DATA).includes("The trade-off"));
+  const alone = reportHtml({ ...DATA, summary: { ...SUMMARY, control: null, front: FRONT } });
+  assert(!alone.includes("less fine-tuned"));
 });

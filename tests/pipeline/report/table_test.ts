@@ -68,3 +68,19 @@ Deno.test("where whole rows are answered exactly, the table says how many", () =
   assertEquals(dense[head.indexOf("exact answers") + "exact answers".length - 1], "%");
   assertEquals(dense.trim().split(/\s{2,}/)[3], "50.0 %");
 });
+
+Deno.test("the levels of a front stand below the table, a line each", () => {
+  const lines = summaryTable({
+    ...summary(0, true),
+    front: [
+      { above: 0, target: 1.5, step: 100, ce: 1.5, open_fraction: 0.0125 },
+      { above: 0.1, target: 1.6, step: null, ce: null, open_fraction: null },
+    ],
+  }).split("\n");
+  assertEquals(lines.slice(4, 8), [
+    "",
+    "above the target  target    step    loss  open edges",
+    "+0.0000           1.5000     100  1.5000      1.25 %",
+    "+0.1000           1.6000  missed       –           –",
+  ]);
+});

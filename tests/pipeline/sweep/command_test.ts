@@ -115,6 +115,10 @@ Deno.test("a sweep that is killed goes on to the table that it has without, and 
     [[file, "--runs", runs, "--table", "--name", "never"], "as nothing has been run there"],
     [[file, "--runs", runs, "--only", "0", "--jobs", "2"], "--only and --jobs together"],
     [[file, "--runs", runs, "--slurm", "--table"], "--table and --slurm together"],
+    // Which Deno keeps from programs.
+    ...(Deno.build.os === "linux"
+      ? [[[file, "--runs", "/proc/x"], "as it must be a folder that can be written"] as [string[], string]]
+      : []),
   ];
   for (const [args, message] of refusals) {
     const { code, stderr } = await ended(sweep(args, path));

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { tableFromIPC } from "apache-arrow";
 import {
@@ -10,6 +10,7 @@ import {
   writeSweepTable,
 } from "../../../pipeline/sweep/results.ts";
 import { sweepHtml } from "../../../pipeline/sweep/page.ts";
+import { checkRuns } from "../../../pipeline/sweep/check_runs.ts";
 import { type Launched, runSweep } from "../../../pipeline/sweep/run_sweep.ts";
 import { slurmScript } from "../../../pipeline/sweep/slurm.ts";
 import { type SweepRun, sweepRuns } from "../../../pipeline/sweep/sweep_file.ts";
@@ -273,6 +274,77 @@ Deno.test("a run that another process has is waited for, and as many run at a ti
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("one at a time, a run that another process has comes last, and the others do not wait for it", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.mkdir(join(folder, FIRST.name));
+    const lock = await Deno.open(join(folder, FIRST.name, ".lock"), { create: true, write: true });
+    await lock.lock(true);
+    const { launch, launched } = processes(folder, {});
+    const kinds: string[] = [];
+    await runSweep([FIRST, SECOND, THIRD], {
+      runs: folder,
+      jobs: 1,
+      launch,
+      signal: new AbortController().signal,
+      onRun({ row, kind }) {
+        kinds.push(`${kind} ${row.run.name}`);
+        // Held until all others have ended.
+        if (kind === "end" && row.run === THIRD) lock.close();
+      },
+    });
+    assertEquals(launched, [`begin ${SECOND.name}`, `begin ${THIRD.name}`, `begin ${FIRST.name}`]);
+    assertEquals(kinds.filter((kind) => kind.startsWith("wait")), [`wait ${FIRST.name}`]);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("a run that diverged is named and not run again, as one that failed otherwise is", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    for (const [run, diverged] of [[FIRST, true], [SECOND, undefined]] as const) {
+      await Deno.mkdir(join(folder, run.name));
+      await Deno.writeTextFile(join(folder, run.name, "config.json"), "{}");
+      await Deno.writeTextFile(
+        join(folder, run.name, "state.json"),
+        JSON.stringify({ state: "failed", error: "the gradients were not finite", diverged }),
+      );
+    }
+    const { launch, launched } = processes(folder, {});
+    const signal = new AbortController().signal;
+    const rows = await runSweep([FIRST, SECOND], { runs: folder, jobs: 1, launch, signal });
+    assertEquals(launched, [`resume ${SECOND.name}`]);
+    assertEquals(rows.map(({ status }) => status), ["failed", "finished"]);
+    assertEquals(rows[0].error, "the gradients were not finite");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("settings that contradict each other are found before anything runs, those of all runs at once", async () => {
+  const runs = runsOf({
+    settings: { model: "./none" },
+    list: [
+      { steps: 5 },
+      { lambdaMin: 3, lambdaMax: 2 },
+      { targetLoss: "control", control: false },
+      { rslora: true },
+    ],
+  });
+  const error = await assertRejects(() => checkRuns(runs, "tries.json"), Error);
+  for (
+    const part of [
+      "Cannot run the sweep tries.json as the settings of 3 of its 4 runs contradict themselves",
+      `${runs[1].name}: Cannot use --lambda-min as it must be at most --lambda-max 2: 3`,
+      `${runs[2].name}: Cannot take the control's loss as the target without a control`,
+      `${runs[3].name}: Cannot use --rslora without --lora RANK`,
+    ]
+  ) assertStringIncludes(error.message, part);
+  assert(!error.message.includes(runs[0].name));
+  await checkRuns(runs.slice(0, 1), "tries.json");
 });
 
 Deno.test("the script for a job array has a task for each run, and hands the signal on", () => {

@@ -522,6 +522,35 @@ Deno.test("tokenise splits by document, separates documents, and is reused until
   for (const file of [...Object.values(files), ...Object.values(changed)]) await file.close();
 });
 
+Deno.test("of an example of several turns every completion counts, and nothing else", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const source = join(folder.path, "turns.jsonl");
+  const lines = Array.from({ length: 60 }, (_, n) => {
+    const a = String(n % 10);
+    return n % 2 === 0
+      ? { turns: [{ prompt: `${a}+`, completion: "12" }, { prompt: "3=", completion: "4" }] }
+      : { prompt: `${a}+12`, completion: "3=4" };
+  });
+  await Deno.writeTextFile(source, lines.map((line) => JSON.stringify(line)).join("\n"));
+  const files = await tokenise({ sources: [source], tokenizer, folder: join(folder.path, "tokens") });
+  const { train } = files;
+  assertEquals(train.exampleTokens, 7);
+  const texts = new Set<string>();
+  for (let start = 0; start < train.length; start += 7) {
+    const text = tokenizer.decode(Array.from(await train.window(start, 7)));
+    const counted = Array.from(await train.countedWindow!(start, 7));
+    // The turns' rows and the others spell the same.
+    texts.add(`${text.slice(1)} ${counted.join("")}`);
+  }
+  assertEquals([...texts].sort(), ["+123=4 0000111", "+123=4 0011001"]);
+  for (const file of Object.values(files)) await file.close();
+  for (const turns of [[], [{ prompt: "1" }], "1", [{ prompt: "1", completion: 2 }]]) {
+    await Deno.writeTextFile(source, JSON.stringify({ turns }));
+    await assertRejects(() => Array.fromAsync(readDocuments([source])), UserError, 'or "turns" of these');
+  }
+});
+
 Deno.test("examples keep their length, count only completions, and must be equally long", async () => {
   await using folder = await temporaryFolder();
   const tokenizer = await loadTokenizer(ADDITION.tokenizer);

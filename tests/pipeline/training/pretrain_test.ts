@@ -1,7 +1,9 @@
 /** Pre-training under the constraint, of three steps, against float64. */
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { Gpu } from "../../../kernels/core/gpu.ts";
 import { readMetrics } from "../../../pipeline/runs/metrics.ts";
-import { pretrain } from "../../../pipeline/training/pretrain.ts";
+import { findResumePoint } from "../../../pipeline/runs/resume.ts";
+import { pretrain, sparseTarget } from "../../../pipeline/training/pretrain.ts";
 import { PRETRAIN, type PretrainSettings } from "../../../pipeline/settings.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { assertClose } from "../../support/compare.ts";
@@ -79,3 +81,91 @@ gpuTest(
     run.folder.release();
   },
 );
+
+const FROM_SCRATCH: PretrainSettings = {
+  ...SETTINGS,
+  steps: 6,
+  sparseFrom: 0.5,
+  evalEvery: 1,
+  constraintEvery: 1,
+  keepCheckpoints: 10,
+  // So high that the first evaluation with gates meets it.
+  targetLoss: 20,
+};
+
+/** Six steps, stopped before one where that is said, then on from its checkpoint. */
+async function train(settings: PretrainSettings, stopAt?: number) {
+  const gpu = await Gpu.open();
+  await using folder = await temporaryFolder();
+  try {
+    const prepared = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 2) });
+    let step = 0;
+    const run = {
+      ...prepared,
+      control: {
+        slackAt: () => undefined,
+        beforeStep: () => Promise.resolve({ stop: step++ === stopAt }),
+      },
+    };
+    const { signal } = new AbortController();
+    let summary = await pretrain(settings, run, SILENT, signal);
+    assertEquals(summary === undefined, stopAt !== undefined);
+    if (!summary) {
+      const resume = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
+      summary = await pretrain(settings, { ...run, resume }, SILENT, signal);
+    }
+    const rows = (await readMetrics(run.folder.metrics)).map(({ seconds: _, ...row }) => row);
+    const third = await checkpointWeights(run, { phase: "pretrain", step: 3 });
+    run.metrics.close();
+    run.folder.release();
+    const { seconds: _, ...result } = summary!;
+    return { result, rows, third };
+  } finally {
+    gpu.close();
+  }
+}
+
+gpuTest(
+  "the constraint can be switched on after a share of the steps, before which training is dense to the bit",
+  async () => {
+    const whole = await train(FROM_SCRATCH);
+    const dense = await train({ ...FROM_SCRATCH, sparse: false, sparseFrom: 0 });
+    assertEquals(whole.third, dense.third);
+    assertEquals(whole.rows.slice(0, 3), dense.rows.slice(0, 3));
+    const [fourth] = whole.rows.slice(3);
+    assert(fourth.ce !== dense.rows[3].ce, "from there on gates act");
+    // λ has moved by one step, as the loss is far below the target.
+    const { lambdaStart, lambdaRate } = FROM_SCRATCH;
+    assert(fourth.lambda! < lambdaStart && fourth.lambda! > lambdaStart * Math.exp(-1.01 * lambdaRate));
+    for (const row of whole.rows.slice(3)) {
+      assert(row.expected_open! > 0 && row.expected_open! < 1, `${row.expected_open}`);
+      assert(row.open_fraction! < 1 && row.constraint !== null && row.target === 20);
+    }
+    // The probe before the fourth step is the fourth batch of the validation tokens, of which there are three.
+    const [probe] = await heldOut("validation");
+    const { ce } = referenceLosses({
+      config: RUN_CONFIG,
+      weights: whole.third,
+      context: RUN_SHAPE.context,
+      gate: { bias: FROM_SCRATCH.gateBias },
+    }, probe);
+    assertAlmostEquals(fourth.constraint!, ce - 20, 3e-6);
+    const { step, feasible, target_loss } = whole.result.constraint!;
+    assert(step > 3 && feasible && target_loss === 20, "no dense step is chosen");
+    for (const stopAt of [1, 2, 4]) {
+      assertEquals(await train(FROM_SCRATCH, stopAt), whole, `before ${stopAt}`);
+    }
+  },
+);
+
+Deno.test("a share of dense steps without a constraint behind it is refused", () => {
+  const of = { sparse: true, sparseFrom: 0.5, targetLoss: 2 as number | "auto" };
+  assertEquals(sparseTarget(of), 2);
+  assertEquals(sparseTarget({ ...of, sparse: false, sparseFrom: 0 }), undefined);
+  assertThrows(
+    () => sparseTarget({ ...of, sparse: false }),
+    Error,
+    "Cannot use --sparse-from without --sparse",
+  );
+  assertThrows(() => sparseTarget({ ...of, targetLoss: "auto" }), Error, "give --target-loss");
+});

@@ -1,0 +1,242 @@
+/**
+ * `deno task study sensitivity`: how the result of sparse post-training depends on its settings.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import { formatShare } from "../report/progress.ts";
+import { groupsOf, type SweepGroup, type SweepRow } from "../sweep/results.ts";
+import { type SweepRun, sweepRuns } from "../sweep/sweep_file.ts";
+import type { SparsifySummary } from "../training/sparsify.ts";
+import { bySeed, differs, type Estimate, estimateText, pairedDifference, pairedRatio } from "./paired.ts";
+import type { PartResult, Study, StudyPart, StudyTools } from "./study.ts";
+
+type Settings = Readonly<Record<string, number>>;
+
+/** What is varied of one model, from its own recommendation, one setting at a time. */
+interface Design {
+  model: string;
+  title: string;
+  /** Other values of each setting than the recommended one. */
+  values: Readonly<Record<string, readonly number[]>>;
+  /** Distillation and bias together, where no other setting is so. */
+  together: readonly Settings[];
+  /** What the model recommends of these, for the tables. */
+  recommended: Settings;
+}
+
+const ADDITION: Design = {
+  model: "data/addition",
+  title: "Addition of two numbers",
+  recommended: {
+    temperature: 1,
+    gateBias: 3,
+    distill: 0,
+    saturationWeight: 0.01,
+    lambdaRate: 0.02,
+    lambdaGain: 0,
+    slack: 0.01,
+    lr: 1e-3,
+  },
+  values: {
+    temperature: [0.5, 2],
+    gateBias: [0, 1.5, 6],
+    distill: [0.3, 1],
+    saturationWeight: [0, 1e-3, 0.1],
+    lambdaRate: [0.01, 0.04],
+    lambdaGain: [1.5, 3],
+    slack: [0, 0.003, 0.03],
+    lr: [5e-4, 2e-3],
+  },
+  together: [{ distill: 1, gateBias: 0 }],
+};
+
+const ENGLISH: Design = {
+  model: "data/english",
+  title: "English",
+  recommended: { ...ADDITION.recommended, gateBias: 0, lambdaRate: 0.015, slack: 0.025 },
+  values: {
+    ...ADDITION.values,
+    gateBias: [1.5, 3, 6],
+    lambdaRate: [0.0075, 0.03],
+    slack: [0, 0.05, 0.1],
+  },
+  together: [{ distill: 1, gateBias: 3 }],
+};
+
+const SEEDS = [1, 2, 3];
+
+/** Sizes of `--quick`: steps of milliseconds. */
+const QUICK = {
+  steps: 6,
+  batch: 16,
+  evalTokens: 256,
+  validationTokens: 256,
+  evalEvery: 3,
+  checkpointEvery: 6,
+  autotune: false,
+};
+
+/** The runs of a design: the recommended settings first. */
+export function sensitivityRuns(
+  { model, values, together }: Design,
+  { quick, project }: Pick<StudyTools, "quick" | "project">,
+): SweepRun[] {
+  const one = Object.entries(values).flatMap(([name, of]) => of.map((value) => ({ [name]: value })));
+  return sweepRuns(
+    {
+      // How much of the loss is owed to training on is not asked here.
+      settings: { model: join(project, model), control: false, ...(quick ? QUICK : {}) },
+      list: quick ? [{}, { temperature: 2 }] : [{}, ...one, ...together],
+      seeds: quick ? SEEDS.slice(0, 2) : SEEDS,
+    },
+    "the study of sensitivity",
+    project,
+  );
+}
+
+const open = ({ sparse }: SparsifySummary): number => sparse.open_fraction;
+const loss = ({ sparse }: SparsifySummary): number => sparse.ce;
+const factor = (value: number): string => `×${value.toFixed(2)}`;
+const signed = (value: number): string => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+
+/** The settings of a group in words. */
+function label(group: SweepGroup): string {
+  const entries = Object.entries(group.varied);
+  return entries.length === 0
+    ? "as recommended"
+    : entries.map(([name, value]) => `${name} ${value}`).join(", ");
+}
+
+/** What the rows of a design say. */
+export function sensitivityResult(
+  design: Pick<Design, "title" | "recommended">,
+  rows: readonly SweepRow[],
+  stage: string,
+): PartResult {
+  const groups = groupsOf(rows);
+  const [base, ...others] = groups;
+  const [baseOpen, baseLoss] = [open, loss].map((read) => bySeed(base.rows, read));
+  const effects = others.map((group) => ({
+    group,
+    ratio: pairedRatio(bySeed(group.rows, open), baseOpen),
+    difference: pairedDifference(bySeed(group.rows, loss), baseLoss),
+  }));
+  const line = (group: SweepGroup, ratio: Estimate | null, difference: Estimate | null): string[] => [
+    label(group),
+    group.open ? formatShare(group.open.mean) + halfOf(group.open.half) : "–",
+    estimateText(ratio, factor),
+    group.above ? signed(group.above.mean) : "–",
+    estimateText(difference, signed),
+    `${group.feasible} of ${group.finished}`,
+  ];
+  const settings = Object.entries(design.recommended).map(([name, value]) => `${name} ${value}`).join(", ");
+  return {
+    title: design.title,
+    done: rows.filter(({ status }) => status === "finished").length,
+    of: rows.length,
+    findings: findingsOf(base, effects),
+    tables: [{
+      caption:
+        `Means over seeds. Recommended: ${settings}. “Beside recommended” is paired by seed: a ratio of open ` +
+        `edges, and a difference of test loss in nats, with 95 % intervals.`,
+      head: [
+        "setting",
+        "open edges",
+        "beside recommended",
+        "loss less dense",
+        "beside recommended",
+        "target met",
+      ],
+      rows: [
+        line(base, null, null),
+        ...effects.map(({ group, ratio, difference }) => line(group, ratio, difference)),
+      ],
+    }],
+    forests: [{
+      caption: "Open edges beside those of the recommended settings, with 95 % intervals over seeds.",
+      axis: "ratio of open edges",
+      scale: "log",
+      reference: { label: "as recommended", value: 1 },
+      rows: effects.map(({ group, ratio }) => ({
+        label: label(group),
+        mean: ratio?.mean ?? null,
+        low: ratio?.low ?? null,
+        high: ratio?.high ?? null,
+      })),
+    }],
+    pages: [{ text: "every run, by open edges and loss", path: `${stage}/sweep.html` }],
+    adapters: [...new Set(rows.flatMap(({ summary }) => summary ? [summary.adapter] : []))],
+  };
+}
+
+const halfOf = (half: number | null): string => half === null ? "" : ` ± ${(100 * half).toFixed(2)}`;
+
+interface Effect {
+  group: SweepGroup;
+  ratio: Estimate | null;
+}
+
+/** The figures in sentences. */
+function findingsOf(base: SweepGroup, effects: readonly Effect[]): string[] {
+  if (!base.open) return ["No run with the recommended settings has ended."];
+  const findings = [
+    `With the recommended settings ${
+      formatShare(base.open.mean)
+    } of the edges stay open (${base.finished} seeds), and ` +
+    `${base.feasible} of ${base.finished} runs meet their target.`,
+  ];
+  const measured = effects.flatMap(({ group, ratio }) => ratio ? [{ group, ratio }] : []);
+  if (measured.length === 0) return findings;
+  // A setting that buys few edges with a loss above the target is no better.
+  const met = measured.filter(({ group }) => group.feasible === group.finished);
+  const apart = met.filter(({ ratio }) => differs(ratio, 1));
+  const list = (of: typeof measured): string =>
+    of.map(({ group, ratio }) => `${label(group)} ${estimateText(ratio, factor)}`).join("; ");
+  findings.push(
+    apart.length === 0
+      ? `Of ${met.length} other settings whose runs all met their target none has an interval that excludes ×1.`
+      : `Of ${met.length} other settings whose runs all met their target these have an interval that excludes ×1: ${
+        list(apart)
+      }.`,
+  );
+  const missed = measured.filter(({ group }) => group.feasible < group.finished);
+  if (missed.length > 0) {
+    findings.push(
+      `The target was missed with ${
+        missed.map(({ group }) => `${label(group)} (${group.finished - group.feasible} of ${group.finished})`)
+          .join("; ")
+      }.`,
+    );
+  }
+  return findings;
+}
+
+function part(name: string, design: Design, inQuick: boolean): StudyPart {
+  return {
+    name,
+    inQuick,
+    perform: async (tools) =>
+      sensitivityResult(design, await tools.runs(name, sensitivityRuns(design, tools)), name),
+  };
+}
+
+/** The study. */
+export const SENSITIVITY: Study = {
+  name: "sensitivity",
+  title: "Sensitivity to settings",
+  question: "How do open edges and loss depend on the settings of sparse post-training, each by itself?",
+  protocol: [
+    "Both embedded models, from the settings that they recommend (sparsify.json), one setting changed at a time: the " +
+    "gates’ temperature and bias, the weights of distillation and of the pull on saturated gates, the rate and the " +
+    "proportional factor of the multiplier, slack and learning rate. Distillation and bias are also set together, so " +
+    "that with and without each stand beside the other: the paper’s ablations. The values are ours.",
+    "Three seeds each, the same for all settings. Steps, data and target are those that the model recommends; there is " +
+    "no dense control.",
+    "What is measured: open edges and loss with hard gates on test tokens, at the step that was chosen on validation " +
+    "tokens. A setting is set beside the recommended ones by seed; intervals are Student’s t over seeds, of three seeds " +
+    "wide ones. Twenty comparisons are made of each model, of which at 95 % one excludes “no difference” by chance.",
+    "A setting whose runs missed their target may have few edges or many: it is named, and not counted as better.",
+  ],
+  parts: [part("addition", ADDITION, true), part("english", ENGLISH, false)],
+};

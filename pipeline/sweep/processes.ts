@@ -1,0 +1,155 @@
+/**
+ * The runs of a sweep as processes of `deno task`, each with its progress in a log beside it, and what is told of them all.
+ *
+ * @module
+ */
+import { fileURLToPath } from "node:url";
+import { storing, writeAll } from "../files.ts";
+import { flagsOf } from "../flags.ts";
+import { formatDuration, formatShare } from "../report/progress.ts";
+import { logOf, rowOf, type SweepRow } from "./results.ts";
+import { type Launched, runSweep } from "./run_sweep.ts";
+import type { SweepRun } from "./sweep_file.ts";
+
+/** The project's folder, where its tasks are known. */
+export const PROJECT: string = fileURLToPath(new URL("../..", import.meta.url));
+
+/** Milliseconds between two lines of progress. */
+const PROGRESS_MS = 2_400;
+
+/** How runs are run. */
+export interface ProcessOptions {
+  /** Folder of the runs. */
+  runs: string;
+  /** Runs at a time. */
+  jobs: number;
+  /** Stops all with checkpoints. */
+  signal: AbortSignal;
+  /** Tells a line of progress. */
+  say(text: string): void;
+  /** The command that goes on after a stop. */
+  goOn: string;
+}
+
+/**
+ * Runs what has not finished, telling what begins, ends and goes on.
+ *
+ * @returns exit codes of the processes that ended, by the run's name
+ */
+export async function runProcesses(
+  chosen: readonly SweepRun[],
+  { runs, jobs, signal, say, goOn }: ProcessOptions,
+): Promise<Map<string, number>> {
+  const exitCodes = new Map<string, number>();
+  const started = performance.now();
+  /** The last line that each run under way has said. */
+  const last = new Map<string, string>();
+  let ended = 0;
+  const before = await Promise.all(chosen.map((each) => rowOf(runs, each)));
+  const finished = before.filter(({ status }) => status === "finished").length;
+  const diverged = before.filter(({ status, diverged }) => status === "failed" && diverged);
+  const open = chosen.length - finished - diverged.length;
+  if (finished > 0) say(`${finished} of ${chosen.length} runs are finished already`);
+  for (const { run, error } of diverged) {
+    say(`${run.name}: not run again, as the same settings would diverge again (${error})`);
+  }
+  /** Runs of ours that go on; of those that are waited for nothing is stopped. */
+  let ours = 0;
+  const stopping = (): void =>
+    say(
+      `stopping ${
+        ours === 1 ? "the run that goes on, with a checkpoint" : `${ours} runs, each with a checkpoint`
+      }; go on by ${goOn}`,
+    );
+  signal.addEventListener("abort", stopping);
+  const progress = setInterval(() => {
+    if (last.size === 0) return;
+    const seconds = (performance.now() - started) / 1000;
+    const left = ended > 0 ? `  ${formatDuration(seconds / ended * (open - ended))} left` : "";
+    say(`${finished + ended} of ${chosen.length} runs done${left}  ${[...last.values()].join("  |  ")}`);
+  }, PROGRESS_MS);
+  try {
+    await runSweep(chosen, {
+      runs,
+      jobs,
+      signal,
+      launch: (each, mode) => launch(each, mode, { runs, onLine: (line) => last.set(each.name, line) }),
+      onRun({ row, kind, exitCode }) {
+        const { name } = row.run;
+        if (kind === "wait") return say(`${name}: another process is still at it; it comes last`);
+        if (kind !== "end") {
+          ours++;
+          last.set(name, name);
+          return say(`${name}: ${kind === "begin" ? "begins" : "goes on"}`);
+        }
+        last.delete(name);
+        ours--;
+        exitCodes.set(name, exitCode!);
+        if (signal.aborted) return;
+        ended++;
+        say(`${name}: ${outcomeOf(row, exitCode)}`);
+      },
+    });
+  } finally {
+    clearInterval(progress);
+    signal.removeEventListener("abort", stopping);
+  }
+  return exitCodes;
+}
+
+function outcomeOf({ run, status, summary, error }: SweepRow, exitCode?: number): string {
+  if (!summary) return error ?? `${status}, ended with ${exitCode}`;
+  // Of another command the sweep knows no more than that.
+  if (run.command !== undefined) return "finished";
+  const { sparse, dense } = summary;
+  return `${formatShare(sparse.open_fraction)} open, loss ${sparse.ce.toFixed(4)} (dense ${
+    dense.ce.toFixed(4)
+  }), target ${sparse.feasible ? "met" : "missed"}`;
+}
+
+/** A run as a process of its command, whose progress goes to its log. */
+function launch(
+  each: SweepRun,
+  mode: "begin" | "resume",
+  { runs, onLine }: { runs: string; onLine: (line: string) => void },
+): Launched {
+  const what = mode === "resume" ? ["--resume", each.name] : ["--name", each.name, ...flagsOf(each.settings)];
+  const child = new Deno.Command("deno", {
+    args: ["task", "--quiet", each.command ?? "sparsify", "--runs", runs, ...what],
+    cwd: PROJECT,
+    // Where `deno task` was called for the sweep is not where its runs' paths are from: they are absolute.
+    env: { INIT_CWD: PROJECT },
+    stdin: "null",
+    stdout: "null",
+    stderr: "piped",
+  }).spawn();
+  const logged = follow(child.stderr, logOf(runs, each), onLine);
+  return {
+    ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
+    stop() {
+      try {
+        child.kill("SIGTERM");
+      } catch {
+        // It has ended by itself.
+      }
+    },
+  };
+}
+
+/** Writes what a process says to its log, and tells each line. */
+async function follow(
+  stream: ReadableStream<Uint8Array>,
+  path: string,
+  onLine: (line: string) => void,
+): Promise<void> {
+  using log = await storing(path, () => Deno.open(path, { create: true, write: true, truncate: true }));
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const bytes of stream) {
+    await storing(path, () => writeAll(log, bytes));
+    const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+    rest = lines.pop()!;
+    const line = lines.findLast((each) => each.trim() !== "");
+    if (line !== undefined) onLine(line);
+  }
+}

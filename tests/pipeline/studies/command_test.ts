@@ -1,0 +1,124 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+
+const ROOT = new URL("../../../", import.meta.url).pathname;
+
+async function study(args: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--no-check",
+      "--quiet",
+      "--allow-read",
+      "--allow-write",
+      "--allow-env",
+      "--allow-run=deno",
+      `${ROOT}pipeline/studies/main.ts`,
+      ...args,
+    ],
+    cwd: ROOT,
+    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp", HF_HUB_OFFLINE: "1" },
+    stdin: "null",
+  }).output();
+  const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
+  return { code, stdout: text(stdout), stderr: text(stderr) };
+}
+
+const lastLine = (text: string): string => text.trim().split("\n").at(-1)!;
+
+Deno.test("a quick study of sensitivity runs, ends with its documents, and begun again runs nothing", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const first = await study(["sensitivity", "--quick", "--runs", path, "--json"]);
+  assertEquals(first.code, 0, first.stderr);
+  const { parts } = JSON.parse(lastLine(first.stdout));
+  assertEquals(parts.map(({ done, of }: { done: number; of: number }) => [done, of]), [[4, 4]]);
+  const folder = join(path, "sensitivity-quick");
+  const text = await Deno.readTextFile(join(folder, "study.md"));
+  assertStringIncludes(text, "All 4 runs have ended. A quick run of tiny sizes");
+  assertStringIncludes(text, "| temperature 2 |");
+  assertStringIncludes(await Deno.readTextFile(join(folder, "study.html")), 'href="addition/sweep.html"');
+  assertStringIncludes(await Deno.readTextFile(join(folder, "addition/sweep.html")), "4 of 4 runs finished");
+
+  const again = await study(["sensitivity", "--quick", "--runs", path]);
+  assertEquals(again.code, 0, again.stderr);
+  assertStringIncludes(again.stderr, "4 of 4 runs are finished already");
+  assert(!again.stderr.includes("begins"), again.stderr);
+  assertEquals(await Deno.readTextFile(join(folder, "study.md")), text);
+
+  // The full study is another, and is not mixed with the quick one.
+  const mixed = await study(["sensitivity", "--runs", path, "--name", "sensitivity-quick", "--table"]);
+  assertEquals(mixed.code, 2);
+  assertStringIncludes(mixed.stderr, 'for the study sensitivity as it is that of "sensitivity --quick"');
+});
+
+Deno.test("a quick study from scratch holds each arm to its dense twin, and looks for a circuit", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const { code, stdout, stderr } = await study(["from-scratch", "--quick", "--runs", path, "--json"]);
+  assertEquals(code, 0, stderr);
+  const { parts: [part] } = JSON.parse(lastLine(stdout));
+  // Two seeds of dense and two arms, and a circuit.
+  assertEquals([part.done, part.of], [7, 7]);
+  assertEquals(part.tables[0].rows.map(([label, seeds]: string[]) => [label, seeds]), [
+    ["dense", "2"],
+    ["0 %", "2"],
+    ["100 % (post-training)", "2"],
+  ]);
+  const folder = join(path, "from-scratch-quick");
+  const names = (await Array.fromAsync(Deno.readDir(join(folder, "addition-sparse"))))
+    .filter(({ isDirectory }) => isDirectory).map(({ name }) => name).sort();
+  assertEquals(names.length, 4);
+  for (const name of names) {
+    const run = join(folder, "addition-sparse", name);
+    const { constraint } = JSON.parse(await Deno.readTextFile(join(run, "summary.json")));
+    const { settings } = JSON.parse(await Deno.readTextFile(join(run, "config.json")));
+    assertEquals(settings.sparseFrom, name.startsWith("sparseFrom-0_") ? 0 : 0.6667);
+    assertEquals(constraint.target_loss, settings.targetLoss);
+  }
+  assertStringIncludes(await Deno.readTextFile(join(folder, "study.md")), "| 100 % (post-training) | 2 |");
+  const table = await study(["from-scratch", "--quick", "--runs", path, "--table", "--json"]);
+  assertEquals(JSON.parse(lastLine(table.stdout)).parts[0], part);
+});
+
+Deno.test("a quick study of far attention trains, makes sparse and measures against the edges that are needed", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const { code, stdout, stderr } = await study(["long-range", "--quick", "--runs", path, "--json"]);
+  assertEquals(code, 0, stderr);
+  const { parts: [part] } = JSON.parse(lastLine(stdout));
+  assertEquals([part.done, part.of], [4, 4]);
+  const [dense, sparse] = part.tables[0].rows;
+  assertEquals([dense[1], sparse[1], sparse[0]], ["2", "2", "slack 0.1"]);
+  // Each of two answers needs two edges.
+  const folder = join(path, "long-range-quick");
+  for await (const { name } of Deno.readDir(join(folder, "recall-sparse"))) {
+    if (!name.endsWith(".measure.json")) continue;
+    const { edges, accuracy } = JSON.parse(await Deno.readTextFile(join(folder, "recall-sparse", name)));
+    assertEquals(edges.floor, 4);
+    assert(accuracy >= 0 && accuracy <= 1 && edges.recall >= 0 && edges.recall <= 1);
+  }
+  const table = await study(["long-range", "--quick", "--runs", path, "--table", "--json"]);
+  assertEquals(JSON.parse(lastLine(table.stdout)).parts[0], part);
+});
+
+Deno.test("a study that there is not, and a part that it has not, are refused in a sentence", async () => {
+  const cases: [string[], string][] = [
+    [[], "Cannot run a study without its name: sensitivity, from-scratch, long-range"],
+    [["sensitivty"], "as there is no such study (did you mean sensitivity?)"],
+    [["sensitivity", "--part", "french"], "as its parts are addition, english: give one of these"],
+    [["sensitivity", "--quick", "--part", "english"], "as its parts are addition: give one of these"],
+    [["sensitivity", "--table", "--runs", "/no/such/folder"], "as nothing has been run there"],
+    [["sensitivity", "--table", "--jobs", "2"], "Cannot use --table and --jobs together"],
+  ];
+  for (const [args, message] of cases) {
+    const { code, stderr } = await study(args);
+    assertEquals(code, 2, stderr);
+    assertStringIncludes(stderr, message);
+  }
+  const help = await study(["--help"]);
+  assertEquals(help.code, 0, help.stderr);
+  assertStringIncludes(help.stdout, "Usage: deno task study NAME [flags]");
+  assertStringIncludes(help.stdout, "Studies: sensitivity, from-scratch, long-range");
+});

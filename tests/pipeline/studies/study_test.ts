@@ -1,0 +1,246 @@
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { studyHtml, studyMarkdown } from "../../../pipeline/studies/document.ts";
+import {
+  bySeed,
+  differs,
+  estimateText,
+  pairedDifference,
+  pairedRatio,
+} from "../../../pipeline/studies/paired.ts";
+import {
+  type Arm,
+  armRuns,
+  FROM_SCRATCH,
+  fromScratchResult,
+} from "../../../pipeline/studies/from_scratch.ts";
+import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
+import { STUDIES } from "../../../pipeline/studies/studies.ts";
+import type { PartResult } from "../../../pipeline/studies/study.ts";
+import type { SweepRow } from "../../../pipeline/sweep/results.ts";
+import { sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
+import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
+import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
+
+/** A run that ended with these, or one that did not. */
+function row(
+  varied: Record<string, unknown>,
+  seed: number,
+  result?: { open: number; loss: number; feasible?: boolean },
+): SweepRow {
+  return {
+    run: sweepRun({ varied, seed }),
+    status: result ? "finished" : "not begun",
+    error: null,
+    summary: result
+      ? {
+        dense: { ce: 2 },
+        control: null,
+        sparse: { ce: result.loss, open_fraction: result.open, feasible: result.feasible ?? true },
+        adapter: "a device",
+      } as SparsifySummary
+      : null,
+  };
+}
+
+Deno.test("settings are set beside each other by seed, with Student's interval, and seeds that one lacks are left out", () => {
+  const values = new Map([[1, 4], [2, 9], [3, 100]]);
+  const others = new Map([[2, 3], [1, 2]]);
+  const difference = pairedDifference(values, others)!;
+  // 2 and 6: mean 4, s = √8, half an interval 12.706 √(8/2).
+  assertEquals([difference.mean, difference.seeds], [4, 2]);
+  assert(Math.abs(difference.high! - (4 + 12.706 * 2)) < 1e-9);
+  const ratio = pairedRatio(values, others)!;
+  // The geometric mean of 2 and 3.
+  assert(Math.abs(ratio.mean - Math.sqrt(6)) < 1e-12);
+  assert(Math.abs(ratio.low! * ratio.high! - 6) < 1e-9, "the interval is even on the logarithms");
+  assertEquals(pairedRatio(new Map([[1, 0]]), others), null);
+  assertEquals(pairedDifference(new Map(), others), null);
+  assertEquals(pairedDifference(new Map([[1, 5]]), others), { mean: 3, low: null, high: null, seeds: 1 });
+  assertEquals(differs({ mean: 2, low: 1.1, high: 3, seeds: 3 }, 1), true);
+  assertEquals(differs({ mean: 2, low: 0.9, high: 3, seeds: 3 }, 1), false);
+  assertEquals(differs({ mean: 2, low: null, high: null, seeds: 1 }, 1), false);
+  assertEquals(estimateText(null, String), "–");
+  const open = bySeed(
+    [row({}, 1, { open: 0.5, loss: 2 }), row({}, 2)],
+    (of: SparsifySummary) => of.sparse.open_fraction,
+  );
+  assertEquals([...open], [[1, 0.5]]);
+});
+
+const DESIGN = { title: "A model", recommended: { lr: 1e-3 } };
+const SEEDS = [1, 2, 3];
+const ROWS = [
+  ...SEEDS.map((seed) => row({}, seed, { open: 0.02 + 0.001 * seed, loss: 2.01 })),
+  // Half as many edges, always.
+  ...SEEDS.map((seed) => row({ lr: 2e-3 }, seed, { open: 0.01 + 0.0005 * seed, loss: 2.02 })),
+  // Fewer still, but beyond the target.
+  ...SEEDS.map((seed) => row({ slack: 0 }, seed, { open: 0.001, loss: 2.5, feasible: seed > 1 })),
+  ...SEEDS.map((seed) => row({ temperature: 2 }, seed)),
+];
+
+Deno.test("sensitivity tells what changes open edges, and not what missed its target as better", () => {
+  const { done, of, findings, tables, forests } = sensitivityResult(DESIGN, ROWS, "model");
+  assertEquals([done, of], [9, 12]);
+  assertEquals(findings, [
+    "With the recommended settings 2.20 % of the edges stay open (3 seeds), and 3 of 3 runs meet their target.",
+    "Of 1 other settings whose runs all met their target these have an interval that excludes ×1: " +
+    "lr 0.002 ×0.50 (×0.50 to ×0.50).",
+    "The target was missed with slack 0 (1 of 3).",
+  ]);
+  const [table] = tables;
+  assertEquals(table.rows[1], [
+    "lr 0.002",
+    "1.10 % ± 0.12",
+    "×0.50 (×0.50 to ×0.50)",
+    "+0.0200",
+    "+0.0100 (+0.0100 to +0.0100)",
+    "3 of 3",
+  ]);
+  assertEquals(table.rows[3], ["temperature 2", "–", "–", "–", "–", "0 of 0"]);
+  assertEquals(forests[0].rows.map(({ mean }) => mean === null), [false, false, true]);
+  const none = sensitivityResult(DESIGN, [row({}, 1), row({ lr: 1 }, 1)], "model");
+  assertEquals(none.findings, ["No run with the recommended settings has ended."]);
+});
+
+const PART: PartResult = {
+  ...sensitivityResult(DESIGN, ROWS, "model"),
+  title: "A <model>",
+};
+
+Deno.test("a study's document says what was asked, how far it has been run, and what came of it, as text and as a page", () => {
+  const data = {
+    study: SENSITIVITY,
+    quick: false,
+    parts: [PART],
+    command: "deno task study sensitivity",
+    day: "2026-11-26",
+  };
+  const text = studyMarkdown(data);
+  for (
+    const part of [
+      "# Sensitivity to settings\n",
+      `- ${SENSITIVITY.protocol[0]}\n`,
+      "9 of 12 runs have ended. Written on 2026-11-26 by `deno task study sensitivity`, run on a device.",
+      "| setting | open edges | beside recommended |",
+      "| slack 0 | 0.10 % ± 0.00 |",
+    ]
+  ) assertStringIncludes(text, part);
+  const page = studyHtml(data);
+  for (
+    const part of [
+      "<h2>A &lt;model&gt;</h2>",
+      '<a href="model/sweep.html">',
+      '<th scope="row">slack 0</th>',
+      "not measured</text>",
+      "9 of 12 runs have ended.",
+    ]
+  ) assertStringIncludes(page, part);
+  assert(!page.includes(' style="'), "the server lets one style block through");
+  assertStringIncludes(studyMarkdown({ ...data, quick: true }), "its figures say nothing of the method");
+});
+
+Deno.test("the protocol of every study stands in docs/studies as it is followed", async () => {
+  for (const [name, { title, question, protocol }] of STUDIES) {
+    const text = await Deno.readTextFile(new URL(`../../../docs/studies/${name}.md`, import.meta.url));
+    for (const part of [`# ${title}\n\n${question}\n`, ...protocol.map((sentence) => `- ${sentence}\n`)]) {
+      assertStringIncludes(text, part);
+    }
+    assertStringIncludes(text, "## What has been run\n");
+  }
+});
+
+Deno.test("every study has a question, a protocol, a part that is quick, and names that tell its parts apart", () => {
+  for (const [name, study] of STUDIES) {
+    assertEquals(study.name, name);
+    assert(study.question.endsWith("?"), study.question);
+    assert(study.protocol.length > 2);
+    const names = study.parts.map((part) => part.name);
+    assertEquals(new Set(names).size, names.length);
+    assert(study.parts.some(({ inQuick }) => inQuick), `${name} has a quick part`);
+  }
+});
+
+/** A pre-training run that ended with these. */
+function pretrained(
+  seed: number,
+  { open, loss, feasible }: { open: number; loss: number; feasible?: boolean },
+): SweepRow {
+  return {
+    run: sweepRun({ varied: {}, seed, command: "pretrain" }),
+    status: "finished",
+    error: null,
+    summary: {
+      test: { ce: loss, open_fraction: open, exact_rows: 1 },
+      validation: { ce: loss },
+      adapter: "a device",
+      ...(feasible === undefined ? {} : { constraint: { step: 9, feasible, target_loss: loss } }),
+    } as Partial<PretrainSummary> as unknown as SparsifySummary,
+  };
+}
+
+/** Three seeds of an arm; of the second circuits there are twice as many edges, of the third three times. */
+function arm(
+  share: number | undefined,
+  of: { open: number; loss: number; edges: number; missed?: number },
+): Arm {
+  return {
+    share,
+    runs: SEEDS.map((seed) => ({
+      row: pretrained(seed, {
+        open: seed * of.open,
+        loss: of.loss,
+        ...(share === undefined ? {} : { feasible: seed !== of.missed }),
+      }),
+      tokensToTarget: share === undefined ? null : 1e6,
+      circuit: { edges: seed * of.edges, heads: 2 },
+    })),
+  };
+}
+
+Deno.test("arms are set beside post-training by seed, and circuits only where the target was met", () => {
+  const dense = arm(undefined, { open: 1, loss: 1, edges: 100 });
+  const arms = [
+    arm(0, { open: 0.01, loss: 1.2, edges: 10, missed: 2 }),
+    arm(1, { open: 0.02, loss: 1.01, edges: 40 }),
+  ];
+  const { findings, tables, forests, adapters } = fromScratchResult({ title: "", exact: true }, dense, arms);
+  assertEquals(findings, [
+    "In open edges these have an interval that excludes ×1 beside post-training: after 0 % ×0.50 (×0.50 to ×0.50).",
+    "In edges of the circuit these have an interval that excludes ×1 beside post-training: after 0 % ×0.25 (×0.25 to " +
+    "×0.25).",
+    "The dense model’s circuit has ×2.50 (×2.50 to ×2.50) the edges of that after post-training.",
+  ]);
+  const [byTokens, byLoss] = tables;
+  assertEquals(
+    byTokens.rows[1].slice(3),
+    [
+      "1.2000 ± 0.0000",
+      "+0.2000 (+0.2000 to +0.2000)",
+      "100.00 % ± 0.00 %",
+      "2 of 3",
+      "1.00 ± 0.00",
+    ].map((text, n) => n === 2 ? byTokens.rows[1][5] : text),
+  );
+  assertEquals(byTokens.rows[2][0], "100 % (post-training)");
+  // Seeds 1 and 3 alone: 10 and 30 edges.
+  assertEquals(byLoss.rows[1].slice(0, 2), ["0 %", "2"]);
+  assert(byLoss.rows[1][2].startsWith("20.0 ± "));
+  assertEquals(byLoss.rows[1][3], "×0.25 (×0.25 to ×0.25)");
+  assertEquals(forests[1].rows.map(({ label }) => label), ["after 0 %"]);
+  assertEquals(adapters, ["a device"]);
+});
+
+Deno.test("an arm is held to the loss that the dense run of its seed ended with, from its share of the steps on", () => {
+  const dense = [pretrained(1, { open: 1, loss: 1.5 }), {
+    ...pretrained(2, { open: 1, loss: 2 }),
+    summary: null,
+  }];
+  const runs = armRuns(0.5, dense, { steps: 3000 }, { gates: { gateBias: 3 }, slack: 0.01 });
+  // The second has not ended.
+  assertEquals(runs.map(({ settings, command }) => [settings, command]), [[
+    { steps: 3000, gateBias: 3, sparse: true, targetLoss: 1.51, sparseFrom: 0.3333, seed: 1 },
+    "pretrain",
+  ]]);
+  assertEquals(Math.round(0.3333 * 3000), 1000);
+  assert(FROM_SCRATCH.parts.length === 2);
+});
