@@ -533,14 +533,23 @@ Deno.test("a run that goes on in the moment in which another begins is seen with
   await fakeRun(folder.path, "z", { live: false, rows: [metricRow(1)] });
   await settle(folder.path);
   await runs.list();
-  // What was read once is looked at last.
   await runs.list();
+  const statusOf = async () => (await runs.list()).find(({ name }) => name === "z")?.status;
+  // Where nothing came or went, at once: every folder is looked at.
+  const { folder: alone } = await openRun(folder.path, "z", "sparsify");
+  await settle(folder.path, 4);
+  let status: string | undefined;
+  const { looks } = await watchingDisk(async () => status = await statusOf());
+  assertEquals(status, "training");
+  assert(looks >= 600, `${looks} paths were looked at`);
+  alone.release();
+  assertEquals(await statusOf(), "interrupted");
   const { folder: resumed } = await openRun(folder.path, "z", "sparsify");
   await fakeRun(folder.path, "new", { live: false, rows: [metricRow(1)] });
   await settle(folder.path, 2);
   try {
     const lists: (string | undefined)[] = [];
-    for (let n = 0; n < 3; n++) lists.push((await runs.list()).find(({ name }) => name === "z")?.status);
+    for (let n = 0; n < 3; n++) lists.push(await statusOf());
     assertEquals(lists.at(-1), "training", lists.join());
   } finally {
     resumed.release();
