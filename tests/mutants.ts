@@ -677,7 +677,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a stretch that ends begins no sum": ["sums.step.begin(n, {", "sums.step.begin(0 * n, {"],
   }),
   ...plant("pipeline/model/schedule.ts", ["pipeline/parallel/overlap_test.ts", "every gradient stands"], {
-    "every gradient stands behind the head": ["if (last.has(name)) last.set(name, at);", ""],
+    "every gradient stands behind the head": ["if (last.has(name)) last.set(name, at);", "last.has(name);"],
   }),
   ...plant("pipeline/training/moments.ts", ["pipeline/parallel/training_test.ts", "keep all, in rows"], {
     "a checkpoint has one rank's share of the moments": ["await gather.run();", ""],

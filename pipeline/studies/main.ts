@@ -24,6 +24,7 @@ import { PROJECT, runProcesses } from "../sweep/processes.ts";
 import { rowOf, type SweepRow, writeSweepTable } from "../sweep/results.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
 import { STUDIES } from "./studies.ts";
 import type { CircuitSizes, PartResult, Study, StudyPart, StudyTools } from "./study.ts";
 
@@ -58,6 +59,7 @@ function partsOf(study: Study, { part, quick }: Pick<StudySettings, "part" | "qu
 }
 
 async function studyCommand(args: readonly string[]): Promise<void> {
+  await requireOneProcess("study");
   const [name, flags] = args[0]?.startsWith("-") === false
     ? [args[0], args.slice(1)]
     : [undefined, [...args]];

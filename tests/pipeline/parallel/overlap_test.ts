@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { adaptersFor } from "../../../pipeline/model/adapters.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
-import { hardGates, type Network, prepareNetwork } from "../../../pipeline/model/network.ts";
+import { hardGates, prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import type { NetworkShape } from "../../../pipeline/model/plan.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
@@ -98,13 +98,18 @@ interface Trained {
 /** Trains two ranks for three steps of four micro-batches; `transportOf`: what a rank's bytes are moved by. */
 async function trainTwo(
   gpu: Gpu,
-  options: { bucketBytes: number; shardOptimizer?: boolean },
+  { asGpu = false, ...options }: {
+    bucketBytes: number;
+    shardOptimizer?: boolean;
+    /** Steps are submitted as to a GPU. */
+    asGpu?: boolean;
+  },
   transportOf: (transport: Transport) => Transport = (transport) => transport,
 ): Promise<Trained[]> {
   const shape: NetworkShape = { batch: BATCH, context: CONTEXT, training: true };
-  return await Promise.all(
+  const ranks = await Promise.all(
     ranksInProcess(2).map(async (transport) => {
-      const network: Network = await prepareNetwork(gpu, RUN_CONFIG, shape);
+      const network = await prepareNetwork(gpu, RUN_CONFIG, shape);
       const parameters = await load(gpu, RUN_CONFIG, shape);
       const trainer = await createTrainer(gpu, {
         network,
@@ -115,17 +120,29 @@ async function trainTwo(
         optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1, clip: 0.5 },
         ...options,
       });
+      return { network, parameters, trainer };
+    }),
+  );
+  const adapter = gpu.adapter as { software: boolean };
+  const { software } = adapter;
+  adapter.software &&= !asGpu;
+  try {
+    await Promise.all(ranks.map(async ({ trainer }) => {
       for (let step = 0; step < 3; step++) {
         await trainer.step(step, 1e-2, [0, 1, 2, 3].map((n) => microBatch(10 * step + n)));
       }
-      const rows = await trainer.log.drain();
-      const weights = await Promise.all([...parameters.values()].map((tensor) => gpu.read(tensor)));
-      trainer.destroy();
-      network.destroy();
-      destroyParameters(gpu, parameters);
-      return { weights, rows };
-    }),
-  );
+    }));
+  } finally {
+    adapter.software = software;
+  }
+  return await Promise.all(ranks.map(async ({ network, parameters, trainer }) => {
+    const rows = await trainer.log.drain();
+    const weights = await Promise.all([...parameters.values()].map((tensor) => gpu.read(tensor)));
+    trainer.destroy();
+    network.destroy();
+    destroyParameters(gpu, parameters);
+    return { weights, rows };
+  }));
 }
 
 gpuTest("gradients summed in many buckets are those summed in one, to the bit", async (gpu) => {
@@ -133,6 +150,14 @@ gpuTest("gradients summed in many buckets are those summed in one, to the bit", 
   assertEquals(one[1], one[0]);
   for (const shardOptimizer of [false, true]) {
     assertEquals(await trainTwo(gpu, { bucketBytes: 1000, shardOptimizer }), one);
+  }
+});
+
+gpuTest("a driver that holds no thread is given all stretches at once, to the same bits", async (gpu) => {
+  const one = await trainTwo(gpu, { bucketBytes: 1e9 });
+  for (const shardOptimizer of [false, true]) {
+    const trained = await trainTwo(gpu, { bucketBytes: 1000, shardOptimizer, asGpu: true });
+    assertEquals(trained, one);
   }
 });
 
