@@ -34,6 +34,12 @@ export interface MemoryNeeds {
   buffers: readonly number[];
 }
 
+/**
+ * What the program and its compiled shaders take of the system's memory, which on a CPU driver is the device's too. Measured
+ * beside OLMo-7B's shape (docs/results.md).
+ */
+export const PROGRAM_BYTES = 450e6;
+
 /** Parameters of which a teacher has its own: those that are trained. What is frozen it shares with the student. */
 export function ofTeacherAlone<Of extends Pick<Parameter, "trainable" | "adapter">>(
   parameters: readonly Of[],

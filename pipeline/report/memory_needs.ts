@@ -6,7 +6,7 @@
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
-import { type MemoryNeeds, memoryNeeds, type TrainedParts } from "../model/needs.ts";
+import { type MemoryNeeds, memoryNeeds, PROGRAM_BYTES, type TrainedParts } from "../model/needs.ts";
 import { parametersOf } from "../model/trace.ts";
 import { amount } from "../training/memory_budget.ts";
 import { formatTable } from "./table.ts";
@@ -90,7 +90,9 @@ export function needsText(
     "",
     formatTable([["", ...needs.map(title)], ...rows]),
     "",
-    `A CPU driver takes up to ${amount(textureCapacity({ adapter: { software: true } }))} more.`,
+    `A CPU driver takes up to ${
+      amount(textureCapacity({ adapter: { software: true } }))
+    } more, and the program some ${amount(PROGRAM_BYTES)} of the same memory.`,
   ];
   if (largest > PORTABLE_BINDING_BYTES) {
     lines.push(

@@ -12,7 +12,13 @@ import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import type { FrozenType, Parameter } from "../model/op.ts";
 import type { MemoryPlan } from "../model/plan.ts";
 import { parametersOf } from "../model/trace.ts";
-import { planTrained, type TrainedParts, type TrainingNeeds, trainingNeeds } from "../model/needs.ts";
+import {
+  planTrained,
+  PROGRAM_BYTES,
+  type TrainedParts,
+  type TrainingNeeds,
+  trainingNeeds,
+} from "../model/needs.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
 import { adaptationOf } from "../training/adaptation.ts";
@@ -423,7 +429,9 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
     }:`,
     formatTable([["", "bytes"], ...rows]),
     ...(frozen > 0 ? [`Of the weights ${amount(frozen)} are frozen and ${amount(trained)} trained.`] : []),
-    `A CPU driver takes up to ${amount(textureCapacity({ adapter: { software: true } }))} more.`,
+    `A CPU driver takes up to ${
+      amount(textureCapacity({ adapter: { software: true } }))
+    } more, and the program some ${amount(PROGRAM_BYTES)} of the same memory.`,
     "",
     `Largest activation: ${amount(largest_binding)} (${of}), bound whole; every adapter binds ${
       amount(PORTABLE_BINDING_BYTES)

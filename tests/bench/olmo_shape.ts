@@ -17,7 +17,7 @@ import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, rowsOfPiece } from "../../pipeline/model/parameters.ts";
-import { memoryNeeds } from "../../pipeline/model/needs.ts";
+import { memoryNeeds, PROGRAM_BYTES } from "../../pipeline/model/needs.ts";
 import { type NetworkShape } from "../../pipeline/model/plan.ts";
 import { amount } from "../../pipeline/training/memory_budget.ts";
 import { evaluate } from "../../pipeline/training/evaluate.ts";
@@ -98,12 +98,14 @@ const shape: NetworkShape = {
 };
 const gpu = await Gpu.open();
 const needs = memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
+/** Of the system's memory, which a GPU's own is not. */
+const plannedOfProcess = gpu.adapter.software ? needs.total + PROGRAM_BYTES : undefined;
 console.error(
   `planned: ${amount(needs.total)} (weights ${amount(needs.weights)}, gradients ${
     amount(needs.gradients)
   }, moments ${amount(needs.moments)}, activations ${amount(needs.activations)}, textures ${
     amount(needs.textures)
-  })`,
+  })${plannedOfProcess === undefined ? "" : `, ${amount(plannedOfProcess)} with the program`}`,
 );
 const started = performance.now();
 const seconds = (): string => `${((performance.now() - started) / 1000).toFixed(0)} s`;
@@ -186,6 +188,7 @@ const told = {
   seconds: (performance.now() - started) / 1000,
   evaluated: { ce: evaluated.ce, open_fraction: evaluated.openFraction },
   planned_bytes: needs.total,
+  planned_process_bytes: plannedOfProcess ?? null,
   device_bytes: gpu.allocatedBytes,
   process_bytes_at_most: resident.most,
   process_bytes_before: resident.before,
