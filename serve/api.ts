@@ -67,7 +67,8 @@ export type RunResult =
   }
   | { kind: "pretrain"; ce: number; open_fraction: number; test_tokens: number }
   | { kind: "circuits"; task: string; dense: CircuitSize | null; sparse: CircuitSize | null }
-  | { kind: "sweep"; runs: { name: string; finished: boolean }[] };
+  // Of a study the runs lie in the folders of its stages, each a sweep's, and are not told here.
+  | { kind: "sweep"; of: "sweep" | "study"; runs: { name: string; finished: boolean }[] };
 
 /** How much of a model a task needs for 90 % of the effect; null where all of it does less, or it cannot do the task. */
 export interface CircuitSize {

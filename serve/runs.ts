@@ -324,7 +324,9 @@ export function openRuns(
       if (!REPORT.test(file) || !await isOwn(path, "isDirectory")) return undefined;
       const isOfSweep = overview.result?.kind === "sweep" &&
         overview.result.runs.some(({ name }) => name === inside);
-      if (inside !== undefined && !isOfSweep) return undefined;
+      if (inside !== undefined && !(isOfSweep && await isOwn(join(path, inside), "isDirectory"))) {
+        return undefined;
+      }
       const report = join(path, inside ?? "", file);
       return await isOwn(report, "isFile") ? await openReport(report) : undefined;
     },

@@ -107,8 +107,8 @@ export class Textures {
   readonly #entries = new Map<GPUBuffer, Map<string, Entry>>();
   /**
    * Textures that gave place, the oldest first. Commands run in order: what is recorded from now on may have them anew.
-   * None is destroyed while commands that are recorded or wait may use it, as its memory would be held until these have
-   * run: a step that reads many times what textures may take, recorded long before it runs, then held gigabytes.
+   * Only what is over twice the capacity is destroyed, and its memory is held until the commands that use it have run: a
+   * step that reads many times what textures may take, recorded long before it runs, would hold gigabytes.
    */
   readonly #retired: { texture: GPUTexture; size: string; bytes: number }[] = [];
   #bytes = 0;
@@ -120,7 +120,7 @@ export class Textures {
    * Textures on a device.
    *
    * @param forget called with each texture that is about to be destroyed
-   * @param capacity bytes to keep
+   * @param capacity bytes of textures in use; with those that gave place, twice as many
    */
   constructor(
     private readonly device: GPUDevice,

@@ -110,8 +110,8 @@ export interface BegunSum {
 }
 
 /** Reads chunks of so many values at most, in order, and as many at once as there is room for. */
-function createReader(gpu: Gpu, size: number, what: string) {
-  const most = Math.max(1, Math.floor(ON_THE_WAY / (4 * size)));
+function createReader(gpu: Gpu, size: number, what: string, onTheWay = ON_THE_WAY) {
+  const most = Math.max(1, Math.floor(onTheWay / (4 * size)));
   const free: Slot[] = [];
   const waiting: ((slot: Slot) => void)[] = [];
   const all: Slot[] = [];
@@ -142,11 +142,17 @@ function createReader(gpu: Gpu, size: number, what: string) {
     }
   }
 
-  /** Copies by itself when there is room. */
-  function copyLater(parts: readonly Part[]): Promise<Slot> {
+  /** Copies by itself when there is room, which what is before makes; where that fails, so does this. */
+  function copyLater(parts: readonly Part[], before: Promise<void>): Promise<Slot> {
     queued++;
     const copied = turnOf.then(async () => {
-      const slot = take() ?? await new Promise<Slot>((resolve) => waiting.push(resolve));
+      const room = new Promise<Slot>((resolve, reject) => {
+        const slot = take();
+        if (slot) return resolve(slot);
+        waiting.push(resolve);
+        before.catch(reject);
+      });
+      const slot = await room;
       queued--;
       gpu.submit(`reading ${what}`, (recorder) => copy(recorder, parts, slot));
       return slot;
@@ -203,7 +209,7 @@ function createReader(gpu: Gpu, size: number, what: string) {
       }
       const begun = chunks.map((parts, n) => {
         const before = finished;
-        const copied = slots[n] ? Promise.resolve(slots[n]) : copyLater(parts);
+        const copied = slots[n] ? Promise.resolve(slots[n]) : copyLater(parts, before);
         const read = map(parts, copied, before);
         finished = (async () => {
           await before;
@@ -215,10 +221,12 @@ function createReader(gpu: Gpu, size: number, what: string) {
         for (const promise of [read, finished]) promise.catch(() => {});
         return { copied, read };
       });
-      return {
-        copied: Promise.all(begun.map(({ copied }) => copied)).then(() => {}),
-        read: Promise.all(begun.map(({ read }) => read)).then(() => {}),
-      };
+      const [copied, read] = (["copied", "read"] as const).map((of) =>
+        Promise.all(begun.map((one) => one[of])).then(() => {})
+      );
+      // Who waits for one of them need not wait for the other.
+      for (const promise of [copied, read]) promise.catch(() => {});
+      return { copied, read };
     },
     end: () => finished,
     destroy(): void {
@@ -256,6 +264,8 @@ export interface DeviceSumOptions {
   what: string;
   /** Values; for tests. */
   chunk?: number;
+  /** Bytes that are on the way at once; for tests. */
+  onTheWay?: number;
 }
 
 /** Prepares sums over ranks. */
@@ -263,14 +273,15 @@ export function prepareDeviceSum(
   gpu: Gpu,
   exchange: Exchange,
   buckets: readonly Bucket[],
-  { what, chunk = CHUNK }: DeviceSumOptions,
+  { what, chunk = CHUNK, onTheWay }: DeviceSumOptions,
 ): DeviceSum {
   const { rank, size } = exchange;
   const chunksOf = buckets.map(({ all = [], owned = [] }) => [
     ...cut(all, chunk, size),
     ...cutByOwner(owned, chunk, size),
   ]);
-  const reader = createReader(gpu, Math.max(1, ...chunksOf.flat().map(({ length }) => length)), what);
+  const longest = Math.max(1, ...chunksOf.flat().map(({ length }) => length));
+  const reader = createReader(gpu, longest, what, onTheWay);
 
   async function sum(values: Float32Array<ArrayBuffer>, { parts, length, byOwner }: Chunk): Promise<void> {
     let [sums, first] = [values, 0];

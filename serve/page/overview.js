@@ -476,6 +476,7 @@ function circuitSize({ able, edges, heads }) {
 /** How far a sweep is, in words. @param {RunOverview} run */
 function sweepText({ result }) {
   if (result?.kind !== "sweep") return "sweep";
+  if (result.of === "study") return "a study";
   const finished = result.runs.filter((run) => run.finished).length;
   return `a sweep: ${finished} of the ${result.runs.length} runs that it has begun are finished`;
 }

@@ -279,7 +279,21 @@ function resultOf({ result, name }) {
 }
 
 /** The runs of a sweep. @param {Extract<NonNullable<RunDetail["result"]>, { kind: "sweep" }>} result @param {string} name */
-function sweepOf({ runs }, name) {
+function sweepOf({ of, runs }, name) {
+  if (of === "study") {
+    return [
+      element(
+        "p",
+        { className: "result" },
+        "A study, whose runs lie in the folders of its stages. Its page, below, has what came of it.",
+      ),
+      element(
+        "p",
+        { className: "quiet" },
+        "To watch the runs of a stage, serve its folder: deno task serve --runs with the path of this one and the stage’s name.",
+      ),
+    ];
+  }
   const items = runs.map((run) => {
     const href = `runs/${encodeURIComponent(name)}/reports/${encodeURIComponent(run.name)}/report.html`;
     const about = element("span", { className: "quiet" }, run.finished ? "" : " not finished");

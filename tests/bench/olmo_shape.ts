@@ -66,7 +66,10 @@ async function configOf(json: object): Promise<ModelConfig> {
   }
 }
 
-/** The process's resident memory, and the most that was seen of it, ten times a second, in bytes. */
+/**
+ * The process's resident memory in bytes, and the most that was seen of it, ten times a second where the driver leaves the
+ * thread free: a peak within one wait for it is missed.
+ */
 const resident = { before: Deno.memoryUsage().rss, most: 0 };
 const looking = setInterval(look, 100);
 

@@ -60,9 +60,9 @@ const flags = parseArgs(Deno.args, {
 });
 const chosen = SHAPES[flags.shape as keyof typeof SHAPES];
 const [ranks, rate, bucketBytes, steps] = [flags.ranks, flags.rate, flags.bucket, flags.steps].map(Number);
-if (!chosen || ![ranks, rate, bucketBytes, steps].every((value) => value > 0)) {
+if (!chosen || ![rate, bucketBytes, steps].every((value) => value > 0) || !(ranks > 1)) {
   console.error(
-    "Usage: deno task overlap [--shape small|gpt2] [--ranks N] [--rate BYTES] [--bucket BYTES] [--steps N]",
+    "Usage: deno task overlap [--shape small|gpt2] [--ranks N] [--rate BYTES] [--bucket BYTES] [--steps N] [--shard-optimizer]",
   );
   Deno.exit(2);
 }

@@ -83,6 +83,16 @@ Deno.test("the folder of a sweep is shown as one, with its runs, also while they
   const view = (await runs.view("tries"))!;
   await Deno.writeTextFile(join(sweep, "sweep.html"), "<p>");
   assertEquals((await runs.detail(view)).reports.map(({ file }) => file), ["sweep.html"]);
+  assertEquals(view.overview.result?.kind === "sweep" && view.overview.result.of, "sweep");
+  // A study's folder holds the folders of its stages.
+  const study = join(folder.path, "sensitivity");
+  await Deno.mkdir(study);
+  await Deno.writeTextFile(join(study, "study.json"), JSON.stringify({ file: "sensitivity" }));
+  await Deno.writeTextFile(join(study, "study.html"), "<p>");
+  const of = (await runs.view("sensitivity"))!;
+  assertEquals([of.overview.status, of.overview.result], ["sweep", { kind: "sweep", of: "study", runs: [] }]);
+  assertEquals((await runs.detail(of)).reports.map(({ file }) => file), ["study.html"]);
+  await Deno.remove(study, { recursive: true });
   // What only has the name of its mark is as broken as any.
   await Deno.writeTextFile(join(sweep, "sweep.json"), "[]");
   assertEquals((await runs.list()).map(({ status }) => status), ["broken"]);

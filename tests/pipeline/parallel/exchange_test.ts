@@ -7,7 +7,7 @@ import { shareOfStep } from "../../../pipeline/parallel/share_of_step.ts";
 import type { Transport } from "../../../pipeline/parallel/transport.ts";
 import { withHelp } from "../../../pipeline/parallel/with_help.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import type { Tensor } from "../../../kernels/core/tensor.ts";
+import { destroyTensor, type Tensor } from "../../../kernels/core/tensor.ts";
 import { gpuTest, upload } from "../../support/gpu.ts";
 import { ranksInProcess } from "../../support/ranks_in_process.ts";
 import { seeded } from "../../support/seeded.ts";
@@ -304,6 +304,22 @@ gpuTest("what fails in a sum that has begun is told where its end is awaited", a
   assertStringIncludes(error.message, "the cable is out");
   sum.destroy();
 });
+
+gpuTest(
+  "a sum that fails with more on the way than there is room for is told, at whatever is awaited",
+  async (gpu) => {
+    const [transport] = ranksInProcess(2);
+    const broken = { ...transport, send: () => Promise.reject(new Error("the cable is out")) };
+    const exchange = createExchange({ ...broken, rank: 1 }, { limit: LIMIT });
+    const values = gpu.tensor("values", [40]);
+    // Ten chunks, of which two may be on the way.
+    const options = { what: "values", chunk: 4, onTheWay: 32 };
+    const sum = prepareDeviceSum(gpu, exchange, [{ all: [values] }], options);
+    assertStringIncludes((await assertRejects(() => sum.run(), Error)).message, "the cable is out");
+    sum.destroy();
+    destroyTensor(gpu, values);
+  },
+);
 
 Deno.test("rank 0 does its work with the others' help, which is given whenever it asks", async () => {
   const asked: string[] = [];
