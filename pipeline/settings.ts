@@ -296,7 +296,7 @@ export const SPARSIFY = {
   slack: { ...GATES.slack, help: "nats above that loss, with auto or control" },
   front: flag(
     false,
-    "also the trade-off: from half of the steps on the target rises, in levels, each of which is measured",
+    "also the trade-off: from half of the steps on the target rises, in levels; each is measured",
     "Gates",
   ),
   frontSlack: positive(0.2, "nats that the target rises by, with --front", "Gates"),

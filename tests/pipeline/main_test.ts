@@ -70,12 +70,17 @@ Deno.test("a missing model, bad weights and unreadable data: one line and exit c
 });
 
 Deno.test("every command has a help that fits a terminal", async () => {
+  const fits = (stdout: string) => stdout.split("\n").filter((line) => line.length > 120);
   for (const command of ["sparsify", "pretrain", "evaluate", "train-tokenizer"]) {
     const { code, stdout } = await runMain([command, "--help"]);
     assertEquals(code, 0);
     assertStringIncludes(stdout, `Usage: deno task ${command}`);
     assertStringIncludes(stdout, "--data PATH");
-    assert(stdout.split("\n").every((line) => line.length <= 120), "lines fit a terminal");
+    assertEquals(fits(stdout), []);
+  }
+  for (const room of ["circuits", "generation", "benchmarks", "sweep", "studies"]) {
+    const { code, stdout } = await runMain(["--help"], { script: `pipeline/${room}/main.ts` });
+    assertEquals([code, fits(stdout)], [0, []], room);
   }
 });
 
