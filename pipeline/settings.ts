@@ -578,12 +578,12 @@ export const SWEEP = {
 
 /** Settings of `study`, beside its name. */
 export const STUDY = {
-  quick: flag(false, "tiny sizes, in less than a minute: only to see that it works", "Study"),
+  quick: flag(false, "tiny sizes, for the tests: only to see that it works", "Study"),
   part: {
     kind: "name",
     value: undefined,
     placeholder: "NAME",
-    help: "perform one part alone, such as addition (default: all, one after the other)",
+    help: "run one part alone, such as addition; of the others only what is there is told (default: all)",
     group: "Study",
   },
   table: flag(false, "run nothing: only write what the runs that are there have come to", "Study"),

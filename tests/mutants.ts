@@ -883,19 +883,34 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/studies/sensitivity.ts", "pipeline/studies/study_test.ts", {
     "a setting that missed its target counts as better": [
-      "measured.filter(({ group }) => group.feasible === group.finished)",
+      "measured.filter(({ group }) => group.feasible === group.rows.length)",
       "measured",
     ],
   }),
   ...plant("pipeline/studies/from_scratch.ts", "pipeline/studies/study_test.ts", {
     "circuits of runs that missed their target count": [
-      "constraint === undefined || constraint.feasible ? circuit?.edges : null",
+      "isAtLoss(summary) ? circuit?.edges : null",
       "circuit?.edges",
+    ],
+    "circuits of runs that missed their target are looked for": [
+      "const wanted = summary && isAtLoss(summary) &&",
+      "const wanted = summary &&",
     ],
     "arms are held to the loss without slack": ["validation.ce + slack", "validation.ce"],
     "an arm's share is of all steps": ["share * (1 - POST_TRAINING)", "share"],
   }),
+  ...plant("pipeline/studies/main.ts", ["pipeline/studies/command_test.ts", "one part"], {
+    "a part that was not asked for is run": ["settings.table || !chosen.includes(part)", "settings.table"],
+    "a document has the part alone that was asked for": [
+      "for (const part of all) {",
+      "for (const part of chosen) {",
+    ],
+  }),
   ...plant("pipeline/studies/long_range.ts", "pipeline/studies/long_range_test.ts", {
+    "dense models that have not learnt are named only where none has": [
+      "if (seeds.length === 0) return [];",
+      "if (seeds.length < dense.length) return [];",
+    ],
     "a needed edge may be of any layer": [
       "(edge.layer ?? layer) === layer && edge.query === query",
       "edge.query === query",

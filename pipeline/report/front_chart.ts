@@ -4,7 +4,7 @@
  * @module
  */
 import { type Markup, markup } from "./markup.ts";
-import { formatShare } from "./progress.ts";
+import { formatShare, formatSigned } from "./progress.ts";
 import { lineChart, type Reference } from "./svg_chart.ts";
 import type { FrontPoint } from "../training/front.ts";
 import type { SparsifySummary } from "../training/sparsify.ts";
@@ -14,7 +14,7 @@ const DIGITS = 4;
 const MISSING = "–";
 
 /** The levels that were met, sparsest first. */
-export function measuredPoints(front: readonly FrontPoint[]): { open: number; ce: number }[] {
+function measuredPoints(front: readonly FrontPoint[]): { open: number; ce: number }[] {
   return front.flatMap(({ open_fraction, ce }) =>
     open_fraction === null || ce === null ? [] : [{ open: open_fraction, ce }]
   ).sort((a, b) => a.open - b.open);
@@ -32,15 +32,14 @@ export function frontSection(
       : []),
   ];
   const points = measuredPoints(front);
-  const signed = (value: number): string => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(DIGITS)}`;
   const rows = front.map(({ above, target, step, ce, open_fraction }) => [
-    signed(above),
+    formatSigned(above, DIGITS),
     target.toFixed(DIGITS),
     step === null ? "missed" : String(step),
     open_fraction === null ? MISSING : formatShare(open_fraction),
     ce === null ? MISSING : ce.toFixed(DIGITS),
-    ce === null ? MISSING : signed(ce - dense.ce),
-    ...(control ? [ce === null ? MISSING : signed(ce - control.ce)] : []),
+    ce === null ? MISSING : formatSigned(ce - dense.ce, DIGITS),
+    ...(control ? [ce === null ? MISSING : formatSigned(ce - control.ce, DIGITS)] : []),
   ]);
   const head = [
     "target above the run’s",

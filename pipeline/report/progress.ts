@@ -43,6 +43,31 @@ export function formatShare(share: number): string {
   return `${percent.toFixed(percent >= 10 ? 1 : 2)} %`;
 }
 
+/** A difference with its sign: `−0.0027`. */
+export function formatSigned(value: number, digits = 4): string {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
+}
+
+/** A ratio: `×0.50`. */
+export function formatFactor(value: number): string {
+  return `×${value.toFixed(2)}`;
+}
+
+/** A mean with half its interval where it has one: `1.20 ± 0.05`; a dash where there is none. */
+export function formatMean(
+  of: { mean: number; half: number | null } | null,
+  text: (value: number) => string,
+  halfText: (half: number) => string = text,
+): string {
+  if (!of) return "–";
+  return text(of.mean) + (of.half === null ? "" : ` ± ${halfText(of.half)}`);
+}
+
+/** A mean share with half its interval: `3.70 % ± 0.42`. */
+export function formatMeanShare(of: { mean: number; half: number | null } | null): string {
+  return formatMean(of, formatShare, (half) => (100 * half).toFixed(2));
+}
+
 /** The progress line of one row; `done` is the last step that is done, where the row is of an earlier one. */
 export function formatRow(
   row: MetricRow,

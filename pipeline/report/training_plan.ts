@@ -489,6 +489,6 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
 }
 
 function hoursText(hours: number): string {
-  if (hours < 0.1) return `${(3600 * hours).toPrecision(2)} seconds`;
+  if (hours < 0.1) return `${Number((3600 * hours).toPrecision(2))} seconds`;
   return `${hours < 10 ? hours.toPrecision(2) : count(Math.round(hours))} hours`;
 }

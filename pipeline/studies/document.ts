@@ -23,9 +23,16 @@ export interface StudyData {
 
 /** How much of it has been run. */
 function extent({ parts, quick }: StudyData): string {
-  const [done, of] = [parts.map(({ done }) => done), parts.map(({ of }) => of)]
-    .map((counts) => counts.reduce((sum, count) => sum + count, 0));
-  const ran = done === of ? `All ${of} runs have ended.` : `${done} of ${of} runs have ended.`;
+  const told = (counts: readonly { done: number; of: number }[], what: string): string => {
+    const [done, of] = [counts.map(({ done }) => done), counts.map(({ of }) => of)]
+      .map((counts) => counts.reduce((sum, count) => sum + count, 0));
+    return `${done === of ? "All" : `${done} of`} ${of} ${what}.`;
+  };
+  const circuits = parts.flatMap(({ circuits }) => circuits && circuits.of > 0 ? [circuits] : []);
+  const ran = [
+    told(parts, "runs have ended"),
+    ...(circuits.length > 0 ? [told(circuits, "circuits of theirs have been found")] : []),
+  ].join(" ");
   return quick
     ? `${ran} A quick run of tiny sizes: it shows that the study works, and its figures say nothing of the method.`
     : ran;

@@ -5,7 +5,7 @@
  * @module
  */
 import { join } from "node:path";
-import { formatShare } from "../report/progress.ts";
+import { formatFactor, formatMean, formatMeanShare, formatSigned } from "../report/progress.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { intervalOf, type SweepRow } from "../sweep/results.ts";
 import { type SweepRun, sweepRun } from "../sweep/sweep_file.ts";
@@ -137,32 +137,29 @@ function valuesOf(arm: Arm, read: (run: ArmRun, summary: PretrainSummary) => num
 
 const openOf = (_: ArmRun, { test }: PretrainSummary): number => test.open_fraction;
 const lossOf = (_: ArmRun, { test }: PretrainSummary): number => test.ce;
-/** Of runs that met their target, which are at the dense model's loss but for the slack. */
-const edgesAtLoss = ({ circuit }: ArmRun, { constraint }: PretrainSummary): number | null | undefined =>
-  constraint === undefined || constraint.feasible ? circuit?.edges : null;
-const headsAtLoss = ({ circuit }: ArmRun, { constraint }: PretrainSummary): number | null | undefined =>
-  constraint === undefined || constraint.feasible ? circuit?.heads : null;
+/** Whether a run is dense or met its target, so that it is at the dense model's loss but for the slack. */
+const isAtLoss = ({ constraint }: PretrainSummary): boolean =>
+  constraint === undefined || constraint.feasible;
+const edgesAtLoss = ({ circuit }: ArmRun, summary: PretrainSummary): number | null | undefined =>
+  isAtLoss(summary) ? circuit?.edges : null;
+const headsAtLoss = ({ circuit }: ArmRun, summary: PretrainSummary): number | null | undefined =>
+  isAtLoss(summary) ? circuit?.heads : null;
 
-const factor = (value: number): string => `×${value.toFixed(2)}`;
-const signed = (value: number): string => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 const percentOf = (share: number): string => `${Math.round(100 * share)} %`;
 
 function labelOf({ share }: Arm): string {
   return share === undefined ? "dense" : share === 1 ? "100 % (post-training)" : percentOf(share);
 }
 
-/** A mean with half its interval. */
-function meanText(values: ReadonlyMap<unknown, number>, text: (value: number) => string): string {
-  const of = intervalOf([...values.values()]);
-  return of ? text(of.mean) + (of.half === null ? "" : ` ± ${text(of.half)}`) : "–";
-}
+/** The mean over seeds with half its interval. */
+const overSeeds = (values: ReadonlyMap<unknown, number>) => intervalOf([...values.values()]);
 
 /** What the arms say; the last is post-training. */
 export function fromScratchResult(
   { title, exact }: Pick<Design, "title" | "exact">,
   dense: Arm,
   arms: readonly Arm[],
-): Omit<PartResult, "pages" | "done" | "of"> {
+): Omit<PartResult, "pages" | "done" | "of" | "circuits"> {
   const post = arms.at(-1)!;
   const effects = arms.slice(0, -1).map((arm) => ({
     arm,
@@ -175,24 +172,26 @@ export function fromScratchResult(
   const byTokens = [dense, ...arms].map((arm) => [
     labelOf(arm),
     String(ended(arm).length),
-    meanText(valuesOf(arm, openOf), formatShare),
-    meanText(valuesOf(arm, lossOf), (value) => value.toFixed(4)),
+    formatMeanShare(overSeeds(valuesOf(arm, openOf))),
+    formatMean(overSeeds(valuesOf(arm, lossOf)), (value) => value.toFixed(4)),
     arm === dense
       ? "–"
-      : estimateText(pairedDifference(valuesOf(arm, lossOf), valuesOf(dense, lossOf)), signed),
-    ...(exact ? [meanText(valuesOf(arm, (_, { test }) => test.exact_rows), formatShare)] : []),
+      : estimateText(pairedDifference(valuesOf(arm, lossOf), valuesOf(dense, lossOf)), formatSigned),
+    ...(exact ? [formatMeanShare(overSeeds(valuesOf(arm, (_, { test }) => test.exact_rows)))] : []),
     arm === dense ? "–" : `${met(arm)} of ${ended(arm).length}`,
-    arm === dense ? "–" : meanText(valuesOf(arm, ({ tokensToTarget }) => tokensToTarget), millions),
+    arm === dense
+      ? "–"
+      : formatMean(overSeeds(valuesOf(arm, ({ tokensToTarget }) => tokensToTarget)), millions),
   ]);
   const byLoss = [dense, ...arms].map((arm) => {
     const effect = effects.find((each) => each.arm === arm);
     return [
       labelOf(arm),
       String(valuesOf(arm, edgesAtLoss).size),
-      meanText(valuesOf(arm, edgesAtLoss), (value) => value.toFixed(1)),
-      effect ? estimateText(effect.edges, factor) : "–",
-      meanText(valuesOf(arm, headsAtLoss), (value) => value.toFixed(1)),
-      effect ? estimateText(effect.heads, factor) : "–",
+      formatMean(overSeeds(valuesOf(arm, edgesAtLoss)), (value) => value.toFixed(1)),
+      effect ? estimateText(effect.edges, formatFactor) : "–",
+      formatMean(overSeeds(valuesOf(arm, headsAtLoss)), (value) => value.toFixed(1)),
+      effect ? estimateText(effect.heads, formatFactor) : "–",
     ];
   });
   return {
@@ -284,7 +283,7 @@ function finding(what: string, compared: readonly Compared[]): string[] {
   }
   return [
     `In ${what} these have an interval that excludes ×1 beside post-training: ${
-      apart.map(({ arm, ratio }) => `after ${labelOf(arm)} ${estimateText(ratio, factor)}`).join("; ")
+      apart.map(({ arm, ratio }) => `after ${labelOf(arm)} ${estimateText(ratio, formatFactor)}`).join("; ")
     }.`,
   ];
 }
@@ -293,7 +292,9 @@ function denseFinding(dense: Arm, post: Arm): string[] {
   const ratio = pairedRatio(valuesOf(dense, edgesAtLoss), valuesOf(post, edgesAtLoss));
   if (!ratio) return [];
   return [
-    `The dense model’s circuit has ${estimateText(ratio, factor)} the edges of that after post-training.`,
+    `The dense model’s circuit has ${
+      estimateText(ratio, formatFactor)
+    } the edges of that after post-training.`,
   ];
 }
 
@@ -339,14 +340,16 @@ async function perform(name: string, design: Design, tools: StudyTools): Promise
   const ofArms = shares.map((share) => armRuns(share, denseRows, common, design));
   const sparseRows = await tools.runs(sparseStage, ofArms.flat());
   const rowOf = new Map(sparseRows.map((row) => [row.run.name, row]));
-  let circuitsDone = 0;
+  const circuits = { done: 0, of: 0 };
   const measured = async (stage: string, row: SweepRow): Promise<ArmRun> => {
     const summary = row.summary as unknown as PretrainSummary | null;
     const folder = tools.folderOf(stage, row.run);
     // Of a quick study one circuit is enough to see that they are looked for.
-    const wanted = summary && (!quick || (stage === denseStage && row.run.seed === seeds[0]));
+    const wanted = summary && isAtLoss(summary) &&
+      (!quick || (stage === denseStage && row.run.seed === seeds[0]));
     const circuit = wanted ? await tools.circuits(stage, row.run, design.circuits) : null;
-    if (circuit) circuitsDone++;
+    if (wanted) circuits.of++;
+    if (circuit) circuits.done++;
     const target = summary?.constraint?.target_loss;
     return {
       row,
@@ -365,11 +368,11 @@ async function perform(name: string, design: Design, tools: StudyTools): Promise
     arms.push(await armOf(share, sparseStage, ofArms[n].map((run) => rowOf.get(run.name)!)));
   }
   const all = [...denseRows, ...sparseRows];
-  const models = seeds.length * (1 + shares.length);
   return {
     ...fromScratchResult(design, dense, arms),
-    done: all.filter(({ status }) => status === "finished").length + circuitsDone,
-    of: models + (quick ? 1 : models),
+    done: all.filter(({ status }) => status === "finished").length,
+    of: seeds.length * (1 + shares.length),
+    circuits,
     pages: [],
   };
 }

@@ -38,8 +38,6 @@ export interface LongRangeTask {
   context: number;
   /** Layers that it takes. */
   layers: number;
-  /** Share of answers that are right by chance, knowing which tokens are answers. */
-  chance: number;
   /**
    * What the floor is: `each`, the needed edges are known one by one; `count`, at least so many are needed, and their keys are
    * known, but not who looks.
@@ -82,14 +80,12 @@ function withinReach(chance: number): LongRangeTask["ceiling"] {
  * position must look at its key (layer 0), and the query at the value (layer 1): two edges an answer.
  */
 export function associativeRecall({ context, pairs }: { context: number; pairs: number }): LongRangeTask {
-  const chance = 1 / pairs;
   return {
     name: "recall",
     title: `Multi-query associative recall, ${pairs} pairs in ${context} positions`,
     characters: UPPER + LOWER + DIGITS,
     context,
     layers: 2,
-    chance,
     floor: "each",
     row(random) {
       const keys = choose(pairs, UPPER.length, random);
@@ -123,7 +119,7 @@ export function associativeRecall({ context, pairs }: { context: number; pairs: 
       }
       return { turns, answers, needed };
     },
-    ceiling: withinReach(chance),
+    ceiling: withinReach(1 / pairs),
   };
 }
 
@@ -132,7 +128,6 @@ export function associativeRecall({ context, pairs }: { context: number; pairs: 
  * its letter, of whichever layer; how a model finds the letter's rank takes more, which is not counted.
  */
 export function selectiveCopying({ context, letters }: { context: number; letters: number }): LongRangeTask {
-  const chance = 1 / LOWER.length;
   const mark = context - letters;
   return {
     name: "copying",
@@ -140,7 +135,6 @@ export function selectiveCopying({ context, letters }: { context: number; letter
     characters: LOWER + ".=",
     context,
     layers: 2,
-    chance,
     floor: "each",
     row(random) {
       const places = choose(letters, mark, random).sort((a, b) => a - b);
@@ -153,7 +147,7 @@ export function selectiveCopying({ context, letters }: { context: number; letter
         needed: answers.map(({ query, source }) => ({ query, key: source })),
       };
     },
-    ceiling: withinReach(chance),
+    ceiling: withinReach(1 / LOWER.length),
   };
 }
 
@@ -170,7 +164,6 @@ export function majority({ context }: { context: number }): LongRangeTask {
     characters: "ab.=",
     context,
     layers: 2,
-    chance: 0.5,
     floor: "count",
     row(random) {
       const text = Array.from({ length: letters }, () => random.below(2));

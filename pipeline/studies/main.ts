@@ -10,18 +10,18 @@
  */
 import { join, resolve } from "node:path";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
-import { inputError, usageError } from "../errors.ts";
+import { inputError, usageError, UserError } from "../errors.ts";
 import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
 import { shellWord } from "../flags.ts";
 import { nearest } from "../nearest.ts";
-import { isRunName } from "../runs/run_folder.ts";
+import { isRunName, runIsLocked } from "../runs/run_folder.ts";
 import { STUDY, type StudySettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { writeSweepPage } from "../sweep/page.ts";
 import { PROJECT, runProcesses } from "../sweep/processes.ts";
-import { rowOf, type SweepRow, writeSweepTable } from "../sweep/results.ts";
+import { rowOf, writeSweepTable } from "../sweep/results.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
 import { requireOneProcess } from "../parallel/one_process.ts";
@@ -45,12 +45,15 @@ function studyOf(name: string | undefined): Study {
   );
 }
 
-/** The parts that were asked for. */
-function partsOf(study: Study, { part, quick }: Pick<StudySettings, "part" | "quick">): readonly StudyPart[] {
+/** The parts of the document, and of those the ones that are to be run. */
+function partsOf(
+  study: Study,
+  { part, quick }: Pick<StudySettings, "part" | "quick">,
+): { all: readonly StudyPart[]; chosen: readonly StudyPart[] } {
   const all = quick ? study.parts.filter(({ inQuick }) => inQuick) : study.parts;
-  if (part === undefined) return all;
+  if (part === undefined) return { all, chosen: all };
   const chosen = all.filter(({ name }) => name === part);
-  if (chosen.length > 0) return chosen;
+  if (chosen.length > 0) return { all, chosen };
   throw usageError(
     `Cannot run the part ${part} of ${study.name} as its parts are ${
       all.map(({ name }) => name).join(", ")
@@ -72,7 +75,7 @@ async function studyCommand(args: readonly string[]): Promise<void> {
   }
   const study = studyOf(name);
   const settings = await resolveSettings(STUDY, parsed);
-  const parts = partsOf(study, settings);
+  const { all, chosen } = partsOf(study, settings);
   const folderName = settings.name ?? study.name + (settings.quick ? "-quick" : "");
   if (!isRunName(folderName)) {
     throw usageError(
@@ -94,11 +97,14 @@ async function studyCommand(args: readonly string[]): Promise<void> {
     ...(settings.jobs === 1 ? [] : ["--jobs", String(settings.jobs)]),
   ];
   const context = { settings, folder, mark, signal, goOn: here.map(shellWord).join(" ") };
-  const failed: SweepRow[] = [];
+  const failed: string[] = [];
   const results: PartResult[] = [];
   using _held = settings.table ? undefined : await holdSweep(folder, { shared: false });
   try {
-    for (const part of parts) results.push(await part.perform(toolsOf(context, failed)));
+    for (const part of all) {
+      const onlyTable = settings.table || !chosen.includes(part);
+      results.push(withoutEmpty(await part.perform(toolsOf({ ...context, onlyTable }, failed))));
+    }
   } catch (error) {
     if (signal.aborted && error === signal.reason) Deno.exit(STOPPED);
     throw error;
@@ -117,37 +123,41 @@ async function studyCommand(args: readonly string[]): Promise<void> {
   if (settings.json) {
     console.log(JSON.stringify({ study: study.name, quick: settings.quick, parts: results }));
   } else {
-    for (const { title, done, of, findings } of results) {
+    for (const { title, done, of, circuits, findings } of results) {
+      const found = circuits && circuits.of > 0 ? `, ${circuits.done} of ${circuits.of} circuits` : "";
       console.log(
-        `${title} (${done} of ${of} runs)\n${findings.map((finding) => `  ${finding}`).join("\n")}\n`,
+        `${title} (${done} of ${of} runs${found})\n${findings.map((finding) => `  ${finding}`).join("\n")}\n`,
       );
     }
     console.log(`Page: ${join(folder, "study.html")}   Markdown: ${join(folder, "study.md")}`);
   }
-  if (failed.length > 0 && !settings.table) {
-    throw inputError(
-      `${failed.length} runs failed; the rest stands: ${
-        failed.map(({ run, status, error }) => `${run.name} (${error ?? status})`).join("; ")
-      }`,
-    );
+  if (failed.length > 0) {
+    throw inputError(`${failed.length} runs or circuits failed; the rest stands: ${failed.join("; ")}`);
   }
 }
 
-/** What a part works with, in the study's folder. */
+/** A part without the figures of runs that there are not. */
+function withoutEmpty(result: PartResult): PartResult {
+  if (result.done > 0) return result;
+  return { ...result, findings: ["No run of it has ended."], tables: [], forests: [] };
+}
+
+/** What a part works with, in the study's folder; what fails is added to `failed`. */
 function toolsOf(
-  { settings, folder, mark, signal, goOn }: {
+  { settings, onlyTable, folder, mark, signal, goOn }: {
     settings: StudySettings;
+    onlyTable: boolean;
     folder: string;
     mark: string;
     signal: AbortSignal;
     goOn: string;
   },
-  failed: SweepRow[],
+  failed: string[],
 ): StudyTools {
   const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
   return {
     quick: settings.quick,
-    onlyTable: settings.table,
+    onlyTable,
     folder,
     signal,
     say,
@@ -158,23 +168,40 @@ function toolsOf(
       const stageFolder = join(folder, stage);
       const summary = join(stageFolder, name, "summary.json");
       if (!await exists(summary)) {
-        if (settings.table) return null;
+        if (onlyTable) return null;
         say(`${run.name}: looking for its circuit`);
+        await removeTorn(join(stageFolder, name));
         const model = join(stageFolder, run.name, "model");
-        await findCircuit([...args, "--model", model, "--runs", stageFolder, "--name", name], signal);
+        try {
+          await findCircuit([...args, "--model", model, "--runs", stageFolder, "--name", name], signal);
+        } catch (error) {
+          if (!(error instanceof UserError)) throw error;
+          say(`${name}: ${error.message}`);
+          failed.push(`${name} (${error.message})`);
+          return null;
+        }
       }
       return circuitSizes(await readJson(summary));
     },
     async runs(stage, runs) {
+      if (runs.length === 0) return [];
       const stageFolder = join(folder, stage);
-      await openSweepFolder(stageFolder, `study ${mark}, ${stage}`, { make: true });
-      if (!settings.table) {
+      if (onlyTable) {
+        const rows = await Promise.all(runs.map((run) => rowOf(stageFolder, run)));
+        // Nothing is made for what has not been run.
+        if (rows.every(({ status }) => status === "not begun")) return rows;
+      }
+      await openSweepFolder(stageFolder, `study ${mark}, ${stage}`, { make: !onlyTable });
+      if (!onlyTable) {
         say(`${stage}: ${runs.length} runs`);
         await runProcesses(runs, { runs: stageFolder, jobs: settings.jobs, signal, say, goOn });
         signal.throwIfAborted();
       }
       const rows = await Promise.all(runs.map((run) => rowOf(stageFolder, run)));
-      failed.push(...rows.filter(({ status }) => status !== "finished"));
+      if (!onlyTable) {
+        const others = rows.filter(({ status }) => status !== "finished");
+        failed.push(...others.map(({ run, status, error }) => `${run.name} (${error ?? status})`));
+      }
       // Of other commands the runs' summaries have no open edges beside a dense model's.
       if (runs.every(({ command }) => command === undefined)) {
         await writeSweepTable(join(stageFolder, "sweep.arrow"), rows);
@@ -183,6 +210,12 @@ function toolsOf(
       return rows;
     },
   };
+}
+
+/** Removes what a kill left of a circuit while it was saved: it cannot be gone on with. The study holds its folder. */
+async function removeTorn(folder: string): Promise<void> {
+  const info = await Deno.lstat(folder).catch(() => undefined);
+  if (info?.isDirectory && !await runIsLocked(folder)) await Deno.remove(folder, { recursive: true });
 }
 
 /** Runs `deno task circuits` to its end. */
@@ -206,7 +239,9 @@ async function findCircuit(args: readonly string[], signal: AbortSignal): Promis
   const [{ code }, told] = await Promise.all([child.status, new Response(child.stderr).text()]);
   signal.removeEventListener("abort", stop);
   signal.throwIfAborted();
-  if (code !== 0) throw inputError(`Cannot find a circuit: ${told.trim().split("\n").at(-1)}`);
+  if (code !== 0) {
+    throw inputError(`Cannot find a circuit: ${told.trim().split("\n").at(-1)!.replace(/^error: /, "")}`);
+  }
 }
 
 /** What a summary of circuits says of its one model. */

@@ -4,12 +4,14 @@
  * @module
  */
 import { join } from "node:path";
-import { formatShare } from "../report/progress.ts";
+import { formatFactor, formatMeanShare, formatShare, formatSigned } from "../report/progress.ts";
+import { SPARSIFY } from "../settings.ts";
+import { resolveSettings } from "../settings/resolve.ts";
 import { groupsOf, type SweepGroup, type SweepRow } from "../sweep/results.ts";
 import { type SweepRun, sweepRuns } from "../sweep/sweep_file.ts";
 import type { SparsifySummary } from "../training/sparsify.ts";
 import { bySeed, differs, type Estimate, estimateText, pairedDifference, pairedRatio } from "./paired.ts";
-import type { PartResult, Study, StudyPart, StudyTools } from "./study.ts";
+import { pagesOf, type PartResult, type Study, type StudyPart, type StudyTools } from "./study.ts";
 
 type Settings = Readonly<Record<string, number>>;
 
@@ -21,23 +23,11 @@ interface Design {
   values: Readonly<Record<string, readonly number[]>>;
   /** Distillation and bias together, where no other setting is so. */
   together: readonly Settings[];
-  /** What the model recommends of these, for the tables. */
-  recommended: Settings;
 }
 
 const ADDITION: Design = {
   model: "data/addition",
   title: "Addition of two numbers",
-  recommended: {
-    temperature: 1,
-    gateBias: 3,
-    distill: 0,
-    saturationWeight: 0.01,
-    lambdaRate: 0.02,
-    lambdaGain: 0,
-    slack: 0.01,
-    lr: 1e-3,
-  },
   values: {
     temperature: [0.5, 2],
     gateBias: [0, 1.5, 6],
@@ -54,7 +44,6 @@ const ADDITION: Design = {
 const ENGLISH: Design = {
   model: "data/english",
   title: "English",
-  recommended: { ...ADDITION.recommended, gateBias: 0, lambdaRate: 0.015, slack: 0.025 },
   values: {
     ...ADDITION.values,
     gateBias: [1.5, 3, 6],
@@ -78,7 +67,7 @@ const QUICK = {
 };
 
 /** The runs of a design: the recommended settings first. */
-export function sensitivityRuns(
+function sensitivityRuns(
   { model, values, together }: Design,
   { quick, project }: Pick<StudyTools, "quick" | "project">,
 ): SweepRun[] {
@@ -95,10 +84,20 @@ export function sensitivityRuns(
   );
 }
 
+/** What the model recommends of the settings that are varied, or what they are by default. */
+async function recommendedOf({ model, values }: Design, project: string): Promise<Settings> {
+  const settings = await resolveSettings(SPARSIFY, {
+    given: { model: join(project, model) },
+    config: undefined,
+    folder: project,
+  });
+  return Object.fromEntries(
+    Object.keys(values).map((name) => [name, settings[name as keyof typeof settings] as number]),
+  );
+}
+
 const open = ({ sparse }: SparsifySummary): number => sparse.open_fraction;
 const loss = ({ sparse }: SparsifySummary): number => sparse.ce;
-const factor = (value: number): string => `×${value.toFixed(2)}`;
-const signed = (value: number): string => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
 
 /** The settings of a group in words. */
 function label(group: SweepGroup): string {
@@ -110,7 +109,7 @@ function label(group: SweepGroup): string {
 
 /** What the rows of a design say. */
 export function sensitivityResult(
-  design: Pick<Design, "title" | "recommended">,
+  design: { title: string; recommended: Settings },
   rows: readonly SweepRow[],
   stage: string,
 ): PartResult {
@@ -124,10 +123,10 @@ export function sensitivityResult(
   }));
   const line = (group: SweepGroup, ratio: Estimate | null, difference: Estimate | null): string[] => [
     label(group),
-    group.open ? formatShare(group.open.mean) + halfOf(group.open.half) : "–",
-    estimateText(ratio, factor),
-    group.above ? signed(group.above.mean) : "–",
-    estimateText(difference, signed),
+    formatMeanShare(group.open),
+    estimateText(ratio, formatFactor),
+    group.above ? formatSigned(group.above.mean) : "–",
+    estimateText(difference, formatSigned),
     `${group.feasible} of ${group.finished}`,
   ];
   const settings = Object.entries(design.recommended).map(([name, value]) => `${name} ${value}`).join(", ");
@@ -165,12 +164,10 @@ export function sensitivityResult(
         high: ratio?.high ?? null,
       })),
     }],
-    pages: [{ text: "every run, by open edges and loss", path: `${stage}/sweep.html` }],
+    pages: pagesOf(stage, rows, "every run, by open edges and loss"),
     adapters: [...new Set(rows.flatMap(({ summary }) => summary ? [summary.adapter] : []))],
   };
 }
-
-const halfOf = (half: number | null): string => half === null ? "" : ` ± ${(100 * half).toFixed(2)}`;
 
 interface Effect {
   group: SweepGroup;
@@ -189,10 +186,10 @@ function findingsOf(base: SweepGroup, effects: readonly Effect[]): string[] {
   const measured = effects.flatMap(({ group, ratio }) => ratio ? [{ group, ratio }] : []);
   if (measured.length === 0) return findings;
   // A setting that buys few edges with a loss above the target is no better.
-  const met = measured.filter(({ group }) => group.feasible === group.finished);
+  const met = measured.filter(({ group }) => group.feasible === group.rows.length);
   const apart = met.filter(({ ratio }) => differs(ratio, 1));
   const list = (of: typeof measured): string =>
-    of.map(({ group, ratio }) => `${label(group)} ${estimateText(ratio, factor)}`).join("; ");
+    of.map(({ group, ratio }) => `${label(group)} ${estimateText(ratio, formatFactor)}`).join("; ");
   findings.push(
     apart.length === 0
       ? `Of ${met.length} other settings whose runs all met their target none has an interval that excludes ×1.`
@@ -216,8 +213,11 @@ function part(name: string, design: Design, inQuick: boolean): StudyPart {
   return {
     name,
     inQuick,
-    perform: async (tools) =>
-      sensitivityResult(design, await tools.runs(name, sensitivityRuns(design, tools)), name),
+    perform: async (tools) => {
+      const rows = await tools.runs(name, sensitivityRuns(design, tools));
+      const recommended = await recommendedOf(design, tools.project);
+      return sensitivityResult({ title: design.title, recommended }, rows, name);
+    },
   };
 }
 

@@ -38,6 +38,8 @@ export interface PartResult {
   /** Runs that have ended, of so many. */
   done: number;
   of: number;
+  /** Circuits that have been found, of so many that are wanted of the runs that have ended; left out: none are. */
+  circuits?: { done: number; of: number };
   /** The figures in sentences. */
   findings: readonly string[];
   tables: readonly StudyTable[];
@@ -46,6 +48,11 @@ export interface PartResult {
   pages: readonly { text: string; path: string }[];
   /** Adapters that runs were on. */
   adapters: readonly string[];
+}
+
+/** The page of a stage's runs, which is made once one has begun. */
+export function pagesOf(stage: string, rows: readonly SweepRow[], text: string): PartResult["pages"] {
+  return rows.some(({ status }) => status !== "not begun") ? [{ text, path: `${stage}/sweep.html` }] : [];
 }
 
 /** How small a circuit does 90 % of the effect; null where the model cannot do the task, or no circuit reaches it. */
@@ -79,7 +86,7 @@ export interface StudyTools {
    * Finds the circuit of a finished run's model, or looks at what was found before.
    *
    * @param args what `deno task circuits` is asked for
-   * @returns null where `--table` finds none
+   * @returns null where `--table` finds none, or looking for it failed
    */
   circuits(stage: string, run: SweepRun, args: readonly string[]): Promise<CircuitSizes | null>;
   /** Folder of a run of a stage. */

@@ -11,7 +11,7 @@ import reportStyle from "../report/report.css" with { type: "text" };
 import style from "./sweep.css" with { type: "text" };
 import { writeAll, writeAtomically } from "../files.ts";
 import { type Markup, markup } from "../report/markup.ts";
-import { formatShare } from "../report/progress.ts";
+import { formatMean, formatMeanShare, formatShare, formatSigned } from "../report/progress.ts";
 import { formatTick, linePath, placeAxis, type Placed } from "../report/svg_chart.ts";
 import { groupsOf, type Interval, type SweepGroup, type SweepRow, variedNames } from "./results.ts";
 
@@ -22,19 +22,10 @@ export async function writeSweepPage(path: string, name: string, rows: readonly 
 }
 
 const MISSING = "–";
-const signed = (value: number, digits = 4): string =>
-  `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
-
-/** A share with its interval: `3.70 % ± 0.42`. */
-function share(of: Interval | null): string {
-  if (!of) return MISSING;
-  return formatShare(of.mean) + (of.half === null ? "" : ` ± ${(100 * of.half).toFixed(2)}`);
-}
 
 /** A difference of losses with its interval: `−0.0027 ± 0.0041`. */
 function difference(of: Interval | null): string {
-  if (!of) return MISSING;
-  return signed(of.mean) + (of.half === null ? "" : ` ± ${of.half.toFixed(4)}`);
+  return formatMean(of, formatSigned, (half) => half.toFixed(4));
 }
 
 /** The value of a setting. */
@@ -86,9 +77,11 @@ function settingsTable(names: readonly string[], groups: readonly SweepGroup[]):
   const body = groups.map((group) =>
     markup`<tr>${names.map((name) => markup`<td>${valueText(group.varied[name])}</td>`)}<td>${
       String(group.finished)
-    } of ${String(group.rows.length)}</td><td>${share(group.open)}</td><td>${difference(group.above)}</td>${
-      withControl ? markup`<td>${difference(group.aboveControl)}</td>` : undefined
-    }<td>${String(group.feasible)} of ${String(group.finished)}</td><td>${
+    } of ${String(group.rows.length)}</td><td>${formatMeanShare(group.open)}</td><td>${
+      difference(group.above)
+    }</td>${withControl ? markup`<td>${difference(group.aboveControl)}</td>` : undefined}<td>${
+      String(group.feasible)
+    } of ${String(group.finished)}</td><td>${
       group.front ? markup`<strong>front</strong>` : undefined
     }</td></tr>`
   );
@@ -134,7 +127,7 @@ function tradeOff(groups: readonly SweepGroup[]): Markup {
   const points = runs.filter(({ open }) => open > 0).map(({ run, open, above, summary }) => {
     const { feasible } = summary.sparse;
     const label = `${run.name}: ${formatShare(open / 100)} open, loss ${
-      signed(above)
+      formatSigned(above)
     } against dense, target ${feasible ? "met" : "missed"}`;
     const [cx, cy] = [at(x.at(open)), at(y.at(above))];
     const mark = feasible
@@ -222,7 +215,7 @@ function parallelCoordinates(names: readonly string[], rows: readonly SweepRow[]
       "loss less dense",
       rows,
       ({ summary }) => summary!.sparse.ce - summary!.dense.ce,
-      (value) => signed(value),
+      (value) => formatSigned(value),
     ),
   ];
   const [top, bottom] = [44, HEIGHT - 30];
@@ -266,7 +259,7 @@ function runsTable(names: readonly string[], rows: readonly SweepRow[]): Markup 
       ? [
         formatShare(summary.sparse.open_fraction),
         summary.sparse.ce.toFixed(4),
-        signed(summary.sparse.ce - summary.dense.ce),
+        formatSigned(summary.sparse.ce - summary.dense.ce),
         summary.sparse.feasible ? "met" : "missed",
       ]
       : [MISSING, MISSING, MISSING, MISSING];

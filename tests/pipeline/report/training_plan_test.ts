@@ -299,6 +299,11 @@ Deno.test("a plan for people says what is bound in slices, what a step takes, an
   const { forward, backward, step } = plan.arithmetic;
   assertEquals(step, 4 * (forward + backward) + forward / 8);
   assertStringIncludes(text, "139 hours at 2,000 tokens/s");
+  const brief = { ...asked, tokens: 360_000 };
+  assertStringIncludes(
+    planText(config, planTraining(config, brief), brief),
+    ", 180 seconds at 2,000 tokens/s",
+  );
   const without = planText(config, planTraining(config, { ...asked, rate: 0 }), { ...asked, rate: 0 });
   assertStringIncludes(without, "give --rate TOKENS_PER_SECOND");
   assert(!without.includes("hours at"));

@@ -195,7 +195,13 @@ Deno.test("a task's result says what is open beside the floor and what a window 
   const unlearnt = longRangeResult(task, rows, [model(1, null, 1), model(1, 0.01, 1)], [0.01]);
   assertEquals(
     unlearnt.findings[1],
-    "No dense model has learnt the task, so that nothing follows for what sparsity costs.",
+    "No dense model has learnt the task (fewer than 90 % right), so that nothing follows from them for what sparsity costs.",
+  );
+  const partly = [model(1, null, 4), model(2, null, 3), model(3, null, 1), model(1, 0.01, 4)];
+  assertEquals(
+    longRangeResult(task, rows, partly, [0.01]).findings[1],
+    "The dense models of these seeds have not learnt the task: 2, 3 (fewer than 90 % right), so that nothing follows from " +
+      "them for what sparsity costs.",
   );
   assertEquals(longRangeResult(task, rows, [], [0.01]).findings, [
     "No pair of a dense and a sparse model has ended.",

@@ -14,10 +14,11 @@ import {
   fromScratchResult,
 } from "../../../pipeline/studies/from_scratch.ts";
 import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
+import { PROJECT } from "../../../pipeline/sweep/processes.ts";
 import { STUDIES } from "../../../pipeline/studies/studies.ts";
-import type { PartResult } from "../../../pipeline/studies/study.ts";
+import type { PartResult, StudyTools } from "../../../pipeline/studies/study.ts";
 import type { SweepRow } from "../../../pipeline/sweep/results.ts";
-import { sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
+import { type SweepRun, sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
 import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 
@@ -76,11 +77,15 @@ const ROWS = [
   // Fewer still, but beyond the target.
   ...SEEDS.map((seed) => row({ slack: 0 }, seed, { open: 0.001, loss: 2.5, feasible: seed > 1 })),
   ...SEEDS.map((seed) => row({ temperature: 2 }, seed)),
+  // Within the target as far as they have ended.
+  ...SEEDS.map((seed) =>
+    row({ distill: 1 }, seed, seed > 1 ? { open: 0.001 * seed, loss: 2.01 } : undefined)
+  ),
 ];
 
 Deno.test("sensitivity tells what changes open edges, and not what missed its target as better", () => {
-  const { done, of, findings, tables, forests } = sensitivityResult(DESIGN, ROWS, "model");
-  assertEquals([done, of], [9, 12]);
+  const { done, of, findings, tables, forests, pages } = sensitivityResult(DESIGN, ROWS, "model");
+  assertEquals([done, of], [11, 15]);
   assertEquals(findings, [
     "With the recommended settings 2.20 % of the edges stay open (3 seeds), and 3 of 3 runs meet their target.",
     "Of 1 other settings whose runs all met their target these have an interval that excludes ×1: " +
@@ -97,9 +102,11 @@ Deno.test("sensitivity tells what changes open edges, and not what missed its ta
     "3 of 3",
   ]);
   assertEquals(table.rows[3], ["temperature 2", "–", "–", "–", "–", "0 of 0"]);
-  assertEquals(forests[0].rows.map(({ mean }) => mean === null), [false, false, true]);
+  assertEquals(table.rows[4].at(-1), "2 of 2");
+  assertEquals(forests[0].rows.map(({ mean }) => mean === null), [false, false, true, false]);
   const none = sensitivityResult(DESIGN, [row({}, 1), row({ lr: 1 }, 1)], "model");
   assertEquals(none.findings, ["No run with the recommended settings has ended."]);
+  assertEquals([pages.length, none.pages.length], [1, 0], "a page that was not made is not linked");
 });
 
 const PART: PartResult = {
@@ -120,7 +127,7 @@ Deno.test("a study's document says what was asked, how far it has been run, and 
     const part of [
       "# Sensitivity to settings\n",
       `- ${SENSITIVITY.protocol[0]}\n`,
-      "9 of 12 runs have ended. Written on 2026-11-26 by `deno task study sensitivity`, run on a device.",
+      "11 of 15 runs have ended. Written on 2026-11-26 by `deno task study sensitivity`, run on a device.",
       "| setting | open edges | beside recommended |",
       "| slack 0 | 0.10 % ± 0.00 |",
     ]
@@ -132,11 +139,16 @@ Deno.test("a study's document says what was asked, how far it has been run, and 
       '<a href="model/sweep.html">',
       '<th scope="row">slack 0</th>',
       "not measured</text>",
-      "9 of 12 runs have ended.",
+      "11 of 15 runs have ended.",
     ]
   ) assertStringIncludes(page, part);
   assert(!page.includes(' style="'), "the server lets one style block through");
   assertStringIncludes(studyMarkdown({ ...data, quick: true }), "its figures say nothing of the method");
+  const circuits = { ...PART, circuits: { done: 2, of: 3 } };
+  assertStringIncludes(
+    studyMarkdown({ ...data, parts: [circuits, circuits] }),
+    "22 of 30 runs have ended. 4 of 6 circuits of theirs have been found. Written on",
+  );
 });
 
 Deno.test("the protocol of every study stands in docs/studies as it is followed", async () => {
@@ -216,10 +228,10 @@ Deno.test("arms are set beside post-training by seed, and circuits only where th
     [
       "1.2000 ± 0.0000",
       "+0.2000 (+0.2000 to +0.2000)",
-      "100.00 % ± 0.00 %",
+      "100.0 % ± 0.00",
       "2 of 3",
       "1.00 ± 0.00",
-    ].map((text, n) => n === 2 ? byTokens.rows[1][5] : text),
+    ],
   );
   assertEquals(byTokens.rows[2][0], "100 % (post-training)");
   // Seeds 1 and 3 alone: 10 and 30 edges.
@@ -242,5 +254,81 @@ Deno.test("an arm is held to the loss that the dense run of its seed ended with,
     "pretrain",
   ]]);
   assertEquals(Math.round(0.3333 * 3000), 1000);
-  assert(FROM_SCRATCH.parts.length === 2);
+});
+
+/** Tools with which runs end as told, and circuits are found; what is asked for is noted. */
+function toldTools(ended: (stage: string, run: SweepRun) => SweepRow) {
+  const asked: { runs: SweepRun[]; circuits: string[] } = { runs: [], circuits: [] };
+  const tools: StudyTools = {
+    quick: false,
+    onlyTable: false,
+    folder: "",
+    signal: new AbortController().signal,
+    say: () => {},
+    project: PROJECT,
+    folderOf: (stage, run) => `${stage}/${run.name}`,
+    runs(stage, runs) {
+      asked.runs.push(...runs);
+      return Promise.resolve(runs.map((run) => ({ ...ended(stage, run), run })));
+    },
+    circuits(stage, run) {
+      asked.circuits.push(`${stage} ${run.varied.sparseFrom ?? "–"} ${run.seed}`);
+      return Promise.resolve(run.seed === 1 ? { edges: 9, heads: 2 } : null);
+    },
+  };
+  return { tools, asked };
+}
+
+Deno.test("circuits are looked for in dense models and those that met their target, and counted apart from runs", async () => {
+  const { tools, asked } = toldTools((stage, { seed, varied }) =>
+    pretrained(seed!, {
+      open: 0.1,
+      loss: 1,
+      ...(stage === "addition-dense" ? {} : { feasible: varied.sparseFrom === 0.6667 && seed! < 3 }),
+    })
+  );
+  const { done, of, circuits } = await FROM_SCRATCH.parts[0].perform(tools);
+  assertEquals(asked.circuits, [
+    ...Array.from({ length: 10 }, (_, n) => `addition-dense – ${n + 1}`),
+    "addition-sparse 0.6667 1",
+    "addition-sparse 0.6667 2",
+  ]);
+  assertEquals([done, of, circuits], [60, 60, { done: 2, of: 12 }]);
+});
+
+Deno.test("the gates and the slack of addition from scratch are those that the model recommends for post-training", async () => {
+  const { tools, asked } = toldTools((_, { seed }) =>
+    pretrained(seed!, { open: 1, loss: 2, feasible: true })
+  );
+  await FROM_SCRATCH.parts[0].perform(tools);
+  const { settings } = asked.runs.at(-1)!;
+  const of = JSON.parse(await Deno.readTextFile(`${PROJECT}data/addition/sparsify.json`));
+  const own = [
+    "gateBias",
+    "constraintScale",
+    "lambdaRate",
+    "lambdaStart",
+    "lambdaGain",
+    "constraintEvery",
+    "saturationWeight",
+  ];
+  assertEquals(own.map((name) => settings[name]), own.map((name) => of[name]));
+  assertEquals(settings.targetLoss, 2 + of.slack);
+});
+
+Deno.test("sensitivity tells the settings that each model recommends, or the defaults, and varies each to another", async () => {
+  const expected = [
+    "temperature 1, gateBias 3, distill 0, saturationWeight 0.01, lambdaRate 0.02, lambdaGain 0, slack 0.01, lr 0.001",
+    "temperature 1, gateBias 0, distill 0, saturationWeight 0.01, lambdaRate 0.015, lambdaGain 0, slack 0.025, lr 0.001",
+  ];
+  for (const [n, part] of SENSITIVITY.parts.entries()) {
+    const { tools, asked } = toldTools((_, { seed }) => row({}, seed!, { open: 0.1, loss: 2 }));
+    const { tables } = await part.perform(tools);
+    assertStringIncludes(tables[0].caption, `Recommended: ${expected[n]}.`);
+    const recommended = expected[n].split(", ");
+    for (const { varied } of asked.runs) {
+      const [first, ...more] = Object.entries(varied);
+      if (first && more.length === 0) assert(!recommended.includes(first.join(" ")), first.join(" "));
+    }
+  }
 });
