@@ -10,7 +10,7 @@ import { isObject, readJson, reasonOf, shown, storing, writeJson } from "../file
 /** Says whose folder it is. */
 export const SWEEP_MARK = "sweep.json";
 /** The same of a study. */
-const STUDY_MARK = "study.json";
+export const STUDY_MARK = "study.json";
 const LOCK = ".sweep.lock";
 
 /**
