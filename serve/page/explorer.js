@@ -297,9 +297,10 @@ export function createExplorer(parent, run, detail, signal) {
       if (lit !== undefined) tellToken();
     }
     function choose() {
+      const [ofLayer, ofHead] = chosen.split(".").map(Number);
       mine = chosen === "all"
         ? answer.ranked
-        : rankedOf(answer.ranked.edges.filter(([layer, head]) => chosen === `${layer}.${head}`));
+        : rankedOf(answer.ranked.edges.filter(([layer, head]) => layer === ofLayer && head === ofHead));
       drawn = mine.edges.length > MOST_DRAWN ? rankedOf(mine.edges.slice(0, MOST_DRAWN)) : mine;
       drawing.show(drawn, position());
       tellCount();
