@@ -6,11 +6,11 @@
  * @module
  */
 import glossary from "../report/glossary.json" with { type: "json" };
-import palette from "../report/palette.css" with { type: "text" };
 import style from "../report/report.css" with { type: "text" };
 import ownStyle from "./report.css" with { type: "text" };
 import script from "./report.js" with { type: "text" };
 import { type Filling, type Markup, markup } from "../report/markup.ts";
+import { pageHtml } from "../report/page.ts";
 import { formatShare } from "../report/progress.ts";
 import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
 import type { Interval } from "./metrics.ts";
@@ -141,18 +141,10 @@ export function circuitsHtml(name: string, results: CircuitResults): string {
   const { task, purpose, dense, sparse } = results;
   const models = [dense, sparse].filter((model) => model !== null);
   const kindOf = ({ gated }: ModelResult): string => gated ? "sparse" : "dense";
-  return markup`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<title>${name}: circuits of ${task}</title>
-<style>${{ markup: palette + style + ownStyle }}</style>
-</head>
-<body>
-<main>
-<p class="of">Circuits of ${models.map(({ label }) => label).join(" and ")}</p>
+  return pageHtml({
+    title: `${name}: circuits of ${task}`,
+    styles: [style, ownStyle],
+    main: markup`<p class="of">Circuits of ${models.map(({ label }) => label).join(" and ")}</p>
 <h1>${name}: ${task}</h1>
 <p class="result">${circuitSentence(results)}</p>
 <p>The task: ${purpose}.</p>
@@ -164,13 +156,13 @@ ${graphSection(results, models, kindOf)}
 ${attentionSection(models, kindOf)}
 <h2>How it was measured</h2>
 ${method(results)}
-${words()}
-</main>
-<script type="application/json" id="data">${{ markup: pageData(results, models, kindOf) }}</script>
+${words()}`,
+    scripts: markup`<script type="application/json" id="data">${{
+      markup: pageData(results, models, kindOf),
+    }}</script>
 <script>${{ markup: script }}</script>
-</body>
-</html>
-`.markup;
+`,
+  });
 }
 
 function resultTable(results: CircuitResults, kinds: string[]): Markup {

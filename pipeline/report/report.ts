@@ -7,13 +7,13 @@
  * @module
  */
 import glossary from "./glossary.json" with { type: "json" };
-import palette from "./palette.css" with { type: "text" };
 import style from "./report.css" with { type: "text" };
 import { readSlackChanges, type SlackChange } from "../runs/control.ts";
 import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
 import { flagsOf, shellWord } from "../flags.ts";
 import { frontSection } from "./front_chart.ts";
 import { type Filling, type Markup, markup } from "./markup.ts";
+import { pageHtml } from "./page.ts";
 import { type MetricRow, readMetrics } from "../runs/metrics.ts";
 import type { PretrainSummary } from "../training/pretrain.ts";
 import { LIVE_EDGES } from "../training/evaluate.ts";
@@ -63,20 +63,12 @@ export function reportHtml(data: ReportData): string {
   const subject = model === undefined ? "a new model" : String(model);
   const sparsified = isSparsified(data.summary) ? data.summary : undefined;
   const events = eventsOf(data);
-  return markup`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<title>${name}: ${sparsified ? "sparse attention of" : "pre-training of"} ${subject}</title>
-<style>${{ markup: palette + style }}</style>
-</head>
-<body>
-<main>
-<p class="of">${
-    sparsified ? markup`<a href="${PAPER}">Sparse attention post-training</a> of` : "Pre-training of"
-  } ${subject}</p>
+  return pageHtml({
+    title: `${name}: ${sparsified ? "sparse attention of" : "pre-training of"} ${subject}`,
+    styles: [style],
+    main: markup`<p class="of">${
+      sparsified ? markup`<a href="${PAPER}">Sparse attention post-training</a> of` : "Pre-training of"
+    } ${subject}</p>
 <h1>${name}</h1>
 ${sparsified ? sparsifiedResult(sparsified, data, events) : pretrainedResult(data.summary as PretrainSummary)}
 <h2>The course of the run</h2>
@@ -88,11 +80,8 @@ ${sparsified && headMap(sparsified.sparse.open_by_head)}
 ${facts(data)}
 ${evaluations(data.rows, sparsified?.sparse.feasible ? sparsified.sparse.step : undefined)}
 ${settingsTable(config)}
-${words(glossary)}
-</main>
-</body>
-</html>
-`.markup;
+${words(glossary)}`,
+  });
 }
 
 function isSparsified(summary: ReportData["summary"]): summary is SparsifySummary {

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import palette from "../report/palette.css" with { type: "text" };
 import reportStyle from "../report/report.css" with { type: "text" };
 import style from "../sweep/sweep.css" with { type: "text" };
 import { type Markup, markup } from "../report/markup.ts";
+import { pageHtml } from "../report/page.ts";
 import { forestChart } from "./forest.ts";
 import type { PartResult, Study, StudyTable } from "./study.ts";
 
@@ -74,28 +74,17 @@ function markdownTable({ head, rows }: StudyTable): string {
 /** The document as HTML. */
 export function studyHtml(data: StudyData): string {
   const { study, parts } = data;
-  return markup`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<title>${study.title}: a study</title>
-<style>${{ markup: palette + reportStyle + style }}</style>
-</head>
-<body>
-<main>
-<p class="of">A study of sparse attention post-training</p>
+  return pageHtml({
+    title: `${study.title}: a study`,
+    styles: [reportStyle, style],
+    main: markup`<p class="of">A study of sparse attention post-training</p>
 <h1>${study.title}</h1>
 <p class="result">${study.question}</p>
 <p class="note">${extent(data)} ${made(data).replaceAll("`", "")}</p>
 ${parts.map(partMarkup)}
 <h2>How it is answered</h2>
-<ul>${study.protocol.map((sentence) => markup`<li>${sentence}</li>`)}</ul>
-</main>
-</body>
-</html>
-`.markup;
+<ul>${study.protocol.map((sentence) => markup`<li>${sentence}</li>`)}</ul>`,
+  });
 }
 
 function partMarkup({ title, findings, tables, forests, pages }: PartResult): Markup {

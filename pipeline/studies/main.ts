@@ -20,7 +20,7 @@ import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { writeSweepPage } from "../sweep/page.ts";
-import { PROJECT, runProcesses } from "../sweep/processes.ts";
+import { PROJECT, runProcesses, startTask } from "../sweep/processes.ts";
 import { rowOf, writeSweepTable } from "../sweep/results.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
@@ -220,21 +220,7 @@ async function removeTorn(folder: string): Promise<void> {
 
 /** Runs `deno task circuits` to its end. */
 async function findCircuit(args: readonly string[], signal: AbortSignal): Promise<void> {
-  const child = new Deno.Command("deno", {
-    args: ["task", "--quiet", "circuits", "--quiet", ...args],
-    cwd: PROJECT,
-    env: { INIT_CWD: PROJECT },
-    stdin: "null",
-    stdout: "null",
-    stderr: "piped",
-  }).spawn();
-  const stop = (): void => {
-    try {
-      child.kill("SIGTERM");
-    } catch {
-      // It has ended by itself.
-    }
-  };
+  const { child, stop } = startTask(["circuits", "--quiet", ...args]);
   signal.addEventListener("abort", stop);
   const [{ code }, told] = await Promise.all([child.status, new Response(child.stderr).text()]);
   signal.removeEventListener("abort", stop);

@@ -6,11 +6,11 @@
  *
  * @module
  */
-import palette from "../report/palette.css" with { type: "text" };
 import reportStyle from "../report/report.css" with { type: "text" };
 import style from "./sweep.css" with { type: "text" };
 import { writeAll, writeAtomically } from "../files.ts";
 import { type Markup, markup } from "../report/markup.ts";
+import { pageHtml } from "../report/page.ts";
 import { formatMean, formatMeanShare, formatShare, formatSigned } from "../report/progress.ts";
 import { formatTick, linePath, placeAxis, type Placed } from "../report/svg_chart.ts";
 import { groupsOf, type Interval, type SweepGroup, type SweepRow, variedNames } from "./results.ts";
@@ -45,18 +45,10 @@ export function sweepHtml(name: string, rows: readonly SweepRow[]): string {
     ...(failed.length > 0 ? [`${failed.length} failed`] : []),
     ...(rest > 0 ? [`${rest} not ended`] : []),
   ];
-  return markup`<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8"/>
-<meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta name="color-scheme" content="light dark"/>
-<title>${name}: a sweep of ${rows.length} runs</title>
-<style>${{ markup: palette + reportStyle + style }}</style>
-</head>
-<body>
-<main>
-<p class="of">Sweep of sparse attention post-training</p>
+  return pageHtml({
+    title: `${name}: a sweep of ${rows.length} runs`,
+    styles: [reportStyle, style],
+    main: markup`<p class="of">Sweep of sparse attention post-training</p>
 <h1>${name}</h1>
 <p class="result">${counted.join(", ")}.</p>
 ${settingsTable(names, groups)}
@@ -64,11 +56,8 @@ ${finished.length > 0 ? tradeOff(groups) : undefined}
 ${finished.length > 0 && names.length > 0 ? parallelCoordinates(names, finished) : undefined}
 <h2>Runs</h2>
 ${runsTable(names, rows)}
-${failedList(failed)}
-</main>
-</body>
-</html>
-`.markup;
+${failedList(failed)}`,
+  });
 }
 
 /** A row for each setting: means over its seeds. */

@@ -107,25 +107,19 @@ function outcomeOf({ run, status, summary, error }: SweepRow, exitCode?: number)
   }), target ${sparse.feasible ? "met" : "missed"}`;
 }
 
-/** A run as a process of its command, whose progress goes to its log. */
-function launch(
-  each: SweepRun,
-  mode: "begin" | "resume",
-  { runs, onLine }: { runs: string; onLine: (line: string) => void },
-): Launched {
-  const what = mode === "resume" ? ["--resume", each.name] : ["--name", each.name, ...flagsOf(each.settings)];
+/** Starts `deno task` with a command of the project, which says nothing but what it says to its standard error. */
+export function startTask(args: readonly string[]): { child: Deno.ChildProcess; stop(): void } {
   const child = new Deno.Command("deno", {
-    args: ["task", "--quiet", each.command ?? "sparsify", "--runs", runs, ...what],
+    args: ["task", "--quiet", ...args],
     cwd: PROJECT,
-    // Where `deno task` was called for the sweep is not where its runs' paths are from: they are absolute.
+    // Where `deno task` was called is not where its paths are from: they are absolute.
     env: { INIT_CWD: PROJECT },
     stdin: "null",
     stdout: "null",
     stderr: "piped",
   }).spawn();
-  const logged = follow(child.stderr, logOf(runs, each), onLine);
   return {
-    ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
+    child,
     stop() {
       try {
         child.kill("SIGTERM");
@@ -133,6 +127,21 @@ function launch(
         // It has ended by itself.
       }
     },
+  };
+}
+
+/** A run as a process of its command, whose progress goes to its log. */
+function launch(
+  each: SweepRun,
+  mode: "begin" | "resume",
+  { runs, onLine }: { runs: string; onLine: (line: string) => void },
+): Launched {
+  const what = mode === "resume" ? ["--resume", each.name] : ["--name", each.name, ...flagsOf(each.settings)];
+  const { child, stop } = startTask([each.command ?? "sparsify", "--runs", runs, ...what]);
+  const logged = follow(child.stderr, logOf(runs, each), onLine);
+  return {
+    ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
+    stop,
   };
 }
 

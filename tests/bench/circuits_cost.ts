@@ -7,7 +7,6 @@
  *
  * @module
  */
-import { gpt2Config } from "../../pipeline/model/config.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
@@ -16,15 +15,9 @@ import { prepareNetwork } from "../../pipeline/model/network.ts";
 import { createParameters, destroyParameters } from "../../pipeline/model/parameters.ts";
 import { randomSet } from "../support/circuit_models.ts";
 import { normals } from "../support/seeded.ts";
+import { GPT2 } from "../support/gpt2.ts";
 
-const config = gpt2Config({
-  vocabularySize: 50257,
-  contextLength: 1024,
-  width: 768,
-  layers: 12,
-  heads: 12,
-  mlpWidth: 3072,
-});
+const config = GPT2;
 const REPETITIONS = 1;
 const MIB = 2 ** 20;
 

@@ -6,21 +6,14 @@
  *
  * @module
  */
-import { gpt2Config } from "../../pipeline/model/config.ts";
 import { join } from "node:path";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { saveModel } from "../../pipeline/model/save_weights.ts";
+import { GPT2 } from "../support/gpt2.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
-const config = gpt2Config({
-  vocabularySize: 50257,
-  contextLength: 1024,
-  width: 768,
-  layers: 12,
-  heads: 12,
-  mlpWidth: 3072,
-});
+const config = GPT2;
 
 if (import.meta.main) {
   const folder = await Deno.makeTempDir({ prefix: "gpt2-shape-" });

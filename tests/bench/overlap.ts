@@ -24,6 +24,7 @@ import { launchOf, openMpi } from "../../pipeline/parallel/mpi.ts";
 import { createTrainer } from "../../pipeline/training/trainer.ts";
 import { seeded } from "../support/seeded.ts";
 import { amongEqual, type Busy, overLink } from "../support/slow_link.ts";
+import { GPT2 } from "../support/gpt2.ts";
 
 const SHAPES = {
   /** Layers of 12.6 MB, as a sixth of a GPT-2's, and an embedding that is as small beside them as in large models. */
@@ -40,14 +41,7 @@ const SHAPES = {
     context: 64,
   },
   gpt2: {
-    config: gpt2Config({
-      vocabularySize: 50257,
-      contextLength: 1024,
-      width: 768,
-      layers: 12,
-      heads: 12,
-      mlpWidth: 3072,
-    }),
+    config: GPT2,
     batch: 1,
     context: 64,
   },

@@ -112,6 +112,8 @@ export interface CommandOptions {
   hold?: readonly Hold[] | HoldAtChange;
   /** Module that is run, from the root. */
   script?: string;
+  /** Further permissions, as flags. */
+  allow?: readonly string[];
   /** Further variables. */
   env?: Record<string, string>;
 }
@@ -150,6 +152,7 @@ export async function runMain(args: string[], options: CommandOptions = {}): Pro
       "--allow-write",
       "--allow-env",
       "--allow-net=127.0.0.1",
+      ...options.allow ?? [],
       ...held ? ["--preload", `${ROOT}tests/support/holding.ts`] : [],
       `${ROOT}${script}`,
       ...args,

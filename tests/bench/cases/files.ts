@@ -18,7 +18,7 @@ import { writeSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { loadTokenizer } from "../../../pipeline/text/tokenizer.ts";
 import { fill } from "../data.ts";
 import { type BenchCase, type BenchResult, candidate, median } from "../harness.ts";
-import { GPT2 } from "./training_step.ts";
+import { GPT2 } from "../../support/gpt2.ts";
 
 const SPARSIFY = project.tasks.sparsify.command;
 const ROOT = new URL("../../../", import.meta.url).pathname;

@@ -19,16 +19,6 @@ import { type Torch, torchPeers } from "../peers/torch.ts";
 const MODEL = new URL("../../../data/english", import.meta.url).pathname;
 const [BIAS, LAMBDA, SEED, LEARNING_RATE] = [3, 1, 4, 1e-3];
 
-/** GPT-2 124M. */
-export const GPT2: ModelConfig = gpt2Config({
-  vocabularySize: 50257,
-  contextLength: 1024,
-  width: 768,
-  layers: 12,
-  heads: 12,
-  mlpWidth: 3072,
-});
-
 /** GPT-2's architecture at OLMo-7B's sizes, two layers of it. */
 export const OLMO_2_LAYERS: ModelConfig = gpt2Config({
   vocabularySize: 50304,

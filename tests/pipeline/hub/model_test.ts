@@ -312,24 +312,6 @@ Deno.test("an API that stays busy is given up in one sentence; who has the model
   }
 });
 
-Deno.test("a wait that is given as a date is kept, and one of hours is shortened", async () => {
-  await using hub = startHub([shardedModel()]);
-  await using cache = await temporaryFolder();
-  const inHours = new Date(Date.now() + 3 * 3600_000).toUTCString();
-  hub.fault = (path) => path === "api revision" ? { status: 503, retryAfter: inHours } : undefined;
-  const stop = new AbortController();
-  const said: string[] = [];
-  const fetching = fetchQuickly(hub, cache.path, {
-    signal: stop.signal,
-    onMessage(text) {
-      said.push(text);
-      stop.abort(new Error("stopped"));
-    },
-  });
-  await assertRejects(() => fetching, Error, "stopped");
-  assertStringIncludes(said[0], "answered 503: trying again in 300 s");
-});
-
 Deno.test("more bytes than the hub lists are refused, and what came before them stays", async () => {
   for (const path of ["config.json", "model-2.safetensors"]) {
     await using hub = startHub([shardedModel()]);
@@ -347,21 +329,29 @@ Deno.test("more bytes than the hub lists are refused, and what came before them 
   }
 });
 
-Deno.test("a wait that the hub asks for is said, and Ctrl-C ends it", async () => {
-  await using hub = startHub([shardedModel()]);
-  await using cache = await temporaryFolder();
-  hub.fault = (path) => path === "config.json" ? { status: 429, retryAfter: 7 } : undefined;
-  const stop = new AbortController();
-  const said: string[] = [];
-  const fetching = fetchQuickly(hub, cache.path, {
-    signal: stop.signal,
-    onMessage(text) {
-      said.push(text);
-      stop.abort(new Error("stopped"));
-    },
-  });
-  await assertRejects(() => fetching, Error, "stopped");
-  assertStringIncludes(said[0], "answered 429: trying again in 7 s");
+Deno.test("a wait that the hub asks for is said, one of hours is shortened, and Ctrl-C ends it", async () => {
+  const inHours = new Date(Date.now() + 3 * 3600_000).toUTCString();
+  const faults = [
+    { path: "config.json", status: 429, retryAfter: 7, said: "answered 429: trying again in 7 s" },
+    // A date, which is three hours from now.
+    { path: "api revision", status: 503, retryAfter: inHours, said: "answered 503: trying again in 300 s" },
+  ];
+  for (const { path: at, said: expected, ...fault } of faults) {
+    await using hub = startHub([shardedModel()]);
+    await using cache = await temporaryFolder();
+    hub.fault = (path) => path === at ? fault : undefined;
+    const stop = new AbortController();
+    const said: string[] = [];
+    const fetching = fetchQuickly(hub, cache.path, {
+      signal: stop.signal,
+      onMessage(text) {
+        said.push(text);
+        stop.abort(new Error("stopped"));
+      },
+    });
+    await assertRejects(() => fetching, Error, "stopped");
+    assertStringIncludes(said[0], expected);
+  }
 });
 
 Deno.test("a connection that falls silent is ended and taken up again", async () => {

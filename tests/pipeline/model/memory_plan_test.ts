@@ -1,16 +1,8 @@
-import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals } from "@std/assert";
 import { memoryNeeds } from "../../../pipeline/model/needs.ts";
 import { type NetworkShape, planMemory } from "../../../pipeline/model/plan.ts";
+import { GPT2 } from "../../support/gpt2.ts";
 
-const GPT2 = gpt2Config({
-  vocabularySize: 50257,
-  contextLength: 1024,
-  width: 768,
-  layers: 12,
-  heads: 12,
-  mlpWidth: 3072,
-});
 const ROWS = 8 * 1024;
 const MiB = 2 ** 20;
 

@@ -1,6 +1,5 @@
 /** How the moments of what is trained are divided among ranks, and that a plan says what each then holds. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { memoryNeeds } from "../../../pipeline/model/needs.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, destroyParameters } from "../../../pipeline/model/parameters.ts";
@@ -19,15 +18,8 @@ import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { RUN_CONFIG, RUN_SHAPE } from "../../support/prepared_run.ts";
 import { ranksInProcess } from "../../support/ranks_in_process.ts";
+import { GPT2 } from "../../support/gpt2.ts";
 
-const GPT2 = gpt2Config({
-  vocabularySize: 50257,
-  contextLength: 1024,
-  width: 768,
-  layers: 12,
-  heads: 12,
-  mlpWidth: 3072,
-});
 const BINDING = 1 << 27;
 
 Deno.test("pieces cover every row of every parameter once, and begin where bindings can", () => {

@@ -4,33 +4,13 @@ import { SENSITIVITY } from "../../../pipeline/studies/sensitivity.ts";
 import type { StudyTools } from "../../../pipeline/studies/study.ts";
 import type { SweepRun } from "../../../pipeline/sweep/sweep_file.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { runMain } from "../../support/tiny_model.ts";
 
 const ROOT = new URL("../../../", import.meta.url).pathname;
 
 /** @param runs whether it may begin processes */
-async function study(
-  args: string[],
-  { runs = true } = {},
-): Promise<{ code: number; stdout: string; stderr: string }> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      "run",
-      "--no-check",
-      "--quiet",
-      "--allow-read",
-      "--allow-write",
-      "--allow-env",
-      ...(runs ? ["--allow-run=deno"] : []),
-      `${ROOT}pipeline/studies/main.ts`,
-      ...args,
-    ],
-    cwd: ROOT,
-    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp", HF_HUB_OFFLINE: "1" },
-    stdin: "null",
-  }).output();
-  const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
-  return { code, stdout: text(stdout), stderr: text(stderr) };
-}
+const study = (args: string[], { runs = true } = {}) =>
+  runMain(args, { script: "pipeline/studies/main.ts", allow: runs ? ["--allow-run=deno"] : [] });
 
 /** A document without the day on which it was written. */
 const withoutDay = (text: string): string => text.replace(/Written on \S+/g, "Written on a day");
