@@ -6,9 +6,8 @@
 import { tmpdir } from "node:os";
 import { AdapterError } from "../kernels/core/adapters.ts";
 import { DeviceError } from "../kernels/core/device.ts";
-import { fileURLToPath } from "node:url";
 import { diskFullError, EXIT, UserError } from "./errors.ts";
-import { isNullDevice, reasonOf } from "./files.ts";
+import { isNullDevice, PROJECT, reasonOf } from "./files.ts";
 
 /**
  * 128 + SIGPIPE, as shells report a process that wrote to a closed pipe: 0 would call an unfinished run a finished one.
@@ -108,9 +107,6 @@ export function stopSignal(onStop: () => void): AbortSignal {
   onStopSignal(stop);
   return controller.signal;
 }
-
-/** The project's folder, in which `deno task` starts whatever it is told. */
-const PROJECT = fileURLToPath(new URL("..", import.meta.url)).replace(/[/\\]$/, "");
 
 /**
  * The folder that the user stands in, where that is not the working folder: `deno task` starts in the project's and

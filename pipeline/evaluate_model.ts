@@ -55,13 +55,17 @@ export async function measureModel(
   const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
   const reading = from?.batches[Symbol.asyncIterator]();
   async function* batches(): AsyncGenerator<EvaluationBatch> {
-    for (;;) {
-      const next = await atFirst(exchange, async () => {
-        const { done, value } = await reading!.next();
-        return done ? undefined : value;
-      });
-      if (!next) return;
-      yield next;
+    try {
+      for (;;) {
+        const next = await atFirst(exchange, async () => {
+          const { done, value } = await reading!.next();
+          return done ? undefined : value;
+        });
+        if (!next) return;
+        yield next;
+      }
+    } finally {
+      await reading?.return?.();
     }
   }
   const gated = config.gate !== undefined && !dense;

@@ -9,7 +9,11 @@
 import { createHash, type Hash } from "node:crypto";
 import { fstatSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { inputError, storageError, UserError } from "./errors.ts";
+
+/** The project's folder, in which `deno task` starts whatever it is told. */
+export const PROJECT: string = fileURLToPath(new URL("..", import.meta.url)).replace(/[/\\]$/, "");
 
 /** Ending of files that are being written. */
 export const TEMPORARY = ".partial";

@@ -363,7 +363,7 @@ async function leadSparsify(
         );
       }
       lines.push(
-        `${summary.test_tokens} held-out tokens; target loss ${
+        `${summary.test_tokens.toLocaleString("en-US")} held-out tokens; target loss ${
           summary.target_loss.toFixed(4)
         } on validation.`,
       );

@@ -217,18 +217,26 @@ export function createApp(options: AppOptions): Hono {
     return context.json(wanted);
   });
 
-  const sendReport = async (context: Context, file: string, inside?: string): Promise<Response> => {
+  const sendReport = async (
+    context: Context,
+    file: string,
+    inside?: readonly string[],
+  ): Promise<Response> => {
     const report = await runs.report(await runOf(context), file, inside);
     if (report === undefined) return raise(404, "The run has no such report");
     context.header("Content-Security-Policy", report.policy);
     return await answered(context, "text/html; charset=utf-8", () => report.open());
   };
   app.get("/runs/:run/reports/:file", (context) => sendReport(context, context.req.param("file")));
-  // Where the page of a sweep leads to.
+  // Where the page of a sweep leads to, and that of a study.
   app.get(
     "/runs/:run/reports/:inside/:file",
-    (context) => sendReport(context, context.req.param("file"), context.req.param("inside")),
+    (context) => sendReport(context, context.req.param("file"), [context.req.param("inside")]),
   );
+  app.get("/runs/:run/reports/:stage/:inside/:file", (context) => {
+    const { stage, inside, file } = context.req.param();
+    return sendReport(context, file, [stage, inside]);
+  });
 
   for (const [path, { bytes, type, etag }] of assets) {
     app.get(path, (context) => {

@@ -322,11 +322,21 @@ export function openApiDocument(): Schema {
         [RUN, { name: "file", in: "path", required: true, schema: text("Its file name") }],
       ),
       "/runs/{run}/reports/{inside}/{file}": get(
-        "A report of a run of a sweep",
+        "A report of a run of a sweep, or of a study's stage",
         { description: "As of any run", content: { "text/html": {} } },
         [
           RUN,
-          { name: "inside", in: "path", required: true, schema: text("The run in the sweep's folder") },
+          { name: "inside", in: "path", required: true, schema: text("The run or stage in its folder") },
+          { name: "file", in: "path", required: true, schema: text("Its file name") },
+        ],
+      ),
+      "/runs/{run}/reports/{stage}/{inside}/{file}": get(
+        "A report of a run of a study",
+        { description: "As of any run", content: { "text/html": {} } },
+        [
+          RUN,
+          { name: "stage", in: "path", required: true, schema: text("The stage in the study's folder") },
+          { name: "inside", in: "path", required: true, schema: text("The run in the stage's folder") },
           { name: "file", in: "path", required: true, schema: text("Its file name") },
         ],
       ),

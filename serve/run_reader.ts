@@ -77,6 +77,8 @@ export interface RunMemory {
   reading: Promise<void> | undefined;
   /** Metrics that cannot be used, by their size and time: they are not read again before they change. */
   bad: { stamp: string; error: unknown } | undefined;
+  /** Of a sweep's folder, runs that were seen to have finished. */
+  finished: Set<string>;
 }
 
 /** Begins to remember the run in this folder. */
@@ -95,6 +97,7 @@ export function createRunMemory(path: string): RunMemory {
     signatures: [],
     reading: undefined,
     bad: undefined,
+    finished: new Set(),
   };
 }
 
@@ -193,7 +196,7 @@ export async function readRun(
   }, "its config.json is damaged");
   const { config } = memory;
   if (!config && problem === null) {
-    const sweep = await part(() => sweepIn(path), "its runs cannot be listed");
+    const sweep = await part(() => sweepIn(path, memory.finished), "its runs cannot be listed");
     if (sweep) return ofSweep(name, path, sweep, (await ownInfo(path))?.mtime ?? null);
   }
   if (!config && !await isStarting(path)) problem ??= "not a run: it has no config.json";

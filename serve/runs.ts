@@ -12,6 +12,7 @@ import { reasonOf } from "../pipeline/files.ts";
 import { isRunName } from "../pipeline/runs/run_folder.ts";
 import { type CheckpointsAnswer, LIVE, type RunDetail, type RunOverview } from "./api.ts";
 import { ownCheckpoints } from "./checkpoints.ts";
+import { folderInside } from "./sweeps.ts";
 import { isOwn, ownInfo } from "./own_files.ts";
 import { problem } from "./problem.ts";
 import { openReport, type Report } from "./report_file.ts";
@@ -84,10 +85,10 @@ export interface Runs {
   /**
    * A report, or undefined when the run has none of this name.
    *
-   * @param inside of a sweep, the run whose report it is
+   * @param inside of a sweep, the run whose report it is; of a study, the stage, or the stage and the run
    * @throws {HTTPException} when it is too large
    */
-  report(view: RunView, file: string, inside?: string): Promise<Report | undefined>;
+  report(view: RunView, file: string, inside?: readonly string[]): Promise<Report | undefined>;
   /**
    * Changes what is wanted of a run.
    *
@@ -320,14 +321,15 @@ export function openRuns(
       return { checkpoints: checkpoints.map(({ path: _, ...checkpoint }) => checkpoint), torn };
     },
 
-    async report({ path, overview }, file, inside) {
+    async report({ path, overview: { result } }, file, inside = []) {
       if (!REPORT.test(file) || !await isOwn(path, "isDirectory")) return undefined;
-      const isOfSweep = overview.result?.kind === "sweep" &&
-        overview.result.runs.some(({ name }) => name === inside);
-      if (inside !== undefined && !(isOfSweep && await isOwn(join(path, inside), "isDirectory"))) {
-        return undefined;
-      }
-      const report = join(path, inside ?? "", file);
+      const isWithin = inside.length > 0;
+      if (isWithin && result?.kind !== "sweep") return undefined;
+      const folder = isWithin && result?.kind === "sweep"
+        ? await folderInside(path, result.of, inside)
+        : path;
+      if (folder === undefined) return undefined;
+      const report = join(folder, file);
       return await isOwn(report, "isFile") ? await openReport(report) : undefined;
     },
 

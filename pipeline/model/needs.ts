@@ -35,8 +35,8 @@ export interface MemoryNeeds {
 }
 
 /**
- * What the program and its compiled shaders take of the system's memory, which on a CPU driver is the device's too. Measured
- * beside OLMo-7B's shape (docs/results.md).
+ * What the program and its compiled shaders take of the system's memory, which on a CPU driver is the device's too. Set by a
+ * run of OLMo-7B's shape as int8 (docs/results.md).
  */
 export const PROGRAM_BYTES = 450e6;
 

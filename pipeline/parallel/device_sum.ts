@@ -15,6 +15,8 @@ import type { Exchange } from "./exchange.ts";
 const CHUNK = 8 << 20;
 /** Bytes of chunks that are on their way at once, at most, on the host as well as for the device to copy to. */
 const ON_THE_WAY = 256 << 20;
+/** The same where nothing else is under way beside. */
+const GATHERED_ON_THE_WAY = 64 << 20;
 
 /** A part of a tensor in a chunk. */
 interface Part {
@@ -326,7 +328,7 @@ export function prepareDeviceGather(
   gpu: Gpu,
   exchange: Exchange,
   owned: readonly OwnedTensor[],
-  { what, chunk = CHUNK }: DeviceSumOptions,
+  { what, chunk = CHUNK, onTheWay = GATHERED_ON_THE_WAY }: DeviceSumOptions,
 ): DeviceGather {
   const { rank, size } = exchange;
   const chunks = cutByOwner(owned, chunk, size).map(({ parts, length }) => {
@@ -340,7 +342,7 @@ export function prepareDeviceGather(
     };
   });
   const longest = Math.max(1, ...chunks.map(({ length }) => length));
-  const reader = createReader(gpu, Math.ceil(longest / size), what);
+  const reader = createReader(gpu, Math.ceil(longest / size), what, onTheWay);
   const all = new Float32Array(longest);
   return {
     async run() {

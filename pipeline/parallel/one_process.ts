@@ -19,10 +19,11 @@ const TOLD_MS = 5000;
 export async function requireOneProcess(
   command: string,
   variable: (name: string) => string | undefined = (name) => Deno.env.get(name),
+  toldMs = TOLD_MS,
 ): Promise<void> {
   const launch = launchOf(variable);
   if (!launch) return;
-  if (launch.rank > 0) await new Promise((resolve) => setTimeout(resolve, TOLD_MS));
+  if (launch.rank > 0) await new Promise((resolve) => setTimeout(resolve, toldMs));
   throw usageError(
     `Cannot spread ${command} over ranks, as it is work of one process: start it without mpirun or srun, of which ` +
       `${launch.by} has started ${launch.size}; sparsify, pretrain and evaluate can be`,

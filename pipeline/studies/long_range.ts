@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { randomStream } from "../../kernels/core/random.ts";
+import { UserError } from "../errors.ts";
 import { exists, readJson, writeAll, writeAtomically, writeJson } from "../files.ts";
 import { formatFactor, formatMean } from "../report/progress.ts";
 import { intervalOf, type SweepRow } from "../sweep/results.ts";
@@ -393,7 +394,8 @@ async function perform(task: LongRangeTask, tools: StudyTools): Promise<PartResu
     // A model is measured once.
     const known = await exists(kept) ? await readJson(kept) as ModelMeasure : undefined;
     if (!known && tools.onlyTable) return;
-    const measure = known ?? await measureModel(join(folder, "model"), task, rows, tools);
+    const measure = known ?? await measuredOrNot(join(folder, "model"), task, rows, tools);
+    if (!measure) return;
     if (!known) await writeJson(kept, measure);
     const met = slack === null ? null : row.summary.sparse.feasible;
     models.push({ seed: row.run.seed!, slack, met, measure });
@@ -409,6 +411,18 @@ async function perform(task: LongRangeTask, tools: StudyTools): Promise<PartResu
     pages: pagesOf(sparseStage, sparseRows, "every sparse run, by open edges and loss"),
     adapters: [...new Set(all.flatMap(({ summary }) => summary?.adapter ?? []))],
   };
+}
+
+/** What is measured of a model; undefined where it cannot be loaded, which is taken down. */
+async function measuredOrNot(...args: Parameters<typeof measureModel>): Promise<ModelMeasure | undefined> {
+  const [folder, , , tools] = args;
+  try {
+    return await measureModel(...args);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    tools.fail(`${folder} (${error.message})`);
+    return undefined;
+  }
 }
 
 async function measureModel(

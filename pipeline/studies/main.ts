@@ -11,7 +11,7 @@
 import { join, resolve } from "node:path";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError, UserError } from "../errors.ts";
-import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
+import { exists, PROJECT, readJson, writeAll, writeAtomically } from "../files.ts";
 import { shellWord } from "../flags.ts";
 import { nearest } from "../nearest.ts";
 import { isRunName, runIsLocked } from "../runs/run_folder.ts";
@@ -20,7 +20,7 @@ import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { writeSweepPage } from "../sweep/page.ts";
-import { PROJECT, runProcesses, startTask } from "../sweep/processes.ts";
+import { runProcesses, startTask } from "../sweep/processes.ts";
 import { rowOf, writeSweepTable } from "../sweep/results.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
@@ -155,12 +155,17 @@ function toolsOf(
   failed: string[],
 ): StudyTools {
   const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
+  const fail = (text: string): void => {
+    say(text);
+    failed.push(text);
+  };
   return {
     quick: settings.quick,
     onlyTable,
     folder,
     signal,
     say,
+    fail,
     project: PROJECT,
     folderOf: (stage, run) => join(folder, stage, run.name),
     async circuits(stage, run, args) {
@@ -176,8 +181,7 @@ function toolsOf(
           await findCircuit([...args, "--model", model, "--runs", stageFolder, "--name", name], signal);
         } catch (error) {
           if (!(error instanceof UserError)) throw error;
-          say(`${name}: ${error.message}`);
-          failed.push(`${name} (${error.message})`);
+          fail(`${name} (${error.message})`);
           return null;
         }
       }
@@ -220,6 +224,7 @@ async function removeTorn(folder: string): Promise<void> {
 
 /** Runs `deno task circuits` to its end. */
 async function findCircuit(args: readonly string[], signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
   const { child, stop } = startTask(["circuits", "--quiet", ...args]);
   signal.addEventListener("abort", stop);
   const [{ code }, told] = await Promise.all([child.status, new Response(child.stderr).text()]);

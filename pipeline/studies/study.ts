@@ -73,6 +73,8 @@ export interface StudyTools {
   signal: AbortSignal;
   /** Tells a line of progress. */
   say(text: string): void;
+  /** Takes down what failed, while the rest goes on. */
+  fail(text: string): void;
   /** Folder of the project, which paths of embedded models are from. */
   project: string;
   /**

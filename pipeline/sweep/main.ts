@@ -12,7 +12,7 @@
 import { basename, isAbsolute, join, resolve } from "node:path";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError } from "../errors.ts";
-import { readJson, shown, storing } from "../files.ts";
+import { PROJECT, readJson, shown, storing } from "../files.ts";
 import { shellWord } from "../flags.ts";
 import { formatShare } from "../report/progress.ts";
 import { formatTable } from "../report/table.ts";
@@ -23,7 +23,7 @@ import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { checkRuns } from "./check_runs.ts";
 import { writeSweepPage } from "./page.ts";
-import { PROJECT, runProcesses } from "./processes.ts";
+import { runProcesses } from "./processes.ts";
 import { groupsOf, type Interval, rowOf, type SweepRow, variedNames, writeSweepTable } from "./results.ts";
 import { slurmScript } from "./slurm.ts";
 import { holdSweep, openSweepFolder } from "./sweep_folder.ts";

@@ -3,16 +3,12 @@
  *
  * @module
  */
-import { fileURLToPath } from "node:url";
-import { storing, writeAll } from "../files.ts";
+import { PROJECT, storing, writeAll } from "../files.ts";
 import { flagsOf } from "../flags.ts";
 import { formatDuration, formatShare } from "../report/progress.ts";
 import { logOf, rowOf, type SweepRow } from "./results.ts";
 import { type Launched, runSweep } from "./run_sweep.ts";
 import type { SweepRun } from "./sweep_file.ts";
-
-/** The project's folder, where its tasks are known. */
-export const PROJECT: string = fileURLToPath(new URL("../..", import.meta.url));
 
 /** Milliseconds between two lines of progress. */
 const PROGRESS_MS = 2_400;

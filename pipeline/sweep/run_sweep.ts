@@ -52,6 +52,9 @@ export async function runSweep(
   /** Passed over, as another process has them. */
   const held: SweepRun[] = [];
   const told = new Set<SweepRun>();
+  /** Whether one could not even be watched, as on a full disk: then no other begins. */
+  let broken = false;
+  const isOver = (): boolean => signal.aborted || broken;
 
   async function one(run: SweepRun): Promise<void> {
     const row = await rowOf(runs, run);
@@ -61,20 +64,20 @@ export async function runSweep(
       told.add(run);
       return;
     }
-    if (row.status === "finished" || row.diverged || signal.aborted) return;
+    if (row.status === "finished" || row.diverged || isOver()) return;
     // A start that was broken off before it was a run is begun anew.
     const kind = await exists(join(runs, run.name, "config.json")) ? "resume" : "begin";
     onRun?.({ row, kind });
     const process = launch(run, kind);
     under.add(process);
-    if (signal.aborted) process.stop();
+    if (isOver()) process.stop();
     const exitCode = await process.ended;
     under.delete(process);
     onRun?.({ row: await rowOf(runs, run), kind: "end", exitCode });
   }
 
   async function work(): Promise<void> {
-    while (!signal.aborted) {
+    while (!isOver()) {
       const run = open.shift();
       if (run) await one(run);
       else if (held.length === 0) return;
@@ -88,7 +91,8 @@ export async function runSweep(
   try {
     await Promise.all(Array.from({ length: jobs }, work));
   } finally {
-    // Where one could not even be watched, as on a full disk, the others do not go on unwatched.
+    // Those under way do not go on unwatched.
+    broken = true;
     stop();
     signal.removeEventListener("abort", stop);
   }

@@ -89,7 +89,8 @@ async function pretrainUnlessStopped(
   const { context, sparse } = settings;
   const started = performance.now();
   const target = sparseTarget(settings);
-  const from = Math.round(settings.sparseFrom * settings.steps);
+  // The last step at least is sparse.
+  const from = Math.min(Math.round(settings.sparseFrom * settings.steps), settings.steps - 1);
   const gates = sparse ? { ...gateObjective(settings), from } : undefined;
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {

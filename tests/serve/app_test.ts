@@ -313,6 +313,33 @@ Deno.test("a sweep's page leads to the reports of its runs, and to nothing else"
   }
 });
 
+Deno.test("a study's page leads to the pages of its stages, these to their runs, and none to anything else", async () => {
+  await using server = await served();
+  const study = join(server.folder, "s");
+  const stage = join(study, "addition");
+  await Deno.mkdir(stage, { recursive: true });
+  await Deno.writeTextFile(join(study, "study.json"), JSON.stringify({ file: "s" }));
+  await Deno.writeTextFile(join(study, "study.html"), "the study");
+  await Deno.writeTextFile(join(stage, "sweep.json"), JSON.stringify({ file: "s, addition" }));
+  await Deno.writeTextFile(join(stage, "sweep.html"), "the stage");
+  const run = await fakeRun(stage, "one", { live: false });
+  await Deno.writeTextFile(join(run.path, "report.html"), "the run");
+  await Deno.mkdir(join(study, "other"));
+  await Deno.writeTextFile(join(study, "other", "sweep.html"), "of no stage");
+  const pages = {
+    "study.html": "the study",
+    "addition/sweep.html": "the stage",
+    "addition/one/report.html": "the run",
+  };
+  for (const [path, text] of Object.entries(pages)) {
+    assertEquals((await ask(server.app, `/runs/s/reports/${path}`)).text, text);
+  }
+  const others = ["other/sweep.html", "one/report.html", "addition/two/report.html", "other/one/report.html"];
+  for (const path of [...others, "addition/one/config.json", "addition/..%2faddition/sweep.html"]) {
+    assertEquals((await ask(server.app, `/runs/s/reports/${path}`)).status, 404, path);
+  }
+});
+
 Deno.test("a report that is too large is told to be so, and one of a million tags takes no time", async () => {
   await using server = await served();
   const run = await fakeRun(server.folder, "r", { live: false });

@@ -343,4 +343,7 @@ Deno.test("rank 0 does its work with the others' help, which is given whenever i
   const [first] = ranksInProcess(1).map((transport) => createExchange(transport, { limit: LIMIT }));
   const full = () => withHelp(first, () => Promise.resolve(), () => Promise.reject(new Error("disk full")));
   assertStringIncludes((await assertRejects(full, Error)).message, "disk full");
+  const lost = () =>
+    withHelp(first, () => Promise.reject(new Error("lost")), (ask) => ask("a").then(() => {}));
+  assertStringIncludes((await assertRejects(lost, Error)).message, "lost");
 });

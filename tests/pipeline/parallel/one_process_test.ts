@@ -13,6 +13,8 @@ Deno.test("a command that does not spread over ranks refuses to be one of severa
     () => requireOneProcess("plan", by({ PMI_RANK: "0", PMI_SIZE: "4" })),
     UserError,
   );
+  const later = by({ PMI_RANK: "1", PMI_SIZE: "4" });
+  await assertRejects(() => requireOneProcess("plan", later, 0), UserError, "Cannot spread plan");
   assertEquals(error.exitCode, 2);
   assertStringIncludes(error.message, "Cannot spread plan over ranks");
   assertStringIncludes(error.message, "MPICH has started 4");

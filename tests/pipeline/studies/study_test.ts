@@ -13,14 +13,16 @@ import {
   FROM_SCRATCH,
   fromScratchResult,
 } from "../../../pipeline/studies/from_scratch.ts";
+import { LONG_RANGE } from "../../../pipeline/studies/long_range.ts";
 import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
-import { PROJECT } from "../../../pipeline/sweep/processes.ts";
+import { PROJECT } from "../../../pipeline/files.ts";
 import { STUDIES } from "../../../pipeline/studies/studies.ts";
 import type { PartResult, StudyTools } from "../../../pipeline/studies/study.ts";
 import type { SweepRow } from "../../../pipeline/sweep/results.ts";
 import { type SweepRun, sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
 import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 /** A run that ended with these, or one that did not. */
 function row(
@@ -258,13 +260,18 @@ Deno.test("an arm is held to the loss that the dense run of its seed ended with,
 
 /** Tools with which runs end as told, and circuits are found; what is asked for is noted. */
 function toldTools(ended: (stage: string, run: SweepRun) => SweepRow) {
-  const asked: { runs: SweepRun[]; circuits: string[] } = { runs: [], circuits: [] };
+  const asked: { runs: SweepRun[]; circuits: string[]; failed: string[] } = {
+    runs: [],
+    circuits: [],
+    failed: [],
+  };
   const tools: StudyTools = {
     quick: false,
     onlyTable: false,
     folder: "",
     signal: new AbortController().signal,
     say: () => {},
+    fail: (text) => asked.failed.push(text),
     project: PROJECT,
     folderOf: (stage, run) => `${stage}/${run.name}`,
     runs(stage, runs) {
@@ -302,7 +309,7 @@ Deno.test("the gates and the slack of addition from scratch are those that the m
   );
   await FROM_SCRATCH.parts[0].perform(tools);
   const { settings } = asked.runs.at(-1)!;
-  const of = JSON.parse(await Deno.readTextFile(`${PROJECT}data/addition/sparsify.json`));
+  const of = JSON.parse(await Deno.readTextFile(`${PROJECT}/data/addition/sparsify.json`));
   const own = [
     "gateBias",
     "constraintScale",
@@ -331,4 +338,15 @@ Deno.test("sensitivity tells the settings that each model recommends, or the def
       if (first && more.length === 0) assert(!recommended.includes(first.join(" ")), first.join(" "));
     }
   }
+});
+
+Deno.test("a model that cannot be measured is taken down, and the part says what there is of the others", async () => {
+  await using folder = await temporaryFolder();
+  const { tools, asked } = toldTools((_, { seed }) => pretrained(seed!, { open: 0.1, loss: 1 }));
+  const quick = { ...tools, quick: true, folder: folder.path };
+  const { done, of, findings } = await LONG_RANGE.parts[0].perform(quick);
+  assertEquals(done, of);
+  assertEquals(asked.failed.length, of, asked.failed.join());
+  assertStringIncludes(asked.failed[0], "/model (Cannot ");
+  assert(findings.length > 0);
 });

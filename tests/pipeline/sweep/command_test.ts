@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { tableFromIPC } from "apache-arrow";
 import { createMetricsReader } from "../../../pipeline/runs/metrics.ts";
 import { holdSweep } from "../../../pipeline/sweep/sweep_folder.ts";
+import { killWith } from "../../support/kill_with.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { ADDITION, writeTinyModel } from "../../support/tiny_model.ts";
 
@@ -137,17 +138,6 @@ Deno.test("a sweep that is killed goes on to the table that it has without, and 
   assertEquals(await tableOf(join(runs, "tries")), expected);
   assertStringIncludes(last.stdout, "2 of 2");
 });
-
-/**
- * Kills every process that has a word in its command line, as a system short of memory does. By a shell: Deno reads
- * `/proc` with every permission alone, and the word comes by the environment, so that the shell does not find itself.
- */
-async function killWith(word: string): Promise<void> {
-  const script =
-    'for p in /proc/[0-9]*; do tr "\\0" " " <$p/cmdline | grep -qF -e "$WORD" && kill -9 "${p#/proc/}"; done';
-  await new Deno.Command("sh", { args: ["-c", script], env: { WORD: word }, stdout: "null", stderr: "null" })
-    .output();
-}
 
 Deno.test({
   name: "a run that is killed from outside is named, and the sweep has failed",

@@ -154,6 +154,9 @@ gpuTest(
       gate: { bias: FROM_SCRATCH.gateBias },
     }, probe);
     assertAlmostEquals(fourth.constraint!, ce - 20, 3e-6);
+    // However late, the last step is sparse.
+    const late = await train({ ...FROM_SCRATCH, sparseFrom: 0.99 });
+    assertEquals(late.rows.map(({ expected_open }) => expected_open === null).lastIndexOf(true), 4);
     const { step, feasible, target_loss } = whole.result.constraint!;
     assert(step > 3 && feasible && target_loss === 20, "no dense step is chosen");
     for (const stopAt of [1, 2, 4]) {
