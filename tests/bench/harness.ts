@@ -68,7 +68,7 @@ export interface BenchResult {
 /** Rounds, and how many of them are enough for a case that takes longer than {@link PATIENCE_MS}. */
 const ROUNDS = { most: 5, least: 3 };
 const ROUND_MS = 300;
-const MOST_RUNS = 200;
+const MOST_RUNS = 2000;
 const PATIENCE_MS = 5000;
 /** A run so long is one to a round, however much of it was compiling. */
 const LONG_MS = 1000;

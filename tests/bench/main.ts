@@ -1,7 +1,7 @@
 /**
  * `deno task bench [what] [--all] [--json] [--tokenizer PATH] [--torch DEVICE] [--gpu NAME]`: how fast the kernels, the
  * training step and what stands before it are, side by side with peers. `what` is a part of the case names, such as
- * `matmul` or `T=512`. On a CPU driver, cases that take minutes there run only where `what` names them, or with `--all`.
+ * `matmul` or `T=512`, or several with `|` between them. On a CPU driver, cases that take minutes there run only where `what` names them, or with `--all`.
  * PyTorch runs beside where Python has it with an NVIDIA GPU; `--torch cpu` tries that part without one.
  *
  * @module
@@ -174,7 +174,8 @@ const HELP = `Times kernels, the training step and what stands before it, beside
 
 Usage: deno task bench [what] [flags]
 
-  what              a part of the cases' names, such as matmul or T=512; left out: all
+  what              a part of the cases' names, such as matmul or T=512, or several
+                    with | between them; left out: all
   --all             also what takes minutes on a CPU driver, which else runs only where it is named
   --json            a line of JSON for each case
   --tokenizer PATH  a tokenizer.json to time beside the others, as the case "tokenising mixed text, PATH"
@@ -194,7 +195,7 @@ const flags = parseArgs(Deno.args, {
     Deno.exit(2);
   },
 });
-const what = flags._.join(" ");
+const what = flags._.join(" ").toLowerCase().split("|");
 const { json, all } = flags;
 if (flags.help || flags.version) {
   console.log(flags.help ? HELP : versionText());
@@ -239,8 +240,8 @@ const entries = own === undefined
   ? ENTRIES
   : [...ENTRIES, entry(`tokenising mixed text, ${own}`, () => mixedTokenisingCase(own))];
 for (const { name, large, fillsDevice, run } of entries) {
-  if (!name.toLowerCase().includes(what.toLowerCase())) continue;
-  if (large && gpu.adapter.software && !what && !all) continue;
+  if (!what.some((part) => name.toLowerCase().includes(part))) continue;
+  if (large && gpu.adapter.software && what.includes("") && !all) continue;
   let failed = false;
   try {
     const result = { case: name, ...await run(gpu, torch) };

@@ -1,49 +1,54 @@
 /**
- * `deno task profile-step`: where the training step of the embedded model spends its time, by operation. Each operation
- * is recorded alone as often as the step records it, at the step's shapes.
+ * `deno task profile-step [english|gpt2|olmo] [--batch N] [--context N] [--dtype f16]`: where a training step spends its
+ * time, by operation: the embedded model's, GPT-2 124M's or that of two layers of OLMo-7B's sizes. Each operation is
+ * recorded alone as often as the step records it, at the step's shapes.
  *
  * @module
  */
 import process from "node:process";
+import { parseArgs } from "@std/cli/parse-args";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { Recorder } from "../../kernels/core/recorder.ts";
-import { openWeights } from "../../pipeline/model/load_weights.ts";
-import { readModelConfig } from "../../pipeline/model/config_file.ts";
-import { prepareNetwork } from "../../pipeline/model/network.ts";
-import { createParameters, uploadParameters } from "../../pipeline/model/parameters.ts";
+import { createStopwatch } from "../../kernels/core/stopwatch.ts";
+import { createTuner } from "../../kernels/core/tuner.ts";
 import { quietMesa } from "../../pipeline/command_line.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
-import { createTrainer } from "../../pipeline/training/trainer.ts";
-import { seeded } from "../support/seeded.ts";
+import { GPT2 } from "../support/gpt2.ts";
+import { OLMO_2_LAYERS, prepareStep } from "./cases/training_step.ts";
+
+const ENGLISH = new URL("../../data/english", import.meta.url).pathname;
+
+const flags = parseArgs(Deno.args, { string: ["batch", "context", "dtype"] });
+const what = String(flags._[0] ?? "english");
+const of = {
+  english: { batch: 8, context: 128, config: () => readModelConfig(ENGLISH) },
+  gpt2: { batch: 8, context: 1024, config: () => Promise.resolve(GPT2) },
+  olmo: { batch: 1, context: 2048, config: () => Promise.resolve(OLMO_2_LAYERS) },
+}[what];
+const dtype = (["f32", "f16"] as const).find((type) => type === (flags.dtype ?? "f32"));
+if (!of || !dtype) {
+  console.error(
+    "Usage: deno task profile-step [english|gpt2|olmo] [--batch N] [--context N] [--dtype f32|f16]",
+  );
+  Deno.exit(2);
+}
+const [batch, context] = [Number(flags.batch ?? of.batch), Number(flags.context ?? of.context)];
 
 quietMesa();
-const folder = new URL("../../data/english", import.meta.url).pathname;
-const [batch, context] = [8, 128];
 const gpu = await Gpu.open();
-const config = await readModelConfig(folder);
-const weights = await openWeights(folder, config);
-const network = await prepareNetwork(gpu, config, { batch, context, training: true });
-const parameters = createParameters(gpu, weights.parameters);
-await uploadParameters(gpu, parameters, (name) => weights.read(name));
-const trainer = await createTrainer(gpu, {
-  network,
-  parameters,
-  seed: 1,
-  accumulate: 1,
-  gates: {
-    bias: 3,
-    temperature: 1,
-    saturationWeight: 0.01,
-    saturationBound: 6,
-    lambdaStart: 1,
-    geco: { scale: 0.03, alpha: 0.9, rate: 0, gain: 0, lowest: 1, highest: 1 },
-  },
-  optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, clip: 1 },
-});
-const random = seeded(1);
-const tokens = () =>
-  Uint32Array.from({ length: batch * context }, () => random.integer(config.vocabularySize));
-const data = { inputs: tokens(), targets: tokens() };
+// Every product in the variant that is the fastest here, as in a run that has been started before.
+gpu.tuner = createTuner({ known: new Map(), seconds: Infinity, onFound: () => {} });
+const config = await of.config();
+const weights = what === "english" ? await openWeights(ENGLISH, config) : undefined;
+const step = await prepareStep(
+  gpu,
+  config,
+  { batch, context, dtype },
+  weights && ((name) => weights.read(name)),
+);
+const { trainer } = step;
 
 // Which kernels a step records, in order: the recorder's dispatches, seen from outside.
 const dispatches: { label: string; replay: (recorder: Recorder) => void }[] = [];
@@ -52,15 +57,18 @@ let watching = false;
 Recorder.prototype.dispatch = function (...args) {
   if (watching) {
     dispatches.push({
-      label: args[0].label,
+      // Of products, which differ in size, each size by itself.
+      label: args[0].label.startsWith("matmul")
+        ? `${args[0].label}, ${args[2].join(" x ")} workgroups`
+        : args[0].label,
       replay: (recorder) => dispatch.apply(recorder, args),
     });
   }
   return dispatch.apply(this, args);
 };
-for (let step = 0; step < 3; step++) {
-  watching = step === 2;
-  trainer.step(step, 1e-3, [data]);
+for (let n = 0; n < 3; n++) {
+  watching = n === 2;
+  await step.take();
   await trainer.log.drain();
 }
 watching = false;
@@ -71,22 +79,17 @@ const processor = (): number =>
 const whole = { wall: Infinity, processor: Infinity };
 for (let round = 0; round < 4; round++) {
   const [started, used] = [performance.now(), processor()];
-  for (let step = 0; step < 3; step++) trainer.step(3 + step, 1e-3, [data]);
+  for (let n = 0; n < 3; n++) await step.take();
   await trainer.log.drain();
   whole.wall = Math.min(whole.wall, (performance.now() - started) / 3);
   whole.processor = Math.min(whole.processor, (processor() - used) / 3000);
 }
 
 const RUNS = 5;
+const stopwatch = createStopwatch(gpu);
 async function milliseconds(record: (recorder: Recorder) => void): Promise<number> {
   const times: number[] = [];
-  for (let n = 0; n < RUNS; n++) {
-    await gpu.sync();
-    const started = performance.now();
-    gpu.submit("profile", record);
-    await gpu.sync();
-    times.push(performance.now() - started);
-  }
+  for (let n = 0; n < RUNS; n++) times.push(await stopwatch.milliseconds(record));
   return times.sort((a, b) => a - b)[RUNS >> 1];
 }
 const latency = await milliseconds(() => {});
@@ -99,13 +102,13 @@ for (const [label, of] of byLabel) {
 rows.sort((a, b) => b[2] - a[2]);
 const total = rows.reduce((sum, [, , time]) => sum + time, 0);
 console.log(
-  `${gpu.adapter.name}, ${batch} x ${context} tokens; an empty submission takes ${latency.toFixed(1)} ms`,
+  `${gpu.adapter.name}, ${batch} x ${context} tokens; an empty submission takes ${latency.toFixed(2)} ms`,
 );
 console.log(formatTable([
   ["kernel", "dispatches", "ms", "share"],
   ...rows.map((
     [label, count, time],
-  ) => [label, String(count), time.toFixed(1), `${(100 * time / total).toFixed(1)} %`]),
+  ) => [label, String(count), time.toFixed(2), `${(100 * time / total).toFixed(1)} %`]),
   ["sum", String(dispatches.length), total.toFixed(1), ""],
 ]));
 console.log(
