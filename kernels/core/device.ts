@@ -63,6 +63,27 @@ export interface DeviceOptions {
  * or which there are
  */
 export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDevice> {
+  for (let left = ATTEMPTS - 1; left > 0; left--) {
+    try {
+      return await openOnce(options);
+    } catch (error) {
+      if (!(error instanceof RefusedError)) throw error;
+      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+    }
+  }
+  return await openOnce(options);
+}
+
+/** An adapter was there and refused a device. */
+class RefusedError extends AdapterError {}
+
+/**
+ * How often a device is asked for, and the time between. Of fourteen processes that opened an H100 at one moment one got
+ * OpenGL's adapter instead of Vulkan's, and that one no device.
+ */
+const [ATTEMPTS, PAUSE_MS] = [3, 250];
+
+async function openOnce(options: DeviceOptions): Promise<OpenedDevice> {
   const fastest = options.adapter === undefined ? await fastestAdapter() : undefined;
   const { adapter, description } = chooseAdapter(fastest ? [fastest] : await findAdapters(), options.adapter);
   const requiredLimits: Record<string, number> = {};
@@ -80,7 +101,7 @@ export async function openDevice(options: DeviceOptions = {}): Promise<OpenedDev
       ? await request("subgroups").catch(() => request())
       : await request();
   } catch (error) {
-    throw new AdapterError(
+    throw new RefusedError(
       `Cannot open a device on ${description.name}: ${(error as Error).message}`,
     );
   }

@@ -99,7 +99,7 @@ export type MatmulVariant =
     columns: number;
   }
   | {
-    /** 256 invocations share slabs of A and B in workgroup memory for a tile of C that they compute together. */
+    /** Invocations share slabs of A and B in workgroup memory for a tile of C that they compute together. */
     kind: "workgroup";
     /** Rows of the tile: 64 or 128. */
     rows: number;
@@ -126,8 +126,16 @@ export function variantName({ kind, rows, columns }: MatmulVariant): string {
 
 /** Lanes of a CPU driver that has no subgroups of a known size. */
 const CPU_LANES = 8;
-/** Terms in a slab: two slabs of 128 rows take the 16 KiB of workgroup memory that every adapter has. */
-const DEPTH = 16;
+/**
+ * How a tile is shared: vectors of C's rows and of its columns that each invocation has, and terms in a slab, of which there
+ * are two of each operand in the 16 KiB of workgroup memory that every adapter has. A tile of 64 x 64 is for small products,
+ * where more invocations are better than more work for each.
+ */
+const SHARING: Readonly<Record<string, { rowGroups: number; columnGroups: number; depth: number }>> = {
+  "64 x 64": { rowGroups: 1, columnGroups: 1, depth: 16 },
+  "128 x 64": { rowGroups: 2, columnGroups: 2, depth: 8 },
+  "128 x 128": { rowGroups: 2, columnGroups: 2, depth: 8 },
+};
 /** Workgroups below which a GPU's processors would stand idle: the tile is then made smaller. */
 const ENOUGH_WORKGROUPS = 128;
 
@@ -319,11 +327,11 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
   if (aligned) {
     const variant = config.variant ??
       (m === 1 && layout !== "tn" ? ONE_ROW : await tunedVariant(gpu, config) ?? chooseVariant(gpu, m, n));
-    const { source, constants, tile } = variant.kind === "registers"
+    const { source, constants, flags: ofTiling, tile } = variant.kind === "registers"
       ? registerTile(gpu, layout, variant)
       : variant.kind === "lanes"
       ? laneTile(gpu, layout, variant)
-      : workgroupTile(variant);
+      : workgroupTile(gpu, layout, k, variant);
     kernel = await compile(gpu, {
       label: `matmul ${layout}`,
       source: sharedSource("vec4f", gelu) + source,
@@ -347,7 +355,13 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
         ...scaled,
         ...constants,
       },
-      flags: { ...flags, A_ALONG_K: layout !== "tn", B_ALONG_K: layout === "nt", B_ALONG_N: layout !== "nt" },
+      flags: {
+        ...flags,
+        A_ALONG_K: layout !== "tn",
+        B_ALONG_K: layout === "nt",
+        B_ALONG_N: layout !== "nt",
+        ...ofTiling,
+      },
       half: half.includes("c") && gelu ? [...half, "activated"] : half,
       int8: int8 ? { b: "B_STRIDE4" } : {},
       textures,
@@ -399,6 +413,7 @@ function sharedSource(element: "vec4f" | "f32", gelu: GeluForm | undefined): str
 interface Tiling {
   source: string;
   constants: Record<string, number>;
+  flags?: Record<string, boolean>;
   tile: { rows: number; columns: number };
 }
 
@@ -427,16 +442,29 @@ function registerTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulV
   };
 }
 
-function workgroupTile({ rows, columns }: MatmulVariant): Tiling {
+function workgroupTile(gpu: Gpu, layout: MatmulLayout, k: number, { rows, columns }: MatmulVariant): Tiling {
+  const { rowGroups, columnGroups, depth } = SHARING[`${rows} x ${columns}`];
+  const [lanesX, lanesY] = [columns / (4 * columnGroups), rows / (4 * rowGroups)];
+  const loads = (length: number): number => length * depth / (4 * lanesX * lanesY);
+  // Two slabs of each operand, and a vector for each of their terms.
+  const [slabs, padding] = [2 * 4 * depth * (rows + columns), 2 * 2 * 16 * depth];
+  const padded = gpu.device.limits.maxComputeWorkgroupStorageSize >= slabs + padding;
   return {
     source: workgroupSource,
     constants: {
       COLUMNS: columns,
-      DEPTH,
-      ROW_GROUPS: rows / 64,
-      COLUMN_GROUPS: columns / 64,
-      LOADS_A: rows * DEPTH / 1024,
-      LOADS_B: columns * DEPTH / 1024,
+      DEPTH4: depth / 4,
+      LANES_X: lanesX,
+      LANES_Y: lanesY,
+      ROW_GROUPS: rowGroups,
+      COLUMN_GROUPS: columnGroups,
+      LOADS_A: loads(rows),
+      LOADS_B: loads(columns),
+    },
+    flags: {
+      TAIL: k % depth !== 0,
+      PADDED_A: padded && layout !== "tn",
+      PADDED_B: padded && layout === "nt",
     },
     tile: { rows, columns },
   };

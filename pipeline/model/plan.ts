@@ -36,7 +36,7 @@ export interface NetworkShape {
   half?: boolean;
   /** Every activation keeps a buffer of its own, so that it can be read after the work is done; gradients do not. */
   keep?: boolean;
-  /** Bytes that one block of logits may take; all it can at most is one binding. */
+  /** Bytes that one block of logits may take; all it can at most is one binding. Left out: half a binding, or 512 MiB. */
   logitsBytes?: number;
   /** Whether there are logits, and what comes of them; left out: there are. */
   withLogits?: boolean;
@@ -72,17 +72,26 @@ export interface MemoryPlan {
   readonly logitsStride: number;
 }
 
-const DEFAULT_LOGITS_BYTES = 64 << 20;
+/**
+ * Bytes that one block of logits takes where nobody says how many. Products with the vocabulary want many rows: on an H100
+ * GPT-2's take 131 ms of a step in blocks of 64 MiB (docs/benchmarks.md). A half of a binding is 64 MiB where that is all
+ * that every adapter has.
+ */
+const usualLogitsBytes = (maxBindingBytes: number): number => Math.min(512 << 20, maxBindingBytes / 2);
 
 /** Bytes of a tensor. */
 export const bytesOf = (shape: readonly number[], bytes = 4): number =>
   bytes * shape.reduce((product, axis) => product * axis, 1);
 
-/** Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned. */
+/**
+ * Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned: as few
+ * as can be, and of one size but for the last, as a product of few rows fills no device.
+ */
 function blocksOf(positions: number, stride: number, bytes: number): { first: number; count: number }[] {
   const fitting = Math.floor(bytes / (4 * stride));
   if (fitting >= positions) return [{ first: 0, count: positions }];
-  const count = Math.max(64, Math.floor(fitting / 64) * 64);
+  const most = Math.max(64, Math.floor(fitting / 64) * 64);
+  const count = 64 * Math.ceil(positions / Math.ceil(positions / most) / 64);
   const blocks = [];
   for (let first = 0; first < positions; first += count) {
     blocks.push({ first, count: Math.min(count, positions - first) });
@@ -124,7 +133,7 @@ export function planActions(
   const blocks = blocksOf(
     shape.batch * shape.context,
     logitsStride,
-    Math.min(shape.logitsBytes ?? DEFAULT_LOGITS_BYTES, maxBindingBytes),
+    Math.min(shape.logitsBytes ?? usualLogitsBytes(maxBindingBytes), maxBindingBytes),
   );
   const { logits, teacherLogits, teacherFinal } = headValues(model, shape, { blocks, logitsStride });
   const final = model.final.writes.y;

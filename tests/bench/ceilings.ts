@@ -7,6 +7,7 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { compile } from "../../kernels/core/kernel.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
+import { createStopwatch } from "../../kernels/core/stopwatch.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
 
 /** Measured limits of an adapter. */
@@ -78,16 +79,13 @@ export async function measureCeilings(gpu: Gpu): Promise<Ceilings> {
     source: COPY,
     constants: { COUNT: copyBytes / 16 },
   });
+  const stopwatch = createStopwatch(gpu);
   /** Seconds of one dispatch. */
   const best = async (record: (recorder: Recorder) => void): Promise<number> => {
-    const run = async (repeats: number): Promise<number> => {
-      const started = performance.now();
-      gpu.submit("ceiling", (recorder) => {
+    const run = async (repeats: number): Promise<number> =>
+      await stopwatch.milliseconds((recorder) => {
         for (let n = 0; n < repeats; n++) record(recorder);
-      });
-      await gpu.sync();
-      return (performance.now() - started) / repeats;
-    };
+      }) / repeats;
     await run(1);
     let repeats = 1;
     while (repeats * await run(repeats) < SHORTEST_MS) repeats *= 2;
@@ -99,6 +97,7 @@ export async function measureCeilings(gpu: Gpu): Promise<Ceilings> {
     recorder.dispatch(arithmetic, { factors, results }, [invocations / 64])
   );
   const copySeconds = await best((recorder) => recorder.dispatch(copy, { source, results: target }, [4096]));
+  stopwatch.destroy();
   for (const tensor of [factors, results, source, target]) destroyTensor(gpu, tensor);
   return {
     gflops: 2 * 4 * CHAINS * ITERATIONS * invocations / seconds / 1e9,

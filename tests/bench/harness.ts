@@ -101,9 +101,32 @@ export function kernelCandidate(gpu: Gpu, submit: () => void): Candidate {
   return candidate(run, () => gpu.sync());
 }
 
-/** Checks a case, then measures it: medians over rounds in which the candidates take turns. */
-export async function measure(gpu: Gpu, bench: BenchCase): Promise<BenchResult> {
-  await bench.check();
+/** Making a peer ready is told of where it takes longer than this. */
+const SLOW_MS = 5000;
+
+/**
+ * Checks a case, then measures it: medians over rounds in which the candidates take turns.
+ *
+ * @param wanted whether a peer of this name takes part
+ * @param tell called with what takes long before anything is measured
+ */
+export async function measure(
+  gpu: Gpu,
+  { peers: made = {}, ...bench }: BenchCase,
+  wanted: (peer: string) => boolean = () => true,
+  tell: (line: string) => void = () => {},
+): Promise<BenchResult> {
+  const inTime = async <Result>(what: string, work: () => Promise<Result>): Promise<Result> => {
+    const started = performance.now();
+    try {
+      return await work();
+    } finally {
+      const ms = performance.now() - started;
+      if (ms > SLOW_MS) tell(`${what} took ${(ms / 1000).toFixed(0)} s`);
+    }
+  };
+  const possible = Object.entries(made).filter(([name]) => wanted(name));
+  await inTime("the check", () => bench.check());
   const peers = new Map<string, Peer>();
   const errors = new Map<string, string>();
   const runs = new Map<string, number>();
@@ -116,12 +139,14 @@ export async function measure(gpu: Gpu, bench: BenchCase): Promise<BenchResult> 
     times.set(name, []);
   };
   await warm("ours", bench.ours);
-  for (const [name, make] of Object.entries(bench.peers ?? {})) {
+  for (const [name, make] of possible) {
     try {
-      const peer = await make();
-      peers.set(name, peer);
-      await peer.check?.();
-      await warm(name, peer);
+      await inTime(`making ${name} ready`, async () => {
+        const peer = await make();
+        peers.set(name, peer);
+        await peer.check?.();
+        await warm(name, peer);
+      });
     } catch (error) {
       await peers.get(name)?.destroy?.();
       peers.delete(name);
@@ -149,7 +174,7 @@ export async function measure(gpu: Gpu, bench: BenchCase): Promise<BenchResult> 
     tokens_per_second: perSecond(bench.tokens, 1),
     details: bench.details?.(ours),
     peers: Object.fromEntries(
-      Object.keys(bench.peers ?? {}).map((name) => {
+      possible.map(([name]) => {
         if (errors.has(name)) return [name, { error: errors.get(name)! }];
         const peer = median(times.get(name)!);
         const stamps = peers.get(name)!.deviceTimes ?? [];

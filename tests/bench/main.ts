@@ -1,8 +1,8 @@
 /**
- * `deno task bench [what] [--all] [--json] [--tokenizer PATH] [--torch DEVICE] [--gpu NAME]`: how fast the kernels, the
- * training step and what stands before it are, side by side with peers. `what` is a part of the case names, such as
- * `matmul` or `T=512`, or several with `|` between them. On a CPU driver, cases that take minutes there run only where `what` names them, or with `--all`.
- * PyTorch runs beside where Python has it with an NVIDIA GPU; `--torch cpu` tries that part without one.
+ * `deno task bench [what] [flags]`: how fast the kernels, the training step and what stands before it are, side by side with
+ * peers. `what` is a part of the case names, such as `matmul` or `T=512`, or several with `|` between them. On a CPU driver,
+ * cases that take minutes there run only where `what` names them, or with `--all`. PyTorch runs beside where Python has it
+ * with an NVIDIA GPU; `--torch cpu` tries that part without one.
  *
  * @module
  */
@@ -51,7 +51,7 @@ function entry(
     async run(gpu, torch) {
       const bench = await make(gpu, torch);
       try {
-        return await measure(gpu, bench);
+        return await measure(gpu, bench, wantedPeer, (line) => console.error(`${name}: ${line}`));
       } finally {
         await bench.destroy?.();
       }
@@ -178,6 +178,7 @@ Usage: deno task bench [what] [flags]
                     with | between them; left out: all
   --all             also what takes minutes on a CPU driver, which else runs only where it is named
   --json            a line of JSON for each case
+  --peers NAMES     parts of the names of the peers that take part, with | between them (all of them)
   --tokenizer PATH  a tokenizer.json to time beside the others, as the case "tokenising mixed text, PATH"
   --torch DEVICE    where PyTorch runs beside, if Python has it (cuda)
   --gpu NAME        part of the adapter's name, or its number (the fastest)
@@ -186,7 +187,7 @@ Usage: deno task bench [what] [flags]
 
 const flags = parseArgs(Deno.args, {
   boolean: ["all", "json", "help", "version"],
-  string: ["torch", "gpu", "tokenizer"],
+  string: ["torch", "gpu", "tokenizer", "peers"],
   alias: { h: "help" },
   unknown(arg, key) {
     // What is no flag names cases.
@@ -197,6 +198,8 @@ const flags = parseArgs(Deno.args, {
 });
 const what = flags._.join(" ").toLowerCase().split("|");
 const { json, all } = flags;
+const peersWanted = String(flags.peers ?? "").split("|");
+const wantedPeer = (name: string): boolean => peersWanted.some((part) => name.includes(part));
 if (flags.help || flags.version) {
   console.log(flags.help ? HELP : versionText());
   Deno.exit(0);

@@ -1,9 +1,9 @@
 /**
  * OLMo-7B's true shape with random weights made on the fly: a frozen base as f16 or int8, adapters of rank 16 beside
- * queries, keys, values and outputs, activations computed anew. Trains gated steps of 1 × 64 tokens, evaluates once, and
+ * queries, keys, values and outputs, activations computed anew. Trains gated steps of one row, evaluates once, and
  * says what the process took beside what the plan says. What of it has been run stands in docs/results.md.
  *
- *     deno task olmo-shape [--frozen f16|int8] [--steps 3] [--layers 32]
+ *     deno task olmo-shape [--frozen f16|int8] [--steps 3] [--layers 32] [--context 64]
  *
  * @module
  */
@@ -39,18 +39,20 @@ const OLMO = {
   clip_qkv: null,
   tie_word_embeddings: false,
 };
-const [BATCH, CONTEXT] = [1, 64];
+const BATCH = 1;
 /** Random numbers that every frozen matrix is cut from: drawing seven billion would take longer than a step. */
 const POOL = 1 << 22;
 
 const flags = parseArgs(Deno.args, {
-  string: ["frozen", "steps", "layers"],
-  default: { frozen: "f16", steps: "3", layers: "32" },
+  string: ["frozen", "steps", "layers", "context"],
+  default: { frozen: "f16", steps: "3", layers: "32", context: "64" },
 });
 const frozen = (["f16", "int8"] as const).find((type) => type === flags.frozen);
-const [steps, layers] = [flags.steps, flags.layers].map(Number);
-if (frozen === undefined || ![steps, layers].every((count) => Number.isInteger(count) && count > 0)) {
-  console.error("Usage: deno task olmo-shape [--frozen f16|int8] [--steps N] [--layers N]");
+const [steps, layers, context] = [flags.steps, flags.layers, flags.context].map(Number);
+if (
+  frozen === undefined || ![steps, layers, context].every((count) => Number.isInteger(count) && count > 0)
+) {
+  console.error("Usage: deno task olmo-shape [--frozen f16|int8] [--steps N] [--layers N] [--context N]");
   Deno.exit(2);
 }
 const config = await configOf({ ...OLMO, num_hidden_layers: layers });
@@ -92,7 +94,7 @@ const adapters = adaptersFor(config, {
 });
 const shape: NetworkShape = {
   batch: BATCH,
-  context: CONTEXT,
+  context,
   training: true,
   recompute: true,
   adapters,
@@ -164,7 +166,7 @@ const trainer = await createTrainer(gpu, {
   optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, clip: 1 },
 });
 const draw = (): Uint32Array =>
-  Uint32Array.from({ length: CONTEXT }, () => random.below(config.vocabularySize));
+  Uint32Array.from({ length: context }, () => random.below(config.vocabularySize));
 for (let step = 0; step < steps; step++) {
   trainer.step(step, 1e-4, [{ inputs: draw(), targets: draw() }]);
   const [row] = await trainer.log.drain();
@@ -188,6 +190,7 @@ const told = {
   layers: config.layers,
   parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0),
   steps,
+  context,
   seconds: (performance.now() - started) / 1000,
   evaluated: { ce: evaluated.ce, open_fraction: evaluated.openFraction },
   planned_bytes: needs.total,

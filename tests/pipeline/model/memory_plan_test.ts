@@ -63,7 +63,11 @@ Deno.test("activations that are kept have a buffer each", () => {
 
 Deno.test("GPT-2 at 8 x 1024: recomputing takes less than a fifth of the activations' memory", () => {
   const needs = (shape: Partial<NetworkShape>) =>
-    memoryNeeds(GPT2, { batch: 8, context: 1024, training: true, ...shape }, 1024 * MiB);
+    memoryNeeds(
+      GPT2,
+      { batch: 8, context: 1024, training: true, logitsBytes: 64 * MiB, ...shape },
+      1024 * MiB,
+    );
   assertEquals(needs({}).weights, 4 * 124439808);
   assertEquals(needs({}).total, 4 * needs({}).weights + needs({}).activations);
   assert(needs({ recompute: true }).activations < needs({}).activations / 5);
@@ -74,6 +78,26 @@ Deno.test("GPT-2 at 8 x 1024: recomputing takes less than a fifth of the activat
 Deno.test("logits are held in blocks of positions that fit a binding, at multiples of 64", () => {
   const { blocks, logitsStride } = plan({ logitsBytes: 64 * MiB });
   assertEquals(logitsStride, 50260);
+  // 320 positions fit, which makes 26 blocks.
+  assertEquals(blocks.length, 26);
   assertEquals(blocks[0], { first: 0, count: 320 });
   assertEquals(blocks.at(-1), { first: 8000, count: 192 });
+  // 2624 would fit, which makes 4: the last of them would have 320.
+  const large = plan({ logitsBytes: 512 * MiB }).blocks;
+  assertEquals(large.map(({ first, count }) => [first, count]), [[0, 2048], [2048, 2048], [4096, 2048], [
+    6144,
+    2048,
+  ]]);
+});
+
+Deno.test("a block of logits takes half a binding, and 512 MiB at most", () => {
+  for (const [binding, most] of [[128, 64], [512, 256], [2047, 512]]) {
+    const { blocks, logitsStride } = planMemory(
+      GPT2,
+      { batch: 8, context: 1024, training: true },
+      binding * MiB,
+    );
+    const bytes = 4 * logitsStride * blocks[0].count;
+    assert(bytes <= most * MiB && bytes > 0.7 * most * MiB, `${binding} MiB: ${bytes}`);
+  }
 });

@@ -2,7 +2,7 @@ import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/
 import { DeviceError } from "../../../kernels/core/device.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { assertSelfCheck, selfCheck } from "../../../pipeline/model/self_check.ts";
-import { MATMUL_VARIANTS, variantCost, variantName } from "../../../kernels/matmul/op.ts";
+import { MATMUL_VARIANTS, type MatmulVariant, variantCost, variantName } from "../../../kernels/matmul/op.ts";
 import { gpuTest, testGpu } from "../../support/gpu.ts";
 
 /** One mistake in the kernels whose label starts with `kernel`, and operations that must be found to be wrong by it. */
@@ -14,31 +14,44 @@ interface Fault {
 }
 
 const gpu = await testGpu();
-/** How the self-check names what this adapter may use, as far as the faults below are in it. */
-const VARIANTS = MATMUL_VARIANTS
-  .filter((variant) => variant.kind === "lanes" && variantCost(gpu, variant, 9, 12) < Infinity)
-  .map((variant) => `, ${variantName(variant)}`);
+/** How the self-check names a product in the variants of these kinds that this adapter may use. */
+const products = (product: string, ...kinds: MatmulVariant["kind"][]): string[] =>
+  MATMUL_VARIANTS
+    .filter((variant) => kinds.includes(variant.kind) && variantCost(gpu, variant, 9, 12) < Infinity)
+    .map((variant) => `matmul ${product}, ${variantName(variant)}`);
+const [NN, NT, TN] = ["nn of 9 x 12 x 8", "nt of 9 x 12 x 8", "tn of 12 x 12 x 8"];
 
 const FAULTS: Fault[] = [
   {
     kernel: "matmul nn",
     from: "min(4u * k + 3u, K - 1u)",
     to: "min(4u * k + 2u, K - 1u)",
-    found: ["matmul nn of 1 x 12 x 8", ...VARIANTS.map((variant) => `matmul nn of 9 x 12 x 8${variant}`)],
+    found: ["matmul nn of 1 x 12 x 8", ...products(NN, "lanes", "registers")],
   },
-  { kernel: "matmul nt", from: "b0_3[0]", to: "b0_2[0]", found: ["matmul nt of 1 x 12 x 8"] },
   {
     kernel: "matmul nt",
-    from: "along3[0]",
-    to: "along2[0]",
-    found: VARIANTS.map((variant) => `matmul nt of 9 x 12 x 8${variant}`),
+    from: "b0_3[0]",
+    to: "b0_2[0]",
+    found: ["matmul nt of 1 x 12 x 8", ...products(NT, "registers")],
   },
-  {
-    kernel: "matmul tn",
-    from: "+ lane / ROWS4",
-    to: "+ lane % ROWS4",
-    found: VARIANTS.map((variant) => `matmul tn of 12 x 12 x 8${variant}`),
-  },
+  ...(gpu.lanes === undefined ? [] : [
+    { kernel: "matmul nt", from: "along3[0]", to: "along2[0]", found: products(NT, "lanes") },
+    { kernel: "matmul tn", from: "+ lane / ROWS4", to: "+ lane % ROWS4", found: products(TN, "lanes") },
+  ]),
+  ...(gpu.adapter.software ? [] : [
+    {
+      kernel: "matmul tn",
+      from: "a[k * A_STRIDE4",
+      to: "a[0u * A_STRIDE4",
+      found: products(TN, "registers"),
+    },
+    ...([["nn", NN], ["nt", NT], ["tn", TN]] as const).map(([layout, product]) => ({
+      kernel: `matmul ${layout}`,
+      from: "slab_b[0][0][3]",
+      to: "slab_b[0][0][2]",
+      found: products(product, "workgroup"),
+    })),
+  ]),
   { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
   { kernel: "bias gradient", from: "m < M;", to: "m < M - 1u;", found: ["bias gradient"] },
   { kernel: "layer norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["layer norm forward"] },
@@ -217,8 +230,8 @@ const FAULTS: Fault[] = [
   { kernel: "distillation backward", from: "* row.w", to: "", found: ["distillation backward"] },
   {
     kernel: "gradient squares",
-    from: "element * element",
-    to: "abs(element)",
+    from: "element0 * element0",
+    to: "abs(element0)",
     found: ["gradient clip", "AdamW"],
   },
   { kernel: "gradient clip", from: "min(1.0", to: "max(1.0", found: ["gradient clip", "AdamW"] },

@@ -168,12 +168,17 @@ gpuTest("a run that does not fit is refused with what it needs and what to lower
     `Cannot train with a batch of 2 as it needs ${(total / 1e6).toFixed(1)} MB and there are 0.5 MB: ` +
       "lower --batch 2 and raise --accumulate, or lower --context 32, or give --recompute, or give --dtype f16, or leave out --distill",
   );
-  const wide = { ...CONFIG, width: 1 << 20, mlpWidth: 4 << 20 };
+  // An MLP's activations of 2 x 32 positions are then eight times what a binding holds.
+  const width = 64 * Math.floor(8 * gpu.maxBindingBytes / (2 * 32 * 4 * 4) / 64);
+  const wide = { ...CONFIG, width, mlpWidth: 4 * width };
   const binding = await assertRejects(
     () => budgetMemory(gpu, wide, { ...SETTINGS, memory: 1e6, recompute: true }),
     UserError,
   );
-  assertStringIncludes(binding.message, "one activation takes 1.1 GB and a binding holds");
+  assertStringIncludes(
+    binding.message,
+    `one activation takes ${(2 * 32 * 4 * 4 * width / 1e9).toFixed(1)} GB and a binding holds`,
+  );
 });
 
 gpuTest("a model whose sizes do not go with f16 is refused before anything is compiled", async (gpu) => {
