@@ -22,6 +22,8 @@ export interface Peer extends Candidate {
   check?(): Promise<void>;
   /** Of each `time` so far, the milliseconds of one run by the device's own clock, where the peer tells. */
   deviceTimes?: readonly number[];
+  /** The most bytes that it has held on the device, where the peer tells. */
+  deviceBytes?(): number | undefined;
   destroy?(): void | Promise<void>;
 }
 
@@ -48,7 +50,9 @@ export interface BenchCase {
 }
 
 /** What was measured of a peer, or why nothing was. Ratio: its time over ours; above 1 ours is faster. */
-export type PeerResult = { median_ms: number; ratio: number; device_ms?: number } | { error: string };
+export type PeerResult =
+  | { median_ms: number; ratio: number; device_ms?: number; device_bytes?: number }
+  | { error: string };
 
 /** What was measured of one case. */
 export interface BenchResult {
@@ -57,6 +61,8 @@ export interface BenchResult {
   range_ms?: [number, number];
   /** Of that time, what passed between the device's stamps around each submission, where it has stamps. */
   device_ms?: number;
+  /** Bytes that ours holds on the device during the case. */
+  device_bytes?: number;
   gflops?: number;
   gbps?: number;
   tokens_per_second?: number;
@@ -161,6 +167,7 @@ export async function measure(
     }
   }
   const device_ms = await deviceMilliseconds(gpu, bench.ours, Math.min(runs.get("ours")!, STAMPED_RUNS));
+  const held = new Map([...peers].map(([name, peer]) => [name, peer.deviceBytes?.()]));
   for (const peer of peers.values()) await peer.destroy?.();
   const ours = median(times.get("ours")!);
   const perSecond = (amount: number | undefined, scale: number): number | undefined =>
@@ -169,6 +176,7 @@ export async function measure(
     median_ms: ours,
     range_ms: [Math.min(...times.get("ours")!), Math.max(...times.get("ours")!)],
     device_ms,
+    device_bytes: gpu.allocatedBytes,
     gflops: perSecond(bench.operations, 1e9),
     gbps: perSecond(bench.bytes, 1e9),
     tokens_per_second: perSecond(bench.tokens, 1),
@@ -179,7 +187,9 @@ export async function measure(
         const peer = median(times.get(name)!);
         const stamps = peers.get(name)!.deviceTimes ?? [];
         const device = stamps.length > 0 ? { device_ms: median(stamps) } : {};
-        return [name, { median_ms: peer, ratio: peer / ours, ...device }];
+        const bytes = held.get(name);
+        const memory = bytes === undefined ? {} : { device_bytes: bytes };
+        return [name, { median_ms: peer, ratio: peer / ours, ...device, ...memory }];
       }),
     ),
   };

@@ -44,10 +44,14 @@ export interface Torch {
   close(): Promise<void>;
 }
 
-/** Milliseconds of one run: on the wall, the device idle at both ends, and between CUDA events. */
+/**
+ * Milliseconds of one run: on the wall, the device idle at both ends, and between CUDA events; and the most that was
+ * allocated on the device so far.
+ */
 interface TorchTime {
   wall_ms: number;
   device_ms: number | null;
+  device_bytes: number | null;
 }
 
 /** Whether Python runs and finds PyTorch, and for `cuda` a GPU. */
@@ -119,13 +123,16 @@ export function torchPeers(
   return Object.fromEntries(MODES.map((mode) => [`${name} ${mode}`, async () => {
     const { id } = await torch.ask<{ id: number }>({ open: of, mode });
     const deviceTimes: number[] = [];
+    let bytes: number | undefined;
     return {
       async time(runs) {
-        const { wall_ms, device_ms } = await torch.ask<TorchTime>({ time: id, runs });
+        const { wall_ms, device_ms, device_bytes } = await torch.ask<TorchTime>({ time: id, runs });
         if (device_ms !== null) deviceTimes.push(device_ms);
+        bytes = device_bytes ?? undefined;
         return wall_ms;
       },
       deviceTimes,
+      deviceBytes: () => bytes,
       destroy: async () => void await torch.ask({ close: id }),
     };
   }]));

@@ -1,12 +1,12 @@
 """PyTorch as a peer of the bench: tests/bench/peers/torch.ts starts it and talks to it in lines of JSON.
 
     {"open": {"kind": "matmul", ...}, "mode": "fp32"}   makes a case ready: {"id": 1}
-    {"time": 1, "runs": 10}                             {"wall_ms": ..., "device_ms": ...} of one run
+    {"time": 1, "runs": 10}                             {"wall_ms": ..., "device_ms": ..., "device_bytes": ...}
     {"close": 1}                                        frees it: {}
     {"gated_attention": {"q": [...], ...}}              values and gradients, for the test
 
 What fails is answered by {"error": ...}. Wall time is taken with the device idle at both ends, as the bench takes ours;
-device time, between CUDA events, where there is CUDA. Modes: fp32 without TF32, tf32, and bf16 by autocast.
+device time, between CUDA events, and the most that was allocated so far, where there is CUDA. Modes: fp32 without TF32, tf32, and bf16 by autocast.
 
 Shapes: B batch, H heads, T positions, D head size, d width, V vocabulary.
 """
@@ -166,7 +166,7 @@ def timed(run, runs, device):
         started = time.perf_counter()
         for _ in range(runs):
             run()
-        return {"wall_ms": 1000 * (time.perf_counter() - started) / runs, "device_ms": None}
+        return {"wall_ms": 1000 * (time.perf_counter() - started) / runs, "device_ms": None, "device_bytes": None}
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     started = time.perf_counter()
@@ -176,7 +176,11 @@ def timed(run, runs, device):
     last.record()
     torch.cuda.synchronize()
     wall = time.perf_counter() - started
-    return {"wall_ms": 1000 * wall / runs, "device_ms": first.elapsed_time(last) / runs}
+    return {
+        "wall_ms": 1000 * wall / runs,
+        "device_ms": first.elapsed_time(last) / runs,
+        "device_bytes": torch.cuda.max_memory_allocated(),
+    }
 
 
 def attention_values(given, device):
@@ -213,6 +217,7 @@ def main():
                 run = None
                 if device == "cuda":
                     torch.cuda.empty_cache()
+                    torch.cuda.reset_peak_memory_stats()
                 answer = {}
             else:
                 answer = attention_values(message["gated_attention"], device)
