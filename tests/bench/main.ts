@@ -51,7 +51,11 @@ function entry(
     async run(gpu, torch) {
       const bench = await make(gpu, torch);
       try {
-        return await measure(gpu, bench, wantedPeer, (line) => console.error(`${name}: ${line}`));
+        return await measure(gpu, bench, {
+          wanted: wantedPeer,
+          tell: (line) => console.error(`${name}: ${line}`),
+          rounds: flags.rounds === undefined ? undefined : Number(flags.rounds),
+        });
       } finally {
         await bench.destroy?.();
       }
@@ -179,6 +183,7 @@ Usage: deno task bench [what] [flags]
   --all             also what takes minutes on a CPU driver, which else runs only where it is named
   --json            a line of JSON for each case
   --peers NAMES     parts of the names of the peers that take part, with | between them (all of them)
+  --rounds N        rounds in which ours and the peers take turns (5)
   --tokenizer PATH  a tokenizer.json to time beside the others, as the case "tokenising mixed text, PATH"
   --torch DEVICE    where PyTorch runs beside, if Python has it (cuda)
   --gpu NAME        part of the adapter's name, or its number (the fastest)
@@ -187,7 +192,7 @@ Usage: deno task bench [what] [flags]
 
 const flags = parseArgs(Deno.args, {
   boolean: ["all", "json", "help", "version"],
-  string: ["torch", "gpu", "tokenizer", "peers"],
+  string: ["torch", "gpu", "tokenizer", "peers", "rounds"],
   alias: { h: "help" },
   unknown(arg, key) {
     // What is no flag names cases.

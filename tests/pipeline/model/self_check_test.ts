@@ -47,8 +47,8 @@ const FAULTS: Fault[] = [
     },
     ...([["nn", NN], ["nt", NT], ["tn", TN]] as const).map(([layout, product]) => ({
       kernel: `matmul ${layout}`,
-      from: "slab_b[0][0][3]",
-      to: "slab_b[0][0][2]",
+      from: "put_b(0u, index",
+      to: "put_b(1u, index",
       found: products(product, "workgroup"),
     })),
   ]),
