@@ -15,9 +15,10 @@ import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import { faultOfFours, faultOfHalf, type ModelConfig } from "./config.ts";
 import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
+import { headValues } from "./logits.ts";
 import type { Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
-import { headValues, type NetworkShape, planActions } from "./plan.ts";
+import { type NetworkShape, planActions } from "./plan.ts";
 import { prepareRounded } from "./rounded.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule, type Stretch, stretchesOf } from "./schedule.ts";

@@ -10,6 +10,7 @@
 import { elementBytes } from "../../kernels/core/tensor.ts";
 import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
+import { blocksOf, headValues, type LogitBlocks } from "./logits.ts";
 import type { FrozenType, Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
 import { type Model, trace } from "./trace.ts";
@@ -61,58 +62,16 @@ export interface PlannedTensor {
 }
 
 /** Where a network's activations lie. */
-export interface MemoryPlan {
+export interface MemoryPlan extends LogitBlocks {
   /** By name; see {@link Network.activations}. */
   readonly tensors: ReadonlyMap<string, PlannedTensor>;
   /** Bytes of each buffer. */
   readonly buffers: readonly number[];
-  /** The blocks of positions whose logits are held at once. */
-  readonly blocks: readonly { first: number; count: number }[];
-  /** Elements from one row of logits to the next. */
-  readonly logitsStride: number;
 }
-
-/**
- * Bytes that one block of logits takes where nobody says how many. Products with the vocabulary want many rows: in blocks of
- * 64 MiB they took 131 of 349 ms of GPT-2's step on an H100. By this most its 8 x 1024 positions make three blocks, whose
- * gradients are 132 tiles of 128 x 128. A half of a binding is 64 MiB where that is all that every adapter has.
- */
-const usualLogitsBytes = (maxBindingBytes: number): number => Math.min(576 << 20, maxBindingBytes / 2);
 
 /** Bytes of a tensor. */
 export const bytesOf = (shape: readonly number[], bytes = 4): number =>
   bytes * shape.reduce((product, axis) => product * axis, 1);
-
-/**
- * Blocks of consecutive positions whose logits fit `bytes`, starting at multiples of 64 so that slices are aligned: as few
- * as can be, and of one size but for the last, as a product of few rows fills no device.
- */
-function blocksOf(positions: number, stride: number, bytes: number): { first: number; count: number }[] {
-  const fitting = Math.floor(bytes / (4 * stride));
-  if (fitting >= positions) return [{ first: 0, count: positions }];
-  const most = Math.max(64, Math.floor(fitting / 64) * 64);
-  const count = 64 * Math.ceil(positions / Math.ceil(positions / most) / 64);
-  const blocks = [];
-  for (let first = 0; first < positions; first += count) {
-    blocks.push({ first, count: Math.min(count, positions - first) });
-  }
-  return blocks;
-}
-
-/** What the head computes with beside the final norm: logits of one block, and of a teacher, and its final norm. */
-export function headValues(
-  { config, final }: Model,
-  { half = false }: Pick<NetworkShape, "half">,
-  { blocks, logitsStride }: Pick<MemoryPlan, "blocks" | "logitsStride">,
-): Record<"logits" | "teacherLogits" | "teacherFinal", Value> {
-  const logits = [blocks[0].count, logitsStride];
-  const [rows] = final.writes.y.shape;
-  return {
-    logits: { name: "logits", shape: logits },
-    teacherLogits: { name: "teacher's logits", shape: logits },
-    teacherFinal: { name: "teacher's final norm", shape: [rows, config.width], half },
-  };
-}
 
 /** Plans the activations of a network. */
 export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryPlan {
@@ -129,13 +88,12 @@ export function planActions(
 ): MemoryPlan {
   const { vocabularySize } = model.config;
   const { training, distill = false, keep = false, withLogits = true } = shape;
-  const logitsStride = 4 * Math.ceil(vocabularySize / 4);
-  const blocks = blocksOf(
-    shape.batch * shape.context,
-    logitsStride,
-    Math.min(shape.logitsBytes ?? usualLogitsBytes(maxBindingBytes), maxBindingBytes),
+  const ofLogits = blocksOf(
+    { positions: shape.batch * shape.context, vocabularySize },
+    maxBindingBytes,
+    shape.logitsBytes,
   );
-  const { logits, teacherLogits, teacherFinal } = headValues(model, shape, { blocks, logitsStride });
+  const { logits, teacherLogits, teacherFinal } = headValues(model, shape, ofLogits);
   const final = model.final.writes.y;
 
   const lifetimes = new Map<Value, [number, number][]>();
@@ -191,7 +149,7 @@ export function planActions(
     value.name,
     { shape: value.shape, type: typeOf(value), buffer: bufferOf.get(value.name)!, lifetimes },
   ]));
-  return { tensors, buffers, blocks, logitsStride };
+  return { tensors, buffers, ...ofLogits };
 }
 
 interface Held {
