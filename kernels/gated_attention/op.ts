@@ -4,13 +4,13 @@
  *
  * @module
  */
-import type { Gpu } from "../core/gpu.ts";
+import type { Contest, Gpu } from "../core/gpu.ts";
 import { type Heads, headsSourceOf } from "../core/heads.ts";
-import { compile } from "../core/kernel.ts";
+import { compile, type Kernel } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import randomSource from "../core/random.wgsl" with { type: "text" };
 import type { Recorder } from "../core/recorder.ts";
-import type { Tensor } from "../core/tensor.ts";
+import { destroyTensor, elementBytes, type ElementType, type Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import backwardKeyValueSource from "./backward_key_value.wgsl" with { type: "text" };
 import backwardQuerySource from "./backward_query.wgsl" with { type: "text" };
@@ -22,6 +22,9 @@ import tiledBackwardKeyValueSource from "./tiled_backward_key_value.wgsl" with {
 import tiledBackwardQuerySource from "./tiled_backward_query.wgsl" with { type: "text" };
 import tiledForwardSource from "./tiled_forward.wgsl" with { type: "text" };
 import headSumsSource from "./head_sums.wgsl" with { type: "text" };
+import { type AttentionVariant, possibleVariants, SIDE, tilingOf } from "./variants.ts";
+
+export { type AttentionVariant, chooseAttentionVariant } from "./variants.ts";
 
 const SOURCES = {
   registers: {
@@ -61,34 +64,8 @@ export interface GatedAttentionConfig extends Heads {
   training?: boolean;
   /** Whether qkv and y are f16; the head size must then be a multiple of 4. Gradients are not. */
   half?: boolean;
-  /** Which kernels; left out, {@link chooseAttentionVariant} chooses. */
+  /** Which kernels; left out, what the device's tuner measured of each, or {@link chooseAttentionVariant}. */
   variant?: AttentionVariant;
-}
-
-/**
- * The kernels there are.
- *
- * - `registers`: an invocation goes over the keys for a query that it holds in registers, with no barrier; for CPU
- *   drivers, which pay dearly for barriers, and for any head size.
- * - `tiled`: a workgroup of 256 works on 64 queries by 64 keys at a time in workgroup memory; for GPUs.
- */
-export type AttentionVariant = "registers" | "tiled";
-
-/** Rows and columns of a tile. */
-const SIDE = 64;
-
-/** Bytes of workgroup memory that the tiled kernels take for a head size. */
-function tiledBytes(headSize: number): number {
-  const [slabA, slabB, tile] = [256, 16 * Math.max(16, headSize / 4), SIDE * 17];
-  return 16 * (slabA + slabB + tile) + 4 * (256 + SIDE) + 4;
-}
-
-/** The kernels for heads of this size on this adapter. */
-export function chooseAttentionVariant(gpu: Gpu, headSize: number): AttentionVariant {
-  const { maxComputeWorkgroupStorageSize } = gpu.device.limits;
-  return gpu.adapter.software || headSize % 4 !== 0 || tiledBytes(headSize) > maxComputeWorkgroupStorageSize
-    ? "registers"
-    : "tiled";
 }
 
 /** What may change from call to call. */
@@ -157,49 +134,195 @@ export const HEAD_SUMS = [
   "unused1",
 ] as const;
 
+/** The kernels of one mode. */
+const KERNELS = {
+  forward: { label: "forward", half: ["qkv", "y"] },
+  backwardQuery: { label: "backward query", half: ["qkv", "y"] },
+  backwardKeyValue: { label: "backward key value", half: ["qkv"] },
+} as const;
+type KernelName = keyof typeof KERNELS;
+
+/** Uniform values of the gate, as gate.wgsl has them. */
+const GATE_FIELDS = [
+  ["seed", "u32"],
+  ["step", "u32"],
+  ["layer", "u32"],
+  ["firstRow", "u32"],
+  ["bias", "f32"],
+  ["inverseTemperature", "f32"],
+  ["edgeWeight", "f32"],
+  ["saturationWeight", "f32"],
+  ["saturationBound", "f32"],
+] as const;
+
+/** Compiles one kernel in a variant. */
+function compileKernel(
+  gpu: Gpu,
+  config: GatedAttentionConfig,
+  name: KernelName,
+  mode: GateMode,
+  variant: AttentionVariant,
+): Promise<Kernel> {
+  const { batch, positions, headSize, half = false } = config;
+  const of = headsSourceOf("gated attention", config, { batch, positions });
+  const { label, half: inHalf } = KERNELS[name];
+  const handed = gpu.lanes !== undefined;
+  const hands = handed ? lanesOf(gpu, 64) : 1;
+  const tiled = variant !== "registers";
+  return compile(gpu, {
+    label: `gated attention ${label}, ${mode}`,
+    source: of.source + randomSource + gateSource + SOURCES[tiled ? "tiled" : "registers"][name],
+    constants: {
+      ...of.constants,
+      T: positions,
+      SCALE: { f32: 1 / Math.sqrt(headSize) },
+      // What is written out compiles slowly on a CPU driver, which has tiles in tests alone.
+      ...(tiled ? tilingOf(variant, headSize, gpu.adapter.software ? 1 : 4).constants : {
+        LANES: lanesOf(gpu, 64),
+        HANDS: hands,
+        PARTS: Math.ceil(of.constants.CHUNKS / hands),
+      }),
+    },
+    flags: {
+      GATED: mode !== "dense",
+      NOISE: mode === "sampled",
+      BACKWARD: name !== "forward",
+      LOADED: !handed,
+      ROLLED: gpu.adapter.software,
+    },
+    half: half ? inHalf : [],
+    textures: tiled ? [] : TEXTURES[name],
+  });
+}
+
+/** Workgroups of a kernel. */
+function gridOf(
+  gpu: Gpu,
+  { batch, heads, keyValueHeads = heads, positions }: GatedAttentionConfig,
+  name: KernelName,
+  variant: AttentionVariant,
+): readonly [number, number, number] {
+  const rows = variant === "registers" ? lanesOf(gpu, 64) : SIDE;
+  return [Math.ceil(positions / rows), name === "backwardKeyValue" ? keyValueHeads : heads, batch];
+}
+
+/** Pairs of rows by elements of a head below which no kernel is worth measuring: it takes a small part of any step. */
+const LEAST_TERMS = 1 << 24;
+
+/** The variant of each kernel: the one that was measured to be the fastest, where there is a tuner and it has time. */
+async function variantsOf(
+  gpu: Gpu,
+  config: GatedAttentionConfig,
+): Promise<Record<KernelName, AttentionVariant>> {
+  const { batch, heads, positions, headSize, training = true, half = false, variant } = config;
+  const { keyValueHeads = heads } = config;
+  const possible = variant ? [variant] : possibleVariants(gpu, headSize);
+  const variants = {
+    forward: possible[0],
+    backwardQuery: possible[0],
+    backwardKeyValue: possible[0],
+  };
+  if (!gpu.tuner || possible.length === 1 || batch * heads * positions ** 2 * headSize < LEAST_TERMS) {
+    return variants;
+  }
+  for (const name of training ? Object.keys(KERNELS) as KernelName[] : ["forward"] as const) {
+    const shape = `${batch} x ${positions}, ${heads} heads of ${headSize} by ${keyValueHeads}`;
+    const key = ["attention", KERNELS[name].label, shape, ...(half ? ["half"] : [])].join(" ");
+    const chosen = await gpu.tuner.choose(gpu, key, possible, () => contestOf(gpu, config, name, possible));
+    variants[name] = possible.find((one) => one === chosen) ?? variants[name];
+  }
+  return variants;
+}
+
+/** The variants of a kernel on numbers of no meaning; undefined where the device cannot hold these beside what is there. */
+async function contestOf(
+  gpu: Gpu,
+  config: GatedAttentionConfig,
+  name: KernelName,
+  variants: readonly AttentionVariant[],
+): Promise<Contest | undefined> {
+  const { batch, heads, keyValueHeads = heads, positions, headSize, training = true, half = false } = config;
+  const type = half ? "f16" : "f32";
+  const rows = [batch * positions];
+  const inputs = [...rows, (heads + 2 * keyValueHeads) * headSize];
+  const results = [...rows, heads * headSize];
+  const ofQueries = [batch * heads * positions];
+  const backward = name !== "forward";
+  const operands: Record<string, { shape: number[]; type: ElementType }> = {
+    qkv: { shape: inputs, type },
+    ...(name !== "backwardKeyValue" && { y: { shape: results, type } }),
+    log_sum_exp: { shape: ofQueries, type: "f32" },
+    ...(!backward && { row_sums: { shape: [...ofQueries, 4], type: "f32" } }),
+    ...(backward && {
+      dy: { shape: results, type: "f32" },
+      delta: { shape: ofQueries, type: "f32" },
+      edge_scale: { shape: [1], type: "f32" },
+      dqkv: { shape: inputs, type: "f32" },
+    }),
+  };
+  const lengthOf = (shape: readonly number[]): number => shape.reduce((x, y) => x * y);
+  const sizes = Object.values(operands).map((of) => elementBytes(of.type) * lengthOf(of.shape));
+  if (!await gpu.canHold(sizes)) return undefined;
+  const mode = training ? "sampled" : "deterministic";
+  const kernels = await Promise.all(
+    variants.map((variant) => compileKernel(gpu, config, name, mode, variant)),
+  );
+  const gate = createUniform(gpu, "gate to measure with", GATE_FIELDS);
+  gate.set({
+    seed: 1,
+    step: 0,
+    layer: 0,
+    firstRow: 0,
+    bias: 0,
+    inverseTemperature: 1,
+    edgeWeight: 0,
+    saturationWeight: 0,
+    saturationBound: 1,
+  });
+  const tensors = Object.fromEntries(
+    Object.entries(operands).map(([of, { shape, type }]) => [
+      of,
+      gpu.tensor(`${of} to measure with`, shape, type),
+    ]),
+  );
+  // Of zeros all gradients would be zero, and their tiles left out.
+  for (const  of of[tensors.qkv, tensors.dy]) {
+    if (of) gpu.write(of, Float32Array.from({ length: of.length }, (_, n) => n * 0.618 % 1 - 0.5));
+  }
+  return {
+    candidates: new Map(
+      variants.map((variant, index) => [
+        variant,
+        (recorder) =>
+          recorder.dispatch(
+            kernels[index],
+            { gate: gate.tensor, ...tensors },
+            gridOf(gpu, config, name, variant),
+          ),
+      ]),
+    ),
+    destroy() {
+      gate.destroy();
+      for (const tensor of Object.values(tensors)) destroyTensor(gpu, tensor);
+    },
+  };
+}
+
 /**
  * Compiles the three modes for one shape. Pipelines are shared between layers of the same shape.
  *
  * @throws {RangeError} when an extent is not a positive integer, or the key heads do not divide the heads
  */
 export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
-  const { batch, heads, positions, headSize, layer, training = true, half = false } = config;
-  const of = headsSourceOf("gated attention", config, { batch, positions });
-  const variant = config.variant ?? chooseAttentionVariant(gpu, headSize);
-  const handed = gpu.lanes !== undefined;
-  const lanes = lanesOf(gpu, 64);
-  const hands = handed ? lanes : 1;
-  const constants = {
-    ...of.constants,
-    T: positions,
-    LANES: lanes,
-    HANDS: hands,
-    PARTS: Math.ceil(of.constants.CHUNKS / hands),
-    SCALE: { f32: 1 / Math.sqrt(headSize) },
-    SLAB: 16 * Math.max(16, headSize / 4),
-    GROUPS: Math.ceil(headSize / SIDE),
-  };
-  const sources = SOURCES[variant];
+  const { batch, heads, positions, layer, training = true } = config;
+  headsSourceOf("gated attention", config, { batch, positions });
+  const variants = await variantsOf(gpu, config);
   const build = async (mode: GateMode) => {
-    const kernel = (name: keyof typeof sources, label: string, inHalf: string[]) =>
-      compile(gpu, {
-        label: `gated attention ${label}, ${mode}`,
-        source: of.source + randomSource + gateSource + sources[name],
-        constants,
-        flags: {
-          GATED: mode !== "dense",
-          NOISE: mode === "sampled",
-          BACKWARD: name !== "forward",
-          LOADED: !handed,
-          ROLLED: gpu.adapter.software,
-        },
-        half: half ? inHalf : [],
-        textures: variant === "registers" ? TEXTURES[name] : [],
-      });
+    const kernel = (name: KernelName) => compileKernel(gpu, config, name, mode, variants[name]);
     const [forward, backwardQuery, backwardKeyValue] = await Promise.all([
-      kernel("forward", "forward", ["qkv", "y"]),
-      training ? kernel("backwardQuery", "backward query", ["qkv", "y"]) : undefined,
-      training ? kernel("backwardKeyValue", "backward key value", ["qkv"]) : undefined,
+      kernel("forward"),
+      training ? kernel("backwardQuery") : undefined,
+      training ? kernel("backwardKeyValue") : undefined,
     ]);
     return { forward, backwardQuery, backwardKeyValue };
   };
@@ -215,22 +338,10 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
     constants: { HEADS: heads, T: positions, LANES: lanesOf(gpu, 64) },
     textures: ["row_sums"],
   });
-  const gate = createUniform(gpu, `gate of layer ${layer}`, [
-    ["seed", "u32"],
-    ["step", "u32"],
-    ["layer", "u32"],
-    ["firstRow", "u32"],
-    ["bias", "f32"],
-    ["inverseTemperature", "f32"],
-    ["edgeWeight", "f32"],
-    ["saturationWeight", "f32"],
-    ["saturationBound", "f32"],
-  ]);
+  const gate = createUniform(gpu, `gate of layer ${layer}`, GATE_FIELDS);
   const rows = createUniform(gpu, `rows of layer ${layer}`, [["layer", "u32"], ["batch", "u32"]]);
   rows.set({ layer, batch });
-  const rowsOfWorkgroup = variant === "tiled" ? SIDE : lanes;
-  const queryGrid = [Math.ceil(positions / rowsOfWorkgroup), heads, batch] as const;
-  const keyGrid = [queryGrid[0], of.keyValueHeads, batch] as const;
+  const grid = (name: KernelName) => gridOf(gpu, config, name, variants[name]);
   return {
     configure({ temperature, ...settings }) {
       gate.set({ ...settings, layer, inverseTemperature: 1 / temperature });
@@ -242,7 +353,7 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
         y,
         log_sum_exp: logSumExp,
         row_sums: rowSums,
-      }, queryGrid);
+      }, grid("forward"));
     },
     backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale, delta, dqkv }) {
       const shared = {
@@ -260,8 +371,8 @@ export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConf
           "Cannot go backward through gated attention as it was prepared without training",
         );
       }
-      recorder.dispatch(backwardQuery, { ...shared, y }, queryGrid);
-      recorder.dispatch(backwardKeyValue, shared, keyGrid);
+      recorder.dispatch(backwardQuery, { ...shared, y }, grid("backwardQuery"));
+      recorder.dispatch(backwardKeyValue, shared, grid("backwardKeyValue"));
     },
     sumHeads(recorder, { rowSums, headSums }) {
       recorder.dispatch(headSumsKernel, { rows: rows.tensor, row_sums: rowSums, head_sums: headSums }, [

@@ -1,23 +1,31 @@
-// What the three tiled kernels share. A workgroup of 16 x 16 invocations works on tiles of 64 x 64 edges: the products
-// of two sets of 64 rows (queries with keys, dy with values), and the product of such a tile with 64 rows.
+// What the three tiled kernels share. A workgroup of LANES_X x 16 invocations works on tiles of 64 x 64 edges: the
+// products of two sets of 64 rows (queries with keys, dy with values), and the product of such a tile with 64 rows.
 //
-// Invocation (x, y) holds edges of rows 4 y .. 4 y + 3 and columns 4 x .. 4 x + 3. Operands go through workgroup memory in
-// slabs, so that each element that was loaded serves 64 edges: a slab of DEPTH elements of 64 rows, turned so that rows
-// lie side by side, or 16 whole rows. Of each term an invocation reads 2 vectors for 4 multiplications of vectors.
+// Invocation (x, y) holds edges of rows 4 y .. 4 y + 3 and, for each j below COLUMNS, columns 4 (x + LANES_X j) .. + 3.
+// Operands go through workgroup memory in slabs, so that each element that was loaded serves 64 edges: a slab of DEPTH
+// elements of 64 rows, turned so that rows lie side by side, or ROWS whole rows. Of each term an invocation reads
+// 1 + COLUMNS vectors for 4 COLUMNS multiplications of vectors. The larger a slab, the fewer barriers.
+//
+// Four QUADS terms are written out and arrays are nested so that their indices are constant wherever they can be: naga
+// gives every loop a counter of its own, for which it is never unrolled, and clamps every index that is not constant.
 const SIDE = 64u;
-const DEPTH = 16u;
 const QUERY = 0u;
 const KEY = 1u;
 const VALUE = 2u;
 const GRADIENT = 3u;
+const INVOCATIONS = 16u * LANES_X;
+// Turns of a loop over 64 rows, and over one whole slab of the second operand.
+const TURNS = 16u / QUADS;
+const SLAB_TURNS = ROWS / (4u * QUADS);
 
-var<workgroup> slab_a: array<vec4f, 256>;
-var<workgroup> slab_b: array<vec4f, SLAB>;
-// Rows are one vector longer than 16, so that they begin in different banks.
-const ROW = 17u;
-var<workgroup> tile: array<vec4f, SIDE * ROW>;
-// Whether any element of the tile is not zero.
-var<workgroup> present: atomic<u32>;
+// Rows are one vector longer than they must be, so that those stored together begin in different banks.
+struct RowOfA { at: array<array<vec4f, QUADS>, TURNS>, pad: vec4f }
+struct RowOfB { at: array<array<vec4f, LANES_X>, VECTORS>, pad: vec4f }
+// The first operand's slab; once the products are made, the tile.
+var<workgroup> slab_a: array<array<array<RowOfA, 4>, QUADS>, TURNS>;
+var<workgroup> slab_b: array<array<array<RowOfB, 4>, QUADS>, SLAB_TURNS>;
+// Whether any element of the tile is not zero; of the one and the other tile where there are two.
+var<workgroup> present: array<atomic<u32>, 2>;
 
 // 0. A CPU driver is not told: it unrolls loops of few turns, and would compile these kernels for a minute.
 fn none() -> u32 { return select(0u, gate.layer >> 31u, ROLLED); }
@@ -25,13 +33,31 @@ fn none() -> u32 { return select(0u, gate.layer >> 31u, ROLLED); }
 // `head` is a query head; keys and values are those that it reads.
 struct Place { batch: u32, head: u32, index: u32, x: u32, y: u32 }
 
-// Four rows of four edges.
-struct Edges { r0: vec4f, r1: vec4f, r2: vec4f, r3: vec4f }
+// 32 invocations, a subgroup on most GPUs, stand 8 high and 4 wide: reads of workgroup memory by which lanes i and i ^ 1,
+// or i and i ^ 2, want the same are joined.
+fn place_of(batch: u32, head: u32, index: u32) -> Place {
+  let y = index / 2u % 8u + 8u * (index / 32u % 2u);
+  let x = index % 2u + 2u * (index / 16u % 2u) + 4u * (index / 64u);
+  return Place(batch, head, index, x, y);
+}
 
-// Four rows of one result, of which each invocation holds vectors x, x + 16, ...
-struct Rows {
-  $for g in 0..GROUPS {
+// The row of a tile that is an invocation's s-th, and the column that is its c-th in its j-th four.
+fn row_of(place: Place, s: u32) -> u32 { return 4u * place.y + s; }
+fn column_of(place: Place, j: u32, c: u32) -> u32 { return 4u * (place.x + LANES_X * j) + c; }
+
+// An invocation's edges: four rows, COLUMNS times four columns.
+struct Edges {
   $for s in 0..4 {
+  $for j in 0..COLUMNS {
+  r$s_$j: vec4f,
+  $}
+  $}
+}
+
+// The same rows of one result, of which each invocation holds vectors x, x + LANES_X, ...
+struct Rows {
+  $for s in 0..4 {
+  $for g in 0..GROUPS {
   r$s_$g: vec4f,
   $}
   $}
@@ -39,7 +65,7 @@ struct Rows {
 
 // Four elements of a row of queries, keys, values or dy; past the head's size 0, past the last row that row.
 fn operand(which: u32, place: Place, row: u32, chunk: u32) -> vec4f {
-  if (chunk >= CHUNKS) { return vec4f(); }
+  if (CHUNKS % (DEPTH / 4u) != 0u && chunk >= CHUNKS) { return vec4f(); }
   let t = place.batch * T + min(row, T - 1u);
   $if BACKWARD {
   if (which == GRADIENT) { return dy[result_at(t, place.head) + chunk]; }
@@ -53,55 +79,100 @@ fn operand(which: u32, place: Place, row: u32, chunk: u32) -> vec4f {
 // The products of rows first_a .. + 63 of one operand with rows first_b .. + 63 of another.
 fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
   var edges = Edges();
-  let row = place.index / 4u;
-  let chunk = place.index % 4u;
   for (var start = 0u; start < CHUNKS; start += DEPTH / 4u) {
-    let of_a = operand(a, place, first_a + row, start + chunk);
-    let of_b = operand(b, place, first_b + row, start + chunk);
-    workgroupBarrier();
-    $for c in 0..4 {
-    slab_a[(4u * chunk + $cu) * 16u + row / 4u][row % 4u] = of_a[$c];
-    slab_b[(4u * chunk + $cu) * 16u + row / 4u][row % 4u] = of_b[$c];
+    // 32 invocations load two vectors of each of 16 rows: whole sectors of memory, and no bank twice when they are stored.
+    $for l in 0..LOADS {
+    let n$l = place.index + INVOCATIONS * $lu;
+    let row$l = n$l % 16u + 16u * (n$l / 32u % 4u);
+    let chunk$l = n$l / 16u % 2u + 2u * (n$l / 128u);
+    let of_a$l = operand(a, place, first_a + row$l, start + chunk$l);
+    let of_b$l = operand(b, place, first_b + row$l, start + chunk$l);
     $}
     workgroupBarrier();
-    for (var d = 0u; d < DEPTH + none(); d++) {
-      let x = slab_a[d * 16u + place.y];
-      let y = slab_b[d * 16u + place.x];
+    $for l in 0..LOADS {
+    $for c in 0..4 {
+    slab_a[chunk$l / QUADS][chunk$l % QUADS][$c].at[row$l / (4u * QUADS)][row$l / 4u % QUADS][row$l % 4u] = of_a$l[$c];
+    slab_b[chunk$l / QUADS][chunk$l % QUADS][$c].at[row$l / (4u * LANES_X)][row$l / 4u % LANES_X][row$l % 4u] = of_b$l[$c];
+    $}
+    $}
+    workgroupBarrier();
+    for (var turn = 0u; turn < DEPTH / (4u * QUADS) + none(); turn++) {
+      $for q in 0..QUADS {
+      $for c in 0..4 {
+      let x$q_$c = slab_a[turn][$q][$c].at[place.y / QUADS][place.y % QUADS];
+      $for j in 0..COLUMNS {
+      let y$q_$c_$j = slab_b[turn][$q][$c].at[$j][place.x];
+      $}
       $for s in 0..4 {
-      edges.r$s = fma(vec4f(x[$s]), y, edges.r$s);
+      $for j in 0..COLUMNS {
+      edges.r$s_$j = fma(vec4f(x$q_$c[$s]), y$q_$c_$j, edges.r$s_$j);
+      $}
+      $}
+      $}
       $}
     }
   }
   return edges;
 }
 
-// Puts edges into the tile, and notes whether any is not zero. A barrier must stand between this and what read it last.
-fn put(edges: Edges, place: Place) {
-  $for s in 0..4 {
-  tile[(4u * place.y + $su) * ROW + place.x] = edges.r$s;
-  $}
-  let all = abs(edges.r0) + abs(edges.r1) + abs(edges.r2) + abs(edges.r3);
-  if (any(all > vec4f())) { atomicStore(&present, 1u); }
+// The tile's four edges from column 4 `chunk` on.
+fn tile_at(row: u32, chunk: u32) -> vec4f {
+  return slab_a[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / QUADS][chunk % QUADS];
 }
 
-// Adds the tile's product with rows first .. + 63 of an operand, which its columns stand for.
+fn set_tile(row: u32, chunk: u32, edges: vec4f) {
+  slab_a[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / QUADS][chunk % QUADS] = edges;
+}
+
+// Puts edges into the tile. A barrier must stand between this and what read slab_a last.
+fn put(edges: Edges, place: Place) {
+  $for s in 0..4 {
+  $for j in 0..COLUMNS {
+  set_tile(row_of(place, $su), place.x + LANES_X * $ju, edges.r$s_$j);
+  $}
+  $}
+}
+
+// Whether any edge is not zero.
+fn any_of(edges: Edges) -> bool {
+  var all = vec4f();
+  $for s in 0..4 {
+  $for j in 0..COLUMNS {
+  all += abs(edges.r$s_$j);
+  $}
+  $}
+  return any(all > vec4f());
+}
+
+// Adds the tile's product with rows first .. + 63 of an operand, which its columns stand for. A barrier must stand between
+// this and what wrote the tile, or read slab_b, last.
 fn add_product(which: u32, first: u32, place: Place, before: Rows) -> Rows {
   var rows = before;
-  for (var start = 0u; start < SIDE + none(); start += DEPTH) {
-    workgroupBarrier();
-    for (var n = place.index; n < DEPTH * CHUNKS; n += 256u) {
-      slab_b[n] = operand(which, place, first + start + n / CHUNKS, n % CHUNKS);
+  for (var start = 0u; start < SIDE + none(); start += ROWS) {
+    $for l in 0..ROW_LOADS {
+    let n$l = place.index + INVOCATIONS * $lu;
+    let of_row$l = operand(which, place, first + start + n$l / CHUNKS, n$l % CHUNKS);
+    $}
+    if (start > 0u) { workgroupBarrier(); }
+    $for l in 0..ROW_LOADS {
+    if (ROWS * CHUNKS % INVOCATIONS == 0u || n$l < ROWS * CHUNKS) {
+      let row = n$l / CHUNKS;
+      let chunk = n$l % CHUNKS;
+      slab_b[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / LANES_X][chunk % LANES_X] = of_row$l;
     }
+    $}
     workgroupBarrier();
-    for (var q = 0u; q < DEPTH / 4u + none(); q++) {
+    for (var turn = 0u; turn < SLAB_TURNS + none(); turn++) {
+      $for q in 0..QUADS {
       $for s in 0..4 {
-      let t$s = tile[(4u * place.y + $su) * ROW + start / 4u + q];
+      let t$q_$s = slab_a[place.y / QUADS][place.y % QUADS][$s].at[start / (4u * QUADS) + turn][$q];
       $}
       $for c in 0..4 {
       $for g in 0..GROUPS {
-      let v$c_$g = slab_b[(4u * q + $cu) * CHUNKS + min(place.x + 16u * $gu, CHUNKS - 1u)];
+      let v$q_$c_$g = slab_b[turn][$q][$c].at[$g][place.x];
       $for s in 0..4 {
-      rows.r$s_$g = fma(vec4f(t$s[$c]), v$c_$g, rows.r$s_$g);
+      rows.r$s_$g = fma(vec4f(t$q_$s[$c]), v$q_$c_$g, rows.r$s_$g);
+      $}
       $}
       $}
       $}

@@ -110,6 +110,7 @@ const GROUPED = [[4, 2], [3, 1], [2, 2]] as const;
 // A shape is compiled in, which takes a CPU driver seconds for tiles: tests of one mode share one. Of several batches,
 // with rows in three tiles of which the last is not full, and with whole tiles and more than 64 elements in a head.
 const TILED: Shape = { batch: 2, heads: 3, positions: 130, headSize: 64 };
+const TILES = ["tiled 4 x 4 by 32", "tiled 4 x 8 by 16"] as const;
 const TILED_DENSE: Shape = { batch: 1, heads: 1, positions: 192, headSize: 128 };
 
 const CASES: Case[] = [
@@ -121,8 +122,8 @@ const CASES: Case[] = [
   { batch: 1, heads: 3, keyValueHeads: 1, positions: 9, headSize: 5, mode: "sampled" },
   { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "sampled" },
   { batch: 1, heads: 4, keyValueHeads: 2, positions: 7, headSize: 1, mode: "deterministic" },
-  { ...TILED, mode: "sampled", variant: "tiled" },
-  { ...TILED, batch: 1, mode: "sampled", temperature: 0.5, bias: -0.8, variant: "tiled" },
+  { ...TILED, mode: "sampled", variant: "tiled 4 x 4 by 32" },
+  { ...TILED, batch: 1, mode: "sampled", temperature: 0.5, bias: -0.8, variant: "tiled 4 x 8 by 16" },
   {
     batch: 1,
     heads: 3,
@@ -131,17 +132,27 @@ const CASES: Case[] = [
     headSize: 20,
     mode: "deterministic",
     bias: 0,
-    variant: "tiled",
+    variant: "tiled 4 x 8 by 16",
   },
-  { ...TILED_DENSE, mode: "dense", variant: "tiled" },
-  { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "dense", variant: "tiled" },
+  { ...TILED_DENSE, mode: "dense", variant: "tiled 4 x 4 by 32" },
+  { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "dense", variant: "tiled 4 x 4 by 32" },
   ...GROUPED.flatMap(([heads, keyValueHeads]) =>
     (["dense", "deterministic", "sampled"] as const).flatMap((mode) => {
       const test: Case = { batch: 2, heads, keyValueHeads, positions: 67, headSize: 12, mode };
       // Tiles compile slowly; above they stand for three heads too, and ungrouped.
-      return heads === 4 ? [test, { ...test, variant: "tiled" as const }] : [test];
+      return heads === 4 ? [test, { ...test, variant: "tiled 4 x 4 by 32" as const }] : [test];
     })
   ),
+  { ...TILED, mode: "sampled", variant: "tiled 4 x 8 by 16" },
+  {
+    batch: 2,
+    heads: 4,
+    keyValueHeads: 2,
+    positions: 67,
+    headSize: 12,
+    mode: "dense",
+    variant: "tiled 4 x 8 by 16",
+  },
 ];
 
 for (const [index, test] of CASES.entries()) {
@@ -201,7 +212,8 @@ gpuTest("every single mask bit equals the reference's", async (gpu) => {
   const cases = [
     [small, "sampled", "registers"],
     [small, "deterministic", "registers"],
-    [{ ...TILED, batch: 1 }, "sampled", "tiled"],
+    [{ ...TILED, batch: 1 }, "sampled", "tiled 4 x 4 by 32"],
+    [{ ...TILED, batch: 1 }, "sampled", "tiled 4 x 8 by 16"],
   ] as const;
   for (const [shape, mode, variant] of cases) {
     const { heads, keyValueHeads = heads, positions: T, headSize: D }: Shape = shape;
@@ -529,7 +541,7 @@ gpuTest("a tile is left out only where that moves no result by 2^-24 of the larg
   // Scores are 0 for the first 64 keys and -fall for the others, values 0 for the first and 1e6 for the others: what the
   // later tiles add shows by itself. One may be left out below 2^-24 / 3 of the mass, 2.0e-8.
   const { positions: T, headSize: D } = TILED_DENSE;
-  const shape: Case = { ...TILED_DENSE, mode: "dense", variant: "tiled" };
+  const shape: Case = { ...TILED_DENSE, mode: "dense", variant: "tiled 4 x 4 by 32" };
   for (const ratio of [1e-9, 1e-7]) {
     const qkv = new Float32Array(T * 3 * D);
     for (let t = 0; t < T; t++) {
@@ -552,7 +564,8 @@ gpuTest(
   "gates that are all closed leave y at 0, in tiles too, and the gradient of their opening",
   async (gpu) => {
     const small: Shape = { batch: 1, heads: 1, positions: 70, headSize: 8 };
-    for (const [variant, shape] of [["registers", small], ["tiled", { ...TILED, batch: 1 }]] as const) {
+    for (const variant of ["registers", ...TILES] as const) {
+      const shape = variant === "registers" ? small : { ...TILED, batch: 1 };
       const test: Case = { ...shape, mode: "sampled", bias: -40, variant };
       const { qkv, dy } = inputs(test, 9);
       const { y, rowSums, dqkv } = await run(gpu, test, qkv, dy);
@@ -565,17 +578,20 @@ gpuTest(
 );
 
 gpuTest("a GPU gets tiles where they fit its workgroup memory, a CPU driver never", (gpu) => {
-  const chosen = (software: boolean, headSize: number, maxComputeWorkgroupStorageSize = 49152) =>
+  const chosen = (headSize: number, maxComputeWorkgroupStorageSize = 49152, vendor = "", software = false) =>
     chooseAttentionVariant(
-      { adapter: { software }, device: { limits: { maxComputeWorkgroupStorageSize } } } as Gpu,
+      { adapter: { software, vendor }, device: { limits: { maxComputeWorkgroupStorageSize } } } as Gpu,
       headSize,
     );
-  assertEquals(chosen(false, 64), "tiled");
-  assertEquals(chosen(false, 128), "tiled");
-  assertEquals(chosen(false, 64, 16384), "registers");
-  assertEquals(chosen(false, 5), "registers");
-  assertEquals(chosen(true, 64), "registers");
-  assert(gpu.adapter.software || chooseAttentionVariant(gpu, 64) === "tiled");
+  assertEquals(chosen(64), "tiled 4 x 4 by 32");
+  assertEquals(chosen(64, 32768), "tiled 4 x 4 by 32");
+  assertEquals(chosen(128), "tiled 4 x 4 by 32");
+  assertEquals(chosen(64, 49152, "4318"), "tiled 4 x 8 by 32");
+  assertEquals(chosen(128, 49152, "4318"), "tiled 4 x 4 by 32");
+  assertEquals(chosen(64, 16384), "registers");
+  assertEquals(chosen(5), "registers");
+  assertEquals(chosen(64, 49152, "", true), "registers");
+  assert(gpu.adapter.software || chooseAttentionVariant(gpu, 64).startsWith("tiled"));
   return Promise.resolve();
 });
 
@@ -584,7 +600,7 @@ gpuTest(
   async (gpu) => {
     const cases = [
       ...GROUPED.map(([heads, keyValueHeads]) => ({ heads, keyValueHeads, variant: "registers" as const })),
-      { heads: 4, keyValueHeads: 2, variant: "tiled" as const },
+      { heads: 4, keyValueHeads: 2, variant: "tiled 4 x 8 by 16" as const },
     ];
     for (const { heads, keyValueHeads, variant } of cases) {
       const test: Case = {
