@@ -286,8 +286,8 @@ async function contestOf(
     ]),
   );
   // Of zeros all gradients would be zero, and their tiles left out.
-  for (const  of of[tensors.qkv, tensors.dy]) {
-    if (of) gpu.write(of, Float32Array.from({ length: of.length }, (_, n) => n * 0.618 % 1 - 0.5));
+  for (const input of [tensors.qkv, tensors.dy]) {
+    if (input) gpu.write(input, Float32Array.from({ length: input.length }, (_, n) => n * 0.618 % 1 - 0.5));
   }
   return {
     candidates: new Map(

@@ -16,10 +16,10 @@ import type { Device } from "../core/device.ts";
  *
  * They add up in different orders, so that results differ in their last bits.
  */
-export type AttentionVariant = "registers" | TiledVariant;
+export type AttentionVariant = "registers" | `tiled 4 x ${4 | 8} by ${16 | 32 | 64}`;
 
 /** The variants that work in tiles. */
-export type TiledVariant = `tiled 4 x ${4 | 8} by ${16 | 32 | 64}`;
+export type TiledVariant = Exclude<AttentionVariant, "registers">;
 
 /** What WGSL needs to know of a tiled variant (tile.wgsl), as constants. */
 export interface Tiling {
