@@ -18,11 +18,13 @@ const INVOCATIONS = 16u * LANES_X;
 const TURNS = 16u / QUADS;
 const SLAB_TURNS = ROWS / (4u * QUADS);
 
-// Rows are one vector longer than they must be, so that those stored together begin in different banks.
+// Rows are one vector longer than they must be, so that those stored together begin in different banks; so are fours of
+// rows, of which eight are read together when the slab is a tile.
 struct RowOfA { at: array<array<vec4f, QUADS>, TURNS>, pad: vec4f }
+struct FourOfA { row: array<RowOfA, 4>, pad: vec4f }
 struct RowOfB { at: array<array<vec4f, LANES_X>, VECTORS>, pad: vec4f }
 // The first operand's slab; once the products are made, the tile.
-var<workgroup> slab_a: array<array<array<RowOfA, 4>, QUADS>, TURNS>;
+var<workgroup> slab_a: array<array<FourOfA, QUADS>, TURNS>;
 var<workgroup> slab_b: array<array<array<RowOfB, 4>, QUADS>, SLAB_TURNS>;
 // Whether any element of the tile is not zero; of the one and the other tile where there are two.
 var<workgroup> present: array<atomic<u32>, 2>;
@@ -91,7 +93,7 @@ fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
     workgroupBarrier();
     $for l in 0..LOADS {
     $for c in 0..4 {
-    slab_a[chunk$l / QUADS][chunk$l % QUADS][$c].at[row$l / (4u * QUADS)][row$l / 4u % QUADS][row$l % 4u] = of_a$l[$c];
+    slab_a[chunk$l / QUADS][chunk$l % QUADS].row[$c].at[row$l / (4u * QUADS)][row$l / 4u % QUADS][row$l % 4u] = of_a$l[$c];
     slab_b[chunk$l / QUADS][chunk$l % QUADS][$c].at[row$l / (4u * LANES_X)][row$l / 4u % LANES_X][row$l % 4u] = of_b$l[$c];
     $}
     $}
@@ -99,7 +101,7 @@ fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
     for (var turn = 0u; turn < DEPTH / (4u * QUADS) + none(); turn++) {
       $for q in 0..QUADS {
       $for c in 0..4 {
-      let x$q_$c = slab_a[turn][$q][$c].at[place.y / QUADS][place.y % QUADS];
+      let x$q_$c = slab_a[turn][$q].row[$c].at[place.y / QUADS][place.y % QUADS];
       $for j in 0..COLUMNS {
       let y$q_$c_$j = slab_b[turn][$q][$c].at[$j][place.x];
       $}
@@ -117,11 +119,11 @@ fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
 
 // The tile's four edges from column 4 `chunk` on.
 fn tile_at(row: u32, chunk: u32) -> vec4f {
-  return slab_a[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / QUADS][chunk % QUADS];
+  return slab_a[row / (4u * QUADS)][row / 4u % QUADS].row[row % 4u].at[chunk / QUADS][chunk % QUADS];
 }
 
 fn set_tile(row: u32, chunk: u32, edges: vec4f) {
-  slab_a[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / QUADS][chunk % QUADS] = edges;
+  slab_a[row / (4u * QUADS)][row / 4u % QUADS].row[row % 4u].at[chunk / QUADS][chunk % QUADS] = edges;
 }
 
 // Puts edges into the tile. A barrier must stand between this and what read slab_a last.
@@ -165,7 +167,7 @@ fn add_product(which: u32, first: u32, place: Place, before: Rows) -> Rows {
     for (var turn = 0u; turn < SLAB_TURNS + none(); turn++) {
       $for q in 0..QUADS {
       $for s in 0..4 {
-      let t$q_$s = slab_a[place.y / QUADS][place.y % QUADS][$s].at[start / (4u * QUADS) + turn][$q];
+      let t$q_$s = slab_a[place.y / QUADS][place.y % QUADS].row[$s].at[start / (4u * QUADS) + turn][$q];
       $}
       $for c in 0..4 {
       $for g in 0..GROUPS {

@@ -82,7 +82,8 @@ export function tilingOf(variant: TiledVariant, headSize: number, quads: 1 | 4):
   const columns = SIDE / (4 * lanesX);
   const vectors = Math.max(columns, groups);
   const depth = Math.min(rows, 16 * Math.ceil(headSize / 16));
-  const slabs = SIDE * (SIDE / 4 + 1) + rows * (lanesX * vectors + 1);
+  const fourOfA = 4 * (SIDE / 4 + 1) + 1;
+  const slabs = SIDE / 4 * fourOfA + rows * (lanesX * vectors + 1);
   return {
     constants: {
       LANES_X: lanesX,
