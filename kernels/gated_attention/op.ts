@@ -17,6 +17,7 @@ import backwardQuerySource from "./backward_query.wgsl" with { type: "text" };
 import forwardSource from "./forward.wgsl" with { type: "text" };
 import gateSource from "./gate.wgsl" with { type: "text" };
 import handSource from "./hand.wgsl" with { type: "text" };
+import tiledGateSource from "./tiled_gate.wgsl" with { type: "text" };
 import tileSource from "./tile.wgsl" with { type: "text" };
 import tiledBackwardKeyValueSource from "./tiled_backward_key_value.wgsl" with { type: "text" };
 import tiledBackwardQuerySource from "./tiled_backward_query.wgsl" with { type: "text" };
@@ -33,9 +34,9 @@ const SOURCES = {
     backwardKeyValue: handSource + backwardKeyValueSource,
   },
   tiled: {
-    forward: tileSource + tiledForwardSource,
-    backwardQuery: tileSource + tiledBackwardQuerySource,
-    backwardKeyValue: tileSource + tiledBackwardKeyValueSource,
+    forward: tiledGateSource + tileSource + tiledForwardSource,
+    backwardQuery: tiledGateSource + tileSource + tiledBackwardQuerySource,
+    backwardKeyValue: tiledGateSource + tileSource + tiledBackwardKeyValueSource,
   },
 };
 

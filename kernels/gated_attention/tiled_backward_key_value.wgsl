@@ -9,6 +9,52 @@
 @group(0) @binding(5) var<storage, read> edge_scale: array<f32>;
 @group(0) @binding(6) var<storage, read_write> dqkv: array<ELEMENT>;
 
+// d(objective)/dl of an invocation's edges, and what values were multiplied by.
+struct EdgesBackward { dl: Edges, weight: Edges }
+
+// Those from queries i_first .. + 63 to keys first .. + 63.
+fn edges_backward(
+  scores: Edges,
+  dy_v: Edges,
+  first: u32,
+  i_first: u32,
+  place: Place,
+  edge: f32,
+  key: u32,
+  unit: bool,
+) -> EdgesBackward {
+  var result = EdgesBackward();
+  let row_of_head = (place.batch * HEADS + place.head) * T;
+  $for j in 0..COLUMNS {
+  $for c in 0..4 {
+  let query$j_$c = i_first + column_of(place, $ju, $cu);
+  let row$j_$c = row_of_head + min(query$j_$c, T - 1u);
+  let normaliser$j_$c = log_sum_exp[row$j_$c];
+  let delta$j_$c = delta[row$j_$c];
+  let noise_row$j_$c = random_row(key, query$j_$c);
+  $for s in 0..4 {
+  let j$s_$j_$c = first + row_of(place, $su);
+  let l$s_$j_$c = scores.r$s_$j[$c] * SCALE;
+  let of_edge$s_$j_$c = tiled_edge_backward(
+    l$s_$j_$c,
+    exp(l$s_$j_$c - normaliser$j_$c),
+    dy_v.r$s_$j[$c],
+    delta$j_$c,
+    edge,
+    noise_row$j_$c,
+    key,
+    j$s_$j_$c,
+    unit,
+  );
+  let seen$s_$j_$c = query$j_$c < T && j$s_$j_$c <= query$j_$c;
+  result.dl.r$s_$j[$c] = select(0.0, of_edge$s_$j_$c.dl, seen$s_$j_$c);
+  result.weight.r$s_$j[$c] = select(0.0, of_edge$s_$j_$c.weight, seen$s_$j_$c);
+  $}
+  $}
+  $}
+  return result;
+}
+
 @compute @workgroup_size(INVOCATIONS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
   let key_head = group.y;
@@ -18,41 +64,23 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   var dv = Rows();
   for (var of_group = 0u; of_group < QUERIES_PER_KEY; of_group++) {
     let place = place_of(group.z, key_head * QUERIES_PER_KEY + of_group, index);
-    let row_of_head = (place.batch * HEADS + place.head) * T;
     let stream = gate.first_row + place.batch * HEADS + place.head;
     let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, stream), NOISE);
     for (var i_first = first; i_first < T; i_first += SIDE) {
       let scores = products(KEY, first, QUERY, i_first, place);
       let dy_v = products(VALUE, first, GRADIENT, i_first, place);
       if (index < 2u) { atomicStore(&present[index], 0u); }
-      var dl = Edges();
-      var weight = Edges();
-      $for j in 0..COLUMNS {
-      $for c in 0..4 {
-      let query$j_$c = i_first + column_of(place, $ju, $cu);
-      if (query$j_$c < T) {
-        let normaliser = log_sum_exp[row_of_head + query$j_$c];
-        let delta_i = delta[row_of_head + query$j_$c];
-        let noise_row = random_row(key, query$j_$c);
-        $for s in 0..4 {
-        let j$s = first + row_of(place, $su);
-        if (j$s <= query$j_$c) {
-          let l = scores.r$s_$j[$c] * SCALE;
-          let of_edge = edge_backward(l, exp(l - normaliser), dy_v.r$s_$j[$c], delta_i, edge, noise_row, key, j$s);
-          dl.r$s_$j[$c] = of_edge.dl;
-          weight.r$s_$j[$c] = of_edge.weight;
-        }
-        $}
-      }
-      $}
-      $}
+      var edges = EdgesBackward();
+      if (ROLLED) { edges = edges_backward(scores, dy_v, first, i_first, place, edge, key, is_unit()); }
+      else if (is_unit()) { edges = edges_backward(scores, dy_v, first, i_first, place, edge, key, true); }
+      else { edges = edges_backward(scores, dy_v, first, i_first, place, edge, key, false); }
       workgroupBarrier();
-      put(weight, place);
-      if (any_of(weight)) { atomicStore(&present[0], 1u); }
+      put(edges.weight, place);
+      if (any_of(edges.weight)) { atomicStore(&present[0], 1u); }
       if (workgroupUniformLoad(&present[0]) != 0u) { dv = add_product(GRADIENT, i_first, place, dv); }
       workgroupBarrier();
-      put(dl, place);
-      if (any_of(dl)) { atomicStore(&present[1], 1u); }
+      put(edges.dl, place);
+      if (any_of(edges.dl)) { atomicStore(&present[1], 1u); }
       if (workgroupUniformLoad(&present[1]) != 0u) { dk = add_product(QUERY, i_first, place, dk); }
     }
   }

@@ -20,6 +20,46 @@ fn delta_of(row: u32) -> f32 {
   return sum;
 }
 
+// What is known of an invocation's four queries.
+struct Queries { noise_row: vec4u, normaliser: vec4f, delta: vec4f }
+
+// d(objective)/dl of an invocation's edges to keys j0 .. + 63.
+fn edges_backward(
+  scores: Edges,
+  dy_v: Edges,
+  queries: Queries,
+  first: u32,
+  j0: u32,
+  place: Place,
+  edge: f32,
+  key: u32,
+  unit: bool,
+) -> Edges {
+  var dl = Edges();
+  $for s in 0..4 {
+  let i$s = first + row_of(place, $su);
+  $for j in 0..COLUMNS {
+  $for c in 0..4 {
+  let j$s_$j_$c = j0 + column_of(place, $ju, $cu);
+  let l$s_$j_$c = scores.r$s_$j[$c] * SCALE;
+  let of_edge$s_$j_$c = tiled_edge_backward(
+    l$s_$j_$c,
+    exp(l$s_$j_$c - queries.normaliser[$s]),
+    dy_v.r$s_$j[$c],
+    queries.delta[$s],
+    edge,
+    queries.noise_row[$s],
+    key,
+    j$s_$j_$c,
+    unit,
+  );
+  dl.r$s_$j[$c] = select(0.0, of_edge$s_$j_$c.dl, j$s_$j_$c <= i$s);
+  $}
+  $}
+  $}
+  return dl;
+}
+
 @compute @workgroup_size(INVOCATIONS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
   let place = place_of(group.z, group.y, index);
@@ -39,11 +79,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   of_lane[index] = dot_own;
   workgroupBarrier();
   if (index % ROW_LANES == 0u && first + index / ROW_LANES < T) { delta[row_of_head + own] = delta_of(index / ROW_LANES); }
+  var queries = Queries();
   $for s in 0..4 {
   let i$s = first + row_of(place, $su);
-  let noise_row$s = random_row(key, i$s);
-  let normaliser$s = log_sum_exp[row_of_head + min(i$s, T - 1u)];
-  let delta$s = delta_of(row_of(place, $su));
+  queries.noise_row[$s] = random_row(key, i$s);
+  queries.normaliser[$s] = log_sum_exp[row_of_head + min(i$s, T - 1u)];
+  queries.delta[$s] = delta_of(row_of(place, $su));
   $}
   var dq = Rows();
   for (var j0 = 0u; j0 <= last; j0 += SIDE) {
@@ -51,18 +92,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     let dy_v = products(GRADIENT, first, VALUE, j0, place);
     if (index == 0u) { atomicStore(&present[0], 0u); }
     var dl = Edges();
-    $for s in 0..4 {
-    $for j in 0..COLUMNS {
-    $for c in 0..4 {
-    if (j0 + column_of(place, $ju, $cu) <= i$s) {
-      let l = scores.r$s_$j[$c] * SCALE;
-      let j = j0 + column_of(place, $ju, $cu);
-      dl.r$s_$j[$c] =
-        edge_backward(l, exp(l - normaliser$s), dy_v.r$s_$j[$c], delta$s, edge, noise_row$s, key, j).dl;
-    }
-    $}
-    $}
-    $}
+    if (ROLLED) { dl = edges_backward(scores, dy_v, queries, first, j0, place, edge, key, is_unit()); }
+    else if (is_unit()) { dl = edges_backward(scores, dy_v, queries, first, j0, place, edge, key, true); }
+    else { dl = edges_backward(scores, dy_v, queries, first, j0, place, edge, key, false); }
     workgroupBarrier();
     put(dl, place);
     if (any_of(dl)) { atomicStore(&present[0], 1u); }

@@ -65,10 +65,12 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     put(scores, place);
     workgroupBarrier();
     var most = vec4f(-3.0e38);
-    for (var n = 0u; n < 16u / ROW_LANES + none(); n++) {
-      let chunk = chunk_of(part, n);
-      let columns = j0 + 4u * chunk + vec4u(0u, 1u, 2u, 3u);
-      most = max(most, select(vec4f(-3.0e38), tile_at(own, chunk), columns <= vec4u(i)));
+    for (var n = 0u; n < 16u / ROW_LANES + none(); n += QUADS) {
+      $for q in 0..QUADS {
+      let chunk$q = chunk_of(part, n + $qu);
+      let columns$q = j0 + 4u * chunk$q + vec4u(0u, 1u, 2u, 3u);
+      most = max(most, select(vec4f(-3.0e38), tile_at(own, chunk$q), columns$q <= vec4u(i)));
+      $}
     }
     of_lane[index] = max(max(most.x, most.y), max(most.z, most.w));
     workgroupBarrier();
@@ -77,26 +79,28 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     highest = higher;
     total *= fall;
     var kept = 0.0;
-    for (var n = 0u; n < 16u / ROW_LANES + none(); n++) {
-      let chunk = chunk_of(part, n);
-      let columns = j0 + 4u * chunk + vec4u(0u, 1u, 2u, 3u);
-      let l = select(vec4f(-3.0e38), tile_at(own, chunk), columns <= vec4u(i));
-      var weight = exp(l - higher);
-      total += dot(weight, vec4f(1.0));
+    for (var n = 0u; n < 16u / ROW_LANES + none(); n += QUADS) {
+      $for q in 0..QUADS {
+      let chunk$q = chunk_of(part, n + $qu);
+      let columns$q = j0 + 4u * chunk$q + vec4u(0u, 1u, 2u, 3u);
+      let l$q = select(vec4f(-3.0e38), tile_at(own, chunk$q), columns$q <= vec4u(i));
+      var weight$q = exp(l$q - higher);
+      total += dot(weight$q, vec4f(1.0));
       if (GATED) {
         $for c in 0..4 {
-        if (columns[$c] <= i) {
-          let g = l[$c] + gate.bias;
-          let odds = closed_odds(g);
-          let open = is_open(g, noisy_odds(odds, noise_row, key, columns[$c]));
-          let excess = max(abs(g) - gate.saturation_bound, 0.0);
-          sums += vec4f(open_probability(odds), select(0.0, 1.0, open), excess * excess, select(0.0, 1.0, g > 0.0));
-          weight[$c] = select(0.0, weight[$c], open);
-        }
+        let g$c = l$q[$c] + gate.bias;
+        let odds$c = closed_odds(g$c);
+        let open$c = is_open_in_tile(g$c, noisy_fraction(odds$c, noise_row, key, columns$q[$c]));
+        let excess$c = max(abs(g$c) - gate.saturation_bound, 0.0);
+        let of_gate$c =
+          vec4f(open_probability(odds$c), select(0.0, 1.0, open$c), excess$c * excess$c, select(0.0, 1.0, g$c > 0.0));
+        sums += select(vec4f(), of_gate$c, columns$q[$c] <= i);
+        weight$q[$c] = select(0.0, weight$q[$c], open$c);
         $}
       }
-      kept += dot(weight, vec4f(1.0));
-      set_tile(own, chunk, weight);
+      kept += dot(weight$q, vec4f(1.0));
+      set_tile(own, chunk$q, weight$q);
+      $}
     }
     if (part == 0u) { of_row[own] = fall; }
     // Each of the row's invocations holds its share of both sides.
