@@ -203,8 +203,9 @@ function gridOf(
   name: KernelName,
   variant: AttentionVariant,
 ): readonly [number, number, number] {
-  const rows = variant === "registers" ? lanesOf(gpu, 64) : SIDE;
-  return [Math.ceil(positions / rows), name === "backwardKeyValue" ? keyValueHeads : heads, batch];
+  const ofHeads = name === "backwardKeyValue" ? keyValueHeads : heads;
+  if (variant === "registers") return [Math.ceil(positions / lanesOf(gpu, 64)), ofHeads, batch];
+  return [ofHeads, batch, Math.ceil(positions / SIDE)];
 }
 
 /** Pairs of rows by elements of a head below which no kernel is worth measuring: it takes a small part of any step. */

@@ -14,6 +14,9 @@ const KEY = 1u;
 const VALUE = 2u;
 const GRADIENT = 3u;
 const INVOCATIONS = 16u * LANES_X;
+// Tiles that rows are cut in. Workgroups are counted by head, then by row of the batch, then by tile, the tile with the most
+// to do first: GPUs begin them in this order, and none is left with long work when the others have ended.
+const TILES = (T + SIDE - 1u) / SIDE;
 // Turns of a loop over 64 rows, and over one whole slab of the second operand.
 const TURNS = 16u / QUADS;
 const SLAB_TURNS = ROWS / (4u * QUADS);

@@ -57,13 +57,13 @@ fn edges_backward(
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
-  let key_head = group.y;
-  let first = group.x * SIDE;
+  let key_head = group.x;
+  let first = group.z * SIDE;
   let edge = edge_scale[0] * gate.edge_weight;
   var dk = Rows();
   var dv = Rows();
   for (var of_group = 0u; of_group < QUERIES_PER_KEY; of_group++) {
-    let place = place_of(group.z, key_head * QUERIES_PER_KEY + of_group, index);
+    let place = place_of(group.y, key_head * QUERIES_PER_KEY + of_group, index);
     let stream = gate.first_row + place.batch * HEADS + place.head;
     let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, stream), NOISE);
     for (var i_first = first; i_first < T; i_first += SIDE) {
@@ -84,10 +84,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
       if (workgroupUniformLoad(&present[1]) != 0u) { dk = add_product(QUERY, i_first, place, dk); }
     }
   }
-  let place = place_of(group.z, key_head, index);
+  let place = place_of(group.y, key_head, index);
   $for s in 0..4 {
   if (first + row_of(place, $su) < T) {
-    let t = group.z * T + first + row_of(place, $su);
+    let t = group.y * T + first + row_of(place, $su);
     $for g in 0..GROUPS {
     let chunk$g = place.x + LANES_X * $gu;
     if (chunk$g < CHUNKS) {

@@ -40,8 +40,8 @@ fn highest_of_row(row: u32) -> f32 {
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
-  let place = place_of(group.z, group.y, index);
-  let first = group.x * SIDE;
+  let place = place_of(group.y, group.x, index);
+  let first = (TILES - 1u - group.z) * SIDE;
   let last = min(first + SIDE, T) - 1u;
   let stream = gate.first_row + place.batch * HEADS + place.head;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, stream), NOISE);
