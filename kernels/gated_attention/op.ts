@@ -135,11 +135,11 @@ export const HEAD_SUMS = [
   "unused1",
 ] as const;
 
-/** The kernels of one mode. */
+/** The kernels of one mode: their names, what may be f16, and the results that they sum up for each row. */
 const KERNELS = {
-  forward: { label: "forward", half: ["qkv", "y"] },
-  backwardQuery: { label: "backward query", half: ["qkv", "y"] },
-  backwardKeyValue: { label: "backward key value", half: ["qkv"] },
+  forward: { label: "forward", half: ["qkv", "y"], results: 1 },
+  backwardQuery: { label: "backward query", half: ["qkv", "y"], results: 1 },
+  backwardKeyValue: { label: "backward key value", half: ["qkv"], results: 2 },
 } as const;
 type KernelName = keyof typeof KERNELS;
 
@@ -218,20 +218,21 @@ async function variantsOf(
 ): Promise<Record<KernelName, AttentionVariant>> {
   const { batch, heads, positions, headSize, training = true, half = false, variant } = config;
   const { keyValueHeads = heads } = config;
-  const possible = variant ? [variant] : possibleVariants(gpu, headSize);
+  const possible = (name: KernelName): AttentionVariant[] =>
+    variant ? [variant] : possibleVariants(gpu, headSize, KERNELS[name].results);
   const variants = {
-    forward: possible[0],
-    backwardQuery: possible[0],
-    backwardKeyValue: possible[0],
+    forward: possible("forward")[0],
+    backwardQuery: possible("backwardQuery")[0],
+    backwardKeyValue: possible("backwardKeyValue")[0],
   };
-  if (!gpu.tuner || possible.length === 1 || batch * heads * positions ** 2 * headSize < LEAST_TERMS) {
-    return variants;
-  }
+  if (!gpu.tuner || batch * heads * positions ** 2 * headSize < LEAST_TERMS) return variants;
   for (const name of training ? Object.keys(KERNELS) as KernelName[] : ["forward"] as const) {
+    const names = possible(name);
+    if (names.length === 1) continue;
     const shape = `${batch} x ${positions}, ${heads} heads of ${headSize} by ${keyValueHeads}`;
     const key = ["attention", KERNELS[name].label, shape, ...(half ? ["half"] : [])].join(" ");
-    const chosen = await gpu.tuner.choose(gpu, key, possible, () => contestOf(gpu, config, name, possible));
-    variants[name] = possible.find((one) => one === chosen) ?? variants[name];
+    const chosen = await gpu.tuner.choose(gpu, key, names, () => contestOf(gpu, config, name, names));
+    variants[name] = names.find((one) => one === chosen) ?? variants[name];
   }
   return variants;
 }

@@ -43,8 +43,8 @@ export interface Tiling {
 
 /** Rows and columns of a tile. */
 export const SIDE = 64;
-/** Head sizes up to which 4 x 8 edges leave registers for the results. */
-const MOST_OF_WIDE = 64;
+/** Elements of the results' rows up to which 4 x 8 edges leave registers for them; one result may be a head of 128. */
+const MOST_OF_WIDE = 128;
 /** What PCI and browsers call NVIDIA. */
 const NVIDIA = /^(4318|nvidia)$/i;
 
@@ -54,19 +54,24 @@ const WIDE: readonly TiledVariant[] = ["tiled 4 x 8 by 32", "tiled 4 x 8 by 16",
 /** What of a device the choice depends on. */
 type Choosing = Pick<Device, "adapter" | "device">;
 
-/** The variants for heads of this size on this device, the one to take where nothing was measured first. */
-export function possibleVariants(gpu: Choosing, headSize: number): AttentionVariant[] {
+/**
+ * The variants of a kernel for heads of this size on this device, the one to take where nothing was measured first.
+ *
+ * @param results what it sums up for each row: one row of a head's size, or the gradients of keys and of values
+ */
+export function possibleVariants(gpu: Choosing, headSize: number, results: 1 | 2): AttentionVariant[] {
   if (gpu.adapter.software || headSize % 4 !== 0) return ["registers"];
   const wide = headSize <= MOST_OF_WIDE ? WIDE : [];
-  const tiled = NVIDIA.test(gpu.adapter.vendor) ? [...wide, ...NARROW] : [...NARROW, ...wide];
+  const wideFirst = NVIDIA.test(gpu.adapter.vendor) && results * headSize <= MOST_OF_WIDE;
+  const tiled = wideFirst ? [...wide, ...NARROW] : [...NARROW, ...wide];
   const most = gpu.device.limits.maxComputeWorkgroupStorageSize;
   const fitting = tiled.filter((variant) => tilingOf(variant, headSize, 4).bytes <= most);
   return fitting.length > 0 ? fitting : ["registers"];
 }
 
-/** The kernels for heads of this size on this device, where nothing has been measured. */
-export function chooseAttentionVariant(gpu: Choosing, headSize: number): AttentionVariant {
-  return possibleVariants(gpu, headSize)[0];
+/** The variant of a kernel for heads of this size on this device, where nothing has been measured. */
+export function chooseAttentionVariant(gpu: Choosing, headSize: number, results: 1 | 2): AttentionVariant {
+  return possibleVariants(gpu, headSize, results)[0];
 }
 
 /**

@@ -1,0 +1,57 @@
+/**
+ * `deno task attention-variants [gpt2|olmo]`: what each kernel of attention takes in each of its variants on this device,
+ * for a layer of GPT-2 124M at 8 x 1024 or of OLMo-7B's shape at 1 x 2048.
+ *
+ * @module
+ */
+import { Gpu } from "../../kernels/core/gpu.ts";
+import { createStopwatch } from "../../kernels/core/stopwatch.ts";
+import { prepareGatedAttention } from "../../kernels/gated_attention/op.ts";
+import { quietMesa } from "../../pipeline/command_line.ts";
+import { formatTable } from "../../pipeline/report/table.ts";
+
+const SHAPES: Record<string, { batch: number; positions: number; heads: number; headSize: number }> = {
+  gpt2: { batch: 8, positions: 1024, heads: 12, headSize: 64 },
+  olmo: { batch: 1, positions: 2048, heads: 32, headSize: 128 },
+};
+/** Runs of each, of which the least counts. */
+const ROUNDS = 5;
+/** Products of heads' rows for each pair of positions. */
+const PRODUCTS: Record<string, number> = { forward: 2, query: 3, value: 4 };
+
+const what = String(Deno.args[0] ?? "gpt2");
+const shape = SHAPES[what];
+if (!shape) {
+  console.error("Usage: deno task attention-variants [gpt2|olmo]");
+  Deno.exit(2);
+}
+quietMesa();
+const gpu = await Gpu.open();
+const stopwatch = createStopwatch(gpu);
+const { batch, positions, heads, headSize } = shape;
+const pairs = batch * heads * positions * (positions + 1) / 2;
+const rows: string[][] = [];
+// A tuner that tells what it measures.
+gpu.tuner = {
+  async choose(_gpu, key, _names, prepare) {
+    const contest = await prepare();
+    for (const [name, record] of contest?.candidates ?? []) {
+      let least = Infinity;
+      // The first run compiles.
+      for (let round = 0; round <= ROUNDS; round++) {
+        const ms = await stopwatch.milliseconds(record);
+        if (round > 0) least = Math.min(least, ms);
+      }
+      const [label] = key.split(` ${batch} x `);
+      const products = PRODUCTS[label.split(" ").at(-1)!];
+      const tera = 2 * products * headSize * pairs / (1e9 * least);
+      rows.push([label, name, least.toFixed(3), tera.toFixed(1)]);
+    }
+    contest?.destroy();
+    return undefined;
+  },
+};
+await prepareGatedAttention(gpu, { ...shape, layer: 0 });
+console.log(`${gpu.adapter.name}: ${JSON.stringify(shape)}`);
+console.log(formatTable([["kernel", "variant", "ms a layer", "TFLOP/s"], ...rows]));
+gpu.close();
