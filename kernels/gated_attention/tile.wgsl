@@ -149,24 +149,40 @@ fn any_of(edges: Edges) -> bool {
   return any(all > vec4f());
 }
 
-// Adds the tile's product with rows first .. + 63 of an operand, which its columns stand for. A barrier must stand between
-// this and what wrote the tile, or read slab_b, last.
-fn add_product(which: u32, first: u32, place: Place, before: Rows) -> Rows {
+// What an invocation loads of ROWS whole rows.
+struct Loaded {
+  $for l in 0..ROW_LOADS {
+  v$l: vec4f,
+  $}
+}
+
+// Rows first .. + ROWS - 1 of an operand, on their way to slab_b.
+fn load_rows(which: u32, first: u32, place: Place) -> Loaded {
+  var loaded = Loaded();
+  $for l in 0..ROW_LOADS {
+  let n$l = place.index + INVOCATIONS * $lu;
+  loaded.v$l = operand(which, place, first + n$l / CHUNKS, n$l % CHUNKS);
+  $}
+  return loaded;
+}
+
+// Adds the tile's product with rows first .. + 63 of an operand, which its columns stand for and of which ROWS were loaded
+// before. A barrier must stand between this and what wrote the tile, or read slab_b, last.
+fn add_product(which: u32, first: u32, loaded: Loaded, place: Place, before: Rows) -> Rows {
   var rows = before;
+  var next = loaded;
   for (var start = 0u; start < SIDE + none(); start += ROWS) {
-    $for l in 0..ROW_LOADS {
-    let n$l = place.index + INVOCATIONS * $lu;
-    let of_row$l = operand(which, place, first + start + n$l / CHUNKS, n$l % CHUNKS);
-    $}
     if (start > 0u) { workgroupBarrier(); }
     $for l in 0..ROW_LOADS {
+    let n$l = place.index + INVOCATIONS * $lu;
     if (ROWS * CHUNKS % INVOCATIONS == 0u || n$l < ROWS * CHUNKS) {
       let row = n$l / CHUNKS;
       let chunk = n$l % CHUNKS;
-      slab_b[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / LANES_X][chunk % LANES_X] = of_row$l;
+      slab_b[row / (4u * QUADS)][row / 4u % QUADS][row % 4u].at[chunk / LANES_X][chunk % LANES_X] = next.v$l;
     }
     $}
     workgroupBarrier();
+    if (ROWS < SIDE && start + ROWS < SIDE) { next = load_rows(which, first + start + ROWS, place); }
     for (var turn = 0u; turn < SLAB_TURNS + none(); turn++) {
       $for q in 0..QUADS {
       $for s in 0..4 {

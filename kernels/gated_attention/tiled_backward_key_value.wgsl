@@ -74,14 +74,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
       if (ROLLED) { edges = edges_backward(scores, dy_v, first, i_first, place, edge, key, is_unit()); }
       else if (is_unit()) { edges = edges_backward(scores, dy_v, first, i_first, place, edge, key, true); }
       else { edges = edges_backward(scores, dy_v, first, i_first, place, edge, key, false); }
+      let gradients = load_rows(GRADIENT, i_first, place);
       workgroupBarrier();
       put(edges.weight, place);
       if (any_of(edges.weight)) { atomicStore(&present[0], 1u); }
-      if (workgroupUniformLoad(&present[0]) != 0u) { dv = add_product(GRADIENT, i_first, place, dv); }
+      if (workgroupUniformLoad(&present[0]) != 0u) { dv = add_product(GRADIENT, i_first, gradients, place, dv); }
+      let queries = load_rows(QUERY, i_first, place);
       workgroupBarrier();
       put(edges.dl, place);
       if (any_of(edges.dl)) { atomicStore(&present[1], 1u); }
-      if (workgroupUniformLoad(&present[1]) != 0u) { dk = add_product(QUERY, i_first, place, dk); }
+      if (workgroupUniformLoad(&present[1]) != 0u) { dk = add_product(QUERY, i_first, queries, place, dk); }
     }
   }
   let place = place_of(group.y, key_head, index);

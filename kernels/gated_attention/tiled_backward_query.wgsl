@@ -95,10 +95,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     if (ROLLED) { dl = edges_backward(scores, dy_v, queries, first, j0, place, edge, key, is_unit()); }
     else if (is_unit()) { dl = edges_backward(scores, dy_v, queries, first, j0, place, edge, key, true); }
     else { dl = edges_backward(scores, dy_v, queries, first, j0, place, edge, key, false); }
+    let keys = load_rows(KEY, j0, place);
     workgroupBarrier();
     put(dl, place);
     if (any_of(dl)) { atomicStore(&present[0], 1u); }
-    if (workgroupUniformLoad(&present[0]) != 0u) { dq = add_product(KEY, j0, place, dq); }
+    if (workgroupUniformLoad(&present[0]) != 0u) { dq = add_product(KEY, j0, keys, place, dq); }
   }
   $for s in 0..4 {
   if (i$s < T) {

@@ -61,6 +61,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     $}
     $}
     if (index == 0u) { atomicStore(&present[0], 0u); }
+    let values = load_rows(VALUE, j0, place);
     workgroupBarrier();
     put(scores, place);
     workgroupBarrier();
@@ -112,7 +113,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     result.r$s_$g *= fall$s;
     $}
     $}
-    if (some) { result = add_product(VALUE, j0, place, result); }
+    if (some) { result = add_product(VALUE, j0, values, place, result); }
   }
   workgroupBarrier();
   of_lane[index] = total;
