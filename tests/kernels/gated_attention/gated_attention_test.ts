@@ -8,6 +8,7 @@ import {
   type GateMode,
   prepareGatedAttention,
 } from "../../../kernels/gated_attention/op.ts";
+import { tilingOf } from "../../../kernels/gated_attention/variants.ts";
 import {
   attentionGradientReference,
   attentionReference,
@@ -134,7 +135,7 @@ const CASES: Case[] = [
     bias: 0,
     variant: "tiled 4 x 8 by 16",
   },
-  { ...TILED_DENSE, mode: "dense", variant: "tiled 4 x 4 by 32" },
+  { ...TILED_DENSE, mode: "dense", variant: "tiled 4 x 4 by 16" },
   { batch: 3, heads: 2, positions: 1, headSize: 4, mode: "dense", variant: "tiled 4 x 4 by 32" },
   ...GROUPED.flatMap(([heads, keyValueHeads]) =>
     (["dense", "deterministic", "sampled"] as const).flatMap((mode) => {
@@ -144,6 +145,7 @@ const CASES: Case[] = [
     })
   ),
   { ...TILED, mode: "sampled", variant: "tiled 4 x 8 by 16" },
+  { ...TILED, mode: "sampled", variant: "tiled 4 x 8 by 64" },
   {
     batch: 2,
     heads: 4,
@@ -161,6 +163,13 @@ for (const [index, test] of CASES.entries()) {
     `gated attention (${mode}, ${variant}) equals float64 at B ${batch}, H ${heads}, K ${keyValueHeads}, ` +
       `T ${positions}, D ${headSize}`,
     async (gpu) => {
+      const { maxComputeWorkgroupStorageSize } = gpu.device.limits;
+      if (variant !== "registers" && tilingOf(variant, headSize, 4).bytes > maxComputeWorkgroupStorageSize) {
+        console.log(
+          `left out, as ${gpu.adapter.name} has ${maxComputeWorkgroupStorageSize} bytes for a workgroup`,
+        );
+        return;
+      }
       const { qkv, dy } = inputs(test, 10 * index + 3);
       const input = referenceInput(test, qkv);
       const reference = attentionReference(input);
@@ -541,7 +550,7 @@ gpuTest("a tile is left out only where that moves no result by 2^-24 of the larg
   // Scores are 0 for the first 64 keys and -fall for the others, values 0 for the first and 1e6 for the others: what the
   // later tiles add shows by itself. One may be left out below 2^-24 / 3 of the mass, 2.0e-8.
   const { positions: T, headSize: D } = TILED_DENSE;
-  const shape: Case = { ...TILED_DENSE, mode: "dense", variant: "tiled 4 x 4 by 32" };
+  const shape: Case = { ...TILED_DENSE, mode: "dense", variant: "tiled 4 x 4 by 16" };
   for (const ratio of [1e-9, 1e-7]) {
     const qkv = new Float32Array(T * 3 * D);
     for (let t = 0; t < T; t++) {
@@ -607,7 +616,7 @@ gpuTest("each kernel is the variant that a device's tuner finds, measured on its
   const other = await Gpu.open({ subgroups: false });
   try {
     // As a GPU without memory for more than slabs of 16, which compile fastest.
-    Object.defineProperty(other, "adapter", { value: { ...other.adapter, software: false } });
+    Object.defineProperty(other, "adapter", { value: { ...other.adapter, software: false, vendor: "" } });
     Object.defineProperty(other.device, "limits", { value: { maxComputeWorkgroupStorageSize: 24_000 } });
     const names = ["tiled 4 x 4 by 16", "tiled 4 x 8 by 16"];
     const asked: string[] = [];
