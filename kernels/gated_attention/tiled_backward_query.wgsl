@@ -9,15 +9,12 @@
 @group(0) @binding(6) var<storage, read_write> delta: array<f32>;
 @group(0) @binding(7) var<storage, read_write> dqkv: array<ELEMENT>;
 
-var<workgroup> of_lane: array<f32, INVOCATIONS>;
+// Four parts of each row's delta.
+var<workgroup> of_part: array<array<f32, 4>, SIDE>;
 
 // delta of one of the 64 rows.
 fn delta_of(row: u32) -> f32 {
-  var sum = of_lane[ROW_LANES * row];
-  $for n in 1..ROW_LANES {
-  sum += of_lane[ROW_LANES * row + $nu];
-  $}
-  return sum;
+  return (of_part[row][0] + of_part[row][1]) + (of_part[row][2] + of_part[row][3]);
 }
 
 // What is known of an invocation's four queries.
@@ -69,16 +66,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   let stream = gate.first_row + place.batch * HEADS + place.head;
   let key = select(0u, stream_key(gate.seed, gate.step, gate.layer, stream), NOISE);
   let edge = edge_scale[0] * gate.edge_weight;
-  // delta_i = dy_i . y_i: ROW_LANES invocations a row.
-  let own = min(first + index / ROW_LANES, T - 1u);
-  let at_own = result_at(place.batch * T + own, place.head);
-  var dot_own = 0.0;
-  for (var chunk = index % ROW_LANES; chunk < CHUNKS; chunk += ROW_LANES) {
-    dot_own += dot_element(dy[at_own + chunk], y[at_own + chunk]);
+  // delta_i = dy_i . y_i, summed up in four parts whatever number of invocations shares a row.
+  let own = index / ROW_LANES;
+  let i_own = min(first + own, T - 1u);
+  let at_own = result_at(place.batch * T + i_own, place.head);
+  for (var part = index % ROW_LANES; part < 4u; part += ROW_LANES) {
+    var dot_own = 0.0;
+    for (var chunk = part; chunk < CHUNKS; chunk += 4u) {
+      dot_own += dot_element(dy[at_own + chunk], y[at_own + chunk]);
+    }
+    of_part[own][part] = dot_own;
   }
-  of_lane[index] = dot_own;
   workgroupBarrier();
-  if (index % ROW_LANES == 0u && first + index / ROW_LANES < T) { delta[row_of_head + own] = delta_of(index / ROW_LANES); }
+  if (index % ROW_LANES == 0u && first + own < T) { delta[row_of_head + i_own] = delta_of(own); }
   var queries = Queries();
   $for s in 0..4 {
   let i$s = first + row_of(place, $su);

@@ -12,31 +12,13 @@
 @group(0) @binding(4) var<storage, read_write> row_sums: array<vec4f>;
 
 const NEGLIGIBLE = 5.9604645e-8 / f32((T + 63u) / 64u);
-var<workgroup> of_lane: array<f32, INVOCATIONS>;
+// Each row's edges are summed up in four parts, whatever number of invocations shares them: SHARES parts for each.
+var<workgroup> of_part: array<array<f32, 4>, SIDE>;
 var<workgroup> of_row: array<f32, SIDE>;
-// Vectors of a row's edges that stand together for one of its invocations: with them 8 invocations, of 8 / TOGETHER rows
-// after one another, read different banks.
-const TOGETHER = 8u / ROW_LANES;
 
-// The n-th vector of a row's edges that an invocation has.
-fn chunk_of(part: u32, n: u32) -> u32 { return 8u * (n / TOGETHER) + TOGETHER * part + n % TOGETHER; }
-
-// The sum and the highest of the values of a row's invocations.
-fn sum_of_row(row: u32) -> f32 {
-  var sum = of_lane[ROW_LANES * row];
-  $for n in 1..ROW_LANES {
-  sum += of_lane[ROW_LANES * row + $nu];
-  $}
-  return sum;
-}
-
-fn highest_of_row(row: u32) -> f32 {
-  var highest = of_lane[ROW_LANES * row];
-  $for n in 1..ROW_LANES {
-  highest = max(highest, of_lane[ROW_LANES * row + $nu]);
-  $}
-  return highest;
-}
+// The n-th vector of a row's edges that an invocation has. Eight invocations, of 2 SHARES rows after one another, read
+// different banks.
+fn chunk_of(part: u32, n: u32) -> u32 { return 8u * (n / (2u * SHARES)) + 2u * SHARES * part + n % (2u * SHARES); }
 
 @compute @workgroup_size(INVOCATIONS)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) index: u32) {
@@ -50,8 +32,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   let part = index % ROW_LANES;
   let noise_row = random_row(key, i);
   var highest = -3.0e38;
-  var total = 0.0;
-  var sums = vec4f();
+  $for a in 0..SHARES {
+  var total$a = 0.0;
+  var sums$a = vec4f();
+  $}
   var result = Rows();
   for (var j0 = 0u; j0 <= last; j0 += SIDE) {
     var scores = products(QUERY, first, KEY, j0, place);
@@ -66,27 +50,32 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     put(scores, place);
     workgroupBarrier();
     var most = vec4f(-3.0e38);
-    for (var n = 0u; n < 16u / ROW_LANES + none(); n += QUADS) {
-      $for q in 0..QUADS {
+    for (var n = 0u; n < 4u * SHARES + none(); n += 4u) {
+      $for q in 0..4 {
       let chunk$q = chunk_of(part, n + $qu);
       let columns$q = j0 + 4u * chunk$q + vec4u(0u, 1u, 2u, 3u);
       most = max(most, select(vec4f(-3.0e38), tile_at(own, chunk$q), columns$q <= vec4u(i)));
       $}
     }
-    of_lane[index] = max(max(most.x, most.y), max(most.z, most.w));
+    of_part[own][part] = max(max(most.x, most.y), max(most.z, most.w));
     workgroupBarrier();
-    let higher = max(highest, highest_of_row(own));
+    var higher = highest;
+    $for n in 0..ROW_LANES {
+    higher = max(higher, of_part[own][$n]);
+    $}
     let fall = exp(highest - higher);
     highest = higher;
-    total *= fall;
-    var kept = 0.0;
-    for (var n = 0u; n < 16u / ROW_LANES + none(); n += QUADS) {
-      $for q in 0..QUADS {
+    $for a in 0..SHARES {
+    total$a *= fall;
+    var kept$a = 0.0;
+    $}
+    for (var n = 0u; n < 4u * SHARES + none(); n += 4u) {
+      $for q in 0..4 {
       let chunk$q = chunk_of(part, n + $qu);
       let columns$q = j0 + 4u * chunk$q + vec4u(0u, 1u, 2u, 3u);
       let l$q = select(vec4f(-3.0e38), tile_at(own, chunk$q), columns$q <= vec4u(i));
       var weight$q = exp(l$q - higher);
-      total += dot(weight$q, vec4f(1.0));
+      total$[$q / ROW_LANES] += dot(weight$q, vec4f(1.0));
       if (GATED) {
         $for c in 0..4 {
         let g$c = l$q[$c] + gate.bias;
@@ -95,17 +84,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         let excess$c = max(abs(g$c) - gate.saturation_bound, 0.0);
         let of_gate$c =
           vec4f(open_probability(odds$c), select(0.0, 1.0, open$c), excess$c * excess$c, select(0.0, 1.0, g$c > 0.0));
-        sums += select(vec4f(), of_gate$c, columns$q[$c] <= i);
+        sums$[$q / ROW_LANES] += select(vec4f(), of_gate$c, columns$q[$c] <= i);
         weight$q[$c] = select(0.0, weight$q[$c], open$c);
         $}
       }
-      kept += dot(weight$q, vec4f(1.0));
+      kept$[$q / ROW_LANES] += dot(weight$q, vec4f(1.0));
       set_tile(own, chunk$q, weight$q);
       $}
     }
     if (part == 0u) { of_row[own] = fall; }
-    // Each of the row's invocations holds its share of both sides.
-    if (kept > NEGLIGIBLE * total) { atomicStore(&present[0], 1u); }
+    // Each of the row's parts is a share of both sides.
+    $for a in 0..SHARES {
+    if (kept$a > NEGLIGIBLE * total$a) { atomicStore(&present[0], 1u); }
+    $}
     let some = workgroupUniformLoad(&present[0]) != 0u;
     $for s in 0..4 {
     let fall$s = of_row[row_of(place, $su)];
@@ -116,20 +107,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     if (some) { result = add_product(VALUE, j0, values, place, result); }
   }
   workgroupBarrier();
-  of_lane[index] = total;
-  set_tile(own, part, sums);
+  $for a in 0..SHARES {
+  of_part[own][SHARES * part + $au] = total$a;
+  set_tile(own, SHARES * part + $au, sums$a);
+  $}
   workgroupBarrier();
-  let mass = sum_of_row(own);
+  let mass = (of_part[own][0] + of_part[own][1]) + (of_part[own][2] + of_part[own][3]);
   if (part == 0u) {
     of_row[own] = 1.0 / mass;
     if (i < T) {
       let row = (place.batch * HEADS + place.head) * T + i;
       log_sum_exp[row] = highest + log(mass);
       let keys = f32(i + 1u);
-      var counted = sums;
-      $for n in 1..ROW_LANES {
-      counted += tile_at(own, $nu);
-      $}
+      let counted = (tile_at(own, 0u) + tile_at(own, 1u)) + (tile_at(own, 2u) + tile_at(own, 3u));
       row_sums[row] = select(vec4f(keys, keys, 0.0, keys), counted, GATED);
     }
   }

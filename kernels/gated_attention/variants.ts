@@ -14,7 +14,8 @@ import type { Device } from "../core/device.ts";
  *   4 x 4 edges of a tile, or 4 x 8, which reads workgroup memory less often and takes more registers, up to 255. Operands
  *   come by slabs of 16, 32 or 64 elements or rows: the larger, the fewer barriers, and the fewer workgroups at a time.
  *
- * They add up in different orders, so that results differ in their last bits.
+ * The tiled variants take all sums in the same order, so that the choice between them, which may differ from one start of a
+ * run to the next, changes no bit.
  */
 export type AttentionVariant = "registers" | `tiled 4 x ${4 | 8} by ${16 | 32 | 64}`;
 
@@ -34,6 +35,7 @@ export interface Tiling {
     | "LOADS"
     | "ROW_LOADS"
     | "ROW_LANES"
+    | "SHARES"
     | "QUADS",
     number
   >;
@@ -100,8 +102,9 @@ export function tilingOf(variant: TiledVariant, headSize: number, quads: 1 | 4):
       LOADS: SIDE * depth / (4 * invocations),
       ROW_LOADS: Math.ceil(rows * headSize / (4 * invocations)),
       ROW_LANES: invocations / SIDE,
+      SHARES: 4 * SIDE / invocations,
       QUADS: quads,
     },
-    bytes: 16 * slabs + 4 * (invocations + SIDE + 2),
+    bytes: 16 * slabs + 4 * (4 * SIDE + SIDE + 2),
   };
 }

@@ -612,6 +612,19 @@ gpuTest("a GPU gets tiles where they fit its workgroup memory, a CPU driver neve
   return Promise.resolve();
 });
 
+gpuTest(
+  "every tiled variant gives the same bits, as which is taken may differ from start to start",
+  async (gpu) => {
+    // The shape and the variants of tests above, which are compiled.
+    const test: Case = { ...TILED, mode: "sampled" };
+    const { qkv, dy } = inputs(test, 41);
+    const [first, second] = await Promise.all(
+      TILES.map((variant) => run(gpu, { ...test, variant }, qkv, dy)),
+    );
+    assertEquals(second, first);
+  },
+);
+
 gpuTest("each kernel is the variant that a device's tuner finds, measured on its own shape", async () => {
   const other = await Gpu.open({ subgroups: false });
   try {
