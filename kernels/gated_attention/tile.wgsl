@@ -84,15 +84,15 @@ fn operand(which: u32, place: Place, row: u32, chunk: u32) -> vec4f {
 // The products of rows first_a .. + 63 of one operand with rows first_b .. + 63 of another.
 fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
   var edges = Edges();
+  // 32 invocations load two vectors of each of 16 rows: whole sectors of memory, and few banks twice when they are stored.
+  $for l in 0..LOADS {
+  let n$l = place.index + INVOCATIONS * $lu;
+  let row$l = n$l % 16u + 16u * (n$l / 32u % 4u);
+  let chunk$l = n$l / 16u % 2u + 2u * (n$l / 128u);
+  var of_a$l = operand(a, place, first_a + row$l, chunk$l);
+  var of_b$l = operand(b, place, first_b + row$l, chunk$l);
+  $}
   for (var start = 0u; start < CHUNKS; start += DEPTH / 4u) {
-    // 32 invocations load two vectors of each of 16 rows: whole sectors of memory, and no bank twice when they are stored.
-    $for l in 0..LOADS {
-    let n$l = place.index + INVOCATIONS * $lu;
-    let row$l = n$l % 16u + 16u * (n$l / 32u % 4u);
-    let chunk$l = n$l / 16u % 2u + 2u * (n$l / 128u);
-    let of_a$l = operand(a, place, first_a + row$l, start + chunk$l);
-    let of_b$l = operand(b, place, first_b + row$l, start + chunk$l);
-    $}
     workgroupBarrier();
     $for l in 0..LOADS {
     $for c in 0..4 {
@@ -101,6 +101,13 @@ fn products(a: u32, first_a: u32, b: u32, first_b: u32, place: Place) -> Edges {
     $}
     $}
     workgroupBarrier();
+    // The next slab is on its way while this one is multiplied.
+    if (DEPTH < 4u * CHUNKS && start + DEPTH / 4u < CHUNKS) {
+      $for l in 0..LOADS {
+      of_a$l = operand(a, place, first_a + row$l, start + DEPTH / 4u + chunk$l);
+      of_b$l = operand(b, place, first_b + row$l, start + DEPTH / 4u + chunk$l);
+      $}
+    }
     for (var turn = 0u; turn < DEPTH / (4u * QUADS) + none(); turn++) {
       $for q in 0..QUADS {
       $for c in 0..4 {
