@@ -1385,6 +1385,27 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/tiled_backward_key_value.wgsl", [ATTENTION, GROUPED], {
     "in tiles a key head has the gradient of one query head": ["of_group < QUERIES_PER_KEY", "of_group < 1u"],
   }),
+  ...plant("kernels/gated_attention/tiled_gate.wgsl", [ATTENTION, "tiled 4 x 8 by 16"], {
+    "in tiles noise opens fewer gates": ["noisy.x < noisy.y", "noisy.x < 0.5 * noisy.y"],
+    "in tiles no straight-through gradient": [
+      "slope += select(other, noisy.x * of_sum * noisy.y * of_sum, unit);",
+      "",
+    ],
+    "in tiles the temperature is always 1": ["of_sum, unit)", "of_sum, true)"],
+  }),
+  ...plant("kernels/gated_attention/tiled_gate.wgsl", [ATTENTION, "in tiles too"], {
+    "in tiles saturated gates are pulled outwards": [
+      "g - clamp(g, -bound, bound)",
+      "clamp(g, -bound, bound) - g",
+    ],
+  }),
+  ...plant("kernels/gated_attention/tiled_forward.wgsl", [ATTENTION, "tiled 4 x 8 by 16"], {
+    "in tiles sums do not shrink when the highest score rises": ["result.r$s_$g *= fall$s;", ""],
+    "the first part of a row stands for the second": [
+      "SHARES * part + $au] = total$a",
+      "SHARES * part + $au] = total0",
+    ],
+  }),
   ...plant("kernels/gated_attention/cached_append.wgsl", CACHED, {
     "new positions are put one over the other": [
       "cache.filled + row % cache.count",
