@@ -48,6 +48,6 @@ fn tiled_edge_backward(
   return EdgeBackward(s * (slope * dy_v - delta_i) + edge * (odds * p * p + pull), open * s);
 }
 
-// Whether edges may be taken to be at the temperature 1. Where the answer is asked before all edges of a tile it is known
-// in what is done for each; a CPU driver, which compiles that for long, is given it once and told nothing.
-fn is_unit() -> bool { return gate.inverse_temperature == 1.0; }
+// Whether the temperature is 1, or does not matter. Asked once for all edges of a tile, of which there are then two kinds,
+// and of neither is more computed than it needs; a CPU driver, which compiles both for long, asks for each edge.
+fn is_unit() -> bool { return !NOISE || gate.inverse_temperature == 1.0; }
