@@ -639,9 +639,11 @@ gpuTest("each kernel is the variant that a device's tuner finds, measured on its
         assertEquals(candidates, names);
         const contest = await prepare();
         assertEquals([...contest!.candidates.keys()], names);
-        for (const record of contest!.candidates.values()) gpu.submit("a candidate", record);
+        const found = key.includes("query") ? names[1] : names[0];
+        // The other candidate would take a CPU driver seconds to compile.
+        gpu.submit("a candidate", contest!.candidates.get(found)!);
         contest!.destroy();
-        return key.includes("query") ? names[1] : undefined;
+        return found;
       },
     };
     const test: Case = { batch: 1, heads: 4, positions: 512, headSize: 16, mode: "sampled" };
