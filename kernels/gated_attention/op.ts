@@ -290,7 +290,10 @@ async function contestOf(
   );
   // Of zeros all gradients would be zero, and their tiles left out.
   for (const input of [tensors.qkv, tensors.dy]) {
-    if (input) gpu.write(input, Float32Array.from({ length: input.length }, (_, n) => n * 0.618 % 1 - 0.5));
+    if (!input) continue;
+    const values = new Float32Array(input.length);
+    for (let n = 0; n < values.length; n++) values[n] = (Math.imul(n, 40503) & 0xffff) / 0x10000 - 0.5;
+    gpu.write(input, values);
   }
   return {
     candidates: new Map(
