@@ -179,7 +179,7 @@ const HELP = `Times kernels, the training step and what stands before it, beside
 Usage: deno task bench [what] [flags]
 
   what              a part of the cases' names, such as matmul or T=512, or several
-                    with | between them; left out: all
+                    with | between them, $ for a name's end; left out: all
   --all             also what takes minutes on a CPU driver, which else runs only where it is named
   --json            a line of JSON for each case
   --peers NAMES     parts of the names of the peers that take part, with | between them (all of them)
@@ -248,7 +248,7 @@ const entries = own === undefined
   ? ENTRIES
   : [...ENTRIES, entry(`tokenising mixed text, ${own}`, () => mixedTokenisingCase(own))];
 for (const { name, large, fillsDevice, run } of entries) {
-  if (!what.some((part) => name.toLowerCase().includes(part))) continue;
+  if (!what.some((part) => (name.toLowerCase() + "$").includes(part))) continue;
   if (large && gpu.adapter.software && what.includes("") && !all) continue;
   let failed = false;
   try {

@@ -39,7 +39,14 @@ const [batch, context] = [Number(flags.batch ?? of.batch), Number(flags.context 
 quietMesa();
 const gpu = await Gpu.open();
 // Every product in the variant that is the fastest here, as in a run that has been started before.
-gpu.tuner = createTuner({ known: new Map(), seconds: Infinity, onFound: () => {} });
+let chosen: ReadonlyMap<string, string> = new Map();
+gpu.tuner = createTuner({
+  known: chosen,
+  seconds: Infinity,
+  onFound(known) {
+    chosen = known;
+  },
+});
 const config = await of.config();
 const weights = what === "english" ? await openWeights(ENGLISH, config) : undefined;
 const step = await prepareStep(
@@ -120,5 +127,6 @@ const wanted = rows.filter(([label]) => /^(matmul|gated attention)/.test(label))
   (sum, [, , time]) => sum + time,
   0,
 );
+for (const [kernel, variant] of chosen) console.log(`${kernel}: ${variant}`);
 console.log(`matmul and gated attention: ${(100 * wanted / total).toFixed(1)} %`);
 Deno.exit(0);

@@ -21,6 +21,9 @@ const products = (product: string, ...kinds: MatmulVariant["kind"][]): string[] 
     .map((variant) => `matmul ${product}, ${variantName(variant)}`);
 const [NN, NT, TN] = ["nn of 9 x 12 x 8", "nt of 9 x 12 x 8", "tn of 12 x 12 x 8"];
 
+/** Whether attention computes in tiles here. */
+const TILED = !gpu.adapter.software;
+
 const FAULTS: Fault[] = [
   {
     kernel: "matmul nn",
@@ -144,8 +147,8 @@ const FAULTS: Fault[] = [
   { kernel: "residual", from: "a[n] + b[n]", to: "a[n]", found: ["residual"] },
   {
     kernel: "gated attention forward",
-    from: "* SCALE",
-    to: "* 0.353",
+    from: TILED ? "*= SCALE" : "* SCALE",
+    to: TILED ? "*= 0.353" : "* 0.353",
     found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
   },
   {
@@ -156,8 +159,8 @@ const FAULTS: Fault[] = [
   },
   {
     kernel: "gated attention forward",
-    from: "select(0.0, weight, open)",
-    to: "weight",
+    from: TILED ? "select(0.0, weight0[0], open0)" : "select(0.0, weight, open)",
+    to: TILED ? "weight0[0]" : "weight",
     found: ["gated attention forward, deterministic", "gated attention forward, sampled"],
   },
   {
