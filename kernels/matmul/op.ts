@@ -144,7 +144,7 @@ const ENOUGH_WORKGROUPS = 128;
  * out of measurements what cannot win.
  *
  * A CPU driver pays dearly for barriers and for loads: where its lanes can hand round what was loaded, they do. On a GPU
- * an invocation that loads for itself waits for memory, and a large tile needs a large C.
+ * an invocation that loads for itself waits for memory at each term, and a large tile needs a large C.
  */
 export function variantCost(gpu: Gpu, variant: MatmulVariant, m: number, n: number): number {
   const { kind, rows, columns } = variant;
@@ -152,11 +152,7 @@ export function variantCost(gpu: Gpu, variant: MatmulVariant, m: number, n: numb
     const handed = [4, 8, 16].includes(gpu.lanes ?? 0);
     return kind === (handed ? "lanes" : "registers") ? 1 : Infinity;
   }
-  if (kind === "lanes") return Infinity;
-  if (kind === "registers") {
-    // Past 8 x 8 the registers of a GPU run over.
-    return rows === 8 ? 4 * (8 * Math.ceil(m / 8)) * (8 * Math.ceil(n / 8)) : Infinity;
-  }
+  if (kind !== "workgroup") return Infinity;
   const workgroups = Math.ceil(m / rows) * Math.ceil(n / columns);
   const idle = Math.max(1, ENOUGH_WORKGROUPS / workgroups);
   const loadsPerTerm = 1 + 16 / rows + 16 / columns;

@@ -7,7 +7,8 @@ import type { Exchange } from "./exchange.ts";
 
 /**
  * Does `work` at rank 0, and `help` at every rank whenever `work` asks for it, with what it is asked. While `work` is at
- * something else the others are told that it goes on. A call of all ranks; without others it is `work` alone.
+ * something else the others are told that it goes on. What `work` asks for while earlier help is under way waits for it. A
+ * call of all ranks; without others it is `work` alone.
  *
  * @param help a call of all ranks; what it gives at rank 0 is what `work` gets
  */
@@ -26,11 +27,17 @@ export async function withHelp<Asked, Given>(
   }
   let { promise: asking, resolve: tell } = Promise.withResolvers<{ asked: Asked }>();
   let answer: (given: Promise<Given>) => void;
-  const done = work((asked) => {
+  const askNow = (asked: Asked): Promise<Given> => {
     const { promise, resolve } = Promise.withResolvers<Given>();
     answer = resolve;
     tell({ asked });
     return promise;
+  };
+  let earlier: Promise<unknown> = Promise.resolve();
+  const done = work((asked) => {
+    const given = earlier.then(() => askNow(asked));
+    earlier = given.catch(() => {});
+    return given;
   }).then(() => undefined);
   // Where help fails nobody waits for the work any more.
   done.catch(() => {});

@@ -58,9 +58,9 @@ export function phaseInName(path: string): string {
 }
 
 /**
- * Writes `<phase>-<step>.safetensors` into the folder, one tensor in memory at a time, all as F32.
+ * Writes `<phase>-<step>.safetensors` into the folder, some tensors in memory at a time, all as F32.
  *
- * @param tensors whose values are asked for one after the other
+ * @param tensors whose values are asked for in their order, those of the next before the last have come
  * @returns the file's path
  * @throws {RangeError} when the phase is none of a run, or the step is no count
  */

@@ -146,7 +146,7 @@ gpuTest("the variant follows the adapter and the size of C", (gpu) => {
   assertEquals(chosen(true, 1024, 512, 0), "registers 8 x 8", "lanes that are not known hand nothing round");
   assertEquals(chosen(false, 4096, 4096), "workgroup 128 x 128");
   assertEquals(chosen(false, 512, 512), "workgroup 64 x 64", "of the largest tiles there would be 16");
-  assertEquals(chosen(false, 8, 8), "registers 8 x 8");
+  assertEquals(chosen(false, 8, 8), "workgroup 64 x 64", "no invocation waits for memory at each term");
   return Promise.resolve();
 });
 

@@ -127,20 +127,45 @@ Deno.test("a value that a short type cannot hold is refused and nothing is left 
   assertEquals(await namesIn(folder.path), []);
 });
 
-Deno.test("tensors are asked for one after the other", async () => {
+Deno.test("values of the next tensors are asked for ahead, by 32 MiB at most, and come in their order", async () => {
   await using folder = await temporaryFolder();
-  let open = 0;
-  const tensors = ["a", "b", "c"].map((name) => ({
-    name,
-    shape: [1],
-    async read() {
-      assertEquals(open++, 0);
-      await new Promise((resolve) => setTimeout(resolve));
-      open--;
-      return new Float32Array(1);
+  const [count, length] = [24, 1 << 20];
+  let asked = 0;
+  let most = 0;
+  const answers: (() => void)[] = [];
+  const tensors = Array.from({ length: count }, (_, n): WritableTensor => ({
+    name: `t${n}`,
+    shape: [length],
+    read() {
+      asked++;
+      return new Promise((resolve) => {
+        answers.push(() => {
+          most = Math.max(most, asked);
+          asked--;
+          resolve(new Float32Array(length).fill(n));
+        });
+        // The last of those that are asked for is the first to come.
+        setTimeout(() => answers.splice(0).reverse().forEach((answer) => answer()), 1);
+      });
     },
   }));
-  await writeSafetensors(`${folder.path}/a.safetensors`, tensors);
+  const path = `${folder.path}/a.safetensors`;
+  await writeSafetensors(path, tensors);
+  assertEquals(most, 8);
+  const file = await openSafetensors(path);
+  for (let n = 0; n < count; n++) {
+    const values = await file.read(`t${n}`);
+    assertEquals([values.length, values[0], values[length - 1]], [length, n, n]);
+  }
+  const failing = (n: number): WritableTensor => ({
+    ...tensor(`f${n}`, [n]),
+    read: () => Promise.reject(new Error(`lost ${n}`)),
+  });
+  await assertRejects(
+    () => writeSafetensors(path, [tensor("a", [1]), failing(1), failing(2)]),
+    Error,
+    "lost 1",
+  );
 });
 
 Deno.test("writing that is broken off leaves the older file and no other", async () => {

@@ -41,20 +41,12 @@ const FAULTS: Fault[] = [
     { kernel: "matmul nt", from: "along3[0]", to: "along2[0]", found: products(NT, "lanes") },
     { kernel: "matmul tn", from: "+ lane / ROWS4", to: "+ lane % ROWS4", found: products(TN, "lanes") },
   ]),
-  ...(gpu.adapter.software ? [] : [
-    {
-      kernel: "matmul tn",
-      from: "a[k * A_STRIDE4",
-      to: "a[0u * A_STRIDE4",
-      found: products(TN, "registers"),
-    },
-    ...([["nn", NN], ["nt", NT], ["tn", TN]] as const).map(([layout, product]) => ({
-      kernel: `matmul ${layout}`,
-      from: "put_b(0u, index",
-      to: "put_b(1u, index",
-      found: products(product, "workgroup"),
-    })),
-  ]),
+  ...(gpu.adapter.software ? [] : [["nn", NN], ["nt", NT], ["tn", TN]]).map(([layout, product]) => ({
+    kernel: `matmul ${layout}`,
+    from: "put_b(0u, index",
+    to: "put_b(1u, index",
+    found: products(product, "workgroup"),
+  })),
   { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
   { kernel: "bias gradient", from: "m < M;", to: "m < M - 1u;", found: ["bias gradient"] },
   { kernel: "layer norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["layer norm forward"] },

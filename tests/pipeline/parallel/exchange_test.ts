@@ -331,10 +331,17 @@ Deno.test("rank 0 does its work with the others' help, which is given whenever i
     }, async (ask) => {
       worked.push(`rank ${exchange.rank}`, await ask("a"));
       await new Promise((resolve) => setTimeout(resolve, 5));
-      worked.push(await ask("b"));
+      // Asked for at once, given one after the other.
+      worked.push(...await Promise.all([ask("b"), ask("c")]));
     }));
-  assertEquals(worked, ["rank 0", "0,1,2", "0,1,2"]);
-  assertEquals(asked.toSorted(), ["a at 0", "a at 1", "a at 2", "b at 0", "b at 1", "b at 2"]);
+  assertEquals(worked, ["rank 0", "0,1,2", "0,1,2", "0,1,2"]);
+  assertEquals(
+    asked.toSorted(),
+    ["a", "b", "c"].flatMap((of) => [0, 1, 2].map((rank) => `${of} at ${rank}`)),
+  );
+  for (const rank of [0, 1, 2]) {
+    assertEquals(asked.filter((one) => one.endsWith(` ${rank}`)).map((one) => one[0]), ["a", "b", "c"]);
+  }
   // Alone it helps itself, and what fails in the work is its error.
   await withHelp(undefined, (of: string) => Promise.resolve(of), async (ask) => {
     worked.push(await ask("alone"));
