@@ -140,10 +140,8 @@ export class Textures {
 
   /** The tensor's texture, which is stale at first. */
   of({ label, buffer, offset, byteLength }: Region, format: GPUTextureFormat): Shadow {
-    let ofBuffer = this.#entries.get(buffer);
-    if (!ofBuffer) this.#entries.set(buffer, ofBuffer = new Map());
     const key = `${offset}:${byteLength}:${format}`;
-    let entry = ofBuffer.get(key);
+    let entry = this.#entries.get(buffer)?.get(key);
     if (!entry) {
       const texels = Math.ceil(byteLength / texelBytes(format));
       const width = Math.min(texels, ROW);
@@ -169,7 +167,10 @@ export class Textures {
         used: 0,
       };
       this.#bytes += bytes;
-      ofBuffer.set(key, entry);
+      // Another part of this buffer may just have given place, and the buffer's entries with it.
+      const ofBuffer = this.#entries.get(buffer);
+      if (ofBuffer) ofBuffer.set(key, entry);
+      else this.#entries.set(buffer, new Map([[key, entry]]));
     }
     entry.used = this.#uses++;
     return entry;

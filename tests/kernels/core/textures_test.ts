@@ -153,6 +153,25 @@ gpuTest("steps that read more than textures may take make new ones in the first 
   return Promise.resolve();
 });
 
+gpuTest("parts of one buffer that take each other's place are all still known", (gpu) => {
+  // Room for one of the parts.
+  const textures = new Textures(gpu.device, () => {}, 4 * 16384);
+  const whole = gpu.tensor("whole", [8 * 4096]);
+  const parts = [rows({ ...whole, shape: [8, 4096] }, 0, 4), rows({ ...whole, shape: [8, 4096] }, 4, 3)];
+  for (let n = 0; n < 6; n++) {
+    textures.begin();
+    const shadow = textures.of(parts[n % 2], "r32float");
+    shadow.stale = false;
+    assertEquals(textures.bytes, 4 * 16384, `after ${n + 1} times`);
+    textures.written(whole.buffer);
+    assert(shadow.stale, "what is bound must be told of what is written");
+  }
+  textures.drop(whole.buffer);
+  assertEquals(textures.bytes, 0);
+  destroyTensor(gpu, whole);
+  return Promise.resolve();
+});
+
 gpuTest("what was recorded and never submitted leaves no texture that counts as fresh", async (gpu) => {
   const doubled = await compile(gpu, {
     label: "double",
