@@ -69,6 +69,8 @@ const TOKENS = {
     /^(tokens|train-\d+)\.(json|partial|json\.partial)$/,
   ],
 } as const;
+/** How often an abandoned start's folder is looked at, a hundredth of a second between, if it is still there. */
+const LOOKS = 20;
 /** What a start writes into a folder that held nothing; config.json goes last, since a run is told by it. */
 const OF_A_START: OwnNames = [
   /^(tokenizer|tokenizer_config|generation_config|state|control|slack)\.json(\.partial)?$/,
@@ -212,8 +214,19 @@ async function startIn(runs: string, name: string, made: boolean): Promise<NewRu
       if (Deno.build.os === "windows") folder.release();
       await removeOwn(path, [LOCK, START_MARK], { keepFolder: !ours });
       folder.release();
+      // What is being stopped may have put something there in the meantime.
+      for (let look = 0; look < LOOKS && ours && await isLeftOver(path); look++) {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        if (await isLeftOver(path)) await removeOwn(path, OF_A_START);
+      }
     },
   };
+}
+
+/** Whether a folder holds something and nobody has begun there: a start has its mark and its lock, a run its config.json. */
+async function isLeftOver(path: string): Promise<boolean> {
+  const entries = await Array.fromAsync(Deno.readDir(path)).catch(() => []);
+  return entries.length > 0 && !entries.some(({ name }) => [LOCK, START_MARK, "config.json"].includes(name));
 }
 
 /**

@@ -28,6 +28,31 @@ Deno.test("a folder that a process killed at its start left behind can be used",
   (await createRun(folder.path, "sparsify", "one")).release();
 });
 
+Deno.test("what is put into a start while it is abandoned goes with it, and what is not a start's own stays", async () => {
+  await using folder = await temporaryFolder();
+  for (const [name, left] of [["own", []], ["other", ["other"]]] as const) {
+    const run = await createRun(folder.path, "sparsify", name);
+    // As tokenising does: a folder, and a file in it.
+    const { remove } = Deno;
+    Deno.remove = async (path, options) => {
+      if (path === run.path) {
+        Deno.remove = remove;
+        await Deno.mkdir(run.tokens);
+        if (name === "other") await Deno.writeTextFile(join(run.path, "notes.txt"), "mine");
+      }
+      await remove(path, options);
+    };
+    try {
+      await run.abandon();
+    } finally {
+      Deno.remove = remove;
+    }
+    const there = (await Array.fromAsync(Deno.readDir(folder.path))).map(({ name }) => name);
+    assertEquals(there, [...left]);
+  }
+  assertEquals(await Deno.readTextFile(join(folder.path, "other", "notes.txt")), "mine");
+});
+
 Deno.test("of two starts under one name only one begins, also where the first is abandoned meanwhile", async () => {
   await using folder = await temporaryFolder();
   for (let n = 0; n < 20; n++) {
