@@ -109,7 +109,7 @@ export function kernelCandidate(gpu: Gpu, submit: () => void): Candidate {
   return candidate(run, () => gpu.sync());
 }
 
-/** Making a peer ready is told of where it takes longer than this. */
+/** The check, or making a peer ready, is told of where it takes longer than this. */
 const SLOW_MS = 5000;
 
 /** What {@link measure} may be told. */

@@ -54,7 +54,7 @@ function entry(
         return await measure(gpu, bench, {
           wanted: wantedPeer,
           tell: (line) => console.error(`${name}: ${line}`),
-          rounds: flags.rounds === undefined ? undefined : Number(flags.rounds),
+          rounds,
         });
       } finally {
         await bench.destroy?.();
@@ -210,6 +210,11 @@ if (flags.help || flags.version) {
   Deno.exit(0);
 }
 quietMesa();
+const rounds = flags.rounds === undefined ? undefined : Number(flags.rounds);
+if (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0)) {
+  console.error(`error: Cannot use --rounds as it must be a positive integer: ${flags.rounds}`);
+  Deno.exit(2);
+}
 // Peers fail in promises, too, that nobody waits for; theirs is then the line that tells of it, not the run's end.
 addEventListener("unhandledrejection", (event) => {
   event.preventDefault();

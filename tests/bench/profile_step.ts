@@ -28,13 +28,13 @@ const of = {
   olmo: { batch: 1, context: 2048, config: () => Promise.resolve(OLMO_2_LAYERS) },
 }[what];
 const dtype = (["f32", "f16"] as const).find((type) => type === (flags.dtype ?? "f32"));
-if (!of || !dtype) {
+const [batch, context] = [Number(flags.batch ?? of?.batch), Number(flags.context ?? of?.context)];
+if (!of || !dtype || ![batch, context].every((count) => Number.isInteger(count) && count > 0)) {
   console.error(
     "Usage: deno task profile-step [english|gpt2|olmo] [--batch N] [--context N] [--dtype f32|f16]",
   );
   Deno.exit(2);
 }
-const [batch, context] = [Number(flags.batch ?? of.batch), Number(flags.context ?? of.context)];
 
 quietMesa();
 const gpu = await Gpu.open();

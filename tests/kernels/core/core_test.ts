@@ -256,6 +256,25 @@ Deno.test("without an adapter the message says what to install", async () => {
   }
 });
 
+Deno.test("a device that is refused twice is asked for anew, with its adapter", async () => {
+  const original = navigator.gpu.requestAdapter;
+  let refused = 0;
+  navigator.gpu.requestAdapter = async (options) => {
+    const adapter = await original.call(navigator.gpu, options);
+    const { requestDevice } = adapter!;
+    adapter!.requestDevice = (descriptor) =>
+      refused < 2 ? (refused++, Promise.reject(new Error("busy"))) : requestDevice.call(adapter, descriptor);
+    return adapter;
+  };
+  try {
+    const gpu = await Gpu.open({ subgroups: false });
+    assertEquals(refused, 2);
+    await gpu.end();
+  } finally {
+    navigator.gpu.requestAdapter = original;
+  }
+});
+
 Deno.test("an adapter that refuses a device is named", async () => {
   const original = navigator.gpu.requestAdapter;
   navigator.gpu.requestAdapter = async (options) => {
