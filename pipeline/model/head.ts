@@ -65,11 +65,14 @@ export interface Head {
   configure(settings: LossSettings): void;
   /** Logits of one block. */
   recordLogits(recorder: Recorder, parameters: Parameters, block: number): void;
-  /** The loss; with `backward` also its gradient into the matrix of logits and the final norm. */
+  /**
+   * The loss; with `backward` also its gradient into the matrix of logits and the final norm. `block`: only of this one, all
+   * of which must be recorded in their order.
+   */
   record(
     recorder: Recorder,
     parameters: Parameters,
-    options?: { backward?: HeadBackward; teacher?: Parameters },
+    options?: { backward?: HeadBackward; teacher?: Parameters; block?: number },
   ): void;
   /** Frees what it holds beside its tensors. */
   destroy(): void;
@@ -132,6 +135,31 @@ const slicedAs = (half: boolean, frozen = half): { smallest: number; largest: nu
   smallest: half ? 2 : 4,
   largest: frozen ? 2 : 4,
 });
+
+/** In place of a head at a stage that has none: sums and losses that stay 0. */
+export function absentHead(gpu: Gpu, rows: number): Head {
+  const absent = (): never => {
+    throw new RangeError("Cannot make logits at a stage that is not the last");
+  };
+  const [lossRows, totals, distillationTotals] = [
+    gpu.tensor("loss rows", [rows, 4]),
+    gpu.tensor("loss totals", [4]),
+    gpu.tensor("distillation totals", [4]),
+  ];
+  return {
+    lossRows,
+    distillationRows: undefined,
+    totals,
+    distillationTotals,
+    upload() {},
+    configure() {},
+    recordLogits: absent,
+    record: absent,
+    destroy() {
+      for (const tensor of [lossRows, totals, distillationTotals]) destroyTensor(gpu, tensor);
+    },
+  };
+}
 
 /**
  * Compiles the head of a model.
@@ -231,8 +259,9 @@ export async function prepareHead(
       distillation?.configure({ weight: weight * distillWeight });
     },
 
-    record(recorder, parameters, { backward, teacher } = {}) {
+    record(recorder, parameters, { backward, teacher, block: only } = {}) {
       for (const [block, { first, count }] of blocks.entries()) {
+        if (only !== undefined && block !== only) continue;
         const ofBlock = (tensor: Tensor): Tensor => rowsOf(tensor, first, count);
         const student = rowsOf(logits, 0, count);
         const shared = { targets: ofBlock(targets) };
@@ -271,6 +300,7 @@ export async function prepareHead(
           }
         }
       }
+      if (only !== undefined && only < blocks.length - 1) return;
       crossEntropy.total(recorder, { rows: lossRows, totals });
       if (teacher) crossEntropy.total(recorder, { rows: distillationRows!, totals: distillationTotals });
     },

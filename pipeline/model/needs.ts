@@ -11,7 +11,8 @@ import type { ModelConfig } from "./config.ts";
 import type { FrozenType, Parameter } from "./op.ts";
 import { bytesOf, type MemoryPlan, type NetworkShape, planMemory } from "./plan.ts";
 import { largestShare, piecesOf } from "./shards.ts";
-import { parametersOf } from "./trace.ts";
+import { stageOf } from "./stage.ts";
+import { trace } from "./trace.ts";
 
 /** Device memory of a run in bytes, by what it is for. */
 export interface MemoryNeeds {
@@ -72,13 +73,16 @@ export function memoryNeeds(
   textureCapacity = 0,
   ofNetwork: readonly number[] = planMemory(config, shape, maxBindingBytes).buffers,
 ): MemoryNeeds {
-  const parameters = parametersOf(config, shape);
+  const model = trace(config, { ...shape, batch: 1, context: 1 });
+  const { parameters, trained, headIsElsewhere } = stageOf(model, shape.stage);
   const ofParameters = parameters.flatMap(buffersOf);
-  const trained = parameters.filter(({ trainable }) => trainable);
   const ofTrained = trained.map(({ shape }) => bytesOf(shape));
-  const ofShare = shape.shards === undefined
-    ? ofTrained
-    : largestShare(piecesOf(trained, shape.shards, maxBindingBytes)).map(({ length }) => 4 * length);
+  // Pieces are of the whole model's.
+  const isOwn = new Set(trained.map(({ name }) => name));
+  const ofShare = shape.shards === undefined ? ofTrained : largestShare(
+    piecesOf(model.parameters.filter(({ trainable }) => trainable), shape.shards, maxBindingBytes)
+      .filter(({ name }) => isOwn.has(name)),
+  ).map(({ length }) => 4 * length);
   const ofTeacher = shape.distill ? ofTeacherAlone(parameters, shape).map(({ shape }) => bytesOf(shape)) : [];
   const ofCopies = parameters
     .filter(({ readByProducts, stored }) => shape.half && readByProducts && stored === "f32")
@@ -86,7 +90,9 @@ export function memoryNeeds(
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);
   // Gradients and two moments are each as large as what is trained, or as a rank's share of it.
-  const ofGradients = shape.training ? ofTrained : [];
+  const ofGradients = shape.training
+    ? [...ofTrained, ...(headIsElsewhere ? [bytesOf(model.head.shape)] : [])]
+    : [];
   const ofMoments = shape.training ? [...ofShare, ...ofShare] : [];
   const buffers = [...ofNetwork, ...ofCopies, ...ofParameters, ...ofTeacher, ...ofGradients, ...ofMoments];
   const held = sum(buffers);

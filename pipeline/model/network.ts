@@ -14,7 +14,7 @@ import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import { faultOfFours, faultOfHalf, type ModelConfig } from "./config.ts";
-import { type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
+import { absentHead, type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import { headValues } from "./logits.ts";
 import type { Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
@@ -22,7 +22,8 @@ import { type NetworkShape, planActions } from "./plan.ts";
 import { prepareRounded } from "./rounded.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule, type Stretch, stretchesOf } from "./schedule.ts";
-import { type Model, stepsOf, trace } from "./trace.ts";
+import { type Stage, stageOf } from "./stage.ts";
+import { type Model, trace } from "./trace.ts";
 
 /** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
 export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
@@ -30,14 +31,32 @@ export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
   batchRows: number;
 };
 
+/** Where a stage's network meets those of the stages beside it, all [BT, d]; none at the model's ends. */
+export interface Cut {
+  /** To be written before a forward, and left alone until backward of the same micro-batch is done. */
+  readonly input?: Tensor;
+  /** Stands behind a forward. */
+  readonly output?: Tensor;
+  /** To be written before backward. */
+  readonly doutput?: Tensor;
+  /** Stands behind backward, where a stage before has something to train. */
+  readonly dinput?: Tensor;
+}
+
 /** A compiled network with its activations. */
 export interface Network {
   /** What it is compiled for. */
   readonly shape: NetworkShape;
   /** Whose sizes it has. */
   readonly config: ModelConfig;
-  /** What it runs. */
+  /** The model that it runs, or of which it runs a stage. */
   readonly model: Model;
+  /** What of that it runs. */
+  readonly stage: Stage;
+  /** Of the micro-batch that is selected. */
+  readonly cut: Cut;
+  /** What is recorded from now on is of this one of the micro-batches in flight, from 0; the first, until told otherwise. */
+  select(slot: number): void;
   /**
    * Activations by TransformerLens's names, with `(batch · position)` as the first axis: `blocks.N.hook_resid_pre`
    * [BT, d], `blocks.N.ln1.hook_normalized` [BT, d], `blocks.N.attn.hook_qkv` [BT, 3, H, D], `blocks.N.attn.hook_z`
@@ -78,11 +97,14 @@ export interface Network {
   ): void;
   /** Keeps the final norm's output as the teacher's, for the next {@link Network.head}. */
   keepAsTeacher(recorder: Recorder): void;
-  /** Loss from the final norm; with `backward` also its gradient into the head and the final norm. */
+  /**
+   * Loss from the final norm; with `backward` also its gradient into the head and the final norm. `block`: only of this one of
+   * {@link Network.blocks}, all of which must be recorded in their order.
+   */
   head(
     recorder: Recorder,
     parameters: Parameters,
-    options?: { backward?: HeadBackward; teacher?: Parameters },
+    options?: { backward?: HeadBackward; teacher?: Parameters; block?: number },
   ): void;
   /**
    * Adds every parameter's gradient to `gradients`, where it has one there, after {@link Network.head} with `backward`.
@@ -148,45 +170,50 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
   const faultOfFrozen = frozen === "f32" ? undefined : faultOfFours(config);
   if (faultOfFrozen) throw new RangeError(`Cannot store frozen weights as ${frozen} as ${faultOfFrozen}`);
   const model = trace(config, { ...shape, maxBindingBytes: gpu.maxBindingBytes });
-  const steps = stepsOf(model);
-  const { forward, dfinal, backward } = schedule(model, shape);
-  const plan = planActions(model, { forward, dfinal, backward }, shape, gpu.maxBindingBytes);
+  const stage = stageOf(model, shape.stage);
+  const { steps } = stage;
+  const scheduled = schedule(model, shape);
+  const { forward, doutput, backward, dinput } = scheduled;
+  const plan = planActions(model, scheduled, shape, gpu.maxBindingBytes);
   const runner = await prepareSteps(gpu, forward, { training });
   const sumOfGradients = backward.some(({ kind }) => kind === "add")
     ? await prepareResidual(gpu, { length: batch * context * width })
     : undefined;
 
   const buffers = plan.buffers.map((bytes, n) => gpu.tensor(`activations ${n}`, [bytes / 4]));
-  const tensors = new Map(
-    [...plan.tensors].map(([name, { shape, type, buffer }]) =>
-      [name, within(buffers[buffer], name, shape, type)] as const
-    ),
-  );
+  const slots = Array.from({ length: shape.stage?.inFlight ?? 1 }, (_, slot) =>
+    new Map(
+      [...plan.tensors].map(([name, { shape, type, buffer, buffersOfOthers }]) => {
+        const of = slot === 0 ? buffer : buffersOfOthers?.[slot - 1] ?? buffer;
+        return [name, within(buffers[of], name, shape, type)] as const;
+      }),
+    ));
+  let tensors = slots[0];
   const tensorOf = ({ name }: Value): Tensor => tensors.get(name)!;
   const activations = new Map(
     steps.flatMap(({ writes }) => Object.values(writes)).map((value) => [value.name, tensorOf(value)]),
   );
   for (let layer = 1; layer < layers; layer++) {
-    activations.set(
-      `blocks.${layer - 1}.hook_resid_post`,
-      activations.get(`blocks.${layer}.hook_resid_pre`)!,
-    );
+    const pre = activations.get(`blocks.${layer}.hook_resid_pre`);
+    if (pre) activations.set(`blocks.${layer - 1}.hook_resid_post`, pre);
   }
   const rounded = await prepareRounded(
     gpu,
-    half ? model.parameters.filter(({ readByProducts, stored }) => readByProducts && stored === "f32") : [],
+    half ? stage.parameters.filter(({ readByProducts, stored }) => readByProducts && stored === "f32") : [],
   );
   /** A weight as products read it: rounded where that was asked for, by the latest forward. */
   const weightOf = (parameters: Parameters, name: string): Tensor =>
     rounded.tensors.get(name) ?? parameters.get(name)!;
   const { logits, teacherLogits, teacherFinal } = headValues(model, shape, plan);
   const final = tensorOf(model.final.writes.y);
-  const head = await prepareHead(gpu, model, shape, plan, {
-    final,
-    logits: tensorOf(logits),
-    ...(training ? { dfinal: tensorOf(dfinal) } : {}),
-    ...(distill ? { teacherFinal: tensorOf(teacherFinal), teacherLogits: tensorOf(teacherLogits) } : {}),
-  }, weightOf);
+  const head = !stage.hasHead
+    ? absentHead(gpu, batch * context)
+    : await prepareHead(gpu, model, shape, plan, {
+      final,
+      logits: tensorOf(logits),
+      ...(training ? { dfinal: tensorOf(doutput) } : {}),
+      ...(distill ? { teacherFinal: tensorOf(teacherFinal), teacherLogits: tensorOf(teacherLogits) } : {}),
+    }, weightOf);
   const headSums = gpu.tensor("head sums", [layers, heads, 8]);
 
   const bind = (parameters: Parameters): Bindings => ({ tensorOf, parameters, weightOf });
@@ -195,7 +222,19 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     shape,
     config,
     model,
+    stage,
     activations,
+    get cut() {
+      return {
+        ...(stage.input ? { input: tensorOf(stage.input) } : {}),
+        ...(stage.hasHead ? {} : { output: tensorOf(stage.output) }),
+        ...(training && !stage.hasHead ? { doutput: tensorOf(doutput) } : {}),
+        ...(training && dinput ? { dinput: tensorOf(dinput) } : {}),
+      };
+    },
+    select(slot) {
+      tensors = slots[slot];
+    },
     lossRows: head.lossRows,
     distillationRows: head.distillationRows,
     totals: head.totals,
@@ -236,7 +275,7 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     head: head.record,
     logits: head.recordLogits,
 
-    stretches: (bytes) => stretchesOf(backward, model.parameters.filter(({ trainable }) => trainable), bytes),
+    stretches: (bytes) => stretchesOf(backward, stage.trained, bytes),
 
     backward(recorder, parameters, gradients, mode, edgeScale, hook, stretch) {
       const pass = { mode, edgeScale };

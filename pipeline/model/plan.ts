@@ -13,6 +13,7 @@ import type { ModelConfig } from "./config.ts";
 import { blocksOf, headValues, type LogitBlocks } from "./logits.ts";
 import type { FrozenType, Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
+import { stageOf, type StageShape } from "./stage.ts";
 import { type Model, trace } from "./trace.ts";
 
 /** What a network is compiled for. */
@@ -49,6 +50,8 @@ export interface NetworkShape {
   frozen?: FrozenType;
   /** Whether the teacher has adapters of its own; left out: it is the model without them. */
   teacherAdapted?: boolean;
+  /** The layers of one stage, where they are divided; left out: all. */
+  stage?: StageShape;
 }
 
 /** One stored activation. */
@@ -57,6 +60,8 @@ export interface PlannedTensor {
   type: "f32" | "f16";
   /** Which of {@link MemoryPlan.buffers} it lies in. */
   buffer: number;
+  /** The same of each further micro-batch in flight, where it has its own there. */
+  buffersOfOthers?: readonly number[];
   /** First and last moment of each time that it holds something. */
   lifetimes: readonly (readonly [first: number, last: number])[];
 }
@@ -82,12 +87,14 @@ export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingB
 /** Plans what a scheduled model stores. */
 export function planActions(
   model: Model,
-  { forward, dfinal, backward }: Schedule,
+  { forward, doutput, backward, dinput }: Schedule,
   shape: NetworkShape,
   maxBindingBytes: number,
 ): MemoryPlan {
   const { vocabularySize } = model.config;
   const { training, distill = false, keep = false, withLogits = true } = shape;
+  const { input, output, hasHead } = stageOf(model, shape.stage);
+  const { inFlight = 1 } = shape.stage ?? {};
   const ofLogits = blocksOf(
     { positions: shape.batch * shape.context, vocabularySize },
     maxBindingBytes,
@@ -115,21 +122,28 @@ export function planActions(
     const others = Object.values(second.reads).filter((value) => !writes.includes(value));
     act([...reads, ...others, ...writes], Object.values(second.writes));
   }
-  const runForward = (): void => forward.forEach(runGroup);
+  function runForward(): void {
+    if (input) act([], [input]);
+    forward.forEach(runGroup);
+    // The next stage gets it.
+    if (!hasHead) act([output], []);
+  }
 
   if (distill) {
     runForward();
-    act([final], [teacherFinal]);
+    if (hasHead) act([final], [teacherFinal]);
   }
   runForward();
   // All blocks at once: what one block writes, such as the gradient, stands until the last is done.
-  if (withLogits) {
+  if (withLogits && hasHead) {
     act(
       distill ? [final, teacherFinal] : [final],
-      [logits, ...(distill ? [teacherLogits] : []), ...(training ? [dfinal] : [])],
+      [logits, ...(distill ? [teacherLogits] : []), ...(training ? [doutput] : [])],
     );
   }
   const activations = new Set(lifetimes.keys());
+  const forwardEnd = moment;
+  if (training && !hasHead) act([], [doutput]);
   for (const action of training ? backward : []) {
     if (action.kind === "again") runGroup(action.group);
     if (action.kind === "add") act([action.a, action.b], [action.sum]);
@@ -139,15 +153,34 @@ export function planActions(
     act([...kept, dy, ...(plus ? [plus] : [])], [...(dx ? [dx] : []), ...Object.values(scratch)]);
   }
 
+  if (training && dinput) act([dinput], []);
+
+  /** Whether it stands while another micro-batch goes forward. */
+  const waits = (held: readonly (readonly [number, number])[]): boolean =>
+    inFlight > 1 && held.some(([first, last]) => first < forwardEnd && last >= forwardEnd);
+  const nameFor = (slot: number, name: string): string => slot === 0 ? name : `${name} of ${slot}`;
   const typeOf = ({ half }: Value) => half ? "f16" as const : "f32" as const;
-  const { buffers, bufferOf } = share([...lifetimes].map(([value, held]) => ({
-    name: value.name,
-    bytes: bytesOf(value.shape, elementBytes(typeOf(value))),
-    lifetimes: keep && activations.has(value) ? [[0, moment] as const] : held,
-  })));
+  const others = Array.from({ length: inFlight - 1 }, (_, n) => n + 1);
+  const { buffers, bufferOf } = share(
+    [...lifetimes].flatMap(([value, held]) =>
+      [0, ...(waits(held) ? others : [])].map((slot) => ({
+        name: nameFor(slot, value.name),
+        bytes: bytesOf(value.shape, elementBytes(typeOf(value))),
+        lifetimes: waits(held) || (keep && activations.has(value)) ? [[0, moment] as const] : held,
+      }))
+    ),
+  );
   const tensors = new Map([...lifetimes].map(([value, lifetimes]) => [
     value.name,
-    { shape: value.shape, type: typeOf(value), buffer: bufferOf.get(value.name)!, lifetimes },
+    {
+      shape: value.shape,
+      type: typeOf(value),
+      buffer: bufferOf.get(value.name)!,
+      ...(waits(lifetimes)
+        ? { buffersOfOthers: others.map((slot) => bufferOf.get(nameFor(slot, value.name))!) }
+        : {}),
+      lifetimes,
+    },
   ]));
   return { tensors, buffers, ...ofLogits };
 }

@@ -8,6 +8,7 @@
  * @module
  */
 import type { Parameter, Step, Value } from "./op.ts";
+import { stageOf, type StageShape } from "./stage.ts";
 import { type Model, stepsOf } from "./trace.ts";
 
 /** One step, or two that a kernel can do at once where nobody is to see what lies between. */
@@ -34,9 +35,11 @@ export type BackwardAction =
 /** What is done when. */
 export interface Schedule {
   readonly forward: readonly Group[];
-  /** What the final norm's output gets from the head: the first gradient. */
-  readonly dfinal: Value;
+  /** The first gradient: what the final norm's output gets from the head, or a stage's from the next. */
+  readonly doutput: Value;
   readonly backward: readonly BackwardAction[];
+  /** What a stage gives back to the one before it, where that has something to train. */
+  readonly dinput: Value | undefined;
 }
 
 /** A stretch of backward, behind which the gradients of some parameters stand: nothing later adds to them. */
@@ -127,16 +130,19 @@ const gradientOf = ({ name, shape }: Value): Value => ({ name: `gradient of ${na
 /**
  * Schedules a model.
  *
- * @param options `recompute`: only the residual stream before each layer stands from forward to backward
+ * @param options `recompute`: only the residual stream before each layer stands from forward to backward; `stage`: only what
+ * this one does
  */
-export function schedule(model: Model, { recompute = false }: { recompute?: boolean } = {}): Schedule {
-  const steps = stepsOf(model);
-  const differentiated = valuesToDifferentiate(steps);
-  const final = model.final.writes.y;
-  const dfinal = gradientOf(final);
+export function schedule(
+  model: Model,
+  { recompute = false, stage }: { recompute?: boolean; stage?: StageShape } = {},
+): Schedule {
+  const { steps, input, output } = stageOf(model, stage);
+  const differentiated = valuesToDifferentiate(stepsOf(model));
+  const doutput = gradientOf(output);
   const backward: BackwardAction[] = [];
   /** Of each value, the gradients that it has so far. */
-  const pending = new Map<Value, Value[]>([[final, [dfinal]]]);
+  const pending = new Map<Value, Value[]>([[output, [doutput]]]);
   const take = (value: Value): Value => {
     const gradients = pending.get(value)!;
     for (let n = 1; gradients.length > 1; n++) {
@@ -181,5 +187,6 @@ export function schedule(model: Model, { recompute = false }: { recompute?: bool
     backward.push({ kind: "differentiate", step, dy, dx, plus, scratch });
     if (x) give(x, dx!);
   }
-  return { forward: grouped(steps), dfinal, backward };
+  const dinput = input && differentiated.has(input) ? take(input) : undefined;
+  return { forward: grouped(steps), doutput, backward, dinput };
 }

@@ -1,7 +1,7 @@
 import { assertEquals } from "@std/assert";
 import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
 import { destroyTensor } from "../../../kernels/core/tensor.ts";
-import { prepareResidual } from "../../../kernels/residual/op.ts";
+import { prepareAdditionTo, prepareResidual } from "../../../kernels/residual/op.ts";
 import { residualReference } from "../../../kernels/residual/reference.ts";
 import { gpuTest, poisoned, runAndRead, upload } from "../../support/gpu.ts";
 import { normals } from "../../support/seeded.ts";
@@ -12,6 +12,16 @@ gpuTest("the residual addition is exact to a rounding", async (gpu) => {
     const op = await prepareResidual(gpu, { length });
     const t = { a: upload(gpu, "a", a), b: upload(gpu, "b", b), sum: poisoned(gpu, "sum", [length]) };
     const sum = await runAndRead(gpu, t.sum, (recorder) => op.forward(recorder, t));
+    assertEquals(sum, Float32Array.from(residualReference(a, b)));
+  }
+});
+
+gpuTest("an addition to a sum has the bits of one beside it", async (gpu) => {
+  for (const length of [1, 63, 64, 65, 1009]) {
+    const [a, b] = [normals(1, length), normals(2, length)];
+    const op = await prepareAdditionTo(gpu, { length });
+    const t = { a: upload(gpu, "a", a), sum: upload(gpu, "sum", b) };
+    const sum = await runAndRead(gpu, t.sum, (recorder) => op.record(recorder, t));
     assertEquals(sum, Float32Array.from(residualReference(a, b)));
   }
 });
