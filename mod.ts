@@ -279,7 +279,8 @@ export {
 export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
-export { hardGates, type Network, type NetworkGates, prepareNetwork } from "./pipeline/model/network.ts";
+export { type Cut, hardGates, type Network, type NetworkGates, prepareNetwork } from "./pipeline/model/network.ts";
+export { type Stage, type StageShape } from "./pipeline/model/stage.ts";
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
