@@ -244,7 +244,7 @@ export { type FrontPoint } from "./pipeline/training/front.ts";
 export { type SparsifySummary } from "./pipeline/training/sparsify.ts";
 export { type Work } from "./pipeline/training/time_left.ts";
 export { type Reporter, type Stage } from "./pipeline/training/training_run.ts";
-export { type Exchange } from "./pipeline/parallel/exchange.ts";
+export { type Exchange, type Stages } from "./pipeline/parallel/exchange.ts";
 export {
   createTrainer,
   type GateObjective,
@@ -279,8 +279,14 @@ export {
 export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
-export { type Cut, hardGates, type Network, type NetworkGates, prepareNetwork } from "./pipeline/model/network.ts";
-export { type Stage, type StageShape } from "./pipeline/model/stage.ts";
+export {
+  type Cut,
+  hardGates,
+  type Network,
+  type NetworkGates,
+  prepareNetwork,
+} from "./pipeline/model/network.ts";
+export { type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";

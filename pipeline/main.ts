@@ -198,6 +198,7 @@ async function train<Summary extends object>(
         | "checkpointEvery"
         | "rankLimit"
         | "shareAdapter"
+        | "stages"
       >;
     model: RunModel;
     data: NamedData;

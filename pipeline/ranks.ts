@@ -279,7 +279,11 @@ function withOthers(run: PreparedRun, exchange: Exchange): PreparedRun {
 }
 
 /** Tells the others of a run, and gives it as rank 0 has it. */
-export async function shareRun(run: PreparedRun, settings: object, exchange: Exchange): Promise<PreparedRun> {
+export async function shareRun<Settings extends { stages?: number }>(
+  run: PreparedRun,
+  settings: Settings,
+  exchange: Exchange,
+): Promise<PreparedRun> {
   const paths = Object.fromEntries(
     Object.entries(run.folder).filter(([, value]) => typeof value === "string"),
   ) as RunFacts<object>["paths"];
@@ -297,18 +301,26 @@ export async function shareRun(run: PreparedRun, settings: object, exchange: Exc
       settings,
     };
   });
-  return withOthers(run, exchange);
+  return withOthers(run, stagesAmong(exchange, settings));
+}
+
+/** The ranks of a run, where its layers are divided in stages. */
+function stagesAmong(exchange: Exchange, { stages = 1 }: { stages?: number }): Exchange {
+  return stages === 1 ? exchange : exchange.divide(stages);
 }
 
 const NO_TOKENS: TokenSource = { name: "the data of rank 0", length: 0, window: byFirst };
 
 /** A run as a rank has it that is not the first: from what {@link shareRun} tells. */
-export async function receiveRun<Settings extends object>(
+export async function receiveRun<Settings extends { stages?: number }>(
   gpu: Gpu,
   exchange: Exchange,
 ): Promise<{ run: PreparedRun; settings: Settings }> {
   const facts = await exchange.share<RunFacts<Settings>>(byFirst);
-  return { run: followedRun(facts, gpu, exchange), settings: facts.settings };
+  return {
+    run: followedRun(facts, gpu, stagesAmong(exchange, facts.settings)),
+    settings: facts.settings,
+  };
 }
 
 function followedRun(facts: RunFacts<object>, gpu: Gpu, exchange: Exchange): PreparedRun {
@@ -375,7 +387,7 @@ export async function followOnDevice(
  * @param body what rank 0 does with the run too; gives undefined where it was stopped
  * @returns whether it came to its end
  */
-export async function followFirst<Settings extends object>(
+export async function followFirst<Settings extends { stages?: number }>(
   ranks: Ranks,
   thread: CommandThread,
   body: (

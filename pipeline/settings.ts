@@ -205,6 +205,12 @@ const SHARDS = {
     "each rank keeps AdamW's moments of its share alone: less memory, the same bits",
     "Several GPUs",
   ),
+  stages: integer(
+    1,
+    1,
+    "ranks that the layers are divided among: less memory of each, the same bits",
+    "Several GPUs",
+  ),
 } as const;
 
 const ADAPTER = {

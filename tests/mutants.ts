@@ -52,7 +52,6 @@ const LORA_KERNELS = "kernels/matmul/low_rank_test.ts";
 const LORA_LLAMA = ["pipeline/model/lora_test.ts", "llama, gated: logits"] as const;
 const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as const;
 const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
-const LORA_RUN_OF_PART = ["pipeline/training/lora_run_test.ts", "attention's products"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const SETTINGS = [
@@ -66,6 +65,11 @@ const RESUMED = ["pipeline/training/training_run_test.ts", "stopped and resumed"
 const EXCHANGE = "pipeline/parallel/exchange_test.ts";
 const RANKS = "pipeline/ranks_test.ts";
 const RANK_TRAINING = ["pipeline/parallel/training_test.ts", "fifty steps"] as const;
+const CUT_IN_STAGES = [
+  "pipeline/model/stage_test.ts",
+  "/^(GPT-2|GPT-2 with its logits in blocks|adapters) in 3 stages/",
+] as const;
+const STAGES = ["pipeline/parallel/stages_test.ts", "a run in two stages"] as const;
 const COMMANDS = ["pipeline/main_test.ts", "evaluate and resume agree"] as const;
 const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as const;
 const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
@@ -85,8 +89,8 @@ const PLANNED = "pipeline/report/training_plan_test.ts";
 export const MUTANTS: readonly Mutant[] = [
   // The teacher.
   ...plant("pipeline/training/trainer.ts", A_STEP, {
-    "the teacher is the student": ['recorder, distill.teacher, "dense"', 'recorder, parameters, "dense"'],
-    "the teacher runs with the student's gates": ['distill.teacher, "dense",', "distill.teacher, mode,"],
+    "the teacher is the student": ['recorder, teacher, "dense"', 'recorder, parameters, "dense"'],
+    "the teacher runs with the student's gates": ['teacher, "dense",', "teacher, mode,"],
     "the teacher's edges are counted": ['"dense", { countEdges: false }', '"dense"'],
     "the head's teacher is the student": ["teacher: distill?.teacher,", "teacher: distill && parameters,"],
     "KL without its weight": ["distill: distill?.weight }", "distill: distill && 1 }"],
@@ -129,7 +133,10 @@ export const MUTANTS: readonly Mutant[] = [
       "if (target !== IGNORED_TARGET) counted++",
       "if (target >= 0) counted++",
     ],
-    "every micro-batch clears the gradients": ["if (index === 0) {", "if (index >= 0) {"],
+    "every micro-batch clears the gradients": [
+      "if (index === 0) clear(recorder);\n        if (distill)",
+      "clear(recorder);\n        if (distill)",
+    ],
     "gradients of the step before are kept": [
       "for (const gradient of gradients.values()) recorder.clear(gradient);",
       "",
@@ -170,7 +177,7 @@ export const MUTANTS: readonly Mutant[] = [
       "...gates.geco, targetLoss: 0 }",
     ],
     "the constraint is measured with the sums of the step before": [
-      "          if (isFirst) recorder.clear(network.totals);\n",
+      "        if (isFirst) recorder.clear(network.totals);\n",
       "",
     ],
     "λ does not move": ["if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });", ""],
@@ -260,8 +267,8 @@ export const MUTANTS: readonly Mutant[] = [
       'network.forward(recorder, parameters, "dense")',
     ],
     "an evaluation's gates have no bias": ["bias: gateBias,", "bias: 0,"],
-    "edges of padding are counted": ["network.configureRows(count)", "network.configureRows(batch)"],
-    "queries of padding are counted": ["rows += count;", "rows += batch;"],
+    "edges of padding are counted": ["network.configureRows(rowsOfPart)", "network.configureRows(batch)"],
+    "queries of padding are counted": ["rows += rowsOfPart;", "rows += batch;"],
     "rows of padding are exact": ["r < rowCounts[row.step]", "r < batch"],
     "edges of the batch before are counted again": ["recorder.clear(headSums);", ""],
     "losses of the batch before are counted again": ["recorder.clear(totals);", ""],
@@ -304,8 +311,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "    gpu.write(tensor, values);\n",
-      "",
+      "    if (tensor) gpu.write(tensor, values);\n  }\n}",
+      "    tensor;\n  }\n}",
     ],
     "the first step within the target stays": [
       "chooseStep(best[level], evaluated, target + above)",
@@ -487,7 +494,7 @@ export const MUTANTS: readonly Mutant[] = [
     "dense on test is the sparse weights": ['"dense", test, { of }),', '"dense", test),'],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
     "the teacher has no weights": [
-      "await uploadParameters(gpu, own, beginning);\n      return",
+      "await uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));\n      return",
       "return",
     ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
@@ -496,8 +503,8 @@ export const MUTANTS: readonly Mutant[] = [
       'measure("measuring the sparse model on test tokens", "dense", test)',
     ],
     "the control starts from the sparse weights": [
-      "uploadParameters(gpu, trained, beginning);",
-      "uploadParameters(gpu, new Map(), beginning);",
+      "uploadParameters(gpu, trained, beginning, namesOf(",
+      "uploadParameters(gpu, new Map(), beginning, namesOf(",
     ],
     "the control is trained with gates": ['phase: "control",', 'phase: "control",\n      gates,'],
     "the control is measured with gates": [
@@ -569,8 +576,8 @@ export const MUTANTS: readonly Mutant[] = [
       "for (const [name, tensor] of [...trainer.controller].slice(3)) {",
     ],
     "moments begin anew where a run is resumed": [
-      'for (const moment of ["first", "second"] as const) {',
-      'for (const moment of ["first"] as const) {',
+      'for (const kind of ["weight", "first", "second"] as const) {',
+      'for (const kind of ["weight", "first"] as const) {',
     ],
     "a resumed run forgets what it had chosen": ["best = latest.best;", ""],
     "a resumed run begins with the first batches": [
@@ -586,7 +593,7 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
     "a step evaluated after a resume is not chosen": [
-      "    await atFirst(exchange, () => options.onEvaluation(options.startStep, result));\n",
+      "    await options.onEvaluation(options.startStep, result);\n",
       "",
     ],
   }),
@@ -632,8 +639,10 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "what all do at once has no limit": ["if (fault) reject(fault);", ""],
   }),
-  ...plant("pipeline/parallel/device_sum.ts", EXCHANGE, {
+  ...plant("pipeline/parallel/device_reader.ts", EXCHANGE, {
     "a sum reads the first elements of a tensor": ["tensor.offset + 4 * start", "tensor.offset"],
+  }),
+  ...plant("pipeline/parallel/device_sum.ts", EXCHANGE, {
     "a sum writes to the first elements of a tensor": [
       "sums.subarray(at - first, at - first + length), start)",
       "sums.subarray(at - first, at - first + length), 0)",
@@ -669,12 +678,15 @@ export const MUTANTS: readonly Mutant[] = [
       "const first = rank * accumulate / size;",
       "const first = 0 * rank;",
     ],
-    "edges are counted of one rank": ["n === 0 ? measured : []", "n === 0 ? measured.slice(0, 2) : []"],
+    "edges are counted of one rank": [
+      "n === 0 && !stages ? measured : []",
+      "n === 0 && !stages ? measured.slice(0, 2) : []",
+    ],
   }),
   ...plant("pipeline/training/trainer.ts", ["pipeline/parallel/overlap_test.ts", "to the bit"], {
-    "the norm is that of this rank's share": ["await gathers?.squares.run();", ""],
-    "weights of other ranks' shares stay as they were": ["await gathers?.weights.run();", ""],
-    "a stretch that ends begins no sum": ["sums.step.begin(n, {", "sums.step.begin(0 * n, {"],
+    "the norm is that of this rank's share": ["await squaresGather?.run();", ""],
+    "weights of other ranks' shares stay as they were": ["await weightsGather?.run();", ""],
+    "a stretch that ends begins no sum": ["sums!.begin(n, {", "sums!.begin(0 * n, {"],
   }),
   ...plant("pipeline/model/schedule.ts", ["pipeline/parallel/overlap_test.ts", "every gradient stands"], {
     "every gradient stands behind the head": ["if (last.has(name)) last.set(name, at);", "last.has(name);"],
@@ -690,8 +702,58 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/evaluate.ts", RANK_TRAINING, {
     "an evaluation over ranks takes one batch for all": [
-      "ofRanks[part % size][Math.floor(part / size)]",
-      "ofRanks[part % size][0]",
+      "ofStage[Math.floor(part / size)]",
+      "ofStage[0]",
+    ],
+  }),
+  // Layers divided among ranks.
+  ...plant("pipeline/model/stage.ts", ["pipeline/model/stage_test.ts", "/trained at one|in flight as/"], {
+    "a tied head is trained at both ends": ["return tied && count > 1 && head.trainable;", "return false;"],
+    "a stage goes backward as soon as it has gone forward": [
+      "const ahead = inFlightOf(shape, microBatches) - 1;",
+      "const ahead = 0;",
+    ],
+  }),
+  ...plant("pipeline/model/plan.ts", ["pipeline/model/stage_test.ts", "what waits for backward"], {
+    "micro-batches in flight share what waits for backward": [
+      "inFlight > 1 && held.some",
+      "inFlight > 9 && held.some",
+    ],
+  }),
+  ...plant("pipeline/model/network.ts", CUT_IN_STAGES, {
+    "all micro-batches in flight are the first": ["tensors = slots[slot];", "tensors = slots[0 * slot];"],
+  }),
+  ...plant("pipeline/model/head.ts", CUT_IN_STAGES, {
+    "each block of logits is all of them": ["if (only !== undefined && block !== only) continue;", ""],
+  }),
+  ...plant("pipeline/model/schedule.ts", CUT_IN_STAGES, {
+    "a stage gives back what its own parameters need alone": [
+      "valuesToDifferentiate(stepsOf(model))",
+      "valuesToDifferentiate(steps)",
+    ],
+  }),
+  ...plant("pipeline/parallel/exchange.ts", STAGES, {
+    "ranks of a pipeline share the rows of a step": [
+      "{ rank: stages.pipeline, size: stages.pipelines, exchange: stages.peers }",
+      "{ rank: stages.index, size: stages.pipelines, exchange: stages.peers }",
+    ],
+  }),
+  ...plant("pipeline/training/trainer.ts", STAGES, {
+    "stages measure their own gradient's norm": ["exchange && (sharded || stages)", "exchange && sharded"],
+    "a head that is the embedding keeps its weights": ["await pipeline?.shareHead(parameters);", ""],
+    "what a step measures is that of the first stage": ["await stagesSum?.run();", ""],
+  }),
+  ...plant("pipeline/training/pipeline.ts", STAGES, {
+    "the head has no part in the embedding's gradient": [
+      "addition!.add(values, parts.gradients.get(head.name)!, start)",
+      "addition!.add(values.fill(0), parts.gradients.get(head.name)!, start)",
+    ],
+    "the head's part is added twice where there are blocks": ["recorder.clear(dhead);", ""],
+  }),
+  ...plant("pipeline/training/evaluate.ts", STAGES, {
+    "an evaluation counts the last stage's edges alone": [
+      "ofRanks.slice(first, first + count)",
+      "ofRanks.slice(first + count - 1, first + count)",
     ],
   }),
 
@@ -1596,16 +1658,10 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/model/needs.ts", LORA_NEEDS, {
     "gradients are planned for what is frozen": [
-      "const trained = parameters.filter(({ trainable }) => trainable);",
-      "const trained = parameters;",
+      "const ofTrained = trained.map(",
+      "const ofTrained = parameters.map(",
     ],
     "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
-  }),
-  ...plant("pipeline/training/training_run.ts", LORA_RUN_OF_PART, {
-    "checkpoints hold what is frozen": [
-      '...readableParameters(gpu, trainer.parameters, "weight."),',
-      '...readableParameters(gpu, parameters, "weight."),',
-    ],
   }),
   ...plant(
     "pipeline/training/sparsify.ts",

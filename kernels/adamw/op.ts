@@ -49,10 +49,22 @@ export interface AdamWSettings {
 
 /** Which of all parameters an optimiser has, where others have the rest. */
 export interface PlaceAmongAll {
-  /** Place of the first of its parameters, of which each must fit one binding. */
-  first: number;
-  /** Parameters of all optimisers together. */
+  /** Which of {@link AdamW.squares} are its own, in the order of its parameters. */
+  rows: readonly number[];
+  /** Rows of all optimisers together. */
   of: number;
+}
+
+/** Rows and elements of each that a parameter of some shape is updated by: elements of a vector one by one. */
+function matrixOf(shape: readonly number[]): { shape: readonly number[]; rowLength: number } {
+  const matrix = shape.length > 1 ? shape : [shape[0], 1];
+  return { shape: matrix, rowLength: matrix.slice(1).reduce((product, axis) => product * axis, 1) };
+}
+
+/** How many of {@link AdamW.squares} a parameter has: more than one where it is larger than a binding. */
+export function rowsOfSquares(shape: readonly number[], maxBindingBytes: number): number {
+  const { shape: [rowCount], rowLength } = matrixOf(shape);
+  return slicesOf(rowCount, rowLength, maxBindingBytes).length;
 }
 
 /** A compiled optimiser. */
@@ -96,9 +108,8 @@ export async function prepareAdamW(
   place?: PlaceAmongAll,
 ): Promise<AdamW> {
   const pieces = parameters.flatMap((parameter) => {
-    const matrix = parameter.weight.shape.length > 1 ? parameter.weight.shape : [parameter.weight.length, 1];
+    const { shape: matrix, rowLength } = matrixOf(parameter.weight.shape);
     const columns = parameter.weight.shape.at(-1)!;
-    const rowLength = parameter.weight.length / matrix[0];
     return slicesOf(matrix[0], rowLength, gpu.maxBindingBytes).map(({ start, count }) => {
       const slice = (tensor: Tensor) => rows({ ...tensor, shape: matrix }, start, count);
       return {
@@ -113,15 +124,15 @@ export async function prepareAdamW(
     });
   });
   const sum = laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "f32" }]);
-  if (place && pieces.length !== parameters.length) {
+  if (place && place.rows.length !== pieces.length) {
     throw new RangeError(
-      `Cannot prepare AdamW for some of all parameters as each must fit a binding of ${gpu.maxBindingBytes} bytes: ` +
-        `${parameters.length} take ${pieces.length}`,
+      `Cannot prepare AdamW for some of all parameters as they take ${pieces.length} rows of squares: ` +
+        `${place.rows.length} given`,
     );
   }
   const { lanes, loads } = SUMMING[gpu.adapter.software ? "software" : "hardware"];
-  const { first: firstPlace, of: places } = place ?? { first: 0, of: pieces.length };
-  const squares = gpu.tensor("squared gradient sums", [places, GROUPS]);
+  const { rows: places, of: allPlaces } = place ?? { rows: [...pieces.keys()], of: pieces.length };
+  const squares = gpu.tensor("squared gradient sums", [allPlaces, GROUPS]);
   const kernels = await Promise.all(pieces.map(async ({ weight, columns, decayFrom }) => {
     const { alias, width, elements } = elementwise(weight.length, columns, decayFrom);
     const ofSquares = elementwise(weight.length);
@@ -147,7 +158,7 @@ export async function prepareAdamW(
   const clipKernel = await compile(gpu, {
     label: "gradient clip",
     source: sum + clipSource,
-    constants: { COUNT: places * GROUPS, LANES: lanesOf(gpu, 256) },
+    constants: { COUNT: allPlaces * GROUPS, LANES: lanesOf(gpu, 256) },
   });
   const clip = createUniform(gpu, "gradient clip", [["limit", "f32"]]);
   /** One for each learning rate. */
@@ -166,7 +177,7 @@ export async function prepareAdamW(
 
   function measure(recorder: Recorder): void {
     pieces.forEach(({ gradient }, index) => {
-      const partials = rows(squares, firstPlace + index, 1);
+      const partials = rows(squares, places[index], 1);
       recorder.dispatch(kernels[index].squares, { gradient, partials }, [GROUPS]);
     });
   }

@@ -11,7 +11,7 @@ import type { ModelConfig } from "./config.ts";
 import type { FrozenType, Parameter } from "./op.ts";
 import { bytesOf, type MemoryPlan, type NetworkShape, planMemory } from "./plan.ts";
 import { largestShare, piecesOf } from "./shards.ts";
-import { stageOf } from "./stage.ts";
+import { ADDED_AT_ONCE, hasSharedHead, stageOf } from "./stage.ts";
 import { trace } from "./trace.ts";
 
 /** Device memory of a run in bytes, by what it is for. */
@@ -90,9 +90,15 @@ export function memoryNeeds(
   const sum = (sizes: readonly number[]): number => sizes.reduce((total, bytes) => total + bytes, 0);
   const weights = sum(ofParameters);
   // Gradients and two moments are each as large as what is trained, or as a rank's share of it.
-  const ofGradients = shape.training
-    ? [...ofTrained, ...(headIsElsewhere ? [bytesOf(model.head.shape)] : [])]
+  const { index, count } = shape.stage ?? { index: 0, count: 1 };
+  const ofHead = bytesOf(model.head.shape);
+  // Of a head that is the embedding the last stage has a gradient too, of which the first takes a piece at once.
+  const ofSharedHead = headIsElsewhere
+    ? [ofHead]
+    : index === 0 && hasSharedHead(model, count)
+    ? [Math.min(4 * ADDED_AT_ONCE, ofHead)]
     : [];
+  const ofGradients = shape.training ? [...ofTrained, ...ofSharedHead] : [];
   const ofMoments = shape.training ? [...ofShare, ...ofShare] : [];
   const buffers = [...ofNetwork, ...ofCopies, ...ofParameters, ...ofTeacher, ...ofGradients, ...ofMoments];
   const held = sum(buffers);

@@ -22,7 +22,7 @@ import { type NetworkShape, planActions } from "./plan.ts";
 import { prepareRounded } from "./rounded.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule, type Stretch, stretchesOf } from "./schedule.ts";
-import { type Stage, stageOf } from "./stage.ts";
+import { type ModelStage, stageOf } from "./stage.ts";
 import { type Model, trace } from "./trace.ts";
 
 /** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
@@ -52,7 +52,7 @@ export interface Network {
   /** The model that it runs, or of which it runs a stage. */
   readonly model: Model;
   /** What of that it runs. */
-  readonly stage: Stage;
+  readonly stage: ModelStage;
   /** Of the micro-batch that is selected. */
   readonly cut: Cut;
   /** What is recorded from now on is of this one of the micro-batches in flight, from 0; the first, until told otherwise. */

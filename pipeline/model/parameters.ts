@@ -44,13 +44,22 @@ export async function writeInPieces(gpu: Gpu, tensor: Tensor, values: Float32Arr
   }
 }
 
-/** Fills the parameters from `read`, one tensor in memory at a time. */
+/**
+ * Fills the parameters from `read`, one tensor in memory at a time.
+ *
+ * @param names of all that is read, in order; what has no tensor is let go. Left out: those of the parameters
+ */
 export async function uploadParameters(
   gpu: Gpu,
   parameters: Parameters,
   read: (name: string) => Promise<Float32Array>,
+  names: Iterable<string> = parameters.keys(),
 ): Promise<void> {
-  for (const [name, tensor] of parameters) await writeInPieces(gpu, tensor, await read(name));
+  for (const name of names) {
+    const values = await read(name);
+    const tensor = parameters.get(name);
+    if (tensor) await writeInPieces(gpu, tensor, values);
+  }
   await gpu.sync();
 }
 

@@ -10,6 +10,9 @@
 import type { Parameter, Step, Value } from "./op.ts";
 import { type Model, stepsOf } from "./trace.ts";
 
+/** Elements of a gradient that comes from elsewhere which the first stage takes at once, at most. */
+export const ADDED_AT_ONCE = 8 << 20;
+
 /** Which of the stages that a model's layers are divided among. */
 export interface StageShape {
   /** From 0. */
@@ -21,7 +24,7 @@ export interface StageShape {
 }
 
 /** What one of several devices does of a model, or one alone. */
-export interface Stage {
+export interface ModelStage {
   /** In the order in which they are computed. */
   readonly steps: readonly Step[];
   /** What they and the head read, in the model's order. */
@@ -50,8 +53,8 @@ export function layersOf(layers: number, { index, count }: StageShape): { first:
  * @param shape left out: all of it
  * @throws {RangeError} when there is none such, or more stages than layers
  */
-export function stageOf(model: Model, shape: StageShape = { index: 0, count: 1 }): Stage {
-  const { branches, embed, final, head, parameters: all, config: { layers, tied } } = model;
+export function stageOf(model: Model, shape: StageShape = { index: 0, count: 1 }): ModelStage {
+  const { branches, embed, final, head, parameters: all, config: { layers } } = model;
   const { index, count } = shape;
   if (count > layers || index < 0 || index >= count) {
     throw new RangeError(`Cannot cut stage ${index} of ${count} out of ${layers} layers`);
@@ -66,16 +69,33 @@ export function stageOf(model: Model, shape: StageShape = { index: 0, count: 1 }
   const read = new Set(steps.flatMap((step) => Object.values(step.parameters)));
   if (hasHead) read.add(head);
   const parameters = all.filter((parameter) => read.has(parameter));
-  const isTrainedElsewhere = (parameter: Parameter): boolean => tied && !isFirst && parameter === head;
+  const headIsElsewhere = hasHead && !isFirst && hasSharedHead(model, count);
   return {
     steps,
     parameters,
-    trained: parameters.filter((parameter) => parameter.trainable && !isTrainedElsewhere(parameter)),
+    trained: parameters.filter((parameter) =>
+      parameter.trainable && !(headIsElsewhere && parameter === head)
+    ),
     input: isFirst ? undefined : own[0].stream,
     output: hasHead ? final.writes.y : own.at(-1)!.steps.at(-1)!.writes.y,
     hasHead,
-    headIsElsewhere: hasHead && head.trainable && isTrainedElsewhere(head),
+    headIsElsewhere,
   };
+}
+
+/** Whether the first and the last of so many stages both have the matrix of logits, which is trained at the first. */
+export function hasSharedHead({ config: { tied }, head }: Model, count: number): boolean {
+  return tied && count > 1 && head.trainable;
+}
+
+/** At which of so many stages each parameter is trained, by name. */
+export function stagesThatTrain(model: Model, count: number): ReadonlyMap<string, number> {
+  return new Map(
+    Array.from(
+      { length: count },
+      (_, index) => stageOf(model, { index, count }).trained.map(({ name }) => [name, index] as const),
+    ).flat(),
+  );
 }
 
 /** What a stage does with a micro-batch. */
@@ -88,6 +108,16 @@ export interface StageAction {
 /** Micro-batches of a step that have gone forward through a stage and not yet backward, at most. */
 export function inFlightOf({ index, count }: StageShape, microBatches: number): number {
   return Math.min(count - index, microBatches);
+}
+
+/** All stages of a model, with what they have in flight of so many micro-batches; of one the model itself. */
+export function stageShapes(count: number, microBatches: number): (StageShape | undefined)[] {
+  if (count === 1) return [undefined];
+  return Array.from({ length: count }, (_, index) => ({
+    index,
+    count,
+    inFlight: inFlightOf({ index, count }, microBatches),
+  }));
 }
 
 /**

@@ -11,6 +11,7 @@
  */
 import { deserialize, serialize } from "node:v8";
 import { UserError } from "../errors.ts";
+import { groupOf } from "./group.ts";
 import type { Transport } from "./transport.ts";
 
 /** A rank among others. All calls are of all ranks, in the same order at each. */
@@ -47,10 +48,62 @@ export interface Exchange {
   sumOwn(values: Float32Array<ArrayBuffer>, what: string): Promise<Float32Array<ArrayBuffer>>;
   /** Overwrites `all` by the blocks of all ranks, in their order; `own` is this rank's. */
   gatherOwn(own: Float32Array<ArrayBuffer>, all: Float32Array<ArrayBuffer>, what: string): Promise<void>;
+  /** This rank's place among stages, where layers are divided. */
+  readonly stages?: Stages;
+  /**
+   * This exchange with {@link Exchange.stages}: so many ranks in a row are a pipeline.
+   *
+   * @throws {RangeError} when the ranks are no multiple of the stages
+   */
+  divide(stages: number): Exchange;
   /** Leaves the others when all do. */
   close(): Promise<void>;
   /** Ends all ranks at once. */
   abort(code: number): void;
+}
+
+/**
+ * A rank's place where a model's layers are divided among ranks. Ranks in a row are a pipeline, of which each has a stage;
+ * pipelines share the rows of a step.
+ */
+export interface Stages {
+  /** The rank's stage, from 0. */
+  readonly index: number;
+  /** Stages of a pipeline. */
+  readonly count: number;
+  /** The rank's pipeline, from 0. */
+  readonly pipeline: number;
+  /** How many there are. */
+  readonly pipelines: number;
+  /** The ranks of all pipelines with the same stage; undefined where there is one pipeline. */
+  readonly peers: Exchange | undefined;
+  /** Sends to a stage of the own pipeline. Messages between two stages keep their order. */
+  send(stage: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void>;
+  /** Overwrites `values` by what a stage of the own pipeline sends next. */
+  receive(stage: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void>;
+  /**
+   * What a stage of the first pipeline reads, at rank 0; nothing at the others. A call of all ranks.
+   *
+   * @param read at every rank of that stage, of which the first pipeline's is taken
+   * @param length of what is read
+   */
+  atFirst(
+    stage: number,
+    read: () => Promise<Float32Array>,
+    length: number,
+    what: string,
+  ): Promise<Float32Array>;
+}
+
+/** The ranks among which the rows of a step are shared: all, or where layers are divided those of the same stage. */
+export function sharersOf(
+  exchange: Exchange | undefined,
+): { rank: number; size: number; exchange: Exchange | undefined } {
+  if (!exchange) return { rank: 0, size: 1, exchange };
+  const { rank, size, stages } = exchange;
+  return stages
+    ? { rank: stages.pipeline, size: stages.pipelines, exchange: stages.peers }
+    : { rank, size, exchange };
 }
 
 /** What rank 0 alone does, of one rank or several: its result at every rank. */
@@ -97,6 +150,10 @@ export interface ExchangeOptions {
 }
 
 const ownMemory = (length: number): Uint8Array<ArrayBuffer> => new Uint8Array(new ArrayBuffer(length));
+
+/** Values as they must be to be sent. */
+const withOwnMemory = (values: Float32Array): Float32Array<ArrayBuffer> =>
+  values.buffer instanceof ArrayBuffer ? values as Float32Array<ArrayBuffer> : Float32Array.from(values);
 
 /** A value as bytes: float32 values as they are, all else as V8 writes it. */
 function encode(value: unknown): { data: Uint8Array<ArrayBuffer>; isFloats: boolean } {
@@ -292,11 +349,63 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
     return own;
   }
 
+  async function moveTo(to: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void> {
+    const data = bytesOf(values);
+    for (let at = 0; at < data.length; at += LARGEST_MOVE) {
+      await together(transport.send(to, data.subarray(at, at + LARGEST_MOVE)), what);
+    }
+  }
+
+  async function moveFrom(from: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void> {
+    const data = bytesOf(values);
+    const since = now();
+    for (let at = 0; at < data.length; at += LARGEST_MOVE) {
+      await transport.receive(from, data.subarray(at, at + LARGEST_MOVE), () => {
+        const fault = faultOf(now() - since, minutes * MINUTE, `rank ${from}`, what);
+        if (fault) throw fault;
+      });
+    }
+  }
+
+  function stagesOf(count: number): Stages {
+    if (size % count !== 0) {
+      throw new RangeError(`Cannot divide ${size} ranks into pipelines of ${count} stages`);
+    }
+    const [index, pipeline, pipelines] = [rank % count, Math.floor(rank / count), size / count];
+    const rankOf = (stage: number): number => pipeline * count + stage;
+    const peers = Array.from({ length: pipelines }, (_, n) => n * count + index);
+    return {
+      index,
+      count,
+      pipeline,
+      pipelines,
+      peers: pipelines === 1
+        ? undefined
+        : createExchange(groupOf(transport, peers), { ...options, limit: minutes }),
+      send: (stage, values, what) => moveTo(rankOf(stage), values, what),
+      receive: (stage, values, what) => moveFrom(rankOf(stage), values, what),
+      async atFirst(stage, read, length, what) {
+        if (index === stage) {
+          const values = await read();
+          if (pipeline === 0 && rank > 0) await moveTo(0, withOwnMemory(values), what);
+          return values;
+        }
+        const values = new Float32Array(rank === 0 ? length : 0);
+        if (rank === 0) await moveFrom(stage, values, what);
+        return values;
+      },
+    };
+  }
+
   return {
     rank,
     size,
     signal: agreed.signal,
     gather,
+
+    divide(count) {
+      return { ...this, stages: stagesOf(count) };
+    },
 
     async share<Result>(work: () => Result | Promise<Result>): Promise<Result> {
       meetings++;

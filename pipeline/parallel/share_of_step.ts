@@ -14,6 +14,23 @@ export interface StepShape {
 }
 
 /**
+ * The pipelines that ranks form whose model is divided in stages.
+ *
+ * @throws {UserError} when they cannot, or there are fewer layers
+ */
+export function pipelinesOf(
+  { ranks, stages, layers }: { ranks: number; stages: number; layers: number },
+): number {
+  if (stages > layers) {
+    throw usageError(`Cannot use --stages ${stages} as the model has fewer layers: ${layers}`);
+  }
+  if (ranks % stages === 0) return ranks / stages;
+  throw usageError(
+    `Cannot use --stages ${stages} as the ranks that mpirun or srun starts must be a multiple of it: ${ranks}`,
+  );
+}
+
+/**
  * The micro-batches in which ranks do a step: those that were asked for where each rank gets as many of them, else smaller
  * ones. Rank r's are `accumulate / ranks` in a row, so that a row has the same place in the step as with one rank.
  *

@@ -24,7 +24,7 @@ export interface RunConfig {
   tokenizer: { hash: string; endOfText?: number; startOfText?: number };
   /** SHA-256 over the hashes of the data's files in order, or `-` where standard input is among them. */
   data?: { hash: string };
-  /** How many processes did its steps together when it last began or went on; left out: one. */
+  /** How many processes shared the rows of its steps when it last began or went on; left out: one. */
   ranks?: number;
   /** Settings that became others when the run was resumed, in order; `settings` holds the last. */
   changes?: SettingChange[];

@@ -32,6 +32,7 @@ const FREE_ON_RESUME = [
   "rankLimit",
   "shareAdapter",
   "shardOptimizer",
+  "stages",
   "merge",
 ];
 

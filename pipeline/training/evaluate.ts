@@ -6,9 +6,11 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { type GateMode, HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { createDeviceLog } from "./device_log.ts";
+import type { Recorder } from "../../kernels/core/recorder.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
-import type { Exchange } from "../parallel/exchange.ts";
+import { type Exchange, sharersOf } from "../parallel/exchange.ts";
+import { preparePipeline } from "./pipeline.ts";
 import { cutBatch } from "../text/batches.ts";
 import type { MicroBatch } from "./trainer.ts";
 import { turn } from "../turn.ts";
@@ -103,7 +105,9 @@ export async function evaluate(
   const { mode, gateBias = 0, batches, onBatch, signal, exchange } = options;
   const { layers, heads } = network.config;
   const { context, batch } = network.shape;
-  const { totals, headSums, lossRows } = network;
+  const { totals, headSums, lossRows, stage } = network;
+  const stages = exchange?.stages;
+  const pipeline = stages && preparePipeline(gpu, network, stages);
   const log = createDeviceLog(gpu, { totals, headSums, lossRows }, 2);
   network.configureGates({
     seed: 0,
@@ -132,7 +136,7 @@ export async function evaluate(
       const ofHeads = (sum: number): Float32Array =>
         Float32Array.from(open, (_, head) => row.headSums[head * HEAD_SUMS.length + sum]);
       let exactRows = 0;
-      for (let r = 0; r < rowCounts[row.step]; r++) {
+      for (let r = 0; stage.hasHead && r < rowCounts[row.step]; r++) {
         let wrong = false;
         for (let t = 0; t < context; t++) {
           const at = 4 * (r * context + t);
@@ -166,45 +170,57 @@ export async function evaluate(
     }
   }
 
-  const { rank, size } = exchange ?? { rank: 0, size: 1 };
+  const { rank, size } = sharersOf(exchange);
+  /** Ranks that measure a part together, each something of it, and whose parts these are by turns. */
+  const { count = 1 } = stages ?? {};
   /** Of each part, which batch it is of. */
   const batchOf: number[] = [];
   try {
     onBatch?.(0);
     for await (
-      const { part: { inputs, targets, rows: count }, batchIndex } of partsOf(batches, network.shape)
+      const { part: { inputs, targets, rows: rowsOfPart }, batchIndex } of partsOf(batches, network.shape)
     ) {
       const turnOf = batchOf.length % size;
-      if (turnOf === 0) await exchange?.agree();
+      // Where all wait for each other no stage is ahead of the next.
+      if (batchOf.length % (size * count) === 0) await exchange?.agree();
       await turn();
       signal?.throwIfAborted();
       batchOf.push(batchIndex);
-      rows += count;
+      rows += rowsOfPart;
       if (turnOf === rank) {
         network.upload(inputs, targets);
-        network.configureRows(count);
-        gpu.submit("evaluation", (recorder) => {
+        network.configureRows(rowsOfPart);
+        const record = (recorder: Recorder): void => {
           recorder.clear(totals);
           recorder.clear(headSums);
           network.forward(recorder, parameters, mode);
-          network.head(recorder, parameters);
+          if (stage.hasHead) network.head(recorder, parameters);
           log.record(recorder, rowCounts.length);
-        });
-        rowCounts.push(count);
+        };
+        if (pipeline) await pipeline.forward("evaluation", record);
+        else gpu.submit("evaluation", record);
+        rowCounts.push(rowsOfPart);
         keep(await log.poll());
       }
       onBatch?.(batchIndex + 1);
     }
+    await pipeline?.end();
     await exchange?.agree();
     await turn();
     signal?.throwIfAborted();
     keep(await log.drain());
   } finally {
     log.destroy();
+    pipeline?.destroy();
   }
   // In the order of the batches, so that ranks that evaluate by turns get what one would.
   const ofRanks = await exchange?.gather(measured, "an evaluation") ?? [measured];
-  batchOf.forEach((batchIndex, part) => add(ofRanks[part % size][Math.floor(part / size)], batchIndex));
+  batchOf.forEach((batchIndex, part) => {
+    const first = part % size * count;
+    for (const ofStage of ofRanks.slice(first, first + count)) {
+      add(ofStage[Math.floor(part / size)], batchIndex);
+    }
+  });
   if (tokens === 0) throw new RangeError("Cannot evaluate as at least one held-out token is needed: 0 given");
   const pairs = rows * context * (context + 1) / 2;
   const queries = rows * context;

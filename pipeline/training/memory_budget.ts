@@ -10,6 +10,7 @@ import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import { usageError } from "../errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NeedsShape, type TrainedParts } from "../model/needs.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
+import { stageShapes } from "../model/stage.ts";
 
 /** The settings that decide what a run takes. */
 export interface MemorySettings {
@@ -23,6 +24,10 @@ export interface MemorySettings {
   distill?: number;
   /** Whether ranks divide AdamW's moments among them. */
   shardOptimizer?: boolean;
+  /** Ranks that the layers are divided among; left out: one. */
+  stages?: number;
+  /** Micro-batches to a step; left out: one. */
+  accumulate?: number;
 }
 
 /** A run's batch, and what it takes. */
@@ -85,7 +90,7 @@ export function whatToLower(
  *
  * @param resumed whether it has begun
  * @param trained what of the model is trained; left out: all
- * @param ranks that train together
+ * @param ranks that share the rows of a step
  * @throws {UserError} when it cannot be stored as asked, or does not fit: what it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
@@ -102,7 +107,7 @@ export async function budgetMemory(
   if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const needsOf = (batch: number): MemoryNeeds => {
-    const { context, recompute, dtype, distill = 0 } = settings;
+    const { context, recompute, dtype, distill = 0, stages = 1, accumulate = 1 } = settings;
     const shape: NeedsShape = {
       batch,
       context,
@@ -113,7 +118,10 @@ export async function budgetMemory(
       shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
       ...trained,
     };
-    return memoryNeeds(config, shape, gpu.maxBindingBytes, textureCapacity(gpu));
+    // Of stages those of the one that takes most.
+    return stageShapes(stages, Math.ceil(accumulate / ranks))
+      .map((stage) => memoryNeeds(config, { ...shape, stage }, gpu.maxBindingBytes, textureCapacity(gpu)))
+      .reduce((most, needs) => needs.total > most.total ? needs : most);
   };
   const problemOf = async (needs: MemoryNeeds): Promise<string | undefined> => {
     if (needs.largestBinding > gpu.maxBindingBytes) {

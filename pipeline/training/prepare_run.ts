@@ -25,7 +25,7 @@ import {
   writeAtomically,
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
-import { shareOfStep } from "../parallel/share_of_step.ts";
+import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
@@ -56,6 +56,7 @@ interface PreparedSettings extends MemorySettings {
   validationTokens: number;
   evalTokens: number;
   checkpointEvery: number;
+  stages: number;
   /** What it is called in config.json and in messages. */
   data: string[];
   autotune: boolean;
@@ -231,7 +232,7 @@ export async function finishedSummary(
  *
  * @param options `resumed` is left out for a new one; `sources`: what `settings.data` names, where that is not where the
  * data lies; `onStart` is given what takes a new run's folder away again, for as
- * long as it has not begun; `ranks`: how many do its steps together; `onDevice` is told the device, and may refuse it
+ * long as it has not begun; `ranks`: how many train together; `onDevice` is told the device, and may refuse it
  * @throws {UserError} on bad input, when of a new run nothing is left behind
  */
 export async function prepareRun(
@@ -268,6 +269,8 @@ async function checkAndPrepare(
   { resumed, sources = settings.data, onStart, ranks = 1, onDevice }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
+  const { stages } = settings;
+  const pipelines = pipelinesOf({ ranks, stages, layers: model.config.layers });
   checkContext(settings.context, model.config.contextLength, model.label);
   const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
@@ -313,9 +316,9 @@ async function checkAndPrepare(
       adapters,
       frozen,
       teacherAdapted: model.adaptation?.from !== undefined,
-    }, ranks);
+    }, pipelines);
     reporter.message(describeNeeds(budget));
-    shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, ranks);
+    shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, pipelines);
     const config: RunConfig = {
       id: resumed?.config.id ?? crypto.randomUUID(),
       command,
@@ -326,7 +329,7 @@ async function checkAndPrepare(
       ...(train && train !== "all" ? { adaptation: { train, ...(adapters ? { adapters } : {}) } } : {}),
       tokenizer: identityOf(tokenizer),
       data,
-      ...(ranks === 1 ? {} : { ranks }),
+      ...(pipelines === 1 ? {} : { ranks: pipelines }),
     };
     if (started) {
       await started.begin(config);

@@ -6,9 +6,8 @@
 import { usageError } from "../errors.ts";
 import { evaluate, type EvaluationBatch } from "./evaluate.ts";
 import { prepareNetwork } from "../model/network.ts";
-import { createParameters, readableParameters, uploadParameters } from "../model/parameters.ts";
+import { createParameters, uploadParameters } from "../model/parameters.ts";
 import { saveModel } from "../model/save_weights.ts";
-import { atFirst } from "../parallel/exchange.ts";
 import type { PretrainSettings } from "../settings.ts";
 import {
   collect,
@@ -17,7 +16,9 @@ import {
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
+  stageShapeOf,
   stepShapeOf,
+  withWeights,
 } from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
@@ -96,12 +97,14 @@ async function pretrainUnlessStopped(
   const network = await prepareNetwork(gpu, config, {
     batch: stepShapeOf(run, settings).batch,
     context,
+    stage: stageShapeOf(run, settings),
     training: true,
     recompute: settings.recompute,
     half: settings.dtype === "f16",
   });
-  const parameters = createParameters(gpu, weights.parameters);
-  await uploadParameters(gpu, parameters, (name) => weights.read(name));
+  const all = network.model.parameters;
+  const parameters = createParameters(gpu, network.stage.parameters);
+  await uploadParameters(gpu, parameters, (name) => weights.read(name), all.map(({ name }) => name));
   const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const measure = (
@@ -149,12 +152,12 @@ async function pretrainUnlessStopped(
   const held = await measure("measuring the model on validation tokens", validation);
   const tested = await measure("measuring the model on test tokens", test);
   reporter.stage({ name: "saving the model" });
-  await atFirst(exchange, () =>
+  await withWeights(run, network, parameters, (read) =>
     saveModel(run.folder.model, {
       config: sparse
         ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
         : config,
-      tensors: readableParameters(gpu, parameters),
+      tensors: all.map(({ name, shape }) => ({ name, shape, read: () => read(name) })),
       type: settings.saveType,
       tokenizer: run.tokenizerPath,
     }));
@@ -171,7 +174,7 @@ async function pretrainUnlessStopped(
     ...(target === undefined
       ? {}
       : { constraint: { step: outcome.step, feasible: outcome.feasible, target_loss: target } }),
-    parameters: [...parameters.values()].reduce((sum, { length }) => sum + length, 0),
+    parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis), 0),
     steps: settings.steps,
     tokens: settings.steps * settings.accumulate * batch * context,
     seconds: (performance.now() - started) / 1000,

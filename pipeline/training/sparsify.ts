@@ -28,7 +28,7 @@ import {
 import { ofTeacherAlone } from "../model/needs.ts";
 import { createRoundingError } from "../model/rounding_error.ts";
 import { type SavedModel, saveModel } from "../model/save_weights.ts";
-import { atFirst, isFirst } from "../parallel/exchange.ts";
+import { isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
 import { frontLevelAt, frontLevels, type FrontPoint } from "./front.ts";
@@ -43,7 +43,9 @@ import {
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
+  stageShapeOf,
   stepShapeOf,
+  withWeights,
 } from "./training_run.ts";
 
 /** The result of a run, as it stands in summary.json. */
@@ -140,6 +142,7 @@ async function sparsifyUnlessStopped(
   const network = await prepareNetwork(gpu, config, {
     batch: stepShapeOf(run, settings).batch,
     context,
+    stage: stageShapeOf(run, settings),
     training: true,
     distill: settings.distill > 0,
     recompute: settings.recompute,
@@ -150,25 +153,32 @@ async function sparsifyUnlessStopped(
     teacherAdapted: from !== undefined,
   });
   const beginning = beginningOf(run, network, settings.seed);
-  const parameters = createParameters(gpu, network.model.parameters);
+  // Rank 0 reads for all ranks, each of which keeps what it has a part in.
+  const all = network.model.parameters;
+  const namesOf = (of: readonly Parameter[]): string[] => of.map(({ name }) => name);
+  const parameters = createParameters(gpu, network.stage.parameters);
   const rounding = createRoundingError(parameters);
-  await uploadParameters(gpu, parameters, async (name) => rounding.of(name, await beginning(name)));
+  await uploadParameters(gpu, parameters, async (name) => {
+    const values = await beginning(name);
+    return parameters.has(name) ? rounding.of(name, values) : values;
+  }, namesOf(all));
   if (frozen !== undefined) reporter.message(`frozen weights as ${frozen}: ${rounding.text()}`);
   const trained: Parameters = new Map(
-    network.model.parameters.filter(({ trainable }) => trainable)
+    network.stage.parameters.filter(({ trainable }) => trainable)
       .map(({ name }) => [name, parameters.get(name)!]),
   );
   /** Takes what is trained back to what it began with. */
-  const begin = (): Promise<void> => uploadParameters(gpu, trained, beginning);
+  const begin = (): Promise<void> =>
+    uploadParameters(gpu, trained, beginning, namesOf(all.filter(({ trainable }) => trainable)));
   /** The dense model beside the one in training: what is frozen is the same, and adapters that began at 0 are left out. */
   async function denseBeside<Result>(
     prefix: string,
     use: (dense: Parameters) => Promise<Result>,
   ): Promise<Result> {
-    const own = createParameters(gpu, ofTeacherAlone(network.model.parameters, network.shape), prefix);
-    const frozen = network.model.parameters.filter(({ trainable }) => !trainable);
+    const own = createParameters(gpu, ofTeacherAlone(network.stage.parameters, network.shape), prefix);
+    const frozen = network.stage.parameters.filter(({ trainable }) => !trainable);
     try {
-      await uploadParameters(gpu, own, beginning);
+      await uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));
       return await use(
         new Map([...frozen.map(({ name }) => [name, parameters.get(name)!] as const), ...own]),
       );
@@ -260,7 +270,7 @@ async function sparsifyUnlessStopped(
       target: targetAt(settings.steps - 1),
       outcome,
       sparse,
-      load: (of) => loadStep(run, trained, of),
+      load: (of) => loadStep(run, network, trained, of),
       measure: () => measure("measuring the front on test tokens", "deterministic", test),
       last: settings.steps,
     })
@@ -271,13 +281,18 @@ async function sparsifyUnlessStopped(
     (of) => measure("measuring the dense model on test tokens", "dense", test, { of }),
   );
   reporter.stage({ name: "saving the model" });
-  await atFirst(exchange, () =>
-    saveTrained(settings, run, network, parameters, {
-      config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
-      type: settings.saveType,
-      tokenizer: run.tokenizerPath,
-      sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
-    }));
+  await withWeights(
+    run,
+    network,
+    parameters,
+    (readTrained) =>
+      saveTrained(settings, run, network, { parameters, readTrained }, {
+        config: { ...config, gate: { bias: gates.bias, temperature: gates.temperature } },
+        type: settings.saveType,
+        tokenizer: run.tokenizerPath,
+        sparseAttention: { open_fraction: sparse.openFraction, test_ce: sparse.ce, dense_test_ce: dense.ce },
+      }),
+  );
 
   if (settings.control && !control) {
     const ended = await trainControl();
@@ -380,13 +395,15 @@ async function saveTrained(
   { merge }: SparsifySettings,
   { gpu, folder, weights, base, adaptation }: PreparedRun,
   { model: { parameters: all } }: Network,
-  parameters: Parameters,
+  { parameters, readTrained }: { parameters: Parameters; readTrained: ReadValues },
   saved: Omit<SavedModel, "tensors" | "adapter">,
 ): Promise<void> {
-  // What lies rounded on the device is saved as it was read.
+  // What lies rounded on the device, or at another rank, is saved as it was read.
+  const isTrained = new Set(all.filter(({ trainable }) => trainable).map(({ name }) => name));
   const read: ReadValues = (name) => {
-    const tensor = parameters.get(name)!;
-    if (tensor.type === "f32") return gpu.read(tensor);
+    if (isTrained.has(name)) return readTrained(name);
+    const tensor = parameters.get(name);
+    if (tensor?.type === "f32") return gpu.read(tensor);
     return weights.readAlone ? weights.readAlone(name) : weights.read(name);
   };
   const adapters = adaptation?.adapters;

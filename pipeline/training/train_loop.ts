@@ -26,8 +26,7 @@ export interface PhaseOptions {
   startStep: number;
   schedule: Schedule;
   /**
-   * The other ranks: rank 0 gives batches and measurements of the constraint out, and alone is told rows and evaluations
-   * and follows wishes. `signal` is then the exchange's.
+   * The other ranks: rank 0 gives batches and measurements of the constraint out, and alone is told rows and follows wishes. `signal` is then the exchange's.
    */
   exchange?: Exchange;
   /** Micro-batches of each step, those of all ranks, in order of position. */
@@ -64,6 +63,7 @@ export interface PhaseOptions {
   earlierRows: readonly MetricRow[];
   /** Called with the rows of finished steps, in order. */
   onRows(rows: MetricRow[]): void | Promise<void>;
+  /** A call of all ranks. */
   onEvaluation(step: number, evaluation: Evaluation): void | Promise<void>;
   onSignature(signature: Signature): void;
   /**
@@ -122,7 +122,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     if (!result) return { finished: false };
     const gated = isGated(options, options.startStep - 1);
     await take([{ ...options.unevaluated, ...measured(result, gated) }]);
-    await atFirst(exchange, () => options.onEvaluation(options.startStep, result));
+    await options.onEvaluation(options.startStep, result);
     await checkpoint.save(options.startStep);
   }
   options.onStep?.(options.startStep);
@@ -160,7 +160,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
       }
       evaluations.set(done, result);
       await take(rowsOf(await log.drain()));
-      await atFirst(exchange, () => options.onEvaluation(done, result));
+      await options.onEvaluation(done, result);
     } else if (log.waiting === log.capacity) {
       await take(rowsOf(await log.poll()));
     }

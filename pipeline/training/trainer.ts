@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { type AdamWSettings, prepareAdamW } from "../../kernels/adamw/op.ts";
+import { type AdamWSettings, prepareAdamW, rowsOfSquares } from "../../kernels/adamw/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, rows, type Tensor } from "../../kernels/core/tensor.ts";
@@ -17,7 +17,7 @@ import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { type GecoSettings, prepareGeco } from "../../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
 import type { Network } from "../model/network.ts";
-import type { Exchange } from "../parallel/exchange.ts";
+import { type Exchange, sharersOf } from "../parallel/exchange.ts";
 import {
   type Bucket,
   type OwnedTensor,
@@ -27,6 +27,8 @@ import {
 import { type Piece, piecesOf } from "../model/shards.ts";
 import { createMoments, createMomentsOfPieces, type Moment, pieceOf } from "./moments.ts";
 import type { Parameter } from "../model/op.ts";
+import { stagesThatTrain } from "../model/stage.ts";
+import { prepareTrainingPipeline, readAtFirst } from "./pipeline.ts";
 import { createParameters, destroyParameters, type Parameters } from "../model/parameters.ts";
 import type { Stretch } from "../model/schedule.ts";
 import { cutBatch } from "../text/batches.ts";
@@ -67,7 +69,10 @@ export interface TrainerOptions {
   seed: number;
   /** Micro-batches to a step, those of all ranks together. */
   accumulate: number;
-  /** The other ranks, each of which does its share of every step; left out: this one does all. */
+  /**
+   * The other ranks, each of which does its share of every step, of the stage of the model that the network is; left out: this
+   * one does all.
+   */
   exchange?: Exchange;
   /** Each rank keeps the moments of its share of the parameters alone, and updates those: the same bits. */
   shardOptimizer?: boolean;
@@ -90,7 +95,7 @@ export type StepLog = DeviceLog<
 
 /** A model in training. */
 export interface Trainer {
-  /** The weights that are trained, updated in place. */
+  /** The weights that are trained here, updated in place. */
   readonly parameters: Parameters;
   /** Theirs, of the last step's objective, before clipping. */
   readonly gradients: Parameters;
@@ -98,10 +103,14 @@ export interface Trainer {
   readonly firstMoments: Parameters;
   /** AdamW's v. */
   readonly secondMoments: Parameters;
-  /** A parameter's whole moment; where each rank keeps its share alone, a call of all ranks. */
-  readMoment(of: Moment, name: string): Promise<Float32Array>;
-  /** Writes a parameter's moment, or this rank's share of it. */
-  writeMoment(of: Moment, name: string, values: Float32Array): void;
+  /** All that is trained, at whichever stage. */
+  readonly trained: readonly Parameter[];
+  /** Whether {@link Trainer.read} is a call of all ranks. */
+  readonly isSpread: boolean;
+  /** A parameter's whole weights or moment, at rank 0; where ranks keep a part alone a call of all of them. */
+  read(of: "weight" | Moment, name: string): Promise<Float32Array>;
+  /** Writes a parameter's weights or moment, or what of it is here. */
+  write(of: "weight" | Moment, name: string, values: Float32Array): void;
   /**
    * `multiplier` [4] (λ, its moving average, CE − τ as last measured, 1 once measured) and what the device made of it,
    * `loss_scale` [1] and `edge_scale` [1], which the host could not compute to the same bits.
@@ -132,10 +141,13 @@ function partsOfPieces(parameters: Parameters, pieces: readonly Piece[]): OwnedT
   return pieces.map((piece) => ({ tensor: pieceOf(parameters.get(piece.name)!, piece), owner: piece.owner }));
 }
 
-/** A tensor's rows, one for each piece, by the ranks that pieces belong to. */
-function rowsByOwner(tensor: Tensor, pieces: readonly Piece[]): OwnedTensor[] {
-  return [...Map.groupBy(pieces.keys(), (at) => pieces[at].owner)]
-    .map(([owner, of]) => ({ tensor: rows(tensor, of[0], of.length), owner }));
+/** A tensor's rows by the ranks that they belong to, those in a row together. */
+function rowsByOwner(tensor: Tensor, owners: readonly number[]): OwnedTensor[] {
+  const starts = [...owners.keys()].filter((at) => owners[at] !== owners[at - 1]);
+  return starts.map((start, n) => ({
+    tensor: rows(tensor, start, (starts[n + 1] ?? owners.length) - start),
+    owner: owners[start],
+  }));
 }
 
 /** Allocates gradients and moments, and compiles the step. */
@@ -144,22 +156,34 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const { bucketBytes = BUCKET_BYTES } = options;
   const { batch, context } = network.shape;
   const { heads } = network.config;
-  const traced = new Map(network.model.parameters.map((parameter) => [parameter.name, parameter]));
-  const trained: Parameters = new Map([...parameters].filter(([name]) => traced.get(name)!.trainable));
+  const { model, stage } = network;
+  const { stages } = exchange ?? {};
+  const sharers = sharersOf(exchange);
+  const traced = new Map(model.parameters.map((parameter) => [parameter.name, parameter]));
+  const trained: Parameters = new Map(stage.trained.map(({ name }) => [name, parameters.get(name)!]));
   const shapes = [...trained].map(([name, { shape }]) => ({ name, shape }));
   const gradients = createParameters(gpu, shapes, "gradient of ");
+  const allTrained = model.parameters.filter(({ trainable }) => trainable);
+  const stageThatTrains = stagesThatTrain(model, stages?.count ?? 1);
   // Ranks measure the norm by pieces whether or not each keeps its own alone, so that both give the same bits.
-  const pieces = exchange && piecesOf(shapes, exchange.size, gpu.maxBindingBytes);
-  const sharded = options.shardOptimizer ? pieces : undefined;
+  const pieces = sharers.exchange && piecesOf(allTrained, sharers.size, gpu.maxBindingBytes);
+  const isHere = ({ name }: Pick<Piece, "name">): boolean => trained.has(name);
+  const sharded = options.shardOptimizer ? pieces?.filter(isHere) : undefined;
   const moments = sharded
-    ? createMomentsOfPieces(gpu, exchange!, shapes, sharded)
+    ? createMomentsOfPieces(gpu, sharers.exchange!, shapes, sharded)
     : createMoments(gpu, shapes);
   const rateOf = ({ group }: Parameter): number => group === "other" ? 1 : rates[group] ?? 1;
   const constantsOf = (name: string) => {
     const parameter = traced.get(name)!;
     return { decayFrom: parameter.decayFrom, rate: rateOf(parameter) };
   };
-  const isOwn = ({ owner }: Piece): boolean => sharded === undefined || owner === exchange!.rank;
+  const isOwn = (piece: Piece): boolean =>
+    isHere(piece) && (sharded === undefined || piece.owner === sharers.rank);
+  /** What has a row of its own in the measure of the norm, of all ranks: the piece's, or a parameter's or a slice's of it. */
+  const measuredRows: readonly { name: string; owner?: number }[] = pieces ??
+    allTrained.flatMap(({ name, shape }) =>
+      Array.from({ length: rowsOfSquares(shape, gpu.maxBindingBytes) }, () => ({ name }))
+    );
   const optimised = pieces
     ? pieces.filter(isOwn).map((piece) => ({
       weight: pieceOf(parameters.get(piece.name)!, piece),
@@ -174,11 +198,10 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       second: moments.second.get(name)!,
       ...constantsOf(name),
     }));
-  const adamw = await prepareAdamW(
-    gpu,
-    optimised,
-    pieces && { first: pieces.findIndex(isOwn), of: pieces.length },
-  );
+  const ownRows = pieces
+    ? [...pieces.keys()].filter((at) => isOwn(pieces[at]))
+    : [...measuredRows.keys()].filter((at) => isHere(measuredRows[at]));
+  const adamw = await prepareAdamW(gpu, optimised, { rows: ownRows, of: measuredRows.length });
   const geco = await prepareGeco(gpu);
   // A resumed run moves λ before it measures: only the target is told with each measurement.
   if (gates) geco.configure({ ...gates.geco, targetLoss: 0 });
@@ -211,16 +234,16 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     LOG_CAPACITY,
   );
 
-  const { rank, size } = exchange ?? { rank: 0, size: 1 };
+  const { rank, size } = sharers;
   const measured = [network.totals, network.distillationTotals, network.headSums];
-  const stretches = exchange ? network.stretches(bucketBytes) : [];
-  const sums = exchange && {
-    step: prepareDeviceSum(
+  const stretches = sharers.exchange ? network.stretches(bucketBytes) : [];
+  const sums = sharers.exchange &&
+    prepareDeviceSum(
       gpu,
-      exchange,
+      sharers.exchange,
       stretches.map(({ complete }, n): Bucket => {
-        // What a step measures stands behind its forward, as does the first of these.
-        const all = n === 0 ? measured : [];
+        // What a step measures stands behind its forward, as does the first of these; stages have a part of it each.
+        const all = n === 0 && !stages ? measured : [];
         if (!sharded) return { all: [...all, ...complete.map((name) => gradients.get(name)!)] };
         return {
           all,
@@ -228,15 +251,22 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
         };
       }),
       { what: "the gradients" },
-    ),
-    probe: prepareDeviceSum(gpu, exchange, [{ all: [network.totals] }], { what: "the constraint" }),
-  };
-  const gathers = sharded && {
-    squares: prepareDeviceGather(gpu, exchange!, rowsByOwner(adamw.squares, sharded), {
+    );
+  const probeSum = exchange &&
+    prepareDeviceSum(gpu, exchange, [{ all: [network.totals] }], { what: "the constraint" });
+  /** The rank that has a row of the norm's measure; of ranks that have the same the first. */
+  const ownerOf = ({ name, owner = 0 }: { name: string; owner?: number }): number =>
+    (sharded ? owner : 0) * (stages?.count ?? 1) + stageThatTrains.get(name)!;
+  const squaresGather = exchange && (sharded || stages)
+    ? prepareDeviceGather(gpu, exchange, rowsByOwner(adamw.squares, measuredRows.map(ownerOf)), {
       what: "the gradient's norm",
-    }),
-    weights: prepareDeviceGather(gpu, exchange!, partsOfPieces(trained, sharded), { what: "the weights" }),
-  };
+    })
+    : undefined;
+  const weightsGather = sharded &&
+    prepareDeviceGather(gpu, sharers.exchange!, partsOfPieces(trained, sharded), { what: "the weights" });
+  const pipeline = stages && await prepareTrainingPipeline(gpu, network, stages);
+  const stagesSum = exchange && stages &&
+    prepareDeviceSum(gpu, exchange, [{ all: measured }], { what: "what a step measures" });
 
   function configureGates(step: number, firstRow: number): void {
     network.configureGates({
@@ -256,8 +286,25 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     gradients,
     firstMoments: moments.first,
     secondMoments: moments.second,
-    readMoment: moments.read,
-    writeMoment: moments.write,
+    trained: allTrained,
+    isSpread: sharded !== undefined || stages !== undefined,
+    async read(of, name) {
+      const read = (): Promise<Float32Array> =>
+        of === "weight" ? gpu.read(trained.get(name)!) : moments.read(of, name);
+      // Of shares of a moment every pipeline has one.
+      return await readAtFirst(model, stages, name, read, {
+        byAll: sharded !== undefined && of !== "weight",
+      });
+    },
+    write(of, name, values) {
+      if (of !== "weight") {
+        if (trained.has(name)) moments.write(of, name, values);
+        return;
+      }
+      // A head that is trained elsewhere is here too.
+      const tensor = parameters.get(name);
+      if (tensor) gpu.write(tensor, values);
+    },
     controller: new Map([["multiplier", multiplier], ["loss_scale", lossScale], ["edge_scale", edgeScale]]),
     log,
 
@@ -278,20 +325,25 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
         // Noise is keyed by the row of the whole batch, whoever computes it.
         configureGates(step, (first + index) * batch);
       };
-      const forward = (recorder: Recorder, index: number): void => {
-        if (index === 0) {
-          for (const gradient of gradients.values()) recorder.clear(gradient);
-          for (const sum of measured) recorder.clear(sum);
-        }
-        if (distill) {
-          network.forward(recorder, distill.teacher, "dense", { countEdges: false });
-          network.keepAsTeacher(recorder);
-        }
-        network.forward(recorder, parameters, mode);
+      const clear = (recorder: Recorder): void => {
+        for (const gradient of gradients.values()) recorder.clear(gradient);
+        for (const sum of measured) recorder.clear(sum);
+      };
+      const teach = (recorder: Recorder, { teacher }: { teacher: Parameters }): void => {
+        network.forward(recorder, teacher, "dense", { countEdges: false });
+        if (stage.hasHead) network.keepAsTeacher(recorder);
+      };
+      const head = (recorder: Recorder, gradients: Parameters, block?: number): void =>
         network.head(recorder, parameters, {
           backward: { gradients, lossScale },
           teacher: distill?.teacher,
+          block,
         });
+      const forward = (recorder: Recorder, index: number): void => {
+        if (index === 0) clear(recorder);
+        if (distill) teach(recorder, distill);
+        network.forward(recorder, parameters, mode);
+        head(recorder, gradients);
       };
       const backward = (recorder: Recorder, stretch?: Stretch): void =>
         network.backward(recorder, parameters, gradients, mode, edgeScale, undefined, stretch);
@@ -300,41 +352,68 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
         if (gated) geco.update(recorder, { state: multiplier, lossScale, edgeScale });
         log.record(recorder, step);
       };
-      const alone = sums ? own.length - 1 : own.length;
-      for (let index = 0; index < alone; index++) {
-        upload(index);
-        gpu.submit(`step ${step + 1}`, (recorder) => {
-          forward(recorder, index);
-          backward(recorder);
-        });
-      }
       adamw.configure({ ...optimiser, learningRate, step: step + 1 });
-      if (!sums) {
-        gpu.submit(`update of step ${step + 1}`, (recorder) => {
-          adamw.measure(recorder);
-          update(recorder);
-        });
-        return;
-      }
-      return (async () => {
-        upload(alone);
+      const operation = `step ${step + 1}`;
+      /** Backward of the last micro-batch, whose gradients are summed as they come to stand. */
+      const backwardAndSum = async (first: (recorder: Recorder) => void = () => {}): Promise<void> => {
         for (const [n, stretch] of stretches.entries()) {
-          const { copied, read } = sums.step.begin(n, {
-            operation: `step ${step + 1}`,
+          const { copied, read } = sums!.begin(n, {
+            operation,
             record(recorder) {
-              if (n === 0) forward(recorder, alone);
+              if (n === 0) first(recorder);
               backward(recorder, stretch);
             },
           });
           // A CPU driver holds this thread, which sums, from the next submission on until this one is done.
           await (gpu.adapter.software ? read : copied);
         }
-        await sums.step.end();
-        gpu.submit(`norm of step ${step + 1}`, (recorder) => adamw.measure(recorder));
-        await gathers?.squares.run();
-        gpu.submit(`update of step ${step + 1}`, update);
-        await gathers?.weights.run();
-      })();
+      };
+      const finish = async (): Promise<void> => {
+        await sums?.end();
+        await stagesSum?.run();
+        gpu.submit(`norm of ${operation}`, (recorder) => adamw.measure(recorder));
+        await squaresGather?.run();
+        gpu.submit(`update of ${operation}`, update);
+        await weightsGather?.run();
+        await pipeline?.shareHead(parameters);
+      };
+      if (pipeline) {
+        return pipeline.step({
+          operation,
+          microBatches: own.length,
+          upload,
+          passes: [
+            ...(distill ? [(recorder: Recorder) => teach(recorder, distill)] : []),
+            (recorder, index) => {
+              if (index === 0) clear(recorder);
+              network.forward(recorder, parameters, mode);
+            },
+          ],
+          head,
+          gradients,
+          backward: (index) =>
+            sums && index === own.length - 1
+              ? backwardAndSum()
+              : gpu.submit(operation, (recorder) => backward(recorder)),
+        }).then(finish);
+      }
+      const alone = sums ? own.length - 1 : own.length;
+      for (let index = 0; index < alone; index++) {
+        upload(index);
+        gpu.submit(operation, (recorder) => {
+          forward(recorder, index);
+          backward(recorder);
+        });
+      }
+      if (!sums) {
+        gpu.submit(`update of ${operation}`, (recorder) => {
+          adamw.measure(recorder);
+          update(recorder);
+        });
+        return;
+      }
+      upload(alone);
+      return backwardAndSum((recorder) => forward(recorder, alone)).then(finish);
     },
 
     measureConstraint(probe, targetLoss) {
@@ -343,26 +422,36 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       geco.configure({ ...gates.geco, targetLoss });
       const take = (recorder: Recorder): void =>
         geco.measure(recorder, { totals: network.totals, state: multiplier });
-      const measure = ({ inputs, targets }: MicroBatch, { isFirst }: { isFirst: boolean }): void => {
-        network.upload(inputs, targets);
-        gpu.submit("measuring the constraint", (recorder) => {
-          if (isFirst) recorder.clear(network.totals);
-          network.forward(recorder, parameters, "deterministic", { countEdges: false });
-          network.head(recorder, parameters);
-          if (!sums) take(recorder);
-        });
+      const operation = "measuring the constraint";
+      const record = (recorder: Recorder, { isFirst }: { isFirst: boolean }): void => {
+        if (isFirst) recorder.clear(network.totals);
+        network.forward(recorder, parameters, "deterministic", { countEdges: false });
+        if (stage.hasHead) network.head(recorder, parameters);
+        if (!probeSum) take(recorder);
       };
-      if (!sums) return measure(probe, { isFirst: true });
+      if (!probeSum) {
+        network.upload(probe.inputs, probe.targets);
+        return gpu.submit(operation, (recorder) => record(recorder, { isFirst: true }));
+      }
       const parts = cutBatch({ ...probe, rows: probe.inputs.length / context }, { batch, context });
       const own = parts.filter((_, index) => index % size === rank);
-      own.forEach((part, index) => measure(part, { isFirst: index === 0 }));
-      if (own.length === 0) gpu.submit("no share of a probe", (recorder) => recorder.clear(network.totals));
-      return sums.probe.run().then(() => gpu.submit("taking the constraint", take));
+      return (async () => {
+        for (const [index, { inputs, targets }] of own.entries()) {
+          const recordPart = (recorder: Recorder): void => record(recorder, { isFirst: index === 0 });
+          network.upload(inputs, targets);
+          if (pipeline) await pipeline.forward(operation, recordPart);
+          else gpu.submit(operation, recordPart);
+        }
+        if (own.length === 0) gpu.submit("no share of a probe", (recorder) => recorder.clear(network.totals));
+        await pipeline?.end();
+        await probeSum.run();
+        gpu.submit("taking the constraint", take);
+      })();
     },
 
     destroy() {
-      const ofRanks = [...Object.values(sums ?? {}), ...Object.values(gathers ?? {})];
-      for (const part of [log, adamw, geco, moments, ...ofRanks]) part.destroy();
+      const ofRanks = [sums, probeSum, stagesSum, squaresGather, weightsGather, pipeline];
+      for (const part of [log, adamw, geco, moments, ...ofRanks]) part?.destroy();
       destroyParameters(gpu, gradients);
       for (const tensor of [multiplier, lossScale, edgeScale, updated]) destroyTensor(gpu, tensor);
     },

@@ -15,7 +15,7 @@ import {
   saveCheckpoint,
 } from "../runs/checkpoint.ts";
 import type { RunControl } from "../runs/control.ts";
-import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
+import { atFirst, type Exchange, isFirst, sharersOf } from "../parallel/exchange.ts";
 import { shareOfStep, type StepShape } from "../parallel/share_of_step.ts";
 import { withHelp } from "../parallel/with_help.ts";
 import { chooseStep } from "./choose_step.ts";
@@ -23,7 +23,9 @@ import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Network } from "../model/network.ts";
+import { inFlightOf, type StageShape } from "../model/stage.ts";
 import { type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
+import type { WritableTensor } from "../model/safetensors.ts";
 import {
   type Best,
   bestOf,
@@ -37,6 +39,7 @@ import type { RunFolder } from "../runs/run_folder.ts";
 import type { RunStateFile } from "../runs/run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
 import type { Moment } from "./moments.ts";
+import { readAtFirst } from "./pipeline.ts";
 import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
 import type { Adaptation } from "./adaptation.ts";
 import type { Work } from "./time_left.ts";
@@ -248,7 +251,19 @@ export function stepShapeOf(
   { batch, exchange }: Pick<PreparedRun, "batch" | "exchange">,
   { accumulate }: Pick<TrainingSettings, "accumulate">,
 ): StepShape {
-  return shareOfStep({ batch, accumulate }, exchange?.size ?? 1);
+  return shareOfStep({ batch, accumulate }, sharersOf(exchange).size);
+}
+
+/** This rank's stage of the model in training; undefined where it has all layers. */
+export function stageShapeOf(
+  run: Pick<PreparedRun, "batch" | "exchange">,
+  settings: Pick<TrainingSettings, "accumulate">,
+): StageShape | undefined {
+  const stages = run.exchange?.stages;
+  if (!stages) return undefined;
+  const { index, count, pipelines } = stages;
+  const microBatches = stepShapeOf(run, settings).accumulate / pipelines;
+  return { index, count, inFlight: inFlightOf({ index, count }, microBatches) };
 }
 
 /**
@@ -341,37 +356,28 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
         reporter.warning(signature.message);
       },
       evaluation: { every: settings.evalEvery, run: options.evaluate },
-      async onEvaluation(step, { ce, openFraction }) {
-        const target = targetAt?.(step - 1);
-        if (target === undefined) return;
-        const evaluated = { step, ce, openFraction };
-        best = levels.map((above, level) => chooseStep(best[level], evaluated, target + above));
-        if (best.some((chosen) => chosen?.step === step)) {
-          await saveCheckpoint(
-            folder.checkpoints,
-            { run: run.id, step, phase: `${phase}-best`, state: {} },
-            readableParameters(gpu, trainer.parameters, "weight."),
-          );
-        }
+      onEvaluation(step, { ce, openFraction }) {
+        return withTensors(exchange, trainer, async (tensorsOf) => {
+          const target = targetAt?.(step - 1);
+          if (target === undefined) return;
+          const evaluated = { step, ce, openFraction };
+          best = levels.map((above, level) => chooseStep(best[level], evaluated, target + above));
+          if (best.some((chosen) => chosen?.step === step)) {
+            await saveCheckpoint(
+              folder.checkpoints,
+              { run: run.id, step, phase: `${phase}-best`, state: {} },
+              tensorsOf("weight"),
+            );
+          }
+        });
       },
       checkpoint: {
         every: settings.checkpointEvery,
         save(step, unevaluated) {
-          type Asked = { of: Moment; name: string };
-          return withHelp(exchange, ({ of, name }: Asked) => trainer.readMoment(of, name), async (ask) => {
+          return withTensors(exchange, trainer, async (tensorsOf) => {
             reporter.stage({ name: `saving step ${step}`, keep: true });
             // After a power cut no checkpoint is ahead of the rows.
             await metrics.sync();
-            // Of ranks that share the moments each has a part.
-            const read = settings.shardOptimizer
-              ? ask
-              : ({ of, name }: Asked) => trainer.readMoment(of, name);
-            const readable = (of: Moment) =>
-              [...trainer.parameters].map(([name, { shape }]) => ({
-                name: `${of}.${name}`,
-                shape: [...shape],
-                read: () => read({ of, name }),
-              }));
             await saveCheckpoint(folder.checkpoints, {
               run: run.id,
               step,
@@ -382,9 +388,9 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
                 ...(unevaluated ? { unevaluated: rowState(unevaluated) } : {}),
               },
             }, [
-              ...readableParameters(gpu, trainer.parameters, "weight."),
-              ...readable("first"),
-              ...readable("second"),
+              ...tensorsOf("weight"),
+              ...tensorsOf("first"),
+              ...tensorsOf("second"),
               ...readableParameters(gpu, trainer.controller, "controller."),
             ]);
             await prune(folder.checkpoints, phase, settings.keepCheckpoints);
@@ -400,23 +406,66 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       front: levels.slice(1).map((_, n) => best[n + 1] ?? null),
     }));
     if (chosenStep === undefined) return { step: steps, feasible: targetAt === undefined, front };
-    await loadStep(run, trainer.parameters, { phase: `${phase}-best`, step: chosenStep });
+    await loadStep(run, network, parameters, { phase: `${phase}-best`, step: chosenStep });
     return { step: chosenStep, feasible: true, front };
   } finally {
     trainer.destroy();
   }
 }
 
-/** Takes weights to what a checkpoint of the run holds, at every rank. */
+/**
+ * What rank 0 does with all that is trained, which it may not have alone; a call of all ranks.
+ *
+ * @param work is given what can be written to a file, of the weights or a moment
+ */
+function withTensors(
+  exchange: Exchange | undefined,
+  trainer: Trainer,
+  work: (tensorsOf: (of: "weight" | Moment) => WritableTensor[]) => Promise<void>,
+): Promise<void> {
+  type Asked = { of: "weight" | Moment; name: string };
+  const help = ({ of, name }: Asked): Promise<Float32Array> => trainer.read(of, name);
+  return withHelp(exchange, help, async (ask) => {
+    const read = trainer.isSpread ? ask : help;
+    await work((of) =>
+      trainer.trained.map(({ name, shape }) => ({
+        name: `${of}.${name}`,
+        shape: [...shape],
+        read: () => read({ of, name }),
+      }))
+    );
+  });
+}
+
+/**
+ * What rank 0 does with a model's weights, which it may not have alone; a call of all ranks.
+ *
+ * @param work is given what reads those that are trained
+ */
+export function withWeights(
+  { gpu, exchange }: Pick<PreparedRun, "gpu" | "exchange">,
+  { model }: Pick<Network, "model">,
+  parameters: Parameters,
+  work: (read: (name: string) => Promise<Float32Array>) => Promise<void>,
+): Promise<void> {
+  const stages = exchange?.stages;
+  const help = (name: string): Promise<Float32Array> =>
+    readAtFirst(model, stages, name, () => gpu.read(parameters.get(name)!));
+  return withHelp(exchange, help, (ask) => work(stages ? ask : help));
+}
+
+/** Takes what is trained to what a checkpoint of the run holds, at every rank. */
 export async function loadStep(
   { gpu, folder, exchange }: Pick<PreparedRun, "gpu" | "folder" | "exchange">,
+  { model }: Pick<Network, "model">,
   parameters: Parameters,
   of: { phase: string; step: number },
 ): Promise<void> {
   const chosen = isFirst(exchange) ? await readCheckpoint(checkpointPath(folder.checkpoints, of)) : undefined;
-  for (const [name, tensor] of parameters) {
-    const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, tensor.shape));
-    gpu.write(tensor, values);
+  for (const { name, shape } of model.parameters.filter(({ trainable }) => trainable)) {
+    const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, shape));
+    const tensor = parameters.get(name);
+    if (tensor) gpu.write(tensor, values);
   }
 }
 
@@ -425,12 +474,9 @@ async function restore(
   trainer: Trainer,
   read: (name: string, shape: readonly number[]) => Float32Array | Promise<Float32Array>,
 ): Promise<void> {
-  for (const [name, tensor] of trainer.parameters) {
-    gpu.write(tensor, await read(`weight.${name}`, tensor.shape));
-  }
-  for (const moment of ["first", "second"] as const) {
-    for (const [name, { shape }] of trainer.parameters) {
-      trainer.writeMoment(moment, name, await read(`${moment}.${name}`, shape));
+  for (const kind of ["weight", "first", "second"] as const) {
+    for (const { name, shape } of trainer.trained) {
+      trainer.write(kind, name, await read(`${kind}.${name}`, shape));
     }
   }
   for (const [name, tensor] of trainer.controller) {

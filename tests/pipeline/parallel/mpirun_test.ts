@@ -59,6 +59,54 @@ Deno.test({
 });
 
 Deno.test({
+  name:
+    "layers that are divided among ranks give the bits of one process, in two pipelines those of two ranks, and any goes on from any",
+  ignore,
+  async fn() {
+    await using folder = await site();
+    const { mark } = folder;
+    const outcomeOf = (name: string) => outcome(join(folder.path, name));
+    const alone = await runMain(folder.run("alone"));
+    assertEquals(alone.code, 0, alone.stderr);
+    const bits = await outcomeOf("alone");
+    const stages = ["--stages", "2"];
+    const staged = await runRanks(OPEN_MPI!, 2, [...folder.run("staged"), ...stages], { mark, byTask: true });
+    assertEquals(staged.code, 0, staged.stderr);
+    assertEquals(await outcomeOf("staged"), bits);
+    const checkpoint = join(folder.path, "stopped", "checkpoints", "sparse-0000005.safetensors");
+    const stopped = await runRanks(OPEN_MPI!, 2, [...folder.run("stopped"), ...stages], {
+      mark,
+      async meanwhile(ranks) {
+        await untilIn(ranks, () => isThere(checkpoint));
+        await ranks.send("SIGTERM", 1);
+      },
+    });
+    assertEquals(stopped.code, 130, stopped.stderr);
+    const resume = ["sparsify", "--resume", "stopped", "--runs", folder.path];
+    const refused = await runMain(resume);
+    assertEquals(refused.code, 2, refused.stderr);
+    assertStringIncludes(refused.stderr, "Cannot use --stages 2 as the ranks");
+    const gone = await runMain([...resume, "--stages", "1"]);
+    assertEquals(gone.code, 0, gone.stderr);
+    assertEquals(await outcomeOf("stopped"), bits);
+    const adapters = ["--lora", "4", "--frozen", "f16", "--dtype", "f16", "--recompute"];
+    const lora = await runMain([...folder.run("lora"), ...adapters]);
+    assertEquals(lora.code, 0, lora.stderr);
+    const stagedLora = await runRanks(OPEN_MPI!, 2, [...folder.run("staged-lora"), ...adapters, ...stages], {
+      mark,
+    });
+    assertEquals(stagedLora.code, 0, stagedLora.stderr);
+    assertEquals(await outcomeOf("staged-lora"), await outcomeOf("lora"));
+    const two = await runRanks(OPEN_MPI!, 2, folder.run("two"), { mark });
+    assertEquals(two.code, 0, two.stderr);
+    const args = [...folder.run("both"), ...stages, "--shard-optimizer"];
+    const both = await runRanks(MPICH ?? OPEN_MPI!, 4, args, { mark });
+    assertEquals(both.code, 0, both.stderr);
+    assertEquals(await outcomeOf("both"), await outcomeOf("two"));
+  },
+});
+
+Deno.test({
   name: "a model is evaluated by ranks that share its batches to the figures of one process, told once",
   ignore,
   async fn() {
@@ -100,6 +148,12 @@ Deno.test({
         3,
         2,
         () => ({ args: folder.run("refused") }),
+      ],
+      [
+        "rank 0: Cannot use --stages 3 as the model has fewer layers: 2",
+        3,
+        2,
+        () => ({ args: [...folder.run("refused"), "--stages", "3"] }),
       ],
       [
         "rank 0: Cannot load nowhere-to-be-found as it is not in the cache",
