@@ -732,10 +732,16 @@ export const MUTANTS: readonly Mutant[] = [
       "valuesToDifferentiate(steps)",
     ],
   }),
-  ...plant("pipeline/parallel/exchange.ts", STAGES, {
-    "ranks of a pipeline share the rows of a step": [
-      "{ rank: stages.pipeline, size: stages.pipelines, exchange: stages.peers }",
-      "{ rank: stages.index, size: stages.pipelines, exchange: stages.peers }",
+  ...plant("pipeline/parallel/exchange.ts", ["pipeline/parallel/stages_test.ts", "the missing tells first"], {
+    "all stages lose patience at once": ["1 + PATIENCE_FOR_EACH * between", "1 + 0 * between"],
+  }),
+  ...plant("pipeline/parallel/group.ts", ["pipeline/parallel/stages_test.ts", "ranks in a row"], {
+    "the same stages of all pipelines leave their own values out": ["placeOf(rank).set(sent(rank));", ""],
+  }),
+  ...plant("pipeline/model/needs.ts", ["pipeline/parallel/stage_plan_test.ts", "a model with a tied head"], {
+    "a head that is trained elsewhere is planned without its gradient": [
+      "headIsElsewhere\n    ? [ofHead]",
+      "headIsElsewhere\n    ? []",
     ],
   }),
   ...plant("pipeline/training/trainer.ts", STAGES, {

@@ -17,6 +17,8 @@ import { trace } from "./trace.ts";
 /** Device memory of a run in bytes, by what it is for. */
 export interface MemoryNeeds {
   weights: number;
+  /** Of `weights`, what is not trained. */
+  frozen: number;
   /** Their copies in half precision. */
   copies: number;
   /** What of a frozen dense model to distil from is not the trained one's too. */
@@ -105,6 +107,7 @@ export function memoryNeeds(
   const textures = Math.min(textureCapacity, held);
   return {
     weights,
+    frozen: sum(parameters.filter(({ trainable }) => !trainable).flatMap(buffersOf)),
     copies: sum(ofCopies),
     teacher: sum(ofTeacher),
     gradients: sum(ofGradients),
@@ -131,8 +134,6 @@ export interface TrainedParts {
 
 /** Bytes of a training run by what they are for. */
 export interface TrainingNeeds extends Omit<MemoryNeeds, "textures" | "buffers"> {
-  /** Of `weights`, what is not trained. */
-  frozen: number;
   /** Of `weights`, what is trained. */
   trained: number;
 }
@@ -168,6 +169,5 @@ export function trainingNeeds(
 ): TrainingNeeds {
   const of = { ...shape, ...parts, training: true };
   const { textures: _, buffers: __, ...needs } = memoryNeeds(config, of, maxBindingBytes, 0, planned.buffers);
-  // A gradient is as large as what it is of.
-  return { ...needs, frozen: needs.weights - needs.gradients, trained: needs.gradients };
+  return { ...needs, trained: needs.weights - needs.frozen };
 }

@@ -135,6 +135,8 @@ const LOOK_MS = 250;
 /** Bytes that are moved in one call, at most: MPI counts with 32 bits. */
 const LARGEST_MOVE = 1 << 29;
 const MINUTE = 60_000;
+/** How much longer than the limit a stage waits for each other that the one it waits for may be waiting for. */
+const PATIENCE_FOR_EACH = 0.1;
 /** Milliseconds that a rank which is asked to stop waits for another, at least, and how many times its longest wait. */
 const STOP_PATIENCE_MS = 15_000;
 const STOP_PATIENCE = 3;
@@ -241,11 +243,15 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
   }
 
   /** Waits for what all ranks do at once, which one of them may leave in the middle. */
-  async function together(moving: Promise<void>, what: string): Promise<void> {
+  async function together(
+    moving: Promise<void>,
+    what: string,
+    patience: number = minutes * MINUTE,
+  ): Promise<void> {
     const since = now();
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setInterval(() => {
-      const fault = faultOf(now() - since, minutes * MINUTE, "a rank", `the end of the exchange of ${what}`);
+      const fault = faultOf(now() - since, patience, "a rank", `the end of the exchange of ${what}`);
       if (fault) reject(fault);
     }, LOOK_MS);
     try {
@@ -349,19 +355,27 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
     return own;
   }
 
+  /** Sends to one rank, whose own waiting tells who does not come. */
   async function moveTo(to: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void> {
     const data = bytesOf(values);
     for (let at = 0; at < data.length; at += LARGEST_MOVE) {
-      await together(transport.send(to, data.subarray(at, at + LARGEST_MOVE)), what);
+      await together(transport.send(to, data.subarray(at, at + LARGEST_MOVE)), what, 2 * minutes * MINUTE);
     }
   }
 
-  async function moveFrom(from: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void> {
+  /** @param between ranks that the other may wait for itself, each of which is to tell before it */
+  async function moveFrom(
+    from: number,
+    values: Float32Array<ArrayBuffer>,
+    what: string,
+    between = 0,
+  ): Promise<void> {
     const data = bytesOf(values);
     const since = now();
+    const patience = (1 + PATIENCE_FOR_EACH * between) * minutes * MINUTE;
     for (let at = 0; at < data.length; at += LARGEST_MOVE) {
       await transport.receive(from, data.subarray(at, at + LARGEST_MOVE), () => {
-        const fault = faultOf(now() - since, minutes * MINUTE, `rank ${from}`, what);
+        const fault = faultOf(now() - since, patience, `rank ${from}`, what);
         if (fault) throw fault;
       });
     }
@@ -383,7 +397,8 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
         ? undefined
         : createExchange(groupOf(transport, peers), { ...options, limit: minutes }),
       send: (stage, values, what) => moveTo(rankOf(stage), values, what),
-      receive: (stage, values, what) => moveFrom(rankOf(stage), values, what),
+      receive: (stage, values, what) =>
+        moveFrom(rankOf(stage), values, what, stage < index ? stage : count - 1 - stage),
       async atFirst(stage, read, length, what) {
         if (index === stage) {
           const values = await read();

@@ -11,7 +11,8 @@ import { countArithmetic } from "../model/arithmetic.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import type { FrozenType, Parameter } from "../model/op.ts";
 import type { MemoryPlan } from "../model/plan.ts";
-import { parametersOf } from "../model/trace.ts";
+import { hasSharedHead, layersOf, type StageShape, stageShapes } from "../model/stage.ts";
+import { parametersOf, trace } from "../model/trace.ts";
 import {
   planTrained,
   PROGRAM_BYTES,
@@ -21,9 +22,11 @@ import {
 } from "../model/needs.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
+import { pipelinesOf } from "../parallel/share_of_step.ts";
 import { adaptationOf } from "../training/adaptation.ts";
 import { amount } from "../training/memory_budget.ts";
 import { PORTABLE_BINDING_BYTES } from "./memory_needs.ts";
+import { formatShare } from "./progress.ts";
 import { formatTable } from "./table.ts";
 
 /** Bytes that a binding holds at most wherever wgpu, which Deno's WebGPU is, runs: it computes offsets in 32 signed bits. */
@@ -61,6 +64,23 @@ export interface PlanAsked {
   ranks?: number;
   /** Whether they divide AdamW's moments among them. */
   shardOptimizer?: boolean;
+  /** How many of them the layers are divided among; left out: one. */
+  stages?: number;
+}
+
+/** What a rank of one stage takes and sends. */
+export interface StagePlan {
+  /** Its layers: the first, and the one behind its last. */
+  layers: [first: number, end: number];
+  /** Micro-batches whose activations stand at once, at most. */
+  in_flight: number;
+  weights: number;
+  gradients: number;
+  moments: number;
+  activations: number;
+  total: number;
+  /** Bytes that it sends in a step. */
+  sent_per_step: number;
 }
 
 /** What fits a memory with or without recomputing. */
@@ -122,8 +142,12 @@ export interface TrainingPlan {
   tokens_per_step: number;
   /** Where there are several; bytes are those of the rank that holds most. */
   ranks?: number;
-  /** Bytes that a rank sends in a step: gradients, and where moments are divided weights, or sums. */
+  /** Bytes that a rank sends in a step: gradients, and where moments are divided weights, or sums; of stages the most. */
   sent_per_step?: number;
+  /** Where layers are divided; bytes above are those of the stage that takes most. */
+  stages?: StagePlan[];
+  /** Share of a step that each stage waits, were all as fast and the link without end. */
+  waiting?: number;
   /** Where tokens were given. */
   tokens?: number;
   steps?: number;
@@ -171,7 +195,10 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
   const adaptation = { ...settings, loraAlpha: "auto", rslora: false, merge: false } as const;
   const { train, adapters, from } = await adaptationOf(adaptation, config);
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
-  const { ranks, shardOptimizer } = settings;
+  const { shardOptimizer, stages } = settings;
+  // Stages alone are one pipeline.
+  const ranks = settings.ranks === 1 ? stages : settings.ranks;
+  pipelinesOf({ ranks, stages, layers: config.layers });
   return {
     batch,
     context,
@@ -183,6 +210,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
     rate,
     ranks,
     shardOptimizer,
+    stages,
     distill: distill > 0,
     parts: { train, adapters, frozen, teacherAdapted: from !== undefined },
     memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
@@ -198,7 +226,14 @@ export class ActivationPlans {
 
   /** The plan of a micro-batch. */
   of(
-    shape: { batch: number; context: number; recompute: boolean; half: boolean; distill: boolean },
+    shape: {
+      batch: number;
+      context: number;
+      recompute: boolean;
+      half: boolean;
+      distill: boolean;
+      stage?: StageShape;
+    },
     { train, adapters }: TrainedParts,
   ): MemoryPlan {
     const key = JSON.stringify([shape, train, adapters]);
@@ -228,22 +263,79 @@ function largest(most: number, holds: (n: number) => boolean): number {
   return low;
 }
 
-/** What a micro-batch takes. */
-export function needsOf(
+/** How ranks share a step. */
+function sharesOf(
+  { ranks = 1, stages = 1, accumulate = 1 }: Pick<Sought, "ranks" | "stages" | "accumulate">,
+): { stages: number; pipelines: number; microBatches: number } {
+  const pipelines = ranks / stages;
+  return { stages, pipelines, microBatches: Math.ceil(accumulate / pipelines) };
+}
+
+/** What a micro-batch takes at each stage. */
+function needsOfStages(
   plans: ActivationPlans,
   asked: Sought & { batch: number },
-): TrainingNeeds {
-  const { batch, context, recompute, dtype, distill, parts, ranks = 1, shardOptimizer } = asked;
-  const shards = shardOptimizer && ranks > 1 ? ranks : undefined;
-  const shape = { batch, context, recompute, half: dtype === "f16", distill, shards };
-  return trainingNeeds(plans.config, shape, parts, plans.binding, plans.of(shape, parts));
+): { stage: StageShape | undefined; needs: TrainingNeeds; planned: MemoryPlan }[] {
+  const { batch, context, recompute, dtype, distill, parts, shardOptimizer } = asked;
+  const { stages, pipelines, microBatches } = sharesOf(asked);
+  const shards = shardOptimizer && pipelines > 1 ? pipelines : undefined;
+  return stageShapes(stages, microBatches).map((stage) => {
+    const shape = { batch, context, recompute, half: dtype === "f16", distill, stage };
+    const planned = plans.of(shape, parts);
+    const needs = trainingNeeds(plans.config, { ...shape, shards }, parts, plans.binding, planned);
+    return { stage, needs, planned };
+  });
+}
+
+/** The stage that takes most, or the whole model. */
+function largestOfStages(of: ReturnType<typeof needsOfStages>): ReturnType<typeof needsOfStages>[number] {
+  return of.reduce((most, each) => each.needs.total > most.needs.total ? each : most);
+}
+
+/** What a micro-batch takes; of stages at the one that takes most. */
+export function needsOf(plans: ActivationPlans, asked: Sought & { batch: number }): TrainingNeeds {
+  return largestOfStages(needsOfStages(plans, asked)).needs;
+}
+
+/** What each stage takes and sends. */
+function planOfStages(
+  { config }: ActivationPlans,
+  asked: PlanAsked,
+  of: ReturnType<typeof needsOfStages>,
+): StagePlan[] {
+  const { pipelines, microBatches } = sharesOf(asked);
+  const stream = 4 * asked.batch * asked.context * config.width * microBatches;
+  const model = trace(config, { batch: 1, context: 1, ...asked.parts });
+  const ofHead = hasSharedHead(model, of.length) ? 4 * config.vocabularySize * config.width : 0;
+  return of.map(({ stage, needs, planned }) => {
+    const { index, count, inFlight } = stage!;
+    const { first, end } = layersOf(config.layers, stage!);
+    const [isFirst, isLast] = [index === 0, index === count - 1];
+    // What each block of logits adds to the embedding's gradient, and the new weights.
+    const head = (isLast ? planned.blocks.length * microBatches * ofHead : 0) + (isFirst ? ofHead : 0);
+    const { weights, gradients, moments, activations, total } = needs;
+    const trained = needs.trained - (isLast ? ofHead : 0);
+    return {
+      layers: [first, end],
+      in_flight: inFlight!,
+      weights,
+      gradients,
+      moments,
+      activations,
+      total,
+      sent_per_step: (isLast ? 0 : stream * (asked.distill ? 2 : 1)) + (isFirst ? 0 : stream) + head +
+        2 * trained * (pipelines - 1) / pipelines,
+    };
+  });
 }
 
 /** What is asked of a micro-batch whose rows or tokens are to be found. */
-type Sought = Pick<
-  PlanAsked,
-  "context" | "recompute" | "dtype" | "distill" | "parts" | "ranks" | "shardOptimizer"
->;
+type Sought =
+  & Pick<
+    PlanAsked,
+    "context" | "recompute" | "dtype" | "distill" | "parts" | "ranks" | "shardOptimizer" | "stages"
+  >
+  & { accumulate?: number };
 
 /** Whether a micro-batch fits a memory, and its largest activation a binding. */
 function fits(plans: ActivationPlans, asked: Sought & { batch: number }, memory: number): boolean {
@@ -317,14 +409,17 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     : undefined;
   if (fault) throw usageError(`Cannot plan with --dtype f16 as ${fault}`);
   const plans = new ActivationPlans(config, binding);
-  const needs = needsOf(plans, asked);
+  const byStage = needsOfStages(plans, asked);
+  const { needs, planned } = largestOfStages(byStage);
+  const ofStages = byStage.length > 1 ? planOfStages(plans, asked, byStage) : undefined;
+  const { microBatches } = sharesOf(asked);
   const portable = new ActivationPlans(config, PORTABLE_BINDING_BYTES);
   const portableBatch = largest(
     MOST_ROWS,
     (rows) => needsOf(portable, { ...asked, batch: rows }).largestBinding <= PORTABLE_BINDING_BYTES,
   );
-  const parameters = parametersOf(config)
-    .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+  const elements = (of: readonly Parameter[]): number =>
+    of.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
   const { forward, recomputed, backward } = countArithmetic(config, { batch, context, recompute }, parts);
   const dense = countArithmetic(config, { batch, context }).forward;
   const step = accumulate * (forward + recomputed + backward + (distill ? dense : 0)) +
@@ -332,8 +427,8 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
   const perStep = accumulate * batch * context;
   const steps = Math.ceil(tokens / perStep);
   return {
-    parameters,
-    trained_parameters: needs.trained / 4,
+    parameters: elements(parametersOf(config)),
+    trained_parameters: elements(parametersOf(config, parts).filter(({ trainable }) => trainable)),
     train: parts.train,
     rank: rankOf(parts),
     frozen: parts.train === "all" ? "f32" : parts.frozen,
@@ -352,9 +447,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     activations: needs.activations,
     total: needs.total,
     largest_binding: needs.largestBinding,
-    largest_binding_of: largestOf(
-      plans.of({ batch, context, recompute, half: dtype === "f16", distill }, parts),
-    ),
+    largest_binding_of: largestOf(planned),
     portable_binding: PORTABLE_BINDING_BYTES,
     portable_batch: portableBatch,
     sliced: slicesIn(config, asked),
@@ -365,7 +458,15 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     arithmetic: { forward, recomputed, backward, step, token: step / perStep },
     tokens_per_step: perStep,
     // Twice: to be summed, and what was made of the sums.
-    ...(ranks === 1 ? {} : { ranks, sent_per_step: 2 * needs.gradients * (ranks - 1) / ranks }),
+    ...(ranks === 1 ? {} : {
+      ranks,
+      sent_per_step: ofStages
+        ? Math.max(...ofStages.map(({ sent_per_step }) => sent_per_step))
+        : 2 * needs.gradients * (ranks - 1) / ranks,
+    }),
+    ...(ofStages
+      ? { stages: ofStages, waiting: (ofStages.length - 1) / (microBatches + ofStages.length - 1) }
+      : {}),
     ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
     ...(tokens === 0 || rate === 0 ? {} : { rate, hours: tokens / rate / 3600 }),
     ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
@@ -464,7 +565,24 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
       recomputed > 0 ? `, computed anew ${flopText(recomputed)}` : ""
     }; a step of ${count(plan.tokens_per_step)} tokens ${flopText(step)}, ${flopText(token)} a token.`,
   );
-  if (plan.ranks !== undefined) {
+  if (plan.stages) {
+    lines.push(
+      "",
+      `Of ${plan.stages.length} stages the bytes above are those of the one that takes most:`,
+      formatTable([
+        ["stage", "layers", "in flight", "weights", "activations", "total", "sent a step"],
+        ...plan.stages.map((stage, index) => [
+          String(index),
+          `${stage.layers[0]} to ${stage.layers[1] - 1}`,
+          String(stage.in_flight),
+          ...[stage.weights, stage.activations, stage.total, stage.sent_per_step].map(amount),
+        ]),
+      ]),
+      `Were all as fast, each would wait ${
+        formatShare(plan.waiting!)
+      } of a step for the others; more --accumulate makes it less.`,
+    );
+  } else if (plan.ranks !== undefined) {
     lines.push(
       `Each of ${count(plan.ranks)} ranks sends and receives ${amount(plan.sent_per_step!)} in a step${
         asked.shardOptimizer ? "; the moments are those of the rank that has most" : ""

@@ -33,7 +33,10 @@ export interface MemorySettings {
 /** A run's batch, and what it takes. */
 export interface MemoryBudget {
   batch: number;
+  /** Of stages those of the one that takes most. */
   needs: MemoryNeeds;
+  /** How many there are; left out: one. */
+  stages?: number;
 }
 
 /** No one asked for more rows by `auto`; at some point a larger batch only trains worse. */
@@ -106,8 +109,9 @@ export async function budgetMemory(
     : undefined;
   if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
+  const { stages = 1, accumulate = 1 } = settings;
   const needsOf = (batch: number): MemoryNeeds => {
-    const { context, recompute, dtype, distill = 0, stages = 1, accumulate = 1 } = settings;
+    const { context, recompute, dtype, distill = 0 } = settings;
     const shape: NeedsShape = {
       batch,
       context,
@@ -118,7 +122,6 @@ export async function budgetMemory(
       shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
       ...trained,
     };
-    // Of stages those of the one that takes most.
     return stageShapes(stages, Math.ceil(accumulate / ranks))
       .map((stage) => memoryNeeds(config, { ...shape, stage }, gpu.maxBindingBytes, textureCapacity(gpu)))
       .reduce((most, needs) => needs.total > most.total ? needs : most);
@@ -153,13 +156,14 @@ export async function budgetMemory(
       else batch = middle;
     }
   }
-  return { batch, needs: needsOf(batch) };
+  return { batch, needs: needsOf(batch), ...(stages > 1 ? { stages } : {}) };
 }
 
 /** One line for people: what a run takes, by what it is for. */
-export function describeNeeds({ batch, needs }: MemoryBudget): string {
+export function describeNeeds({ batch, needs, stages = 1 }: MemoryBudget): string {
   const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations", "textures"] as const)
     .filter((part) => needs[part] > 0)
     .map((part) => `${part} ${amount(needs[part])}`);
-  return `device memory ${amount(needs.total)} with a batch of ${batch}: ${parts.join(", ")}`;
+  const where = stages === 1 ? "" : ` at the one of ${stages} stages that takes most`;
+  return `device memory ${amount(needs.total)} with a batch of ${batch}${where}: ${parts.join(", ")}`;
 }

@@ -1,9 +1,12 @@
 /** Whole runs whose layers are divided among ranks, in one process: the bits of a run whose layers are not. */
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import { createExchange } from "../../../pipeline/parallel/exchange.ts";
 import type { SparsifySettings } from "../../../pipeline/settings.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { bitsOf, type Left, play } from "../../support/played_ranks.ts";
+import { ranksInProcess } from "../../support/ranks_in_process.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 const SETTINGS = { steps: 20 };
@@ -70,3 +73,68 @@ gpuTest(
     assertEquals(leftBy(gone), two);
   },
 );
+
+Deno.test("ranks in a row are a pipeline, which hands on in order, and the same stages of all meet", async () => {
+  const ended = await Promise.all(
+    ranksInProcess(6).map(async (transport) => {
+      const exchange = createExchange(transport, { limit: 1 }).divide(3);
+      const { index, count, pipeline, pipelines, peers, send, receive, atFirst } = exchange.stages!;
+      assertEquals([pipeline * count + index, pipelines], [transport.rank, 2]);
+      // Twice around, with something between.
+      const first = Float32Array.of(transport.rank, -0, 1.5);
+      const second = Float32Array.of(10 + transport.rank);
+      const sent = [send((index + 1) % 3, first, "a test"), send((index + 1) % 3, second, "a test")];
+      const received = [new Float32Array(3), new Float32Array(1)];
+      for (const values of received) await receive((index + 2) % 3, values, "a test");
+      await Promise.all(sent);
+      const before = 3 * pipeline + (index + 2) % 3;
+      assertEquals(received, [Float32Array.of(before, -0, 1.5), Float32Array.of(10 + before)]);
+      const sums = Float32Array.of(transport.rank, 1);
+      await peers!.sum(sums, "a test");
+      assertEquals(sums, Float32Array.of(2 * index + 3, 2));
+      const gathered = await peers!.gather(transport.rank, "a test");
+      assertEquals(gathered, [index, 3 + index]);
+      const told: number[][] = [];
+      for (const stage of [0, 1, 2]) {
+        const values = await atFirst(
+          stage,
+          () => Promise.resolve(Float32Array.of(transport.rank)),
+          1,
+          "a test",
+        );
+        told.push([...values]);
+      }
+      const all = Float32Array.from({ length: 6 }, () => transport.rank);
+      await exchange.sum(all, "a test");
+      assertEquals(all, Float32Array.from({ length: 6 }, () => 15));
+      return told;
+    }),
+  );
+  assertEquals(ended[0], [[0], [1], [2]]);
+  assertThrows(
+    () => createExchange(ranksInProcess(6)[0], { limit: 1 }).divide(4),
+    RangeError,
+    "6 ranks into pipelines of 4",
+  );
+});
+
+Deno.test("of stages that wait for each other the one beside the missing tells first, by its rank", async () => {
+  let time = 0;
+  const transports = ranksInProcess(4).slice(0, 3);
+  // Who looks most often does not matter: time goes by for all.
+  const now = () => time += 1000;
+  const errors: string[] = [];
+  await Promise.all(transports.map(async (transport) => {
+    const { index, receive } = createExchange(transport, { limit: 1, now }).divide(4).stages!;
+    await assertRejects(
+      () =>
+        receive(index + 1, new Float32Array(1), "a test").catch((error) => {
+          errors.push(error.message);
+          throw error;
+        }),
+      UserError,
+    );
+  }));
+  assertEquals(errors.length, 3);
+  assertStringIncludes(errors[0], "Cannot go on as rank 3 did not come to a test within 1 minutes");
+});

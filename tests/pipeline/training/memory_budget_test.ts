@@ -199,11 +199,15 @@ gpuTest("a model whose sizes do not go with f16 is refused before anything is co
 
 Deno.test("what a run takes is told by what it is for", () => {
   const parts = { weights: 1e6, copies: 0, teacher: 2e6, gradients: 3e6, moments: 40e6, activations: 5e9 };
-  const needs = { ...parts, textures: 256e6, total: 5.302e9, largestBinding: 0, buffers: [] };
+  const needs = { ...parts, frozen: 0, textures: 256e6, total: 5.302e9, largestBinding: 0, buffers: [] };
   assertEquals(
     describeNeeds({ batch: 2, needs }),
     "device memory 5.3 GB with a batch of 2: weights 1.0 MB, teacher 2.0 MB, gradients 3.0 MB, moments 40 MB, " +
       "activations 5.0 GB, textures 256 MB",
+  );
+  assertStringIncludes(
+    describeNeeds({ batch: 2, needs, stages: 4 }),
+    "device memory 5.3 GB with a batch of 2 at the one of 4 stages that takes most: weights",
   );
 });
 

@@ -1,0 +1,164 @@
+/** What ranks of each stage hold on their device and send in a step, beside what the plan says. */
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { UserError } from "../../../pipeline/errors.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
+import { memoryNeeds } from "../../../pipeline/model/needs.ts";
+import { prepareNetwork } from "../../../pipeline/model/network.ts";
+import { createParameters, destroyParameters } from "../../../pipeline/model/parameters.ts";
+import { inFlightOf } from "../../../pipeline/model/stage.ts";
+import { createExchange } from "../../../pipeline/parallel/exchange.ts";
+import { pipelinesOf } from "../../../pipeline/parallel/share_of_step.ts";
+import { type PlanAsked, planText, planTraining } from "../../../pipeline/report/training_plan.ts";
+import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
+import { createTrainer } from "../../../pipeline/training/trainer.ts";
+import { GPT2 } from "../../support/gpt2.ts";
+import { gpuTest } from "../../support/gpu.ts";
+import { ranksInProcess } from "../../support/ranks_in_process.ts";
+import { seeded } from "../../support/seeded.ts";
+
+/** Large enough that sums of losses, tokens and logs are a small part of what is held. */
+const TIED = gpt2Config({
+  vocabularySize: 600,
+  contextLength: 64,
+  width: 64,
+  layers: 3,
+  heads: 2,
+  mlpWidth: 256,
+});
+const [BATCH, STAGES, PIPELINES, ACCUMULATE] = [4, 3, 2, 8];
+
+/** Bytes of the squares' sums, 64 of each of a rank's some 80 pieces, to five others; as many of a model of any size. */
+const MEASURES = 110_000;
+
+const asked = (others: Partial<PlanAsked>): PlanAsked => ({
+  batch: BATCH,
+  context: TIED.contextLength,
+  accumulate: ACCUMULATE,
+  dtype: "f32",
+  recompute: false,
+  distill: false,
+  constraintEvery: 8,
+  parts: { train: "all", frozen: "f32" },
+  ranks: STAGES * PIPELINES,
+  stages: STAGES,
+  ...others,
+});
+
+function microBatches({ vocabularySize, contextLength }: ModelConfig) {
+  const random = seeded(3);
+  const tokens = () =>
+    Uint32Array.from({ length: BATCH * contextLength }, () => random.integer(vocabularySize));
+  return Array.from({ length: ACCUMULATE }, () => ({ inputs: tokens(), targets: tokens() }));
+}
+
+for (
+  const [what, others] of [
+    ["a model with a tied head", {}],
+    ["one without", { tied: false }],
+  ] as const
+) {
+  for (const options of [{}, { recompute: true }, { shardOptimizer: true }, { distill: true }] as const) {
+    const shown = Object.keys(options).join() || "nothing else";
+    gpuTest(
+      `ranks of each stage of ${what} hold what is planned to 3 %, and send it, with ${shown}`,
+      async (gpu) => {
+        const config: ModelConfig = { ...TIED, ...others };
+        const plan = planTraining(config, asked({ ...options, binding: gpu.maxBindingBytes }));
+        const transports = ranksInProcess(STAGES * PIPELINES);
+        const before = gpu.allocatedBytes;
+        let held = before;
+        const batches = microBatches(config);
+        const ranks = [];
+        for (const transport of transports) {
+          const exchange = createExchange(transport, { limit: 1 }).divide(STAGES);
+          const { index, count } = exchange.stages!;
+          const stage = { index, count, inFlight: inFlightOf({ index, count }, ACCUMULATE / PIPELINES) };
+          const shape = { batch: BATCH, context: config.contextLength, training: true, ...options };
+          const network = await prepareNetwork(gpu, config, { ...shape, stage });
+          const parameters = createParameters(gpu, network.stage.parameters);
+          const teacher = "distill" in options
+            ? createParameters(gpu, network.stage.parameters, "teacher's ")
+            : undefined;
+          const trainer = await createTrainer(gpu, {
+            network,
+            parameters,
+            seed: 1,
+            accumulate: ACCUMULATE,
+            exchange,
+            shardOptimizer: "shardOptimizer" in options,
+            distill: teacher && { teacher, weight: 0.5 },
+            optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0.1, clip: 1 },
+          });
+          ranks.push({ trainer, network, parameters, teacher, bytes: gpu.allocatedBytes - held });
+          held = gpu.allocatedBytes;
+        }
+        const sent: number[][] = [];
+        for (const step of [0, 1]) {
+          await Promise.all(ranks.map(({ trainer }) => trainer.step(step, 1e-3, batches)));
+          sent.push(transports.map(({ sentBytes }) => sentBytes));
+        }
+        for (const [rank, { bytes }] of ranks.entries()) {
+          const planned = plan.stages![rank % STAGES];
+          assert(Math.abs(bytes / planned.total - 1) < 0.03, `rank ${rank}: ${bytes} of ${planned.total}`);
+          const moved = sent[1][rank] - sent[0][rank];
+          const beside = moved - planned.sent_per_step;
+          assert(
+            beside > -0.03 * planned.sent_per_step && beside < MEASURES,
+            `rank ${rank} sent ${moved} of ${planned.sent_per_step}`,
+          );
+        }
+        assertEquals(plan.total, Math.max(...plan.stages!.map(({ total }) => total)));
+        for (const { trainer, network, parameters, teacher } of ranks) {
+          trainer.destroy();
+          network.destroy();
+          for (const set of [parameters, teacher]) if (set) destroyParameters(gpu, set);
+        }
+        assertEquals(gpu.allocatedBytes, before);
+      },
+    );
+  }
+}
+
+gpuTest("a run's budget is that of the stage that takes most", async (gpu) => {
+  const settings = {
+    batch: BATCH,
+    context: TIED.contextLength,
+    recompute: false,
+    dtype: "f32",
+    memory: 1,
+    accumulate: ACCUMULATE,
+    stages: STAGES,
+  } as const;
+  const { needs } = await budgetMemory(gpu, TIED, settings, false, {}, PIPELINES);
+  const shape = { batch: BATCH, context: TIED.contextLength, training: true, recompute: false, half: false };
+  const stage = { index: 0, count: STAGES, inFlight: 3 };
+  const first = memoryNeeds(TIED, { ...shape, distill: false, stage }, gpu.maxBindingBytes);
+  assertEquals([needs.weights, needs.activations], [first.weights, first.activations]);
+});
+
+Deno.test("a plan of stages tells what each holds and how long it waits", () => {
+  const of = asked({ context: 1024, stages: 4, ranks: 4, accumulate: 9 });
+  const plan = planTraining(GPT2, of);
+  assertEquals(plan.stages!.map(({ layers }) => layers), [[0, 3], [3, 6], [6, 9], [9, 12]]);
+  assertEquals(plan.stages!.map(({ in_flight }) => in_flight), [4, 3, 2, 1]);
+  assertEquals(plan.waiting, 3 / 12);
+  const whole = planTraining(GPT2, { ...of, stages: 1, ranks: 1 });
+  const sum = (part: "weights" | "moments") => plan.stages!.reduce((total, of) => total + of[part], 0);
+  // The tied embedding lies at both ends, and is trained at one.
+  assertEquals([sum("weights"), sum("moments")], [whole.weights + 4 * 50257 * 768, whole.moments]);
+  assertEquals([plan.parameters, plan.trained_parameters], [whole.parameters, whole.trained_parameters]);
+  const text = planText(GPT2, plan, of);
+  assertStringIncludes(text, "Of 4 stages the bytes above are those of the one that takes most:");
+  assertStringIncludes(text, "each would wait 25.0 % of a step for the others");
+});
+
+Deno.test("stages that the ranks or the layers do not make up are refused with the numbers", () => {
+  assertEquals(pipelinesOf({ ranks: 8, stages: 4, layers: 4 }), 2);
+  for (
+    const [of, said] of [
+      [{ ranks: 6, stages: 4, layers: 12 }, "Cannot use --stages 4 as the ranks that mpirun or srun starts"],
+      [{ ranks: 1, stages: 2, layers: 12 }, "must be a multiple of it: 1"],
+      [{ ranks: 4, stages: 4, layers: 3 }, "Cannot use --stages 4 as the model has fewer layers: 3"],
+    ] as const
+  ) assertStringIncludes(assertThrows(() => pipelinesOf(of), UserError).message, said);
+});
