@@ -735,6 +735,15 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/parallel/exchange.ts", ["pipeline/parallel/stages_test.ts", "the missing tells first"], {
     "all stages lose patience at once": ["1 + PATIENCE_FOR_EACH * between", "1 + 0 * between"],
   }),
+  ...plant("pipeline/parallel/device_link.ts", [
+    "pipeline/parallel/stages_test.ts",
+    "send before they receive",
+  ], {
+    "a stage sends the first piece again and again": [
+      "partsBetween([tensor], from, Math.min(from + piece, tensor.length))",
+      "partsBetween([tensor], 0, Math.min(piece, tensor.length - from))",
+    ],
+  }),
   ...plant("pipeline/parallel/group.ts", ["pipeline/parallel/stages_test.ts", "ranks in a row"], {
     "the same stages of all pipelines leave their own values out": ["placeOf(rank).set(sent(rank));", ""],
   }),

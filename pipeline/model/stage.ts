@@ -121,7 +121,7 @@ export function stageShapes(count: number, microBatches: number): (StageShape | 
 }
 
 /**
- * What a stage does in a step, one forward, one backward (arXiv 1806.03377): first as many forwards as there are stages
+ * What a stage does in a step, one forward, one backward (arXiv 2006.09503): first as many forwards as there are stages
  * behind it, then a forward and a backward by turns, so that the last stage always has something to do and no more
  * micro-batches wait than must. Every stage goes backward through them in their order, as one process does.
  */

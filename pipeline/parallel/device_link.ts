@@ -8,15 +8,15 @@ import type { Tensor } from "../../kernels/core/tensor.ts";
 import { createReader, type Part, partsBetween } from "./device_reader.ts";
 import type { Stages } from "./exchange.ts";
 
-/** Bytes that are on their way to a stage at once, at most. */
+/** Bytes that are on their way to a stage at once, at most, or those of one tensor where that is larger. */
 const ON_THE_WAY = 128 << 20;
 
 /** A rank's ways to the other stages. Both sides name the same tensors, of float32, in the same order. */
 export interface DeviceLink {
   /**
-   * Sends a tensor, behind all that was submitted.
+   * Sends a tensor, behind all that was submitted. There is room for one, whoever receives when.
    *
-   * @returns when what is submitted next may overwrite it
+   * @returns when it has been read, which Deno's mapAsync puts off until all that is submitted meanwhile is done
    */
   send(stage: number, tensor: Tensor): Promise<void>;
   /** Overwrites a tensor by what a stage sends next, behind all that was submitted. */
@@ -37,16 +37,26 @@ export interface DeviceLink {
   destroy(): void;
 }
 
-/**
- * Opens a rank's ways to the other stages.
- *
- * @param options `what` is sent, for errors; `piece`: elements that are moved at once, the same at all stages
- */
+/** How a link moves tensors; the same at all stages. */
+export interface DeviceLinkOptions {
+  /** What is sent, for errors. */
+  what: string;
+  /** Elements of the largest tensor. */
+  largest: number;
+  /** Elements that are moved at once. */
+  piece: number;
+  /** Bytes that are on their way to a stage at once; for tests. */
+  onTheWay?: number;
+}
+
+/** Opens a rank's ways to the other stages. */
 export function openDeviceLink(
   gpu: Gpu,
   stages: Stages,
-  { what, piece }: { what: string; piece: number },
+  { what, largest, piece, onTheWay = ON_THE_WAY }: DeviceLinkOptions,
 ): DeviceLink {
+  // A stage that waited for room until the next receives could be what that one waits for.
+  const room = Math.max(onTheWay, 4 * piece * Math.ceil(largest / piece));
   /** One to each stage, so that messages to it keep their order. */
   const readers = new Map<number, ReturnType<typeof createReader>>();
   const received = new Float32Array(piece);
@@ -54,7 +64,7 @@ export function openDeviceLink(
   function readerTo(stage: number): ReturnType<typeof createReader> {
     const found = readers.get(stage);
     if (found) return found;
-    const reader = createReader(gpu, piece, what, ON_THE_WAY);
+    const reader = createReader(gpu, { what, size: piece, onTheWay: room, ahead: true });
     readers.set(stage, reader);
     return reader;
   }
@@ -79,10 +89,10 @@ export function openDeviceLink(
       for (let from = 0; from < tensor.length; from += piece) {
         chunks.push(partsBetween([tensor], from, Math.min(from + piece, tensor.length)));
       }
-      const { copied } = readerTo(stage).read(chunks, async (values, n) => {
+      const { read } = readerTo(stage).read(chunks, async (values, n) => {
         await stages.send(stage, values.subarray(0, chunks[n][0].length), what);
       });
-      return copied;
+      return read;
     },
 
     receive: (stage, tensor) =>

@@ -58,8 +58,23 @@ export interface BegunReading {
   read: Promise<void>;
 }
 
-/** Reads chunks of so many values at most, in order, and as many at once as there is room for. */
-export function createReader(gpu: Gpu, size: number, what: string, onTheWay = ON_THE_WAY) {
+/** How chunks are read. */
+export interface ReaderOptions {
+  /** What is read, for errors. */
+  what: string;
+  /** Values of a chunk, at most. */
+  size: number;
+  /** Bytes that are on their way at once, at most; left out: 256 MiB. */
+  onTheWay?: number;
+  /** Whether a CPU driver is waited for before earlier chunks are finished. */
+  ahead?: boolean;
+}
+
+/** Reads chunks in order, and as many at once as there is room for. */
+export function createReader(
+  gpu: Gpu,
+  { what, size, onTheWay = ON_THE_WAY, ahead = false }: ReaderOptions,
+) {
   const most = Math.max(1, Math.floor(onTheWay / (4 * size)));
   const free: Slot[] = [];
   const waiting: ((slot: Slot) => void)[] = [];
@@ -113,7 +128,7 @@ export function createReader(gpu: Gpu, size: number, what: string, onTheWay = ON
   async function map(parts: readonly Part[], copied: Promise<Slot>, first: Promise<void>): Promise<Slot> {
     const slot = await copied;
     // Whoever waits for a CPU driver holds the thread, with all that is under way on it, until the driver is done.
-    if (gpu.adapter.software) await first;
+    if (gpu.adapter.software && !ahead) await first;
     const bytes = 4 * Math.max(0, ...parts.map(({ at, length }) => at + length));
     if (bytes === 0) return slot;
     try {

@@ -116,7 +116,7 @@ export function prepareDeviceSum(
     ...cutByOwner(owned, chunk, size),
   ]);
   const longest = Math.max(1, ...chunksOf.flat().map(({ length }) => length));
-  const reader = createReader(gpu, longest, what, onTheWay);
+  const reader = createReader(gpu, { what, size: longest, onTheWay });
 
   async function sum(values: Float32Array<ArrayBuffer>, { parts, length, byOwner }: Chunk): Promise<void> {
     let [sums, first] = [values, 0];
@@ -175,7 +175,7 @@ export function prepareDeviceGather(
     };
   });
   const longest = Math.max(1, ...chunks.map(({ length }) => length));
-  const reader = createReader(gpu, Math.ceil(longest / size), what, onTheWay);
+  const reader = createReader(gpu, { what, size: Math.ceil(longest / size), onTheWay });
   const all = new Float32Array(longest);
   return {
     async run() {

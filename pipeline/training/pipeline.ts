@@ -60,20 +60,16 @@ export function preparePipeline(gpu: Gpu, network: Network, stages: Stages): Pip
 /** @param shared elements of a head that passes too */
 function openPipeline(gpu: Gpu, network: Network, stages: Stages, shared: number) {
   const { shape: { batch, context }, config: { width } } = network;
-  const link = openDeviceLink(gpu, stages, {
-    what: "what passes between stages",
-    piece: Math.min(ADDED_AT_ONCE, Math.max(batch * context * width, shared)),
-  });
-  /** When what was sent may be overwritten. */
-  let sent: Promise<void> = Promise.resolve();
+  const largest = Math.max(batch * context * width, shared);
+  const piece = Math.min(ADDED_AT_ONCE, largest);
+  const link = openDeviceLink(gpu, stages, { what: "what passes between stages", largest, piece });
   return {
     link,
     async forward(operation: string, record: (recorder: Recorder) => void): Promise<void> {
       const { input, output } = network.cut;
       if (input) await link.receive(stages.index - 1, input);
-      await sent;
       gpu.submit(operation, record);
-      if (output) sent = link.send(stages.index + 1, output);
+      if (output) await link.send(stages.index + 1, output);
     },
   };
 }
@@ -93,14 +89,12 @@ export async function prepareTrainingPipeline(
   const { link, forward } = openPipeline(gpu, network, stages, shared);
   const dhead = stage.headIsElsewhere ? gpu.tensor("gradient of the head", head.shape) : undefined;
   const addition = index === 0 && shared > 0 ? await prepareAddition(gpu, shared) : undefined;
-  let gradientSent: Promise<void> = Promise.resolve();
 
   async function backward(submit: () => void | Promise<void>): Promise<void> {
     const { doutput, dinput } = network.cut;
     if (doutput) await link.receive(index + 1, doutput);
-    await gradientSent;
     await submit();
-    if (dinput) gradientSent = link.send(index - 1, dinput);
+    if (dinput) await link.send(index - 1, dinput);
   }
 
   /** The loss; a gradient that goes elsewhere block by block, as one process adds it. */

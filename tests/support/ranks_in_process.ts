@@ -95,3 +95,20 @@ export function ranksInProcess(size: number, hosts: readonly string[] = []): Ran
     } as RankInProcess;
   });
 }
+
+/** Transports whose messages have gone when they have been taken, as MPI's large ones have. */
+export function untilTaken(transports: readonly Transport[]): Transport[] {
+  const waiting = transports.map(() => transports.map((): (() => void)[] => []));
+  return transports.map((transport) => ({
+    ...transport,
+    async send(to, data) {
+      const taken = new Promise<void>((resolve) => waiting[transport.rank][to].push(resolve));
+      await transport.send(to, data);
+      await taken;
+    },
+    async receive(from, data, expired) {
+      await transport.receive(from, data, expired);
+      waiting[from][transport.rank].shift()!();
+    },
+  }));
+}

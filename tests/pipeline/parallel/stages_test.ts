@@ -1,12 +1,14 @@
 /** Whole runs whose layers are divided among ranks, in one process: the bits of a run whose layers are not. */
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { destroyTensor } from "../../../kernels/core/tensor.ts";
 import { UserError } from "../../../pipeline/errors.ts";
+import { openDeviceLink } from "../../../pipeline/parallel/device_link.ts";
 import { createExchange } from "../../../pipeline/parallel/exchange.ts";
 import type { SparsifySettings } from "../../../pipeline/settings.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { bitsOf, type Left, play } from "../../support/played_ranks.ts";
-import { ranksInProcess } from "../../support/ranks_in_process.ts";
+import { ranksInProcess, untilTaken } from "../../support/ranks_in_process.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 const SETTINGS = { steps: 20 };
@@ -138,3 +140,42 @@ Deno.test("of stages that wait for each other the one beside the missing tells f
   assertEquals(errors.length, 3);
   assertStringIncludes(errors[0], "Cannot go on as rank 3 did not come to a test within 1 minutes");
 });
+
+gpuTest(
+  "stages that send before they receive wait for nobody, and tensors come whole and in order",
+  async (gpu) => {
+    const length = 1000;
+    const valuesOf = (rank: number, n: number) =>
+      Float32Array.from({ length }, (_, at) => 1e4 * rank + 2000 * n + at);
+    await Promise.all(
+      untilTaken(ranksInProcess(2)).map(async (transport) => {
+        const { stages } = createExchange(transport, { limit: 1 }).divide(2);
+        const other = 1 - transport.rank;
+        const link = openDeviceLink(gpu, stages!, {
+          what: "a test",
+          largest: length,
+          piece: 64,
+          onTheWay: 256,
+        });
+        const tensor = gpu.tensor("what is sent", [length]);
+        const received = gpu.tensor("what is received", [length]);
+        for (const n of [0, 1, 2]) {
+          gpu.write(tensor, valuesOf(transport.rank, n));
+          await link.send(other, tensor);
+          await link.receive(other, received);
+          assertEquals(await gpu.read(received), valuesOf(other, n));
+        }
+        const pieces: [number, number][] = [];
+        await link.send(other, tensor);
+        await link.receivePieces(other, length, (values, start) => {
+          pieces.push([start, values.length]);
+          assertEquals(values, valuesOf(other, 2).subarray(start, start + values.length));
+        });
+        assertEquals([pieces.length, pieces.at(-1)], [16, [960, 40]]);
+        await link.end();
+        link.destroy();
+        for (const each of [tensor, received]) destroyTensor(gpu, each);
+      }),
+    );
+  },
+);
