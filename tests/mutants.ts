@@ -1703,7 +1703,10 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   // The plan of a run.
   ...plant("pipeline/model/needs.ts", [PLANNED, "what is frozen"], {
-    "what is trained is called frozen": ["frozen: needs.weights - needs.gradients", "frozen: needs.weights"],
+    "what is trained is called frozen": [
+      "trained: needs.weights - needs.frozen",
+      "trained: needs.frozen",
+    ],
   }),
   ...plant("pipeline/model/arithmetic.ts", [PLANNED, "arithmetic is"], {
     "frozen weights have gradients too": [
