@@ -87,7 +87,7 @@ export interface Stages {
    * @param read at every rank of that stage, of which the first pipeline's is taken
    * @param length of what is read
    */
-  atFirst(
+  toFirst(
     stage: number,
     read: () => Promise<Float32Array>,
     length: number,
@@ -399,7 +399,7 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
       send: (stage, values, what) => moveTo(rankOf(stage), values, what),
       receive: (stage, values, what) =>
         moveFrom(rankOf(stage), values, what, stage < index ? stage : count - 1 - stage),
-      async atFirst(stage, read, length, what) {
+      async toFirst(stage, read, length, what) {
         if (index === stage) {
           const values = await read();
           if (pipeline === 0 && rank > 0) await moveTo(0, withOwnMemory(values), what);

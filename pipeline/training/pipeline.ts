@@ -194,7 +194,7 @@ export async function readAtFirst(
   if (!stages) return await read();
   const { shape } = model.parameters.find((parameter) => parameter.name === name)!;
   const isNeeded = byAll || stages.pipeline === 0;
-  return await stages.atFirst(
+  return await stages.toFirst(
     stagesThatTrain(model, stages.count).get(name)!,
     () => isNeeded ? read() : Promise.resolve(new Float32Array()),
     shape.reduce((product, axis) => product * axis, 1),

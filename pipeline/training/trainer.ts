@@ -141,6 +141,14 @@ function partsOfPieces(parameters: Parameters, pieces: readonly Piece[]): OwnedT
   return pieces.map((piece) => ({ tensor: pieceOf(parameters.get(piece.name)!, piece), owner: piece.owner }));
 }
 
+/** What has a row in the measure of the gradient's norm: a piece of a parameter, a slice of it, or all of it. */
+interface NormRow {
+  /** Of the parameter. */
+  name: string;
+  /** Of ranks that share the rows of a step the one that updates it, where they divide that among them. */
+  owner: number;
+}
+
 /** A tensor's rows by the ranks that they belong to, those in a row together. */
 function rowsByOwner(tensor: Tensor, owners: readonly number[]): OwnedTensor[] {
   const starts = [...owners.keys()].filter((at) => owners[at] !== owners[at - 1]);
@@ -167,8 +175,7 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const stageThatTrains = stagesThatTrain(model, stages?.count ?? 1);
   // Ranks measure the norm by pieces whether or not each keeps its own alone, so that both give the same bits.
   const pieces = sharers.exchange && piecesOf(allTrained, sharers.size, gpu.maxBindingBytes);
-  const isHere = ({ name }: Pick<Piece, "name">): boolean => trained.has(name);
-  const sharded = options.shardOptimizer ? pieces?.filter(isHere) : undefined;
+  const sharded = options.shardOptimizer ? pieces?.filter(({ name }) => trained.has(name)) : undefined;
   const moments = sharded
     ? createMomentsOfPieces(gpu, sharers.exchange!, shapes, sharded)
     : createMoments(gpu, shapes);
@@ -177,12 +184,11 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
     const parameter = traced.get(name)!;
     return { decayFrom: parameter.decayFrom, rate: rateOf(parameter) };
   };
-  const isOwn = (piece: Piece): boolean =>
-    isHere(piece) && (sharded === undefined || piece.owner === sharers.rank);
-  /** What has a row of its own in the measure of the norm, of all ranks: the piece's, or a parameter's or a slice's of it. */
-  const measuredRows: readonly { name: string; owner?: number }[] = pieces ??
+  const isOwn = ({ name, owner }: NormRow): boolean =>
+    trained.has(name) && (sharded === undefined || owner === sharers.rank);
+  const normRows: readonly NormRow[] = pieces ??
     allTrained.flatMap(({ name, shape }) =>
-      Array.from({ length: rowsOfSquares(shape, gpu.maxBindingBytes) }, () => ({ name }))
+      Array.from({ length: rowsOfSquares(shape, gpu.maxBindingBytes) }, () => ({ name, owner: 0 }))
     );
   const optimised = pieces
     ? pieces.filter(isOwn).map((piece) => ({
@@ -198,10 +204,8 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       second: moments.second.get(name)!,
       ...constantsOf(name),
     }));
-  const ownRows = pieces
-    ? [...pieces.keys()].filter((at) => isOwn(pieces[at]))
-    : [...measuredRows.keys()].filter((at) => isHere(measuredRows[at]));
-  const adamw = await prepareAdamW(gpu, optimised, { rows: ownRows, of: measuredRows.length });
+  const ownRows = [...normRows.keys()].filter((at) => isOwn(normRows[at]));
+  const adamw = await prepareAdamW(gpu, optimised, { rows: ownRows, of: normRows.length });
   const geco = await prepareGeco(gpu);
   // A resumed run moves λ before it measures: only the target is told with each measurement.
   if (gates) geco.configure({ ...gates.geco, targetLoss: 0 });
@@ -255,10 +259,10 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
   const probeSum = exchange &&
     prepareDeviceSum(gpu, exchange, [{ all: [network.totals] }], { what: "the constraint" });
   /** The rank that has a row of the norm's measure; of ranks that have the same the first. */
-  const ownerOf = ({ name, owner = 0 }: { name: string; owner?: number }): number =>
+  const ownerOf = ({ name, owner }: NormRow): number =>
     (sharded ? owner : 0) * (stages?.count ?? 1) + stageThatTrains.get(name)!;
   const squaresGather = exchange && (sharded || stages)
-    ? prepareDeviceGather(gpu, exchange, rowsByOwner(adamw.squares, measuredRows.map(ownerOf)), {
+    ? prepareDeviceGather(gpu, exchange, rowsByOwner(adamw.squares, normRows.map(ownerOf)), {
       what: "the gradient's norm",
     })
     : undefined;

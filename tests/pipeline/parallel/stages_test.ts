@@ -80,7 +80,7 @@ Deno.test("ranks in a row are a pipeline, which hands on in order, and the same 
   const ended = await Promise.all(
     ranksInProcess(6).map(async (transport) => {
       const exchange = createExchange(transport, { limit: 1 }).divide(3);
-      const { index, count, pipeline, pipelines, peers, send, receive, atFirst } = exchange.stages!;
+      const { index, count, pipeline, pipelines, peers, send, receive, toFirst } = exchange.stages!;
       assertEquals([pipeline * count + index, pipelines], [transport.rank, 2]);
       // Twice around, with something between.
       const first = Float32Array.of(transport.rank, -0, 1.5);
@@ -98,7 +98,7 @@ Deno.test("ranks in a row are a pipeline, which hands on in order, and the same 
       assertEquals(gathered, [index, 3 + index]);
       const told: number[][] = [];
       for (const stage of [0, 1, 2]) {
-        const values = await atFirst(
+        const values = await toFirst(
           stage,
           () => Promise.resolve(Float32Array.of(transport.rank)),
           1,
