@@ -11,6 +11,7 @@
 import { dirname, join } from "node:path";
 import { CHROMIUM } from "./support/chromium.ts";
 import { temporaryFolder } from "./support/temporary_folder.ts";
+import { TEST_PERMISSIONS, testProcess } from "./support/test_process.ts";
 
 /** One fault and the test that must fail with it. */
 export interface Mutant {
@@ -1770,15 +1771,6 @@ type Outcome = { kind: "caught" } | { kind: "survived" } | { kind: "not tried"; 
 const ROOT = new URL("../", import.meta.url).pathname;
 /** What a copy of the tree goes without, at its top. */
 const LEFT_OUT = [".git", ".gpu", "coverage", "node_modules", "runs"];
-/** What a test may do, as `deno task test` has it. */
-const PERMISSIONS = [
-  "--allow-read",
-  "--allow-write",
-  "--allow-env",
-  "--allow-run",
-  "--allow-sys=statfs",
-  "--allow-net=127.0.0.1,0.0.0.0",
-];
 /** Milliseconds after which a test that hangs is given up. */
 const LIMIT = 10 * 60_000;
 
@@ -1797,20 +1789,10 @@ async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "fi
   // As page_test.ts runs them.
   const [permissions, behind] = test.endsWith("_in_browser.ts")
     ? [["--allow-all"], ["--", CHROMIUM ?? ""]]
-    : [PERMISSIONS, []];
+    : [TEST_PERMISSIONS, []];
   const only = filter === undefined ? [] : ["--filter", filter];
-  const args = ["test", "--no-check", "--fail-fast", ...permissions, ...only, test, ...behind];
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args,
-    cwd: tree,
-    stdin: "null",
-    env: { NO_COLOR: "1" },
-    signal: AbortSignal.timeout(LIMIT),
-  }).output();
-  const output = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("\n");
-  const passed = Number(/(\d+) passed/.exec(output)?.[1] ?? 0);
-  const failed = Number(/(\d+) failed/.exec(output)?.[1] ?? 0);
-  return { code, passed, failed, output };
+  const args = ["--fail-fast", ...permissions, ...only, test, ...behind];
+  return await testProcess(args, { cwd: tree, signal: AbortSignal.timeout(LIMIT) });
 }
 
 /** What went wrong, in one line. */
