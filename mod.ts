@@ -283,6 +283,7 @@ export { hardGates, type Network, type NetworkGates, prepareNetwork } from "./pi
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
+export type { Check, Comparison, KernelCheck } from "./kernels/core/check.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
 export { type HeldShape } from "./pipeline/model/held_weights.ts";

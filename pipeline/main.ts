@@ -501,7 +501,7 @@ async function leadEvaluate(
     checkWindows({ tokens: tokens[split], context, name });
   }
   await ranks?.begin({ ...settings, autotune: false });
-  const gpu = await openCheckedGpu(reporter, settings);
+  const gpu = await openCheckedGpu(reporter, settings, { models: [config] });
   if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {

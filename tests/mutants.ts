@@ -1725,6 +1725,11 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
     "lengths in JavaScript's units": ["[...text].length", "text.length"],
   }),
+  ...plant("pipeline/model/self_check.ts", ["pipeline/model/self_check_test.ts", "what is checked"], {
+    "training is not checked": ["...training ? OF_TRAINING : []", "...[]"],
+    "kept keys are not checked": ["...generation ?", "...!generation ?"],
+    "operations are not checked": ["flatMap(({ op }) => op.checks)", "flatMap(() => [])"],
+  }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
     "the context must be the likeliest too": [
       "let position = tokens.length - 1 - counted;",

@@ -169,7 +169,7 @@ async function benchmarkCommand(args: string[], thread: CommandThread): Promise<
   }
   thread.leaveNet();
   const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
-  const gpu = await openCheckedGpu(reporter, settings);
+  const gpu = await openCheckedGpu(reporter, settings, { models: candidates.map(({ config }) => config) });
   try {
     const models: ModelScores[][] = tasks.map(() => []);
     for (const [n, candidate] of candidates.entries()) {

@@ -281,7 +281,8 @@ async function circuitsCommand(args: string[], thread: CommandThread): Promise<b
     places.push([await locate(model), ...(against === undefined ? [] : [await locate(against)])]);
   }
   thread.leaveNet();
-  const gpu = await openCheckedGpu(reporter, settings);
+  const models = await Promise.all(places.flat().map(({ folder }) => readModelConfig(folder)));
+  const gpu = await openCheckedGpu(reporter, settings, { models });
   try {
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, places[n], settings, reporter);

@@ -38,7 +38,7 @@ import { type RunConfig, type SettingChange, writeRunConfig } from "../runs/run_
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "../runs/run_folder.ts";
 import { createRunState } from "../runs/run_state.ts";
 import { checkModelFolder } from "../model/save_weights.ts";
-import { assertSelfCheck } from "../model/self_check.ts";
+import { assertSelfCheck, type Workload } from "../model/self_check.ts";
 import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
 import { defaultsOf } from "../settings/resolve.ts";
 import { CHANGEABLE, resumedSettings } from "../settings/resume.ts";
@@ -145,17 +145,19 @@ export interface ResumedRun {
  *
  * @param options `gpu`: which adapter, as a command's `--gpu`; `autotune`: whether variants of kernels are chosen by
  * measuring
+ * @param workload what is checked; left out: every operation
  * @throws {AdapterError} when there is no adapter, or none such
  */
 export async function openCheckedGpu(
   reporter: Pick<Reporter, "message" | "stage">,
   { gpu: wanted, autotune = false }: { gpu: string | undefined; autotune?: boolean },
+  workload?: Workload,
 ): Promise<Gpu> {
   reporter.stage({ name: "opening the device" });
   const gpu = await Gpu.open({ adapter: wanted });
   try {
     const name = "checking the adapter's arithmetic";
-    await assertSelfCheck(gpu, (done, of) => reporter.stage({ name, done, of }));
+    await assertSelfCheck(gpu, { workload, progress: (done, of) => reporter.stage({ name, done, of }) });
     if (autotune) gpu.tuner = await openTuner(gpu);
   } catch (error) {
     gpu.close();
@@ -305,7 +307,7 @@ async function checkAndPrepare(
       );
     }
     const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
-    gpu = await openCheckedGpu(reporter, settings);
+    gpu = await openCheckedGpu(reporter, settings, { models: [model.config], training: true });
     await onDevice?.(gpu);
     const { train, adapters, frozen } = model.adaptation ?? {};
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
