@@ -1725,6 +1725,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
     "lengths in JavaScript's units": ["[...text].length", "text.length"],
   }),
+  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "OpenGL"], {
+    "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
+    "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
+  }),
   ...plant("pipeline/model/self_check.ts", ["pipeline/model/self_check_test.ts", "what is checked"], {
     "training is not checked": ["...training ? OF_TRAINING : []", "...[]"],
     "kept keys are not checked": ["...generation ?", "...!generation ?"],
