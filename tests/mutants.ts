@@ -699,10 +699,8 @@ export const MUTANTS: readonly Mutant[] = [
   // What is said while one waits.
   ...plant("pipeline/training/time_left.ts", "pipeline/training/time_left_test.ts", {
     "time left counts the compiling of the first unit": ["        of.spans = [];\n", ""],
-    "time left takes the first unit for all": [
-      "const other = first && like ?",
-      "const other = false as boolean && like ?",
-    ],
+    "time left takes the first unit for all": ["first: !even", "first: false"],
+    "time left waits for a second unit where all are even": ["first: !even", "first: true"],
     "time left has no window": ["inWindow - of.spans[0].units >= WINDOW_UNITS", "inWindow < 0"],
     "time left stands still between units": ["seconds - (last === undefined ? 0 : now - last)", "seconds"],
     "time left counts what stands between": [
