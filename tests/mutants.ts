@@ -661,8 +661,7 @@ export const MUTANTS: readonly Mutant[] = [
     },
   ),
   ...plant("pipeline/circuits/engine.ts", "pipeline/circuits/ranks_test.ts", {
-    "every rank does the first piece of work": ["const index = first + rank;", "const index = first;"],
-    "every rank runs every circuit": ["first += size) {", "first += 1) {"],
+    "one rank runs all circuits": ["Math.ceil(count * batches.length / size)", "count"],
     "a stretch begins as the one before it ended": [
       "if (part !== uploaded) {",
       "if (uploaded === undefined) {",
@@ -677,6 +676,24 @@ export const MUTANTS: readonly Mutant[] = [
     "every rank starts every run": ["if (rank !== exchange.rank) continue;", ""],
     "a rank that is asked to stop waits for rank 0": ["own.forEach((process) => process.stop());", "{};"],
     "nobody hears that a rank is asked to stop": ["if (isToStop) onStop();", ""],
+  }),
+  ...plant("pipeline/report/step_time.ts", "pipeline/report/step_time_test.ts", {
+    "a bucket waits for none before it": ["Math.max(free, end) + takes", "end + takes"],
+    "a bucket goes before its gradients stand": ["Math.max(free, end) + takes", "free + takes"],
+    "a rank sends itself its block": ["(ranks - 1) / ranks", "1"],
+    "weights are gathered while backward goes on": [
+      "Math.max(free, compute) + gathered",
+      "Math.max(free, compute)",
+    ],
+    "a CPU driver computes beside the host": ["if (!isApart) end += onHost(bytes);", ""],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", ["pipeline/report/step_time_test.ts", "stretches are"], {
+    "the head has no backward in stretches": ["n === 0 ? headBackward : 0", "0"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", "pipeline/report/step_time_test.ts", {
+    "a rank does all of a step": ["compute: tokens / ranks / rate", "compute: tokens / rate"],
+    "a bit is a byte": ['(unit === "bit" ? 8 : 1)', "1"],
+    "hours of ranks are those of one": ["hours: tokens / speed / 3600", "hours: tokens / rate / 3600"],
   }),
   ...plant("pipeline/text/shared_encoding.ts", "pipeline/text/shared_encoding_test.ts", {
     "every rank encodes all": ["sharesOf(texts, size)[rank]", "sharesOf(texts, 1)[0]"],

@@ -9,9 +9,11 @@ import { withHelp } from "../parallel/with_help.ts";
 import type { Example, TextPiece } from "./documents.ts";
 import { type KnownTokens, openEncoder, type Tokenizer } from "./tokenizer.ts";
 
-/** A text, and whether it goes on with one before it. */
+/** A text whose tokens are wanted. */
 export interface TextToEncode {
+  /** What it says. */
   text: string;
+  /** Whether it goes on with one before it. */
   continued: boolean;
 }
 
@@ -50,15 +52,17 @@ function encodeAll(texts: readonly TextToEncode[], encode: Tokenizer["encodeKnow
     try {
       return encode(text, { continued });
     } catch {
+      // Told by rank 0, which knows where the text stands.
       return undefined;
     }
   });
 }
 
-/** Texts that are waited for, and how many characters make a batch of them. */
+/** What finds the tokens of many texts at once. */
 export interface SharedEncoder {
+  /** Encodes them. */
   encode: EncodeMany;
-  /** Characters. */
+  /** Characters that are worth encoding at once. */
   batch: number;
 }
 
