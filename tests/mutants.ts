@@ -675,7 +675,6 @@ export const MUTANTS: readonly Mutant[] = [
     "one rank runs all": ["counts.indexOf(Math.min(...counts))", "counts.indexOf(Math.max(...counts))"],
     "every rank starts every run": ["if (rank !== exchange.rank) continue;", ""],
     "a rank that is asked to stop waits for rank 0": ["own.forEach((process) => process.stop());", "{};"],
-    "nobody hears that a rank is asked to stop": ["if (isToStop) onStop();", ""],
   }),
   ...plant("pipeline/report/step_time.ts", "pipeline/report/step_time_test.ts", {
     "a bucket waits for none before it": ["Math.max(free, end) + takes", "end + takes"],

@@ -77,7 +77,7 @@ async function loadModel(
   const config = await readModelConfig(folder, adapter);
   const weights = await openWeights(folder, config, adapter);
   await weights.verify();
-  const shapes = weights.parameters.map(({ name, shape }) => ({ name, shape }));
+  const shapes = weights.parameters.map(({ name, shape, stored }) => ({ name, shape, stored }));
   await exchange?.share((): Next => ({ ...shared, config, parameters: shapes }));
   const read = async (name: string): Promise<Float32Array> =>
     await atFirst(exchange, () => weights.read(name));

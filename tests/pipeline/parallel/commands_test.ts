@@ -6,7 +6,7 @@ import { isThere, untilIn } from "../../hostile/rank_kills.ts";
 import { itemsOf } from "../../support/benchmark_models.ts";
 import { OPEN_MPI, runRanks } from "../../support/mpirun.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-import { ADDITION, runMain, writeTinyModel } from "../../support/tiny_model.ts";
+import { ADDITION, additionExamples, runMain, writeTinyModel } from "../../support/tiny_model.ts";
 
 const ignore = OPEN_MPI === undefined;
 
@@ -146,5 +146,32 @@ Deno.test({
     });
     assertEquals(wrong.stderr.match(/^error: /gm)?.length, 1, wrong.stderr);
     assertStringIncludes(wrong.stderr, "error: rank 0: ");
+  },
+});
+
+Deno.test({
+  name: "ranks that train encode the data together, to the token files of one process",
+  ignore,
+  async fn() {
+    await using folder = await temporaryFolder();
+    const { path: runs } = folder;
+    const model = join(runs, "tiny");
+    await writeTinyModel(model);
+    const examples = await additionExamples(1500);
+    const files = [1, 2, 3, 4, 5].map((n) => join(runs, `${n}.jsonl`));
+    for (const file of files) await Deno.writeTextFile(file, examples);
+    // deno-fmt-ignore
+    const args = ["sparsify", "--model", model, ...files.flatMap((file) => ["--data", file]), "--context", "8", "--batch",
+      "2", "--steps", "2", "--no-control", "--no-autotune", "--validation-tokens", "64", "--eval-tokens", "64", "--runs", runs];
+    const one = await runMain([...args, "--name", "alone"], {
+      allow: ["--allow-sys=statfs,systemMemoryInfo"],
+    });
+    assertEquals(one.code, 0, one.stderr);
+    const ranks = await runRanks(OPEN_MPI!, 2, [...args, "--name", "shared"], { mark: runs });
+    assertEquals(ranks.code, 0, ranks.stderr);
+    for (const split of ["train", "validation", "test"]) {
+      const [alone, shared] = ["alone", "shared"].map((name) => join(runs, name, "tokens"));
+      assertEquals(await read(shared, `${split}.arrow`), await read(alone, `${split}.arrow`), split);
+    }
   },
 });
