@@ -126,6 +126,7 @@ export {
 export { type Example, readDocuments, type TextPiece } from "./pipeline/text/documents.ts";
 export { type FileSequence, type Source } from "./pipeline/text/data_files.ts";
 export { type Enough, type Split, SPLITS, tokenise, type Tokens } from "./pipeline/text/tokenise.ts";
+export { type EncodeMany, type SharedEncoder, type TextToEncode } from "./pipeline/text/shared_encoding.ts";
 export { type TokenArray, type TokenFile } from "./pipeline/text/token_file.ts";
 export {
   type Batch,

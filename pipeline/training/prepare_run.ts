@@ -43,6 +43,7 @@ import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
 import { defaultsOf } from "../settings/resolve.ts";
 import { CHANGEABLE, resumedSettings } from "../settings/resume.ts";
 import type { SettingsOf, SettingsTable } from "../settings/table.ts";
+import type { SharedEncoder } from "../text/shared_encoding.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
@@ -252,12 +253,24 @@ export async function prepareRun(
   }
 }
 
+/**
+ * Does something with tokens found by several ranks.
+ *
+ * @param tokenizer path of the tokenizer.json
+ */
+export type WithEncoder = <Result>(
+  tokenizer: string,
+  work: (encoder: SharedEncoder) => Promise<Result>,
+) => Promise<Result>;
+
 /** How a run is started. */
 interface StartOptions {
   resumed?: ResumedRun;
   sources?: readonly Source[];
   onStart?(abandon: () => Promise<void>): void;
   ranks?: number;
+  /** Does what needs tokens of many texts, with the help of other ranks: at most once, before the device is opened. */
+  withEncoder?: WithEncoder;
   onDevice?(gpu: Gpu): void | Promise<void>;
 }
 
@@ -267,7 +280,7 @@ async function checkAndPrepare(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  { resumed, sources = settings.data, onStart, ranks = 1, onDevice }: StartOptions,
+  { resumed, sources = settings.data, onStart, ranks = 1, withEncoder, onDevice }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   checkContext(settings.context, model.config.contextLength, model.label);
@@ -306,7 +319,9 @@ async function checkAndPrepare(
         `no adapter moves the ${target} of every layer: gates are decided by queries and keys, and only by these`,
       );
     }
-    const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
+    const tokeniseBy = (encoder?: SharedEncoder): Promise<Tokens> =>
+      tokeniseInto(folder, { hash: data.hash, sources, tokenizer, encoder, settings, reporter });
+    const tokens = withEncoder ? await withEncoder(tokenizer.path, tokeniseBy) : await tokeniseBy();
     gpu = await openCheckedGpu(reporter, settings, { models: [model.config], training: true });
     await onDevice?.(gpu);
     const { train, adapters, frozen } = model.adaptation ?? {};
@@ -371,10 +386,11 @@ export function tokenising(
  */
 async function tokeniseInto(
   folder: RunFolder,
-  { hash, sources, tokenizer, settings, reporter }: {
+  { hash, sources, tokenizer, encoder, settings, reporter }: {
     hash: string;
     sources: readonly Source[];
     tokenizer: Tokenizer;
+    encoder: SharedEncoder | undefined;
     settings: PreparedSettings;
     reporter: Reporter;
   },
@@ -387,6 +403,7 @@ async function tokeniseInto(
     enough: wantedTokens(settings),
     tokenizer,
     folder: folder.tokens,
+    encoder,
     onProgress: tokenising(reporter),
     onDamage: (message) => reporter.warning(message),
     onLoss: (message) => reporter.warning(message),
