@@ -126,6 +126,7 @@ export {
 export { type Example, readDocuments, type TextPiece } from "./pipeline/text/documents.ts";
 export { type FileSequence, type Source } from "./pipeline/text/data_files.ts";
 export { type Enough, type Split, SPLITS, tokenise, type Tokens } from "./pipeline/text/tokenise.ts";
+export { type EncodeMany, type SharedEncoder, type TextToEncode } from "./pipeline/text/shared_encoding.ts";
 export { type TokenArray, type TokenFile } from "./pipeline/text/token_file.ts";
 export {
   type Batch,
@@ -290,6 +291,7 @@ export { type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
+export type { Check, Comparison, KernelCheck } from "./kernels/core/check.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
 export { type HeldShape } from "./pipeline/model/held_weights.ts";

@@ -38,10 +38,12 @@ export function describeError(thrown: unknown): { exitCode: number; message: str
 /**
  * Runs a command to its end and leaves the process: 0, or the code that belongs to what was thrown, whose message goes
  * to standard error on one line. With `debug` the stack follows.
+ *
+ * @param options `onFailure` is called behind the message with the code, for whoever must end with this process
  */
 export async function runCommand(
   command: () => Promise<void>,
-  { debug }: { debug: boolean },
+  { debug, onFailure }: { debug: boolean; onFailure?(exitCode: number): void },
 ): Promise<never> {
   try {
     await command();
@@ -52,6 +54,7 @@ export async function runCommand(
     const { exitCode, message } = describeError(error);
     console.error(`error: ${debug ? message : message.replace(/\s*\n\s*/g, " ")}`);
     if (debug) console.error(error);
+    onFailure?.(exitCode);
     Deno.exit(exitCode);
   }
 }

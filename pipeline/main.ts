@@ -36,12 +36,13 @@ import {
 import { requireOneProcess } from "./parallel/one_process.ts";
 import {
   agreeOnAdapters,
+  encoderOf,
   followFirst,
-  followOnDevice,
   hearFirst,
   joinRanks,
   type Ranks,
   shareRun,
+  spreadCommand,
 } from "./ranks.ts";
 import { adaptationOf } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
@@ -238,6 +239,7 @@ async function train<Summary extends object>(
       sources: data.sources,
       onStart: (remove) => abandon = remove,
       ranks: ranks?.exchange.size,
+      withEncoder: ranks && encoderOf(ranks),
       onDevice: ranks && ((gpu) => agreeOnAdapters(ranks, gpu, settings, reporter)),
     }),
     // What cannot be removed is an empty start, which the next one of its name takes over.
@@ -437,18 +439,17 @@ async function leadPretrain(
 
 async function evaluateCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(EVALUATE, args, userFolder());
-  const ranks = await joinRanks(parsed.given, args, thread);
-  if (!ranks || ranks.exchange.rank === 0) {
-    const finished = await leadEvaluate(parsed, thread, ranks);
-    await ranks?.close();
-    return finished;
-  }
-  const { exchange } = ranks;
   const { reporter, signal } = thread;
-  return await followOnDevice(ranks, thread, async (gpu) => {
-    const model = await hearFirst<MeasuredModel>(exchange);
-    return await measureModel(gpu, model, undefined, { reporter, signal, exchange });
-  });
+  return await spreadCommand(
+    parsed.given,
+    args,
+    thread,
+    (ranks) => leadEvaluate(parsed, thread, ranks),
+    async (gpu, exchange) => {
+      const model = await hearFirst<MeasuredModel>(exchange);
+      return await measureModel(gpu, model, undefined, { reporter, signal, exchange });
+    },
+  );
 }
 
 async function leadEvaluate(
@@ -502,7 +503,7 @@ async function leadEvaluate(
     checkWindows({ tokens: tokens[split], context, name });
   }
   await ranks?.begin({ ...settings, autotune: false });
-  const gpu = await openCheckedGpu(reporter, settings);
+  const gpu = await openCheckedGpu(reporter, settings, { models: [config] });
   if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {

@@ -12,6 +12,7 @@ import project from "../deno.json" with { type: "json" };
 import { userFolder } from "./command_line.ts";
 import type { CommandThread } from "./command_thread.ts";
 import { usageError } from "./errors.ts";
+import { MAX_JSON_BYTES, readText } from "./files.ts";
 import type { ModelConfig } from "./model/config.ts";
 import type { ParameterShape } from "./model/parameters.ts";
 import { createExchange, type Exchange } from "./parallel/exchange.ts";
@@ -20,7 +21,8 @@ import type { RunFolder } from "./runs/run_folder.ts";
 import { PHASES } from "./runs/metrics.ts";
 import type { TokenSource } from "./text/batches.ts";
 import type { Adaptation } from "./training/adaptation.ts";
-import { openCheckedGpu } from "./training/prepare_run.ts";
+import { type SharedEncoder, withEncoders } from "./text/shared_encoding.ts";
+import { openCheckedGpu, type WithEncoder } from "./training/prepare_run.ts";
 import type { PreparedRun, Reporter } from "./training/training_run.ts";
 
 /** Flags that hold before anything is read. */
@@ -72,7 +74,7 @@ async function endedByFirst(exchange: Exchange): Promise<never> {
 export async function joinRanks(
   { mpi, rankLimit = LIMIT }: RankFlags,
   args: readonly string[],
-  thread: CommandThread,
+  thread: Pick<CommandThread, "signal" | "beRank"> & { reporter: Pick<Reporter, "message"> },
 ): Promise<Ranks | undefined> {
   const launch = launchOf((name) => Deno.env.get(name));
   if (!launch) return undefined;
@@ -105,6 +107,37 @@ export async function joinRanks(
       leave();
     },
   };
+}
+
+/**
+ * Performs a command alone, or as one of several ranks: the first leads, as one alone would, and the others help it, each on
+ * a device of its own.
+ *
+ * @param lead does the command; of several ranks it calls {@link Ranks.begin} before it needs the others
+ * @param help what the others do then
+ * @returns whether it came to its end rather than being stopped
+ */
+export async function spreadCommand(
+  flags: RankFlags,
+  args: readonly string[],
+  thread: CommandThread,
+  lead: (ranks: Ranks | undefined) => Promise<boolean>,
+  help: (gpu: Gpu, exchange: Exchange) => Promise<object>,
+): Promise<boolean> {
+  const ranks = await joinRanks(flags, args, thread);
+  if (!ranks) return await lead(undefined);
+  const { exchange } = ranks;
+  try {
+    if (exchange.rank > 0) return await followOnDevice(ranks, thread, { help: (gpu) => help(gpu, exchange) });
+    const finished = await lead(ranks);
+    await ranks.close();
+    return finished;
+  } catch (error) {
+    // Which all agreed on.
+    if (!exchange.signal.aborted || error !== exchange.signal.reason) throw error;
+    await ranks.close();
+    return false;
+  }
 }
 
 /** What must be the same at every rank. */
@@ -348,16 +381,28 @@ function followedRun(facts: RunFacts<object>, gpu: Gpu, exchange: Exchange): Pre
   };
 }
 
+/** Rank 0's way to have all ranks find tokens. */
+export function encoderOf({ exchange }: Ranks): WithEncoder {
+  return async <Result>(path: string, work: (encoder: SharedEncoder) => Promise<Result>) => {
+    const result = await withEncoders(
+      exchange,
+      () => readText(path, MAX_JSON_BYTES),
+      async (encoder) => ({ of: await work(encoder) }),
+    );
+    return result!.of;
+  };
+}
+
 /**
  * Helps rank 0 to the end, on a device of this rank's own.
  *
- * @param help what is done on it; gives undefined where it was stopped
+ * @param options `before`: what is done before that is opened; `help`: what is done on it; gives undefined where it was stopped
  * @returns whether it came to its end
  */
 export async function followOnDevice(
   ranks: Ranks,
   thread: CommandThread,
-  help: (gpu: Gpu) => Promise<object | undefined>,
+  { before, help }: { before?(): Promise<unknown>; help(gpu: Gpu): Promise<object | undefined> },
 ): Promise<boolean> {
   const { exchange } = ranks;
   const { reporter } = thread;
@@ -369,6 +414,7 @@ export async function followOnDevice(
   exchange.waitFor(start.rankLimit);
   // What is to be fetched rank 0 fetches.
   thread.leaveNet();
+  await before?.();
   const gpu = await openCheckedGpu(reporter, start);
   let ended: object | undefined;
   try {
@@ -398,10 +444,13 @@ export async function followFirst<Settings extends { stages?: number }>(
   ) => Promise<object | undefined>,
 ): Promise<boolean> {
   const { exchange } = ranks;
-  return await followOnDevice(ranks, thread, async (gpu) => {
-    const { run, settings } = await receiveRun<Settings>(gpu, exchange);
-    thread.logTo(join(run.folder.path, `rank-${exchange.rank}.log`));
-    return await body(settings, run, thread.reporter, exchange.signal);
+  return await followOnDevice(ranks, thread, {
+    before: () => withEncoders(exchange),
+    async help(gpu) {
+      const { run, settings } = await receiveRun<Settings>(gpu, exchange);
+      thread.logTo(join(run.folder.path, `rank-${exchange.rank}.log`));
+      return await body(settings, run, thread.reporter, exchange.signal);
+    },
   });
 }
 

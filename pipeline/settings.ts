@@ -406,8 +406,15 @@ export const PLAN = {
     group: "Device",
   },
   tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
-  rate: atLeastZero(0, "tokens a second, as measured: with --tokens tells the hours", "Device"),
+  rate: atLeastZero(0, "tokens a second of one rank, as measured: with --tokens tells the hours", "Device"),
   ranks: integer(1, 1, "ranks that train together: bytes are those of each", "Several GPUs"),
+  network: {
+    kind: "name",
+    value: undefined,
+    placeholder: "RATE",
+    help: "what a rank sends, as 25GB/s or 200Gbit/s: with --rate tells a step's time",
+    group: "Several GPUs",
+  },
   ...SHARDS,
   json: flag(false, "the plan as one line of JSON on standard output", "Output"),
   debug: OUTPUT.debug,
@@ -475,6 +482,7 @@ export const CIRCUITS = {
   gpu: RUN.gpu,
   runs: RUN.runs,
   name: RUN.name,
+  ...RANKS,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -556,13 +564,14 @@ export const BENCHMARK = {
     help: "folder for items.arrow, each choice with its score, and results.json",
     group: "Output",
   },
+  ...RANKS,
   ...OUTPUT,
   json: flag(false, "end with one line of JSON for each task on standard output", "Output"),
 } as const satisfies SettingsTable;
 
 /** Settings of `sweep`, beside its file. */
 export const SWEEP = {
-  jobs: integer(1, 1, "runs at a time on this machine", "Sweep"),
+  jobs: integer(1, 1, "runs at a time on this machine, or at each rank", "Sweep"),
   only: {
     kind: "numberOrAuto",
     value: "auto",
@@ -579,6 +588,8 @@ export const SWEEP = {
   ),
   runs: { ...RUN.runs, group: "Sweep" },
   name: { ...RUN.name, help: "folder of its runs in --runs (default: the file's name)", group: "Sweep" },
+  mpi: RANKS.mpi,
+  rankLimit: RANKS.rankLimit,
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
@@ -593,7 +604,7 @@ export const STUDY = {
     group: "Study",
   },
   table: flag(false, "run nothing: only write what the runs that are there have come to", "Study"),
-  jobs: { ...SWEEP.jobs, group: "Study" },
+  jobs: { ...SWEEP.jobs, help: "runs at a time on this machine", group: "Study" },
   runs: { ...RUN.runs, group: "Study" },
   name: { ...RUN.name, help: "folder of its runs in --runs (default: the study's name)", group: "Study" },
   ...OUTPUT,

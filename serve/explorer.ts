@@ -118,7 +118,7 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
     if (!bench) {
       const gpu = await Gpu.open({ adapter });
       try {
-        await assertSelfCheck(gpu);
+        await assertSelfCheck(gpu, { workload: { models: [config], generation: true } });
         const context = Math.min(config.contextLength, MAX_PROMPT_TOKENS);
         const network = await prepareNetwork(gpu, config, { batch: 1, context, training: false });
         bench = { sizes, gpu, network, parameters: new Map() };

@@ -5,7 +5,7 @@
  * @module
  */
 import { constants, setPriority } from "node:os";
-import { adapterLabel, chooseAdapter, findAdapters } from "../kernels/core/adapters.ts";
+import { adapterLabel, findAdapter } from "../kernels/core/adapters.ts";
 import { quietMesa, runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { printedInstead } from "../pipeline/settings/help.ts";
@@ -39,7 +39,7 @@ async function serve(args: string[]): Promise<void> {
     );
   }
   if (gpu !== undefined) {
-    const { description } = chooseAdapter(await findAdapters(), gpu);
+    const { description } = await findAdapter(gpu);
     console.error(`models are looked into on ${adapterLabel(description)}`);
   }
   // Whoever trains on this machine comes first.

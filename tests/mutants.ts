@@ -11,6 +11,7 @@
 import { dirname, join } from "node:path";
 import { CHROMIUM } from "./support/chromium.ts";
 import { temporaryFolder } from "./support/temporary_folder.ts";
+import { TEST_PERMISSIONS, testProcess } from "./support/test_process.ts";
 
 /** One fault and the test that must fail with it. */
 export interface Mutant {
@@ -659,6 +660,57 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/parallel/share_of_step.ts", EXCHANGE, {
     "micro-batches of ranks have more rows than asked for": ["Math.min(batch, rowsOfRank)", "rowsOfRank"],
   }),
+  ...plant(
+    "pipeline/benchmarks/likelihood.ts",
+    ["pipeline/benchmarks/ranks_test.ts", "/each rank|no rank/"],
+    {
+      "what ranks measured is rank 0's": ["ofRanks[n % size][", "ofRanks[0]["],
+      "every rank measures every batch": ["if (n % size === rank) {", "if (n % size <= size) {"],
+      "ranks that measure hear no wish to stop": ["if (n % size === 0) await exchange?.agree();", ""],
+    },
+  ),
+  ...plant("pipeline/circuits/engine.ts", "pipeline/circuits/ranks_test.ts", {
+    "one rank runs all circuits": ["Math.ceil(count * batches.length / size)", "count"],
+    "a stretch begins as the one before it ended": [
+      "if (part !== uploaded) {",
+      "if (uploaded === undefined) {",
+    ],
+    "ranks that run circuits do not stop": ["exchange?.signal.throwIfAborted();", ""],
+  }),
+  ...plant("pipeline/circuits/off_paths.ts", "pipeline/circuits/ranks_test.ts", {
+    "every rank closes edges of every prompt": ["if (n % size !== rank) continue;", ""],
+  }),
+  ...plant("pipeline/sweep/shared_processes.ts", "pipeline/sweep/shared_processes_test.ts", {
+    "one rank runs all": ["counts.indexOf(Math.min(...counts))", "counts.indexOf(Math.max(...counts))"],
+    "every rank starts every run": ["if (rank !== exchange.rank) continue;", ""],
+    "a rank that is asked to stop waits for rank 0": ["own.forEach((process) => process.stop());", "{};"],
+  }),
+  ...plant("pipeline/report/step_time.ts", "pipeline/report/step_time_test.ts", {
+    "a bucket waits for none before it": ["Math.max(free, end) + takes", "end + takes"],
+    "a bucket goes before its gradients stand": ["Math.max(free, end) + takes", "free + takes"],
+    "a rank sends itself its block": ["(ranks - 1) / ranks", "1"],
+    "weights are gathered while backward goes on": [
+      "Math.max(free, compute) + gathered",
+      "Math.max(free, compute)",
+    ],
+    "a CPU driver computes beside the host": ["if (!isApart) end += onHost(bytes);", ""],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", ["pipeline/report/step_time_test.ts", "stretches are"], {
+    "the head has no backward in stretches": ["n === 0 ? headBackward : 0", "0"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", "pipeline/report/step_time_test.ts", {
+    "a rank does all of a step": ["compute: tokens / ranks / rate", "compute: tokens / rate"],
+    "a bit is a byte": ['(unit === "bit" ? 8 : 1)', "1"],
+    "hours of ranks are those of one": ["hours: tokens / speed / 3600", "hours: tokens / rate / 3600"],
+  }),
+  ...plant("pipeline/text/shared_encoding.ts", "pipeline/text/shared_encoding_test.ts", {
+    "every rank encodes all": ["sharesOf(texts, size)[rank]", "sharesOf(texts, 1)[0]"],
+    "a share begins where the last one began": ["const start = at;", "const start = Math.max(0, at - 1);"],
+    "a new document goes on with the one before": [
+      'goesOn = document.kind === "text" && !document.last;',
+      "goesOn = true;",
+    ],
+  }),
   ...plant("pipeline/parallel/mpi.ts", RANKS, {
     "one process alone calls MPI": ["size !== undefined && size > 1", "size !== undefined && size > 0"],
     "a batch script is a rank": ['"SLURM_STEP_NUM_TASKS"', '"SLURM_NTASKS"'],
@@ -775,10 +827,8 @@ export const MUTANTS: readonly Mutant[] = [
   // What is said while one waits.
   ...plant("pipeline/training/time_left.ts", "pipeline/training/time_left_test.ts", {
     "time left counts the compiling of the first unit": ["        of.spans = [];\n", ""],
-    "time left takes the first unit for all": [
-      "const other = first && like ?",
-      "const other = false as boolean && like ?",
-    ],
+    "time left takes the first unit for all": ["first: !even", "first: false"],
+    "time left waits for a second unit where all are even": ["first: !even", "first: true"],
     "time left has no window": ["inWindow - of.spans[0].units >= WINDOW_UNITS", "inWindow < 0"],
     "time left stands still between units": ["seconds - (last === undefined ? 0 : now - last)", "seconds"],
     "time left counts what stands between": [
@@ -1340,10 +1390,10 @@ export const MUTANTS: readonly Mutant[] = [
       "!continued || startOfText === undefined ? []",
     ],
     "every piece of a document begins one": [
-      "encodePiece(document, spilled.length > this.#start, this.#tokenizer)",
-      "encodePiece(document, false, this.#tokenizer)",
+      "const continued = spilled.length > this.#start;",
+      "const continued = false;",
     ],
-    "a completion begins as a text does": ["{ continued: ends.length > 0 }", "{ continued: false }"],
+    "a completion begins as a text does": ["{ continued: n > 0 }", "{ continued: false }"],
     "the token that begins a text counts as one of the completion": [
       "ends.push(tokens.length);",
       "ends.push(tokens.length - (tokenizer.startOfText === undefined ? 0 : 1));",
@@ -1714,7 +1764,10 @@ export const MUTANTS: readonly Mutant[] = [
       "sum(matrices)",
     ],
     "attention over all pairs": ["context * (context + 1) / 2", "context * context"],
-    "what is computed anew is not counted": ["counted.recomputed += forwardOf(step);", "void step;"],
+    "what is computed anew is not counted": [
+      "(flop, step) => flop + forwardOf(step), 0) : 0,",
+      "(flop) => flop, 0) : 0,",
+    ],
     "a gradient of what has none": [
       "hasDx ? matrices : secondOf(step)",
       "true ? matrices : secondOf(step)",
@@ -1798,6 +1851,15 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
     "lengths in JavaScript's units": ["[...text].length", "text.length"],
   }),
+  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "OpenGL"], {
+    "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
+    "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
+  }),
+  ...plant("pipeline/model/self_check.ts", ["pipeline/model/self_check_test.ts", "what is checked"], {
+    "training is not checked": ["...training ? OF_TRAINING : []", "...[]"],
+    "kept keys are not checked": ["...generation ?", "...!generation ?"],
+    "operations are not checked": ["flatMap(({ op }) => op.checks)", "flatMap(() => [])"],
+  }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
     "the context must be the likeliest too": [
       "let position = tokens.length - 1 - counted;",
@@ -1809,12 +1871,12 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "scores in the order of the batches": [
       "found[index] = likelihoods[row]",
-      "found[first + row] = likelihoods[row]",
+      "found[row] = likelihoods[row]",
     ],
   }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods through"], {
     "gates that are open": ['gate ? "deterministic" : "dense"', '"dense"'],
-    "benchmarks through gates without their bias": ["hardGates(gate?.bias, batch)", "hardGates(0, batch)"],
+    "benchmarks through gates without their bias": ["hardGates(gate?.bias, rows)", "hardGates(0, rows)"],
   }),
   ...plant("pipeline/benchmarks/metrics.ts", [BENCHMARKED, "/means, standard|of equals|interval/"], {
     "the deviation of all": ["(count - 1) / count", "count / count"],
@@ -1844,15 +1906,6 @@ type Outcome = { kind: "caught" } | { kind: "survived" } | { kind: "not tried"; 
 const ROOT = new URL("../", import.meta.url).pathname;
 /** What a copy of the tree goes without, at its top. */
 const LEFT_OUT = [".git", ".gpu", "coverage", "node_modules", "runs"];
-/** What a test may do, as `deno task test` has it. */
-const PERMISSIONS = [
-  "--allow-read",
-  "--allow-write",
-  "--allow-env",
-  "--allow-run",
-  "--allow-sys=statfs",
-  "--allow-net=127.0.0.1,0.0.0.0",
-];
 /** Milliseconds after which a test that hangs is given up. */
 const LIMIT = 10 * 60_000;
 
@@ -1871,20 +1924,10 @@ async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "fi
   // As page_test.ts runs them.
   const [permissions, behind] = test.endsWith("_in_browser.ts")
     ? [["--allow-all"], ["--", CHROMIUM ?? ""]]
-    : [PERMISSIONS, []];
+    : [TEST_PERMISSIONS, []];
   const only = filter === undefined ? [] : ["--filter", filter];
-  const args = ["test", "--no-check", "--fail-fast", ...permissions, ...only, test, ...behind];
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args,
-    cwd: tree,
-    stdin: "null",
-    env: { NO_COLOR: "1" },
-    signal: AbortSignal.timeout(LIMIT),
-  }).output();
-  const output = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("\n");
-  const passed = Number(/(\d+) passed/.exec(output)?.[1] ?? 0);
-  const failed = Number(/(\d+) failed/.exec(output)?.[1] ?? 0);
-  return { code, passed, failed, output };
+  const args = ["--fail-fast", ...permissions, ...only, test, ...behind];
+  return await testProcess(args, { cwd: tree, signal: AbortSignal.timeout(LIMIT) });
 }
 
 /** What went wrong, in one line. */

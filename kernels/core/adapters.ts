@@ -4,6 +4,9 @@
  * of each backend. Of several cards of one kind it gives the first in the driver's order, which the driver's own
  * variables change: for Vulkan's loader `VK_DRIVER_FILES`, for Mesa's drivers `MESA_VK_DEVICE_SELECT`.
  *
+ * OpenGL is asked only where no other backend has what is wanted: as a process ends, its library frees what it keeps of
+ * each thread, and a thread that ends in that moment frees it too, which aborts the process.
+ *
  * @module
  */
 
@@ -43,6 +46,10 @@ const BACKENDS: Readonly<Record<string, string>> = {
   dx12: "DX12",
   opengl: "OpenGL",
 };
+const LAST = "opengl";
+
+/** Undefined: all at once, as the environment may not be changed. */
+type Backend = string | undefined;
 
 const WISHES: readonly GPURequestAdapterOptions[] = [
   { powerPreference: "high-performance" },
@@ -59,16 +66,46 @@ export function adapterLabel({ name, backend }: AdapterDescription): string {
 }
 
 /**
- * Every adapter that can be asked for, the one that is the fastest by WebGPU's own choice first.
+ * Every adapter that can be asked for: first the fastest of the first backend that has a GPU, last those of OpenGL.
  *
  * @returns without backends, and of all backends together, where the environment may not be changed
  */
 export async function findAdapters(): Promise<FoundAdapter[]> {
-  const first = await fastestAdapter();
-  if (!first) return [];
-  const found = new Map([[keyOf(first), first]]);
+  const [most, last] = backendsToAsk();
+  return [...await adaptersOf(most), ...await adaptersOf(last)];
+}
+
+/**
+ * The adapter that is wanted.
+ *
+ * @param wanted a number below 100: its place among those that {@link findAdapters} gives; else a part of the name or the
+ * backend, in any case, of which the first that has it is taken; left out: the first
+ * @throws {AdapterError} when there is none, or none such: with those that there are
+ */
+export async function findAdapter(wanted?: string): Promise<FoundAdapter> {
+  const [most, last] = backendsToAsk();
+  const found = wanted === undefined ? await fastestOf(most) : await adaptersOf(most);
+  const chosen = choose(found, wanted);
+  if (chosen) return chosen;
+  found.push(...await adaptersOf(last));
+  if (found.length === 0) throw new AdapterError(NO_ADAPTER);
+  const other = choose(found, wanted);
+  if (other) return other;
+  const list = found.map(({ description }, n) => `${n}: ${adapterLabel(description)}`).join("; ");
+  throw new AdapterError(`Cannot open ${wanted} as a GPU as the adapters that WebGPU gives here are ${list}`);
+}
+
+function choose(found: readonly FoundAdapter[], wanted = "0"): FoundAdapter | undefined {
+  return /^\d{1,2}$/.test(wanted)
+    ? found[Number(wanted)]
+    : found.find(({ description }) => adapterLabel(description).toLowerCase().includes(wanted.toLowerCase()));
+}
+
+/** The adapters of some backends once each, the fastest first. */
+async function adaptersOf(backends: readonly Backend[]): Promise<FoundAdapter[]> {
+  const found = new Map((await fastestOf(backends)).map((one) => [keyOf(one), one]));
   for (const wish of WISHES) {
-    for (const backend of backendsToAsk()) {
+    for (const backend of backends) {
       const one = await request(wish, backend);
       if (one) found.set(keyOf(one), one);
     }
@@ -76,54 +113,29 @@ export async function findAdapters(): Promise<FoundAdapter[]> {
   return [...found.values()];
 }
 
-/** The fastest adapter by WebGPU's own choice; undefined where there is none. */
-export async function fastestAdapter(): Promise<FoundAdapter | undefined> {
-  const [wish] = WISHES;
-  const fastest = await request(wish, undefined);
-  if (!fastest) return undefined;
-  // What drives it is not told, but it is found again when only that is asked.
-  for (const backend of backendsToAsk()) {
-    const same = await request(wish, backend);
-    if (
-      same && keyOf({ ...same, description: { ...same.description, backend: undefined } }) === keyOf(fastest)
-    ) {
-      return { ...fastest, description: same.description };
-    }
+/** The fastest adapter of the first of these backends that has a GPU, or else of the first that has any, if one has. */
+async function fastestOf(backends: readonly Backend[]): Promise<FoundAdapter[]> {
+  const found = [];
+  for (const backend of backends) {
+    const fastest = await request(WISHES[0], backend);
+    if (fastest && !fastest.description.software) return [fastest];
+    if (fastest) found.push(fastest);
   }
-  return fastest;
+  return found.slice(0, 1);
 }
 
-/**
- * The adapter that is wanted.
- *
- * @param found as {@link findAdapters} gives them
- * @param wanted a number below 100: its place in `found`; else a part of the name or the backend, in any case, of which
- * the first that has it is taken; left out: the first
- * @throws {AdapterError} when there is none, or none such: with those that there are
- */
-export function chooseAdapter(found: readonly FoundAdapter[], wanted?: string): FoundAdapter {
-  if (found.length === 0) throw new AdapterError(NO_ADAPTER);
-  if (wanted === undefined) return found[0];
-  const chosen = /^\d{1,2}$/.test(wanted)
-    ? found[Number(wanted)]
-    : found.find(({ description }) => adapterLabel(description).toLowerCase().includes(wanted.toLowerCase()));
-  if (chosen) return chosen;
-  const list = found.map(({ description }, n) => `${n}: ${adapterLabel(description)}`).join("; ");
-  throw new AdapterError(`Cannot open ${wanted} as a GPU as the adapters that WebGPU gives here are ${list}`);
-}
-
-/** The backends to be asked one by one: the user's, if one is named, or all; undefined, all at once, if none may be. */
-function backendsToAsk(): readonly (string | undefined)[] {
+/** The backends to be asked one by one, and those after them: the user's alone, if one is named. */
+function backendsToAsk(): [most: Backend[], last: Backend[]] {
   const variable = { name: "env", variable: BACKEND_VARIABLE } as const;
-  if (Deno.permissions.querySync(variable).state !== "granted") return [undefined];
+  if (Deno.permissions.querySync(variable).state !== "granted") return [[undefined], []];
   const named = Deno.env.get(BACKEND_VARIABLE);
-  if (named === undefined) return Object.keys(BACKENDS);
-  return [named];
+  if (named !== undefined) return [[named], []];
+  return [Object.keys(BACKENDS).filter((backend) => backend !== LAST), [LAST]];
 }
 
 async function request(
   wish: GPURequestAdapterOptions,
-  backend: string | undefined,
+  backend: Backend,
 ): Promise<FoundAdapter | undefined> {
   const adapter = await withBackend(backend, async () => await navigator.gpu?.requestAdapter(wish));
   if (!adapter) return undefined;
@@ -136,7 +148,7 @@ async function request(
 }
 
 async function withBackend<Result>(
-  backend: string | undefined,
+  backend: Backend,
   body: () => Promise<Result>,
 ): Promise<Result> {
   if (backend === undefined) return await body();

@@ -12,6 +12,7 @@ import type { Tensor } from "./tensor.ts";
 export interface Comparison {
   /** For example `gated attention backward, sampled`. */
   operation: string;
+  /** Each with its values in float64. */
   outputs: (readonly [Tensor, ArrayLike<number>])[];
   /** The largest ‖device − reference‖₂ / ‖reference‖₂ that is right. */
   tolerance: number;
@@ -19,9 +20,14 @@ export interface Comparison {
 
 /** What is run, and what is compared afterwards. */
 export interface Check {
+  /** Runs it. */
   record(recorder: Recorder): void;
+  /** Of all that it writes. */
   comparisons: Comparison[];
 }
+
+/** Prepares an operation's check on a device. */
+export type KernelCheck = (gpu: Gpu) => Promise<Check>;
 
 // WGSL lets exp be off by 3 + 2|x| units in the last place and log by 2^-21: a few 1e-6 on inputs of order one, well
 // below what a wrong kernel or arithmetic in half precision shows (1e-3).

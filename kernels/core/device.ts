@@ -5,13 +5,7 @@
  *
  * @module
  */
-import {
-  type AdapterDescription,
-  AdapterError,
-  chooseAdapter,
-  fastestAdapter,
-  findAdapters,
-} from "./adapters.ts";
+import { type AdapterDescription, AdapterError, findAdapter } from "./adapters.ts";
 import { BindGroups } from "./bind_groups.ts";
 import { Textures } from "./textures.ts";
 
@@ -48,7 +42,7 @@ export interface OpenedDevice {
 
 /** How a device is opened. */
 export interface DeviceOptions {
-  /** Which adapter, as {@link chooseAdapter} takes it: a part of its name, or its number; left out: the fastest. */
+  /** Which adapter, as {@link findAdapter} takes it: a part of its name, or its number; left out: the fastest. */
   adapter?: string;
   /** Lowers the binding size below the adapter's own, to test slicing. */
   maxBindingBytes?: number;
@@ -84,8 +78,7 @@ class RefusedError extends AdapterError {}
 const [ATTEMPTS, PAUSE_MS] = [3, 250];
 
 async function openOnce(options: DeviceOptions): Promise<OpenedDevice> {
-  const fastest = options.adapter === undefined ? await fastestAdapter() : undefined;
-  const { adapter, description } = chooseAdapter(fastest ? [fastest] : await findAdapters(), options.adapter);
+  const { adapter, description } = await findAdapter(options.adapter);
   const requiredLimits: Record<string, number> = {};
   for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
   const { subgroupMinSize, subgroupMaxSize } = adapter.info;

@@ -1,5 +1,5 @@
 /** Gated attention on tiny fixed inputs, against the float64 reference. @module */
-import { type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
+import { type Check, type KernelCheck, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareCachedAttention } from "./cached_attention.ts";
 import { type GateMode, prepareGatedAttention } from "./op.ts";
@@ -9,7 +9,7 @@ import { attentionGradientReference, attentionReference } from "./reference.ts";
  * Two query heads share each key head. The inputs leave 63 % of the gates open and none of them nearer to 0 than 0.06,
  * with noise and without, so that no adapter's rounding can decide a gate otherwise than float64 does.
  */
-export async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
+async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
   const [batch, heads, keyValueHeads, positions, headSize, layer] = [2, 4, 2, 5, 8, 1];
   const shape = { batch, heads, keyValueHeads, positions, headSize };
   const columns = (heads + 2 * keyValueHeads) * headSize;
@@ -65,7 +65,7 @@ export async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Che
 }
 
 /** The same inputs, three positions and then two more with the keys and values of all kept. */
-export async function cachedAttentionCheck(
+async function cachedAttentionCheck(
   gpu: Gpu,
   mode: Exclude<GateMode, "sampled">,
 ): Promise<Check> {
@@ -111,6 +111,14 @@ export async function cachedAttentionCheck(
     }],
   };
 }
+
+/** Of each mode, since training and what measures it take every one. */
+export const gatedAttentionChecks: readonly KernelCheck[] = (["dense", "deterministic", "sampled"] as const)
+  .map((mode) => (gpu) => gatedAttentionCheck(gpu, mode));
+
+/** The same, to keys and values that are kept. */
+export const cachedAttentionChecks: readonly KernelCheck[] = (["dense", "deterministic"] as const)
+  .map((mode) => (gpu) => cachedAttentionCheck(gpu, mode));
 
 /** What `sumHeads` makes of the reference's row sums: (layer, head, 8) with zeros in the layers before. */
 function headSumsOf(

@@ -1,11 +1,11 @@
 /** The norm of queries and keys on tiny fixed inputs, against the float64 reference. @module */
-import { ARITHMETIC, type Check, normals, upload } from "../core/check.ts";
+import { ARITHMETIC, type Check, type KernelCheck, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareQueryKeyNorm } from "./op.ts";
 import { queryKeyNormGradientReference, queryKeyNormReference } from "./reference.ts";
 
 /** Forward and backward, each head by itself or all together. */
-export async function queryKeyNormCheck(gpu: Gpu, per: "head" | "all"): Promise<Check> {
+async function queryKeyNormCheck(gpu: Gpu, per: "head" | "all"): Promise<Check> {
   const [rows, heads, keyValueHeads, headSize, epsilon] = [3, 4, 2, 8, 1e-5];
   const columns = (heads + 2 * keyValueHeads) * headSize;
   const shape = { heads, keyValueHeads, headSize, per, epsilon };
@@ -53,3 +53,9 @@ export async function queryKeyNormCheck(gpu: Gpu, per: "head" | "all"): Promise<
     ],
   };
 }
+
+/** Of each kind of norm. */
+export const queryKeyNormChecks: Readonly<Record<"head" | "all", KernelCheck>> = {
+  head: (gpu) => queryKeyNormCheck(gpu, "head"),
+  all: (gpu) => queryKeyNormCheck(gpu, "all"),
+};

@@ -8,6 +8,7 @@ import type { ModelConfig } from "../model/config.ts";
 import type { HeldShape } from "../model/held_weights.ts";
 import { hardGates, type Network, prepareNetwork } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
+import type { Exchange } from "../parallel/exchange.ts";
 import { IGNORED } from "../text/batches.ts";
 import { createDeviceLog } from "../training/device_log.ts";
 import { turn } from "../turn.ts";
@@ -36,8 +37,19 @@ export interface LikelihoodOptions {
   batchTokens: number;
   /** Told how many sequences are done. */
   onDone?(done: number): void;
-  /** Aborted to end it before the next batch. */
+  /** Aborted to end it before the next batch; with other ranks that of the exchange. */
   signal?: AbortSignal;
+  /** The other ranks, with which the batches are shared out, to the same bits at each. */
+  exchange?: Exchange;
+}
+
+/** Sequences that run together. */
+interface SequenceBatch {
+  /** Positions and rows of the network that runs it. */
+  context: number;
+  rows: number;
+  /** Which sequences, at most as many as rows. */
+  indices: readonly number[];
 }
 
 /** Positions of the shortest rows: each number of positions is compiled by itself. */
@@ -50,20 +62,15 @@ export function positionsFor(tokens: number, contextLength: number): number {
 }
 
 /**
- * Measures every sequence. The rows of a batch are padded behind their end, which no token before it sees.
+ * The batches that sequences are run in, the longest first: what does not fit the device shows at once. A sequence of which
+ * no token counts is in none.
  *
- * @returns in the order of the sequences
  * @throws {RangeError} when a sequence is longer than the model's positions and one more
- * @throws the signal's reason when it is aborted
  */
-export async function measureLikelihoods(
-  gpu: Gpu,
-  { config, parameters, held }: MeasuredModel,
+function batchesOf(
   sequences: readonly Sequence[],
-  { batchTokens, onDone, signal }: LikelihoodOptions,
-): Promise<Likelihood[]> {
-  const { contextLength, gate } = config;
-  const found: Likelihood[] = sequences.map(() => ({ logLikelihood: 0, greedy: true }));
+  { contextLength, batchTokens }: { contextLength: number; batchTokens: number },
+): SequenceBatch[] {
   const buckets = new Map<number, number[]>();
   for (const [index, { tokens, counted }] of sequences.entries()) {
     if (tokens.length > contextLength + 1 || counted >= tokens.length) {
@@ -80,27 +87,63 @@ export async function measureLikelihoods(
     if (bucket) bucket.push(index);
     else buckets.set(positions, [index]);
   }
-  let done = sequences.length - [...buckets.values()].reduce((sum, { length }) => sum + length, 0);
+  return [...buckets].toSorted(([a], [b]) => b - a).flatMap(([context, indices]) => {
+    const rows = Math.max(1, Math.min(indices.length, Math.floor(batchTokens / context)));
+    return Array.from({ length: Math.ceil(indices.length / rows) }, (_, n) => ({
+      context,
+      rows,
+      indices: indices.slice(n * rows, (n + 1) * rows),
+    }));
+  });
+}
+
+/**
+ * Measures every sequence. The rows of a batch are padded behind their end, which no token before it sees. Of several ranks
+ * each runs every so many of the batches of one process, so that a sequence has its neighbours, and its bits.
+ *
+ * @returns in the order of the sequences, at every rank
+ * @throws {RangeError} when a sequence is longer than the model's positions and one more
+ * @throws the signal's reason when it is aborted
+ */
+export async function measureLikelihoods(
+  gpu: Gpu,
+  { config, parameters, held }: MeasuredModel,
+  sequences: readonly Sequence[],
+  { batchTokens, onDone, signal, exchange }: LikelihoodOptions,
+): Promise<Likelihood[]> {
+  const { contextLength, gate } = config;
+  const found: Likelihood[] = sequences.map(() => ({ logLikelihood: 0, greedy: true }));
+  const batches = batchesOf(sequences, { contextLength, batchTokens });
+  const { rank, size } = exchange ?? { rank: 0, size: 1 };
+  /** What this rank found, batch by batch. */
+  const measured: Likelihood[][] = [];
+  let done = sequences.length - batches.reduce((sum, { indices }) => sum + indices.length, 0);
+  let network: Network | undefined;
+  let measure: ReturnType<typeof measureRows> | undefined;
   onDone?.(done);
-  // The largest first: what does not fit the device shows at once.
-  for (const [positions, indices] of [...buckets].toSorted(([a], [b]) => b - a)) {
-    const batch = Math.max(1, Math.min(indices.length, Math.floor(batchTokens / positions)));
-    const shape = { batch, context: positions, training: false, ...held };
-    const network = await prepareNetwork(gpu, config, shape);
-    try {
-      network.configureGates(hardGates(gate?.bias, batch));
-      const rows = measureRows(gpu, network, parameters, gate ? "deterministic" : "dense");
-      for (let first = 0; first < indices.length; first += batch) {
-        await turn();
-        signal?.throwIfAborted();
-        const some = indices.slice(first, first + batch);
-        const likelihoods = await rows(some.map((index) => sequences[index]));
-        some.forEach((index, row) => found[index] = likelihoods[row]);
-        onDone?.(done += some.length);
+  try {
+    for (const [n, { context, rows, indices }] of batches.entries()) {
+      if (n % size === 0) await exchange?.agree();
+      await turn();
+      signal?.throwIfAborted();
+      if (n % size === rank) {
+        if (!measure || network?.shape.context !== context) {
+          network?.destroy();
+          network = await prepareNetwork(gpu, config, { batch: rows, context, training: false, ...held });
+          network.configureGates(hardGates(gate?.bias, rows));
+          measure = measureRows(gpu, network, parameters, gate ? "deterministic" : "dense");
+        }
+        measured.push(await measure(indices.map((index) => sequences[index])));
       }
-    } finally {
-      network.destroy();
+      onDone?.(done += indices.length);
     }
+  } finally {
+    network?.destroy();
+  }
+  const ofRanks = await exchange?.gather(measured, "a benchmark") ?? [measured];
+  for (const [n, { indices }] of batches.entries()) {
+    const likelihoods = ofRanks[n % size][Math.floor(n / size)];
+    indices.forEach((index, row) => found[index] = likelihoods[row]);
   }
   return found;
 }

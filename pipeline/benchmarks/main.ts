@@ -13,22 +13,30 @@ import { exists, storing } from "../files.ts";
 import { isHubData } from "../hub/names.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
-import { type HeldSettings, type HeldWeights, loadHeld, openHeld } from "../model/held_weights.ts";
-import { destroyParameters } from "../model/parameters.ts";
+import {
+  type HeldSettings,
+  type HeldShape,
+  type HeldWeights,
+  loadHeld,
+  openHeld,
+} from "../model/held_weights.ts";
+import { destroyParameters, type ParameterShape } from "../model/parameters.ts";
 import { nearest } from "../nearest.ts";
 import { BENCHMARK, type BenchmarkSettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
-import { parseCommand } from "../settings/parse.ts";
+import { parseCommand, type ParsedCommand } from "../settings/parse.ts";
 import { resolveFully } from "../settings/resolve.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { type EncodedItems, encodeItems, readItems, scoreItems } from "./benchmark.ts";
 import type { Item, PlacedItem } from "./items.ts";
+import { measureLikelihoods } from "./likelihood.ts";
 import { type BenchmarkResult, jsonOf, type ModelScores, resultsText, saveBenchmarks } from "./results.ts";
-import { type Encoding, findPrefix } from "./requests.ts";
+import { type Encoding, findPrefix, type Sequence } from "./requests.ts";
 import { compareScores, scoreOf } from "./scores.ts";
 import { BENCHMARKS, type BenchmarkTask } from "./tasks.ts";
-import { requireOneProcess } from "../parallel/one_process.ts";
+import { atFirst, type Exchange } from "../parallel/exchange.ts";
+import { agreeOnAdapters, hearFirst, type Ranks, spreadCommand } from "../ranks.ts";
 
 const PURPOSE = "Measures a model on benchmarks, as lm-evaluation-harness does, and beside another model.";
 
@@ -138,8 +146,21 @@ async function checkOutput(output: string | undefined): Promise<void> {
 }
 
 async function benchmarkCommand(args: string[], thread: CommandThread): Promise<boolean> {
-  await requireOneProcess("benchmark");
   const parsed = parseCommand(BENCHMARK, args, userFolder());
+  return await spreadCommand(
+    parsed.given,
+    args,
+    thread,
+    (ranks) => leadBenchmark(parsed, thread, ranks),
+    (gpu, exchange) => helpBenchmark(gpu, exchange, thread),
+  );
+}
+
+async function leadBenchmark(
+  parsed: ParsedCommand<typeof BENCHMARK>,
+  thread: CommandThread,
+  ranks: Ranks | undefined,
+): Promise<boolean> {
   const printed = await printedInstead("benchmark", PURPOSE, BENCHMARK, parsed, locateHere);
   if (printed !== undefined) {
     thread.print(printed);
@@ -169,30 +190,77 @@ async function benchmarkCommand(args: string[], thread: CommandThread): Promise<
   }
   thread.leaveNet();
   const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
-  const gpu = await openCheckedGpu(reporter, settings);
+  await ranks?.begin({ ...settings, autotune: false });
+  const exchange = ranks?.exchange;
+  const gpu = await openCheckedGpu(reporter, settings, { models: candidates.map(({ config }) => config) });
   try {
+    if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
     const models: ModelScores[][] = tasks.map(() => []);
     for (const [n, candidate] of candidates.entries()) {
-      const scores = await scoresOf(gpu, candidate, tasks, items, encoded[n], settings, thread);
+      const scores = await scoresOf(gpu, candidate, tasks, items, encoded[n], settings, thread, exchange);
       scores.forEach((of, task) => models[task].push(of));
     }
-    const results = tasks.map(({ name, scoring }, n): BenchmarkResult => {
-      const [own, other] = models[n];
-      if (other) reporter.stage({ name: "comparing" });
-      const differences = other && compareScores(items[n], scoring, own.items, other.items, settings.seed);
-      return { task: name, items: items[n], models: models[n], differences };
+    await atFirst(exchange, async (): Promise<Next> => {
+      const results = tasks.map(({ name, scoring }, n): BenchmarkResult => {
+        const [own, other] = models[n];
+        if (other) reporter.stage({ name: "comparing" });
+        const differences = other && compareScores(items[n], scoring, own.items, other.items, settings.seed);
+        return { task: name, items: items[n], models: models[n], differences };
+      });
+      if (output !== undefined) {
+        await storing(output, () => Deno.mkdir(output, { recursive: true }));
+        await saveBenchmarks(output, results);
+      }
+      if (settings.json) { for (const result of results) thread.print(JSON.stringify(jsonOf(result))); }
+      else thread.print(resultsText(results));
+      return { output };
     });
-    if (output !== undefined) {
-      await storing(output, () => Deno.mkdir(output, { recursive: true }));
-      await saveBenchmarks(output, results);
-    }
-    if (settings.json) { for (const result of results) thread.print(JSON.stringify(jsonOf(result))); }
-    else thread.print(resultsText(results));
   } finally {
     await gpu.end();
   }
   signal.throwIfAborted();
   return true;
+}
+
+/** What the other ranks are told of a model. */
+interface SharedModel {
+  config: ModelConfig;
+  parameters: readonly ParameterShape[];
+  /** How its weights lie on the device. */
+  shape: HeldShape;
+  sequences: readonly Sequence[];
+  batchTokens: number;
+}
+
+/** What the other ranks get next: a model; or that there is no further one, and where results and logs go, if anywhere. */
+type Next = SharedModel | { output: string | undefined };
+
+/** Helps rank 0 with every model. */
+async function helpBenchmark(
+  gpu: Gpu,
+  exchange: Exchange,
+  { reporter, logTo }: CommandThread,
+): Promise<object> {
+  for (;;) {
+    const next = await hearFirst<Next>(exchange);
+    if ("output" in next) {
+      if (next.output !== undefined) logTo(join(next.output, `rank-${exchange.rank}.log`));
+      return next;
+    }
+    const { config, parameters: shapes, shape, sequences, batchTokens } = next;
+    const read = () => hearFirst<Float32Array>(exchange);
+    const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
+    try {
+      await measureLikelihoods(gpu, { config, parameters, held: shape }, sequences, {
+        batchTokens,
+        signal: exchange.signal,
+        exchange,
+        onDone: (done) => reporter.stage({ name: "measuring", done, of: sequences.length }),
+      });
+    } finally {
+      destroyParameters(gpu, parameters);
+    }
+  }
 }
 
 /** Scores of one model on every task; its weights are on the device for as long. */
@@ -204,21 +272,33 @@ async function scoresOf(
   encoded: readonly EncodedItems[],
   { batchTokens }: Pick<BenchmarkSettings, "batchTokens">,
   { reporter, signal }: CommandThread,
+  exchange: Exchange | undefined,
 ): Promise<ModelScores[]> {
   reporter.stage({ name: `loading ${name}` });
-  const parameters = await loadHeld(gpu, weights, reporter.message);
+  const { parameters: shapes, shape } = weights;
+  await exchange?.share((): Next => ({
+    config,
+    parameters: shapes.map(({ name, shape, stored }) => ({ name, shape, stored })),
+    shape,
+    sequences: encoded.flatMap(({ sequences }) => sequences),
+    batchTokens,
+  }));
+  const read = async (name: string): Promise<Float32Array> =>
+    await atFirst(exchange, () => weights.read(name));
+  const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
   try {
     const parts = tasks.map((task, n) => ({ task, items: items[n], encoded: encoded[n] }));
     const of = encoded.reduce((sum, { sequences }) => sum + sequences.length, 0);
-    const scores = await scoreItems(gpu, { config, parameters, held: weights.shape }, parts, {
+    const scores = await scoreItems(gpu, { config, parameters, held: shape }, parts, {
       batchTokens,
-      signal,
+      signal: exchange?.signal ?? signal,
+      exchange,
       onDone: (done) => reporter.stage({ name: `measuring ${name}`, done, of }),
     });
     return tasks.map(({ scoring }, n) => ({
       model: name,
       mode: config.gate ? "gated" : "dense",
-      frozen: weights.shape.frozen,
+      frozen: shape.frozen,
       cut: encoded[n].cut,
       items: scores[n],
       score: scoreOf(items[n], scoring, scores[n]),

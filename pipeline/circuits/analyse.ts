@@ -230,16 +230,19 @@ export async function analyse(
     circuitOf: (size: number) => Uint8Array,
     sizeOf: (size: number, kept: Uint8Array) => number,
   ): Promise<Rung[]> => {
-    const measure = async (chosen: number): Promise<Rung> => {
+    const rung = (chosen: number, kept: Uint8Array, metrics: Float64Array): Rung => ({
+      chosen,
+      size: sizeOf(chosen, kept),
+      metrics: scored(metrics),
+    });
+    progress(text, 0, sizes.length);
+    const circuits = sizes.map(circuitOf);
+    const metrics = await engine.runEach(circuits, told(text));
+    const measured = sizes.map((chosen, n) => rung(chosen, circuits[n], metrics[n]));
+    await bisectForMost(measured, bounds, async (chosen) => {
       const kept = circuitOf(chosen);
-      return { chosen, size: sizeOf(chosen, kept), metrics: scored(await engine.run(kept)) };
-    };
-    const measured: Rung[] = [];
-    for (const [n, chosen] of sizes.entries()) {
-      progress(text, n, sizes.length);
-      measured.push(await measure(chosen));
-    }
-    await bisectForMost(measured, bounds, measure);
+      return rung(chosen, kept, await engine.run(kept));
+    });
     progress(text, sizes.length, sizes.length);
     return measured;
   };
@@ -350,17 +353,16 @@ async function stabilityOf(
   }));
   const templates = [...new Set(pairs.map(({ template }) => template))];
   if (templates.length < 2) return { resampled, templates: null, heldOut: null };
-  const overlaps: number[] = [];
   // Each prompt's metric under the circuit that its template had no part in.
   const held = new Float64Array(pairs.length);
-  for (const template of templates) {
+  const parts = templates.map((template) => {
     const own = pairs.flatMap((pair, n) => pair.template === template ? [n] : []);
     const others = pairs.flatMap((pair, n) => pair.template === template ? [] : [n]);
-    const found = circuitOf(others);
-    overlaps.push(jaccard(circuitOf(own), found));
-    const metrics = await engine.run(found);
-    for (const n of own) held[n] = metrics[n];
-  }
+    return { own, found: circuitOf(others) };
+  });
+  const overlaps = parts.map(({ own, found }) => jaccard(circuitOf(own), found));
+  const metrics = await engine.runEach(parts.map(({ found }) => found));
+  parts.forEach(({ own }, n) => own.forEach((pair) => held[pair] = metrics[n][pair]));
   return { resampled, templates: average(overlaps), heldOut: faithfulness(held, bounds) };
 }
 

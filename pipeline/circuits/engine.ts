@@ -15,6 +15,7 @@ import { hardGates, prepareNetwork } from "../model/network.ts";
 import type { ActivationHook } from "../model/runner.ts";
 import { trace } from "../model/trace.ts";
 import type { Parameters } from "../model/parameters.ts";
+import type { Exchange } from "../parallel/exchange.ts";
 import { prepareAblation } from "./ablation.ts";
 import { type AnswerRow, answerRows, prepareAnswers } from "./answers.ts";
 import { prepareAttribution } from "./attribution.ts";
@@ -46,6 +47,11 @@ export interface CircuitEngineOptions {
   ablation?: Ablation;
   /** Bytes that the engine may hold on the device beside the model's parameters; 1 GiB when left out. */
   maxBytes?: number;
+  /**
+   * The other ranks, all of which make an engine of the same and call its methods in the same order. What is run is shared
+   * out among them in the batches of one process, and every rank gets all values, with the bits of one.
+   */
+  exchange?: Exchange;
 }
 
 /** How edges are estimated: at the clean prompt, or on the way to it from the ablated embedding in `steps` steps. */
@@ -84,6 +90,8 @@ export interface CircuitEngine {
    * @param by the ablation, the engine's own where left out
    */
   run(kept: Uint8Array, by?: Ablation): Promise<Float64Array>;
+  /** The same of several circuits, [circuit][pair]; one whose first edges are those of the one before takes less time. */
+  runEach(circuits: readonly Uint8Array[], progress?: Progress): Promise<Float64Array[]>;
   /** Estimated drop of each pair's metric when an edge is ablated, [pair][edge]: positive where the edge helps. */
   attribute(method: AttributionMethod, progress?: Progress): Promise<Float32Array[]>;
   /**
@@ -99,6 +107,8 @@ export interface CircuitEngine {
 }
 
 const DEFAULT_BYTES = 1 << 30;
+/** Patched runs that a rank does one behind the other before it meets the others, at most. */
+const RUNS_AT_ONCE = 16;
 
 /** Pairs that run together, and the rows at which they answer. */
 interface Batch {
@@ -144,7 +154,7 @@ function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }:
 export async function createCircuitEngine(
   gpu: Gpu,
   { config, parameters }: CircuitModel,
-  { set, ablation = "resample", maxBytes = DEFAULT_BYTES }: CircuitEngineOptions,
+  { set, ablation = "resample", maxBytes = DEFAULT_BYTES, exchange }: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
   const { norm, biases } = config;
   if (norm.at === "output" && (norm.kind !== "rms" || biases.other)) {
@@ -166,6 +176,29 @@ export async function createCircuitEngine(
   }, positions);
   const { batch } = shape;
   const rows = batch * positions;
+  const { rank, size } = exchange ?? { rank: 0, size: 1 };
+
+  /**
+   * What came of so many pieces of work, which the ranks do in turn, in the order of the pieces.
+   *
+   * @throws the signal's reason when the ranks agree to stop
+   */
+  async function shareOut<Result>(
+    count: number,
+    what: string,
+    work: (index: number) => Promise<Result>,
+  ): Promise<Result[]> {
+    const all: Result[] = [];
+    for (let first = 0; first < count; first += size) {
+      await exchange?.agree();
+      exchange?.signal.throwIfAborted();
+      const index = first + rank;
+      const own = index < count ? await work(index) : undefined;
+      const results = await exchange?.gather(own, what) ?? [own];
+      for (const result of results) if (result !== undefined) all.push(result);
+    }
+    return all;
+  }
 
   const network = await prepareNetwork(gpu, config, networkShape(shape));
   network.configureGates(hardGates(config.gate?.bias, batch));
@@ -261,23 +294,41 @@ export async function createCircuitEngine(
     { progress, by }: { progress?: Progress; by?: Ablation },
   ): Promise<Float64Array[]> {
     const metrics = Array.from({ length: count }, () => new Float64Array(set.pairs.length));
-    let done = 0;
-    for (const part of batches) {
-      await ablate(part, direction, by);
-      patched.upload(tokensOf(part, direction === "noising" ? "clean" : "corrupted"));
-      let before: Uint8Array | undefined;
-      for (let index = 0; index < count; index++) {
-        const now = kept(index);
+    // Of one batch, one behind the other, as many for each rank.
+    const length = Math.max(1, Math.min(RUNS_AT_ONCE, Math.ceil(count * batches.length / size)));
+    const stretches = batches.flatMap((part) =>
+      Array.from({ length: Math.ceil(count / length) }, (_, n) => ({
+        part,
+        first: n * length,
+        end: Math.min(count, (n + 1) * length),
+      }))
+    );
+    let uploaded: Batch | undefined;
+    let before: Uint8Array | undefined;
+    const measured = await shareOut(stretches.length, "runs of circuits", async (index) => {
+      const { part, first, end } = stretches[index];
+      if (part !== uploaded) {
+        await ablate(part, direction, by);
+        patched.upload(tokensOf(part, direction === "noising" ? "clean" : "corrupted"));
+        [uploaded, before] = [part, undefined];
+      }
+      const found: Float64Array[] = [];
+      for (let n = first; n < end; n++) {
+        const now = kept(n);
         const from = uploadMask(now, before);
         before = now;
         gpu.submit("patched run", (recorder) => {
           answers.gather(recorder, part.rows, patched.record(recorder, mode, from));
         });
         const { metric } = await answers.measure(part.rows, part.pairs.length);
-        metrics[index].set(metric, part.first);
-        progress?.(++done, count * batches.length);
+        found.push(Float64Array.from(metric));
+        progress?.(batches.indexOf(part) * count + n + 1, count * batches.length);
       }
-    }
+      return found;
+    });
+    stretches.forEach(({ part, first }, index) =>
+      measured[index].forEach((metric, n) => metrics[first + n].set(metric, part.first))
+    );
     return metrics;
   }
 
@@ -303,6 +354,11 @@ export async function createCircuitEngine(
     });
   }
 
+  function checkEdges({ length }: Uint8Array): void {
+    if (length === graph.edges) return;
+    throw new RangeError(`Cannot run a circuit as the graph has ${graph.edges} edges: ${length}`);
+  }
+
   return {
     graph,
     bytes,
@@ -311,26 +367,34 @@ export async function createCircuitEngine(
     async baselines() {
       const total = set.pairs.length;
       const [clean, corrupted, correct, exact] = Array.from({ length: 4 }, () => new Float64Array(total));
-      for (const part of batches) {
-        for (const side of ["clean", "corrupted"] as const) {
+      const found = await shareOut(batches.length, "runs of the prompts", async (index) => {
+        const part = batches[index];
+        const measure = async (side: "clean" | "corrupted") => {
           uploadToNetwork(part, side);
           gpu.submit("unpatched run", (recorder) => forward(recorder, gather(part)));
-          const values = await answers.measure(part.rows, part.pairs.length);
-          (side === "clean" ? clean : corrupted).set(values.metric, part.first);
-          if (side === "corrupted") continue;
-          correct.set(values.correct, part.first);
-          exact.set(values.exact, part.first);
-        }
-      }
+          return await answers.measure(part.rows, part.pairs.length);
+        };
+        return { clean: await measure("clean"), corrupted: await measure("corrupted") };
+      });
+      batches.forEach(({ first }, index) => {
+        const ofBatch = found[index];
+        clean.set(ofBatch.clean.metric, first);
+        corrupted.set(ofBatch.corrupted.metric, first);
+        correct.set(ofBatch.clean.correct, first);
+        exact.set(ofBatch.clean.exact, first);
+      });
       return { clean, corrupted, correct, exact };
     },
 
     async run(kept, by) {
-      if (kept.length !== graph.edges) {
-        throw new RangeError(`Cannot run a circuit as the graph has ${graph.edges} edges: ${kept.length}`);
-      }
+      checkEdges(kept);
       const [metric] = await runAll(1, () => kept, "noising", { by });
       return metric;
+    },
+
+    async runEach(circuits, progress) {
+      circuits.forEach(checkEdges);
+      return await runAll(circuits.length, (index) => circuits[index], "noising", { progress });
     },
 
     async attribute(method, progress) {
@@ -338,9 +402,9 @@ export async function createCircuitEngine(
       if (!Number.isInteger(steps) || steps < 1) {
         throw new RangeError(`Cannot attribute as the number of steps must be a positive integer: ${steps}`);
       }
-      const scores: Float32Array[] = [];
-      let done = 0;
-      for (const part of batches) {
+      const scores = await shareOut(batches.length, "attribution", async (index) => {
+        const part = batches[index];
+        let done = index * steps;
         await ablate(part, "noising");
         uploadToNetwork(part, "clean");
         // The last step is the clean prompt itself, which also gives what the sources write.
@@ -370,9 +434,9 @@ export async function createCircuitEngine(
             ));
           progress?.(++done, steps * batches.length);
         }
-        scores.push(...await attribution.read(part.pairs.length, 1 / steps));
-      }
-      return scores;
+        return await attribution.read(part.pairs.length, 1 / steps);
+      });
+      return scores.flat();
     },
 
     async patchNodes(direction, progress) {

@@ -12,14 +12,15 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { inputError, usageError } from "../errors.ts";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../model/load_weights.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
-import { destroyParameters, loadParameters } from "../model/parameters.ts";
+import { destroyParameters, loadParameters, type ParameterShape } from "../model/parameters.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { randomStream } from "../../kernels/core/random.ts";
 import { checkRunIsNew, createRun } from "../runs/run_folder.ts";
 import { CIRCUITS, type CircuitsSettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
-import { parseCommand } from "../settings/parse.ts";
+import { parseCommand, type ParsedCommand } from "../settings/parse.ts";
 import { type Located, resolveSettings } from "../settings/resolve.ts";
 import { formatTable } from "../report/table.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
@@ -27,13 +28,14 @@ import type { Reporter } from "../training/training_run.ts";
 import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
-import { analyseModel, type ModelAnalysis } from "./model_analysis.ts";
+import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
 import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, resultRows } from "./report.ts";
 import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
 import { splitPairs } from "./prompts.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
-import { requireOneProcess } from "../parallel/one_process.ts";
+import { atFirst, type Exchange } from "../parallel/exchange.ts";
+import { agreeOnAdapters, hearFirst, type Ranks, spreadCommand } from "../ranks.ts";
 
 const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
 
@@ -52,15 +54,66 @@ const DEMONSTRATION: readonly Job[] = [
 ];
 const DEFAULT_BYTES = 1e9;
 
-/** A model on the device. */
-async function loadModel(gpu: Gpu, { folder, name }: Located, adapter?: string) {
+/** What the other ranks are told of a model and its analysis. */
+interface SharedAnalysis
+  extends Pick<ModelAnalysisOptions, "set" | "ablation" | "maxBytes" | "method" | "seed"> {
+  config: ModelConfig;
+  parameters: readonly ParameterShape[];
+}
+
+/** What the other ranks get next: a model to analyse, where an investigation was saved, or that there is no further one. */
+type Next = SharedAnalysis | { saved: string } | undefined;
+
+/** A model on the device; `shared`: of its analysis, what the other ranks are told. */
+async function loadModel(
+  gpu: Gpu,
+  { folder, name }: Located,
+  { adapter, exchange, shared }: {
+    adapter?: string;
+    exchange: Exchange | undefined;
+    shared: Omit<SharedAnalysis, "config" | "parameters">;
+  },
+) {
   const config = await readModelConfig(folder, adapter);
   const weights = await openWeights(folder, config, adapter);
   await weights.verify();
-  const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
+  const shapes = weights.parameters.map(({ name, shape, stored }) => ({ name, shape, stored }));
+  await exchange?.share((): Next => ({ ...shared, config, parameters: shapes }));
+  const read = async (name: string): Promise<Float32Array> =>
+    await atFirst(exchange, () => weights.read(name));
+  const parameters = await loadParameters(gpu, shapes, read);
   return { name, config, parameters, hash: await weights.hash() };
 }
 type LoadedModel = Awaited<ReturnType<typeof loadModel>>;
+
+/** Helps rank 0 with every analysis. */
+async function helpCircuits(
+  gpu: Gpu,
+  exchange: Exchange,
+  { reporter, logTo }: CommandThread,
+): Promise<object> {
+  for (;;) {
+    const next = await hearFirst<Next>(exchange);
+    if (!next) return {};
+    if ("saved" in next) {
+      logTo(join(next.saved, `rank-${exchange.rank}.log`));
+      continue;
+    }
+    const { config, parameters: shapes, ...options } = next;
+    const parameters = await loadParameters(gpu, shapes, () => hearFirst<Float32Array>(exchange));
+    try {
+      await analyseModel(gpu, { config, parameters }, {
+        ...options,
+        exchange,
+        // Rank 0 draws the prompt.
+        tokenizer: { spell: String },
+        progress: (name, done, of) => reporter.stage({ name, done, of }),
+      });
+    } finally {
+      destroyParameters(gpu, parameters);
+    }
+  }
+}
 
 /** Analyses one or two models on one task. */
 async function investigate(
@@ -69,6 +122,7 @@ async function investigate(
   places: readonly Located[],
   settings: CircuitsSettings,
   reporter: Reporter,
+  exchange: Exchange | undefined,
 ): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
   const started = performance.now();
   const [model, against] = places.map(({ name }) => name);
@@ -118,18 +172,16 @@ async function investigate(
   for (const [n, place] of places.entries()) {
     const { name } = place;
     reporter.stage({ name: `compiling kernels for ${name}` });
-    const loaded = await loadModel(gpu, place, adapterOf(n));
+    const shared = { set, ablation, maxBytes, method, seed };
+    const loaded = await loadModel(gpu, place, { adapter: adapterOf(n), exchange, shared });
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
     let analysis: ModelAnalysis;
     try {
       analysis = await analyseModel(gpu, loaded, {
-        set,
+        ...shared,
         tokenizer,
-        ablation,
-        maxBytes,
-        method,
-        seed,
+        exchange,
         onReady: ({ graph, bytes, batch }) =>
           reporter.message(
             `${name}, ${kind}: ${graph.edges} edges; ${
@@ -259,9 +311,39 @@ async function save(
   return folder.path;
 }
 
+/** Prints what came of an investigation, which is saved in a folder. */
+function tellResults(
+  results: CircuitResults,
+  path: string,
+  { json }: CircuitsSettings,
+  { print }: CommandThread,
+): void {
+  if (json) return print(resultLine(results));
+  const kinds = [results.dense, results.sparse].filter((model) => model !== null)
+    .map(({ gated }) => gated ? "sparse" : "dense");
+  print(formatTable([
+    [results.task, ...kinds],
+    ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
+  ]));
+  print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+}
+
 async function circuitsCommand(args: string[], thread: CommandThread): Promise<boolean> {
-  await requireOneProcess("circuits");
   const parsed = parseCommand(CIRCUITS, args, userFolder());
+  return await spreadCommand(
+    parsed.given,
+    args,
+    thread,
+    (ranks) => leadCircuits(parsed, thread, ranks),
+    (gpu, exchange) => helpCircuits(gpu, exchange, thread),
+  );
+}
+
+async function leadCircuits(
+  parsed: ParsedCommand<typeof CIRCUITS>,
+  thread: CommandThread,
+  ranks: Ranks | undefined,
+): Promise<boolean> {
   const printed = await printedInstead("circuits", PURPOSE, CIRCUITS, parsed, locateHere);
   if (printed !== undefined) {
     thread.print(printed);
@@ -281,25 +363,22 @@ async function circuitsCommand(args: string[], thread: CommandThread): Promise<b
     places.push([await locate(model), ...(against === undefined ? [] : [await locate(against)])]);
   }
   thread.leaveNet();
-  const gpu = await openCheckedGpu(reporter, settings);
+  const models = await Promise.all(places.flat().map(({ folder }) => readModelConfig(folder)));
+  await ranks?.begin({ ...settings, autotune: false });
+  const exchange = ranks?.exchange;
+  const gpu = await openCheckedGpu(reporter, settings, { models });
   try {
+    if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
     for (const [n, job] of jobs.entries()) {
-      const investigation = await investigate(gpu, job, places[n], settings, reporter);
-      const { results } = investigation;
-      reporter.stage({ name: "saving" });
-      const path = await save(investigation, settings, nameOf(n, job, settings.name));
-      if (settings.json) {
-        thread.print(resultLine(results));
-        continue;
-      }
-      const kinds = [results.dense, results.sparse].filter((model) => model !== null)
-        .map(({ gated }) => gated ? "sparse" : "dense");
-      thread.print(formatTable([
-        [results.task, ...kinds],
-        ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
-      ]));
-      thread.print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+      const investigation = await investigate(gpu, job, places[n], settings, reporter, exchange);
+      await atFirst(exchange, async (): Promise<Next> => {
+        reporter.stage({ name: "saving" });
+        const path = await save(investigation, settings, nameOf(n, job, settings.name));
+        tellResults(investigation.results, path, settings, thread);
+        return { saved: path };
+      });
     }
+    await exchange?.share((): Next => undefined);
   } finally {
     await gpu.end();
   }

@@ -5,6 +5,7 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { Exchange } from "../parallel/exchange.ts";
 import type { Tokenizer } from "../text/tokenizer.ts";
 import { analyse, type AnalysisOptions, type Findings } from "./analyse.ts";
 import { type Ablation, type CircuitEngine, type CircuitModel, createCircuitEngine } from "./engine.ts";
@@ -23,6 +24,8 @@ export interface ModelAnalysisOptions extends AnalysisOptions {
   ablation: Ablation;
   /** Bytes that may be held on the device beside the model's parameters. */
   maxBytes: number;
+  /** The other ranks, all of which call this, and get the same. */
+  exchange?: Exchange;
   /** Told once the model is compiled. */
   onReady?(engine: Pick<CircuitEngine, "graph" | "bytes" | "batch">): void;
 }
@@ -46,9 +49,9 @@ const DRAWN_WEIGHT = 0.005;
 export async function analyseModel(
   gpu: Gpu,
   model: CircuitModel,
-  { set, tokenizer, ablation, maxBytes, onReady, ...options }: ModelAnalysisOptions,
+  { set, tokenizer, ablation, maxBytes, exchange, onReady, ...options }: ModelAnalysisOptions,
 ): Promise<ModelAnalysis> {
-  const engine = await createCircuitEngine(gpu, model, { set, ablation, maxBytes });
+  const engine = await createCircuitEngine(gpu, model, { set, ablation, maxBytes, exchange });
   let findings: Findings;
   let ablations: ModelAnalysis["ablations"] = [];
   try {
@@ -65,6 +68,7 @@ export async function analyseModel(
     model,
     set,
     (done, of) => options.progress?.("closing edges off the paths", done, of),
+    exchange,
   );
   return {
     findings,

@@ -7,6 +7,7 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { CircuitModel, Progress } from "./engine.ts";
+import type { Exchange } from "../parallel/exchange.ts";
 import { closedEdges, prepareInterventions, type Replacement } from "./interventions.ts";
 import { placeMetric, type PromptSet } from "./prompts.ts";
 import { type TokenCircuit, tokenCircuit } from "./token_circuit.ts";
@@ -56,22 +57,31 @@ export const MOVED = 1e-4;
 
 const NONE: OffPathEffect = { moved: 0, changed: 0, logit: 0, metric: 0 };
 
-/** Finds each clean prompt's token circuit and runs the prompt without what is off it. */
+/**
+ * Finds each clean prompt's token circuit and runs the prompt without what is off it.
+ *
+ * @param exchange the other ranks, which take prompts in turn; every one gets all that is found
+ */
 export async function measureOffPaths(
   gpu: Gpu,
   model: CircuitModel,
   { pairs, metric }: PromptSet,
   progress: Progress = () => {},
+  exchange?: Exchange,
 ): Promise<PromptTokenCircuit[]> {
   const { layers, heads, vocabularySize } = model.config;
   const length = pairs[0].clean.length;
   const names = (what: string) => Array.from({ length: layers }, (_, n) => `blocks.${n}.attn.hook_${what}`);
   const [patterns, gates] = [names("pattern"), names("gates")];
   const run = await prepareInterventions(gpu, model, { batch: 1, positions: length });
+  const { rank, size } = exchange ?? { rank: 0, size: 1 };
   const found: PromptTokenCircuit[] = [];
   try {
-    for (const { clean, places } of pairs) {
-      progress(found.length, pairs.length);
+    for (const [n, { clean, places }] of pairs.entries()) {
+      if (n % size === 0) await exchange?.agree();
+      exchange?.signal.throwIfAborted();
+      if (n % size !== rank) continue;
+      progress(n, pairs.length);
       const answers = [...new Set(places.map(({ position }) => position))];
       const { logits, activations } = await run.run([clean], { at: answers, read: [...patterns, ...gates] });
       const circuit = tokenCircuit(
@@ -116,7 +126,8 @@ export async function measureOffPaths(
       found.push({ circuit, held: await effectOf(heldGates), anew: await effectOf(closedEdges(off)) });
     }
     progress(pairs.length, pairs.length);
-    return found;
+    const ofRanks = await exchange?.gather(found, "edges off the paths") ?? [found];
+    return pairs.map((_, n) => ofRanks[n % size][Math.floor(n / size)]);
   } finally {
     run.destroy();
   }

@@ -7,7 +7,7 @@
  */
 import type { ModelConfig } from "./config.ts";
 import type { Parameter, Step } from "./op.ts";
-import { schedule } from "./schedule.ts";
+import { type BackwardAction, schedule, stretchesOf } from "./schedule.ts";
 import { trace } from "./trace.ts";
 import type { TrainedParts } from "./needs.ts";
 
@@ -28,16 +28,19 @@ const ATTENTION_BACKWARD = 7;
 
 const lengthOf = (shape: readonly number[]): number => shape.reduce((product, axis) => product * axis, 1);
 
-/**
- * Counts a micro-batch.
- *
- * @param parts what is trained; left out, nothing is, and there is no backward
- */
-export function countArithmetic(
+/** How a micro-batch is run. */
+interface CountedShape {
+  batch: number;
+  context: number;
+  recompute?: boolean;
+}
+
+/** A model's schedule, and what each part of it takes. */
+function counted(
   config: ModelConfig,
-  { batch, context, recompute = false }: { batch: number; context: number; recompute?: boolean },
+  { batch, context, recompute = false }: CountedShape,
   parts?: Pick<TrainedParts, "train" | "adapters">,
-): Arithmetic {
+) {
   const model = trace(config, { batch, context, train: parts?.train, adapters: parts?.adapters });
   const { forward, backward } = schedule(model, { recompute });
   const pairs = batch * config.heads * context * (context + 1) / 2;
@@ -65,13 +68,68 @@ export function countArithmetic(
     return sum(ofActivations) + sum(matrices.filter(({ trainable }) => trainable));
   };
   const head = product(model.head);
-  const counted: Arithmetic = { forward: head, recomputed: 0, backward: 0 };
-  for (const step of forward.flat()) counted.forward += forwardOf(step);
-  if (!parts) return counted;
-  counted.backward += head * (model.head.trainable ? 2 : 1);
-  for (const action of backward) {
-    if (action.kind === "again") { for (const step of action.group) counted.recomputed += forwardOf(step); }
-    if (action.kind === "differentiate") counted.backward += backwardOf(action.step, action.dx !== undefined);
-  }
-  return counted;
+  return {
+    model,
+    forward: head + forward.flat().reduce((flop, step) => flop + forwardOf(step), 0),
+    headBackward: head * (model.head.trainable ? 2 : 1),
+    backward,
+    /** What an action of backward computes anew, and what it differentiates. */
+    of(action: BackwardAction): { again: number; differentiate: number } {
+      return {
+        again: action.kind === "again" ? action.group.reduce((flop, step) => flop + forwardOf(step), 0) : 0,
+        differentiate: action.kind === "differentiate" ? backwardOf(action.step, action.dx !== undefined) : 0,
+      };
+    },
+  };
+}
+
+/**
+ * Counts a micro-batch.
+ *
+ * @param parts what is trained; left out, nothing is, and there is no backward
+ */
+export function countArithmetic(
+  config: ModelConfig,
+  shape: CountedShape,
+  parts?: Pick<TrainedParts, "train" | "adapters">,
+): Arithmetic {
+  const { forward, headBackward, backward, of } = counted(config, shape, parts);
+  if (!parts) return { forward, recomputed: 0, backward: 0 };
+  const actions = backward.map(of);
+  return {
+    forward,
+    recomputed: actions.reduce((flop, { again }) => flop + again, 0),
+    backward: actions.reduce((flop, { differentiate }) => flop + differentiate, headBackward),
+  };
+}
+
+/** A stretch of backward as ranks have it: what it takes, and the gradients that stand behind it. */
+export interface StretchArithmetic {
+  /** FLOP, with what is computed anew; the head's are the first one's. */
+  flop: number;
+  /** Of the gradients, float32. */
+  bytes: number;
+}
+
+/**
+ * Counts the stretches in which ranks do backward.
+ *
+ * @param bytes of gradients behind which a stretch ends
+ */
+export function countStretches(
+  config: ModelConfig,
+  shape: CountedShape,
+  parts: Pick<TrainedParts, "train" | "adapters">,
+  bytes: number,
+): StretchArithmetic[] {
+  const { model, headBackward, backward, of } = counted(config, shape, parts);
+  const trained = model.parameters.filter(({ trainable }) => trainable);
+  const sizes = new Map(trained.map(({ name, shape }) => [name, 4 * lengthOf(shape)]));
+  return stretchesOf(backward, trained, bytes).map(({ first, end, complete }, n) => ({
+    flop: backward.slice(first, end).map(of).reduce(
+      (flop, { again, differentiate }) => flop + again + differentiate,
+      n === 0 ? headBackward : 0,
+    ),
+    bytes: complete.reduce((sum, name) => sum + sizes.get(name)!, 0),
+  }));
 }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { KernelCheck } from "../../kernels/core/check.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import type { Tensor } from "../../kernels/core/tensor.ts";
@@ -111,6 +112,8 @@ export interface Op {
   readonly takesPlus?: boolean;
   /** Shapes of what backward needs room for. */
   readonly scratch?: Readonly<Record<string, readonly number[]>>;
+  /** What an adapter has to pass to compute it, forward and backward; the same functions for all sizes. */
+  readonly checks: readonly KernelCheck[];
   /** The same in float64; none of what keeps something from one run to the next. */
   readonly reference?: ReferenceOp;
   /** What it keeps of every position from one run to the next, by role: the shape of one position's. */

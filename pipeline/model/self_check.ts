@@ -1,7 +1,7 @@
 /**
- * The check that stands before every training: each operation runs forward and backward on the adapter at hand, on
- * tiny fixed inputs, and is held against its float64 reference. A driver that compiles a kernel wrongly would otherwise
- * train to a plausible, wrong result.
+ * The check that stands before whatever is computed on an adapter: each operation that it takes runs forward and
+ * backward on tiny fixed inputs, and is held against its float64 reference. A driver that compiles a kernel wrongly would
+ * otherwise train to a plausible, wrong result.
  *
  * @module
  */
@@ -10,19 +10,21 @@ import { clipCheck } from "../../kernels/clip/check.ts";
 import { crossEntropyCheck } from "../../kernels/cross_entropy/check.ts";
 import { distillationCheck } from "../../kernels/distillation/check.ts";
 import { embeddingCheck } from "../../kernels/embedding/check.ts";
-import { cachedAttentionCheck, gatedAttentionCheck } from "../../kernels/gated_attention/check.ts";
+import { cachedAttentionChecks, gatedAttentionChecks } from "../../kernels/gated_attention/check.ts";
 import { gecoCheck } from "../../kernels/geco/check.ts";
 import { geluCheck } from "../../kernels/gelu/check.ts";
 import { layerNormCheck } from "../../kernels/layer_norm/check.ts";
 import { matmulCheck } from "../../kernels/matmul/check.ts";
-import { queryKeyNormCheck } from "../../kernels/query_key_norm/check.ts";
+import { queryKeyNormChecks } from "../../kernels/query_key_norm/check.ts";
 import { residualCheck } from "../../kernels/residual/check.ts";
 import { rmsNormCheck } from "../../kernels/rms_norm/check.ts";
 import { rotaryCheck } from "../../kernels/rotary/check.ts";
 import { swigluCheck } from "../../kernels/swiglu/check.ts";
-import type { Check } from "../../kernels/core/check.ts";
+import type { KernelCheck } from "../../kernels/core/check.ts";
 import { DeviceError } from "../../kernels/core/device.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import type { ModelConfig } from "./config.ts";
+import { stepsOf, trace } from "./trace.ts";
 
 /** How one operation fared on the adapter. */
 export interface SelfCheckResult {
@@ -34,8 +36,22 @@ export interface SelfCheckResult {
   tolerance: number;
 }
 
-const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
-  matmulCheck,
+/** What is to be computed on an adapter. */
+export interface Workload {
+  /** The models that run on it. */
+  models: readonly ModelConfig[];
+  /** Whether they are trained. */
+  training?: boolean;
+  /** Whether they continue texts, token by token. */
+  generation?: boolean;
+}
+
+/** The loss, whose products with the head are those of every linear layer. */
+const OF_EVERY_MODEL = [matmulCheck, crossEntropyCheck];
+const OF_TRAINING = [distillationCheck, adamwCheck, gecoCheck];
+/** Every check that there is. */
+const ALL: readonly KernelCheck[] = [
+  ...OF_EVERY_MODEL,
   layerNormCheck,
   rmsNormCheck,
   embeddingCheck,
@@ -43,33 +59,51 @@ const CHECKS: ((gpu: Gpu) => Promise<Check>)[] = [
   swigluCheck,
   clipCheck,
   rotaryCheck,
-  (gpu) => queryKeyNormCheck(gpu, "head"),
-  (gpu) => queryKeyNormCheck(gpu, "all"),
+  queryKeyNormChecks.head,
+  queryKeyNormChecks.all,
   residualCheck,
-  (gpu) => gatedAttentionCheck(gpu, "dense"),
-  (gpu) => gatedAttentionCheck(gpu, "deterministic"),
-  (gpu) => gatedAttentionCheck(gpu, "sampled"),
-  (gpu) => cachedAttentionCheck(gpu, "dense"),
-  (gpu) => cachedAttentionCheck(gpu, "deterministic"),
-  crossEntropyCheck,
-  distillationCheck,
-  adamwCheck,
-  gecoCheck,
+  ...gatedAttentionChecks,
+  ...cachedAttentionChecks,
+  ...OF_TRAINING,
 ];
 
+/** What an adapter has to pass for a workload: everything where it is left out. */
+function checksFor(workload: Workload | undefined): readonly KernelCheck[] {
+  if (!workload) return ALL;
+  const { models, training, generation } = workload;
+  const shape = { batch: 1, context: 1 };
+  const traced = models.flatMap((config) => [
+    trace(config, shape),
+    ...generation ? [trace(config, { ...shape, cached: 1 })] : [],
+  ]);
+  const needed = new Set([
+    ...OF_EVERY_MODEL,
+    ...traced.flatMap(stepsOf).flatMap(({ op }) => op.checks),
+    ...training ? OF_TRAINING : [],
+  ]);
+  return ALL.filter((check) => needed.has(check));
+}
+
+/** Options of {@link selfCheck}. */
+export interface SelfCheckOptions {
+  /** Left out: all that there is. */
+  workload?: Workload;
+  /** Told how many of how many operations have been handed to the device; a CPU driver compiles each there. */
+  progress?: (done: number, of: number) => void;
+}
+
 /**
- * Runs every operation, forward and backward, and compares it with its float64 reference. Leaves some 40 KB of tiny
- * tensors on the device, which live as long as it does.
+ * Runs every operation of a workload, forward and backward, and compares it with its float64 reference. Leaves some 40 KB
+ * of tiny tensors on the device, which live as long as it does.
  *
- * @param progress told how many of how many operations have been handed to the device; a CPU driver compiles each there
  * @returns one result for each operation, in a fixed order; the same on every call on the same adapter
  * @throws {DeviceError} when the device refuses a kernel or is lost
  */
 export async function selfCheck(
   gpu: Gpu,
-  progress?: (done: number, of: number) => void,
+  { workload, progress }: SelfCheckOptions = {},
 ): Promise<SelfCheckResult[]> {
-  const checks = await Promise.all(CHECKS.map((check) => check(gpu)));
+  const checks = await Promise.all(checksFor(workload).map((check) => check(gpu)));
   const comparisons = checks.flatMap((check) => check.comparisons);
   const lengths = comparisons.flatMap(({ outputs }) => outputs.map(([tensor]) => tensor.length));
   // All outputs go into one tensor, since reading costs a round trip to the device.
@@ -98,14 +132,10 @@ export async function selfCheck(
 /**
  * Refuses an adapter whose results are wrong.
  *
- * @param progress as {@link selfCheck}'s
  * @throws {DeviceError} naming the adapter and, for each operation that is off, its error and tolerance
  */
-export async function assertSelfCheck(
-  gpu: Gpu,
-  progress?: (done: number, of: number) => void,
-): Promise<void> {
-  const wrong = (await selfCheck(gpu, progress)).filter(({ error, tolerance }) => !(error <= tolerance));
+export async function assertSelfCheck(gpu: Gpu, options: SelfCheckOptions = {}): Promise<void> {
+  const wrong = (await selfCheck(gpu, options)).filter(({ error, tolerance }) => !(error <= tolerance));
   if (wrong.length === 0) return;
   const found = wrong.map(({ operation, error, tolerance }) =>
     `${operation} is off by ${error.toExponential(1)}, tolerance ${tolerance.toExponential(0)}`

@@ -26,6 +26,6 @@ export async function requireOneProcess(
   if (launch.rank > 0) await new Promise((resolve) => setTimeout(resolve, toldMs));
   throw usageError(
     `Cannot spread ${command} over ranks, as it is work of one process: start it without mpirun or srun, of which ` +
-      `${launch.by} has started ${launch.size}; sparsify, pretrain and evaluate can be`,
+      `${launch.by} has started ${launch.size}; sparsify, pretrain, evaluate, benchmark, circuits and sweep can be`,
   );
 }

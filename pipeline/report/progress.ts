@@ -207,7 +207,7 @@ export function createProgress(options: ProgressOptions): Progress {
         if (!counted || another) since = now();
         ofStage = next.of === undefined
           ? undefined
-          : createTimeLeft([{ kind: "stage", units: next.of - (next.done ?? 0) }]);
+          : createTimeLeft([{ kind: "stage", units: next.of - (next.done ?? 0), even: true }]);
         ofStage?.begin(seconds);
         // What stands between two evaluations is the steps' time, and not lost.
         ofRun?.begin(seconds);

@@ -7,7 +7,7 @@
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { elementBytes, slicesOf } from "../../kernels/core/tensor.ts";
 import { usageError } from "../errors.ts";
-import { countArithmetic } from "../model/arithmetic.ts";
+import { countArithmetic, countStretches } from "../model/arithmetic.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import type { FrozenType, Parameter } from "../model/op.ts";
 import type { MemoryPlan } from "../model/plan.ts";
@@ -22,11 +22,13 @@ import {
 } from "../model/needs.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
-import { pipelinesOf } from "../parallel/share_of_step.ts";
 import { adaptationOf } from "../training/adaptation.ts";
+import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
 import { amount } from "../training/memory_budget.ts";
+import { BUCKET_BYTES } from "../training/trainer.ts";
 import { PORTABLE_BINDING_BYTES } from "./memory_needs.ts";
 import { formatShare } from "./progress.ts";
+import { HOST, type StepTime, timeOfStep } from "./step_time.ts";
 import { formatTable } from "./table.ts";
 
 /** Bytes that a binding holds at most wherever wgpu, which Deno's WebGPU is, runs: it computes offsets in 32 signed bits. */
@@ -57,11 +59,13 @@ export interface PlanAsked {
   memory?: number;
   /** Bytes that a binding of the device holds. */
   binding?: number;
-  /** Tokens to train on, and how many of them a second; 0: not said. */
+  /** Tokens to train on, and how many of them one rank has in a second; 0: not said. */
   tokens?: number;
   rate?: number;
   /** Ranks that train together; left out: one. */
   ranks?: number;
+  /** Bytes that each sends in a second; left out: not said. */
+  network?: number;
   /** Whether they divide AdamW's moments among them. */
   shardOptimizer?: boolean;
   /** How many of them the layers are divided among; left out: one. */
@@ -148,11 +152,13 @@ export interface TrainingPlan {
   stages?: StagePlan[];
   /** Share of a step that each stage waits, were all as fast and the link without end. */
   waiting?: number;
+  /** Seconds of a step, and tokens a second of all ranks; where a network and a rate were given. */
+  time?: StepTime & { tokens_per_second: number };
   /** Where tokens were given. */
   tokens?: number;
   steps?: number;
   total_flop?: number;
-  /** Where a rate was given too. */
+  /** Where a rate was given too, and of several ranks a network. */
   rate?: number;
   hours?: number;
   flop_per_second?: number;
@@ -186,19 +192,40 @@ export function parseMemory(flag: string, text: string): number {
 }
 
 /**
+ * Bytes a second of a network's rate: a number, and MB/s, GB/s or TB/s behind it, or Mbit/s, Gbit/s or Tbit/s.
+ *
+ * @throws {UserError} on anything else
+ */
+export function parseNetwork(text: string): number {
+  const [, number, prefix, unit] = /^\s*([\d.]+(?:e\d+)?)\s*([MGT])(B|bit)\/s\s*$/.exec(text) ?? [];
+  const rate = Number(number) * BYTES[`${prefix}b`.toLowerCase()] / (unit === "bit" ? 8 : 1);
+  if (Number.isFinite(rate) && rate > 0) return rate;
+  throw usageError(`Cannot use --network as it must be a rate such as 25GB/s or 200Gbit/s: ${text}`);
+}
+
+/**
  * What a command is asked to plan.
  *
- * @throws {UserError} on a size that cannot be read, and as {@link adaptationOf}
+ * @throws {UserError} on a size or a rate that cannot be read, on a network of one rank or of stages, on stages that ranks and layers
+ * do not make up, and as {@link adaptationOf}
  */
 export async function planAsked(settings: PlanSettings, config: ModelConfig): Promise<PlanAsked> {
   const { frozen, gpuMemory, binding, distill } = settings;
   const adaptation = { ...settings, loraAlpha: "auto", rslora: false, merge: false } as const;
   const { train, adapters, from } = await adaptationOf(adaptation, config);
   const { batch, context, accumulate, dtype, recompute, constraintEvery, tokens, rate } = settings;
-  const { shardOptimizer, stages } = settings;
+  const { shardOptimizer, network, stages } = settings;
   // Stages alone are one pipeline.
   const ranks = settings.ranks === 1 ? stages : settings.ranks;
   pipelinesOf({ ranks, stages, layers: config.layers });
+  if (network !== undefined && ranks === 1) {
+    throw usageError("Cannot use --network where one rank trains: give --ranks N");
+  }
+  if (network !== undefined && stages > 1) {
+    throw usageError(
+      "Cannot use --network with --stages, as the time of a step is told of whole models alone",
+    );
+  }
   return {
     batch,
     context,
@@ -209,6 +236,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
     tokens,
     rate,
     ranks,
+    network: network === undefined ? undefined : parseNetwork(network),
     shardOptimizer,
     stages,
     distill: distill > 0,
@@ -397,9 +425,36 @@ const rankOf = ({ adapters = {} }: TrainedParts): number =>
   Math.max(0, ...Object.values(adapters).map(({ rank }) => rank));
 
 /**
+ * The time of a step of several ranks; undefined where no network or no rate was given.
+ *
+ * @param flop of a step
+ * @throws {UserError} when the step's rows cannot be divided among them
+ */
+function timeOf(
+  config: ModelConfig,
+  { ranks = 1, network, rate = 0, shardOptimizer = false, parts, context, recompute, ...step }: PlanAsked,
+  flop: number,
+): TrainingPlan["time"] {
+  if (ranks === 1 || network === undefined || rate === 0) return undefined;
+  const { batch } = shareOfStep(step, ranks);
+  const tokens = step.batch * step.accumulate * context;
+  const time = timeOfStep({
+    ranks,
+    compute: tokens / ranks / rate,
+    flop: flop / ranks,
+    stretches: countStretches(config, { batch, context, recompute }, parts, BUCKET_BYTES),
+    network,
+    host: HOST,
+    isApart: true,
+    shardOptimizer,
+  });
+  return { ...time, tokens_per_second: tokens / time.step };
+}
+
+/**
  * Plans a run.
  *
- * @throws {UserError} when the model cannot be stored as asked
+ * @throws {UserError} when the model cannot be stored as asked, or its steps be divided among the ranks
  */
 export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPlan {
   const { batch, context, accumulate, dtype, recompute, distill, constraintEvery, parts, memory } = asked;
@@ -426,6 +481,9 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     forward / constraintEvery;
   const perStep = accumulate * batch * context;
   const steps = Math.ceil(tokens / perStep);
+  const time = timeOf(config, asked, step);
+  /** Tokens a second of all ranks, where that can be told. */
+  const speed = ranks === 1 ? rate : time?.tokens_per_second ?? 0;
   return {
     parameters: elements(parametersOf(config)),
     trained_parameters: elements(parametersOf(config, parts).filter(({ trainable }) => trainable)),
@@ -467,8 +525,9 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     ...(ofStages
       ? { stages: ofStages, waiting: (ofStages.length - 1) / (microBatches + ofStages.length - 1) }
       : {}),
+    ...(time ? { time } : {}),
     ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
-    ...(tokens === 0 || rate === 0 ? {} : { rate, hours: tokens / rate / 3600 }),
+    ...(tokens === 0 || speed === 0 ? {} : { rate, hours: tokens / speed / 3600 }),
     ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
   };
 }
@@ -589,13 +648,19 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
       }.`,
     );
   }
+  if (plan.time !== undefined) lines.push(timeText(plan.time, plan.ranks!, asked));
   if (plan.tokens !== undefined) {
+    const speed = plan.time?.tokens_per_second ?? plan.rate;
     lines.push(
       `${count(plan.tokens)} tokens: ${count(plan.steps!)} steps, ${flopText(plan.total_flop!)}${
         plan.hours === undefined
-          ? "; give --rate TOKENS_PER_SECOND, as a run of this model tells it, for the hours"
+          ? plan.stages
+            ? ""
+            : `; give ${
+              plan.ranks === undefined ? "" : "--network RATE and "
+            }--rate TOKENS_PER_SECOND, as a run of this model tells it, for the hours`
           : `, ${hoursText(plan.hours)} at ${
-            count(plan.rate!)
+            count(Math.round(speed!))
           } tokens/s, without evaluations; a dense control as many again`
       }.`,
     );
@@ -604,6 +669,26 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
     lines.push(`${count(plan.rate ?? asked.rate!)} tokens/s are ${flopText(plan.flop_per_second)}/s.`);
   }
   return lines.join("\n");
+}
+
+/** Seconds, for people. */
+const secondsText = (seconds: number): string =>
+  seconds < 1 ? `${Number((1000 * seconds).toPrecision(3))} ms` : `${Number(seconds.toPrecision(3))} s`;
+
+function timeText(
+  { compute, exchange, network, hidden, step, tokens_per_second: all }: NonNullable<TrainingPlan["time"]>,
+  ranks: number,
+  { rate, network: bytes }: PlanAsked,
+): string {
+  return `A step takes ${secondsText(step)}: computing ${secondsText(compute)}, and of ${
+    secondsText(exchange)
+  } of exchange all but ${secondsText(exchange - hidden)} lies behind backward. The network has ${
+    secondsText(network)
+  } of it at ${amount(bytes!)}/s; the rest is reading and adding on the host, at ${
+    amount(HOST.bytesPerSecond)
+  }/s, as measured on two slow cores. All ranks together: ${count(Math.round(all))} tokens/s, ${
+    (100 * all / (ranks * rate!)).toFixed(1)
+  } % of ${count(ranks)} times one's.`;
 }
 
 function hoursText(hours: number): string {

@@ -53,7 +53,7 @@ export async function measureRows(
   const tokenizer = await loadTokenizer(folder, config);
   const gpu = await Gpu.open();
   try {
-    await assertSelfCheck(gpu);
+    await assertSelfCheck(gpu, { workload: { models: [config] } });
     const network = await prepareNetwork(gpu, config, { batch: 1, context, training: false });
     const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
     const bias = config.gate?.bias;

@@ -19,16 +19,17 @@ import { formatTable } from "../report/table.ts";
 import { isRunName } from "../runs/run_folder.ts";
 import { SWEEP, type SweepSettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
-import { parseCommand } from "../settings/parse.ts";
+import { parseCommand, type ParsedCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { checkRuns } from "./check_runs.ts";
 import { writeSweepPage } from "./page.ts";
-import { runProcesses } from "./processes.ts";
+import { launchIn, type ProcessOptions, runProcesses } from "./processes.ts";
 import { groupsOf, type Interval, rowOf, type SweepRow, variedNames, writeSweepTable } from "./results.ts";
 import { slurmScript } from "./slurm.ts";
 import { holdSweep, openSweepFolder } from "./sweep_folder.ts";
 import { type SweepRun, sweepRuns } from "./sweep_file.ts";
-import { requireOneProcess } from "../parallel/one_process.ts";
+import { hearFirst, joinRanks, type Ranks, type StartSettings } from "../ranks.ts";
+import { shareProcesses } from "./shared_processes.ts";
 
 const PURPOSE =
   "Runs the settings and seeds of a JSON file by sparsify, and lays their results beside each other.";
@@ -39,15 +40,95 @@ function withFile(help: string): string {
   return help.replace(/^Usage: .*$/m, USAGE);
 }
 
+/** Which rank this process is, and what ends the others, as long as it is one of several. */
+let asRank: { rank: number; endOthers(exitCode: number): void } | undefined;
+let wish: AbortSignal | undefined;
+/** Aborted where this process is asked to stop; the sweep tells what is stopped. */
+const stopWish = (): AbortSignal => wish ??= stopSignal(() => {});
+
+/** Joins the other ranks, if there are any. */
+async function joinOthers(
+  { quiet, ...flags }: { mpi?: string; rankLimit?: number; quiet?: boolean },
+  args: readonly string[],
+): Promise<Ranks | undefined> {
+  return await joinRanks(flags, args, {
+    get signal() {
+      return stopWish();
+    },
+    reporter: { message: (text) => quiet ? undefined : writeError(text + "\n") },
+    beRank(rank, endOthers) {
+      asRank = { rank, endOthers };
+      return { leave: () => asRank = undefined };
+    },
+  });
+}
+
+/** Runs what has not finished by the processes of all ranks, of which this is the first. */
+async function runByRanks(
+  ranks: Ranks,
+  chosen: readonly SweepRun[],
+  options: Omit<ProcessOptions, "signal">,
+  { rankLimit }: SweepSettings,
+): Promise<{ exitCodes: Map<string, number>; isStopped: boolean }> {
+  const { exchange } = ranks;
+  const { runs, jobs } = options;
+  await ranks.begin({ gpu: undefined, autotune: false, shareAdapter: false, rankLimit });
+  await exchange.share(() => runs);
+  const stop = new AbortController();
+  const exitCodes = await shareProcesses(exchange, { start: launchIn(runs), signal: stopWish() }, {
+    work: (launch) =>
+      runProcesses(chosen, { ...options, jobs: jobs * exchange.size, signal: stop.signal, launch }),
+    onStop: () => stop.abort(),
+  });
+  const isStopped = await exchange.share(() => stop.signal.aborted);
+  await ranks.close();
+  return { exitCodes: exitCodes!, isStopped };
+}
+
+/** Runs what has not finished by processes of this one. */
+async function runAlone(
+  chosen: readonly SweepRun[],
+  options: Omit<ProcessOptions, "signal">,
+): Promise<{ exitCodes: Map<string, number>; isStopped: boolean }> {
+  const signal = stopWish();
+  const exitCodes = await runProcesses(chosen, { ...options, signal });
+  return { exitCodes, isStopped: signal.aborted };
+}
+
+/** Starts what rank 0 asks for, to the end. */
+async function followSweep(ranks: Ranks): Promise<void> {
+  const { exchange } = ranks;
+  const start = await hearFirst<StartSettings | undefined>(exchange);
+  if (!start) return await ranks.close();
+  exchange.waitFor(start.rankLimit);
+  const runs = await hearFirst<string>(exchange);
+  await shareProcesses(exchange, { start: launchIn(runs), signal: stopWish() });
+  const isStopped = await hearFirst<boolean>(exchange);
+  await ranks.close();
+  if (isStopped) Deno.exit(STOPPED);
+}
+
 async function sweepCommand(args: readonly string[]): Promise<void> {
-  await requireOneProcess("sweep");
   const [file, flags] = args[0]?.startsWith("-") === false
     ? [args[0], args.slice(1)]
     : [undefined, [...args]];
+  const parsed = parseCommand(SWEEP, flags, userFolder());
+  const ranks = await joinOthers(parsed.given, args);
+  if (ranks && ranks.exchange.rank > 0) return await followSweep(ranks);
+  await leadSweep(file, parsed, ranks);
+}
+
+async function leadSweep(
+  file: string | undefined,
+  parsed: ParsedCommand<typeof SWEEP>,
+  ranks: Ranks | undefined,
+): Promise<void> {
   const folder = userFolder();
-  const parsed = parseCommand(SWEEP, flags, folder);
   const printed = await printedInstead("sweep", PURPOSE, SWEEP, parsed);
-  if (printed !== undefined) return console.log(withFile(printed));
+  if (printed !== undefined) {
+    console.log(withFile(printed));
+    return await ranks?.close();
+  }
   if (file === undefined) throw usageError(`Cannot sweep without its file: ${USAGE}`);
   const settings = await resolveSettings(SWEEP, parsed);
   const here = folder ?? Deno.cwd();
@@ -85,17 +166,19 @@ async function sweepCommand(args: readonly string[]): Promise<void> {
         shellLine(command)
       } --table`,
     );
-    return;
+    return await ranks?.close();
   }
   let exitCodes = new Map<string, number>();
   if (!settings.table) {
     using _held = await holdSweep(runs, { shared: settings.only !== "auto" });
     const goOn = shellLine([...command, ...(settings.jobs === 1 ? [] : ["--jobs", String(settings.jobs)])]);
-    // The sweep tells what is stopped.
-    const signal = stopSignal(() => {});
-    exitCodes = await runProcesses(chosen, { runs, jobs: settings.jobs, signal, say, goOn });
-    if (signal.aborted) Deno.exit(STOPPED);
-  }
+    const options = { runs, jobs: settings.jobs, say, goOn };
+    const { isStopped, ...ran } = ranks
+      ? await runByRanks(ranks, chosen, options, settings)
+      : await runAlone(chosen, options);
+    if (isStopped) Deno.exit(STOPPED);
+    exitCodes = ran.exitCodes;
+  } else await ranks?.close();
   const rows = await Promise.all(all.map((each) => rowOf(runs, each)));
   // A task of a job array leaves table and page to the one that comes behind all.
   if (settings.only === "auto") {
@@ -191,5 +274,16 @@ function jsonOf(name: string, rows: readonly SweepRow[]): unknown {
 
 if (import.meta.main) {
   const args = [...Deno.args];
-  await runCommand(() => sweepCommand(args), { debug: args.includes("--debug") });
+  const command = async (): Promise<void> => {
+    try {
+      await sweepCommand(args);
+    } catch (error) {
+      if (asRank && error instanceof Error) error.message = `rank ${asRank.rank}: ${error.message}`;
+      throw error;
+    }
+  };
+  await runCommand(command, {
+    debug: args.includes("--debug"),
+    onFailure: (exitCode) => asRank?.endOthers(exitCode),
+  });
 }

@@ -5,6 +5,7 @@
  */
 import { PROJECT, storing, writeAll } from "../files.ts";
 import { flagsOf } from "../flags.ts";
+import { LAUNCH_VARIABLES } from "../parallel/mpi.ts";
 import { formatDuration, formatShare } from "../report/progress.ts";
 import { logOf, rowOf, type SweepRow } from "./results.ts";
 import { type Launched, runSweep } from "./run_sweep.ts";
@@ -12,6 +13,20 @@ import type { SweepRun } from "./sweep_file.ts";
 
 /** Milliseconds between two lines of progress. */
 const PROGRESS_MS = 2_400;
+
+/** Starts a run, or goes on with it; `onLine` is told what it says. */
+export type Launch = (run: SweepRun, mode: "begin" | "resume", onLine: (line: string) => void) => Launched;
+
+/**
+ * The variables of a run's process: this one's, but for what tells it that it is one of several, which no run of a sweep is,
+ * and what says where libraries are, such as Open MPI's, which Deno hands on only to whoever may start anything.
+ */
+function variablesOfRun(): Record<string, string> {
+  const all = Object.entries(Deno.env.toObject());
+  const own = all.filter(([name]) => !LAUNCH_VARIABLES.includes(name) && !/^(LD|DYLD)_/.test(name));
+  // Where `deno task` was called is not where its paths are from: they are absolute.
+  return { ...Object.fromEntries(own), INIT_CWD: PROJECT };
+}
 
 /** How runs are run. */
 export interface ProcessOptions {
@@ -25,6 +40,8 @@ export interface ProcessOptions {
   say(text: string): void;
   /** The command that goes on after a stop. */
   goOn: string;
+  /** Starts one; left out: here. */
+  launch?: Launch;
 }
 
 /**
@@ -34,7 +51,7 @@ export interface ProcessOptions {
  */
 export async function runProcesses(
   chosen: readonly SweepRun[],
-  { runs, jobs, signal, say, goOn }: ProcessOptions,
+  { runs, jobs, signal, say, goOn, launch = launchIn(runs) }: ProcessOptions,
 ): Promise<Map<string, number>> {
   const exitCodes = new Map<string, number>();
   const started = performance.now();
@@ -69,7 +86,7 @@ export async function runProcesses(
       runs,
       jobs,
       signal,
-      launch: (each, mode) => launch(each, mode, { runs, onLine: (line) => last.set(each.name, line) }),
+      launch: (each, mode) => launch(each, mode, (line) => last.set(each.name, line)),
       onRun({ row, kind, exitCode }) {
         const { name } = row.run;
         if (kind === "wait") return say(`${name}: another process is still at it; it comes last`);
@@ -108,8 +125,8 @@ export function startTask(args: readonly string[]): { child: Deno.ChildProcess; 
   const child = new Deno.Command("deno", {
     args: ["task", "--quiet", ...args],
     cwd: PROJECT,
-    // Where `deno task` was called is not where its paths are from: they are absolute.
-    env: { INIT_CWD: PROJECT },
+    clearEnv: true,
+    env: variablesOfRun(),
     stdin: "null",
     stdout: "null",
     stderr: "piped",
@@ -126,18 +143,18 @@ export function startTask(args: readonly string[]): { child: Deno.ChildProcess; 
   };
 }
 
-/** A run as a process of its command, whose progress goes to its log. */
-function launch(
-  each: SweepRun,
-  mode: "begin" | "resume",
-  { runs, onLine }: { runs: string; onLine: (line: string) => void },
-): Launched {
-  const what = mode === "resume" ? ["--resume", each.name] : ["--name", each.name, ...flagsOf(each.settings)];
-  const { child, stop } = startTask([each.command ?? "sparsify", "--runs", runs, ...what]);
-  const logged = follow(child.stderr, logOf(runs, each), onLine);
-  return {
-    ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
-    stop,
+/** Starts runs as processes of their commands, whose progress goes to their logs in a folder. */
+export function launchIn(runs: string): Launch {
+  return (each, mode, onLine) => {
+    const what = mode === "resume"
+      ? ["--resume", each.name]
+      : ["--name", each.name, ...flagsOf(each.settings)];
+    const { child, stop } = startTask([each.command ?? "sparsify", "--runs", runs, ...what]);
+    const logged = follow(child.stderr, logOf(runs, each), onLine);
+    return {
+      ended: Promise.all([child.status, logged]).then(([{ code }]) => code),
+      stop,
+    };
   };
 }
 

@@ -39,7 +39,8 @@ import {
   type TokenFile,
   writeTokenFile,
 } from "./token_file.ts";
-import { type Tokenizer, withStart } from "./tokenizer.ts";
+import { encodeAhead, type EncodedAhead, type SharedEncoder, textsOf } from "./shared_encoding.ts";
+import { type KnownTokens, type Tokenizer, withStart } from "./tokenizer.ts";
 
 /** The three splits. */
 export const SPLITS = ["train", "validation", "test"] as const;
@@ -108,17 +109,18 @@ export type Enough = Record<Split, number>;
  * comes when it is asked for (`next`).
  *
  * @param options `hash` is the sources' {@link hashSources}; `enough`: left out: all there is; `onDamage` is told when token files were damaged, which are
- * made anew; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
+ * made anew; `encoder` finds tokens ahead, of what is read to its end; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
  * @throws {UserError} on unreadable data, on examples of unequal length or with a character that has no token, where more
  * than 1 % of a text has none, where there is too little to split, and when the disk is full
  */
 export async function tokenise(
-  { sources, hash, tokenizer, folder, enough, onProgress, onDamage, onLoss }: {
+  { sources, hash, tokenizer, folder, enough, encoder, onProgress, onDamage, onLoss }: {
     sources: readonly Source[];
     hash?: string;
     enough?: Enough;
     tokenizer: Tokenizer;
     folder: string;
+    encoder?: SharedEncoder;
     /** Called with the bytes of the sources that have been read, and all of them; undefined for standard input. */
     onProgress?: (read: { done: number; of: number | undefined }) => void;
     onDamage?: (message: string) => void;
@@ -156,7 +158,7 @@ export async function tokenise(
     );
     const all = await storing(spillPath, () =>
       spillTokens(spill, sources, tokenizer, {
-        enough: identity.enough === undefined ? undefined : enough,
+        ...(identity.enough === undefined ? { enough: undefined, encoder } : { enough }),
         onProgress,
         onLoss,
       }));
@@ -349,6 +351,8 @@ class SpillWriter {
   readonly #onProgress: () => void | Promise<void>;
   readonly #spilled: Spilled;
   #start = 0;
+  /** Whether the document has had a piece already. */
+  #hasPieces = false;
   #characters = 0;
   #firstLost = "";
 
@@ -372,20 +376,26 @@ class SpillWriter {
   /**
    * Writes a document, or the next piece of one.
    *
+   * @param ahead tokens of its texts that are known already
    * @throws {UserError} on an example with another number of tokens than the first, or with a character without a token
    */
-  async add(document: TextPiece | Example): Promise<void> {
+  async add(document: TextPiece | Example, ahead: EncodedAhead["known"] = []): Promise<void> {
     const spilled = this.#spilled;
     this.kind ??= document.kind;
     if (document.kind === "text") {
-      const known = encodePiece(document, spilled.length > this.#start, this.#tokenizer);
+      const continued = spilled.length > this.#start;
+      // Ahead of the tokens a piece goes on with one before it, even where that has none.
+      const known = encodePiece(document, continued, this.#tokenizer, {
+        ahead: continued === this.#hasPieces ? ahead[0] : undefined,
+      });
+      this.#hasPieces = !document.last;
       if (known.lost > 0 && spilled.lost === 0) this.#firstLost = placeOf(document, known.firstLost!);
       spilled.lost += known.lost;
       this.#characters += document.text.length;
       await this.#write(known.tokens);
       if (!document.last) return;
     } else {
-      const { prompt, tokens, ends } = encodeExample(document, this.#tokenizer);
+      const { prompt, tokens, ends } = encodeExample(document, this.#tokenizer, ahead);
       spilled.exampleTokens ??= tokens.length;
       if (tokens.length !== spilled.exampleTokens) {
         throw inputError(
@@ -437,8 +447,9 @@ async function spillTokens(
   spill: Deno.FsFile,
   sources: readonly Source[],
   tokenizer: Tokenizer,
-  { enough, onProgress, onLoss }: {
+  { enough, encoder, onProgress, onLoss }: {
     enough: Enough | undefined;
+    encoder?: SharedEncoder;
     onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined;
     onLoss: ((message: string) => void) | undefined;
   },
@@ -465,11 +476,14 @@ async function spillTokens(
       if (inParts && writer.kind === "text" && hasEnough("validation") && hasEnough("test")) return;
     }
   }
-  for await (const document of wanted()) {
+  async function* oneByOne(): AsyncGenerator<EncodedAhead> {
+    for await (const document of wanted()) yield { document };
+  }
+  for await (const { document, known } of encoder ? encodeAhead(wanted(), encoder) : oneByOne()) {
     if (document.kind !== (writer.kind ?? document.kind)) {
       throw inputError(`Cannot use ${names} as running text and examples cannot be mixed`);
     }
-    await writer.add(document);
+    await writer.add(document, known);
   }
   const spilled = writer.end(names, onLoss);
   if (spilled.documents.length === 0) throw inputError(`Cannot use ${names} as there is no document`);
@@ -492,9 +506,10 @@ function encodePiece(
   { text, last }: TextPiece,
   continued: boolean,
   tokenizer: Tokenizer,
-): ReturnType<Tokenizer["encodeKnown"]> {
+  { ahead }: { ahead: KnownTokens | undefined },
+): KnownTokens {
   const { startOfText, endOfText } = tokenizer;
-  const known = tokenizer.encodeKnown(text, { continued });
+  const known = ahead ?? tokenizer.encodeKnown(text, { continued });
   const before = continued || startOfText === undefined ? [] : [startOfText];
   return { ...known, tokens: [...before, ...known.tokens, ...(last ? [endOfText] : [])] };
 }
@@ -503,25 +518,24 @@ function encodePiece(
 function encodeExample(
   example: Example,
   tokenizer: Tokenizer,
+  ahead: readonly (KnownTokens | undefined)[],
 ): { prompt: number; tokens: number[]; ends: number[] } {
   const ends: number[] = [];
   let tokens: number[] = [];
-  for (const turn of [example, ...(example.further ?? [])]) {
-    for (const text of [turn.prompt, turn.completion]) {
-      const encoded = tokenizer.encodeKnown(text, { continued: ends.length > 0 });
-      if (encoded.lost > 0) {
-        throw inputError(
-          `Cannot use ${example.where} as the tokenizer has no token for ${shown(encoded.firstLost)}`,
-        );
-      }
-      if (encoded.tokens.length === 0) {
-        throw inputError(
-          `Cannot use ${example.where} as prompt and completion must have at least one token each`,
-        );
-      }
-      tokens = ends.length === 0 ? withStart(tokenizer, encoded.tokens) : [...tokens, ...encoded.tokens];
-      ends.push(tokens.length);
+  for (const [n, text] of textsOf(example).entries()) {
+    const encoded = ahead[n] ?? tokenizer.encodeKnown(text, { continued: n > 0 });
+    if (encoded.lost > 0) {
+      throw inputError(
+        `Cannot use ${example.where} as the tokenizer has no token for ${shown(encoded.firstLost)}`,
+      );
     }
+    if (encoded.tokens.length === 0) {
+      throw inputError(
+        `Cannot use ${example.where} as prompt and completion must have at least one token each`,
+      );
+    }
+    tokens = n === 0 ? withStart(tokenizer, encoded.tokens) : [...tokens, ...encoded.tokens];
+    ends.push(tokens.length);
   }
   return { prompt: ends[0], tokens, ends };
 }

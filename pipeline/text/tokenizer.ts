@@ -67,6 +67,30 @@ export function withStart(
   return startOfText === undefined ? [...tokens] : [startOfText, ...tokens];
 }
 
+/** How a tokenizer.json encodes. */
+function encoderFrom(
+  json: TokenizerJson,
+  library: ReturnType<typeof openLibrary>,
+  { file, tell }: { file: string; tell(message: string): void },
+): Tokenizer["encodeKnown"] {
+  const fast = fastEncoderOf(json, library);
+  if ("not" in fast) {
+    tell(`${file} is encoded by Hugging Face's JavaScript library, several times as slowly, as ${fast.not}`);
+  }
+  return knownEncoderOf("not" in fast ? encoderOf(json, library, file) : fast.encode);
+}
+
+/**
+ * Encodes as a tokenizer.json says that has been loaded elsewhere.
+ *
+ * @param text of the tokenizer.json
+ * @param file what messages call it
+ */
+export function openEncoder(text: string, file: string): Tokenizer["encodeKnown"] {
+  const json = parseJson(text, file) as TokenizerJson;
+  return encoderFrom(json, openLibrary(json, entriesOf(json, file), file), { file, tell() {} });
+}
+
 /**
  * Loads a tokenizer.json, or the one in a folder.
  *
@@ -95,11 +119,7 @@ export async function loadTokenizer(
   const byId = new Map<number, string>();
   for (const [entry, id] of entries) byId.set(id, entry);
   const library = openLibrary(json, entries, file);
-  const fast = fastEncoderOf(json, library);
-  if ("not" in fast) {
-    tell(`${file} is encoded by Hugging Face's JavaScript library, several times as slowly, as ${fast.not}`);
-  }
-  const encodeKnown = knownEncoderOf("not" in fast ? encoderOf(json, library, file) : fast.encode);
+  const encodeKnown = encoderFrom(json, library, { file, tell });
   const specialTokens = await findSpecialTokens(json, { entries, folder: dirname(file), file, named });
   return {
     path: file,

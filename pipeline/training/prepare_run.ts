@@ -38,11 +38,12 @@ import { type RunConfig, type SettingChange, writeRunConfig } from "../runs/run_
 import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } from "../runs/run_folder.ts";
 import { createRunState } from "../runs/run_state.ts";
 import { checkModelFolder } from "../model/save_weights.ts";
-import { assertSelfCheck } from "../model/self_check.ts";
+import { assertSelfCheck, type Workload } from "../model/self_check.ts";
 import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
 import { defaultsOf } from "../settings/resolve.ts";
 import { CHANGEABLE, resumedSettings } from "../settings/resume.ts";
 import type { SettingsOf, SettingsTable } from "../settings/table.ts";
+import type { SharedEncoder } from "../text/shared_encoding.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
@@ -146,17 +147,19 @@ export interface ResumedRun {
  *
  * @param options `gpu`: which adapter, as a command's `--gpu`; `autotune`: whether variants of kernels are chosen by
  * measuring
+ * @param workload what is checked; left out: every operation
  * @throws {AdapterError} when there is no adapter, or none such
  */
 export async function openCheckedGpu(
   reporter: Pick<Reporter, "message" | "stage">,
   { gpu: wanted, autotune = false }: { gpu: string | undefined; autotune?: boolean },
+  workload?: Workload,
 ): Promise<Gpu> {
   reporter.stage({ name: "opening the device" });
   const gpu = await Gpu.open({ adapter: wanted });
   try {
     const name = "checking the adapter's arithmetic";
-    await assertSelfCheck(gpu, (done, of) => reporter.stage({ name, done, of }));
+    await assertSelfCheck(gpu, { workload, progress: (done, of) => reporter.stage({ name, done, of }) });
     if (autotune) gpu.tuner = await openTuner(gpu);
   } catch (error) {
     gpu.close();
@@ -251,12 +254,24 @@ export async function prepareRun(
   }
 }
 
+/**
+ * Does something with tokens found by several ranks.
+ *
+ * @param tokenizer path of the tokenizer.json
+ */
+export type WithEncoder = <Result>(
+  tokenizer: string,
+  work: (encoder: SharedEncoder) => Promise<Result>,
+) => Promise<Result>;
+
 /** How a run is started. */
 interface StartOptions {
   resumed?: ResumedRun;
   sources?: readonly Source[];
   onStart?(abandon: () => Promise<void>): void;
   ranks?: number;
+  /** Does what needs tokens of many texts, with the help of other ranks: at most once, before the device is opened. */
+  withEncoder?: WithEncoder;
   onDevice?(gpu: Gpu): void | Promise<void>;
 }
 
@@ -266,7 +281,7 @@ async function checkAndPrepare(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  { resumed, sources = settings.data, onStart, ranks = 1, onDevice }: StartOptions,
+  { resumed, sources = settings.data, onStart, ranks = 1, withEncoder, onDevice }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   const { stages } = settings;
@@ -307,8 +322,10 @@ async function checkAndPrepare(
         `no adapter moves the ${target} of every layer: gates are decided by queries and keys, and only by these`,
       );
     }
-    const tokens = await tokeniseInto(folder, { hash: data.hash, sources, tokenizer, settings, reporter });
-    gpu = await openCheckedGpu(reporter, settings);
+    const tokeniseBy = (encoder?: SharedEncoder): Promise<Tokens> =>
+      tokeniseInto(folder, { hash: data.hash, sources, tokenizer, encoder, settings, reporter });
+    const tokens = withEncoder ? await withEncoder(tokenizer.path, tokeniseBy) : await tokeniseBy();
+    gpu = await openCheckedGpu(reporter, settings, { models: [model.config], training: true });
     await onDevice?.(gpu);
     const { train, adapters, frozen } = model.adaptation ?? {};
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
@@ -372,10 +389,11 @@ export function tokenising(
  */
 async function tokeniseInto(
   folder: RunFolder,
-  { hash, sources, tokenizer, settings, reporter }: {
+  { hash, sources, tokenizer, encoder, settings, reporter }: {
     hash: string;
     sources: readonly Source[];
     tokenizer: Tokenizer;
+    encoder: SharedEncoder | undefined;
     settings: PreparedSettings;
     reporter: Reporter;
   },
@@ -388,6 +406,7 @@ async function tokeniseInto(
     enough: wantedTokens(settings),
     tokenizer,
     folder: folder.tokens,
+    encoder,
     onProgress: tokenising(reporter),
     onDamage: (message) => reporter.warning(message),
     onLoss: (message) => reporter.warning(message),

@@ -10,10 +10,9 @@ export interface Work {
   kind: string;
   /** Units ahead. */
   units: number;
-  /**
-   * Until two units of this kind have been done, of which the first has its kernels compiled, one is taken to cost `share`
-   * times a unit of another.
-   */
+  /** Whether the first costs as much as any other; left out: its kernels are compiled in it, and it is not counted. */
+  even?: true;
+  /** What one is taken to cost until some are counted: `share` times a unit of another kind; left out: it is not known. */
   like?: { kind: string; share: number };
 }
 
@@ -23,7 +22,7 @@ const WINDOW_UNITS = 64;
 interface Kind extends Work {
   /** Latest finished work. */
   spans: { units: number; seconds: number }[];
-  /** Whether no unit has been done yet but the first, in which kernels are compiled. */
+  /** Whether no unit is counted yet, as none has been done but the first. */
   first: boolean;
 }
 
@@ -44,18 +43,20 @@ export interface TimeLeft {
 /** Creates the account of the work ahead, of which nothing is done yet. */
 export function createTimeLeft(work: readonly Work[]): TimeLeft {
   const kinds = new Map<string, Kind>();
-  for (const { kind, units, like } of work) {
+  for (const { kind, units, like, even } of work) {
     const known = kinds.get(kind);
     if (known) known.units += units;
-    else kinds.set(kind, { kind, units, like, spans: [], first: true });
+    else kinds.set(kind, { kind, units, like, spans: [], first: !even });
   }
   let last: number | undefined;
 
   /** Seconds of one unit. */
   function costOf({ spans, first, like }: Kind): number | undefined {
-    const other = first && like ? kinds.get(like.kind) : undefined;
-    const cost = other && costOf(other);
-    if (cost !== undefined) return cost * like!.share;
+    if (first) {
+      const other = like && kinds.get(like.kind);
+      const cost = other && costOf(other);
+      return cost === undefined ? undefined : cost * like!.share;
+    }
     const units = spans.reduce((sum, span) => sum + span.units, 0);
     return units > 0 ? spans.reduce((sum, span) => sum + span.seconds, 0) / units : undefined;
   }

@@ -134,7 +134,7 @@ export interface Trainer {
 }
 
 const LOG_CAPACITY = 8;
-const BUCKET_BYTES = 16 << 20;
+export const BUCKET_BYTES = 16 << 20;
 
 /** The pieces of all parameters, each with the rank that updates it. */
 function partsOfPieces(parameters: Parameters, pieces: readonly Piece[]): OwnedTensor[] {

@@ -34,7 +34,15 @@ Deno.test("a task may call foreign libraries where a launcher has started it as 
   const asking = Object.entries<{ command: string }>(tasks).filter(([, { command }]) =>
     command.includes(asked)
   );
-  assertEquals(asking.map(([name]) => name), ["sparsify", "pretrain", "evaluate", "overlap"]);
+  assertEquals(asking.map(([name]) => name), [
+    "sparsify",
+    "pretrain",
+    "evaluate",
+    "circuits",
+    "benchmark",
+    "sweep",
+    "overlap",
+  ]);
   for (const [name, { command }] of Object.entries<{ command: string }>(tasks)) {
     assert(!command.includes("--allow-ffi"), name);
   }

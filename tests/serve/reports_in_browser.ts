@@ -13,7 +13,7 @@ import { circuitsHtml } from "../../pipeline/circuits/report.ts";
 import { reportHtml } from "../../pipeline/report/report.ts";
 import type { CircuitResults } from "../../pipeline/circuits/results.ts";
 import type { Explorer } from "../../serve/explorer.ts";
-import { plantedEngine, plantedSet } from "../pipeline/circuits/planted.ts";
+import { plantedEngine, plantedSet, withRun } from "../pipeline/circuits/planted.ts";
 import { OPTIONS, PROMPTS, resultsOf } from "../pipeline/circuits/planted_results.ts";
 import { DATA, phaseRows, SUMMARY } from "../pipeline/report/report_data.ts";
 import { fakeRun } from "../support/fake_run.ts";
@@ -31,7 +31,7 @@ async function needing(count: number): Promise<Findings> {
   const { clean } = await engine.baselines();
   const run = (kept: Uint8Array) =>
     Promise.resolve(clean.map((metric) => edgeCount(kept) >= count ? metric : 0));
-  return await found({ ...engine, run });
+  return await found(withRun(engine, run));
 }
 
 /** Opens the page of results as a run of the site has it. */
@@ -231,7 +231,7 @@ pageTest(
 pageTest("an empty circuit draws nothing, and where none restores 90 % the page says so", async (site) => {
   const { page, complaints } = site;
   const engine = plantedEngine(PROMPTS);
-  const constant = await found({ ...engine, run: () => Promise.resolve(new Float64Array(PROMPTS).fill(8)) });
+  const constant = await found(withRun(engine, () => Promise.resolve(new Float64Array(PROMPTS).fill(8))));
   assertEquals(constant.circuit!.edges.value, null);
   await open(site, resultsOf(constant, undefined));
   assertStringIncludes(

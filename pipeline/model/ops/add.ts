@@ -1,4 +1,5 @@
 /** A branch added to the residual stream. @module */
+import { residualCheck } from "../../../kernels/residual/check.ts";
 import { prepareResidual } from "../../../kernels/residual/op.ts";
 import { residualReference } from "../../../kernels/residual/reference.ts";
 import type { Op } from "../op.ts";
@@ -8,6 +9,7 @@ export function add(length: number): Op {
   return {
     key: `add ${length}`,
     kind: "add",
+    checks: [residualCheck],
     keeps: [],
     reference: {
       forward: ({ x, stream }) => residualReference(stream, x),

@@ -1,4 +1,5 @@
 /** Gated attention of one layer. @module */
+import { gatedAttentionChecks } from "../../../kernels/gated_attention/check.ts";
 import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
 import {
   attentionGradientReference,
@@ -33,6 +34,7 @@ export function attention(
   return {
     key: `attention ${JSON.stringify(of)}`,
     kind: "attention",
+    checks: gatedAttentionChecks,
     keeps: ["x", "y", "logSumExp"],
     reference: {
       forward: ({ x }, pass) => attentionReference(inFloat64(x, pass)).y,

@@ -3,6 +3,7 @@ import {
   type CachedAttentionConfig,
   prepareCachedAttention,
 } from "../../../kernels/gated_attention/cached_attention.ts";
+import { cachedAttentionChecks } from "../../../kernels/gated_attention/check.ts";
 import type { Op } from "../op.ts";
 
 /**
@@ -20,6 +21,7 @@ export function cachedAttention(
   return {
     key: `cached attention ${JSON.stringify(of)}`,
     kind: "attention",
+    checks: cachedAttentionChecks,
     keeps: [],
     kept: { keys: ofPosition, values: ofPosition },
     async compile(gpu) {

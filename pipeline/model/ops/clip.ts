@@ -1,4 +1,5 @@
 /** Values kept within a limit. @module */
+import { clipCheck } from "../../../kernels/clip/check.ts";
 import { prepareClip } from "../../../kernels/clip/op.ts";
 import { clipGradientReference, clipReference } from "../../../kernels/clip/reference.ts";
 import type { Op } from "../op.ts";
@@ -8,6 +9,7 @@ export function clip(of: { length: number; limit: number; half: boolean }): Op {
   return {
     key: `clip ${JSON.stringify(of)}`,
     kind: "clip",
+    checks: [clipCheck],
     keeps: ["x"],
     reference: {
       forward: ({ x }) => clipReference(x, of.limit),

@@ -1,4 +1,5 @@
 /** Tokens, and positions where they have vectors of their own, to vectors. @module */
+import { embeddingCheck } from "../../../kernels/embedding/check.ts";
 import { prepareEmbedding } from "../../../kernels/embedding/op.ts";
 import { embeddingGradientReference, embeddingReference } from "../../../kernels/embedding/reference.ts";
 import type { Op } from "../op.ts";
@@ -18,6 +19,7 @@ export function embed(
   return {
     key: `embed ${JSON.stringify(of)}`,
     kind: "embed",
+    checks: [embeddingCheck],
     keeps: [],
     reference: {
       forward: ({ token, position }, { tokens }) =>

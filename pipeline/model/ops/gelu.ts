@@ -1,4 +1,5 @@
 /** The activation inside an MLP that has no gate. @module */
+import { geluCheck } from "../../../kernels/gelu/check.ts";
 import type { GeluForm } from "../../../kernels/core/gelu.ts";
 import { prepareGelu } from "../../../kernels/gelu/op.ts";
 import { geluGradientReference, geluReference } from "../../../kernels/gelu/reference.ts";
@@ -9,6 +10,7 @@ export function gelu(length: number, half: boolean, form: GeluForm = "tanh"): Op
   return {
     key: `gelu ${form} ${length} ${half}`,
     kind: form === "tanh" ? "gelu" : "exactGelu",
+    checks: [geluCheck],
     keeps: ["x"],
     reference: {
       forward: ({ x }) => geluReference(x, form),

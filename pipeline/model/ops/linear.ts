@@ -1,4 +1,5 @@
 /** Products with a weight. @module */
+import { matmulCheck } from "../../../kernels/matmul/check.ts";
 import {
   type LinearEnding,
   type LinearShape,
@@ -75,6 +76,7 @@ export function linear(sizes: LinearSizes): Op {
   return {
     key: `linear ${JSON.stringify(sizes)}`,
     kind: "linear",
+    checks: [matmulCheck],
     keeps: isAdapted ? ["x", "low"] : ["x"],
     scratch: isAdapted ? { dlow: [rows, rankOf(adapters)] } : undefined,
     reference: {

@@ -1,4 +1,5 @@
 /** Layer norm. @module */
+import { layerNormCheck } from "../../../kernels/layer_norm/check.ts";
 import { prepareLayerNorm } from "../../../kernels/layer_norm/op.ts";
 import { layerNormGradientReference, layerNormReference } from "../../../kernels/layer_norm/reference.ts";
 import type { Op } from "../op.ts";
@@ -19,6 +20,7 @@ export function norm(of: {
   return {
     key: `norm ${JSON.stringify(of)}`,
     kind: "norm",
+    checks: [layerNormCheck],
     keeps: ["x", "statistics"],
     takesPlus: true,
     withGradients: (gradients) => norm({ ...of, gradients }),

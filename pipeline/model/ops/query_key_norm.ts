@@ -1,4 +1,5 @@
 /** The norm of queries and keys. @module */
+import { queryKeyNormChecks } from "../../../kernels/query_key_norm/check.ts";
 import { prepareQueryKeyNorm, type QueryKeyNormConfig } from "../../../kernels/query_key_norm/op.ts";
 import {
   queryKeyNormGradientReference,
@@ -14,6 +15,7 @@ export function queryKeyNorm(of: QueryKeyNormConfig): Op {
   return {
     key: `query key norm ${JSON.stringify(of)}`,
     kind: "queryKeyNorm",
+    checks: [queryKeyNormChecks[of.per]],
     keeps: ["x", "statistics"],
     reference: {
       forward: ({ x, queryWeight: query, keyWeight: key }) => queryKeyNormReference(x, { query, key }, of),

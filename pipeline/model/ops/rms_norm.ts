@@ -1,4 +1,5 @@
 /** RMS norm. @module */
+import { rmsNormCheck } from "../../../kernels/rms_norm/check.ts";
 import { prepareRmsNorm } from "../../../kernels/rms_norm/op.ts";
 import { rmsNormGradientReference, rmsNormReference } from "../../../kernels/rms_norm/reference.ts";
 import type { Op } from "../op.ts";
@@ -10,6 +11,7 @@ export function rmsNorm(
   return {
     key: `rms norm ${JSON.stringify(of)}`,
     kind: "norm",
+    checks: [rmsNormCheck],
     keeps: ["x", "statistics"],
     takesPlus: true,
     withGradients: (gradients) => rmsNorm({ ...of, gradients }),

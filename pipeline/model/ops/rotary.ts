@@ -1,4 +1,5 @@
 /** Rotary positions of queries and keys. @module */
+import { rotaryCheck } from "../../../kernels/rotary/check.ts";
 import { prepareRotary, type RotaryConfig } from "../../../kernels/rotary/op.ts";
 import { rotaryGradientReference, rotaryReference } from "../../../kernels/rotary/reference.ts";
 import type { Op } from "../op.ts";
@@ -8,6 +9,7 @@ export function rotary(of: RotaryConfig): Op {
   return {
     key: `rotary ${JSON.stringify(of)}`,
     kind: "rotary",
+    checks: [rotaryCheck],
     keeps: [],
     reference: {
       forward: ({ x }) => rotaryReference(x, of),

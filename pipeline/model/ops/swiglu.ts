@@ -1,4 +1,5 @@
 /** The gating inside a SwiGLU MLP. @module */
+import { swigluCheck } from "../../../kernels/swiglu/check.ts";
 import { prepareSwiglu } from "../../../kernels/swiglu/op.ts";
 import { swigluGradientReference, swigluReference } from "../../../kernels/swiglu/reference.ts";
 import type { Op } from "../op.ts";
@@ -8,6 +9,7 @@ export function swiglu(of: { rows: number; width: number; half: boolean }): Op {
   return {
     key: `swiglu ${JSON.stringify(of)}`,
     kind: "swiglu",
+    checks: [swigluCheck],
     keeps: ["x"],
     reference: {
       forward: ({ x }) => swigluReference(x, of.width),

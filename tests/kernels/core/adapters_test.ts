@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { AdapterError, chooseAdapter, findAdapters } from "../../../kernels/core/adapters.ts";
+import { AdapterError, findAdapter, findAdapters } from "../../../kernels/core/adapters.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { gpuTest } from "../../support/gpu.ts";
 
@@ -21,11 +21,20 @@ const CARDS: readonly Card[] = [
   { description: "NVIDIA GeForce RTX 3090/PCIe/SSE2", backend: "opengl", kind: "discrete" },
 ];
 
-/** Gives adapters as Deno does: the first of the kind that was asked for, on the backends that the variable allows. */
-async function withCards(cards: readonly Card[], body: () => Promise<void>): Promise<void> {
+/**
+ * Gives adapters as Deno does: the first of the kind that was asked for, on the backends that the variable allows.
+ *
+ * @param body gets the backends that are asked
+ */
+async function withCards(
+  cards: readonly Card[],
+  body: (asked: Set<string | undefined>) => Promise<void>,
+): Promise<void> {
+  const asked = new Set<string | undefined>();
   const original = navigator.gpu.requestAdapter;
   navigator.gpu.requestAdapter = (options = {}) => {
     const allowed = Deno.env.get(BACKEND);
+    asked.add(allowed);
     const there = cards.filter(({ backend }) => allowed === undefined || backend === allowed);
     const order = options.forceFallbackAdapter
       ? ["software"]
@@ -44,14 +53,14 @@ async function withCards(cards: readonly Card[], body: () => Promise<void>): Pro
     } as unknown as GPUAdapter);
   };
   try {
-    await body();
+    await body(asked);
   } finally {
     navigator.gpu.requestAdapter = original;
   }
 }
 
 const nameOf = async (wanted?: string): Promise<string> => {
-  const { description: { name, backend } } = chooseAdapter(await findAdapters(), wanted);
+  const { description: { name, backend } } = await findAdapter(wanted);
   return `${name} by ${backend}`;
 };
 
@@ -61,9 +70,9 @@ Deno.test("the adapters that there are are found once each, the one that is take
       (await findAdapters()).map(({ description: { name, backend } }) => `${name} by ${backend}`),
       [
         "NVIDIA GeForce RTX 3090 by Vulkan",
-        "NVIDIA GeForce RTX 3090/PCIe/SSE2 by OpenGL",
         "Intel(R) UHD 770 by Vulkan",
         "llvmpipe (LLVM 15.0.6, 256 bits) by Vulkan",
+        "NVIDIA GeForce RTX 3090/PCIe/SSE2 by OpenGL",
       ],
     );
     assertEquals(Deno.env.get(BACKEND), undefined, "what was asked with is put back");
@@ -79,7 +88,8 @@ Deno.test("an adapter is chosen by a part of its name in any case, by its backen
     assertEquals(await nameOf("LLVMpipe"), "llvmpipe (LLVM 15.0.6, 256 bits) by Vulkan");
     assertEquals(await nameOf("opengl"), "NVIDIA GeForce RTX 3090/PCIe/SSE2 by OpenGL");
     assertEquals(await nameOf("0"), nvidia);
-    assertEquals(await nameOf("2"), "Intel(R) UHD 770 by Vulkan");
+    assertEquals(await nameOf("1"), "Intel(R) UHD 770 by Vulkan");
+    assertEquals(await nameOf("3"), "NVIDIA GeForce RTX 3090/PCIe/SSE2 by OpenGL");
   });
 });
 
@@ -94,6 +104,27 @@ Deno.test("a name or a number that no adapter has is refused with those that the
   await withCards([], async () => {
     await assertRejects(() => nameOf("radeon"), AdapterError, "no adapter was found");
   });
+});
+
+Deno.test("OpenGL is asked only where no other backend has what is wanted", async () => {
+  const [nvidia, intel, software, opengl] = CARDS;
+  const others = ["vulkan", "metal", "dx12"];
+  const found = (cards: Card[], wanted: string | undefined, name: string, backends: string[]) =>
+    withCards(cards, async (asked) => {
+      assertEquals([await nameOf(wanted), [...asked]], [name, backends]);
+    });
+  await found([nvidia, opengl], undefined, "NVIDIA GeForce RTX 3090 by Vulkan", ["vulkan"]);
+  await found(
+    [{ ...nvidia, backend: "dx12" }, software, opengl],
+    undefined,
+    "NVIDIA GeForce RTX 3090 by DX12",
+    others,
+  );
+  await found([software, opengl], undefined, "llvmpipe (LLVM 15.0.6, 256 bits) by Vulkan", others);
+  await found([intel, opengl], "intel", "Intel(R) UHD 770 by Vulkan", others);
+  const last = "NVIDIA GeForce RTX 3090/PCIe/SSE2 by OpenGL";
+  await found([opengl], undefined, last, [...others, "opengl"]);
+  await found([software, opengl], "nvidia", last, [...others, "opengl"]);
 });
 
 Deno.test("a backend that the user names is the only one that is asked", async () => {

@@ -19,7 +19,7 @@ import {
 import { roundingReference } from "../../../kernels/rounding/reference.ts";
 import { assertClose, maxAbsoluteError, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
-import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { gpuTest, poisoned, upload, WITH_GPU_KERNELS } from "../../support/gpu.ts";
 import { normals } from "../../support/seeded.ts";
 
 interface Shape {
@@ -112,6 +112,9 @@ const GROUPED = [[4, 2], [3, 1], [2, 2]] as const;
 // with rows in three tiles of which the last is not full, and with whole tiles and more than 64 elements in a head.
 const TILED: Shape = { batch: 2, heads: 3, positions: 130, headSize: 64 };
 const TILES = ["tiled 4 x 4 by 32", "tiled 4 x 8 by 16"] as const;
+/** Whether a variant is tried here. */
+const isTried = ({ variant = "registers" }: { variant?: AttentionVariant }) =>
+  variant === "registers" || WITH_GPU_KERNELS;
 const TILED_DENSE: Shape = { batch: 1, heads: 1, positions: 192, headSize: 128 };
 
 const CASES: Case[] = [
@@ -157,6 +160,7 @@ const CASES: Case[] = [
 ];
 
 for (const [index, test] of CASES.entries()) {
+  if (!isTried(test)) continue;
   const { batch, heads, keyValueHeads = heads, positions, headSize, mode, variant = "registers" } = test;
   gpuTest(
     `gated attention (${mode}, ${variant}) equals float64 at B ${batch}, H ${heads}, K ${keyValueHeads}, ` +
@@ -224,6 +228,7 @@ gpuTest("every single mask bit equals the reference's", async (gpu) => {
     [{ ...TILED, batch: 1 }, "sampled", "tiled 4 x 8 by 16"],
   ] as const;
   for (const [shape, mode, variant] of cases) {
+    if (!isTried({ variant })) continue;
     const { heads, keyValueHeads = heads, positions: T, headSize: D }: Shape = shape;
     const { qkv, dy } = inputs(shape, 77);
     let edges = 0;
@@ -566,13 +571,14 @@ gpuTest("a tile is left out only where that moves no result by 2^-24 of the larg
       assert(maxAbsoluteError(y, reference.y) < 2 ** -24 * 1e6);
     } else assertClose(y, reference.y, { tolerance: 1e-5, name: "y" }); // measured 3e-7
   }
-});
+}, { ignore: !WITH_GPU_KERNELS });
 
 gpuTest(
   "gates that are all closed leave y at 0, in tiles too, and the gradient of their opening",
   async (gpu) => {
     const small: Shape = { batch: 1, heads: 1, positions: 70, headSize: 8 };
     for (const variant of ["registers", ...TILES] as const) {
+      if (!isTried({ variant })) continue;
       const shape = variant === "registers" ? small : { ...TILED, batch: 1 };
       const test: Case = { ...shape, mode: "sampled", bias: -40, variant };
       const { qkv, dy } = inputs(test, 9);
@@ -622,6 +628,7 @@ gpuTest(
     );
     assertEquals(second, first);
   },
+  { ignore: !WITH_GPU_KERNELS },
 );
 
 gpuTest("each kernel is the variant that a device's tuner finds, measured on its own shape", async () => {
@@ -658,7 +665,7 @@ gpuTest("each kernel is the variant that a device's tuner finds, measured on its
   } finally {
     other.close();
   }
-});
+}, { ignore: !WITH_GPU_KERNELS });
 
 gpuTest(
   "queries, keys, values and results in half precision: the reference of what was rounded",
@@ -667,7 +674,7 @@ gpuTest(
       ...GROUPED.map(([heads, keyValueHeads]) => ({ heads, keyValueHeads, variant: "registers" as const })),
       { heads: 4, keyValueHeads: 2, variant: "tiled 4 x 8 by 16" as const },
     ];
-    for (const { heads, keyValueHeads, variant } of cases) {
+    for (const { heads, keyValueHeads, variant } of cases.filter(isTried)) {
       const test: Case = {
         batch: 1,
         heads,

@@ -13,7 +13,7 @@ import { biasGradientReference, matmulReference } from "../../../kernels/matmul/
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
-import { gpuTest, poisoned, runAndRead, upload } from "../../support/gpu.ts";
+import { gpuTest, poisoned, runAndRead, upload, WITH_GPU_KERNELS } from "../../support/gpu.ts";
 import { normals } from "../../support/seeded.ts";
 
 Deno.test("a linear layer's gradients, as the three layouts give them, agree with central differences", () => {
@@ -37,12 +37,13 @@ const UNALIGNED = [[1, 1, 1], [7, 5, 3]] as const;
 const LARGEST = [129, 132, 36] as const;
 const SHAPES = [[8, 8, 4], [13, 64, 20], LARGEST] as const;
 
+const VARIANTS = MATMUL_VARIANTS.filter(({ kind }) => kind !== "workgroup" || WITH_GPU_KERNELS);
 /** The variants that this adapter can compute: not those by lanes where it has no known subgroups. */
 const variantsOn = (gpu: Gpu): readonly MatmulVariant[] =>
-  MATMUL_VARIANTS.filter(({ kind }) => kind !== "lanes" || gpu.lanes !== undefined);
+  VARIANTS.filter(({ kind }) => kind !== "lanes" || gpu.lanes !== undefined);
 
 for (const layout of ["nn", "nt", "tn"] as const) {
-  for (const variant of MATMUL_VARIANTS) {
+  for (const variant of VARIANTS) {
     gpuTest(
       `matmul ${layout}, ${variantName(variant)}, equals float64 at awkward shapes, ` +
         "with bias and added to what is there",

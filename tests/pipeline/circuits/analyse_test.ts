@@ -9,7 +9,7 @@ import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/cir
 import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
 import { tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-import { plantedEngine, plantedSet } from "./planted.ts";
+import { plantedEngine, plantedSet, withRun } from "./planted.ts";
 import { OPTIONS, PROMPTS, resultsOf } from "./planted_results.ts";
 
 Deno.test("an analysis finds the planted circuit, its size in edges and heads, and that it is stable", async () => {
@@ -51,7 +51,7 @@ Deno.test("the size for 90 % is exact between the rungs of the ladder", async ()
   const { clean } = await engine.baselines();
   const run = (kept: Uint8Array) =>
     Promise.resolve(clean.map((metric) => edgeCount(kept) >= 34 ? metric : 0));
-  const { circuit } = await analyse({ ...engine, run }, plantedSet(PROMPTS), OPTIONS);
+  const { circuit } = await analyse(withRun(engine, run), plantedSet(PROMPTS), OPTIONS);
   const sizeOf = (chosen: number) => edgeCount(connected(engine.graph, topEdges(circuit!.ranked, chosen)));
   const sizes = Array.from({ length: engine.graph.edges }, (_, n) => sizeOf(n + 1));
   const expected = sizes.find((size) => size >= 34)!;
@@ -75,8 +75,15 @@ Deno.test("pairs that score neither rank edges or heads, nor do pairs that choos
   const engine = plantedEngine(PROMPTS);
   const { choosing, scoring } = splitPairs(plantedSet(PROMPTS).pairs);
   const isPlanted = (edge: number): boolean => engine.planted[edge] === 1;
+  // Any circuit with an edge does everything for the pairs that choose.
+  const forChoosing = withRun(engine, async (kept) => {
+    const metrics = await engine.run(kept);
+    const { clean } = await engine.baselines();
+    if (kept.includes(1)) { for (const pair of choosing) metrics[pair] = clean[pair]; }
+    return metrics;
+  });
   const biased: CircuitEngine = {
-    ...engine,
+    ...forChoosing,
     // Every edge but the planted ones seems large to the pairs that score, and every head alike.
     attribute: async (method) => {
       const scores = await engine.attribute(method);
@@ -87,13 +94,6 @@ Deno.test("pairs that score neither rank edges or heads, nor do pairs that choos
       const effects = await engine.patchNodes(direction);
       for (const pair of scoring) effects[pair] = effects[pair].map((effect) => effect > 0 ? 0 : 1000);
       return effects;
-    },
-    // Any circuit with an edge does everything for the pairs that choose.
-    run: async (kept) => {
-      const metrics = await engine.run(kept);
-      const { clean } = await engine.baselines();
-      if (kept.includes(1)) { for (const pair of choosing) metrics[pair] = clean[pair]; }
-      return metrics;
     },
   };
   const { circuit } = await analyse(biased, plantedSet(PROMPTS), OPTIONS);

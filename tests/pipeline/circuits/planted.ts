@@ -26,6 +26,11 @@ export function plantedSet(prompts: number): PromptSet {
   };
 }
 
+/** An engine whose circuits have other metrics, one by one and many at once. */
+export function withRun(engine: CircuitEngine, run: CircuitEngine["run"]): CircuitEngine {
+  return { ...engine, run, runEach: (circuits) => Promise.all(circuits.map((kept) => run(kept))) };
+}
+
 /** The engine, over 2 layers of 2 heads. `able: false`: right as often as wrong; `keyValueHeads: 1`: both read one key head. */
 export function plantedEngine(
   prompts: number,
@@ -58,6 +63,7 @@ export function plantedEngine(
         exact: new Float64Array(prompts).fill(0.25),
       }),
     run,
+    runEach: (circuits) => Promise.all(circuits.map(run)),
     attribute: () =>
       Promise.resolve(Array.from(sizes, (size, prompt) => {
         const noise = randomStream(prompt);

@@ -1,7 +1,9 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { DeviceError } from "../../../kernels/core/device.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
-import { assertSelfCheck, selfCheck } from "../../../pipeline/model/self_check.ts";
+import { gpt2Config } from "../../../pipeline/model/config.ts";
+import { readModelConfig } from "../../../pipeline/model/config_file.ts";
+import { assertSelfCheck, selfCheck, type Workload } from "../../../pipeline/model/self_check.ts";
 import { MATMUL_VARIANTS, type MatmulVariant, variantCost, variantName } from "../../../kernels/matmul/op.ts";
 import { gpuTest, testGpu } from "../../support/gpu.ts";
 
@@ -14,6 +16,14 @@ interface Fault {
 }
 
 const gpu = await testGpu();
+const GPT2 = gpt2Config({
+  vocabularySize: 13,
+  contextLength: 8,
+  width: 16,
+  layers: 2,
+  heads: 2,
+  mlpWidth: 64,
+});
 /** How the self-check names a product in the variants of these kinds that this adapter may use. */
 const products = (product: string, ...kinds: MatmulVariant["kind"][]): string[] =>
   MATMUL_VARIANTS
@@ -272,9 +282,45 @@ gpuTest("every operation passes on this adapter, each time with the same errors"
   assertEquals(new Set(results.map(({ operation }) => operation)).size, results.length);
   assertEquals(await selfCheck(gpu), results);
   const told: [number, number][] = [];
-  await assertSelfCheck(gpu, (...progress) => told.push(progress));
+  await assertSelfCheck(gpu, { progress: (...progress) => told.push(progress) });
   assertEquals(told, told.map((_, n) => [n, told.length]));
   assert(told.length > 10, `${told.length} operations were told`);
+});
+
+gpuTest("what is checked is what a workload takes, with the errors of the whole", async (gpu) => {
+  const all = await selfCheck(gpu);
+  /** The operations that are checked, without what stands behind their names. */
+  const checked = async (workload: Workload) => {
+    const results = await selfCheck(gpu, { workload });
+    assertEquals(
+      results,
+      all.filter(({ operation }) => results.some((each) => each.operation === operation)),
+    );
+    return [
+      ...new Set(
+        results.map(({ operation }) => operation.split(/,| (?:forward|backward|of|without|head)\b/)[0]),
+      ),
+    ];
+  };
+  const shared = ["matmul nn", "matmul nt", "matmul tn", "bias gradient", "cross-entropy"];
+  const ofGpt2 = ["layer norm", "embedding", "GELU", "exact GELU", "residual", "gated attention"];
+  const training = ["distillation", "gradient clip", "AdamW", "GECO"];
+  const ofFamily = async (family: string) => await readModelConfig(`tests/fixtures/families/${family}`);
+  assertEquals(await checked({ models: [GPT2] }), [...shared, ...ofGpt2]);
+  assertEquals(await checked({ models: [GPT2], training: true }), [...shared, ...ofGpt2, ...training]);
+  assertEquals(await checked({ models: [GPT2], generation: true }), [
+    ...shared,
+    ...ofGpt2,
+    "attention to kept keys",
+  ]);
+  const ofLlama = ["RMS norm", "embedding", "SwiGLU", "rotary", "residual", "gated attention"];
+  assertEquals(await checked({ models: [await ofFamily("llama")] }), [...shared, ...ofLlama]);
+  const both = await checked({ models: [await ofFamily("olmo"), await ofFamily("olmo2")] });
+  assert(
+    both.includes("clip") && both.includes("layer norm") && both.includes("query key norm"),
+    both.join(),
+  );
+  assert(!both.includes("GELU"), both.join());
 });
 
 gpuTest(

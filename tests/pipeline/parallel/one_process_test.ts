@@ -52,5 +52,5 @@ Deno.test("every command of deno.json spreads over ranks or refuses to", async (
     }),
   );
   const spreading = Object.keys(commands).filter((name) => !refusing.includes(name));
-  assertEquals(spreading.toSorted(), ["evaluate", "pretrain", "sparsify"]);
+  assertEquals(spreading.toSorted(), ["benchmark", "circuits", "evaluate", "pretrain", "sparsify", "sweep"]);
 });

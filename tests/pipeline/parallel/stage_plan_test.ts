@@ -1,5 +1,5 @@
 /** What ranks of each stage hold on their device and send in a step, beside what the plan says. */
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { memoryNeeds } from "../../../pipeline/model/needs.ts";
@@ -8,7 +8,9 @@ import { createParameters, destroyParameters } from "../../../pipeline/model/par
 import { inFlightOf } from "../../../pipeline/model/stage.ts";
 import { createExchange } from "../../../pipeline/parallel/exchange.ts";
 import { pipelinesOf } from "../../../pipeline/parallel/share_of_step.ts";
-import { type PlanAsked, planText, planTraining } from "../../../pipeline/report/training_plan.ts";
+import { type PlanAsked, planAsked, planText, planTraining } from "../../../pipeline/report/training_plan.ts";
+import { PLAN, type PlanSettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
 import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { GPT2 } from "../../support/gpt2.ts";
@@ -158,6 +160,9 @@ Deno.test("a plan of stages tells what each holds and how long it waits", () => 
   const text = planText(GPT2, plan, of);
   assertStringIncludes(text, "Of 4 stages the bytes above are those of the one that takes most:");
   assertStringIncludes(text, "each would wait 25.0 % of a step for the others");
+  // Without a rate there is none to give that would tell the hours.
+  const long = { ...of, tokens: 1e9 };
+  assertStringIncludes(planText(GPT2, planTraining(GPT2, long), long), " PFLOP.");
 });
 
 Deno.test("stages that the ranks or the layers do not make up are refused with the numbers", () => {
@@ -169,4 +174,19 @@ Deno.test("stages that the ranks or the layers do not make up are refused with t
       [{ ranks: 4, stages: 4, layers: 3 }, "Cannot use --stages 4 as the model has fewer layers: 3"],
     ] as const
   ) assertStringIncludes(assertThrows(() => pipelinesOf(of), UserError).message, said);
+});
+
+Deno.test("stages alone are one pipeline, and the time of their step is not told", async () => {
+  const settings = { ...defaultsOf(PLAN) as PlanSettings, stages: 4 };
+  const { ranks, stages } = await planAsked(settings, GPT2);
+  assertEquals([ranks, stages], [4, 4]);
+  for (
+    const [others, said] of [
+      [{ ranks: 6 }, "Cannot use --stages 4 as the ranks"],
+      [{ ranks: 8, network: "25GB/s" }, "Cannot use --network with --stages"],
+    ] as const
+  ) {
+    const error = await assertRejects(() => planAsked({ ...settings, ...others }, GPT2), UserError);
+    assertStringIncludes(error.message, said);
+  }
 });

@@ -23,7 +23,13 @@ function sweep(args: string[], cwd = ROOT): Deno.ChildProcess {
       ...args,
     ],
     cwd,
-    env: { NO_COLOR: "1", XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp", HF_HUB_OFFLINE: "1" },
+    env: {
+      NO_COLOR: "1",
+      XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp",
+      HF_HUB_OFFLINE: "1",
+      // As clusters set it: Deno starts no process with it where it may not start any.
+      LD_LIBRARY_PATH: "/usr/lib",
+    },
     stdin: "null",
     stdout: "piped",
     stderr: "piped",

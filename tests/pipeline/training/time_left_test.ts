@@ -78,16 +78,23 @@ Deno.test("only the last work counts, and what was done between two kinds of it 
 });
 
 Deno.test("time left is unknown while the cost of some work is, and 0 when all is done", () => {
-  const left = createTimeLeft([{ kind: "step", units: 2 }, { kind: "evaluation", units: 1 }]);
+  const left = createTimeLeft([{ kind: "step", units: 3 }, { kind: "evaluation", units: 1 }]);
   left.begin(0);
   left.finish("evaluation", 1, 5);
   assertEquals(left.secondsLeft(5), undefined);
-  left.finish("step", 1, 8);
-  assertEquals([left.secondsLeft(8), left.secondsLeft(9), left.secondsLeft(20)], [3, 2, 0]);
-  left.finish("step", 1, 11);
-  assertEquals(left.secondsLeft(11), 0);
-  left.finish("step", 1, 14);
-  assertEquals(left.secondsLeft(14), 0, "more than was planned");
+  left.finish("step", 1, 80);
+  assertEquals(left.secondsLeft(80), undefined, "kernels are compiled in the first");
+  left.finish("step", 1, 83);
+  assertEquals([left.secondsLeft(83), left.secondsLeft(84), left.secondsLeft(95)], [3, 2, 0]);
+  left.finish("step", 1, 86);
+  assertEquals(left.secondsLeft(86), 0);
+  left.finish("step", 1, 89);
+  assertEquals(left.secondsLeft(89), 0, "more than was planned");
+  const even = createTimeLeft([{ kind: "megabyte", units: 3, even: true }]);
+  even.begin(0);
+  assertEquals(even.secondsLeft(1), undefined);
+  even.finish("megabyte", 1, 4);
+  assertEquals(even.secondsLeft(5), 7, "from the first on");
 });
 
 Deno.test("a run's work is both phases, their evaluations and all models on test tokens, from where it goes on", () => {

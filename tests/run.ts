@@ -1,0 +1,141 @@
+/**
+ * Runs tests, each file in a process of its own and as many at a time as there are processors. `deno test --parallel`
+ * would run them in one, and there are tests of what a process has but once: its environment, signals and permissions.
+ *
+ *     deno task test [--jobs N] [--filter NAME] [--doc] [FILE or FOLDER...]
+ *
+ * Without a path, all of tests/ is run. `--doc` runs the examples in the documentation of everything first. What a file
+ * printed comes when it has ended. The last line counts: `1437 passed, 0 failed, 61 ignored (4m 10s)`.
+ *
+ * @module
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { TEST_PERMISSIONS, type TestOutcome, testProcess } from "./support/test_process.ts";
+
+/** What one process runs. */
+interface Unit {
+  name: string;
+  args: readonly string[];
+  /** Whether it need not hold a test, as only some of its tests are asked for. */
+  mayBeEmpty: boolean;
+}
+
+/** Where documentation has examples, beside what tests share. */
+const DOCUMENTED = ["kernels", "pipeline", "serve", "mod.ts", "README.md"];
+
+/** The files in and below a path, whatever a file's name if it is the path itself, and how large each is. */
+async function filesBelow(
+  path: string,
+  isWanted: (name: string) => boolean,
+): Promise<[path: string, bytes: number][]> {
+  const { isDirectory, size } = await Deno.stat(path);
+  if (!isDirectory) return [[path, size]];
+  const found = [];
+  for await (const { name, isDirectory } of Deno.readDir(path)) {
+    if (isDirectory || isWanted(name)) found.push(filesBelow(`${path}/${name}`, isWanted));
+  }
+  return (await Promise.all(found)).flat();
+}
+
+const isTest = (name: string): boolean => name.endsWith("_test.ts");
+
+/** What a process printed, and in what it failed beyond its tests. */
+function report({ name, mayBeEmpty }: Unit, outcome: TestOutcome): { text: string; broken: boolean } {
+  const { code, signal, passed, failed, ignored, output } = outcome;
+  const ran = passed + failed + ignored > 0 || mayBeEmpty;
+  const broken = failed === 0 && !(ran && code === 0);
+  const how = signal ? `was ended by ${signal}` : `ended with ${code}`;
+  return {
+    text: [`\n--- ${name}`, output.trim(), ...(broken ? [`${name} ${how} behind its tests`] : [])].join("\n"),
+    broken,
+  };
+}
+
+/** A time as people say it. */
+function spoken(milliseconds: number): string {
+  const seconds = Math.round(milliseconds / 1000);
+  return seconds < 60 ? `${seconds}s` : `${Math.floor(seconds / 60)}m ${seconds % 60}s`;
+}
+
+/** Takes what is given by `--filter` and paths for what to run, the largest files first, as they tend to take longest. */
+async function unitsOf(
+  paths: readonly string[],
+  { filter, doc }: { filter?: string; doc: boolean },
+): Promise<Unit[]> {
+  const only = filter === undefined ? [] : ["--filter", filter];
+  const mayBeEmpty = filter !== undefined;
+  const args = [...TEST_PERMISSIONS, ...only];
+  const files = (await Promise.all(paths.map((path) => filesBelow(path, isTest)))).flat()
+    .sort(([, a], [, b]) => b - a)
+    .map(([path]) => ({ name: path, args: [...args, path], mayBeEmpty }));
+  if (!doc) return files;
+  const shared = (await filesBelow("tests/support", (name) => !isTest(name))).map(([path]) => path);
+  const documented = [...DOCUMENTED, ...shared];
+  return [
+    { name: "examples in documentation", args: [...args, "--doc", ...documented], mayBeEmpty },
+    ...files,
+  ];
+}
+
+/** Runs all, `jobs` at a time, and gives the exit status. */
+async function runAll(units: Unit[], jobs: number): Promise<number> {
+  const began = performance.now();
+  const total = { passed: 0, failed: 0, ignored: 0 };
+  const failures: string[] = [];
+  const queue = units.values();
+  await Promise.all(Array.from({ length: jobs }, async () => {
+    for (const unit of queue) {
+      const outcome = await testProcess(unit.args);
+      const { text, broken } = report(unit, outcome);
+      console.log(text);
+      total.passed += outcome.passed;
+      total.failed += outcome.failed + (broken ? 1 : 0);
+      total.ignored += outcome.ignored;
+      if (broken || outcome.failed > 0) failures.push(unit.name);
+    }
+  }));
+  console.log(failures.length > 0 ? `\nfailed in ${failures.join(", ")}` : "");
+  const { passed, failed, ignored } = total;
+  console.log(
+    `${passed} passed, ${failed} failed, ${ignored} ignored (${spoken(performance.now() - began)})`,
+  );
+  return failed > 0 || passed === 0 ? 1 : 0;
+}
+
+/** What is asked for on the command line. */
+function readArguments(args: string[]) {
+  const parsed = parseArgs(args, {
+    string: ["jobs", "filter"],
+    boolean: ["doc"],
+    default: { jobs: String(navigator.hardwareConcurrency) },
+    unknown: (_argument, flag) => {
+      if (flag !== undefined) throw new RangeError(`--${flag} is none of --jobs, --filter and --doc`);
+    },
+  });
+  const jobs = Number(parsed.jobs);
+  if (!Number.isInteger(jobs) || jobs < 1) {
+    throw new RangeError(`--jobs is no number of processes: ${parsed.jobs}`);
+  }
+  return {
+    jobs,
+    filter: parsed.filter as string | undefined,
+    doc: parsed.doc as boolean,
+    paths: parsed._.length > 0 ? parsed._ : ["tests"],
+  };
+}
+
+/** Runs what the arguments ask for; 2 where they cannot be followed. */
+async function main(args: string[]): Promise<number> {
+  let units, jobs;
+  try {
+    const { paths, ...rest } = readArguments(args);
+    [units, jobs] = [await unitsOf(paths, rest), rest.jobs];
+  } catch (error) {
+    if (!(error instanceof RangeError || error instanceof Deno.errors.NotFound)) throw error;
+    console.error(`Cannot test: ${error.message}`);
+    return 2;
+  }
+  return await runAll(units, jobs);
+}
+
+if (import.meta.main) Deno.exit(await main(Deno.args));

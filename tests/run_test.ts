@@ -1,0 +1,69 @@
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { temporaryFolder } from "./support/temporary_folder.ts";
+
+/** Runs the runner from the top of the tree. */
+async function run(...args: string[]): Promise<{ code: number; lines: string[]; errors: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-check", "--quiet", "--allow-read", "--allow-run", "tests/run.ts", ...args],
+    cwd: new URL("../", import.meta.url).pathname,
+    env: { NO_COLOR: "1" },
+  }).output();
+  const [text, errors] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, lines: text.trim().split("\n"), errors };
+}
+
+/** Test files of a folder. */
+const FILES = {
+  "deep/passes_test.ts":
+    `Deno.test("one", () => {}); Deno.test("two", () => console.log("5 passed | 9 failed"));`,
+  "fails_test.ts": `Deno.test("three", () => { throw new Error("wrong"); }); Deno.test("four", () => {});`,
+  "left_out_test.ts": `Deno.test({ name: "five", ignore: true, fn() {} });`,
+  "dies_test.ts": `Deno.test("six", () => Deno.kill(Deno.pid, "SIGKILL"));`,
+  "broken_test.ts": `throw new Error("before any test");`,
+  "empty_test.ts": ``,
+  "helper.ts": `throw new Error("no test");`,
+};
+
+Deno.test("test files run each in a process, and every way to fail counts", async () => {
+  await using folder = await temporaryFolder();
+  await Deno.mkdir(`${folder.path}/deep`);
+  for (const [name, text] of Object.entries(FILES)) await Deno.writeTextFile(`${folder.path}/${name}`, text);
+  const all = await run(folder.path);
+  assertEquals(all.code, 1);
+  const failed = /^failed in (.*)$/.exec(all.lines.at(-2)!)![1].split(", ").map((path) =>
+    path.split("/").at(-1)
+  );
+  assertEquals(failed.sort(), ["broken_test.ts", "dies_test.ts", "empty_test.ts", "fails_test.ts"]);
+  assertEquals(/^.*ignored/.exec(all.lines.at(-1)!)![0], "3 passed, 4 failed, 1 ignored");
+  assertStringIncludes(all.lines.join("\n"), "dies_test.ts was ended by SIGKILL");
+
+  const one = await run(
+    "--jobs",
+    "1",
+    "--filter",
+    "two",
+    `${folder.path}/deep`,
+    `${folder.path}/left_out_test.ts`,
+  );
+  assertEquals([one.code, /^.*ignored/.exec(one.lines.at(-1)!)![0]], [0, "1 passed, 0 failed, 0 ignored"]);
+  assertEquals(
+    (await run("--filter", "none", `${folder.path}/deep`)).code,
+    1,
+    "what tests nothing has not passed",
+  );
+});
+
+Deno.test("what cannot be run is said in one line", async () => {
+  for (
+    const [args, why] of [
+      [["--foo"], "--foo is none of --jobs, --filter and --doc"],
+      [["--jobs", "0"], "--jobs is no number of processes: 0"],
+      [["nosuch"], "No such file or directory"],
+    ] as const
+  ) {
+    const { code, lines, errors } = await run(...args);
+    assertEquals([code, lines], [2, [""]]);
+    assertStringIncludes(errors, `Cannot test: ${why}`);
+    assertEquals(errors.trim().split("\n").length, 1, errors);
+  }
+});
