@@ -379,6 +379,7 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
         if (fault) throw fault;
       });
     }
+    if (!wish?.aborted) longestWait = Math.max(longestWait, now() - since);
   }
 
   function stagesOf(count: number): Stages {

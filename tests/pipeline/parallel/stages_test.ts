@@ -179,3 +179,28 @@ gpuTest(
     );
   },
 );
+
+Deno.test("a stage that is asked to stop waits for the one beside it as long as that has taken before", async () => {
+  let [time, awaited, late] = [0, Infinity, () => {}];
+  /** Goes on with every look of the one that waits, and tells when it has waited for so long. */
+  const now = () => {
+    time += 1000;
+    if (time >= awaited) late();
+    return time;
+  };
+  const wish = new AbortController();
+  const [transport, other] = ranksInProcess(2);
+  const { receive } = createExchange(transport, { limit: 10, now, wish: wish.signal }).divide(2).stages!;
+  const { send } = createExchange(other, { limit: 10 }).divide(2).stages!;
+  for (const stops of [false, true]) {
+    if (stops) wish.abort();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    [awaited, late] = [time + 40_000, resolve];
+    const values = new Float32Array(1);
+    const received = receive(1, values, "a test");
+    await promise;
+    await send(0, Float32Array.of(3), "a test");
+    await received;
+    assertEquals(values[0], 3);
+  }
+});
