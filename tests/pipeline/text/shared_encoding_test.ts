@@ -18,7 +18,7 @@ import { ADDITION, additionExamples } from "../../support/tiny_model.ts";
 
 const ENGLISH = new URL("../../../data/english/tokenizer.json", import.meta.url).pathname;
 
-/** Digests of the token files that so many ranks make, what was told of losses, and the bytes that rank 0 sent. */
+/** Digests of the token files that so many ranks make, what was told of losses, and the bytes that rank 0 and the last rank sent. */
 async function madeBy(
   size: number,
   { data, tokenizer: path, batch, folder }: {
@@ -52,7 +52,7 @@ async function madeBy(
     const bytes = await Deno.readFile(join(folder, "tokens", `${split}.arrow`));
     digests.push(new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex());
   }
-  return { digests, told, sent: transports[0].sentBytes };
+  return { digests, told, sent: transports[0].sentBytes, sentByLast: transports.at(-1)!.sentBytes };
 }
 
 /** Sentences, a document to a line. */
@@ -98,6 +98,13 @@ Deno.test("several files, a long text in pieces and characters without a token g
   assertEquals(batches.digests, alone.digests);
   assertEquals(new Set(alone.digests).size, 3);
   assert(whole.sent > 1e6, "the texts went to the others");
+  // Of three ranks one finds a third of the tokens of many documents, of two a half.
+  const [thirds, halves] = [
+    await madeBy(3, { data: files, tokenizer: ENGLISH, folder: join(folder.path, "thirds") }),
+    await madeBy(2, { data: files, tokenizer: ENGLISH, folder: join(folder.path, "halves") }),
+  ];
+  const share = thirds.sentByLast / halves.sentByLast;
+  assert(share > 0.6 && share < 0.75, `${share}`);
 });
 
 Deno.test("examples have one process's prompts and completions, and what is too little nobody is asked", async () => {
