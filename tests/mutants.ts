@@ -1855,6 +1855,23 @@ export const MUTANTS: readonly Mutant[] = [
     "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
     "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
   }),
+  ...plant("pipeline/report/stage_time.ts", "pipeline/report/stage_time_test.ts", {
+    "stages wait for nobody": ["Math.max(queue.free, begins) +", "queue.free +"],
+    "a tied embedding costs nothing": [
+      "index === last && last > 0 ? embedding : 0",
+      "index === last && last > 0 ? 0 : 0",
+    ],
+    "gradients come behind the last stage's end": [
+      "const ends = queues.map(({ free }, index) => free +",
+      "const ends = queues.map((_, index) => passes +",
+    ],
+  }),
+  ...plant("pipeline/model/arithmetic.ts", "pipeline/report/stage_time_test.ts", {
+    "every stage has the head": [
+      "flop + forwardOf(step), hasHead ? headForward : 0)",
+      "flop + forwardOf(step), headForward)",
+    ],
+  }),
   ...plant("pipeline/model/self_check.ts", ["pipeline/model/self_check_test.ts", "what is checked"], {
     "training is not checked": ["...training ? OF_TRAINING : []", "...[]"],
     "kept keys are not checked": ["...generation ?", "...!generation ?"],

@@ -8,6 +8,7 @@
 import type { ModelConfig } from "./config.ts";
 import type { Parameter, Step } from "./op.ts";
 import { type BackwardAction, schedule, stretchesOf } from "./schedule.ts";
+import { stageOf } from "./stage.ts";
 import { trace } from "./trace.ts";
 import type { TrainedParts } from "./needs.ts";
 
@@ -70,6 +71,8 @@ function counted(
   const head = product(model.head);
   return {
     model,
+    forwardOf,
+    headForward: head,
     forward: head + forward.flat().reduce((flop, step) => flop + forwardOf(step), 0),
     headBackward: head * (model.head.trainable ? 2 : 1),
     backward,
@@ -132,4 +135,36 @@ export function countStretches(
     ),
     bytes: complete.reduce((sum, name) => sum + sizes.get(name)!, 0),
   }));
+}
+
+/** What a stage does of a micro-batch, in FLOP. */
+export interface StageArithmetic {
+  forward: number;
+  /** With what is computed anew. */
+  backward: number;
+}
+
+/** Counts a micro-batch by the stages that a model's layers are divided among. */
+export function countStages(
+  config: ModelConfig,
+  shape: CountedShape,
+  parts: Pick<TrainedParts, "train" | "adapters">,
+  count: number,
+): StageArithmetic[] {
+  const { model, forwardOf, headForward, headBackward, backward, of } = counted(config, shape, parts);
+  return Array.from({ length: count }, (_, index) => {
+    const { steps, hasHead } = stageOf(model, { index, count });
+    const own = new Set(steps);
+    const isOwn = (action: BackwardAction): boolean =>
+      action.kind === "again"
+        ? own.has(action.group[0])
+        : action.kind === "differentiate" && own.has(action.step);
+    return {
+      forward: steps.reduce((flop, step) => flop + forwardOf(step), hasHead ? headForward : 0),
+      backward: backward.filter(isOwn).map(of).reduce(
+        (flop, { again, differentiate }) => flop + again + differentiate,
+        hasHead ? headBackward : 0,
+      ),
+    };
+  });
 }

@@ -7,7 +7,7 @@
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { elementBytes, slicesOf } from "../../kernels/core/tensor.ts";
 import { usageError } from "../errors.ts";
-import { countArithmetic, countStretches } from "../model/arithmetic.ts";
+import { countArithmetic, countStages, countStretches } from "../model/arithmetic.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import type { FrozenType, Parameter } from "../model/op.ts";
 import type { MemoryPlan } from "../model/plan.ts";
@@ -28,6 +28,7 @@ import { amount } from "../training/memory_budget.ts";
 import { BUCKET_BYTES } from "../training/trainer.ts";
 import { PORTABLE_BINDING_BYTES } from "./memory_needs.ts";
 import { formatShare } from "./progress.ts";
+import { type StagedTime, timeOfStages } from "./stage_time.ts";
 import { HOST, type StepTime, timeOfStep } from "./step_time.ts";
 import { formatTable } from "./table.ts";
 
@@ -154,6 +155,8 @@ export interface TrainingPlan {
   waiting?: number;
   /** Seconds of a step, and tokens a second of all ranks; where a network and a rate were given. */
   time?: StepTime & { tokens_per_second: number };
+  /** The same of stages. */
+  staged_time?: StagedTime & { tokens_per_second: number };
   /** Where tokens were given. */
   tokens?: number;
   steps?: number;
@@ -206,7 +209,7 @@ export function parseNetwork(text: string): number {
 /**
  * What a command is asked to plan.
  *
- * @throws {UserError} on a size or a rate that cannot be read, on a network of one rank or of stages, on stages that ranks and layers
+ * @throws {UserError} on a size or a rate that cannot be read, on a network of one rank, on stages that ranks and layers
  * do not make up, and as {@link adaptationOf}
  */
 export async function planAsked(settings: PlanSettings, config: ModelConfig): Promise<PlanAsked> {
@@ -220,11 +223,6 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
   pipelinesOf({ ranks, stages, layers: config.layers });
   if (network !== undefined && ranks === 1) {
     throw usageError("Cannot use --network where one rank trains: give --ranks N");
-  }
-  if (network !== undefined && stages > 1) {
-    throw usageError(
-      "Cannot use --network with --stages, as the time of a step is told of whole models alone",
-    );
   }
   return {
     batch,
@@ -452,6 +450,40 @@ function timeOf(
 }
 
 /**
+ * The time of a step of stages; undefined where no network or no rate was given.
+ *
+ * @param perFlop seconds of an operation at one rank
+ */
+function timeOfStaged(
+  { config }: ActivationPlans,
+  asked: PlanAsked,
+  of: ReturnType<typeof needsOfStages>,
+  perFlop: number,
+): TrainingPlan["staged_time"] {
+  const { batch, context, recompute, parts, network, rate = 0 } = asked;
+  if (network === undefined || rate === 0) return undefined;
+  const { pipelines, microBatches } = sharesOf(asked);
+  const { vocabularySize, width } = config;
+  const isShared = hasSharedHead(trace(config, { batch: 1, context: 1, ...parts }), of.length);
+  const time = timeOfStages({
+    stages: countStages(config, { batch, context, recompute }, parts, of.length).map(
+      ({ forward, backward }, index) => ({
+        forward: perFlop * forward,
+        backward: perFlop * backward,
+        gradients: of[index].needs.gradients,
+      }),
+    ),
+    microBatches,
+    pipelines,
+    stream: 4 * batch * context * width,
+    embedding: isShared ? 4 * vocabularySize * width : 0,
+    network,
+    host: HOST,
+  });
+  return { ...time, tokens_per_second: microBatches * pipelines * batch * context / time.step };
+}
+
+/**
  * Plans a run.
  *
  * @throws {UserError} when the model cannot be stored as asked, or its steps be divided among the ranks
@@ -481,9 +513,10 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
     forward / constraintEvery;
   const perStep = accumulate * batch * context;
   const steps = Math.ceil(tokens / perStep);
-  const time = timeOf(config, asked, step);
+  const time = ofStages ? undefined : timeOf(config, asked, step);
+  const staged = ofStages && timeOfStaged(plans, asked, byStage, perStep / (rate * step));
   /** Tokens a second of all ranks, where that can be told. */
-  const speed = ranks === 1 ? rate : time?.tokens_per_second ?? 0;
+  const speed = ranks === 1 ? rate : (time ?? staged)?.tokens_per_second ?? 0;
   return {
     parameters: elements(parametersOf(config)),
     trained_parameters: elements(parametersOf(config, parts).filter(({ trainable }) => trainable)),
@@ -526,6 +559,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
       ? { stages: ofStages, waiting: (ofStages.length - 1) / (microBatches + ofStages.length - 1) }
       : {}),
     ...(time ? { time } : {}),
+    ...(staged ? { staged_time: staged } : {}),
     ...(tokens === 0 ? {} : { tokens, steps, total_flop: steps * step }),
     ...(tokens === 0 || speed === 0 ? {} : { rate, hours: tokens / speed / 3600 }),
     ...(rate === 0 ? {} : { flop_per_second: rate * step / perStep }),
@@ -649,16 +683,15 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
     );
   }
   if (plan.time !== undefined) lines.push(timeText(plan.time, plan.ranks!, asked));
+  if (plan.staged_time !== undefined) lines.push(stagedTimeText(plan.staged_time, plan.ranks!, asked));
   if (plan.tokens !== undefined) {
-    const speed = plan.time?.tokens_per_second ?? plan.rate;
+    const speed = (plan.time ?? plan.staged_time)?.tokens_per_second ?? plan.rate;
     lines.push(
       `${count(plan.tokens)} tokens: ${count(plan.steps!)} steps, ${flopText(plan.total_flop!)}${
         plan.hours === undefined
-          ? plan.stages
-            ? ""
-            : `; give ${
-              plan.ranks === undefined ? "" : "--network RATE and "
-            }--rate TOKENS_PER_SECOND, as a run of this model tells it, for the hours`
+          ? `; give ${
+            plan.ranks === undefined ? "" : "--network RATE and "
+          }--rate TOKENS_PER_SECOND, as a run of this model tells it, for the hours`
           : `, ${hoursText(plan.hours)} at ${
             count(Math.round(speed!))
           } tokens/s, without evaluations; a dense control as many again`
@@ -687,6 +720,20 @@ function timeText(
   } of it at ${amount(bytes!)}/s; the rest is reading and adding on the host, at ${
     amount(HOST.bytesPerSecond)
   }/s, as measured on two slow cores. All ranks together: ${count(Math.round(all))} tokens/s, ${
+    (100 * all / (ranks * rate!)).toFixed(1)
+  } % of ${count(ranks)} times one's.`;
+}
+
+function stagedTimeText(
+  { compute, passes, exchange, step, tokens_per_second: all }: NonNullable<TrainingPlan["staged_time"]>,
+  ranks: number,
+  { rate }: PlanAsked,
+): string {
+  return `A step takes ${secondsText(step)}: ${
+    secondsText(passes)
+  } until every stage has gone backward, of which the busiest computes ${secondsText(compute)}, and ${
+    secondsText(exchange)
+  } of exchange behind it. All ranks together: ${count(Math.round(all))} tokens/s, ${
     (100 * all / (ranks * rate!)).toFixed(1)
   } % of ${count(ranks)} times one's.`;
 }
