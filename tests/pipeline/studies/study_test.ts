@@ -459,7 +459,7 @@ Deno.test("reinforcement begins where the loss was low enough, sparse at the den
       return await told.runs(stage, runs);
     },
   };
-  const [part, mismatch] = REINFORCEMENT.parts;
+  const [part, longer, mismatch] = REINFORCEMENT.parts;
   const { done, of, circuits } = await part.perform(tools);
   assertEquals([done, of, circuits], [5 + 4 + 2, 30, { done: 1, of: 2 }]);
   assertEquals(asked.failed.map((text) => text.replace(/^seed-(\d)_\S+/, "$1")), [
@@ -517,12 +517,18 @@ Deno.test("reinforcement begins where the loss was low enough, sparse at the den
   }
   assertEquals(asked.circuits, ["dense – 1", "dense – 2"]);
 
-  // The other part has the same policies to set its arm beside, and counts that alone.
-  const before = asked.runs.length;
-  const other = await mismatch.perform(tools);
-  assertEquals([other.done, other.of, other.circuits], [0, 5, { done: 0, of: 0 }]);
-  const hard = asked.runs.slice(before).filter(({ settings }) => "targetReward" in settings);
-  assertEquals(hard.map(({ seed, settings }) => [seed, settings.drawThrough]), [[1, "hard"], [2, "hard"]]);
+  // The other parts have the same policies to set their arms beside, and count those alone.
   const names = (runs: readonly SweepRun[]) => new Set(runs.map(({ name }) => name));
-  assertEquals(names(asked.runs.slice(before)).difference(names(asked.runs.slice(0, before))), names(hard));
+  for (const [other, arm] of [[longer, ["noise", 1200]], [mismatch, ["hard", 400]]] as const) {
+    const before = asked.runs.length;
+    const { done, of, circuits } = await other.perform(tools);
+    assertEquals([done, of, circuits], [0, 5, { done: 0, of: 0 }]);
+    const sparse = asked.runs.slice(before).filter(({ settings }) => "targetReward" in settings);
+    assertEquals(sparse.map(({ seed, settings: { drawThrough, steps } }) => [seed, drawThrough, steps]), [
+      [1, ...arm],
+      [2, ...arm],
+    ]);
+    const further = names(asked.runs.slice(before)).difference(names(asked.runs.slice(0, before)));
+    assertEquals(further, names(sparse));
+  }
 });
