@@ -257,8 +257,8 @@ export function reinforcementResult(
       {
         caption:
           "On test rows, gates open or closed without noise; means and half of 95 % intervals over seeds. Answers are the " +
-          "likeliest tokens; the reward is the expected one at temperature 1. Entropy and KL from the start are of a " +
-          "token, in nats. Below τ: share of the steps of the second half whose roll-outs had a mean reward below τ. A " +
+          "likeliest tokens; the reward is the expected one at temperature 1. Entropy, and KL from the policy that each began " +
+          "with, are of a token, in nats. Below τ: share of the steps of the second half whose roll-outs had a mean reward below τ. A " +
           "supervised run is held to the loss of the dense policy.",
         head: [
           "policy",
