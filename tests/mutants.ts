@@ -1056,6 +1056,75 @@ export const MUTANTS: readonly Mutant[] = [
     "a value is asked for by another key": ["UPPER[keys[asked[n]]]", "UPPER[keys[n]]"],
     "a window's guess is always wrong": ["known + (1 - known) * chance", "known"],
   }),
+  ...plant("pipeline/studies/reinforcement.ts", "pipeline/studies/study_test.ts", {
+    "policies that missed their constraint are set beside supervision": [
+      "pairedRatio(valuesOf(met(arm.runs), read), valuesOf(met(supervised.runs), read))",
+      "pairedRatio(valuesOf(arm.runs, read), valuesOf(supervised.runs, read))",
+    ],
+    "sparse policies begin where the dense one began": [
+      'policiesOf(tools, "dense", denseRows)',
+      'policiesOf(tools, "start", denseRows)',
+    ],
+    "a policy begins at the end of pre-training": [
+      "startRuns.push(runOf(run.seed!, { steps }))",
+      "startRuns.push(runOf(run.seed!))",
+    ],
+    "τ is the dense reward": ["(KEPT * validation.reward)", "(validation.reward)"],
+  }),
+  ...plant("pipeline/studies/main.ts", ["pipeline/studies/command_test.ts", "study of reinforcement"], {
+    "a policy that is finished is trained again": ['status === "finished" || diverged', "diverged"],
+    "a policy that fails ends the study": [
+      "if (!(error instanceof UserError)) throw error;\n        say(",
+      "throw error;\n        say(",
+    ],
+  }),
+  ...plant("pipeline/training/reinforce.ts", "pipeline/training/reinforce_test.ts", {
+    "λ grows with the reward": ["measured: 1 - reward()", "measured: reward()"],
+    "a step's reward is that of its last micro-batch": [
+      "if (microBatch === 0) rewards = [];",
+      "rewards = [];",
+    ],
+    "completions are always drawn through hard gates": [
+      'drawThrough === "hard" ? "deterministic"',
+      'drawThrough !== null ? "deterministic"',
+    ],
+    "a step is chosen by its loss": ["held: ({ expectedExact }) => 1 - expectedExact,", ""],
+    "micro-batches draw by the same numbers": ["step, microBatch * batch + row)", "step, row)"],
+  }),
+  ...plant("pipeline/training/advantages.ts", "pipeline/training/advantages_test.ts", {
+    "an answer is held against itself too": ["group / (group - 1)", "1"],
+    "GRPO's deviation is over n": ["0) / (group - 1);", "0) / group;"],
+  }),
+  ...plant("pipeline/training/roll_out.ts", "pipeline/training/roll_out_test.ts", {
+    "the right token stands behind what was drawn": [
+      "inputs[at + 1] = token",
+      "inputs[at + 1] = rows.targets[at]",
+    ],
+    "the last token alone decides the reward": [
+      "!== rows.targets[at]) rewards[row] = 0",
+      "!== rows.targets[at]) rewards[row] = 0;\n      else rewards[row] = 1",
+    ],
+    "the likeliest token is drawn": ["draw(of, streams[row].uniform())", "of.indexOf(Math.max(...of))"],
+  }),
+  ...plant("pipeline/training/policy.ts", "pipeline/training/roll_out_test.ts", {
+    "the divergence is that of the other from the policy": [
+      "sum + Math.exp(of) * (of - q[token])",
+      "sum + Math.exp(q[token]) * (q[token] - of)",
+    ],
+    "padding is measured": ["at < batch.rows * context", "at < batch.targets.length"],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/training/roll_out_test.ts", "very gates"], {
+    "every micro-batch is drawn through the gates of the first": [
+      "configureGates(step, microBatch * batch)",
+      "configureGates(step, 0)",
+    ],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/training/trainer_test.ts", "measured elsewhere"], {
+    "what was measured elsewhere is held against 0": ["targetLoss: target });", "targetLoss: 0 });"],
+  }),
+  ...plant("kernels/cross_entropy/loss.wgsl", ["kernels/cross_entropy/cross_entropy_test.ts", "own weight"], {
+    "weights have no sign": ["weight *= weights[row];", "weight *= abs(weights[row]);"],
+  }),
   ...plant("pipeline/text/tokenise.ts", ["pipeline/text/tokenise_test.ts", "several turns"], {
     "the prompts of turns count too": ["(end) => token < end) % 2 === 1", "(end) => token < end) >= 1"],
   }),

@@ -54,3 +54,31 @@ export async function crossEntropyCheck(gpu: Gpu): Promise<Check> {
     ],
   };
 }
+
+/** A gradient to which each position has a weight of its own, one of them below 0. */
+export async function weightedCrossEntropyCheck(gpu: Gpu): Promise<Check> {
+  const [rows, V, stride] = [3, 11, 12];
+  const [weight, scale] = [0.5, 0.7];
+  const logits = normals(1, rows * V);
+  const targets = Uint32Array.of(4, 7, 0);
+  const ofRows = [-0.6, 2, 1.5];
+  const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride, weighted: true });
+  op.configure({ weight });
+  const t = {
+    targets: upload(gpu, "targets", targets),
+    rows: gpu.tensor("loss rows", [rows, 4]),
+    scale: upload(gpu, "scale", Float32Array.of(scale)),
+    weights: upload(gpu, "weights", Float32Array.from(ofRows)),
+    logits: upload(gpu, "logits", padded(logits, V, stride, 9)),
+  };
+  const ofPositions = ofRows.map((ofRow) => weight * scale * ofRow);
+  const gradient = crossEntropyGradientReference(logits, targets, V, ofPositions);
+  return {
+    record: (recorder) => op.record(recorder, t, t),
+    comparisons: [{
+      operation: "cross-entropy backward, weighted",
+      outputs: [[t.logits, padded(gradient, V, stride, 0)]],
+      tolerance: TRANSCENDENTAL,
+    }],
+  };
+}

@@ -3,8 +3,8 @@
 //
 // With GRADIENT a second sweep turns the row, while it is still near, into
 //     dlogits = weight * scale * (softmax(logits) - onehot(target)),
-// 0 for a position that does not count and for the padding columns V to 4 STRIDE4. With EXTRA, a gradient from elsewhere
-// is added.
+// 0 for a position that does not count and for the padding columns V to 4 STRIDE4. With WEIGHTED, each position's weight
+// is also multiplied by its own; with EXTRA, a gradient from elsewhere is added.
 //
 // logits, extra (row, STRIDE4) of vec4. rows holds (loss, 1 if no logit exceeds the target's, log sum exp, 1 if the
 // position counts); a target of 0xffffffff does not count.
@@ -15,6 +15,9 @@ struct Loss { weight: f32 }
 @group(0) @binding(3) var<storage, read> extra: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> logits: array<vec4f>;
+$if WEIGHTED {
+@group(0) @binding(6) var<storage, read> weights: array<f32>;
+$}
 
 fn columns(v: u32) -> vec4u { return 4u * v + vec4u(0u, 1u, 2u, 3u); }
 
@@ -42,7 +45,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     rows[row] = result;
   }
   if (GRADIENT) {
-    let weight = select(0.0, loss.weight * scale[0], target_token < V);
+    var weight = select(0.0, loss.weight * scale[0], target_token < V);
+    $if WEIGHTED {
+    weight *= weights[row];
+    $}
     // The target's logit is read above, before it is overwritten here.
     storageBarrier();
     for (var v = lane; v < STRIDE4; v += LANES) {

@@ -23,6 +23,8 @@ export interface CrossEntropyConfig {
   vocabularySize: number;
   /** Elements from one row of logits to the next: a multiple of 4, at least the vocabulary. */
   stride: number;
+  /** Whether each position has a weight of its own in the gradient, such as an advantage; left out: none has. */
+  weighted?: boolean;
 }
 
 /** A compiled cross-entropy. */
@@ -32,12 +34,13 @@ export interface CrossEntropy {
   /**
    * Overwrites `rows` (position, 4): loss, 1 if no logit exceeds the target's, log-sum-exp, 1 if the position counts.
    * `logits` is (position, stride); with `gradient` they are turned into their gradient, times `scale` [1], plus
-   * `extra` (as logits) where given. All of one block's positions.
+   * `extra` (as logits) where given. All of one block's positions. Where positions are weighted, each one's gradient is
+   * also multiplied by its entry of `weights` (position), of any sign, which `rows` knows nothing of.
    */
   record(
     recorder: Recorder,
     tensors: Record<"logits" | "targets" | "rows", Tensor>,
-    gradient?: { scale: Tensor; extra?: Tensor },
+    gradient?: { scale: Tensor; extra?: Tensor; weights?: Tensor },
   ): void;
   /** Adds the sums of (loss, correct, 0, counted) over all positions to `totals` [4]. */
   total(recorder: Recorder, tensors: Record<"rows" | "totals", Tensor>): void;
@@ -51,7 +54,7 @@ export interface CrossEntropy {
  * @throws {RangeError} when the stride is no multiple of 4
  */
 export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig): Promise<CrossEntropy> {
-  const { rows, vocabularySize, stride } = config;
+  const { rows, vocabularySize, stride, weighted = false } = config;
   if (stride % 4 !== 0 || stride < vocabularySize) {
     throw new RangeError(
       `Cannot prepare cross-entropy as the stride must be a multiple of 4 and at least ${vocabularySize}: ${stride}`,
@@ -63,18 +66,18 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
     { name: "max_over_lanes", of: "max", type: "f32" },
     { name: "sum_over_lanes", of: "sum", type: "f32" },
   ]);
-  const kernel = (label: string, flags: { GRADIENT: boolean; EXTRA: boolean }) =>
+  const kernel = (label: string, flags: { GRADIENT: boolean; EXTRA: boolean; WEIGHTED: boolean }) =>
     compile(gpu, {
-      label: `cross-entropy ${label}`,
+      label: `cross-entropy ${label}${flags.WEIGHTED ? ", weighted" : ""}`,
       source: functions + lossSource,
       constants,
       flags,
       textures: ["logits"],
     });
   const [loss, gradient, gradientExtra, totals] = await Promise.all([
-    kernel("forward", { GRADIENT: false, EXTRA: false }),
-    kernel("backward", { GRADIENT: true, EXTRA: false }),
-    kernel("backward with distillation", { GRADIENT: true, EXTRA: true }),
+    kernel("forward", { GRADIENT: false, EXTRA: false, WEIGHTED: false }),
+    kernel("backward", { GRADIENT: true, EXTRA: false, WEIGHTED: weighted }),
+    kernel("backward with distillation", { GRADIENT: true, EXTRA: true, WEIGHTED: weighted }),
     compile(gpu, {
       label: "cross-entropy totals",
       source: laneFunctions(gpu, [{ name: "sum_over_lanes", of: "sum", type: "vec4f" }]) + totalsSource,
@@ -85,7 +88,14 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
   return {
     configure: (settings) => weight.set(settings),
     record(recorder, { logits, targets, rows }, backward) {
-      const { scale, extra } = backward ?? {};
+      const { scale, extra, weights } = backward ?? {};
+      if (backward && weighted !== (weights !== undefined)) {
+        throw new RangeError(
+          `Cannot record a gradient ${weighted ? "without" : "with"} weights as it was prepared ${
+            weighted ? "with" : "without"
+          } them`,
+        );
+      }
       const kernel = !backward ? loss : extra ? gradientExtra : gradient;
       // A binding cannot be left empty: where there is no scale or extra gradient another tensor stands in, unread.
       const bindings = {
@@ -95,6 +105,7 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
         extra: extra ?? targets,
         rows,
         logits,
+        ...(weights ? { weights } : {}),
       };
       recorder.dispatch(kernel, bindings, [logits.shape[0]]);
     },

@@ -24,18 +24,19 @@ export function crossEntropyReference(
   return { losses, logSumExp, correct };
 }
 
-/** dlogits = weight (softmax − onehot) for counted rows, 0 for others. */
+/** dlogits = weight (softmax − onehot) for counted rows, 0 for others; each row's own weight, or one for all. */
 export function crossEntropyGradientReference(
   logits: ArrayLike<number>,
   targets: ArrayLike<number>,
   vocabularySize: number,
-  weight: number,
+  weight: number | ArrayLike<number>,
 ): Float64Array {
   const { logSumExp } = crossEntropyReference(logits, targets, vocabularySize);
   return Float64Array.from({ length: targets.length * vocabularySize }, (_, at) => {
     const row = Math.floor(at / vocabularySize);
     if (targets[row] >= vocabularySize) return 0;
     const onehot = at % vocabularySize === targets[row] ? 1 : 0;
-    return weight * (Math.exp(logits[at] - logSumExp[row]) - onehot);
+    return (typeof weight === "number" ? weight : weight[row]) *
+      (Math.exp(logits[at] - logSumExp[row]) - onehot);
   });
 }

@@ -59,8 +59,13 @@ export interface Head {
   readonly totals: Tensor;
   /** Sums of (KL, ., 0, counted) [4]. */
   readonly distillationTotals: Tensor;
-  /** Uploads what each position should predict [B · T]; 0xffffffff does not count. */
-  upload(targets: Uint32Array): void;
+  /**
+   * Uploads what each position should predict [B · T]; 0xffffffff does not count. `weights` [B · T]: what each one's gradient is
+   * multiplied by, in a network prepared for it; 1 where left out.
+   *
+   * @throws {RangeError} on weights that the network was not prepared for
+   */
+  upload(targets: Uint32Array, weights?: Float32Array): void;
   /** Sets how the next submissions weigh the loss. */
   configure(settings: LossSettings): void;
   /** Logits of one block. */
@@ -169,7 +174,7 @@ export function absentHead(gpu: Gpu, rows: number): Head {
 export async function prepareHead(
   gpu: Gpu,
   { head: matrix, config }: Model,
-  { distill = false, half = false }: NetworkShape,
+  { distill = false, half = false, weighted = false }: NetworkShape,
   { blocks, logitsStride: stride }: MemoryPlan,
   tensors: HeadTensors,
   weightOf: (parameters: Parameters, name: string) => Tensor,
@@ -181,7 +186,7 @@ export async function prepareHead(
   const frozenHalf = matrix.stored === "f16";
   const halfMatrix = half || frozenHalf;
   const slices = slicesOf(vocabularySize, width, gpu.maxBindingBytes, slicedAs(halfMatrix, frozenHalf));
-  const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride });
+  const crossEntropy = await prepareCrossEntropy(gpu, { rows, vocabularySize, stride, weighted });
   const distillation = distill ? await prepareDistillation(gpu, { vocabularySize, stride }) : undefined;
   const logitsOf = (rows: number, of: { matrix: boolean }) =>
     prepareLogitsOf(gpu, {
@@ -222,6 +227,7 @@ export async function prepareHead(
     })),
   );
   const targets = gpu.tensor("targets", [rows], "u32");
+  const weights = weighted ? gpu.tensor("weights of positions", [rows]) : undefined;
   const lossRows = gpu.tensor("loss rows", [rows, 4]);
   const totals = gpu.tensor("loss totals", [4]);
   const distillationTotals = gpu.tensor("distillation totals", [4]);
@@ -252,7 +258,13 @@ export async function prepareHead(
     distillationTotals,
     recordLogits,
 
-    upload: (values) => gpu.write(targets, values),
+    upload(values, ofPositions) {
+      gpu.write(targets, values);
+      if (weights) gpu.write(weights, ofPositions ?? new Float32Array(rows).fill(1));
+      else if (ofPositions) {
+        throw new RangeError("Cannot weigh positions as the network was prepared without `weighted`");
+      }
+    },
 
     configure({ weight, distill: distillWeight = 0 }) {
       crossEntropy.configure({ weight });
@@ -284,7 +296,7 @@ export async function prepareHead(
         crossEntropy.record(
           recorder,
           { ...shared, logits: student, rows: ofBlock(lossRows) },
-          backward && { scale: backward.lossScale, extra },
+          backward && { scale: backward.lossScale, extra, weights: weights && ofBlock(weights) },
         );
         if (!backward) continue;
         // None where it is frozen.
@@ -312,6 +324,7 @@ export async function prepareHead(
         totals,
         distillationTotals,
         ...(distillationRows ? [distillationRows] : []),
+        ...(weights ? [weights] : []),
       ];
       for (const tensor of held) destroyTensor(gpu, tensor);
       for (const op of [crossEntropy, distillation]) op?.destroy();

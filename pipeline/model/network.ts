@@ -76,8 +76,13 @@ export interface Network {
   readonly distillationTotals: Tensor;
   /** Sums over each head [L, H, 8], see HEAD_SUMS; added to by {@link Network.forward}. */
   readonly headSums: Tensor;
-  /** Uploads inputs and targets, each [B · T]; a target of 0xffffffff does not count. */
-  upload(inputs: Uint32Array, targets: Uint32Array): void;
+  /**
+   * Uploads inputs and targets, each [B · T]; a target of 0xffffffff does not count. `weights` [B · T]: what each position's
+   * gradient of the loss is multiplied by, where the network is `weighted`; 1 where left out. Losses know nothing of it.
+   *
+   * @throws {RangeError} on weights of a network that is not
+   */
+  upload(inputs: Uint32Array, targets: Uint32Array, weights?: Float32Array): void;
   /** Sets what the gates see in the next submissions. */
   configureGates(settings: NetworkGates): void;
   /** Counts only the first `rows` of the batch in `headSums`. */
@@ -244,9 +249,9 @@ export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: Netwo
     logitsStride: plan.logitsStride,
     logitsTensor: tensorOf(logits),
 
-    upload(inputs, targets) {
+    upload(inputs, targets, weights) {
       for (const op of runner.ops) op.upload?.(inputs);
-      head.upload(targets);
+      head.upload(targets, weights);
     },
 
     configureGates({ batchRows, ...settings }) {

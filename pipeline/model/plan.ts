@@ -26,6 +26,8 @@ export interface NetworkShape {
   training: boolean;
   /** Whether a teacher's logits will be compared. */
   distill?: boolean;
+  /** Whether each position has a weight of its own in the loss's gradient; left out: all count alike. */
+  weighted?: boolean;
   /**
    * Keeps only the residual stream between forward and backward, and computes a layer's other activations anew when
    * backward reaches it: the same values to the bit, a third more time.

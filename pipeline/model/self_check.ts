@@ -7,7 +7,7 @@
  */
 import { adamwCheck } from "../../kernels/adamw/check.ts";
 import { clipCheck } from "../../kernels/clip/check.ts";
-import { crossEntropyCheck } from "../../kernels/cross_entropy/check.ts";
+import { crossEntropyCheck, weightedCrossEntropyCheck } from "../../kernels/cross_entropy/check.ts";
 import { distillationCheck } from "../../kernels/distillation/check.ts";
 import { embeddingCheck } from "../../kernels/embedding/check.ts";
 import { cachedAttentionChecks, gatedAttentionChecks } from "../../kernels/gated_attention/check.ts";
@@ -42,6 +42,8 @@ export interface Workload {
   models: readonly ModelConfig[];
   /** Whether they are trained. */
   training?: boolean;
+  /** Whether positions have weights of their own in the loss that they are trained by. */
+  weighted?: boolean;
   /** Whether they continue texts, token by token. */
   generation?: boolean;
 }
@@ -65,12 +67,13 @@ const ALL: readonly KernelCheck[] = [
   ...gatedAttentionChecks,
   ...cachedAttentionChecks,
   ...OF_TRAINING,
+  weightedCrossEntropyCheck,
 ];
 
 /** What an adapter has to pass for a workload: everything where it is left out. */
 function checksFor(workload: Workload | undefined): readonly KernelCheck[] {
   if (!workload) return ALL;
-  const { models, training, generation } = workload;
+  const { models, training, weighted, generation } = workload;
   const shape = { batch: 1, context: 1 };
   const traced = models.flatMap((config) => [
     trace(config, shape),
@@ -80,6 +83,7 @@ function checksFor(workload: Workload | undefined): readonly KernelCheck[] {
     ...OF_EVERY_MODEL,
     ...traced.flatMap(stepsOf).flatMap(({ op }) => op.checks),
     ...training ? OF_TRAINING : [],
+    ...weighted ? [weightedCrossEntropyCheck] : [],
   ]);
   return ALL.filter((check) => needed.has(check));
 }

@@ -18,6 +18,7 @@ import { type MetricRow, type Phase, PHASES } from "./metrics.ts";
 /** The step that a run would end with, as far as it has come. */
 export interface Best {
   step: number;
+  /** What is held against the target: the cross-entropy, nats, where the run has no other measure. */
   ce: number;
   openFraction: number;
 }

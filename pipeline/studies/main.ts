@@ -21,7 +21,8 @@ import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { writeSweepPage } from "../sweep/page.ts";
 import { runProcesses, startTask } from "../sweep/processes.ts";
-import { rowOf, writeSweepTable } from "../sweep/results.ts";
+import { rowOf, type SweepRow, writeSweepTable } from "../sweep/results.ts";
+import type { SweepRun } from "../sweep/sweep_file.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
 import { requireOneProcess } from "../parallel/one_process.ts";
@@ -136,6 +137,44 @@ async function studyCommand(args: readonly string[]): Promise<void> {
   }
 }
 
+/**
+ * Runs what has not finished, one after the other; one that fails costs the others nothing.
+ *
+ * @returns why those that failed did, by name
+ */
+async function trainEach(
+  runs: readonly SweepRun[],
+  folder: string,
+  { train, say, signal, goOn }: {
+    train(run: SweepRun, folder: string): Promise<void>;
+    say(text: string): void;
+    signal: AbortSignal;
+    goOn: string;
+  },
+): Promise<Map<string, string>> {
+  const reasons = new Map<string, string>();
+  const stopping = (): void => say(`stopping the run that goes on, with a checkpoint; go on by ${goOn}`);
+  signal.addEventListener("abort", stopping);
+  try {
+    for (const run of runs) {
+      signal.throwIfAborted();
+      const { status, diverged } = await rowOf(folder, run);
+      // The same settings would diverge again.
+      if (status === "finished" || diverged) continue;
+      try {
+        await train(run, folder);
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error;
+        say(`${run.name}: ${error.message}`);
+        reasons.set(run.name, error.message);
+      }
+    }
+  } finally {
+    signal.removeEventListener("abort", stopping);
+  }
+  return reasons;
+}
+
 /** A part without the figures of runs that there are not. */
 function withoutEmpty(result: PartResult): PartResult {
   if (result.done > 0) return result;
@@ -159,6 +198,32 @@ function toolsOf(
     say(text);
     failed.push(text);
   };
+  /** What runs of a stage have come to, once they have been run where they are to be; `run` tells why some failed, by name. */
+  async function performed(
+    stage: string,
+    runs: readonly SweepRun[],
+    run: (folder: string) => Promise<ReadonlyMap<string, string>>,
+  ): Promise<SweepRow[]> {
+    if (runs.length === 0) return [];
+    const stageFolder = join(folder, stage);
+    const rowsNow = (): Promise<SweepRow[]> => Promise.all(runs.map((run) => rowOf(stageFolder, run)));
+    if (onlyTable) {
+      const rows = await rowsNow();
+      // Nothing is made for what has not been run.
+      if (rows.every(({ status }) => status === "not begun")) return rows;
+    }
+    await openSweepFolder(stageFolder, `study ${mark}, ${stage}`, { make: !onlyTable });
+    if (onlyTable) return await rowsNow();
+    say(`${stage}: ${runs.length} runs`);
+    const reasons = await run(stageFolder);
+    signal.throwIfAborted();
+    const rows = await rowsNow();
+    const others = rows.filter(({ status }) => status !== "finished");
+    failed.push(
+      ...others.map(({ run, status, error }) => `${run.name} (${reasons.get(run.name) ?? error ?? status})`),
+    );
+    return rows;
+  }
   return {
     quick: settings.quick,
     onlyTable,
@@ -187,25 +252,16 @@ function toolsOf(
       }
       return circuitSizes(await readJson(summary));
     },
+    trained: (stage, runs, train) =>
+      performed(stage, runs, (stageFolder) => trainEach(runs, stageFolder, { train, say, signal, goOn })),
     async runs(stage, runs) {
       if (runs.length === 0) return [];
       const stageFolder = join(folder, stage);
-      if (onlyTable) {
-        const rows = await Promise.all(runs.map((run) => rowOf(stageFolder, run)));
-        // Nothing is made for what has not been run.
-        if (rows.every(({ status }) => status === "not begun")) return rows;
-      }
-      await openSweepFolder(stageFolder, `study ${mark}, ${stage}`, { make: !onlyTable });
-      if (!onlyTable) {
-        say(`${stage}: ${runs.length} runs`);
+      const rows = await performed(stage, runs, async () => {
         await runProcesses(runs, { runs: stageFolder, jobs: settings.jobs, signal, say, goOn });
-        signal.throwIfAborted();
-      }
-      const rows = await Promise.all(runs.map((run) => rowOf(stageFolder, run)));
-      if (!onlyTable) {
-        const others = rows.filter(({ status }) => status !== "finished");
-        failed.push(...others.map(({ run, status, error }) => `${run.name} (${error ?? status})`));
-      }
+        return new Map();
+      });
+      if (rows.every(({ status }) => status === "not begun")) return rows;
       // Of other commands the runs' summaries have no open edges beside a dense model's.
       if (runs.every(({ command }) => command === undefined)) {
         await writeSweepTable(join(stageFolder, "sweep.arrow"), rows);

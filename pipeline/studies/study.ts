@@ -85,6 +85,16 @@ export interface StudyTools {
    */
   runs(stage: string, runs: readonly SweepRun[]): Promise<SweepRow[]>;
   /**
+   * The same of runs that are no command's, one after the other in this process.
+   *
+   * @param train takes a run to its end in a folder of that name in the folder that it is given, where it began before too
+   */
+  trained(
+    stage: string,
+    runs: readonly SweepRun[],
+    train: (run: SweepRun, folder: string) => Promise<void>,
+  ): Promise<SweepRow[]>;
+  /**
    * Finds the circuit of a finished run's model, or looks at what was found before.
    *
    * @param args what `deno task circuits` is asked for

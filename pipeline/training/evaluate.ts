@@ -41,6 +41,10 @@ export interface Evaluation {
   accuracy: number;
   /** Share of rows in which every counted token has: exact answers, where a row is one example. */
   exactRows: number;
+  /**
+   * Mean probability of a row's counted tokens together: the share of rows that would be exact were each drawn at temperature 1.
+   */
+  expectedExact: number;
   /** Open edges over causal pairs, all layers and heads; 1 for dense attention. */
   openFraction: number;
   /** Open edges of one head's query, on average. */
@@ -64,6 +68,7 @@ interface MeasuredPart {
   correct: number;
   tokens: number;
   exact: number;
+  expected: number;
   /** By head. */
   open: Float32Array;
   dead: Float32Array;
@@ -124,6 +129,7 @@ export async function evaluate(
   let tokens = 0;
   let rows = 0;
   let exact = 0;
+  let expected = 0;
   const open = new Float64Array(layers * heads);
   const dead = new Float64Array(layers * heads);
   const batchSums: { loss: number; tokens: number }[] = [];
@@ -136,13 +142,17 @@ export async function evaluate(
       const ofHeads = (sum: number): Float32Array =>
         Float32Array.from(open, (_, head) => row.headSums[head * HEAD_SUMS.length + sum]);
       let exactRows = 0;
+      let expectedRows = 0;
       for (let r = 0; stage.hasHead && r < rowCounts[row.step]; r++) {
         let wrong = false;
+        let rowLoss = 0;
         for (let t = 0; t < context; t++) {
           const at = 4 * (r * context + t);
           if (row.lossRows[at + 3] === 1 && row.lossRows[at + 1] === 0) wrong = true;
+          rowLoss += row.lossRows[at];
         }
         if (!wrong) exactRows++;
+        expectedRows += Math.exp(-rowLoss);
       }
       const [partLoss, partCorrect, , counted] = row.totals;
       measured.push({
@@ -150,6 +160,7 @@ export async function evaluate(
         correct: partCorrect,
         tokens: counted,
         exact: exactRows,
+        expected: expectedRows,
         open: ofHeads(OPEN),
         dead: ofHeads(DEAD),
       });
@@ -161,6 +172,7 @@ export async function evaluate(
     correct += part.correct;
     tokens += part.tokens;
     exact += part.exact;
+    expected += part.expected;
     const ofBatch = batchSums[batchIndex] ??= { loss: 0, tokens: 0 };
     ofBatch.loss += part.loss;
     ofBatch.tokens += part.tokens;
@@ -232,6 +244,7 @@ export async function evaluate(
     tokens,
     accuracy: correct / tokens,
     exactRows: exact / rows,
+    expectedExact: expected / rows,
     openFraction: sum(open) / (layers * heads * pairs),
     edgesPerQuery: sum(open) / (layers * heads * queries),
     deadQueries: sum(dead) / (layers * heads * queries),

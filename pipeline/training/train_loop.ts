@@ -18,6 +18,14 @@ import { turn } from "../turn.ts";
 /** Steps with a non-finite gradient, in a row, after which a run stops. */
 const SKIPPED_STEPS_ALLOWED = 5;
 
+/**
+ * What the constraint is measured by: a batch whose cross-entropy is held against a target, or what was measured elsewhere
+ * and the target that it is held against.
+ */
+export type Probe =
+  | { batch: MicroBatch; targetLoss: number }
+  | { measured: number; target: number };
+
 /** What one phase is made of. */
 export interface PhaseOptions {
   phase: MetricRow["phase"];
@@ -39,10 +47,10 @@ export interface PhaseOptions {
   /** The step, counted from 0, with which gates begin to be trained; left out: never. */
   gatedFrom?: number;
   /**
-   * The constraint's measurements: `probeAt(n, step)` is the n-th probe, before step `step` counted from 0, with its
-   * own target. There is none before gates are trained.
+   * The constraint's measurements: `probeAt(n, step)` is the n-th probe, before step `step` counted from 0 and after its
+   * batches were made, with its own target. There is none before gates are trained.
    */
-  constraint?: { every: number; probeAt(n: number, step: number): { batch: MicroBatch; targetLoss: number } };
+  constraint?: { every: number; probeAt(n: number, step: number): Probe };
   /** τ on all validation tokens, before step `step` counted from 0; undefined where there is none yet. */
   targetAt?(step: number): number | undefined;
   /** Wishes from outside. */
@@ -133,14 +141,15 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const ahead = { phase: options.phase, step, constrained: constraint !== undefined };
     const { stopWanted, probe, microBatches } = await atFirst(exchange, async () => {
       const stopWanted = control !== undefined && (await control.beforeStep(ahead, signal)).stop;
+      const microBatches: MicroBatch[] = [];
+      for (let n = 0; n < accumulate; n++) microBatches.push(await options.batchAt(step * accumulate + n));
       const probe = constraint && isGated(options, step) && step % constraint.every === 0
         ? constraint.probeAt(step / constraint.every, step)
         : undefined;
-      const microBatches: MicroBatch[] = [];
-      for (let n = 0; n < accumulate; n++) microBatches.push(await options.batchAt(step * accumulate + n));
       return { stopWanted, probe, microBatches };
     });
-    if (probe) await trainer.measureConstraint(probe.batch, probe.targetLoss);
+    if (probe && "batch" in probe) await trainer.measureConstraint(probe.batch, probe.targetLoss);
+    else if (probe) trainer.takeConstraint(probe.measured, probe.target);
     await trainer.step(step, learningRate(schedule, step), microBatches);
     const done = step + 1;
     const last = done === schedule.steps;

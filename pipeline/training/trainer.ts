@@ -39,6 +39,8 @@ export interface MicroBatch {
   inputs: Uint32Array;
   /** The token behind each. */
   targets: Uint32Array;
+  /** What each position's gradient of the loss is multiplied by, where the network is weighted; 1 where left out. */
+  weights?: Float32Array;
 }
 
 /** How gates are trained. */
@@ -129,6 +131,16 @@ export interface Trainer {
    * as the network or more, which several ranks share.
    */
   measureConstraint(probe: MicroBatch, targetLoss: number): void | Promise<void>;
+  /**
+   * Takes a measurement that was made elsewhere in place of the cross-entropy's, of which less is better too: the multiplier
+   * follows how far it lies above its target. Not among several ranks.
+   */
+  takeConstraint(measured: number, target: number): void;
+  /**
+   * Sets the network's gates to what they are in a step, counted from 0, for its n-th micro-batch, noise and all: what is
+   * drawn from the network then is drawn through the very gates that the step trains.
+   */
+  configureGates(step: number, microBatch: number): void;
   /** Frees all of this but the network and its parameters. */
   destroy(): void;
 }
@@ -325,7 +337,8 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
       const first = rank * accumulate / size;
       const own = microBatches.slice(first, first + accumulate / size);
       const upload = (index: number): void => {
-        network.upload(own[index].inputs, own[index].targets);
+        const { inputs, targets, weights } = own[index];
+        network.upload(inputs, targets, weights);
         // Noise is keyed by the row of the whole batch, whoever computes it.
         configureGates(step, (first + index) * batch);
       };
@@ -452,6 +465,21 @@ export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<
         gpu.submit("taking the constraint", take);
       })();
     },
+
+    takeConstraint(measured, target) {
+      if (!gates) throw new RangeError("Cannot take the constraint of dense training");
+      if (exchange) {
+        throw new RangeError("Cannot take a constraint that was measured by one of several ranks");
+      }
+      geco.configure({ ...gates.geco, targetLoss: target });
+      gpu.write(network.totals, new Float32Array([measured, 0, 0, 1]));
+      gpu.submit(
+        "taking the constraint",
+        (recorder) => geco.measure(recorder, { totals: network.totals, state: multiplier }),
+      );
+    },
+
+    configureGates: (step, microBatch) => configureGates(step, microBatch * batch),
 
     destroy() {
       const ofRanks = [sums, probeSum, stagesSum, squaresGather, weightsGather, pipeline];

@@ -40,7 +40,13 @@ import type { RunStateFile } from "../runs/run_state.ts";
 import type { HealthBounds } from "./signatures.ts";
 import type { Moment } from "./moments.ts";
 import { readAtFirst } from "./pipeline.ts";
-import { createTrainer, type GateObjective, type Trainer, type TrainerOptions } from "./trainer.ts";
+import {
+  createTrainer,
+  type GateObjective,
+  type MicroBatch,
+  type Trainer,
+  type TrainerOptions,
+} from "./trainer.ts";
 import type { Adaptation } from "./adaptation.ts";
 import type { Work } from "./time_left.ts";
 import { type PhaseOptions, runPhase } from "./train_loop.ts";
@@ -212,6 +218,10 @@ export interface TrainedPhase {
   gates?: GateObjective;
   distill?: TrainerOptions["distill"];
   constraint?: PhaseOptions["constraint"];
+  /** Makes the micro-batch of a position with the weights as they are then; left out: from the training tokens. */
+  batchAt?(position: number, trainer: Trainer): Promise<MicroBatch>;
+  /** What of an evaluation is held against the target, of which less is better; left out: its cross-entropy. */
+  held?(evaluation: Evaluation): number;
   /**
    * τ before step `step`, counted from 0: with it, the step with the fewest open edges among those at or below τ is
    * chosen, else the last. Undefined for steps that are not to be chosen, as they have no gates yet.
@@ -311,7 +321,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       best = latest.best;
       reporter.message(`resuming the ${phase} phase after step ${startStep}`);
     }
-    const batches = isFirst(exchange)
+    const batches = isFirst(exchange) && !options.batchAt
       ? createBatches({
         tokens: run.tokens.train,
         batch,
@@ -329,7 +339,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       schedule: { peak: settings.lr, warmup: settings.warmup, decay: settings.decay, steps },
       accumulate,
       microBatchTokens: batch * context,
-      batchAt: (position) => batches!.at(position),
+      batchAt: (position) => options.batchAt ? options.batchAt(position, trainer) : batches!.at(position),
       edges: layers * heads * accumulate * batch * context * (context + 1) / 2,
       gatedFrom: options.gates && (options.gates.from ?? 0),
       constraint: options.constraint,
@@ -356,11 +366,12 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
         reporter.warning(signature.message);
       },
       evaluation: { every: settings.evalEvery, run: options.evaluate },
-      onEvaluation(step, { ce, openFraction }) {
+      onEvaluation(step, evaluation) {
         return withTensors(exchange, trainer, async (tensorsOf) => {
           const target = targetAt?.(step - 1);
           if (target === undefined) return;
-          const evaluated = { step, ce, openFraction };
+          const { ce, openFraction } = evaluation;
+          const evaluated = { step, ce: options.held?.(evaluation) ?? ce, openFraction };
           best = levels.map((above, level) => chooseStep(best[level], evaluated, target + above));
           if (best.some((chosen) => chosen?.step === step)) {
             await saveCheckpoint(

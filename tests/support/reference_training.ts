@@ -32,6 +32,8 @@ export type Weights = ReadonlyMap<string, ArrayLike<number>>;
 export interface Rows {
   inputs: ArrayLike<number>;
   targets: ArrayLike<number>;
+  /** What each position's gradient of the loss is multiplied by; left out: 1. */
+  weights?: ArrayLike<number>;
 }
 
 /** How gates are computed; left out: dense attention. */
@@ -65,6 +67,8 @@ export interface ReferenceLosses {
   correct: number;
   /** 1 for rows in which every counted position has. */
   exact: number[];
+  /** Of each row, the sum of the losses of its counted positions, nats. */
+  rowLosses: number[];
   /** [L · H] */
   heads: ReferenceHead[];
   /** Logits [R · T, V]. */
@@ -193,6 +197,10 @@ function lossesOf(
     counted,
     correct: correct.reduce((sum, value) => sum + value, 0),
     exact,
+    rowLosses: Array.from(
+      { length: targets.length / context },
+      (_, row) => losses.subarray(row * context, (row + 1) * context).reduce((sum, loss) => sum + loss, 0),
+    ),
     heads: sums,
     logits,
     margin,
@@ -216,7 +224,7 @@ export interface ReferenceObjective {
 /** The losses, KL averaged over counted positions, and the objective's gradient by every parameter. */
 export function referenceStep(
   { config, weights, context, gate, lambda = Infinity, distill }: ReferenceObjective,
-  { inputs, targets }: Rows,
+  { inputs, targets, weights: ofPositions }: Rows,
 ): ReferenceLosses & { kl: number; gradients: Map<string, Float64Array> } {
   const { width, heads, layers, vocabularySize: V, norm: { epsilon } } = config;
   const rows = inputs.length;
@@ -225,7 +233,8 @@ export function referenceStep(
   const losses = lossesOf(config, run, targets, context);
   const [lossScale, edgeScale] = gate ? [lambda / (1 + lambda), 1 / (1 + lambda)] : [1, 0];
   const weight = lossScale / losses.counted;
-  const dlogits = crossEntropyGradientReference(run.logits, targets, V, weight);
+  const ofEach = Array.from(targets, (_, at) => weight * (ofPositions?.[at] ?? 1));
+  const dlogits = crossEntropyGradientReference(run.logits, targets, V, ofEach);
   let kl = 0;
   if (distill) {
     const { logits } = forward(config, distill.teacher, inputs, context);

@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
 import {
@@ -99,6 +99,63 @@ gpuTest("cross-entropy in blocks equals float64, with targets that do not count"
   const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 1 ? IGNORED_TARGET : 130 - row);
   await check(gpu, { V, targets, logits: normals(4, rows * V, 3), blockRows: [64, 3] });
 });
+
+gpuTest(
+  "a position's own weight, of either sign, multiplies its gradient and leaves its loss as it is",
+  async (gpu) => {
+    const [rows, V, stride] = [5, 6, 8];
+    const logits = normals(7, rows * V, 2);
+    const targets = Uint32Array.of(5, 0, IGNORED_TARGET, 3, 3);
+    const ofPositions = [0.5, -2, 3, 0, 1.25];
+    const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride, weighted: true });
+    op.configure({ weight: WEIGHT });
+    const t = {
+      targets: upload(gpu, "targets", targets),
+      rows: poisoned(gpu, "rows", [rows, 4]),
+      scale: upload(gpu, "scale", Float32Array.of(SCALE)),
+      weights: upload(gpu, "weights", Float32Array.from(ofPositions)),
+    };
+    const extra = normals(8, rows * V);
+    for (const added of [undefined, extra]) {
+      const block = upload(gpu, "logits", padded(logits, V, stride), [rows, stride]);
+      const more = added && upload(gpu, "extra", padded(added, V, stride), [rows, stride]);
+      gpu.submit(
+        "cross-entropy",
+        (recorder) => op.record(recorder, { ...t, logits: block }, { ...t, extra: more }),
+      );
+      const gradient = crossEntropyGradientReference(
+        logits,
+        targets,
+        V,
+        ofPositions.map((weight) => WEIGHT * SCALE * weight),
+      );
+      const expected = gradient.map((value, n) => value + (added?.[n] ?? 0));
+      // Measured: 1.0e-7.
+      assertClose(unpadded(await gpu.read(block), V, stride), expected, { tolerance: 1e-6, name: "dlogits" });
+      const { losses } = crossEntropyReference(logits, targets, V);
+      assertClose(column(await gpu.read(t.rows), 0), losses, { tolerance: 1e-6, name: "losses" });
+    }
+    const plain = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride });
+    const logitsOf = upload(gpu, "logits", padded(logits, V, stride), [rows, stride]);
+    const { weights, ...without } = t;
+    for (
+      const [prepared, given, message] of [
+        [plain, { ...without, weights }, "a gradient with weights as it was prepared without them"],
+        [op, without, "a gradient without weights as it was prepared with them"],
+      ] as const
+    ) {
+      assertThrows(
+        () =>
+          gpu.submit(
+            "cross-entropy",
+            (recorder) => prepared.record(recorder, { ...t, logits: logitsOf }, given),
+          ),
+        RangeError,
+        message,
+      );
+    }
+  },
+);
 
 gpuTest("logits of 80 above and below all others overflow nothing", async (gpu) => {
   const V = 70;

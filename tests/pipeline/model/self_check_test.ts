@@ -223,7 +223,16 @@ const FAULTS: Fault[] = [
     kernel: "cross-entropy backward",
     from: "target_token < V",
     to: "true",
-    found: ["cross-entropy backward", "cross-entropy backward with distillation"],
+    found: [
+      "cross-entropy backward",
+      "cross-entropy backward with distillation",
+    ],
+  },
+  {
+    kernel: "cross-entropy backward, weighted",
+    from: "weights[row]",
+    to: "weights[0]",
+    found: ["cross-entropy backward, weighted"],
   },
   { kernel: "cross-entropy totals", from: "row < ROWS", to: "row < 2u", found: ["cross-entropy forward"] },
   {
@@ -308,6 +317,12 @@ gpuTest("what is checked is what a workload takes, with the errors of the whole"
   const ofFamily = async (family: string) => await readModelConfig(`tests/fixtures/families/${family}`);
   assertEquals(await checked({ models: [GPT2] }), [...shared, ...ofGpt2]);
   assertEquals(await checked({ models: [GPT2], training: true }), [...shared, ...ofGpt2, ...training]);
+  const weighted = { models: [GPT2], training: true, weighted: true };
+  assertEquals(await checked(weighted), [...shared, ...ofGpt2, ...training]);
+  const operations = async (workload: Workload) =>
+    (await selfCheck(gpu, { workload })).map(({ operation }) => operation);
+  assertEquals((await operations(weighted)).at(-1), "cross-entropy backward, weighted");
+  assert(!(await operations({ ...weighted, weighted: false })).includes("cross-entropy backward, weighted"));
   assertEquals(await checked({ models: [GPT2], generation: true }), [
     ...shared,
     ...ofGpt2,

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { SENSITIVITY } from "../../../pipeline/studies/sensitivity.ts";
 import type { StudyTools } from "../../../pipeline/studies/study.ts";
@@ -192,9 +192,90 @@ Deno.test("a quick study of far attention trains, makes sparse and measures agai
   assertEquals(JSON.parse(lastLine(table.stdout)).parts[0], part);
 });
 
+Deno.test("a quick study of reinforcement trains each policy from the one before, and goes on where it was stopped", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const first = await study(["reinforcement", "--quick", "--runs", path, "--json"]);
+  assertEquals(first.code, 0, first.stderr);
+  const { parts } = JSON.parse(lastLine(first.stdout));
+  const [part, mismatch] = parts;
+  // Two seeds of pre-training, of the start, of dense, of supervision and of two sparse arms; of a third in the other part.
+  assertEquals([part.done, part.of, part.circuits], [12, 12, { done: 1, of: 1 }]);
+  assertEquals([mismatch.done, mismatch.of], [2, 2]);
+  const arms = (of: { tables: { rows: string[][] }[] }) =>
+    of.tables[0].rows.map(([label, seeds]) => [label, seeds]);
+  assertEquals(arms(part), [
+    ["dense", "2"],
+    ["leave-one-out", "2"],
+    ["GRPO", "2"],
+    ["supervised, sparse", "2"],
+  ]);
+  assertEquals(arms(mismatch), [
+    ["dense", "2"],
+    ["leave-one-out, drawn through hard gates", "2"],
+    ["supervised, sparse", "2"],
+  ]);
+  const folder = join(path, "reinforcement-quick");
+  const json = async (...of: string[]) => JSON.parse(await Deno.readTextFile(join(folder, ...of)));
+  const runsOf = async (stage: string): Promise<string[]> =>
+    (await Array.fromAsync(Deno.readDir(join(folder, stage))))
+      .filter(({ name, isDirectory }) => isDirectory && !name.startsWith("circuits-"))
+      .map(({ name }) => name).sort();
+  const dense = new Map<number, number>();
+  for (const name of await runsOf("dense")) {
+    const { seed, validation, constraint } = await json("dense", name, "summary.json");
+    assertEquals(constraint, null);
+    dense.set(seed, validation.reward);
+  }
+  const names = await runsOf("sparse");
+  assertEquals(names.length, 6);
+  for (const name of names) {
+    const { seed, constraint } = await json("sparse", name, "summary.json");
+    assertAlmostEquals(constraint.target_reward, 0.99 * dense.get(seed)!, 1e-6);
+    const { settings } = await json("sparse", name, "config.json");
+    assert(name.includes(`algorithm-${settings.algorithm}_drawThrough-${settings.drawThrough}`), name);
+  }
+
+  // As `kill -9` behind a checkpoint leaves a run, and one that had just been begun.
+  const weights = (name: string) => Deno.readFile(join(folder, "sparse", name, "model/model.safetensors"));
+  const [broken, begun] = names;
+  const before = await Promise.all([broken, begun].map(weights));
+  for (const name of [broken, begun]) {
+    const run = join(folder, "sparse", name);
+    for (const file of ["summary.json", "state.json", "model"]) {
+      await Deno.remove(join(run, file), { recursive: true });
+    }
+    for await (const { name: checkpoint } of Deno.readDir(join(run, "checkpoints"))) {
+      if (name === begun || /-0*4\./.test(checkpoint)) {
+        await Deno.remove(join(run, "checkpoints", checkpoint));
+      }
+    }
+  }
+  const again = await study(["reinforcement", "--quick", "--runs", path, "--json"]);
+  assertEquals(again.code, 0, again.stderr);
+  assertEquals(again.stderr.match(/(begins|goes on)$/gm), ["goes on", "goes on"]);
+  assertEquals(await Promise.all([broken, begun].map(weights)), before);
+  assertEquals(JSON.parse(lastLine(again.stdout)).parts, parts);
+
+  // One that cannot go on costs the others nothing, and is named.
+  const config = join(folder, "sparse", broken, "config.json");
+  await Deno.remove(join(folder, "sparse", broken, "summary.json"));
+  await Deno.writeTextFile(
+    config,
+    (await Deno.readTextFile(config)).replace("algorithm", "algorithn"),
+  );
+  const damaged = await study(["reinforcement", "--quick", "--runs", path, "--json"]);
+  assertEquals(damaged.code, 3, damaged.stderr);
+  assertStringIncludes(
+    damaged.stderr,
+    `1 runs or circuits failed; the rest stands: ${broken} (Cannot use ${config} as`,
+  );
+  assertEquals(JSON.parse(lastLine(damaged.stdout)).parts[0].done, 11);
+});
+
 Deno.test("a study that there is not, and a part that it has not, are refused in a sentence", async () => {
   const cases: [string[], string][] = [
-    [[], "Cannot run a study without its name: sensitivity, from-scratch, long-range"],
+    [[], "Cannot run a study without its name: sensitivity, from-scratch, long-range, reinforcement"],
     [["sensitivty"], "as there is no such study (did you mean sensitivity?)"],
     [["sensitivity", "--part", "french"], "as its parts are addition, english: give one of these"],
     [["sensitivity", "--quick", "--part", "english"], "as its parts are addition: give one of these"],
@@ -209,5 +290,5 @@ Deno.test("a study that there is not, and a part that it has not, are refused in
   const help = await study(["--help"]);
   assertEquals(help.code, 0, help.stderr);
   assertStringIncludes(help.stdout, "Usage: deno task study NAME [flags]");
-  assertStringIncludes(help.stdout, "Studies: sensitivity, from-scratch, long-range");
+  assertStringIncludes(help.stdout, "Studies: sensitivity, from-scratch, long-range, reinforcement");
 });

@@ -1,4 +1,5 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
 import { studyHtml, studyMarkdown } from "../../../pipeline/studies/document.ts";
 import {
   bySeed,
@@ -14,14 +15,22 @@ import {
   fromScratchResult,
 } from "../../../pipeline/studies/from_scratch.ts";
 import { LONG_RANGE } from "../../../pipeline/studies/long_range.ts";
+import {
+  type PolicyArm,
+  type PolicyRun,
+  REINFORCEMENT,
+  reinforcementResult,
+} from "../../../pipeline/studies/reinforcement.ts";
 import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
 import { PROJECT } from "../../../pipeline/files.ts";
+import { openMetrics } from "../../../pipeline/runs/metrics.ts";
 import { STUDIES } from "../../../pipeline/studies/studies.ts";
 import type { PartResult, StudyTools } from "../../../pipeline/studies/study.ts";
 import type { SweepRow } from "../../../pipeline/sweep/results.ts";
 import { type SweepRun, sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
 import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
+import { metricRow } from "../../support/metric_row.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
 /** A run that ended with these, or one that did not. */
@@ -278,6 +287,7 @@ function toldTools(ended: (stage: string, run: SweepRun) => SweepRow) {
       asked.runs.push(...runs);
       return Promise.resolve(runs.map((run) => ({ ...ended(stage, run), run })));
     },
+    trained: (stage, runs) => tools.runs(stage, runs),
     circuits(stage, run) {
       asked.circuits.push(`${stage} ${run.varied.sparseFrom ?? "–"} ${run.seed}`);
       return Promise.resolve(run.seed === 1 ? { edges: 9, heads: 2 } : null);
@@ -349,4 +359,176 @@ Deno.test("a model that cannot be measured is taken down, and the part says what
   assertEquals(asked.failed.length, of, asked.failed.join());
   assertStringIncludes(asked.failed[0], "/model (Cannot ");
   assert(findings.length > 0);
+});
+
+/** Runs of an arm, by seed from 1. */
+function policyArm(label: string, runs: readonly Partial<PolicyRun>[]): PolicyArm {
+  return {
+    label,
+    runs: runs.map((run, n) => ({
+      seed: n + 1,
+      exact: 1,
+      reward: 0.9,
+      open: 1,
+      liveHeads: 8,
+      entropy: 0.1,
+      divergence: 0.2,
+      violated: null,
+      met: null,
+      circuit: null,
+      adapter: "a device",
+      ...run,
+    })),
+  };
+}
+
+Deno.test("policies stand beside supervision by seed, and where either missed its constraint not at all", () => {
+  const circuit = (edges: number) => ({ edges, heads: 2 });
+  const { findings, tables: [all, circuits], forests } = reinforcementResult({
+    start: [{ exact_rows: 0.4, reward: 0.3 }, { exact_rows: 0.6, reward: 0.5 }],
+    dense: policyArm("dense", [{ circuit: circuit(50) }, { circuit: circuit(60) }]),
+    sparse: [
+      policyArm("one", [
+        { open: 0.4, met: true, violated: 0.5, circuit: circuit(20) },
+        { open: 0.4, met: true, violated: 0.25, circuit: circuit(40) },
+        { open: 0.9, met: false, violated: 1 },
+      ]),
+      policyArm("none", []),
+    ],
+    supervised: policyArm("supervised", [
+      { open: 0.2, met: true, circuit: circuit(10), reward: null },
+      { open: 0.1, met: true, circuit: circuit(20), reward: null },
+      { open: 0.1, met: true, circuit: circuit(10), reward: null },
+    ]),
+  });
+  assertEquals(all.rows.map((row) => [row[0], row[1], row.at(-1)]), [
+    ["dense", "2", "–"],
+    ["one", "3", "2 of 3"],
+    ["none", "0", "–"],
+    ["supervised", "3", "3 of 3"],
+  ]);
+  assert(all.rows[1][8].startsWith("58.3 %"), all.rows[1][8]);
+  assertEquals(all.rows[3][3], "–");
+  // Twice and four times, of the seeds that met theirs: √8 by geometric mean.
+  assertStringIncludes(circuits.rows[1][5], "×2.83 (");
+  assertStringIncludes(circuits.rows[1][3], "×2.00 (");
+  assertEquals(circuits.rows.map((row) => row[1]), ["2", "2", "0", "3"]);
+  assertEquals(forests[0].rows.map(({ label, mean }) => [label, mean?.toFixed(3) ?? null]), [
+    ["one", "2.828"],
+    ["none", null],
+  ]);
+  assertStringIncludes(findings[0], "expect a reward of 40.0 %");
+  assertStringIncludes(findings[0], "answer 50.0 %");
+  assertStringIncludes(findings[1], "one: the reward was held in 2 of 3 runs");
+  assertStringIncludes(findings[2], "the open edges, an interval that does not exclude ×1.");
+  assertEquals(findings.length, 3);
+});
+
+Deno.test("reinforcement begins where the loss was low enough, sparse at the dense policy, held to 99 % of its reward", async () => {
+  await using folder = await temporaryFolder();
+  const rewards = new Map([[1, 0.5], [2, 0.8]]);
+  const summaryOf = (of: object) => of as unknown as SparsifySummary;
+  const { tools: told, asked } = toldTools((stage, { seed }) => {
+    const ended = stage === "pretrain" || stage === "start" || (stage === "dense" && rewards.has(seed!));
+    const dense = {
+      test: { exact_rows: 0.9, reward: 0.8 },
+      validation: { reward: rewards.get(seed!) },
+      start: { exact_rows: 0.5, reward: 0.4 },
+      constraint: null,
+    };
+    const summary = stage === "dense" ? summaryOf(dense) : summaryOf({ test: { exact_rows: 0.5 } });
+    return { ...row({}, seed!), ...(ended ? { status: "finished" as const, summary } : {}) };
+  });
+  const tools: StudyTools = {
+    ...told,
+    folderOf: (stage, run) => join(folder.path, stage, run.name),
+    async runs(stage, runs) {
+      for (const run of stage === "pretrain" ? runs : []) {
+        const path = tools.folderOf(stage, run);
+        await Deno.mkdir(path, { recursive: true });
+        const metrics = await openMetrics(join(path, "metrics.arrows"));
+        // The last seed never comes to the loss; the others do so at step 20 and their seed.
+        const losses = run.seed === 5 ? [1, 1] : [1, 0.36, 0.35, 0.1];
+        await metrics.append(
+          losses.map((validation_ce, n) =>
+            metricRow(10 * n + run.seed!, { phase: "pretrain", validation_ce })
+          ),
+        );
+        metrics.close();
+      }
+      return await told.runs(stage, runs);
+    },
+  };
+  const [part, longer, mismatch] = REINFORCEMENT.parts;
+  const { done, of, circuits } = await part.perform(tools);
+  assertEquals([done, of, circuits], [5 + 4 + 2, 30, { done: 1, of: 2 }]);
+  assertEquals(asked.failed.map((text) => text.replace(/^seed-(\d)_\S+/, "$1")), [
+    "5 (never at a loss of 0.35)",
+  ]);
+  const ofStage = (is: (run: SweepRun) => boolean) => asked.runs.filter(is);
+  const [pretrain, start] = [5, 4].map((count) =>
+    ofStage(({ command }) => command === "pretrain").slice(...(count === 5 ? [0, 5] : [5]))
+  );
+  assertEquals(start.map(({ seed, settings }) => [seed, settings.steps]), [[1, 21], [2, 22], [3, 23], [
+    4,
+    24,
+  ]]);
+  for (const [n, { settings: { steps: _, ...of } }] of start.entries()) {
+    // The same steps up to there.
+    const { steps: __, ...whole } = pretrain[n].settings;
+    assertEquals(of, whole);
+    assertEquals([of.decay, of.warmup], [0, pretrain[n].settings.warmup]);
+  }
+  const [dense, sparse] = [false, true].map((sparse) =>
+    ofStage(({ settings }) => "drawThrough" in settings && sparse === "targetReward" in settings)
+  );
+  assertEquals(
+    dense.map(({ seed, settings }) => [seed, settings.model]),
+    [1, 2, 3, 4].map((seed) => [
+      seed,
+      join(tools.folderOf("start", start[seed - 1]), "model"),
+    ]),
+  );
+  const denseModel = (seed: number) => join(tools.folderOf("dense", dense[seed - 1]), "model");
+  assertEquals(
+    sparse.map(({ seed, settings: { targetReward, model, algorithm, drawThrough } }) => [
+      seed,
+      targetReward,
+      model,
+      algorithm,
+      drawThrough,
+    ]),
+    [1, 2].flatMap((seed) =>
+      [["leave-one-out", "noise"], ["grpo", "noise"]].map((arm) => [
+        seed,
+        [0.495, 0.792][seed - 1],
+        denseModel(seed),
+        ...arm,
+      ])
+    ),
+  );
+  const supervised = ofStage(({ settings }) => settings.control === false);
+  assertEquals(supervised.map(({ seed, command, settings }) => [seed, command, settings.model]), [
+    [1, undefined, denseModel(1)],
+    [2, undefined, denseModel(2)],
+  ]);
+  for (const name of ["steps", "batch", "lr", "gateBias"]) {
+    assertEquals(supervised[0].settings[name], sparse[0].settings[name], name);
+  }
+  assertEquals(asked.circuits, ["dense – 1", "dense – 2"]);
+
+  // The other parts have the same policies to set their arms beside, and count those alone.
+  const names = (runs: readonly SweepRun[]) => new Set(runs.map(({ name }) => name));
+  for (const [other, arm] of [[longer, ["noise", 1200]], [mismatch, ["hard", 400]]] as const) {
+    const before = asked.runs.length;
+    const { done, of, circuits } = await other.perform(tools);
+    assertEquals([done, of, circuits], [0, 5, { done: 0, of: 0 }]);
+    const sparse = asked.runs.slice(before).filter(({ settings }) => "targetReward" in settings);
+    assertEquals(sparse.map(({ seed, settings: { drawThrough, steps } }) => [seed, drawThrough, steps]), [
+      [1, ...arm],
+      [2, ...arm],
+    ]);
+    const further = names(asked.runs.slice(before)).difference(names(asked.runs.slice(0, before)));
+    assertEquals(further, names(sparse));
+  }
 });

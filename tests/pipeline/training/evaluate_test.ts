@@ -94,6 +94,11 @@ for (const [mode, gate] of [["dense", undefined], ["deterministic", { bias: BIAS
           name: "loss and perplexity",
         });
         assertClose(found.batchCe, batchCe, { tolerance: 1e-6, name: "loss of each batch" });
+        const likelihoods = expected.rowLosses.map((loss) => Math.exp(-loss));
+        assertClose([found.expectedExact], [likelihoods.reduce((sum, of) => sum + of, 0) / 7], {
+          tolerance: 1e-5,
+          name: "expected share of exact rows",
+        });
         const open = headTotal(expected.heads, "open");
         const dead = headTotal(expected.heads, "dead");
         const exact = expected.exact.reduce((sum, value) => sum + value, 0);

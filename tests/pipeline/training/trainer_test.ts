@@ -2,7 +2,7 @@
  * A training step as a whole against float64: what its parts are handed, and that they add up over micro-batches. The
  * kernels have their own tests; here two rows a micro-batch, two micro-batches a step, with other counts of targets.
  */
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { HEAD_SUMS } from "../../../kernels/gated_attention/op.ts";
 import { gecoReference } from "../../../kernels/geco/reference.ts";
@@ -62,15 +62,15 @@ const PROBES = [randomBatch(21, 0.3), randomBatch(22, 0.3)];
 
 async function withTrainer(
   gpu: Gpu,
-  options: { gated: boolean; distill: boolean; half?: boolean },
+  options: { gated: boolean; distill: boolean; half?: boolean; weighted?: boolean },
   body: (trainer: Trainer) => Promise<void>,
 ): Promise<void> {
   const shapes = parametersOf(CONFIG);
   const [parameters, teacher] = [createParameters(gpu, shapes), createParameters(gpu, shapes, "teacher's ")];
   await uploadParameters(gpu, parameters, (name) => Promise.resolve(WEIGHTS.get(name)!));
   await uploadParameters(gpu, teacher, (name) => Promise.resolve(TEACHER.get(name)!));
-  const { distill, half } = options;
-  const shape = { batch: BATCH, context: CONTEXT, training: true, distill, half };
+  const { distill, half, weighted } = options;
+  const shape = { batch: BATCH, context: CONTEXT, training: true, distill, half, weighted };
   const network = await prepareNetwork(gpu, CONFIG, shape);
   const trainer = await createTrainer(gpu, {
     network,
@@ -185,6 +185,66 @@ gpuTest("stored in half precision, a teacher has its own weights", async (gpu) =
     assertClose([distillationTotals[0] / distillationTotals[3]], [kl], { tolerance: 1e-2, name: "KL" });
   });
 });
+
+gpuTest(
+  "positions of a step have weights of their own, of either sign, and where none are given count alike",
+  async (gpu) => {
+    const random = seeded(31);
+    const weighted = MICRO_BATCHES.map((batch) => ({
+      ...batch,
+      weights: Float32Array.from(batch.targets, () => 2 * random.normal()),
+    }));
+    const rows = {
+      ...joinRows(weighted),
+      weights: weighted.flatMap(({ weights }) => [...weights]),
+    };
+    const gate: ReferenceGate = { ...GATES, noise: { seed: SEED, step: 4 } };
+    const lambda = GATES.lambdaStart;
+    const expected = referenceStep(
+      { config: CONFIG, weights: WEIGHTS, context: CONTEXT, gate, lambda },
+      rows,
+    );
+    await withTrainer(gpu, { gated: true, distill: false, weighted: true }, async (trainer) => {
+      trainer.step(4, 0, weighted);
+      assertClose([(await lastRow(trainer)).totals[0]], [expected.ce * expected.counted], {
+        tolerance: 1e-6,
+        name: "the loss, which knows nothing of weights",
+      });
+      await assertGradients(gpu, trainer, expected.gradients);
+      trainer.step(4, 0, MICRO_BATCHES);
+      await assertGradients(gpu, trainer, reference({ step: 4, lambda, distill: false }).gradients);
+    });
+    await withTrainer(gpu, { gated: true, distill: false }, (trainer) => {
+      assertThrows(() => trainer.step(4, 0, weighted), RangeError, "prepared without `weighted`");
+      return Promise.resolve();
+    });
+  },
+);
+
+gpuTest(
+  "a constraint that was measured elsewhere moves λ as the loss does, and dense training has none",
+  async (gpu) => {
+    await withTrainer(gpu, { gated: true, distill: false }, async (trainer) => {
+      let state = { lambda: GATES.lambdaStart, average: 0 };
+      for (const [step, [measured, target]] of [[0.4, 0.1], [0.05, 0.1], [0.05, 0.3]].entries()) {
+        trainer.takeConstraint(measured, target);
+        trainer.step(step, 0, MICRO_BATCHES);
+        const row = await lastRow(trainer);
+        const { acting, ...moved } = gecoReference(state, measured - target, GATES.geco);
+        state = moved;
+        assertClose(
+          [...row.multiplier, row.lossScale[0]],
+          [state.lambda, state.average, measured - target, 1, acting / (1 + acting)],
+          { tolerance: 1e-6, name: `the controller after step ${step}` },
+        );
+      }
+    });
+    await withTrainer(gpu, { gated: false, distill: false }, (trainer) => {
+      assertThrows(() => trainer.takeConstraint(1, 0), RangeError, "the constraint of dense training");
+      return Promise.resolve();
+    });
+  },
+);
 
 /** CE with hard gates, less the target. */
 function violation(probe: Rows, targetLoss: number): number {
