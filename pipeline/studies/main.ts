@@ -287,7 +287,10 @@ async function findCircuit(args: readonly string[], signal: AbortSignal): Promis
   signal.removeEventListener("abort", stop);
   signal.throwIfAborted();
   if (code !== 0) {
-    throw inputError(`Cannot find a circuit: ${told.trim().split("\n").at(-1)!.replace(/^error: /, "")}`);
+    // Deno's own errors have lines behind them.
+    const lines = told.trim().split("\n");
+    const error = lines.find((line) => line.startsWith("error: ")) ?? lines.at(-1)!;
+    throw inputError(`Cannot find a circuit: ${error.replace(/^error: /, "")}`);
   }
 }
 
