@@ -690,7 +690,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a bucket goes before its gradients stand": ["Math.max(free, end) + takes", "free + takes"],
     "a rank sends itself its block": ["(ranks - 1) / ranks", "1"],
     "weights are gathered while backward goes on": [
-      "Math.max(free, compute) + gathered",
+      "Math.max(free, end) + gathered",
       "Math.max(free, compute)",
     ],
     "a CPU driver computes beside the host": ["if (!isApart) end += onHost(bytes);", ""],
@@ -1927,7 +1927,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/report/stage_time.ts", "pipeline/report/stage_time_test.ts", {
     "stages wait for nobody": ["Math.max(queue.free, begins) +", "queue.free +"],
     "a tied embedding costs nothing": [
-      "index === last && last > 0 ? embedding : 0",
+      "index === last && last > 0 ? blocks * embedding : 0",
       "index === last && last > 0 ? 0 : 0",
     ],
     "gradients come behind the last stage's end": [

@@ -20,10 +20,12 @@ export interface StagedStep {
   stages: readonly StageWork[];
   microBatches: number;
   pipelines: number;
-  /** Bytes that pass between two stages, forward and again backward. */
-  stream: number;
-  /** Bytes that the last stage sends to the first for each micro-batch, and gets back once: of a tied embedding; or 0. */
+  /** Bytes that pass between two stages with each micro-batch: a stream forward, with a teacher two, and one back. */
+  stream: { forward: number; backward: number };
+  /** Bytes of a tied embedding, which the last stage gets back from the first once; or 0. */
   embedding: number;
+  /** How often it is sent for each micro-batch: once for each block of logits. */
+  blocks: number;
   /** Bytes that a rank sends in a second, and gets in the same. */
   network: number;
   host: typeof HOST;
@@ -46,7 +48,7 @@ export interface StagedTime {
  * this one begins with.
  */
 export function timeOfStages(
-  { stages, microBatches, pipelines, stream, embedding, network, host }: StagedStep,
+  { stages, microBatches, pipelines, stream, embedding, blocks, network, host }: StagedStep,
 ): StagedTime {
   const last = stages.length - 1;
   const read = (bytes: number): number => bytes === 0 ? 0 : host.bucketSeconds + bytes / host.bytesPerSecond;
@@ -67,9 +69,10 @@ export function timeOfStages(
       if (begins === undefined) continue;
       queue.actions.shift();
       left--;
-      const sends = kind === "forward" ? (index < last ? stream : 0) : (index > 0 ? stream : 0);
-      const ofHead = kind === "backward" && index === last && last > 0 ? embedding : 0;
-      queue.free = Math.max(queue.free, begins) + stages[index][kind] + read(sends) + read(ofHead);
+      const sends = index === (kind === "forward" ? last : 0) ? 0 : stream[kind];
+      const ofHead = kind === "backward" && index === last && last > 0 ? blocks * embedding : 0;
+      queue.free = Math.max(queue.free, begins) + stages[index][kind] + read(sends) +
+        (ofHead === 0 ? 0 : blocks * read(embedding));
       there.set(keyOf(kind, index, microBatch), queue.free + (sends + ofHead) / network);
     }
   }

@@ -74,6 +74,6 @@ export function timeOfStep(
   const all = stretches.reduce((sum, { bytes }) => sum + bytes, 0);
   const gathered = shardOptimizer ? onHost(all) + moved(all) : 0;
   exchange += gathered;
-  const step = Math.max(free, compute) + gathered;
+  const step = Math.max(free, end) + gathered;
   return { compute, exchange, network: 2 * moved(all), hidden: exchange - (step - compute), step };
 }

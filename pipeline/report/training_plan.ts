@@ -452,31 +452,37 @@ function timeOf(
 /**
  * The time of a step of stages; undefined where no network or no rate was given.
  *
- * @param perFlop seconds of an operation at one rank
+ * @throws {UserError} when the step's rows cannot be divided among the pipelines
  */
 function timeOfStaged(
   { config }: ActivationPlans,
   asked: PlanAsked,
   of: ReturnType<typeof needsOfStages>,
-  perFlop: number,
 ): TrainingPlan["staged_time"] {
-  const { batch, context, recompute, parts, network, rate = 0 } = asked;
+  const { context, recompute, distill, parts, network, rate = 0 } = asked;
   if (network === undefined || rate === 0) return undefined;
-  const { pipelines, microBatches } = sharesOf(asked);
+  const { pipelines } = sharesOf(asked);
+  const { batch, accumulate } = shareOfStep(asked, pipelines);
+  const microBatches = accumulate / pipelines;
   const { vocabularySize, width } = config;
   const isShared = hasSharedHead(trace(config, { batch: 1, context: 1, ...parts }), of.length);
+  const embedding = isShared ? 4 * vocabularySize * width : 0;
+  const stream = 4 * batch * context * width;
+  const counted = countStages(config, { batch, context, recompute }, parts, of.length);
+  // One rank's rate tells what all of it takes; a teacher's forward and the constraint's go by the same shares.
+  const perFlop = batch * context / rate /
+    counted.reduce((sum, { forward, backward }) => sum + forward + backward, 0);
   const time = timeOfStages({
-    stages: countStages(config, { batch, context, recompute }, parts, of.length).map(
-      ({ forward, backward }, index) => ({
-        forward: perFlop * forward,
-        backward: perFlop * backward,
-        gradients: of[index].needs.gradients,
-      }),
-    ),
+    stages: counted.map(({ forward, backward }, index) => ({
+      forward: perFlop * forward,
+      backward: perFlop * backward,
+      gradients: of[index].needs.trained - (index === of.length - 1 ? embedding : 0),
+    })),
     microBatches,
     pipelines,
-    stream: 4 * batch * context * width,
-    embedding: isShared ? 4 * vocabularySize * width : 0,
+    stream: { forward: stream * (distill ? 2 : 1), backward: stream },
+    embedding,
+    blocks: of.at(-1)!.planned.blocks.length,
     network,
     host: HOST,
   });
@@ -514,7 +520,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
   const perStep = accumulate * batch * context;
   const steps = Math.ceil(tokens / perStep);
   const time = ofStages ? undefined : timeOf(config, asked, step);
-  const staged = ofStages && timeOfStaged(plans, asked, byStage, perStep / (rate * step));
+  const staged = ofStages && timeOfStaged(plans, asked, byStage);
   /** Tokens a second of all ranks, where that can be told. */
   const speed = ranks === 1 ? rate : (time ?? staged)?.tokens_per_second ?? 0;
   return {
@@ -733,7 +739,9 @@ function stagedTimeText(
     secondsText(passes)
   } until every stage has gone backward, of which the busiest computes ${secondsText(compute)}, and ${
     secondsText(exchange)
-  } of exchange behind it. All ranks together: ${count(Math.round(all))} tokens/s, ${
+  } of exchange behind it. What passes is read by the host at ${
+    amount(HOST.bytesPerSecond)
+  }/s, as measured on two slow cores. All ranks together: ${count(Math.round(all))} tokens/s, ${
     (100 * all / (ranks * rate!)).toFixed(1)
   } % of ${count(ranks)} times one's.`;
 }

@@ -1,5 +1,6 @@
 /** The time of a step that stages share, told before it is run. */
-import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { UserError } from "../../../pipeline/errors.ts";
 import { countArithmetic, countStages } from "../../../pipeline/model/arithmetic.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { type StagedStep, timeOfStages } from "../../../pipeline/report/stage_time.ts";
@@ -12,8 +13,9 @@ const EVEN: StagedStep = {
   stages: Array.from({ length: 4 }, () => ({ forward: 1, backward: 2, gradients: 100 })),
   microBatches: 8,
   pipelines: 1,
-  stream: 100,
+  stream: { forward: 100, backward: 100 },
   embedding: 0,
+  blocks: 1,
   network: Infinity,
   host: { bytesPerSecond: Infinity, bucketSeconds: 0 },
 };
@@ -46,14 +48,26 @@ Deno.test("what passes is read by who sends it and then under way, forward and b
   // A tied embedding's part goes with the stream, and new weights come back behind all.
   const tied = timeOfStages({ ...two, embedding: 300 });
   assertEquals([tied.passes, tied.exchange], [6 + 2 + 3, 3]);
+  // Of three blocks of logits each has its own.
+  const inBlocks = timeOfStages({ ...two, embedding: 300, blocks: 3 });
+  assertEquals([inBlocks.passes, inBlocks.exchange], [6 + 2 + 9, 3]);
+  // A teacher's stream goes forward beside the model's.
+  assertEquals(timeOfStages({ ...two, stream: { forward: 200, backward: 100 } }).step, 6 + 3);
 });
 
 Deno.test("pipelines add their gradients behind their last backward", () => {
   // Half of 100 bytes there and back; the first stage goes backward last.
-  assertEquals(timeOfStages({ ...EVEN, stream: 0, network: 100, pipelines: 2 }).exchange, 1);
+  assertEquals(
+    timeOfStages({ ...EVEN, stream: { forward: 0, backward: 0 }, network: 100, pipelines: 2 }).exchange,
+    1,
+  );
   const stages = EVEN.stages.map((stage, index) => ({ ...stage, gradients: index === 3 ? 1000 : 0 }));
   // The last stage's ends 6 s before and takes 10.
-  assertEquals(timeOfStages({ ...EVEN, stages, stream: 0, network: 100, pipelines: 2 }).exchange, 4);
+  assertEquals(
+    timeOfStages({ ...EVEN, stages, stream: { forward: 0, backward: 0 }, network: 100, pipelines: 2 })
+      .exchange,
+    4,
+  );
 });
 
 Deno.test("stages have all operations of a micro-batch among them, and the head's are the last one's", async () => {
@@ -101,5 +115,11 @@ Deno.test("a plan tells a step of stages and its hours", async () => {
   assert(time.compute > 32 * 4 * 1024 / 40_000 / 2 / 4 && time.tokens_per_second < 8 * 40_000);
   assertAlmostEquals(plan.hours!, 1e9 / time.tokens_per_second / 3600, 1e-9);
   assertStringIncludes(planText(config, plan, asked), "until every stage has gone backward");
+  const distilled = planTraining(config, { ...asked, distill: true }).staged_time!;
+  assert(distilled.step >= time.step, "a teacher makes nothing faster");
+  // Rows are divided where there are fewer micro-batches than pipelines, and refused where they cannot be.
+  const one = planTraining(config, { ...asked, accumulate: 1 });
+  assertAlmostEquals(one.staged_time!.tokens_per_second, 4 * 1024 / one.staged_time!.step, 1e-6);
+  assertThrows(() => planTraining(config, { ...asked, batch: 1, accumulate: 3 }), UserError, "Cannot divide");
   assertEquals(planTraining(config, { ...asked, network: undefined }).hours, undefined);
 });
