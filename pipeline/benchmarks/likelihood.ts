@@ -129,6 +129,8 @@ export async function measureLikelihoods(
       if (n % size === rank) {
         if (!measure || network?.shape.context !== context) {
           network?.destroy();
+          // Where the next cannot be prepared it is not destroyed again.
+          network = undefined;
           network = await prepareNetwork(gpu, config, { batch: rows, context, training: false, ...held });
           network.configureGates(hardGates(gate?.bias, rows));
           measure = measureRows(gpu, network, parameters, gate ? "deterministic" : "dense");
