@@ -6,7 +6,8 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { HeldShape } from "../model/held_weights.ts";
-import { hardGates, type Network, prepareNetwork } from "../model/network.ts";
+import { hardGates } from "../model/gates.ts";
+import { type Network, prepareNetwork } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import type { Exchange } from "../parallel/exchange.ts";
 import { IGNORED } from "../text/batches.ts";
