@@ -15,7 +15,8 @@ import { usageError } from "./errors.ts";
 import { MAX_JSON_BYTES, readText } from "./files.ts";
 import type { ModelConfig } from "./model/config.ts";
 import type { ParameterShape } from "./model/parameters.ts";
-import { createExchange, type Exchange } from "./parallel/exchange.ts";
+import type { Workload } from "./model/self_check.ts";
+import { atFirst, createExchange, type Exchange } from "./parallel/exchange.ts";
 import { launchOf, openMpi } from "./parallel/mpi.ts";
 import type { RunFolder } from "./runs/run_folder.ts";
 import { PHASES } from "./runs/metrics.ts";
@@ -253,7 +254,7 @@ export function adapterFault(
  *
  * @throws {UserError} at rank 0 where they cannot; the others are ended by it
  */
-export async function agreeOnAdapters(
+async function agreeOnAdapters(
   { exchange, host }: Pick<Ranks, "exchange" | "host">,
   { adapter }: Gpu,
   options: { shareAdapter: boolean },
@@ -278,6 +279,29 @@ export async function agreeOnAdapters(
       }`,
     );
   }
+}
+
+/**
+ * Opens a device for a workload, of several ranks each its own.
+ *
+ * @param ranks left out: there are no others
+ * @param workload what is checked, as rank 0 tells it to all
+ * @throws {UserError} where the ranks' devices cannot work together
+ */
+export async function openGpuOfRank(
+  ranks: Pick<Ranks, "exchange" | "host"> | undefined,
+  settings: Omit<StartSettings, "rankLimit">,
+  workload: () => Workload,
+  reporter: Pick<Reporter, "message" | "stage">,
+): Promise<Gpu> {
+  const gpu = await openCheckedGpu(reporter, settings, await atFirst(ranks?.exchange, workload));
+  try {
+    if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
+  } catch (error) {
+    gpu.close();
+    throw error;
+  }
+  return gpu;
 }
 
 /** What the other ranks are told of a run. */
@@ -415,10 +439,9 @@ export async function followOnDevice(
   // What is to be fetched rank 0 fetches.
   thread.leaveNet();
   await before?.();
-  const gpu = await openCheckedGpu(reporter, start);
+  const gpu = await openGpuOfRank(ranks, start, byFirst, reporter);
   let ended: object | undefined;
   try {
-    await agreeOnAdapters(ranks, gpu, start, reporter);
     ended = await help(gpu);
   } finally {
     await gpu.end();

@@ -716,6 +716,10 @@ export const MUTANTS: readonly Mutant[] = [
     "a batch script is a rank": ['"SLURM_STEP_NUM_TASKS"', '"SLURM_NTASKS"'],
   }),
   ...plant("pipeline/ranks.ts", RANKS, {
+    "a rank checks all that there is": [
+      "await atFirst(ranks?.exchange, workload));",
+      "(await atFirst(ranks?.exchange, workload), undefined));",
+    ],
     "two ranks share a GPU unasked": ["if (other < rank &&", "if (other > rank &&"],
     "ranks have unlike adapters": ["adapter.label !== first.label", "adapter.label === undefined"],
     "ranks have unlike code": ["other.code !== first.code", "other.code === undefined"],
