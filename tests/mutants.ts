@@ -700,8 +700,24 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/report/training_plan.ts", "pipeline/report/step_time_test.ts", {
     "a rank does all of a step": ["compute: tokens / ranks / rate", "compute: tokens / rate"],
+    "what a time lacks is not told": [
+      "if (asked.network !== undefined || asked.rate)",
+      "if (asked.memory === 0)",
+    ],
     "a bit is a byte": ['(unit === "bit" ? 8 : 1)', "1"],
     "hours of ranks are those of one": ["hours: tokens / speed / 3600", "hours: tokens / rate / 3600"],
+  }),
+  ...plant("pipeline/report/training_plan.ts", [
+    "pipeline/parallel/stage_plan_test.ts",
+    "micro-batches that a run makes",
+  ], {
+    "a plan has the micro-batches asked for": ["...shareOfStep(asked, pipelineCount(asked)),", ""],
+  }),
+  ...plant("pipeline/training/memory_budget.ts", ["pipeline/parallel/stage_plan_test.ts", "a run's budget"], {
+    "a run's budget is of micro-batches that it does not make": [
+      "needsOf(step.batch, step.accumulate / ranks)",
+      "needsOf(asked)",
+    ],
   }),
   ...plant("pipeline/text/shared_encoding.ts", "pipeline/text/shared_encoding_test.ts", {
     "every rank encodes all": ["sharesOf(texts, size)[rank]", "sharesOf(texts, 1)[0]"],
