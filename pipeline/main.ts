@@ -33,6 +33,7 @@ import {
   tokenising,
 } from "./training/prepare_run.ts";
 import { requireOneProcess } from "./parallel/one_process.ts";
+import { pipelinesOf, shareOfStep } from "./parallel/share_of_step.ts";
 import {
   encoderOf,
   followFirst,
@@ -319,12 +320,21 @@ async function leadSparsify(
     }
     const locate = locateModel(thread, { withoutWeights: true });
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
-    const { context, batch, distill } = settings;
+    const { context, distill, accumulate, stages, shardOptimizer } = settings;
     const config = await readModelConfig(modelFolder!);
     const { adapters, train, frozen, from } = await adaptationOf(settings, config);
+    // Stages alone are one pipeline.
+    const size = ranks?.exchange.size ?? stages;
+    const pipelines = pipelinesOf({ ranks: size, stages, layers: config.layers });
+    const step = settings.batch === "auto"
+      ? { batch: 1, accumulate: pipelines * Math.ceil(accumulate / pipelines) }
+      : shareOfStep({ batch: settings.batch, accumulate }, pipelines);
     const asked = {
       context,
-      batch: batch === "auto" ? 1 : batch,
+      batch: step.batch,
+      stages,
+      microBatches: step.accumulate / pipelines,
+      shards: shardOptimizer && pipelines > 1 ? pipelines : undefined,
       training: true,
       distill: distill > 0,
       adapters,

@@ -22,7 +22,7 @@ import type { RunFolder } from "./runs/run_folder.ts";
 import { PHASES } from "./runs/metrics.ts";
 import type { TokenSource } from "./text/batches.ts";
 import type { Adaptation } from "./training/adaptation.ts";
-import { type SharedEncoder, withEncoders } from "./text/shared_encoding.ts";
+import { encodeForFirst, withEncoders } from "./text/shared_encoding.ts";
 import { openCheckedGpu, type WithEncoder } from "./training/prepare_run.ts";
 import type { PreparedRun, Reporter } from "./training/training_run.ts";
 
@@ -407,14 +407,7 @@ function followedRun(facts: RunFacts<object>, gpu: Gpu, exchange: Exchange): Pre
 
 /** Rank 0's way to have all ranks find tokens. */
 export function encoderOf({ exchange }: Ranks): WithEncoder {
-  return async <Result>(path: string, work: (encoder: SharedEncoder) => Promise<Result>) => {
-    const result = await withEncoders(
-      exchange,
-      () => readText(path, MAX_JSON_BYTES),
-      async (encoder) => ({ of: await work(encoder) }),
-    );
-    return result!.of;
-  };
+  return (path, work) => withEncoders(exchange, () => readText(path, MAX_JSON_BYTES), work);
 }
 
 /**
@@ -468,7 +461,10 @@ export async function followFirst<Settings extends { stages?: number }>(
 ): Promise<boolean> {
   const { exchange } = ranks;
   return await followOnDevice(ranks, thread, {
-    before: () => withEncoders(exchange),
+    async before() {
+      const texts = await encodeForFirst(exchange);
+      if (texts > 0) thread.reporter.message(`found the tokens of ${texts} texts for rank 0`);
+    },
     async help(gpu) {
       const { run, settings } = await receiveRun<Settings>(gpu, exchange);
       thread.logTo(join(run.folder.path, `rank-${exchange.rank}.log`));
