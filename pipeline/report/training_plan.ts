@@ -110,6 +110,7 @@ export interface TrainingPlan {
   frozen: FrozenType;
   dtype: "f32" | "f16";
   recompute: boolean;
+  /** The micro-batches of a run: of several ranks smaller ones than were asked for, where these are too few. */
   batch: number;
   context: number;
   accumulate: number;
