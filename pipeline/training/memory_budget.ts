@@ -34,6 +34,8 @@ export interface MemorySettings {
 /** A run's batch, and what it takes. */
 export interface MemoryBudget {
   batch: number;
+  /** Rows that a rank has at once, where ranks have too few micro-batches for all of it. */
+  rows?: number;
   /** Of stages those of the one that takes most. */
   needs: MemoryNeeds;
   /** How many there are; left out: one. */
@@ -162,14 +164,20 @@ export async function budgetMemory(
     }
     needs = needsOf(batch);
   }
-  return { batch, needs, ...(stages > 1 ? { stages } : {}) };
+  return {
+    batch,
+    ...(step && step.batch < batch ? { rows: step.batch } : {}),
+    needs,
+    ...(stages > 1 ? { stages } : {}),
+  };
 }
 
 /** One line for people: what a run takes, by what it is for. */
-export function describeNeeds({ batch, needs, stages = 1 }: MemoryBudget): string {
+export function describeNeeds({ batch, rows, needs, stages = 1 }: MemoryBudget): string {
   const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations", "textures"] as const)
     .filter((part) => needs[part] > 0)
     .map((part) => `${part} ${amount(needs[part])}`);
   const where = stages === 1 ? "" : ` at the one of ${stages} stages that takes most`;
-  return `device memory ${amount(needs.total)} with a batch of ${batch}${where}: ${parts.join(", ")}`;
+  const at = rows === undefined ? "" : `, ${rows} rows of it at once`;
+  return `device memory ${amount(needs.total)} with a batch of ${batch}${at}${where}: ${parts.join(", ")}`;
 }

@@ -11,7 +11,7 @@ import { pipelinesOf } from "../../../pipeline/parallel/share_of_step.ts";
 import { type PlanAsked, planAsked, planText, planTraining } from "../../../pipeline/report/training_plan.ts";
 import { PLAN, type PlanSettings } from "../../../pipeline/settings.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
-import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
+import { budgetMemory, describeNeeds } from "../../../pipeline/training/memory_budget.ts";
 import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { GPT2 } from "../../support/gpt2.ts";
 import { gpuTest } from "../../support/gpu.ts";
@@ -149,6 +149,10 @@ gpuTest("a run's budget is that of the stage that takes most", async (gpu) => {
   const two = { ...stage, inFlight: 2 };
   const smaller = memoryNeeds(TIED, { ...shape, batch: 3, distill: false, stage: two }, gpu.maxBindingBytes);
   assertEquals([fewer.batch, fewer.needs.activations], [BATCH, smaller.activations]);
+  assertStringIncludes(
+    describeNeeds(fewer),
+    " with a batch of 4, 3 rows of it at once at the one of 3 stages",
+  );
   const rows = { ...settings, batch: 1, accumulate: 3 };
   await assertRejects(() => budgetMemory(gpu, TIED, rows, false, {}, 2), UserError, "Cannot divide a step");
 });
