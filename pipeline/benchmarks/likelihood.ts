@@ -24,7 +24,7 @@ export interface Likelihood {
 }
 
 /** A model on the device. */
-export interface MeasuredModel {
+export interface ScoredModel {
   /** With a `gate` its gates are hard, as when it is evaluated; without one they are all open. */
   config: ModelConfig;
   parameters: Parameters;
@@ -108,7 +108,7 @@ function batchesOf(
  */
 export async function measureLikelihoods(
   gpu: Gpu,
-  { config, parameters, held }: MeasuredModel,
+  { config, parameters, held }: ScoredModel,
   sequences: readonly Sequence[],
   { batchTokens, onDone, signal, exchange }: LikelihoodOptions,
 ): Promise<Likelihood[]> {
