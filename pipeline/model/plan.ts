@@ -50,6 +50,8 @@ export interface NetworkShape {
   train?: Trained;
   /** How what is not trained lies on the device; left out: as f32. */
   frozen?: FrozenType;
+  /** Power of 1 + distance by which an edge weighs less in the mean that backward descends; left out: 0. */
+  distancePower?: number;
   /** Whether the teacher has adapters of its own; left out: it is the model without them. */
   teacherAdapted?: boolean;
   /** The layers of one stage, where they are divided; left out: all. */

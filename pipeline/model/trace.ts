@@ -76,6 +76,8 @@ export interface TracedShape {
    * tokens, as f16. Left out: as f32.
    */
   frozen?: FrozenType;
+  /** Power of 1 + distance by which an edge weighs less in the mean that backward descends; left out: 0. */
+  distancePower?: number;
 }
 
 /** Traces a model. */
@@ -90,6 +92,7 @@ export function trace(
     adapters = {},
     train = "all",
     frozen = "f32",
+    distancePower,
   }: TracedShape,
 ): Model {
   const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
@@ -313,7 +316,7 @@ export function trace(
         }),
         ...between,
         {
-          op: cached === undefined ? attention({ ...sizes, layer }) : cachedAttention(sizes),
+          op: cached === undefined ? attention({ ...sizes, layer, distancePower }) : cachedAttention(sizes),
           reads: { x: between.at(-1)?.writes.y ?? qkv },
           writes: { y: z, ...(cached === undefined ? sums : {}) },
           parameters: {},
