@@ -256,6 +256,10 @@ const signedPoints = (value: number): string => formatSigned(100 * value, 1);
 const labelOf = ({ slack, power }: Arm): string =>
   `slack ${slack}${power > 0 ? `, edges by (1 + distance)^−${power}` : ""}`;
 
+/** How many met their target. */
+const metText = (models: readonly MeasuredModel[]): string =>
+  `${models.filter(({ met }) => met).length} of ${models.length}`;
+
 /** Values of models by seed; null where a model has none. */
 function bySeed(
   models: readonly MeasuredModel[],
@@ -313,7 +317,7 @@ export function longRangeResult(
         meanOf(edges(of).map(({ precision }) => precision), points),
         meanOf(edges(of).map(({ recall }) => recall), points),
         meanOf(ceilings(of), points),
-        `${of.filter(({ met }) => met).length} of ${of.length}`,
+        metText(of),
       ]),
     ],
   };
@@ -379,7 +383,9 @@ function byDistanceFinding(alike: ArmModels, weighed: ArmModels, far: number): s
       estimateText(open, formatFactor)
     }, right answers ${change(({ accuracy }) => accuracy)} points, needed edges open ${
       change(({ edges }) => edges?.recall ?? null)
-    } points, of those of ${far} tokens and more ${change((measure) => keptFrom(measure, far))} points.`,
+    } points, of those of ${far} tokens and more ${
+      change((measure) => keptFrom(measure, far))
+    } points; the target was met by ${metText(weighed.models)} and ${metText(alike.models)} of them.`,
   ];
 }
 
