@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { MOST_DISTANCE_POWER } from "../kernels/gated_attention/distance.ts";
 import { DEFAULT_RUNS } from "./runs/run_folder.ts";
 import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 
@@ -129,6 +130,10 @@ const GATES = {
   lambdaGain: atLeastZero(1.5, "what acts is lambda times exp(gain x average violation)", "Gates"),
   saturationWeight: atLeastZero(0.01, "pull on saturated gates", "Gates"),
   saturationBound: atLeastZero(6, "gate logit beyond which it pulls", "Gates"),
+  distancePower: {
+    ...atLeastZero(0, "in the sparsity loss an edge weighs by (1 + distance)^-N; 0: all alike", "Gates"),
+    highest: MOST_DISTANCE_POWER,
+  },
 } as const;
 
 /**

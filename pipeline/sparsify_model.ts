@@ -79,6 +79,8 @@ export interface SparsifyOptions {
   saturationWeight?: number;
   /** Gate logit beyond which it pulls. */
   saturationBound?: number;
+  /** Power of 1 + distance by which an edge weighs less in the sparsity loss, 0 to 8; 0: all weigh alike. */
+  distancePower?: number;
   /** What is trained; `auto`: adapters where there are any, else all. */
   train?: "auto" | "all" | "attention" | "lora";
   /** Rank of low-rank adapters, which alone are trained; 0: none. */

@@ -455,6 +455,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a phase forgets its constraint": ["constraint: options.constraint,", ""],
   }),
   ...plant("pipeline/training/sparsify.ts", RUN, {
+    "edges weigh alike whatever is asked for": ["distancePower: settings.distancePower", "distancePower: 0"],
     "validation tokens are those of training": [
       'collect(run, "validation"',
       'collect(run, "train" as "test"',
@@ -1021,6 +1022,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/pretrain.ts", ["pipeline/training/pretrain_test.ts", "switched on"], {
     "a dense step is chosen": ["step < from ? undefined : target", "target"],
+    "pre-training weighs edges alike": ["distancePower: settings.distancePower", "distancePower: 0"],
     "the last dense step is measured with gates": ["sparse && done > from", "sparse"],
   }),
   ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
@@ -1080,6 +1082,15 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "precision counts heads": ["union++;", "union += inHeads;"],
     "a window reaches a key too far": ["Math.ceil(perQuery)) - 1)", "Math.ceil(perQuery)))"],
+    "far edges begin a class later": ["classBounds(n).from >= least", "classBounds(n).from > least"],
+    "models with a penalty by distance count as those without": [
+      " && model.arm.power === arm.power",
+      "",
+    ],
+    "models are set beside others of no pair": [
+      "bySeed(weighed.models, read), bySeed(alike.models",
+      "bySeed(weighed.models, read), bySeed(weighed.models",
+    ],
   }),
   ...plant("pipeline/studies/measure_rows.ts", ["pipeline/studies/long_range_test.ts", "float64"], {
     "a model's edges are those of its first head": [
@@ -1089,6 +1100,7 @@ export const MUTANTS: readonly Mutant[] = [
     "an answer is held against the token before it": ["tokens[query + 1]", "tokens[query]"],
   }),
   ...plant("pipeline/studies/long_range_tasks.ts", "pipeline/studies/long_range_test.ts", {
+    "the edge to a pair is that to another": ["joined ? asked[n] :", "joined ? n :"],
     "a value is asked for by another key": ["UPPER[keys[asked[n]]]", "UPPER[keys[n]]"],
     "a window's guess is always wrong": ["known + (1 - known) * chance", "known"],
   }),
@@ -1603,6 +1615,23 @@ export const MUTANTS: readonly Mutant[] = [
     "no straight-through gradient": ["if (NOISE) { slope += relaxed_slope(noisy); }", ""],
     "the pull on saturated gates has no sign": ["2.0 * excess * sign(g)", "2.0 * excess"],
   }),
+  ...plant("kernels/gated_attention/gate.wgsl", [ATTENTION, "by distance"], {
+    "edges weigh alike": ["  of_mean *= distance_weight(i, j);\n", ""],
+    "far edges cost more": ["-DISTANCE_POWER", "DISTANCE_POWER"],
+    "an edge weighs by its key's position": ["max(i, j) - j + 1u", "j + 1u"],
+  }),
+  ...plant("kernels/gated_attention/tiled_gate.wgsl", [ATTENTION, "/tiled.*by distance/"], {
+    "in tiles edges weigh alike": ["  of_mean *= distance_weight(i, j);\n", ""],
+  }),
+  ...plant("kernels/gated_attention/tiled_backward_query.wgsl", [ATTENTION, "/tiled.*by distance/"], {
+    "in tiles a query's edges weigh as the first query's": ["    i$s,\n", "    first,\n"],
+  }),
+  ...plant("kernels/gated_attention/distance.ts", [ATTENTION, "by distance"], {
+    "an edge to itself weighs 1": ["positions * (positions + 1) / 2 / sum", "sum / sum"],
+  }),
+  ...plant("kernels/gated_attention/op.ts", [ATTENTION, "a power that is"], {
+    "far edges may cost more": ["distancePower >= 0 &&", "distancePower >= -1 &&"],
+  }),
   ...plant("kernels/core/random.wgsl", ATTENTION, {
     "rows have the same noise": ["mix((k ^ row) + 0x9e3779b9u)", "mix(k + 0x9e3779b9u)"],
   }),
@@ -1984,6 +2013,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/model/self_check.ts", ["pipeline/model/self_check_test.ts", "what is checked"], {
     "training is not checked": ["...training ? OF_TRAINING : []", "...[]"],
     "kept keys are not checked": ["...generation ?", "...!generation ?"],
+    "edges that weigh by distance are not checked": ["{ ...shape, distancePower }", "shape"],
     "operations are not checked": ["flatMap(({ op }) => op.checks)", "flatMap(() => [])"],
   }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {

@@ -48,7 +48,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
       $}
       let l = score * SCALE;
       let s = exp(l - log_sum_exp[row]);
-      let of_edge = edge_backward(l, s, dy_v, delta[row], edge, random_row(key, i), key, j);
+      let of_edge = edge_backward(l, s, dy_v, delta[row], edge, random_row(key, i), key, i, j);
       let dl = select(0.0, of_edge.dl, j <= i);
       let weight = select(0.0, of_edge.weight, j <= i);
       $for d in 0..CHUNKS {

@@ -50,7 +50,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     dy_v += dot_element(dy$d, subgroupBroadcast(v_part$[$d / HANDS], $[$d % HANDS]u));
     $}
     let l = score * SCALE;
-    let of_edge = edge_backward(l, exp(l - normaliser), dy_v, delta_i, edge, noise_row, key, j);
+    let of_edge = edge_backward(l, exp(l - normaliser), dy_v, delta_i, edge, noise_row, key, i, j);
     let dl = select(0.0, of_edge.dl, j <= i);
     $for d in 0..CHUNKS {
     dq$d += dl * k$d;

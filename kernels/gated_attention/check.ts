@@ -9,22 +9,25 @@ import { attentionGradientReference, attentionReference } from "./reference.ts";
  * Two query heads share each key head. The inputs leave 63 % of the gates open and none of them nearer to 0 than 0.06,
  * with noise and without, so that no adapter's rounding can decide a gate otherwise than float64 does.
  */
-async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
+async function gatedAttentionCheck(gpu: Gpu, mode: GateMode, distancePower = 0): Promise<Check> {
   const [batch, heads, keyValueHeads, positions, headSize, layer] = [2, 4, 2, 5, 8, 1];
   const shape = { batch, heads, keyValueHeads, positions, headSize };
   const columns = (heads + 2 * keyValueHeads) * headSize;
   const [seed, step, firstRow, edgeScaleValue] = [5, 3, 4, 0.6];
   const gate = { bias: 0.4, temperature: 0.8, saturationWeight: 0.02, saturationBound: 0.7 };
-  const edgeWeight = 1 / (batch * heads * positions * (positions + 1) / 2);
+  // Where the mean over edges is what is checked, it must not drown in the loss.
+  const edgeWeight = (distancePower > 0 ? 20 : 1) / (batch * heads * positions * (positions + 1) / 2);
   const qkvValues = normals(12750, batch * positions * columns);
   const dyValues = normals(2, batch * positions * heads * headSize);
   const noise = mode === "sampled" ? { seed, step, layer, firstRow } : undefined;
   const input = {
     ...shape,
     qkv: qkvValues,
-    gate: mode === "dense" ? undefined : { ...gate, noise, edgeGradient: edgeScaleValue * edgeWeight },
+    gate: mode === "dense"
+      ? undefined
+      : { ...gate, noise, edgeGradient: edgeScaleValue * edgeWeight, distancePower },
   };
-  const op = await prepareGatedAttention(gpu, { ...shape, layer });
+  const op = await prepareGatedAttention(gpu, { ...shape, layer, distancePower });
   op.configure({ seed, step, firstRow, edgeWeight, ...gate });
   const t = {
     qkv: upload(gpu, "qkv", qkvValues),
@@ -38,13 +41,18 @@ async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
     dqkv: gpu.tensor("dqkv", [batch, positions, columns]),
   };
   const want = attentionReference(input);
+  const backward = {
+    operation: `gated attention backward, ${mode}${distancePower > 0 ? ", by distance" : ""}`,
+    outputs: [[t.dqkv, attentionGradientReference(input, dyValues)] as const],
+    tolerance: TRANSCENDENTAL,
+  };
   return {
     record(recorder) {
       op.forward(recorder, mode, t);
       op.sumHeads(recorder, t);
       op.backward(recorder, mode, t);
     },
-    comparisons: [
+    comparisons: distancePower > 0 ? [backward] : [
       {
         operation: `gated attention forward, ${mode}`,
         outputs: [[t.y, want.y], [t.logSumExp, want.logSumExp], [t.rowSums, want.rowSums]],
@@ -55,11 +63,7 @@ async function gatedAttentionCheck(gpu: Gpu, mode: GateMode): Promise<Check> {
         outputs: [[t.headSums, headSumsOf(want.rowSums, { batch, heads, positions, layer })]],
         tolerance: TRANSCENDENTAL,
       },
-      {
-        operation: `gated attention backward, ${mode}`,
-        outputs: [[t.dqkv, attentionGradientReference(input, dyValues)]],
-        tolerance: TRANSCENDENTAL,
-      },
+      backward,
     ],
   };
 }
@@ -115,6 +119,9 @@ async function cachedAttentionCheck(
 /** Of each mode, since training and what measures it take every one. */
 export const gatedAttentionChecks: readonly KernelCheck[] = (["dense", "deterministic", "sampled"] as const)
   .map((mode) => (gpu) => gatedAttentionCheck(gpu, mode));
+
+/** Edges that weigh by their distance, where training wants that. */
+export const distanceCheck: KernelCheck = (gpu) => gatedAttentionCheck(gpu, "sampled", 0.75);
 
 /** The same, to keys and values that are kept. */
 export const cachedAttentionChecks: readonly KernelCheck[] = (["dense", "deterministic"] as const)

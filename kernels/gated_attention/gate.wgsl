@@ -51,11 +51,23 @@ fn relaxed_slope(noisy: f32) -> f32 {
   return probability_slope(closed_odds(-log(noisy) * gate.inverse_temperature)) * gate.inverse_temperature;
 }
 
-// d(edge objective)/dl for one edge: mean open probability plus the pull on saturated gates,
+$if WEIGHTED {
+// What the open probability of edge (i, j) weighs in its mean: w (1 + i - j)^-power, w such that
+// the edges of a whole row of the batch weigh 1 in the mean. Behind the query, where nothing counts, as at it.
+fn distance_weight(i: u32, j: u32) -> f32 {
+  return DISTANCE_WEIGHT * pow(f32(max(i, j) - j + 1u), -DISTANCE_POWER);
+}
+$}
+
+// d(edge objective)/dl for edge (i, j): mean open probability plus the pull on saturated gates,
 // E + weight * mean of relu(|g| - bound)^2.
-fn edge_gradient(g: f32, odds: f32) -> f32 {
+fn edge_gradient(g: f32, odds: f32, i: u32, j: u32) -> f32 {
   let excess = max(abs(g) - gate.saturation_bound, 0.0);
-  return probability_slope(odds) + gate.saturation_weight * 2.0 * excess * sign(g);
+  var of_mean = probability_slope(odds);
+  $if WEIGHTED {
+  of_mean *= distance_weight(i, j);
+  $}
+  return of_mean + gate.saturation_weight * 2.0 * excess * sign(g);
 }
 
 struct EdgeBackward {
@@ -65,7 +77,7 @@ struct EdgeBackward {
   weight: f32,
 }
 
-// One edge backward: l and s its scaled score and softmax weight, dy . v, delta = dy . y, and the edge objective's share.
+// Edge (i, j) backward: l and s its scaled score and softmax weight, dy . v, delta = dy . y, and the edge objective's share.
 fn edge_backward(
   l: f32,
   s: f32,
@@ -74,6 +86,7 @@ fn edge_backward(
   edge: f32,
   row: u32,
   key: u32,
+  i: u32,
   j: u32,
 ) -> EdgeBackward {
   if (!GATED) { return EdgeBackward(s * (dy_v - delta_i), s); }
@@ -84,6 +97,6 @@ fn edge_backward(
   // Straight-through while gates are sampled; without noise they are constants.
   var slope = open;
   if (NOISE) { slope += relaxed_slope(noisy); }
-  let dl = s * (slope * dy_v - delta_i) + edge * edge_gradient(g, odds);
+  let dl = s * (slope * dy_v - delta_i) + edge * edge_gradient(g, odds, i, j);
   return EdgeBackward(dl, open * s);
 }

@@ -23,6 +23,7 @@ import tiledBackwardKeyValueSource from "./tiled_backward_key_value.wgsl" with {
 import tiledBackwardQuerySource from "./tiled_backward_query.wgsl" with { type: "text" };
 import tiledForwardSource from "./tiled_forward.wgsl" with { type: "text" };
 import headSumsSource from "./head_sums.wgsl" with { type: "text" };
+import { distanceWeight, MOST_DISTANCE_POWER } from "./distance.ts";
 import { type AttentionVariant, possibleVariants, SIDE, tilingOf } from "./variants.ts";
 
 export { type AttentionVariant, chooseAttentionVariant } from "./variants.ts";
@@ -65,6 +66,11 @@ export interface GatedAttentionConfig extends Heads {
   training?: boolean;
   /** Whether qkv and y are f16; the head size must then be a multiple of 4. Gradients are not. */
   half?: boolean;
+  /**
+   * Power of 1 + i − j by which an edge weighs less in the mean of the open probabilities that backward descends; left out,
+   * or 0: all weigh alike. Row sums know nothing of it.
+   */
+  distancePower?: number;
   /** Which kernels; left out, what the device's tuner measured of each, or {@link chooseAttentionVariant}. */
   variant?: AttentionVariant;
 }
@@ -164,7 +170,8 @@ function compileKernel(
   mode: GateMode,
   variant: AttentionVariant,
 ): Promise<Kernel> {
-  const { batch, positions, headSize, half = false } = config;
+  const { batch, positions, headSize, half = false, distancePower = 0 } = config;
+  const weighted = mode !== "dense" && name !== "forward" && distancePower !== 0;
   const of = headsSourceOf("gated attention", config, { batch, positions });
   const { label, half: inHalf } = KERNELS[name];
   const handed = gpu.lanes !== undefined;
@@ -177,6 +184,8 @@ function compileKernel(
       ...of.constants,
       T: positions,
       SCALE: { f32: 1 / Math.sqrt(headSize) },
+      DISTANCE_POWER: { f32: weighted ? distancePower : 0 },
+      DISTANCE_WEIGHT: { f32: weighted ? distanceWeight(positions, distancePower) : 1 },
       // What is written out compiles slowly on a CPU driver, which has tiles in tests alone.
       ...(tiled ? tilingOf(variant, headSize, gpu.adapter.software ? 1 : 4).constants : {
         LANES: lanesOf(gpu, 64),
@@ -187,6 +196,7 @@ function compileKernel(
     flags: {
       GATED: mode !== "dense",
       NOISE: mode === "sampled",
+      WEIGHTED: weighted,
       BACKWARD: name !== "forward",
       LOADED: !handed,
       ROLLED: gpu.adapter.software,
@@ -317,11 +327,18 @@ async function contestOf(
 /**
  * Compiles the three modes for one shape. Pipelines are shared between layers of the same shape.
  *
- * @throws {RangeError} when an extent is not a positive integer, or the key heads do not divide the heads
+ * @throws {RangeError} when an extent is not a positive integer, the key heads do not divide the heads, or the power of the
+ *   distance is out of range
  */
 export async function prepareGatedAttention(gpu: Gpu, config: GatedAttentionConfig): Promise<GatedAttention> {
-  const { batch, heads, positions, layer, training = true } = config;
+  const { batch, heads, positions, layer, training = true, distancePower = 0 } = config;
   headsSourceOf("gated attention", config, { batch, positions });
+  if (!(distancePower >= 0 && distancePower <= MOST_DISTANCE_POWER)) {
+    throw new RangeError(
+      `Cannot prepare gated attention as the power of the distance must be from 0 to ${MOST_DISTANCE_POWER}: ` +
+        `${distancePower}`,
+    );
+  }
   const variants = await variantsOf(gpu, config);
   const build = async (mode: GateMode) => {
     const kernel = (name: KernelName) => compileKernel(gpu, config, name, mode, variants[name]);

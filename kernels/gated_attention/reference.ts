@@ -30,6 +30,8 @@ export interface AttentionReferenceInput {
     saturationWeight: number;
     /** dObjective/dE times one edge's share of the mean. */
     edgeGradient: number;
+    /** Power of 1 + i − j by which an edge's open probability weighs less in E; left out: 0. */
+    distancePower?: number;
   };
 }
 
@@ -88,6 +90,14 @@ function rowOf(input: AttentionReferenceInput, b: number, head: number, i: numbe
   return { l, noisy, mask, softmax: l.map((score) => Math.exp(score - logSumExp)), logSumExp, at };
 }
 
+/** What an edge weighs by its distance from 0 on: by that power of 1 + distance, and 1 in the mean over a row's causal edges. */
+export function distanceWeights(positions: number, power: number): number[] {
+  const weights = Array.from({ length: positions }, (_, distance) => (1 + distance) ** -power);
+  const edges = Array.from({ length: positions }, (_, i) => weights.slice(0, i + 1)).flat();
+  const mean = edges.reduce((sum, weight) => sum + weight, 0) / edges.length;
+  return weights.map((weight) => weight / mean);
+}
+
 /** y, log-sum-exp, the four row sums of forward.wgsl, and for every causal edge its mask and g + noise. */
 export function attentionReference(input: AttentionReferenceInput) {
   const { batch, heads, positions, headSize, qkv, gate } = input;
@@ -124,9 +134,9 @@ export function attentionReference(input: AttentionReferenceInput) {
  * dqkv (as qkv) for a gradient dy into y, plus the edge objective's own gradient. That of a key or value head is the sum
  * over the query heads that read it.
  *
- *     dl = s [(m + p̃ (1 − p̃)/τg) (dy·v) − dy·y] + edgeGradient [p (1 − p) + 2 weight relu(|g| − bound) sign(g)]
+ *     dl = s [(m + p̃ (1 − p̃)/τg) (dy·v) − dy·y] + edgeGradient [w p (1 − p) + 2 weight relu(|g| − bound) sign(g)]
  *
- * Without noise the gates are constants and the straight-through term is left out.
+ * with w the edge's weight by its distance. Without noise the gates are constants and the straight-through term is left out.
  */
 export function attentionGradientReference(
   input: AttentionReferenceInput,
@@ -135,6 +145,7 @@ export function attentionGradientReference(
   const { batch, heads, positions, headSize, qkv, gate } = input;
   const dqkv = new Float64Array(qkv.length);
   const scale = 1 / Math.sqrt(headSize);
+  const weights = distanceWeights(positions, gate?.distancePower ?? 0);
   for (let b = 0; b < batch; b++) {
     for (let head = 0; head < heads; head++) {
       for (let i = 0; i < positions; i++) {
@@ -157,7 +168,8 @@ export function attentionGradientReference(
             const g = l[j] + gate.bias;
             const p = sigmoid(g);
             const excess = Math.max(Math.abs(g) - gate.saturationBound, 0);
-            edge = gate.edgeGradient * (p * (1 - p) + gate.saturationWeight * 2 * excess * Math.sign(g));
+            edge = gate.edgeGradient *
+              (weights[i - j] * p * (1 - p) + gate.saturationWeight * 2 * excess * Math.sign(g));
           }
           const dl = softmax[j] * (slope * dyV[j] - delta) + edge;
           for (let d = 0; d < headSize; d++) {

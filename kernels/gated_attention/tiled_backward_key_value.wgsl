@@ -43,6 +43,7 @@ fn edges_backward(
     edge,
     noise_row$j_$c,
     key,
+    query$j_$c,
     j$s_$j_$c,
     unit,
   );

@@ -47,6 +47,7 @@ fn edges_backward(
     edge,
     queries.noise_row[$s],
     key,
+    i$s,
     j$s_$j_$c,
     unit,
   );

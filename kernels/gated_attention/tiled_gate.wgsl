@@ -23,6 +23,7 @@ fn tiled_edge_backward(
   edge: f32,
   row: u32,
   key: u32,
+  i: u32,
   j: u32,
   unit: bool,
 ) -> EdgeBackward {
@@ -45,7 +46,11 @@ fn tiled_edge_backward(
   }
   let bound = gate.saturation_bound;
   let pull = gate.saturation_weight * 2.0 * (g - clamp(g, -bound, bound));
-  return EdgeBackward(s * (slope * dy_v - delta_i) + edge * (odds * p * p + pull), open * s);
+  var of_mean = odds * p * p;
+  $if WEIGHTED {
+  of_mean *= distance_weight(i, j);
+  $}
+  return EdgeBackward(s * (slope * dy_v - delta_i) + edge * (of_mean + pull), open * s);
 }
 
 // Whether the temperature is 1, or does not matter. Asked once for all edges of a tile, of which there are then two kinds,

@@ -85,9 +85,8 @@ export interface Network {
   /** Sets how the next submissions weigh the loss. */
   configureLoss(settings: LossSettings): void;
   /**
-   * Everything up to the final norm. `hook` sees each activation as it is computed, and may replace it;
-   * `countEdges: false` leaves
-   * `headSums` alone.
+   * Everything up to the final norm. `hook` sees each activation as it is computed, and may replace it; `countEdges: false`
+   * leaves `headSums` alone.
    */
   forward(
     recorder: Recorder,

@@ -10,7 +10,11 @@ import { clipCheck } from "../../kernels/clip/check.ts";
 import { crossEntropyCheck, weightedCrossEntropyCheck } from "../../kernels/cross_entropy/check.ts";
 import { distillationCheck } from "../../kernels/distillation/check.ts";
 import { embeddingCheck } from "../../kernels/embedding/check.ts";
-import { cachedAttentionChecks, gatedAttentionChecks } from "../../kernels/gated_attention/check.ts";
+import {
+  cachedAttentionChecks,
+  distanceCheck,
+  gatedAttentionChecks,
+} from "../../kernels/gated_attention/check.ts";
 import { gecoCheck } from "../../kernels/geco/check.ts";
 import { geluCheck } from "../../kernels/gelu/check.ts";
 import { layerNormCheck } from "../../kernels/layer_norm/check.ts";
@@ -44,6 +48,8 @@ export interface Workload {
   training?: boolean;
   /** Whether positions have weights of their own in the loss that they are trained by. */
   weighted?: boolean;
+  /** Power of 1 + distance by which edges weigh less in what they are trained by; left out: 0. */
+  distancePower?: number;
   /** Whether they continue texts, token by token. */
   generation?: boolean;
 }
@@ -65,6 +71,7 @@ const ALL: readonly KernelCheck[] = [
   queryKeyNormChecks.all,
   residualCheck,
   ...gatedAttentionChecks,
+  distanceCheck,
   ...cachedAttentionChecks,
   ...OF_TRAINING,
   weightedCrossEntropyCheck,
@@ -73,10 +80,10 @@ const ALL: readonly KernelCheck[] = [
 /** What an adapter has to pass for a workload: everything where it is left out. */
 function checksFor(workload: Workload | undefined): readonly KernelCheck[] {
   if (!workload) return ALL;
-  const { models, training, weighted, generation } = workload;
+  const { models, training, weighted, distancePower, generation } = workload;
   const shape = { batch: 1, context: 1 };
   const traced = models.flatMap((config) => [
-    trace(config, shape),
+    trace(config, { ...shape, distancePower }),
     ...generation ? [trace(config, { ...shape, cached: 1 })] : [],
   ]);
   const needed = new Set([

@@ -76,6 +76,8 @@ export interface TracedShape {
    * tokens, as f16. Left out: as f32.
    */
   frozen?: FrozenType;
+  /** Power of 1 + distance by which an edge weighs less in the mean that backward descends; left out: 0. */
+  distancePower?: number;
 }
 
 /** Traces a model. */
@@ -90,10 +92,10 @@ export function trace(
     adapters = {},
     train = "all",
     frozen = "f32",
+    distancePower,
   }: TracedShape,
 ): Model {
   const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
-  const { epsilon } = config.norm;
   const { names } = familyOf(config);
   const rows = batch * context;
   const value = (name: string, shape: readonly number[]): Value => ({ name, shape });
@@ -134,7 +136,7 @@ export function trace(
 
   /** @param y in half precision where a product reads it */
   function normStep(x: Value, y: Value, place: string, name: string): Step {
-    const { kind, affine } = config.norm;
+    const { kind, affine, epsilon } = config.norm;
     const sizes = { rows, width, epsilon, half: y.half ?? false };
     return {
       op: kind === "rms" ? rmsNorm(sizes) : layerNorm({ ...sizes, affine }),
@@ -257,7 +259,7 @@ export function trace(
         ? [headSize, headSize]
         : [heads * headSize, keyValueHeads * headSize];
       const count = per === "head" ? heads + keyValueHeads : 2;
-      next("normalized", queryKeyNorm({ ...packed, per, epsilon }), {
+      next("normalized", queryKeyNorm({ ...packed, per, epsilon: config.norm.epsilon }), {
         writes: { statistics: value(`${place}.statistics`, [rows, count]) },
         parameters: {
           queryWeight: vector(`${name}.${names.queryNorm}.weight`, ofQueries, 1),
@@ -313,7 +315,7 @@ export function trace(
         }),
         ...between,
         {
-          op: cached === undefined ? attention({ ...sizes, layer }) : cachedAttention(sizes),
+          op: cached === undefined ? attention({ ...sizes, layer, distancePower }) : cachedAttention(sizes),
           reads: { x: between.at(-1)?.writes.y ?? qkv },
           writes: { y: z, ...(cached === undefined ? sums : {}) },
           parameters: {},

@@ -51,6 +51,16 @@ export interface LongRangeTask {
 const UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
 const LOWER = "abcdefghijklmnopqrstuvwxyz";
 const DIGITS = "0123456789";
+/** Letters that are copied. */
+const COPIED = LOWER.slice(0, 16);
+/** Keys of pairs that are a token each, and as many values. */
+const JOINED = 4;
+/** A character for each of these pairs: of the printable ones, what is no key, value or filler. */
+const PAIRS = Array.from({ length: 94 }, (_, n) => String.fromCharCode(33 + n))
+  .filter((character) =>
+    ![UPPER.slice(0, JOINED), LOWER.slice(0, JOINED), DIGITS].join("").includes(character)
+  )
+  .slice(0, JOINED ** 2);
 
 /** Some of the first numbers below `most`, each once, in random order. */
 function choose(count: number, most: number, random: RandomStream): number[] {
@@ -77,20 +87,28 @@ function withinReach(chance: number): LongRangeTask["ceiling"] {
 /**
  * Multi-query associative recall: pairs of a key and a value, then the keys again among filler, each with its value to be
  * told. Gaps follow a power law, but for one query, which stands at the end. Of a value that is asked for, the value's
- * position must look at its key (layer 0), and the query at the value (layer 1): two edges an answer.
+ * position must look at its key (layer 0), and the query at the value (layer 1): two edges an answer. Where a pair is one
+ * token, `joined`, the query must look at that, in whichever layer: one edge an answer.
  */
-export function associativeRecall({ context, pairs }: { context: number; pairs: number }): LongRangeTask {
+export function associativeRecall(
+  { context, pairs, joined = false }: { context: number; pairs: number; joined?: boolean },
+): LongRangeTask {
+  const [keyLetters, valueLetters] = joined
+    ? [UPPER.slice(0, JOINED), LOWER.slice(0, JOINED)]
+    : [UPPER, LOWER];
   return {
     name: "recall",
     title: `Multi-query associative recall, ${pairs} pairs in ${context} positions`,
-    characters: UPPER + LOWER + DIGITS,
+    characters: keyLetters + valueLetters + DIGITS + (joined ? PAIRS.join("") : ""),
     context,
     layers: 2,
     floor: "each",
     row(random) {
-      const keys = choose(pairs, UPPER.length, random);
-      const values = Array.from({ length: pairs }, () => random.below(LOWER.length));
-      const tokens = keys.flatMap((key, n) => [UPPER[key], LOWER[values[n]]]);
+      const keys = choose(pairs, keyLetters.length, random);
+      const values = Array.from({ length: pairs }, () => random.below(valueLetters.length));
+      const tokens = keys.flatMap((key, n) =>
+        joined ? [PAIRS[JOINED * key + values[n]]] : [UPPER[key], LOWER[values[n]]]
+      );
       // Places for a query and its answer, the last of which ends the row.
       const places = Math.floor((context + 1 - tokens.length) / 2);
       const first = context + 1 - 2 * places;
@@ -111,10 +129,14 @@ export function associativeRecall({ context, pairs }: { context: number; pairs: 
       for (const [n, place] of taken.entries()) {
         const query = first + 2 * place;
         for (; position < query; position++) prompt += DIGITS[random.below(DIGITS.length)];
-        const source = 2 * asked[n] + 1;
+        const source = joined ? asked[n] : 2 * asked[n] + 1;
         turns.push({ prompt: prompt + UPPER[keys[asked[n]]], completion: LOWER[values[asked[n]]] });
         answers.push({ query, source });
-        needed.push({ layer: 0, query: source, key: source - 1 }, { layer: 1, query, key: source });
+        needed.push(
+          ...joined
+            ? [{ query, key: source }]
+            : [{ layer: 0, query: source, key: source - 1 }, { layer: 1, query, key: source }],
+        );
         [prompt, position] = ["", query + 2];
       }
       return { turns, answers, needed };
@@ -132,14 +154,14 @@ export function selectiveCopying({ context, letters }: { context: number; letter
   return {
     name: "copying",
     title: `Selective copying, ${letters} letters in ${context} positions`,
-    characters: LOWER + ".=",
+    characters: COPIED + ".=",
     context,
     layers: 2,
     floor: "each",
     row(random) {
       const places = choose(letters, mark, random).sort((a, b) => a - b);
       const text = new Array<string>(mark).fill(".");
-      for (const place of places) text[place] = LOWER[random.below(LOWER.length)];
+      for (const place of places) text[place] = COPIED[random.below(COPIED.length)];
       const answers = places.map((source, n) => ({ query: mark + n, source }));
       return {
         turns: [{ prompt: text.join("") + "=", completion: places.map((place) => text[place]).join("") }],
@@ -147,7 +169,7 @@ export function selectiveCopying({ context, letters }: { context: number; letter
         needed: answers.map(({ query, source }) => ({ query, key: source })),
       };
     },
-    ceiling: withinReach(1 / LOWER.length),
+    ceiling: withinReach(1 / COPIED.length),
   };
 }
 

@@ -53,6 +53,8 @@ import type { BaseModel, PreparedRun, Reporter, WeightsSource } from "./training
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
   steps: number;
+  /** Left out: 0. */
+  distancePower?: number;
   accumulate: number;
   validationTokens: number;
   evalTokens: number;
@@ -327,7 +329,8 @@ async function checkAndPrepare(
     const tokeniseBy = (encoder?: SharedEncoder): Promise<Tokens> =>
       tokeniseInto(folder, { hash: data.hash, sources, tokenizer, encoder, settings, reporter });
     const tokens = withEncoder ? await withEncoder(tokenizer.path, tokeniseBy) : await tokeniseBy();
-    const workload = { models: [model.config], training: true, weighted };
+    const { distancePower } = settings;
+    const workload = { models: [model.config], training: true, weighted, distancePower };
     gpu = await openGpu?.(workload) ?? await openCheckedGpu(reporter, settings, workload);
     const { train, adapters, frozen } = model.adaptation ?? {};
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {

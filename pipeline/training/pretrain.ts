@@ -101,6 +101,7 @@ async function pretrainUnlessStopped(
     training: true,
     recompute: settings.recompute,
     half: settings.dtype === "f16",
+    distancePower: settings.distancePower,
   });
   const all = network.model.parameters;
   const parameters = createParameters(gpu, network.stage.parameters);

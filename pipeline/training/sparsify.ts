@@ -151,6 +151,7 @@ async function sparsifyUnlessStopped(
     train,
     frozen,
     teacherAdapted: from !== undefined,
+    distancePower: settings.distancePower,
   });
   const beginning = beginningOf(run, network, settings.seed);
   // Rank 0 reads for all ranks, each of which keeps what it has a part in.

@@ -44,6 +44,8 @@ export interface ReferenceGate {
   temperature?: number;
   saturationBound?: number;
   saturationWeight?: number;
+  /** Power of 1 + distance by which edges weigh less in E's gradient; left out: 0. */
+  distancePower?: number;
 }
 
 /** Sums of one head over all rows. */
@@ -135,6 +137,7 @@ function forward(
         saturationBound: gate.saturationBound ?? Infinity,
         saturationWeight: gate.saturationWeight ?? 0,
         edgeGradient: 0,
+        distancePower: gate.distancePower ?? 0,
       },
     };
     const { y: z, rowSums, noisyLogits } = attentionReference(attention);

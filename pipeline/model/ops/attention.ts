@@ -1,5 +1,5 @@
 /** Gated attention of one layer. @module */
-import { gatedAttentionChecks } from "../../../kernels/gated_attention/check.ts";
+import { distanceCheck, gatedAttentionChecks } from "../../../kernels/gated_attention/check.ts";
 import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
 import {
   attentionGradientReference,
@@ -9,12 +9,13 @@ import type { Op, ReferencePass } from "../op.ts";
 
 /**
  * y (batch, position, head, D) from x (batch, position, H + 2 K, D), K key heads, H where `keyValueHeads` is left out;
- * `logSumExp` (batch, head, query) and `rowSums` (batch, head, query, 4) beside it.
+ * `logSumExp` (batch, head, query) and `rowSums` (batch, head, query, 4) beside it. Backward adds the gradient of E, in which
+ * edges weigh by `distancePower`, and alike where it is left out.
  */
 export function attention(
   { keyValueHeads, ...rest }:
     & Required<Pick<GatedAttentionConfig, "batch" | "heads" | "positions" | "headSize" | "layer" | "half">>
-    & Pick<GatedAttentionConfig, "keyValueHeads">,
+    & Pick<GatedAttentionConfig, "keyValueHeads" | "distancePower">,
 ): Op {
   const of = { ...rest, keyValueHeads: keyValueHeads ?? rest.heads };
   const inFloat64 = (qkv: ArrayLike<number>, { gateBias, isOpen }: ReferencePass) => ({
@@ -34,7 +35,7 @@ export function attention(
   return {
     key: `attention ${JSON.stringify(of)}`,
     kind: "attention",
-    checks: gatedAttentionChecks,
+    checks: of.distancePower ? [...gatedAttentionChecks, distanceCheck] : gatedAttentionChecks,
     keeps: ["x", "y", "logSumExp"],
     reference: {
       forward: ({ x }, pass) => attentionReference(inFloat64(x, pass)).y,

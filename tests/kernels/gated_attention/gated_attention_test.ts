@@ -8,11 +8,13 @@ import {
   type GateMode,
   prepareGatedAttention,
 } from "../../../kernels/gated_attention/op.ts";
+import { distanceWeight } from "../../../kernels/gated_attention/distance.ts";
 import { tilingOf } from "../../../kernels/gated_attention/variants.ts";
 import {
   attentionGradientReference,
   attentionReference,
   type AttentionReferenceInput,
+  distanceWeights,
   logisticNoise,
   randomWord,
 } from "../../../kernels/gated_attention/reference.ts";
@@ -34,6 +36,9 @@ interface Case extends Shape {
   bias?: number;
   temperature?: number;
   saturationWeight?: number;
+  distancePower?: number;
+  /** What E weighs beside the loss, so that neither drowns in the other. */
+  edgeScale?: number;
   variant?: AttentionVariant;
 }
 
@@ -45,7 +50,15 @@ const SATURATION_BOUND = 1.5;
 const EDGE_SCALE = 0.6;
 
 function referenceInput(
-  { mode, bias = 0.4, temperature = 1, saturationWeight = SATURATION_WEIGHT, ...shape }: Case,
+  {
+    mode,
+    bias = 0.4,
+    temperature = 1,
+    saturationWeight = SATURATION_WEIGHT,
+    distancePower,
+    edgeScale = EDGE_SCALE,
+    ...shape
+  }: Case,
   qkv: ArrayLike<number>,
 ): AttentionReferenceInput {
   const edges = shape.batch * shape.heads * shape.positions * (shape.positions + 1) / 2;
@@ -58,17 +71,18 @@ function referenceInput(
       noise: mode === "sampled" ? { seed: SEED, step: STEP, layer: LAYER, firstRow: 0 } : undefined,
       saturationBound: SATURATION_BOUND,
       saturationWeight,
-      edgeGradient: EDGE_SCALE / edges,
+      edgeGradient: edgeScale / edges,
+      distancePower,
     },
   };
 }
 
 /** Runs forward and backward on the device. */
 async function run(gpu: Gpu, test: Case, qkvValues: Float32Array, dyValues: Float32Array, firstRow = 0) {
-  const { batch, heads, keyValueHeads, positions, headSize, variant, mode } = test;
-  const { bias = 0.4, temperature = 1, saturationWeight = SATURATION_WEIGHT } = test;
+  const { batch, heads, keyValueHeads, positions, headSize, variant, mode, distancePower } = test;
+  const { bias = 0.4, temperature = 1, saturationWeight = SATURATION_WEIGHT, edgeScale = EDGE_SCALE } = test;
   const shape = { batch, heads, keyValueHeads, positions, headSize };
-  const op = await prepareGatedAttention(gpu, { ...shape, layer: LAYER, variant });
+  const op = await prepareGatedAttention(gpu, { ...shape, layer: LAYER, variant, distancePower });
   op.configure({
     seed: SEED,
     step: STEP,
@@ -81,7 +95,7 @@ async function run(gpu: Gpu, test: Case, qkvValues: Float32Array, dyValues: Floa
   });
   const qkv = upload(gpu, "qkv", qkvValues);
   const dy = upload(gpu, "dy", dyValues);
-  const edgeScale = upload(gpu, "edge scale", new Float32Array([EDGE_SCALE]));
+  const edgeScales = upload(gpu, "edge scale", new Float32Array([edgeScale]));
   const y = poisoned(gpu, "y", [dyValues.length]);
   const logSumExp = poisoned(gpu, "log sum exp", [batch * heads * positions]);
   const delta = poisoned(gpu, "delta", [batch * heads * positions]);
@@ -91,7 +105,7 @@ async function run(gpu: Gpu, test: Case, qkvValues: Float32Array, dyValues: Floa
   gpu.submit("attention", (recorder) => {
     op.forward(recorder, mode, { qkv, y, logSumExp, rowSums });
     op.sumHeads(recorder, { rowSums, headSums });
-    op.backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale, delta, dqkv });
+    op.backward(recorder, mode, { qkv, y, dy, logSumExp, edgeScale: edgeScales, delta, dqkv });
   });
   return {
     y: await gpu.read(y),
@@ -116,6 +130,17 @@ const TILES = ["tiled 4 x 4 by 32", "tiled 4 x 8 by 16"] as const;
 const isTried = ({ variant = "registers" }: { variant?: AttentionVariant }) =>
   variant === "registers" || WITH_GPU_KERNELS;
 const TILED_DENSE: Shape = { batch: 1, heads: 1, positions: 192, headSize: 128 };
+
+/** Edges that weigh by their distance, in rows of more than a tile. */
+const BY_DISTANCE = {
+  batch: 2,
+  heads: 4,
+  keyValueHeads: 2,
+  positions: 67,
+  headSize: 12,
+  distancePower: 0.75,
+  edgeScale: 1e3,
+} as const;
 
 const CASES: Case[] = [
   { batch: 2, heads: 3, positions: 128, headSize: 32, mode: "sampled" },
@@ -148,6 +173,12 @@ const CASES: Case[] = [
     })
   ),
   { ...TILED, mode: "sampled", variant: "tiled 4 x 8 by 16" },
+  { ...BY_DISTANCE, mode: "sampled" },
+  { ...BY_DISTANCE, mode: "deterministic", distancePower: 2 },
+  { ...BY_DISTANCE, batch: 3, heads: 2, positions: 1, mode: "sampled" },
+  { ...BY_DISTANCE, mode: "dense" },
+  { ...BY_DISTANCE, mode: "sampled", temperature: 0.5, variant: "tiled 4 x 4 by 32" },
+  { ...BY_DISTANCE, mode: "sampled", variant: "tiled 4 x 8 by 16" },
   {
     batch: 2,
     heads: 4,
@@ -162,8 +193,9 @@ const CASES: Case[] = [
 for (const [index, test] of CASES.entries()) {
   if (!isTried(test)) continue;
   const { batch, heads, keyValueHeads = heads, positions, headSize, mode, variant = "registers" } = test;
+  const byDistance = test.distancePower === undefined ? "" : `, by distance^-${test.distancePower}`;
   gpuTest(
-    `gated attention (${mode}, ${variant}) equals float64 at B ${batch}, H ${heads}, K ${keyValueHeads}, ` +
+    `gated attention (${mode}, ${variant}${byDistance}) equals float64 at B ${batch}, H ${heads}, K ${keyValueHeads}, ` +
       `T ${positions}, D ${headSize}`,
     async (gpu) => {
       const { maxComputeWorkgroupStorageSize } = gpu.device.limits;
@@ -267,7 +299,7 @@ Deno.test("the reference's gradient is that of the straight-through surrogate, b
       for (const temperature of [0.5, 1, 2]) {
         const shape = { batch: 1, heads, keyValueHeads, positions: 5, headSize: 3 };
         const { qkv, dy } = inputs(shape, 31);
-        const test = { ...shape, mode, temperature };
+        const test = { ...shape, mode, temperature, distancePower: temperature - 0.5 };
         const at = attentionReference(referenceInput(test, qkv));
         const analytic = attentionGradientReference(referenceInput(test, qkv), dy);
         const numeric = centralDifference(
@@ -278,6 +310,32 @@ Deno.test("the reference's gradient is that of the straight-through surrogate, b
         assert(relativeError(analytic, numeric) < 1e-8, what); // measured 1.2e-10
       }
     }
+  }
+});
+
+Deno.test("edges weigh by a power of their distance, and 1 in the mean over a row's causal edges", () => {
+  assertEquals(distanceWeights(4, 0), [1, 1, 1, 1]);
+  // Two tokens to themselves, one edge from the one to the other of half the weight: 1.2 + 1.2 + 0.6 = 3.
+  assert(maxAbsoluteError(distanceWeights(2, 1), [1.2, 0.6]) < 1e-15);
+  for (const [positions, power] of [[1, 3], [7, 0.5], [130, 2]]) {
+    const weights = distanceWeights(positions, power);
+    assert(Math.abs(distanceWeight(positions, power) / weights[0] - 1) < 1e-13);
+    const sum = weights.reduce((total, weight, distance) => total + (positions - distance) * weight, 0);
+    assert(Math.abs(sum / (positions * (positions + 1) / 2) - 1) < 1e-13);
+    weights.forEach((weight, distance) =>
+      assert(Math.abs(weight * (1 + distance) ** power / weights[0] - 1) < 1e-13)
+    );
+  }
+});
+
+gpuTest("a power that is no number from 0 to 8 is refused", async (gpu) => {
+  const shape = { batch: 1, heads: 1, positions: 2, headSize: 4, layer: 0 };
+  for (const distancePower of [-0.1, 8.1, NaN]) {
+    await assertRejects(
+      () => prepareGatedAttention(gpu, { ...shape, distancePower }),
+      RangeError,
+      `the power of the distance must be from 0 to 8: ${distancePower}`,
+    );
   }
 });
 
@@ -340,7 +398,8 @@ function surrogate(
             m += sigmoid((g + noise) / gate.temperature) - sigmoid(at.noisyLogits[edge] / gate.temperature);
           }
           const excess = Math.max(Math.abs(g) - gate.saturationBound, 0);
-          objective += gate.edgeGradient * (sigmoid(g) + gate.saturationWeight * excess ** 2);
+          const weight = distanceWeights(positions, gate.distancePower ?? 0)[i - j];
+          objective += gate.edgeGradient * (weight * sigmoid(g) + gate.saturationWeight * excess ** 2);
         }
         for (let d = 0; d < headSize; d++) {
           objective += m * Math.exp(l[j]) / total * of(j, 2, d) * dy[(i * heads + head) * headSize + d];
@@ -535,8 +594,12 @@ gpuTest(
     const plain = await Gpu.open({ subgroups: false });
     try {
       assertEquals(plain.lanes, undefined);
-      for (const mode of ["dense", "deterministic", "sampled"] as const) {
-        const test: Case = { batch: 2, heads: 4, keyValueHeads: 2, positions: 19, headSize: 12, mode };
+      const small: Shape = { batch: 2, heads: 4, keyValueHeads: 2, positions: 19, headSize: 12 };
+      const cases: Case[] = (["dense", "deterministic", "sampled"] as const)
+        .map((mode) => ({ ...small, mode }));
+      const { distancePower, edgeScale } = BY_DISTANCE;
+      for (const test of [...cases, { ...small, mode: "sampled" as const, distancePower, edgeScale }]) {
+        const { mode } = test;
         const { qkv, dy } = inputs(test, 21);
         const { y, dqkv } = await run(plain, { ...test, variant: "registers" }, qkv, dy);
         const input = referenceInput(test, qkv);

@@ -34,6 +34,10 @@ const [NN, NT, TN] = ["nn of 9 x 12 x 8", "nt of 9 x 12 x 8", "tn of 12 x 12 x 8
 /** Whether attention computes in tiles here. */
 const TILED = !gpu.adapter.software;
 
+/** What attention's backward is checked by. */
+const BACKWARD_OF_ATTENTION = ["dense", "deterministic", "sampled", "sampled, by distance"]
+  .map((of) => `gated attention backward, ${of}`);
+
 const FAULTS: Fault[] = [
   {
     kernel: "matmul nn",
@@ -175,19 +179,25 @@ const FAULTS: Fault[] = [
     kernel: "gated attention backward query",
     from: "dy_v - delta_i",
     to: "dy_v",
-    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
+    found: BACKWARD_OF_ATTENTION,
   },
   {
     kernel: "gated attention backward key value",
     from: "open * s)",
     to: "s)",
-    found: ["gated attention backward, deterministic", "gated attention backward, sampled"],
+    found: BACKWARD_OF_ATTENTION.slice(1),
   },
   {
     kernel: "gated attention backward key value",
     from: "of_group < QUERIES_PER_KEY",
     to: "of_group < 1u",
-    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention backward, ${mode}`),
+    found: BACKWARD_OF_ATTENTION,
+  },
+  {
+    kernel: "gated attention backward query",
+    from: "-DISTANCE_POWER",
+    to: "DISTANCE_POWER",
+    found: ["gated attention backward, sampled, by distance"],
   },
   {
     kernel: "gated attention head sums",
@@ -323,6 +333,9 @@ gpuTest("what is checked is what a workload takes, with the errors of the whole"
     (await selfCheck(gpu, { workload })).map(({ operation }) => operation);
   assertEquals((await operations(weighted)).at(-1), "cross-entropy backward, weighted");
   assert(!(await operations({ ...weighted, weighted: false })).includes("cross-entropy backward, weighted"));
+  const byDistance = "gated attention backward, sampled, by distance";
+  assert((await operations({ ...weighted, distancePower: 1 })).includes(byDistance));
+  assert(!(await operations({ ...weighted, distancePower: 0 })).includes(byDistance));
   assertEquals(await checked({ models: [GPT2], generation: true }), [
     ...shared,
     ...ofGpt2,

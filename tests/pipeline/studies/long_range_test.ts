@@ -34,27 +34,24 @@ const some = (task: LongRangeTask, count = 50): TaskRow[] => {
 };
 
 Deno.test("a row has a token more than positions, and what it asks for stands where its answers say", () => {
-  const tasks = [
-    associativeRecall({ context: 64, pairs: 4 }),
-    associativeRecall({ context: 17, pairs: 2 }),
-    selectiveCopying({ context: 64, letters: 8 }),
-    majority({ context: 64 }),
-    majority({ context: 9 }),
-  ];
-  for (const task of tasks) {
+  const recall = associativeRecall({ context: 64, pairs: 4 });
+  const joined = associativeRecall({ context: 32, pairs: 4, joined: true });
+  const copying = selectiveCopying({ context: 64, letters: 8 });
+  const most = majority({ context: 64 });
+  for (const task of [recall, joined, copying, most, associativeRecall({ context: 17, pairs: 2 })]) {
     for (const row of some(task)) {
       const text = textOf(row);
       assertEquals(text.length, task.context + 1, task.title);
       assert([...text].every((character) => task.characters.includes(character)));
       for (const { query, key } of row.needed) assert(key < query && key >= 0 && query < task.context);
+      assertEquals(new Set(row.needed.map((edge) => JSON.stringify(edge))).size, row.needed.length);
       // The completions are the answers, and nothing else.
       const answered = row.answers.map(({ query }) => text[query + 1]).join("");
       assertEquals(answered, row.turns.map(({ completion }) => completion).join(""));
-      if (task.name === "majority") continue;
+      if (task === most || task === joined) continue;
       for (const { query, source } of row.answers) assertEquals(text[query + 1], text[source]);
     }
   }
-  const [recall, , copying, most] = tasks;
   for (const row of some(recall)) {
     const text = textOf(row);
     assertEquals(row.answers.length, 4);
@@ -70,6 +67,21 @@ Deno.test("a row has a token more than positions, and what it asks for stands wh
     }
     assertEquals(new Set(row.answers.map(({ source }) => source)).size, 4);
   }
+  // A token stands for a pair, whichever row it is in, and no two pairs have the same.
+  const pairOf = new Map<string, string>();
+  for (const row of some(joined)) {
+    const text = textOf(row);
+    assertEquals(row.answers.length, 4);
+    assertEquals(row.needed, row.answers.map(({ query, source }) => ({ query, key: source })));
+    assertEquals(new Set(row.answers.map(({ source }) => source)), new Set([0, 1, 2, 3]));
+    for (const { query, source } of row.answers) {
+      const pair = text.slice(query, query + 2);
+      assertEquals(pairOf.get(text[source]) ?? pair, pair);
+      pairOf.set(text[source], pair);
+    }
+  }
+  assertEquals([pairOf.size, new Set(pairOf.values()).size], [16, 16]);
+  assert(![...pairOf.keys()].some((token) => /[A-Da-d0-9]/.test(token)));
   for (const row of some(copying)) {
     const sources = row.answers.map(({ source }) => source);
     assertEquals(sources, sources.toSorted((a, b) => a - b));
@@ -91,7 +103,7 @@ Deno.test("a window answers what it reaches, and guesses the rest", () => {
     answers: [{ query: 20, source: 18 }, { query: 20, source: 10 }],
     needed: [],
   };
-  assertAlmostEquals(copying.ceiling([row], 2), 0.5 + 0.5 / 26, 1e-12);
+  assertAlmostEquals(copying.ceiling([row], 2), 0.5 + 0.5 / 16, 1e-12);
   assertEquals(copying.ceiling([row], 10), 1);
   // 1.2 edges a query are given two keys, the token itself and the one before it.
   assertEquals([windowReach({ perQuery: 0.3 }, 2), windowReach({ perQuery: 1.2 }, 2)], [0, 2]);
@@ -163,17 +175,18 @@ Deno.test("a task's result says what is open beside the floor and what a window 
       right: new Set(answers.slice(0, right).map(({ query }) => query)),
       edges: needed.map(({ layer, query, key }) => ({ layer: layer!, query, key, heads: 1 })),
     }));
-  const model = (seed: number, slack: number | null, right: number): MeasuredModel => ({
+  const model = (seed: number, slack: number | null, right: number, power = 0): MeasuredModel => ({
     seed,
-    slack,
+    arm: slack === null ? null : { slack, power },
     met: slack === null ? null : true,
     measure: {
       ...modelMeasure(rows, measures(right), task, 2),
       ...(slack === null ? { edges: null } : {}),
     },
   });
+  const arm = { slack: 0.01, power: 0 };
   const models = [1, 2].flatMap((seed) => [model(seed, null, 4), model(seed, 0.01, 3)]);
-  const { findings, tables } = longRangeResult(task, rows, models, [0.01, 0.1]);
+  const { findings, tables } = longRangeResult(task, rows, models, [arm, { slack: 0.1, power: 0 }]);
   assertEquals(findings, [
     "The dense models answer 100.0 % ± 0.0 %, the sparse ones with a slack of 0.01 75.0 % ± 0.0 %, with ×1.00 ± ×0.00 the " +
     `edges of the floor; a window of as many edges could answer ${
@@ -192,20 +205,75 @@ Deno.test("a task's result says what is open beside the floor and what a window 
   ]);
   assertEquals(tables[0].rows[2].slice(0, 3), ["slack 0.1", "0", "–"]);
   assertEquals(tables[1].rows[0].slice(0, 3), ["0 to 1", "–", "–"]);
-  const unlearnt = longRangeResult(task, rows, [model(1, null, 1), model(1, 0.01, 1)], [0.01]);
+  const unlearnt = longRangeResult(task, rows, [model(1, null, 1), model(1, 0.01, 1)], [arm]);
   assertEquals(
     unlearnt.findings[1],
     "No dense model has learnt the task (fewer than 90 % right), so that nothing follows from them for what sparsity costs.",
   );
   const partly = [model(1, null, 4), model(2, null, 3), model(3, null, 1), model(1, 0.01, 4)];
   assertEquals(
-    longRangeResult(task, rows, partly, [0.01]).findings[1],
+    longRangeResult(task, rows, partly, [arm]).findings[1],
     "The dense models of these seeds have not learnt the task: 2, 3 (fewer than 90 % right), so that nothing follows from " +
       "them for what sparsity costs.",
   );
-  assertEquals(longRangeResult(task, rows, [], [0.01]).findings, [
+  assertEquals(longRangeResult(task, rows, [], [arm]).findings, [
     "No pair of a dense and a sparse model has ended.",
   ]);
+});
+
+Deno.test("what weighing edges by distance changes is told by pairs of the same seed, of far edges by themselves", () => {
+  const task = associativeRecall({ context: 64, pairs: 4 });
+  const rows = some(task, 20);
+  const isFar = ({ query, key }: TaskRow["needed"][number]): boolean => query - key >= 32;
+  const measures = (right: number, withFar: boolean, heads: number): RowMeasure[] =>
+    rows.map(({ answers, needed }) => ({
+      right: new Set(answers.slice(0, right).map(({ query }) => query)),
+      edges: needed.filter((edge) => withFar || !isFar(edge)).map(({ layer, query, key }) => ({
+        layer: layer!,
+        query,
+        key,
+        heads,
+      })),
+    }));
+  const model = (seed: number, power: number, ...of: Parameters<typeof measures>): MeasuredModel => ({
+    seed,
+    arm: { slack: 0.03, power },
+    met: true,
+    measure: modelMeasure(rows, measures(...of), task, 2),
+  });
+  const dense = { ...model(1, 0, 4, true, 1), arm: null, met: null };
+  // Of the third seed there is but the one, whose pairs would say something else.
+  const models = [
+    dense,
+    ...[1, 2].flatMap((seed) => [model(seed, 0, 2, false, 1), model(seed, 1, 3, true, 2)]),
+    { ...model(3, 0, 4, true, 2), met: false },
+  ];
+  const arms = [{ slack: 0.03, power: 0 }, { slack: 0.03, power: 1 }];
+  const { findings, tables } = longRangeResult(task, rows, models, arms);
+  const needed = rows.flatMap((row) => row.needed);
+  const near = needed.filter((edge) => !isFar(edge)).length / needed.length;
+  assert(near > 0.3 && near < 0.9);
+  const twice = (2 / near).toFixed(2);
+  const missed = (100 * (1 - near)).toFixed(1);
+  assertEquals(
+    findings[1],
+    "With slack 0.03, edges by (1 + distance)^−1, against slack 0.03, paired by seed: " +
+      `open edges ×${twice} (×${twice} to ×${twice}), right answers +25.0 (+25.0 to +25.0) points, needed edges open ` +
+      `+${missed} (+${missed} to +${missed}) points, of those of 32 tokens and more +100.0 (+100.0 to +100.0) points; the target was met by ` +
+      "2 of 2 and 2 of 3 of them.",
+  );
+  assertEquals(tables[0].rows.map(([label, seeds]) => [label, seeds]), [
+    ["dense", "1"],
+    ["slack 0.03", "3"],
+    ["slack 0.03, edges by (1 + distance)^−1", "2"],
+  ]);
+  const far = tables[1].rows.find(([distance]) => distance === "32 to 63")!;
+  assertEquals(far.at(-1), "+100.0 (+100.0 to +100.0)");
+  assertEquals(far.slice(5, 8).at(-1), "100.0 % ± 0.0 %");
+  const first = tables[1].rows.find(([distance]) => distance === "0 to 1")!;
+  assertEquals(first.at(-1), "+0.0 (+0.0 to +0.0)");
+  // Without a pair nothing is told of it.
+  assertEquals(longRangeResult(task, rows, [dense, models[1]], arms).findings.length, 1);
 });
 
 gpuTest("a model's right answers and open edges on rows are those of float64", async (gpu) => {

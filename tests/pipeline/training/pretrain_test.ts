@@ -138,6 +138,11 @@ gpuTest(
     const other = await train({ ...FROM_SCRATCH, lambdaStart: 3 });
     assertEquals(other.rows.slice(0, 3), whole.rows.slice(0, 3));
     assert(other.rows[3].grad_norm !== fourth.grad_norm, "another λ is another gradient");
+    // Nor have edges weighed by their distance before, which changes what is descended and nothing that is measured.
+    const weighed = await train({ ...FROM_SCRATCH, distancePower: 2 });
+    assertEquals(weighed.rows.slice(0, 3), whole.rows.slice(0, 3));
+    assertEquals(weighed.rows[3].expected_open, fourth.expected_open);
+    assert(weighed.rows[3].grad_norm !== fourth.grad_norm, "other weights are another gradient");
     // λ has moved by one step, as the loss is far below the target.
     const { lambdaStart, lambdaRate } = FROM_SCRATCH;
     assert(fourth.lambda! < lambdaStart && fourth.lambda! > lambdaStart * Math.exp(-1.01 * lambdaRate));

@@ -61,6 +61,7 @@ const SETTINGS: SparsifySettings = {
   temperature: 0.9,
   saturationWeight: 0.05,
   saturationBound: 1,
+  distancePower: 0.6,
   lambdaStart: 0.8,
   constraintScale: 0.5,
   average: 0.6,
