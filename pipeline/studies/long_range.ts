@@ -74,7 +74,7 @@ const FULL: Sizes = {
     embeddingRate: 1,
     attentionRate: 1,
     warmup: 50,
-    decay: 0.3,
+    decay: 0.6,
     gateBias: 3,
     constraintScale: 0.01,
     constraintEvery: 4,
