@@ -948,6 +948,22 @@ export const MUTANTS: readonly Mutant[] = [
       "gradient",
     ],
   }),
+  ...plant(
+    "pipeline/model/reference_model.ts",
+    ["pipeline/model/families_test.ts", "that is rounded there"],
+    {
+      "the float64 model's values are not rounded": ["half ? y.map(Math.f16round) : y", "y"],
+      "the float64 model's weights are not rounded": ["half && readByProducts", "false"],
+      "the float64 model's embedding is rounded": ["step === model.embed ? weights : rounded", "rounded"],
+    },
+  ),
+  ...plant(
+    "pipeline/model/ops/attention.ts",
+    ["pipeline/model/families_test.ts", "gated: the float64 model"],
+    {
+      "the float64 model's layers draw the same noise": ["layer: of.layer }", "layer: 0 }"],
+    },
+  ),
   // Generated text.
   ...plant("pipeline/model/decoder.ts", DECODER, {
     "rows of no token count as read": ["filled += tokens.length;", "filled += rows.count;"],

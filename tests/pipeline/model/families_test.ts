@@ -15,10 +15,11 @@ import { partOf, storedParameters } from "../../../pipeline/model/stored.ts";
 import { referenceModel } from "../../../pipeline/model/reference_model.ts";
 import { trace } from "../../../pipeline/model/trace.ts";
 import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
-import { createTrainer, type GateObjective } from "../../../pipeline/training/trainer.ts";
+import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { outcome } from "../../hostile/kills.ts";
 import { assertClose } from "../../support/compare.ts";
-import { assertRoundedReference, logitsOf } from "../../support/rounded_reference.ts";
+import { fixtureGates } from "../../support/fixture_gates.ts";
+import { assertRoundedReference, logitsOf, referenceObjective } from "../../support/rounded_reference.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyLlama, writeTinyOf } from "../../support/tiny_model.ts";
@@ -75,14 +76,7 @@ async function openFixture(gpu: Gpu, name: string, options: Partial<NetworkShape
     training: true,
     ...options,
   });
-  const gates: GateObjective = {
-    bias: s.gateBias,
-    temperature: s.temperature,
-    saturationWeight: s.rho,
-    saturationBound: s.saturationBound,
-    lambdaStart: s.lambda,
-    geco: { scale: 1, alpha: 0.9, rate: 0, gain: 0, lowest: 0, highest: 10 },
-  };
+  const gates = fixtureGates(s);
   const trainer = (gated: boolean) =>
     createTrainer(gpu, {
       network,
@@ -107,7 +101,7 @@ async function openFixture(gpu: Gpu, name: string, options: Partial<NetworkShape
     network.destroy();
     destroyParameters(gpu, parameters);
   };
-  return { config, expected, batches, tensors, network, parameters, trainer, destroy };
+  return { config, expected, batches, tensors, network, parameters, gates, trainer, destroy };
 }
 
 /** Logits and gradients of the first batch and five steps, against the fixture. */
@@ -182,53 +176,62 @@ for (const name of MODELS) {
 }
 
 for (const name of MODELS) {
-  Deno.test(`${name}: the float64 model has transformers' logits and every gradient`, async () => {
-    const folder = FOLDER + name;
-    const { batches: [{ inputs, targets }] }: Expected = JSON.parse(
-      await Deno.readTextFile(`${folder}/expected.json`),
-    );
-    const config = await readModelConfig(folder);
-    const source = await openWeights(folder, config);
-    const weights = new Map<string, Float32Array>();
-    for (const { name } of source.parameters) weights.set(name, await source.read(name));
-    const model = trace(config, { batch: BATCH, context: CONTEXT });
-    const { logits, backward } = referenceModel(model, weights, inputs.flat());
-    const tensors = await openSafetensors(`${folder}/expected.safetensors`);
-    // Transformers has norms, rotary angles and the softmax in float32 whatever the model is in. Measured: 1.1e-6.
-    const close = (found: ArrayLike<number>, want: ArrayLike<number>, name: string): void =>
-      assertClose(found, want, { tolerance: 3e-6, name });
-    close(logits, await tensors.read("dense.logits"), "logits");
-    const counted = targets.flat().filter((target) => target < config.vocabularySize).length;
-    const gradients = backward(
-      crossEntropyGradientReference(logits, targets.flat(), config.vocabularySize, 1 / counted),
-    );
-    for (const stored of storedParameters(config)) {
-      const gradient = Float32Array.from(gradients.get(stored.parameter.name)!);
-      for (const [n, tensor] of stored.tensors.entries()) {
-        const want = await tensors.read(`dense.gradient.${tensor.savedAs}`);
-        close(tensor.toFile(partOf(stored, n, gradient)), want, `gradient of ${tensor.savedAs}`);
+  for (const kind of ["dense", "gated"] as const) {
+    Deno.test(`${name}, ${kind}: the float64 model has transformers' logits and every gradient`, async () => {
+      const folder = FOLDER + name;
+      const { settings, batches: [{ inputs, targets }] }: Expected = JSON.parse(
+        await Deno.readTextFile(`${folder}/expected.json`),
+      );
+      const config = await readModelConfig(folder);
+      const source = await openWeights(folder, config);
+      const weights = new Map<string, Float32Array>();
+      for (const { name } of source.parameters) weights.set(name, await source.read(name));
+      const shape = { batch: BATCH, context: CONTEXT };
+      const gates = kind === "gated" ? fixtureGates(settings) : undefined;
+      const { sampled, lossScale } = referenceObjective(config, shape, gates);
+      const { logits, backward } = referenceModel(trace(config, shape), weights, inputs.flat(), { sampled });
+      const tensors = await openSafetensors(`${folder}/expected.safetensors`);
+      // Transformers has norms, rotary angles and the softmax in float32 whatever the model is in. Measured: 1.5e-6.
+      const close = (found: ArrayLike<number>, want: ArrayLike<number>, name: string): void =>
+        assertClose(found, want, { tolerance: 3e-6, name });
+      close(logits, await tensors.read(`${kind}.logits`), "logits");
+      const counted = targets.flat().filter((target) => target < config.vocabularySize).length;
+      const gradients = backward(
+        crossEntropyGradientReference(logits, targets.flat(), config.vocabularySize, lossScale / counted),
+      );
+      for (const stored of storedParameters(config)) {
+        const gradient = Float32Array.from(gradients.get(stored.parameter.name)!);
+        for (const [n, tensor] of stored.tensors.entries()) {
+          const want = await tensors.read(`${kind}.gradient.${tensor.savedAs}`);
+          close(tensor.toFile(partOf(stored, n, gradient)), want, `gradient of ${tensor.savedAs}`);
+        }
       }
-    }
-  });
+    });
+  }
 }
 
 for (const name of MODELS) {
-  gpuTest(
-    `${name}, stored as f16: logits and every gradient equal the float64 model's that is rounded there`,
-    async (gpu) => {
-      const fixture = await openFixture(gpu, name, { keep: true, half: true });
-      const trainer = await fixture.trainer(false);
-      try {
-        // Measured: 6.3e-4 of logits, 1.9e-3 of one tensor's gradient (Qwen3's key norm), of OLMo's 1.9e-4: its clip is then on
-        // the same side. What is left are values between two of f16's, which float32 and float64 round apart.
-        const tolerances = { logits: 1e-3, gradients: 3e-3 };
-        await assertRoundedReference(gpu, { ...fixture, trainer, batch: fixture.batches[0] }, tolerances);
-      } finally {
-        trainer.destroy();
-        fixture.destroy();
-      }
-    },
-  );
+  for (const kind of ["dense", "gated"] as const) {
+    gpuTest(
+      `${name}, ${kind}, stored as f16: logits and every gradient equal the float64 model's that is rounded there`,
+      async (gpu) => {
+        const fixture = await openFixture(gpu, name, { keep: true, half: true });
+        const { batches: [batch] } = fixture;
+        const trainer = await fixture.trainer(kind === "gated");
+        const gates = kind === "gated" ? fixture.gates : undefined;
+        try {
+          // Measured: 6.3e-4 of logits, 1.9e-3 of one tensor's gradient (Qwen3's key norm, dense; gated 1.1e-3), of OLMo's
+          // 1.9e-4: its clip is then on the same side. What is left are values between two of f16's, which float32 and
+          // float64 round apart.
+          const tolerances = { logits: 1e-3, gradients: 3e-3 };
+          await assertRoundedReference(gpu, { ...fixture, trainer, batch, gates }, tolerances);
+        } finally {
+          trainer.destroy();
+          fixture.destroy();
+        }
+      },
+    );
+  }
 }
 
 for (const half of [false, true]) {
