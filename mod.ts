@@ -280,13 +280,8 @@ export {
 export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
-export {
-  type Cut,
-  hardGates,
-  type Network,
-  type NetworkGates,
-  prepareNetwork,
-} from "./pipeline/model/network.ts";
+export { hardGates, type NetworkGates } from "./pipeline/model/gates.ts";
+export { type Cut, type Network, prepareNetwork } from "./pipeline/model/network.ts";
 export { type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";

@@ -13,7 +13,7 @@ import { evaluate, type Evaluation, type EvaluationBatch } from "./training/eval
 import type { Reporter } from "./training/training_run.ts";
 
 /** What is measured, as every rank knows it. */
-export interface MeasuredModel {
+export interface EvaluatedModel {
   config: ModelConfig;
   parameters: readonly ParameterShape[];
   /** How its weights lie on the device. */
@@ -39,9 +39,9 @@ export interface MeasuredFrom {
  * @param from at rank 0, which gives weights and batches to all
  * @param exchange the other ranks, all of which call this; left out: there are none
  */
-export async function measureModel(
+export async function evaluateModel(
   gpu: Gpu,
-  { config, parameters: shapes, shape, batch, context, dense, of }: MeasuredModel,
+  { config, parameters: shapes, shape, batch, context, dense, of }: EvaluatedModel,
   from: MeasuredFrom | undefined,
   { reporter, signal, exchange }: {
     reporter: Pick<Reporter, "stage" | "message">;

@@ -17,7 +17,8 @@ import {
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
-import { hardGates, type Network, prepareNetwork } from "./model/network.ts";
+import { hardGates } from "./model/gates.ts";
+import { type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
 import {

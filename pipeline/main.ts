@@ -13,7 +13,7 @@ import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { LIVE_EDGES } from "./training/evaluate.ts";
-import { type MeasuredModel, measureModel } from "./evaluate_model.ts";
+import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
@@ -25,7 +25,6 @@ import { readModelConfig } from "./model/config_file.ts";
 import { parametersOf } from "./model/trace.ts";
 import {
   finishedSummary,
-  openCheckedGpu,
   openResumed,
   openRunModel,
   prepareRun,
@@ -34,12 +33,13 @@ import {
   tokenising,
 } from "./training/prepare_run.ts";
 import { requireOneProcess } from "./parallel/one_process.ts";
+import { pipelinesOf, shareOfStep } from "./parallel/share_of_step.ts";
 import {
-  agreeOnAdapters,
   encoderOf,
   followFirst,
   hearFirst,
   joinRanks,
+  openGpuOfRank,
   type Ranks,
   shareRun,
   spreadCommand,
@@ -240,7 +240,7 @@ async function train<Summary extends object>(
       onStart: (remove) => abandon = remove,
       ranks: ranks?.exchange.size,
       withEncoder: ranks && encoderOf(ranks),
-      onDevice: ranks && ((gpu) => agreeOnAdapters(ranks, gpu, settings, reporter)),
+      openGpu: ranks && ((workload) => openGpuOfRank(ranks, settings, () => workload, reporter)),
     }),
     // What cannot be removed is an empty start, which the next one of its name takes over.
     () => abandon?.().catch(() => {}),
@@ -320,12 +320,21 @@ async function leadSparsify(
     }
     const locate = locateModel(thread, { withoutWeights: true });
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
-    const { context, batch, distill } = settings;
+    const { context, distill, accumulate, stages, shardOptimizer } = settings;
     const config = await readModelConfig(modelFolder!);
     const { adapters, train, frozen, from } = await adaptationOf(settings, config);
+    // Stages alone are one pipeline.
+    const size = ranks?.exchange.size ?? stages;
+    const pipelines = pipelinesOf({ ranks: size, stages, layers: config.layers });
+    const step = settings.batch === "auto"
+      ? { batch: 1, accumulate: pipelines * Math.ceil(accumulate / pipelines) }
+      : shareOfStep({ batch: settings.batch, accumulate }, pipelines);
     const asked = {
       context,
-      batch: batch === "auto" ? 1 : batch,
+      batch: step.batch,
+      stages,
+      microBatches: step.accumulate / pipelines,
+      shards: shardOptimizer && pipelines > 1 ? pipelines : undefined,
       training: true,
       distill: distill > 0,
       adapters,
@@ -446,8 +455,8 @@ async function evaluateCommand(args: string[], thread: CommandThread): Promise<b
     thread,
     (ranks) => leadEvaluate(parsed, thread, ranks),
     async (gpu, exchange) => {
-      const model = await hearFirst<MeasuredModel>(exchange);
-      return await measureModel(gpu, model, undefined, { reporter, signal, exchange });
+      const model = await hearFirst<EvaluatedModel>(exchange);
+      return await evaluateModel(gpu, model, undefined, { reporter, signal, exchange });
     },
   );
 }
@@ -502,15 +511,15 @@ async function leadEvaluate(
     const name = `the ${split} split of ${data.names.join(", ")}`;
     checkWindows({ tokens: tokens[split], context, name });
   }
-  await ranks?.begin({ ...settings, autotune: false });
-  const gpu = await openCheckedGpu(reporter, settings, { models: [config] });
-  if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
+  const start = { ...settings, autotune: false };
+  await ranks?.begin(start);
+  const gpu = await openGpuOfRank(ranks, start, () => ({ models: [config] }), reporter);
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {
     for (const split of splits) yield* sequentialBatches(ofSplit(split));
   };
   const of = splits.reduce<number>((sum, split) => sum + batchCount(ofSplit(split)), 0);
-  const measured: MeasuredModel = {
+  const measured: EvaluatedModel = {
     config,
     parameters: weights.parameters.map(({ name, shape, stored }) => ({ name, shape, stored })),
     shape: weights.shape,
@@ -523,7 +532,7 @@ async function leadEvaluate(
   await exchange?.share(() => measured);
   const from = { read: (name: string) => weights.read(name), batches: batches() };
   const gated = config.gate !== undefined && !settings.dense;
-  const result = await measureModel(gpu, measured, from, { reporter, signal, exchange });
+  const result = await evaluateModel(gpu, measured, from, { reporter, signal, exchange });
   await gpu.end();
   if (settings.json) {
     return shown(

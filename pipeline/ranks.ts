@@ -15,13 +15,14 @@ import { usageError } from "./errors.ts";
 import { MAX_JSON_BYTES, readText } from "./files.ts";
 import type { ModelConfig } from "./model/config.ts";
 import type { ParameterShape } from "./model/parameters.ts";
-import { createExchange, type Exchange } from "./parallel/exchange.ts";
+import type { Workload } from "./model/self_check.ts";
+import { atFirst, createExchange, type Exchange } from "./parallel/exchange.ts";
 import { launchOf, openMpi } from "./parallel/mpi.ts";
 import type { RunFolder } from "./runs/run_folder.ts";
 import { PHASES } from "./runs/metrics.ts";
 import type { TokenSource } from "./text/batches.ts";
 import type { Adaptation } from "./training/adaptation.ts";
-import { type SharedEncoder, withEncoders } from "./text/shared_encoding.ts";
+import { encodeForFirst, withEncoders } from "./text/shared_encoding.ts";
 import { openCheckedGpu, type WithEncoder } from "./training/prepare_run.ts";
 import type { PreparedRun, Reporter } from "./training/training_run.ts";
 
@@ -253,7 +254,7 @@ export function adapterFault(
  *
  * @throws {UserError} at rank 0 where they cannot; the others are ended by it
  */
-export async function agreeOnAdapters(
+async function agreeOnAdapters(
   { exchange, host }: Pick<Ranks, "exchange" | "host">,
   { adapter }: Gpu,
   options: { shareAdapter: boolean },
@@ -278,6 +279,29 @@ export async function agreeOnAdapters(
       }`,
     );
   }
+}
+
+/**
+ * Opens a device for a workload, of several ranks each its own.
+ *
+ * @param ranks left out: there are no others
+ * @param workload what is checked, as rank 0 tells it to all
+ * @throws {UserError} where the ranks' devices cannot work together
+ */
+export async function openGpuOfRank(
+  ranks: Pick<Ranks, "exchange" | "host"> | undefined,
+  settings: Omit<StartSettings, "rankLimit">,
+  workload: () => Workload,
+  reporter: Pick<Reporter, "message" | "stage">,
+): Promise<Gpu> {
+  const gpu = await openCheckedGpu(reporter, settings, await atFirst(ranks?.exchange, workload));
+  try {
+    if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
+  } catch (error) {
+    gpu.close();
+    throw error;
+  }
+  return gpu;
 }
 
 /** What the other ranks are told of a run. */
@@ -383,14 +407,7 @@ function followedRun(facts: RunFacts<object>, gpu: Gpu, exchange: Exchange): Pre
 
 /** Rank 0's way to have all ranks find tokens. */
 export function encoderOf({ exchange }: Ranks): WithEncoder {
-  return async <Result>(path: string, work: (encoder: SharedEncoder) => Promise<Result>) => {
-    const result = await withEncoders(
-      exchange,
-      () => readText(path, MAX_JSON_BYTES),
-      async (encoder) => ({ of: await work(encoder) }),
-    );
-    return result!.of;
-  };
+  return (path, work) => withEncoders(exchange, () => readText(path, MAX_JSON_BYTES), work);
 }
 
 /**
@@ -415,10 +432,9 @@ export async function followOnDevice(
   // What is to be fetched rank 0 fetches.
   thread.leaveNet();
   await before?.();
-  const gpu = await openCheckedGpu(reporter, start);
+  const gpu = await openGpuOfRank(ranks, start, byFirst, reporter);
   let ended: object | undefined;
   try {
-    await agreeOnAdapters(ranks, gpu, start, reporter);
     ended = await help(gpu);
   } finally {
     await gpu.end();
@@ -445,7 +461,10 @@ export async function followFirst<Settings extends { stages?: number }>(
 ): Promise<boolean> {
   const { exchange } = ranks;
   return await followOnDevice(ranks, thread, {
-    before: () => withEncoders(exchange),
+    async before() {
+      const texts = await encodeForFirst(exchange);
+      if (texts > 0) thread.reporter.message(`found the tokens of ${texts} texts for rank 0`);
+    },
     async help(gpu) {
       const { run, settings } = await receiveRun<Settings>(gpu, exchange);
       thread.logTo(join(run.folder.path, `rank-${exchange.rank}.log`));

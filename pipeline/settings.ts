@@ -411,7 +411,11 @@ export const PLAN = {
     group: "Device",
   },
   tokens: integer(0, 0, "tokens to train on: tells steps and arithmetic", "Device"),
-  rate: atLeastZero(0, "tokens a second of one rank, as measured: with --tokens tells the hours", "Device"),
+  rate: atLeastZero(
+    0,
+    "tokens a second of one device alone: tells hours, of several with --network",
+    "Device",
+  ),
   ranks: integer(1, 1, "ranks that train together: bytes are those of each", "Several GPUs"),
   network: {
     kind: "name",

@@ -684,6 +684,14 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/sweep/shared_processes.ts", "pipeline/sweep/shared_processes_test.ts", {
     "one rank runs all": ["counts.indexOf(Math.min(...counts))", "counts.indexOf(Math.max(...counts))"],
     "every rank starts every run": ["if (rank !== exchange.rank) continue;", ""],
+    "a rank that fails leaves its own processes": [
+      'signal.removeEventListener("abort", stopOwn);\n    stopOwn();',
+      'signal.removeEventListener("abort", stopOwn);',
+    ],
+    "a rank whose process cannot be started goes on": [
+      "if (failure) throw failure.error;",
+      "if (failure && exchange.rank === 0) throw failure.error;",
+    ],
     "a rank that is asked to stop waits for rank 0": ["own.forEach((process) => process.stop());", "{};"],
   }),
   ...plant("pipeline/report/step_time.ts", "pipeline/report/step_time_test.ts", {
@@ -701,11 +709,35 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/report/training_plan.ts", "pipeline/report/step_time_test.ts", {
     "a rank does all of a step": ["compute: tokens / ranks / rate", "compute: tokens / rate"],
+    "what a time lacks is not told": [
+      "if (asked.network !== undefined || asked.rate)",
+      "if (asked.memory === 0)",
+    ],
     "a bit is a byte": ['(unit === "bit" ? 8 : 1)', "1"],
     "hours of ranks are those of one": ["hours: tokens / speed / 3600", "hours: tokens / rate / 3600"],
   }),
+  ...plant("pipeline/report/training_plan.ts", [
+    "pipeline/parallel/stage_plan_test.ts",
+    "micro-batches that a run makes",
+  ], {
+    "a plan has the micro-batches asked for": ["...shareOfStep(asked, pipelineCount(asked)),", ""],
+  }),
+  ...plant("pipeline/training/memory_budget.ts", ["pipeline/parallel/stage_plan_test.ts", "a run's budget"], {
+    "a run's budget is of micro-batches that it does not make": [
+      "needsOf(step.batch, step.accumulate / ranks)",
+      "needsOf(asked)",
+    ],
+  }),
   ...plant("pipeline/text/shared_encoding.ts", "pipeline/text/shared_encoding_test.ts", {
-    "every rank encodes all": ["sharesOf(texts, size)[rank]", "sharesOf(texts, 1)[0]"],
+    "every rank is sent all texts": [
+      "sharesOf(texts, ranks).map(",
+      "Array.from({ length: ranks }, () => ({ start: 0, end: texts.length })).map(",
+    ],
+    "every rank hears all tokens": ["await exchange.collect(own,", "await exchange.gather(own,"],
+    "a rank that is not the first finds no tokens": [
+      "const own = encodeAll(",
+      "const own = exchange.rank > 0 ? texts.map(() => undefined) : encodeAll(",
+    ],
     "a share begins where the last one began": ["const start = at;", "const start = Math.max(0, at - 1);"],
     "a new document goes on with the one before": [
       'goesOn = document.kind === "text" && !document.last;',
@@ -717,6 +749,10 @@ export const MUTANTS: readonly Mutant[] = [
     "a batch script is a rank": ['"SLURM_STEP_NUM_TASKS"', '"SLURM_NTASKS"'],
   }),
   ...plant("pipeline/ranks.ts", RANKS, {
+    "a rank checks all that there is": [
+      "await atFirst(ranks?.exchange, workload));",
+      "(await atFirst(ranks?.exchange, workload), undefined));",
+    ],
     "two ranks share a GPU unasked": ["if (other < rank &&", "if (other > rank &&"],
     "ranks have unlike adapters": ["adapter.label !== first.label", "adapter.label === undefined"],
     "ranks have unlike code": ["other.code !== first.code", "other.code === undefined"],
@@ -912,6 +948,22 @@ export const MUTANTS: readonly Mutant[] = [
       "gradient",
     ],
   }),
+  ...plant(
+    "pipeline/model/reference_model.ts",
+    ["pipeline/model/families_test.ts", "that is rounded there"],
+    {
+      "the float64 model's values are not rounded": ["half ? y.map(Math.f16round) : y", "y"],
+      "the float64 model's weights are not rounded": ["half && readByProducts", "false"],
+      "the float64 model's embedding is rounded": ["step === model.embed ? weights : rounded", "rounded"],
+    },
+  ),
+  ...plant(
+    "pipeline/model/ops/attention.ts",
+    ["pipeline/model/families_test.ts", "gated: the float64 model"],
+    {
+      "the float64 model's layers draw the same noise": ["layer: of.layer }", "layer: 0 }"],
+    },
+  ),
   // Generated text.
   ...plant("pipeline/model/decoder.ts", DECODER, {
     "rows of no token count as read": ["filled += tokens.length;", "filled += rows.count;"],
@@ -1746,7 +1798,11 @@ export const MUTANTS: readonly Mutant[] = [
     "f16 of heads that turn in part": ["turned % 8 === 0 ?", "turned % 4 === 0 ?"],
   }),
   ...plant("pipeline/report/memory_needs.ts", "pipeline/report/memory_needs_test.ts", {
-    "needs without recomputing": ["{ ...asked, recompute, half }", "{ ...asked, half }"],
+    "every stage takes what the first does": [
+      "memoryNeeds(config, { ...shape, stage, recompute, half }",
+      "memoryNeeds(config, { ...shape, stage: stage && shapes[0], recompute, half }",
+    ],
+    "needs without recomputing": ["{ ...shape, stage, recompute, half }", "{ ...shape, stage, half }"],
   }),
   ...plant("kernels/matmul/linear.ts", "kernels/matmul/linear_test.ts", {
     "every slice of a weight meets the first columns of x": [

@@ -8,7 +8,7 @@ import { inputError, UserError } from "../errors.ts";
 import { filesOf, type Source, sourceName } from "../text/data_files.ts";
 import { readRecords } from "../text/documents.ts";
 import { type Item, type PlacedItem, Row } from "./items.ts";
-import { type LikelihoodOptions, type MeasuredModel, measureLikelihoods } from "./likelihood.ts";
+import { type LikelihoodOptions, measureLikelihoods, type ScoredModel } from "./likelihood.ts";
 import { encodeDocument, encodeRequest, type Encoding, type Sequence } from "./requests.ts";
 import { type ItemScore, scoreItem } from "./scores.ts";
 import type { BenchmarkTask } from "./tasks.ts";
@@ -89,7 +89,7 @@ export interface Part {
  */
 export async function scoreItems(
   gpu: Gpu,
-  model: MeasuredModel,
+  model: ScoredModel,
   parts: readonly Part[],
   options: LikelihoodOptions,
 ): Promise<ItemScore[][]> {

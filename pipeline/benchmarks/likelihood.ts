@@ -6,7 +6,8 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { HeldShape } from "../model/held_weights.ts";
-import { hardGates, type Network, prepareNetwork } from "../model/network.ts";
+import { hardGates } from "../model/gates.ts";
+import { type Network, prepareNetwork } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import type { Exchange } from "../parallel/exchange.ts";
 import { IGNORED } from "../text/batches.ts";
@@ -23,7 +24,7 @@ export interface Likelihood {
 }
 
 /** A model on the device. */
-export interface MeasuredModel {
+export interface ScoredModel {
   /** With a `gate` its gates are hard, as when it is evaluated; without one they are all open. */
   config: ModelConfig;
   parameters: Parameters;
@@ -107,7 +108,7 @@ function batchesOf(
  */
 export async function measureLikelihoods(
   gpu: Gpu,
-  { config, parameters, held }: MeasuredModel,
+  { config, parameters, held }: ScoredModel,
   sequences: readonly Sequence[],
   { batchTokens, onDone, signal, exchange }: LikelihoodOptions,
 ): Promise<Likelihood[]> {

@@ -27,7 +27,6 @@ import { printedInstead } from "../settings/help.ts";
 import { parseCommand, type ParsedCommand } from "../settings/parse.ts";
 import { resolveFully } from "../settings/resolve.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
-import { openCheckedGpu } from "../training/prepare_run.ts";
 import { type EncodedItems, encodeItems, readItems, scoreItems } from "./benchmark.ts";
 import type { Item, PlacedItem } from "./items.ts";
 import { measureLikelihoods } from "./likelihood.ts";
@@ -36,7 +35,7 @@ import { type Encoding, findPrefix, type Sequence } from "./requests.ts";
 import { compareScores, scoreOf } from "./scores.ts";
 import { BENCHMARKS, type BenchmarkTask } from "./tasks.ts";
 import { atFirst, type Exchange } from "../parallel/exchange.ts";
-import { agreeOnAdapters, hearFirst, type Ranks, spreadCommand } from "../ranks.ts";
+import { hearFirst, openGpuOfRank, type Ranks, spreadCommand } from "../ranks.ts";
 
 const PURPOSE = "Measures a model on benchmarks, as lm-evaluation-harness does, and beside another model.";
 
@@ -190,11 +189,12 @@ async function leadBenchmark(
   }
   thread.leaveNet();
   const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
-  await ranks?.begin({ ...settings, autotune: false });
+  const start = { ...settings, autotune: false };
+  await ranks?.begin(start);
   const exchange = ranks?.exchange;
-  const gpu = await openCheckedGpu(reporter, settings, { models: candidates.map(({ config }) => config) });
+  const workload = { models: candidates.map(({ config }) => config) };
+  const gpu = await openGpuOfRank(ranks, start, () => workload, reporter);
   try {
-    if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
     const models: ModelScores[][] = tasks.map(() => []);
     for (const [n, candidate] of candidates.entries()) {
       const scores = await scoresOf(gpu, candidate, tasks, items, encoded[n], settings, thread, exchange);

@@ -14,7 +14,8 @@ import type { ModelConfig } from "../model/config.ts";
 import type { Value } from "../model/op.ts";
 import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
-import { hardGates, prepareNetwork } from "../model/network.ts";
+import { hardGates } from "../model/gates.ts";
+import { prepareNetwork } from "../model/network.ts";
 import type { CircuitModel } from "./engine.ts";
 
 /** Tokens of some prompts, each of T. */

@@ -15,7 +15,6 @@ import { openWeights } from "../model/load_weights.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { destroyParameters, loadParameters, type ParameterShape } from "../model/parameters.ts";
-import { openCheckedGpu } from "../training/prepare_run.ts";
 import { randomStream } from "../../kernels/core/random.ts";
 import { checkRunIsNew, createRun } from "../runs/run_folder.ts";
 import { CIRCUITS, type CircuitsSettings } from "../settings.ts";
@@ -35,7 +34,7 @@ import { splitPairs } from "./prompts.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
 import { atFirst, type Exchange } from "../parallel/exchange.ts";
-import { agreeOnAdapters, hearFirst, type Ranks, spreadCommand } from "../ranks.ts";
+import { hearFirst, openGpuOfRank, type Ranks, spreadCommand } from "../ranks.ts";
 
 const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
 
@@ -364,11 +363,11 @@ async function leadCircuits(
   }
   thread.leaveNet();
   const models = await Promise.all(places.flat().map(({ folder }) => readModelConfig(folder)));
-  await ranks?.begin({ ...settings, autotune: false });
+  const start = { ...settings, autotune: false };
+  await ranks?.begin(start);
   const exchange = ranks?.exchange;
-  const gpu = await openCheckedGpu(reporter, settings, { models });
+  const gpu = await openGpuOfRank(ranks, start, () => ({ models }), reporter);
   try {
-    if (ranks) await agreeOnAdapters(ranks, gpu, settings, reporter);
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, places[n], settings, reporter, exchange);
       await atFirst(exchange, async (): Promise<Next> => {

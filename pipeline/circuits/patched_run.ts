@@ -16,7 +16,7 @@ import { type Bindings, prepareSteps } from "../model/runner.ts";
 import { type Group, grouped } from "../model/schedule.ts";
 import { type Branch, type Model, normBehind, stepIn, trace } from "../model/trace.ts";
 import type { CircuitGraph } from "./graph.ts";
-import { hardGates } from "../model/network.ts";
+import { hardGates } from "../model/gates.ts";
 import { layerIndices } from "./layout.ts";
 import { rowOf, type Sources } from "./sources.ts";
 

@@ -7,7 +7,8 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
-import { hardGates, type Network } from "./network.ts";
+import { hardGates } from "./gates.ts";
+import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
 import { stepIn } from "./trace.ts";
 

@@ -12,7 +12,7 @@ import { turn } from "../turn.ts";
 import type { ModelConfig } from "./config.ts";
 import { prepareLogits } from "./head.ts";
 import type { HeldShape } from "./held_weights.ts";
-import { hardGates } from "./network.ts";
+import { hardGates } from "./gates.ts";
 import type { Roles, Step, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
 import { headValues } from "./logits.ts";

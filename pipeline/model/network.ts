@@ -11,9 +11,10 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
-import type { GateMode, GateSettings } from "../../kernels/gated_attention/op.ts";
+import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import { prepareResidual } from "../../kernels/residual/op.ts";
 import { faultOfFours, faultOfHalf, type ModelConfig } from "./config.ts";
+import type { NetworkGates } from "./gates.ts";
 import { absentHead, type HeadBackward, type LossSettings, prepareHead } from "./head.ts";
 import { headValues } from "./logits.ts";
 import type { Value } from "./op.ts";
@@ -24,12 +25,6 @@ import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule, type Stretch, stretchesOf } from "./schedule.ts";
 import { type ModelStage, stageOf } from "./stage.ts";
 import { type Model, trace } from "./trace.ts";
-
-/** What the gates see; what an edge weighs in the sparsity loss follows from `batchRows`, the rows of a whole batch. */
-export type NetworkGates = Omit<GateSettings, "edgeWeight"> & {
-  /** Rows of all micro-batches of a step together. */
-  batchRows: number;
-};
 
 /** Where a stage's network meets those of the stages beside it, all [BT, d]; none at the model's ends. */
 export interface Cut {
@@ -90,9 +85,8 @@ export interface Network {
   /** Sets how the next submissions weigh the loss. */
   configureLoss(settings: LossSettings): void;
   /**
-   * Everything up to the final norm. `hook` sees each activation as it is computed, and may replace it;
-   * `countEdges: false` leaves
-   * `headSums` alone.
+   * Everything up to the final norm. `hook` sees each activation as it is computed, and may replace it; `countEdges: false`
+   * leaves `headSums` alone.
    */
   forward(
     recorder: Recorder,
@@ -141,20 +135,6 @@ export interface Network {
   readonly logitsStride: number;
   /** Frees everything that the network holds on the device, which is all but the caller's parameters. */
   destroy(): void;
-}
-
-/** What {@link Network.configureGates} takes for gates without noise, as a trained model is run: open or closed. */
-export function hardGates(bias: number | undefined, batchRows: number): NetworkGates {
-  return {
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: bias ?? 0,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows,
-  };
 }
 
 /**

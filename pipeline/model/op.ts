@@ -66,6 +66,13 @@ export interface ReferencePass {
   gateBias?: number;
   /** Which gates are open, told their logits (the largest number in dense attention); left out: where that is positive. */
   isOpen?(edge: { layer: number; head: number; query: number; key: number }, gate: number): boolean;
+  /**
+   * Gates as training samples them, in place of hard ones: as {@link GateSettings}, but with what multiplies the gradient of
+   * one edge in the edge objective.
+   */
+  sampled?:
+    & Pick<GateSettings, "bias" | "temperature" | "saturationWeight" | "saturationBound">
+    & { noise: Pick<GateSettings, "seed" | "step" | "firstRow">; edgeGradient: number };
 }
 
 /** An operation in float64, which its kernels must agree with. */

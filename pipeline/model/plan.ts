@@ -3,25 +3,19 @@
  * that activations share whose moments do not overlap. Worked out from shapes alone, before anything is compiled or
  * allocated, so that a run can say what it will need.
  *
- * A shared buffer holds one activation at a time: WebGPU lets no dispatch read one part of a buffer and write another.
- *
  * @module
  */
 import { elementBytes } from "../../kernels/core/tensor.ts";
-import type { Adapters, Trained } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { blocksOf, headValues, type LogitBlocks } from "./logits.ts";
-import type { FrozenType, Value } from "./op.ts";
+import type { Value } from "./op.ts";
 import { type Group, type Schedule, schedule } from "./schedule.ts";
 import { stageOf, type StageShape } from "./stage.ts";
-import { type Model, trace } from "./trace.ts";
+import { shareBuffers } from "./shared_buffers.ts";
+import { type Model, trace, type TracedShape } from "./trace.ts";
 
-/** What a network is compiled for. */
-export interface NetworkShape {
-  /** Rows of a micro-batch. */
-  batch: number;
-  /** Positions T of each row. */
-  context: number;
+/** What a network is compiled for; with `half`, sums, gradients, the residual stream and what is trained stay float32. */
+export interface NetworkShape extends Omit<TracedShape, "cached" | "maxBindingBytes"> {
   /** Whether backward will be called. */
   training: boolean;
   /** Whether a teacher's logits will be compared. */
@@ -33,25 +27,12 @@ export interface NetworkShape {
    * backward reaches it: the same values to the bit, a third more time.
    */
   recompute?: boolean;
-  /**
-   * Stores what products read, weights and activations but for the residual stream, as f16. Sums, gradients, the
-   * residual stream and the weights that are trained stay float32.
-   */
-  half?: boolean;
   /** Every activation keeps a buffer of its own, so that it can be read after the work is done; gradients do not. */
   keep?: boolean;
   /** Bytes that one block of logits may take; all it can at most is one binding. Left out: half a binding, or 576 MiB. */
   logitsBytes?: number;
   /** Whether there are logits, and what comes of them; left out: there are. */
   withLogits?: boolean;
-  /** Low-rank adapters beside its products; left out: none. */
-  adapters?: Adapters;
-  /** What backward gives gradients of; left out: everything. */
-  train?: Trained;
-  /** How what is not trained lies on the device; left out: as f32. */
-  frozen?: FrozenType;
-  /** Power of 1 + distance by which an edge weighs less in the mean that backward descends; left out: 0. */
-  distancePower?: number;
   /** Whether the teacher has adapters of its own; left out: it is the model without them. */
   teacherAdapted?: boolean;
   /** The layers of one stage, where they are divided; left out: all. */
@@ -165,7 +146,7 @@ export function planActions(
   const nameFor = (slot: number, name: string): string => slot === 0 ? name : `${name} of ${slot}`;
   const typeOf = ({ half }: Value) => half ? "f16" as const : "f32" as const;
   const others = Array.from({ length: inFlight - 1 }, (_, n) => n + 1);
-  const { buffers, bufferOf } = share(
+  const { buffers, bufferOf } = shareBuffers(
     [...lifetimes].flatMap(([value, held]) =>
       [0, ...(waits(held) ? others : [])].map((slot) => ({
         name: nameFor(slot, value.name),
@@ -187,30 +168,4 @@ export function planActions(
     },
   ]));
   return { tensors, buffers, ...ofLogits };
-}
-
-interface Held {
-  name: string;
-  bytes: number;
-  lifetimes: readonly (readonly [number, number])[];
-}
-
-/** The largest first, each into the smallest buffer that holds it and is free whenever it is needed, else a new one. */
-function share(tensors: Held[]): { buffers: number[]; bufferOf: Map<string, number> } {
-  const buffers: { bytes: number; holds: Held[] }[] = [];
-  const bufferOf = new Map<string, number>();
-  for (const tensor of tensors.toSorted((a, b) => b.bytes - a.bytes)) {
-    // Buffers were made largest first, so the last that is free is the smallest.
-    let at = buffers.findLastIndex(({ holds }) => !holds.some((other) => overlap(tensor, other)));
-    if (at < 0) at = buffers.push({ bytes: tensor.bytes, holds: [] }) - 1;
-    buffers[at].holds.push(tensor);
-    bufferOf.set(tensor.name, at);
-  }
-  return { buffers: buffers.map(({ bytes }) => bytes), bufferOf };
-}
-
-function overlap(a: Held, b: Held): boolean {
-  return a.lifetimes.some(([first, last]) =>
-    b.lifetimes.some(([otherFirst, otherLast]) => first <= otherLast && otherFirst <= last)
-  );
 }

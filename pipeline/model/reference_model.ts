@@ -33,7 +33,10 @@ export function referenceRoles(
   ]);
 }
 
-/** Runs B · T tokens through a model that is traced for B × T. */
+/**
+ * Runs B · T tokens through a model that is traced for B × T. Where it is traced with `half`, what it stores as f16 and the
+ * weights that products read are rounded to it, through which gradients pass as they are.
+ */
 export function referenceModel(
   model: Model,
   weights: ReferenceWeights,
@@ -43,10 +46,24 @@ export function referenceModel(
   const steps = stepsOf(model);
   const pass = { ...options, tokens };
   const values = new Map<string, Float64Array>();
-  const rolesOf = (step: Step) => referenceRoles(step, ({ name }) => values.get(name)!, weights);
-  for (const step of steps) values.set(step.writes.y.name, step.op.reference!.forward(rolesOf(step), pass));
+  const half = model.final.writes.y.half ?? false;
+  const asStored = <Of extends ArrayLike<number>>(numbers: Of, isHalf = false) =>
+    isHalf ? Float64Array.from(numbers, Math.f16round) : numbers;
+  const rounded = new Map(
+    model.parameters.map((
+      { name, readByProducts },
+    ) => [name, asStored(weights.get(name)!, half && readByProducts)]),
+  );
+  // An embedding is no product, also where the head that reads the same table is one.
+  const rolesOf = (step: Step) =>
+    referenceRoles(step, ({ name }) => values.get(name)!, step === model.embed ? weights : rounded);
+  for (const step of steps) {
+    const { name, half } = step.writes.y;
+    const y = step.op.reference!.forward(rolesOf(step), pass);
+    values.set(name, half ? y.map(Math.f16round) : y);
+  }
   const final = values.get(model.final.writes.y.name)!;
-  const head = weights.get(model.head.name)!;
+  const head = rounded.get(model.head.name)!;
   const [m, n, k] = [tokens.length, model.config.vocabularySize, model.config.width];
   return {
     values,

@@ -96,7 +96,6 @@ export function trace(
   }: TracedShape,
 ): Model {
   const { vocabularySize, contextLength, width, heads, keyValueHeads, headSize, layers, mlpWidth } = config;
-  const { epsilon } = config.norm;
   const { names } = familyOf(config);
   const rows = batch * context;
   const value = (name: string, shape: readonly number[]): Value => ({ name, shape });
@@ -137,7 +136,7 @@ export function trace(
 
   /** @param y in half precision where a product reads it */
   function normStep(x: Value, y: Value, place: string, name: string): Step {
-    const { kind, affine } = config.norm;
+    const { kind, affine, epsilon } = config.norm;
     const sizes = { rows, width, epsilon, half: y.half ?? false };
     return {
       op: kind === "rms" ? rmsNorm(sizes) : layerNorm({ ...sizes, affine }),
@@ -260,7 +259,7 @@ export function trace(
         ? [headSize, headSize]
         : [heads * headSize, keyValueHeads * headSize];
       const count = per === "head" ? heads + keyValueHeads : 2;
-      next("normalized", queryKeyNorm({ ...packed, per, epsilon }), {
+      next("normalized", queryKeyNorm({ ...packed, per, epsilon: config.norm.epsilon }), {
         writes: { statistics: value(`${place}.statistics`, [rows, count]) },
         parameters: {
           queryWeight: vector(`${name}.${names.queryNorm}.weight`, ofQueries, 1),

@@ -27,8 +27,15 @@ export interface Exchange {
    * throws at rank 0, which must end the others.
    */
   share<Result>(work: () => Result | Promise<Result>): Promise<Result>;
+  /**
+   * Of what `work` gives at rank 0, a value for each rank in their order, this rank's own; otherwise as
+   * {@link Exchange.share}.
+   */
+  deal<Value>(work: () => readonly Value[] | Promise<readonly Value[]>): Promise<Value>;
   /** Every rank's value, in the order of the ranks, at every rank. */
   gather<Value>(value: Value, what: string): Promise<Value[]>;
+  /** Every rank's value, in the order of the ranks, at rank 0; none at the others, which do not wait for one another. */
+  collect<Value>(value: Value, what: string): Promise<Value[]>;
   /** Sets how many minutes a rank is waited for. */
   waitFor(minutes: number): void;
   /** Aborts {@link Exchange.signal} at all ranks where one was asked to stop. */
@@ -274,37 +281,70 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
     await move(data);
   }
 
-  async function listen(what: string): Promise<unknown> {
+  /** @param take what rank 0 sends behind its header */
+  async function listen(
+    what: string,
+    take: (data: Uint8Array<ArrayBuffer>) => Promise<void> = move,
+  ): Promise<unknown> {
     for (;;) {
       // A little more than rank 0's own patience, which knows who is missing.
       const [kind, length, isFloats] = await hear(0, what, 1.25 * minutes * MINUTE + 2 * BEAT_MS);
       if (kind === WAIT) continue;
       const data = ownMemory(length);
-      await move(data);
+      await take(data);
       return decode(data, isFloats === 1);
     }
+  }
+
+  /** Sends a value to rank 0, which takes it by {@link takeAll}. */
+  async function bring(value: unknown): Promise<void> {
+    const { data, isFloats } = encode(value);
+    await transport.send(0, header(HERE, data.length, isFloats));
+    if (data.length > 0) await transport.send(0, data);
+  }
+
+  /** At rank 0, its own value and those that the others bring. */
+  async function takeAll<Value>(value: Value, what: string): Promise<Value[]> {
+    const all: unknown[] = [value];
+    for (const from of others) {
+      const [, length, isFloats] = await hear(from, what, minutes * MINUTE);
+      const data = ownMemory(length);
+      if (length > 0) await transport.receive(from, data);
+      all.push(decode(data, isFloats === 1));
+    }
+    return all as Value[];
   }
 
   async function gather<Value>(value: Value, what: string): Promise<Value[]> {
     meetings++;
     if (rank !== 0) {
-      const { data, isFloats } = encode(value);
-      await transport.send(0, header(HERE, data.length, isFloats));
-      if (data.length > 0) await transport.send(0, data);
+      await bring(value);
       return await listen(what) as Value[];
     }
-    const values = await beating(async () => {
-      const all: unknown[] = [value];
-      for (const from of others) {
-        const [, length, isFloats] = await hear(from, what, minutes * MINUTE);
-        const data = ownMemory(length);
-        if (length > 0) await transport.receive(from, data);
-        all.push(decode(data, isFloats === 1));
-      }
-      return all;
-    });
+    const values = await beating(() => takeAll(value, what));
     await tell(values);
-    return values as Value[];
+    return values;
+  }
+
+  async function collect<Value>(value: Value, what: string): Promise<Value[]> {
+    meetings++;
+    // Nobody waits here for a sign of life, and one might be taken for what rank 0 sends next.
+    if (rank === 0) return await takeAll(value, what);
+    await bring(value);
+    return [];
+  }
+
+  async function deal<Value>(work: () => readonly Value[] | Promise<readonly Value[]>): Promise<Value> {
+    meetings++;
+    const what = "what rank 0 deals out";
+    if (rank !== 0) return await listen(what, (data) => moveFrom(0, data, what)) as Value;
+    const values = await beating(work);
+    await Promise.all(others.map(async (to) => {
+      const { data, isFloats } = encode(values[to]);
+      await transport.send(to, header(GO, data.length, isFloats));
+      await moveTo(to, data, what);
+    }));
+    return values[0];
   }
 
   /** As {@link gather}, without values. */
@@ -356,8 +396,7 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
   }
 
   /** Sends to one rank, whose own waiting tells who does not come. */
-  async function moveTo(to: number, values: Float32Array<ArrayBuffer>, what: string): Promise<void> {
-    const data = bytesOf(values);
+  async function moveTo(to: number, data: Uint8Array<ArrayBuffer>, what: string): Promise<void> {
     for (let at = 0; at < data.length; at += LARGEST_MOVE) {
       await together(transport.send(to, data.subarray(at, at + LARGEST_MOVE)), what, 2 * minutes * MINUTE);
     }
@@ -366,11 +405,10 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
   /** @param between ranks that the other may wait for itself, each of which is to tell before it */
   async function moveFrom(
     from: number,
-    values: Float32Array<ArrayBuffer>,
+    data: Uint8Array<ArrayBuffer>,
     what: string,
     between = 0,
   ): Promise<void> {
-    const data = bytesOf(values);
     const since = now();
     const patience = (1 + PATIENCE_FOR_EACH * between) * minutes * MINUTE;
     for (let at = 0; at < data.length; at += LARGEST_MOVE) {
@@ -397,17 +435,17 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
       peers: pipelines === 1
         ? undefined
         : createExchange(groupOf(transport, peers), { ...options, limit: minutes }),
-      send: (stage, values, what) => moveTo(rankOf(stage), values, what),
+      send: (stage, values, what) => moveTo(rankOf(stage), bytesOf(values), what),
       receive: (stage, values, what) =>
-        moveFrom(rankOf(stage), values, what, stage < index ? stage : count - 1 - stage),
+        moveFrom(rankOf(stage), bytesOf(values), what, stage < index ? stage : count - 1 - stage),
       async toFirst(stage, read, length, what) {
         if (index === stage) {
           const values = await read();
-          if (pipeline === 0 && rank > 0) await moveTo(0, withOwnMemory(values), what);
+          if (pipeline === 0 && rank > 0) await moveTo(0, bytesOf(withOwnMemory(values)), what);
           return values;
         }
         const values = new Float32Array(rank === 0 ? length : 0);
-        if (rank === 0) await moveFrom(stage, values, what);
+        if (rank === 0) await moveFrom(stage, bytesOf(values), what);
         return values;
       },
     };
@@ -418,6 +456,8 @@ export function createExchange(transport: Transport, options: ExchangeOptions): 
     size,
     signal: agreed.signal,
     gather,
+    collect,
+    deal,
 
     divide(count) {
       return { ...this, stages: stagesOf(count) };

@@ -16,17 +16,19 @@ export interface StepShape {
 /**
  * The pipelines that ranks form whose model is divided in stages.
  *
+ * @param by where their number comes from, for people
  * @throws {UserError} when they cannot, or there are fewer layers
  */
 export function pipelinesOf(
   { ranks, stages, layers }: { ranks: number; stages: number; layers: number },
+  by = "a launcher, such as mpirun, starts several",
 ): number {
   if (stages > layers) {
     throw usageError(`Cannot use --stages ${stages} as the model has fewer layers: ${layers}`);
   }
   if (ranks % stages === 0) return ranks / stages;
   throw usageError(
-    `Cannot use --stages ${stages} as the ranks that mpirun or srun starts must be a multiple of it: ${ranks}`,
+    `Cannot use --stages ${stages} as the number of ranks must be a multiple of it: ${ranks}; ${by}`,
   );
 }
 

@@ -11,16 +11,29 @@ import type { Exchange } from "./exchange.ts";
  * call of all ranks; without others it is `work` alone.
  *
  * @param help a call of all ranks; what it gives at rank 0 is what `work` gets
+ * @param partsOf what of it each of so many ranks is asked; left out: all of it
  */
 export async function withHelp<Asked, Given>(
   exchange: Exchange | undefined,
   help: (asked: Asked) => Promise<Given>,
   work: (ask: (asked: Asked) => Promise<Given>) => Promise<void>,
+  partsOf?: (asked: Asked, ranks: number) => readonly Asked[],
 ): Promise<void> {
   if (!exchange) return await work(help);
+  type Next = { asked: Asked } | undefined;
+  /** What is next at this rank, of what is next at rank 0. */
+  const hear = (next: () => Promise<Next>): Promise<Next> => {
+    if (!partsOf) return exchange.share(next);
+    return exchange.deal<Next>(async () => {
+      const all = await next();
+      return all
+        ? partsOf(all.asked, exchange.size).map((asked) => ({ asked }))
+        : new Array<Next>(exchange.size).fill(undefined);
+    });
+  };
   if (exchange.rank !== 0) {
     for (;;) {
-      const next = await exchange.share<{ asked: Asked } | undefined>(() => undefined);
+      const next = await hear(() => Promise.resolve(undefined));
       if (!next) return;
       await help(next.asked);
     }
@@ -42,7 +55,7 @@ export async function withHelp<Asked, Given>(
   // Where help fails nobody waits for the work any more.
   done.catch(() => {});
   for (;;) {
-    const next = await exchange.share(() => Promise.race([asking, done]));
+    const next = await hear(() => Promise.race([asking, done]));
     if (!next) return;
     ({ promise: asking, resolve: tell } = Promise.withResolvers<{ asked: Asked }>());
     const given = help(next.asked);

@@ -40,7 +40,7 @@ const MOST_ROWS = 1024;
 
 /** What is planned. */
 export interface PlanAsked {
-  /** Rows of a micro-batch. */
+  /** Rows of a micro-batch; where ranks have too few micro-batches it is of fewer rows. */
   batch: number;
   /** Tokens of a row. */
   context: number;
@@ -110,6 +110,7 @@ export interface TrainingPlan {
   frozen: FrozenType;
   dtype: "f32" | "f16";
   recompute: boolean;
+  /** The micro-batches of a run: of several ranks smaller ones than were asked for, where these are too few. */
   batch: number;
   context: number;
   accumulate: number;
@@ -220,7 +221,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
   const { shardOptimizer, network, stages } = settings;
   // Stages alone are one pipeline.
   const ranks = settings.ranks === 1 ? stages : settings.ranks;
-  pipelinesOf({ ranks, stages, layers: config.layers });
+  pipelinesOf({ ranks, stages, layers: config.layers }, "--ranks gives it");
   if (network !== undefined && ranks === 1) {
     throw usageError("Cannot use --network where one rank trains: give --ranks N");
   }
@@ -289,13 +290,18 @@ function largest(most: number, holds: (n: number) => boolean): number {
   return low;
 }
 
-/** How ranks share a step. */
-function sharesOf(
-  { ranks = 1, stages = 1, accumulate = 1 }: Pick<Sought, "ranks" | "stages" | "accumulate">,
-): { stages: number; pipelines: number; microBatches: number } {
-  const pipelines = ranks / stages;
-  return { stages, pipelines, microBatches: Math.ceil(accumulate / pipelines) };
-}
+/** How many pipelines ranks form: as many as they are, where layers are not divided. */
+const pipelineCount = ({ ranks = 1, stages = 1 }: Pick<Sought, "ranks" | "stages">): number => ranks / stages;
+
+/**
+ * What is asked for with the micro-batches in which a run does a step: smaller ones where there are too few for the ranks.
+ *
+ * @throws {UserError} when the rows of a step cannot be divided among them
+ */
+const askedOfRun = (asked: PlanAsked): PlanAsked => ({
+  ...asked,
+  ...shareOfStep(asked, pipelineCount(asked)),
+});
 
 /** What a micro-batch takes at each stage. */
 function needsOfStages(
@@ -303,9 +309,10 @@ function needsOfStages(
   asked: Sought & { batch: number },
 ): { stage: StageShape | undefined; needs: TrainingNeeds; planned: MemoryPlan }[] {
   const { batch, context, recompute, dtype, distill, parts, shardOptimizer } = asked;
-  const { stages, pipelines, microBatches } = sharesOf(asked);
+  const pipelines = pipelineCount(asked);
+  const { stages = 1, accumulate = pipelines } = asked;
   const shards = shardOptimizer && pipelines > 1 ? pipelines : undefined;
-  return stageShapes(stages, microBatches).map((stage) => {
+  return stageShapes(stages, accumulate / pipelines).map((stage) => {
     const shape = { batch, context, recompute, half: dtype === "f16", distill, stage };
     const planned = plans.of(shape, parts);
     const needs = trainingNeeds(plans.config, { ...shape, shards }, parts, plans.binding, planned);
@@ -329,7 +336,8 @@ function planOfStages(
   asked: PlanAsked,
   of: ReturnType<typeof needsOfStages>,
 ): StagePlan[] {
-  const { pipelines, microBatches } = sharesOf(asked);
+  const pipelines = pipelineCount(asked);
+  const microBatches = asked.accumulate / pipelines;
   const stream = 4 * asked.batch * asked.context * config.width * microBatches;
   const model = trace(config, { batch: 1, context: 1, ...asked.parts });
   const ofHead = hasSharedHead(model, of.length) ? 4 * config.vocabularySize * config.width : 0;
@@ -361,7 +369,10 @@ type Sought =
     PlanAsked,
     "context" | "recompute" | "dtype" | "distill" | "parts" | "ranks" | "shardOptimizer" | "stages"
   >
-  & { accumulate?: number };
+  & {
+    /** Those of all ranks together, as many of each pipeline; left out: one of each. */
+    accumulate?: number;
+  };
 
 /** Whether a micro-batch fits a memory, and its largest activation a binding. */
 function fits(plans: ActivationPlans, asked: Sought & { batch: number }, memory: number): boolean {
@@ -426,16 +437,15 @@ const rankOf = ({ adapters = {} }: TrainedParts): number =>
  * The time of a step of several ranks; undefined where no network or no rate was given.
  *
  * @param flop of a step
- * @throws {UserError} when the step's rows cannot be divided among them
  */
 function timeOf(
   config: ModelConfig,
-  { ranks = 1, network, rate = 0, shardOptimizer = false, parts, context, recompute, ...step }: PlanAsked,
+  { ranks = 1, network, rate = 0, shardOptimizer = false, parts, context, recompute, batch, accumulate }:
+    PlanAsked,
   flop: number,
 ): TrainingPlan["time"] {
   if (ranks === 1 || network === undefined || rate === 0) return undefined;
-  const { batch } = shareOfStep(step, ranks);
-  const tokens = step.batch * step.accumulate * context;
+  const tokens = batch * accumulate * context;
   const time = timeOfStep({
     ranks,
     compute: tokens / ranks / rate,
@@ -449,20 +459,15 @@ function timeOf(
   return { ...time, tokens_per_second: tokens / time.step };
 }
 
-/**
- * The time of a step of stages; undefined where no network or no rate was given.
- *
- * @throws {UserError} when the step's rows cannot be divided among the pipelines
- */
+/** The time of a step of stages; undefined where no network or no rate was given. */
 function timeOfStaged(
   { config }: ActivationPlans,
   asked: PlanAsked,
   of: ReturnType<typeof needsOfStages>,
 ): TrainingPlan["staged_time"] {
-  const { context, recompute, distill, parts, network, rate = 0 } = asked;
+  const { batch, accumulate, context, recompute, distill, parts, network, rate = 0 } = asked;
   if (network === undefined || rate === 0) return undefined;
-  const { pipelines } = sharesOf(asked);
-  const { batch, accumulate } = shareOfStep(asked, pipelines);
+  const pipelines = pipelineCount(asked);
   const microBatches = accumulate / pipelines;
   const { vocabularySize, width } = config;
   const isShared = hasSharedHead(trace(config, { batch: 1, context: 1, ...parts }), of.length);
@@ -494,7 +499,8 @@ function timeOfStaged(
  *
  * @throws {UserError} when the model cannot be stored as asked, or its steps be divided among the ranks
  */
-export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPlan {
+export function planTraining(config: ModelConfig, wanted: PlanAsked): TrainingPlan {
+  const asked = askedOfRun(wanted);
   const { batch, context, accumulate, dtype, recompute, distill, constraintEvery, parts, memory } = asked;
   const { tokens = 0, rate = 0, binding = LARGEST_BINDING_BYTES, ranks = 1 } = asked;
   const fault = dtype === "f16"
@@ -505,7 +511,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
   const byStage = needsOfStages(plans, asked);
   const { needs, planned } = largestOfStages(byStage);
   const ofStages = byStage.length > 1 ? planOfStages(plans, asked, byStage) : undefined;
-  const { microBatches } = sharesOf(asked);
+  const microBatches = accumulate / pipelineCount(asked);
   const portable = new ActivationPlans(config, PORTABLE_BINDING_BYTES);
   const portableBatch = largest(
     MOST_ROWS,
@@ -516,7 +522,7 @@ export function planTraining(config: ModelConfig, asked: PlanAsked): TrainingPla
   const { forward, recomputed, backward } = countArithmetic(config, { batch, context, recompute }, parts);
   const dense = countArithmetic(config, { batch, context }).forward;
   const step = accumulate * (forward + recomputed + backward + (distill ? dense : 0)) +
-    forward / constraintEvery;
+    wanted.batch / batch * forward / constraintEvery;
   const perStep = accumulate * batch * context;
   const steps = Math.ceil(tokens / perStep);
   const time = ofStages ? undefined : timeOf(config, asked, step);
@@ -688,6 +694,11 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
       }.`,
     );
   }
+  const missing = missingForTime(plan, asked);
+  // Tokens tell it in their own line.
+  if (missing !== undefined && plan.tokens === undefined && plan.ranks !== undefined) {
+    if (asked.network !== undefined || asked.rate) lines.push(`Give ${missing}, for the time of a step.`);
+  }
   if (plan.time !== undefined) lines.push(timeText(plan.time, plan.ranks!, asked));
   if (plan.staged_time !== undefined) lines.push(stagedTimeText(plan.staged_time, plan.ranks!, asked));
   if (plan.tokens !== undefined) {
@@ -695,9 +706,7 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
     lines.push(
       `${count(plan.tokens)} tokens: ${count(plan.steps!)} steps, ${flopText(plan.total_flop!)}${
         plan.hours === undefined
-          ? `; give ${
-            plan.ranks === undefined ? "" : "--network RATE and "
-          }--rate TOKENS_PER_SECOND, as a run of this model tells it, for the hours`
+          ? `; give ${missing}, for the hours`
           : `, ${hoursText(plan.hours)} at ${
             count(Math.round(speed!))
           } tokens/s, without evaluations; a dense control as many again`
@@ -708,6 +717,15 @@ export function planText(config: ModelConfig, plan: TrainingPlan, asked: PlanAsk
     lines.push(`${count(plan.rate ?? asked.rate!)} tokens/s are ${flopText(plan.flop_per_second)}/s.`);
   }
   return lines.join("\n");
+}
+
+/** What a plan is to be given before it can tell a time; undefined where there is nothing. */
+function missingForTime({ ranks }: TrainingPlan, { network, rate = 0 }: PlanAsked): string | undefined {
+  const missing = [
+    ...(ranks !== undefined && network === undefined ? ["--network RATE"] : []),
+    ...(rate === 0 ? ["--rate TOKENS_PER_SECOND, as a run of one device tells it of this model"] : []),
+  ];
+  return missing.length === 0 ? undefined : missing.join(" and ");
 }
 
 /** Seconds, for people. */

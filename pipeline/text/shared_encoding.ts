@@ -20,12 +20,16 @@ export interface TextToEncode {
 /** Encodes texts; undefined stands for one that could not be: whoever wants its tokens finds out why. */
 export type EncodeMany = (texts: readonly TextToEncode[]) => Promise<(KnownTokens | undefined)[]>;
 
-/** What the ranks are asked. */
+/** What the ranks are asked, and each of them. */
 interface Asked {
   /** The tokenizer.json, the first time. */
   tokenizer: string | undefined;
   texts: readonly TextToEncode[];
 }
+
+/** What each of so many ranks is asked. */
+const partsOf = ({ tokenizer, texts }: Asked, ranks: number): Asked[] =>
+  sharesOf(texts, ranks).map(({ start, end }) => ({ tokenizer, texts: texts.slice(start, end) }));
 
 /** Characters that are worth asking others for: fewer are encoded sooner than sent. */
 const FEWEST_CHARACTERS = 1 << 15;
@@ -66,39 +70,58 @@ export interface SharedEncoder {
   batch: number;
 }
 
+/** A rank's part of the help: encodes what it is sent, and brings it to rank 0. `onFound` is told how much that was. */
+function createHelp(
+  exchange: Exchange,
+  onFound?: (texts: number) => void,
+): (asked: Asked) => Promise<(KnownTokens | undefined)[]> {
+  let encodeKnown: Tokenizer["encodeKnown"];
+  return async ({ tokenizer, texts }) => {
+    if (tokenizer !== undefined) encodeKnown = openEncoder(tokenizer, "the tokenizer of rank 0");
+    const own = encodeAll(texts, encodeKnown);
+    onFound?.(own.filter((known) => known !== undefined).length);
+    return (await exchange.collect(own, "tokens")).flat();
+  };
+}
+
 /**
- * Does `work` at rank 0, with all ranks encoding what it asks for. A call of all ranks.
+ * Encodes what rank 0 asks for in {@link withEncoders}, at every other rank.
  *
- * @param readTokenizer at rank 0, which gives the tokenizer.json to all
+ * @returns of how many texts this rank found the tokens
+ */
+export async function encodeForFirst(exchange: Exchange): Promise<number> {
+  let found = 0;
+  const help = createHelp(exchange, (texts) => found += texts);
+  await withHelp(exchange, help, () => Promise.reject(new Error("this is done by rank 0")), partsOf);
+  return found;
+}
+
+/**
+ * Does `work` at rank 0, with all ranks encoding what it asks for: the others by {@link encodeForFirst}.
+ *
+ * @param readTokenizer gives the tokenizer.json, which all get
  */
 export async function withEncoders<Result>(
   exchange: Exchange,
-  readTokenizer?: () => Promise<string>,
-  work?: (encoder: SharedEncoder) => Promise<Result>,
-): Promise<Result | undefined> {
-  const { rank, size } = exchange;
-  let encodeKnown: Tokenizer["encodeKnown"];
-  async function help({ tokenizer, texts }: Asked): Promise<(KnownTokens | undefined)[]> {
-    if (tokenizer !== undefined) encodeKnown = openEncoder(tokenizer, "the tokenizer of rank 0");
-    const { start, end } = sharesOf(texts, size)[rank];
-    const own = encodeAll(texts.slice(start, end), encodeKnown);
-    return (await exchange.gather(own, "tokens")).flat();
-  }
-  let result: Result | undefined;
-  await withHelp(exchange, help, async (ask) => {
+  readTokenizer: () => Promise<string>,
+  work: (encoder: SharedEncoder) => Promise<Result>,
+): Promise<Result> {
+  let result: { of: Result } | undefined;
+  await withHelp(exchange, createHelp(exchange), async (ask) => {
     let isGiven = false;
-    result = await work!({
-      batch: size * CHARACTERS_OF_RANK,
+    const encoder: SharedEncoder = {
+      batch: exchange.size * CHARACTERS_OF_RANK,
       async encode(texts) {
         const characters = texts.reduce((sum, { text }) => sum + text.length, 0);
         if (characters < FEWEST_CHARACTERS) return texts.map(() => undefined);
-        const tokenizer = isGiven ? undefined : await readTokenizer!();
+        const tokenizer = isGiven ? undefined : await readTokenizer();
         isGiven = true;
         return await ask({ tokenizer, texts });
       },
-    });
-  });
-  return result;
+    };
+    result = { of: await work(encoder) };
+  }, partsOf);
+  return result!.of;
 }
 
 /** A document with the tokens of its texts, as far as they are known. */

@@ -11,6 +11,7 @@ import { usageError } from "../errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NeedsShape, type TrainedParts } from "../model/needs.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { stageShapes } from "../model/stage.ts";
+import { shareOfStep } from "../parallel/share_of_step.ts";
 
 /** The settings that decide what a run takes. */
 export interface MemorySettings {
@@ -33,6 +34,8 @@ export interface MemorySettings {
 /** A run's batch, and what it takes. */
 export interface MemoryBudget {
   batch: number;
+  /** Rows that a rank has at once, where ranks have too few micro-batches for all of it. */
+  rows?: number;
   /** Of stages those of the one that takes most. */
   needs: MemoryNeeds;
   /** How many there are; left out: one. */
@@ -94,7 +97,8 @@ export function whatToLower(
  * @param resumed whether it has begun
  * @param trained what of the model is trained; left out: all
  * @param ranks that share the rows of a step
- * @throws {UserError} when it cannot be stored as asked, or does not fit: what it needs, what there is, and which settings to lower
+ * @throws {UserError} when it cannot be stored as asked, its steps cannot be divided among the ranks, or it does not fit: what
+ * it needs, what there is, and which settings to lower
  */
 export async function budgetMemory(
   gpu: Gpu,
@@ -110,7 +114,7 @@ export async function budgetMemory(
   if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
   const { stages = 1, accumulate = 1 } = settings;
-  const needsOf = (batch: number): MemoryNeeds => {
+  const needsOf = (batch: number, microBatches = Math.ceil(accumulate / ranks)): MemoryNeeds => {
     const { context, recompute, dtype, distill = 0 } = settings;
     const shape: NeedsShape = {
       batch,
@@ -122,7 +126,7 @@ export async function budgetMemory(
       shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
       ...trained,
     };
-    return stageShapes(stages, Math.ceil(accumulate / ranks))
+    return stageShapes(stages, microBatches)
       .map((stage) => memoryNeeds(config, { ...shape, stage }, gpu.maxBindingBytes, textureCapacity(gpu)))
       .reduce((most, needs) => needs.total > most.total ? needs : most);
   };
@@ -140,7 +144,10 @@ export async function budgetMemory(
     return `it needs ${amount(needs.total)} and the device refused to hold that`;
   };
   const asked = settings.batch === "auto" ? 1 : settings.batch;
-  const problem = await problemOf(needsOf(asked));
+  // Of a batch that is chosen the rows are not known before it is: its micro-batches are taken to be no smaller.
+  const step = settings.batch === "auto" ? undefined : shareOfStep({ batch: asked, accumulate }, ranks);
+  const ofAsked = step ? needsOf(step.batch, step.accumulate / ranks) : needsOf(asked);
+  const problem = await problemOf(ofAsked);
   if (problem) {
     throw usageError(
       `Cannot train with a batch of ${asked} as ${problem}: ${
@@ -148,22 +155,29 @@ export async function budgetMemory(
       }`,
     );
   }
-  let batch = asked;
+  let [batch, needs] = [asked, ofAsked];
   if (settings.batch === "auto") {
     for (let high = MOST_ROWS; batch < high;) {
       const middle = Math.ceil((batch + high) / 2);
       if (await problemOf(needsOf(middle))) high = middle - 1;
       else batch = middle;
     }
+    needs = needsOf(batch);
   }
-  return { batch, needs: needsOf(batch), ...(stages > 1 ? { stages } : {}) };
+  return {
+    batch,
+    ...(step && step.batch < batch ? { rows: step.batch } : {}),
+    needs,
+    ...(stages > 1 ? { stages } : {}),
+  };
 }
 
 /** One line for people: what a run takes, by what it is for. */
-export function describeNeeds({ batch, needs, stages = 1 }: MemoryBudget): string {
+export function describeNeeds({ batch, rows, needs, stages = 1 }: MemoryBudget): string {
   const parts = (["weights", "copies", "teacher", "gradients", "moments", "activations", "textures"] as const)
     .filter((part) => needs[part] > 0)
     .map((part) => `${part} ${amount(needs[part])}`);
   const where = stages === 1 ? "" : ` at the one of ${stages} stages that takes most`;
-  return `device memory ${amount(needs.total)} with a batch of ${batch}${where}: ${parts.join(", ")}`;
+  const at = rows === undefined ? "" : `, ${rows} rows of it at once`;
+  return `device memory ${amount(needs.total)} with a batch of ${batch}${at}${where}: ${parts.join(", ")}`;
 }

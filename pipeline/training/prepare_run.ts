@@ -238,7 +238,7 @@ export async function finishedSummary(
  * @param options `resumed` is left out for a new one; `sources`: what `settings.data` names, where that is not where the
  * data lies; `onStart` is given what takes a new run's folder away again, for as
  * long as it has not begun; `ranks`: how many train together; `weighted`: whether positions have weights of their own in
- * the loss; `onDevice` is told the device, and may refuse it
+ * the loss; `openGpu` opens the device for what it is told, where that is not {@link openCheckedGpu}
  * @throws {UserError} on bad input, when of a new run nothing is left behind
  */
 export async function prepareRun(
@@ -276,7 +276,7 @@ interface StartOptions {
   /** Does what needs tokens of many texts, with the help of other ranks: at most once, before the device is opened. */
   withEncoder?: WithEncoder;
   weighted?: boolean;
-  onDevice?(gpu: Gpu): void | Promise<void>;
+  openGpu?(workload: Workload): Promise<Gpu>;
 }
 
 /** Inputs are checked, the data to its last token, before the device is opened; config.json comes after both. */
@@ -285,7 +285,7 @@ async function checkAndPrepare(
   settings: PreparedSettings,
   model: RunModel,
   reporter: Reporter,
-  { resumed, sources = settings.data, onStart, ranks = 1, weighted, withEncoder, onDevice }: StartOptions,
+  { resumed, sources = settings.data, onStart, ranks = 1, weighted, withEncoder, openGpu }: StartOptions,
 ): Promise<PreparedRun> {
   requireData(settings.data);
   const { stages } = settings;
@@ -330,13 +330,8 @@ async function checkAndPrepare(
       tokeniseInto(folder, { hash: data.hash, sources, tokenizer, encoder, settings, reporter });
     const tokens = withEncoder ? await withEncoder(tokenizer.path, tokeniseBy) : await tokeniseBy();
     const { distancePower } = settings;
-    gpu = await openCheckedGpu(reporter, settings, {
-      models: [model.config],
-      training: true,
-      weighted,
-      distancePower,
-    });
-    await onDevice?.(gpu);
+    const workload = { models: [model.config], training: true, weighted, distancePower };
+    gpu = await openGpu?.(workload) ?? await openCheckedGpu(reporter, settings, workload);
     const { train, adapters, frozen } = model.adaptation ?? {};
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
       train,

@@ -172,7 +172,8 @@ Deno.test("a run that is stopped before it has begun leaves nothing behind", asy
     hold: [{ when: "tokenising", meanwhile: (send) => send("SIGINT") }],
   });
   assertEquals(code, 130, stderr);
-  assertStringIncludes(stderr, "stopping: tokenising\nstopped\n");
+  // Its few rows are tokenised in no time, so that it may have come to what follows.
+  assertMatch(stderr, /stopping: (tokenising|opening the device)\nstopped\n/);
   assertEquals(await namesIn(runs), []);
 });
 

@@ -2,7 +2,20 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { LAUNCH_VARIABLES, launchOf, librariesFor } from "../../pipeline/parallel/mpi.ts";
-import { adapterFault, differenceOf, type RankAdapter, shownDevice } from "../../pipeline/ranks.ts";
+import type { CommandThread } from "../../pipeline/command_thread.ts";
+import { createExchange } from "../../pipeline/parallel/exchange.ts";
+import {
+  adapterFault,
+  differenceOf,
+  followOnDevice,
+  openGpuOfRank,
+  type RankAdapter,
+  shownDevice,
+} from "../../pipeline/ranks.ts";
+import { openCheckedGpu } from "../../pipeline/training/prepare_run.ts";
+import { GPT2 } from "../support/gpt2.ts";
+import { SILENT } from "../support/prepared_run.ts";
+import { ranksInProcess } from "../support/ranks_in_process.ts";
 
 const ROOT = join(import.meta.dirname!, "../..");
 
@@ -113,4 +126,57 @@ Deno.test("a GPU is told from its neighbour by what showed it, under Slurm by th
     "NVIDIA_VISIBLE_DEVICES=all SLURM_LOCALID=0",
     "NVIDIA_VISIBLE_DEVICES=all SLURM_LOCALID=1",
   ]);
+});
+
+Deno.test({
+  name: "every rank checks on its device what the workload of rank 0 takes",
+  // Drivers keep threads.
+  sanitizeOps: false,
+  sanitizeResources: false,
+  async fn() {
+    /** How many operations each rank checked. */
+    const checked: (number | undefined)[] = [];
+    const reporterOf = (rank: number): CommandThread["reporter"] => ({
+      ...SILENT,
+      stage: ({ of }) => checked[rank] = of ?? checked[rank],
+    });
+    const settings = { gpu: undefined, autotune: false, shareAdapter: true, rankLimit: 5 };
+    const ranks = ranksInProcess(2).map((transport) => {
+      const exchange = createExchange(transport, { limit: 5 });
+      return { exchange, host: "here", begin: async () => {}, close: () => exchange.close() };
+    });
+    const thread: CommandThread = {
+      reporter: reporterOf(1),
+      signal: new AbortController().signal,
+      beQuiet() {},
+      print() {},
+      write() {},
+      leaveNet() {},
+      goOnBy() {},
+      beRank: () => ({ leave() {} }),
+      logTo() {},
+      savedAs() {},
+      temporaryFolder: () => Promise.reject(new Error("none is asked for")),
+    };
+    let isHelped = false;
+    async function lead(): Promise<boolean> {
+      const [first] = ranks;
+      await first.exchange.share(() => settings);
+      const gpu = await openGpuOfRank(first, settings, () => ({ models: [GPT2] }), reporterOf(0));
+      await gpu.end();
+      await first.close();
+      return true;
+    }
+    const help = (): Promise<object> => {
+      isHelped = true;
+      return Promise.resolve({});
+    };
+    const finished = await Promise.all([lead(), followOnDevice(ranks[1], thread, { help })]);
+    assertEquals([finished, isHelped], [[true, true], true]);
+    const everything = await openCheckedGpu(reporterOf(2), settings);
+    await everything.end();
+    const [first, second, all] = checked;
+    assertEquals(second, first);
+    assert(first! < all!, `${first} of ${all} operations`);
+  },
 });

@@ -4,6 +4,7 @@ import { type GatedAttentionConfig, prepareGatedAttention } from "../../../kerne
 import {
   attentionGradientReference,
   attentionReference,
+  type AttentionReferenceInput,
 } from "../../../kernels/gated_attention/reference.ts";
 import type { Op, ReferencePass } from "../op.ts";
 
@@ -18,20 +19,20 @@ export function attention(
     & Pick<GatedAttentionConfig, "keyValueHeads" | "distancePower">,
 ): Op {
   const of = { ...rest, keyValueHeads: keyValueHeads ?? rest.heads };
-  const inFloat64 = (qkv: ArrayLike<number>, { gateBias, isOpen }: ReferencePass) => ({
-    ...of,
-    qkv,
-    gate: gateBias === undefined && !isOpen ? undefined : {
+  const gateOf = ({ gateBias, isOpen, sampled }: ReferencePass): AttentionReferenceInput["gate"] => {
+    if (sampled) return { ...sampled, noise: { ...sampled.noise, layer: of.layer } };
+    if (gateBias === undefined && !isOpen) return undefined;
+    return {
       bias: gateBias ?? Number.MAX_VALUE,
       isOpen: isOpen &&
-        ((head: number, query: number, key: number, gate: number) =>
-          isOpen({ layer: of.layer, head, query, key }, gate)),
+        ((head, query, key, gate) => isOpen({ layer: of.layer, head, query, key }, gate)),
       temperature: 1,
       saturationBound: Number.MAX_VALUE,
       saturationWeight: 0,
       edgeGradient: 0,
-    },
-  });
+    };
+  };
+  const inFloat64 = (qkv: ArrayLike<number>, pass: ReferencePass) => ({ ...of, qkv, gate: gateOf(pass) });
   return {
     key: `attention ${JSON.stringify(of)}`,
     kind: "attention",

@@ -9,7 +9,8 @@ import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
-import { hardGates, prepareNetwork } from "../../../pipeline/model/network.ts";
+import { hardGates } from "../../../pipeline/model/gates.ts";
+import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import type { FrozenType } from "../../../pipeline/model/op.ts";
 import {
   createParameters,

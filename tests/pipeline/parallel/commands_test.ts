@@ -173,5 +173,9 @@ Deno.test({
       const [alone, shared] = ["alone", "shared"].map((name) => join(runs, name, "tokens"));
       assertEquals(await read(shared, `${split}.arrow`), await read(alone, `${split}.arrow`), split);
     }
+    // Of five times 1,500 examples half, each a prompt and a completion.
+    const log = await Deno.readTextFile(join(runs, "shared", "rank-1.log"));
+    const found = Number(/found the tokens of (\d+) texts for rank 0/.exec(log)?.[1]);
+    assert(Math.abs(found / 7500 - 1) < 0.05, log);
   },
 });

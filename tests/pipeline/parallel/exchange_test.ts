@@ -342,6 +342,25 @@ Deno.test("rank 0 does its work with the others' help, which is given whenever i
   for (const rank of [0, 1, 2]) {
     assertEquals(asked.filter((one) => one.endsWith(` ${rank}`)).map((one) => one[0]), ["a", "b", "c"]);
   }
+  // Each is asked its part alone.
+  const parts: string[] = [];
+  const given = atRanks(3, async (exchange) => {
+    let all: string[] = [];
+    await withHelp(
+      exchange,
+      async (of: string) => {
+        parts.push(`${of} at ${exchange.rank}`);
+        return await exchange.collect(of.toUpperCase(), "a test");
+      },
+      async (ask) => {
+        all = [...await ask("abc"), ...await ask("def")];
+      },
+      (of) => [...of],
+    );
+    return all;
+  });
+  assertEquals(await given, [["A", "B", "C", "D", "E", "F"], [], []]);
+  assertEquals(parts.toSorted(), ["a at 0", "b at 1", "c at 2", "d at 0", "e at 1", "f at 2"]);
   // Alone it helps itself, and what fails in the work is its error.
   await withHelp(undefined, (of: string) => Promise.resolve(of), async (ask) => {
     worked.push(await ask("alone"));

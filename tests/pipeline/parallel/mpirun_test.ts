@@ -85,7 +85,7 @@ Deno.test({
     const resume = ["sparsify", "--resume", "stopped", "--runs", folder.path];
     const refused = await runMain(resume);
     assertEquals(refused.code, 2, refused.stderr);
-    assertStringIncludes(refused.stderr, "Cannot use --stages 2 as the ranks");
+    assertStringIncludes(refused.stderr, "Cannot use --stages 2 as the number of ranks");
     const gone = await runMain([...resume, "--stages", "1"]);
     assertEquals(gone.code, 0, gone.stderr);
     assertEquals(await outcomeOf("stopped"), bits);

@@ -102,6 +102,7 @@ gpuTest(
         dtype: "f32",
         memory: 1,
         shardOptimizer: true,
+        accumulate: size,
       } as const;
       assertEquals(
         (await budgetMemory(gpu, RUN_CONFIG, settings, false, {}, size)).needs.moments,

@@ -11,7 +11,7 @@ import { pipelinesOf } from "../../../pipeline/parallel/share_of_step.ts";
 import { type PlanAsked, planAsked, planText, planTraining } from "../../../pipeline/report/training_plan.ts";
 import { PLAN, type PlanSettings } from "../../../pipeline/settings.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
-import { budgetMemory } from "../../../pipeline/training/memory_budget.ts";
+import { budgetMemory, describeNeeds } from "../../../pipeline/training/memory_budget.ts";
 import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { GPT2 } from "../../support/gpt2.ts";
 import { gpuTest } from "../../support/gpu.ts";
@@ -144,6 +144,35 @@ gpuTest("a run's budget is that of the stage that takes most", async (gpu) => {
   const stage = { index: 0, count: STAGES, inFlight: 3 };
   const first = memoryNeeds(TIED, { ...shape, distill: false, stage }, gpu.maxBindingBytes);
   assertEquals([needs.weights, needs.activations], [first.weights, first.activations]);
+  // Three micro-batches of 4 rows among two pipelines are two of 3 rows at each.
+  const fewer = await budgetMemory(gpu, TIED, { ...settings, accumulate: 3 }, false, {}, PIPELINES);
+  const two = { ...stage, inFlight: 2 };
+  const smaller = memoryNeeds(TIED, { ...shape, batch: 3, distill: false, stage: two }, gpu.maxBindingBytes);
+  assertEquals([fewer.batch, fewer.needs.activations], [BATCH, smaller.activations]);
+  assertStringIncludes(
+    describeNeeds(fewer),
+    " with a batch of 4, 3 rows of it at once at the one of 3 stages",
+  );
+  const rows = { ...settings, batch: 1, accumulate: 3 };
+  await assertRejects(() => budgetMemory(gpu, TIED, rows, false, {}, 2), UserError, "Cannot divide a step");
+});
+
+Deno.test("a plan has the micro-batches that a run makes, and refuses what a run does", () => {
+  // Of 12 rows two pipelines have 6 each, in threes.
+  const few = planTraining(TIED, asked({ batch: 4, accumulate: 3 }));
+  const made = planTraining(TIED, asked({ batch: 3, accumulate: 4 }));
+  assertEquals([few.batch, few.accumulate, few.stages], [3, 4, made.stages]);
+  assertEquals([few.total, few.waiting], [made.total, 2 / 4]);
+  assert(few.total < planTraining(TIED, asked({ batch: 4, accumulate: 4 })).total);
+  // The constraint is measured on as many rows as were asked for.
+  const { forward } = made.arithmetic;
+  assertEquals(few.arithmetic.step - made.arithmetic.step, forward / 3 / 8);
+  const ranks = planTraining(TIED, asked({ stages: 1, ranks: 8, batch: 8, accumulate: 1 }));
+  assertEquals(ranks.activations, planTraining(TIED, asked({ stages: 1, ranks: 1, batch: 1 })).activations);
+  for (const stages of [1, 3]) {
+    const three = asked({ stages, ranks: 2 * stages, batch: 1, accumulate: 3 });
+    assertThrows(() => planTraining(TIED, three), UserError, "Cannot divide a step among 2 ranks");
+  }
 });
 
 Deno.test("a plan of stages tells what each holds and how long it waits", () => {
@@ -168,7 +197,10 @@ Deno.test("stages that the ranks or the layers do not make up are refused with t
   assertEquals(pipelinesOf({ ranks: 8, stages: 4, layers: 4 }), 2);
   for (
     const [of, said] of [
-      [{ ranks: 6, stages: 4, layers: 12 }, "Cannot use --stages 4 as the ranks that mpirun or srun starts"],
+      [
+        { ranks: 6, stages: 4, layers: 12 },
+        "Cannot use --stages 4 as the number of ranks must be a multiple",
+      ],
       [{ ranks: 1, stages: 2, layers: 12 }, "must be a multiple of it: 1"],
       [{ ranks: 4, stages: 4, layers: 3 }, "Cannot use --stages 4 as the model has fewer layers: 3"],
     ] as const
@@ -180,7 +212,10 @@ Deno.test("stages alone are one pipeline", async () => {
   const { ranks, stages } = await planAsked(settings, GPT2);
   assertEquals([ranks, stages], [4, 4]);
   const error = await assertRejects(() => planAsked({ ...settings, ranks: 6 }, GPT2), UserError);
-  assertStringIncludes(error.message, "Cannot use --stages 4 as the ranks");
+  assertEquals(
+    error.message,
+    "Cannot use --stages 4 as the number of ranks must be a multiple of it: 6; --ranks gives it",
+  );
   const { network } = await planAsked({ ...settings, ranks: 8, network: "25GB/s" }, GPT2);
   assertEquals(network, 25e9);
 });

@@ -2,7 +2,13 @@
 import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
-import { needsText, tellNeeds, type ToldNeeds } from "../../../pipeline/report/memory_needs.ts";
+import {
+  needsText,
+  PORTABLE_BINDING_BYTES,
+  tellNeeds,
+  type ToldNeeds,
+} from "../../../pipeline/report/memory_needs.ts";
+import { planTraining } from "../../../pipeline/report/training_plan.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { runMain } from "../../support/tiny_model.ts";
 
@@ -82,6 +88,39 @@ Deno.test("--memory without a value tells it of a folder with only a config.json
     await told(["evaluate", "--memory"]),
     needsText(tellNeeds(config, evaluation), evaluation) + "\n",
   );
+});
+
+Deno.test("--memory without a value tells of stages what the plan does, in each way", async () => {
+  const model = `${FOLDER}gpt2`;
+  const args = ["--model", model, "--stages", "5", "--batch", "2", "--context", "128", "--accumulate", "3"];
+  const { code, stdout, stderr } = await runMain(["sparsify", "--memory", "--json", ...args]);
+  assertEquals([code, stderr], [0, ""]);
+  const told: ToldNeeds = JSON.parse(stdout);
+  const config = await readModelConfig(model);
+  assertEquals(told.needs.length, 4);
+  for (const { dtype, recompute, stages, ...most } of told.needs) {
+    const plan = planTraining(config, {
+      ...{ batch: 2, context: 128, accumulate: 3, dtype, recompute, distill: false, constraintEvery: 8 },
+      ...{ parts: { train: "all", frozen: "f32" }, stages: 5, ranks: 5, binding: PORTABLE_BINDING_BYTES },
+    });
+    const ofPlan = plan.stages!.map((
+      { layers, in_flight, total, weights, gradients, moments, activations },
+    ) => [layers, in_flight, total, weights, gradients, moments, activations]);
+    assertEquals(
+      stages!.map((
+        { layers, in_flight, total, weights, gradients, moments, activations },
+      ) => [layers, in_flight, total, weights, gradients, moments, activations]),
+      ofPlan,
+    );
+    assertEquals([most.total, most.largest_binding], [plan.total, plan.largest_binding]);
+  }
+  assertEquals(told.needs[0].stages!.map(({ in_flight }) => in_flight), [3, 3, 3, 2, 1]);
+  const text = needsText(told, { batch: 2, context: 128, training: true });
+  assertStringIncludes(text, "Of 5 stages the bytes above are those of the one that takes most; each takes:");
+  assert(/^4 +9 to 11 +1 +\d/m.test(text), text);
+  const many = await runMain(["sparsify", "--memory", "--model", model, "--stages", "13"]);
+  assertEquals([many.code, many.stdout], [2, ""]);
+  assertStringIncludes(many.stderr, "Cannot use --stages 13 as the model has fewer layers: 12");
 });
 
 Deno.test("--memory with a value is a limit as ever, and without one no run is resumed by it", async () => {

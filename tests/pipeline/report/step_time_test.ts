@@ -129,7 +129,25 @@ Deno.test("a plan of ranks tells the step from the rate of one, and the hours fr
   const without = { ...ASKED, network: undefined };
   const untold: TrainingPlan = planTraining(config, without);
   assertEquals([untold.time, untold.hours], [undefined, undefined]);
-  assertStringIncludes(planText(config, untold, without), "give --network RATE and --rate TOKENS_PER_SECOND");
+  const said = (others: Partial<PlanAsked>): string => {
+    const asked = { ...ASKED, ...others };
+    return planText(config, planTraining(config, asked), asked);
+  };
+  const rate = "--rate TOKENS_PER_SECOND, as a run of one device tells it of this model";
+  assertStringIncludes(said({ network: undefined }), "; give --network RATE, for the hours");
+  assertStringIncludes(said({ rate: 0 }), `; give ${rate}, for the hours`);
+  const neither = { network: undefined, rate: 0 };
+  assertStringIncludes(said(neither), `; give --network RATE and ${rate}, for the hours`);
+  // Where no hours are asked for, of a step.
+  const tokens = undefined;
+  for (const stages of [1, 4]) {
+    const [noRate, noNetwork] = [{ rate: 0 }, { network: undefined }]
+      .map((without) => said({ stages, tokens, ...without }));
+    assertStringIncludes(noRate, `\nGive ${rate}, for the time of a step.`);
+    assertStringIncludes(noNetwork, "\nGive --network RATE, for the time of a step.");
+    assert(!said({ stages, tokens, ...neither }).includes("Give --"), "nothing of time was asked for");
+    assert(!said({ stages, tokens }).includes("Give --"));
+  }
 });
 
 Deno.test("plan takes a network, and says what it cannot plan", async () => {

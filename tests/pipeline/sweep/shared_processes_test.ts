@@ -1,5 +1,5 @@
 /** Processes of a sweep that ranks share: who starts what, who hears of it, and what is stopped. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { createExchange } from "../../../pipeline/parallel/exchange.ts";
 import type { Launch } from "../../../pipeline/sweep/processes.ts";
 import { shareProcesses } from "../../../pipeline/sweep/shared_processes.ts";
@@ -17,18 +17,29 @@ interface Played {
   isStopped: boolean;
 }
 
-/** Plays ranks; `work` is rank 0's, with what they started, by name. */
-async function play<Result>(
+/** What is played. */
+interface PlayOptions {
+  /** What cannot be started. */
+  fails?: string;
+  onStop?(): void;
+  /** Told of a rank that has failed. */
+  onFailure?(): void;
+  /** The ranks' time, in milliseconds. */
+  now?(): number;
+}
+
+/** Plays ranks to the end of each; `work` is rank 0's, with what they started, by name. */
+async function settle<Result>(
   size: number,
   work: (launch: Launch, processes: Map<string, Played>, stops: AbortController[]) => Promise<Result>,
-  { fails, onStop = () => {} }: { fails?: string; onStop?: () => void } = {},
-) {
+  { fails, onStop = () => {}, onFailure = () => {}, now }: PlayOptions = {},
+): Promise<PromiseSettledResult<Result | undefined>[]> {
   const processes = new Map<string, Played>();
   const stops = Array.from({ length: size }, () => new AbortController());
-  return await Promise.all(
+  return await Promise.allSettled(
     ranksInProcess(size).map(async (transport) => {
       const { rank } = transport;
-      const exchange = createExchange(transport, { limit: 1 });
+      const exchange = createExchange(transport, { limit: 1, now });
       const start: Launch = ({ name }, mode, say) => {
         const { promise, resolve } = Promise.withResolvers<number>();
         const played: Played = { rank, mode, say, end: resolve, isStopped: false };
@@ -41,13 +52,26 @@ async function play<Result>(
           },
         };
       };
-      return await shareProcesses(
-        exchange,
-        { start, signal: stops[rank].signal },
-        rank === 0 ? { work: (launch) => work(launch, processes, stops), onStop } : undefined,
-      );
+      try {
+        return await shareProcesses(
+          exchange,
+          { start, signal: stops[rank].signal },
+          rank === 0 ? { work: (launch) => work(launch, processes, stops), onStop } : undefined,
+        );
+      } catch (error) {
+        onFailure();
+        throw error;
+      }
     }),
   );
+}
+
+/** As {@link settle}, with what every rank gives. */
+async function play<Result>(...args: Parameters<typeof settle<Result>>): Promise<(Result | undefined)[]> {
+  return (await settle(...args)).map((end) => {
+    if (end.status === "rejected") throw end.reason;
+    return end.value;
+  });
 }
 
 /** Until something is so: what ranks tell each other comes by turns of the event loop. */
@@ -109,4 +133,29 @@ Deno.test("a rank that cannot start its process says why", async () => {
   // What rank 0 itself fails in comes out of it, when the others know that it is over.
   const over = play(2, () => Promise.reject(new Error("no table")));
   await assertRejects(() => over, Error, "no table");
+});
+
+Deno.test("another rank that cannot start its process says why and stops its own, and the first does not wait for it", async () => {
+  const started = new Map<string, Played>();
+  // Once a rank has failed, every look at the clock is a minute later.
+  let [time, isLate] = [0, false];
+  const [first, second] = await settle(2, async (launch, processes) => {
+    for (const name of ["a", "b", "c"]) launch(runOf(name), "begin", () => {});
+    await until(() => processes.size === 3);
+    for (const [name, process] of processes) started.set(name, process);
+    // Were it to go on in spite of it, the last would begin.
+    for (const name of ["d", "e", "f"]) {
+      launch(runOf(name), "begin", () => {});
+      await until(() => processes.has(name) || isLate);
+    }
+  }, { fails: "d", onFailure: () => isLate = true, now: () => isLate ? time += 60_000 : time });
+  assertEquals([...started].toSorted().map(([name, { rank, isStopped }]) => [name, rank, isStopped]), [
+    ["a", 0, true],
+    ["b", 1, true],
+    ["c", 0, true],
+  ]);
+  const reasonOf = (end: PromiseSettledResult<unknown>) =>
+    end.status === "rejected" ? end.reason.message : end;
+  assertEquals(reasonOf(second), "d has no log");
+  assertStringIncludes(reasonOf(first), "as rank 1 did not come to what became of runs within 1 minutes");
 });
