@@ -43,6 +43,7 @@ interface Sizes {
   slacks: readonly number[];
   /** Powers of 1 / (1 + distance) that edges are weighed by; 0: alike. */
   powers: readonly number[];
+  /** Of the dense models; without steps, those of the task's part. */
   pretrain: Readonly<Record<string, unknown>>;
   sparsify: Readonly<Record<string, unknown>>;
 }
@@ -98,6 +99,7 @@ const QUICK: Sizes = {
     heads: 2,
     width: 16,
     batch: 16,
+    steps: 4,
     warmup: 2,
     evalTokens: 160,
     validationTokens: 160,
@@ -547,15 +549,12 @@ async function measureModel(
   return modelMeasure(rows, measures, task, heads);
 }
 
-/** Steps of a dense model in `--quick`. */
-const QUICK_STEPS = 4;
-
 /** The task of a part, with the steps that a dense model is given to learn it; a quick one is the same but short. */
 function part(name: string, full: LongRangeTask, denseSteps: number, quick?: LongRangeTask): StudyPart {
   return {
     name,
     inQuick: quick !== undefined,
-    perform: (tools) => tools.quick ? perform(quick!, tools, QUICK_STEPS) : perform(full, tools, denseSteps),
+    perform: (tools) => perform(tools.quick ? quick! : full, tools, denseSteps),
   };
 }
 
