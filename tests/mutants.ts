@@ -953,7 +953,7 @@ export const MUTANTS: readonly Mutant[] = [
     ["pipeline/model/families_test.ts", "that is rounded there"],
     {
       "the float64 model's values are not rounded": ["half ? y.map(Math.f16round) : y", "y"],
-      "the float64 model's weights are not rounded": ["half && readByProducts", "false"],
+      "the float64 model's weights are not rounded": ["isHalf && readByProducts", "false"],
       "the float64 model's embedding is rounded": ["step === model.embed ? weights : rounded", "rounded"],
     },
   ),
@@ -961,7 +961,17 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/model/ops/attention.ts",
     ["pipeline/model/families_test.ts", "gated: the float64 model"],
     {
-      "the float64 model's layers draw the same noise": ["layer: of.layer }", "layer: 0 }"],
+      "the float64 model's layers draw the same noise": [
+        "...sampled.noise, layer }",
+        "...sampled.noise, layer: 0 }",
+      ],
+    },
+  ),
+  ...plant(
+    "pipeline/model/ops/attention.ts",
+    ["pipeline/model/families_test.ts", "weighing by distance"],
+    {
+      "the float64 model's edges weigh alike": ["...sampled, distancePower, noise", "...sampled, noise"],
     },
   ),
   // Generated text.

@@ -46,14 +46,11 @@ export function referenceModel(
   const steps = stepsOf(model);
   const pass = { ...options, tokens };
   const values = new Map<string, Float64Array>();
-  const half = model.final.writes.y.half ?? false;
-  const asStored = <Of extends ArrayLike<number>>(numbers: Of, isHalf = false) =>
-    isHalf ? Float64Array.from(numbers, Math.f16round) : numbers;
-  const rounded = new Map(
-    model.parameters.map((
-      { name, readByProducts },
-    ) => [name, asStored(weights.get(name)!, half && readByProducts)]),
-  );
+  const isHalf = model.final.writes.y.half;
+  const rounded: ReferenceWeights = new Map(model.parameters.map(({ name, readByProducts }) => {
+    const exact = weights.get(name)!;
+    return [name, isHalf && readByProducts ? Float64Array.from(exact, Math.f16round) : exact];
+  }));
   // An embedding is no product, also where the head that reads the same table is one.
   const rolesOf = (step: Step) =>
     referenceRoles(step, ({ name }) => values.get(name)!, step === model.embed ? weights : rounded);

@@ -20,12 +20,13 @@ export function attention(
 ): Op {
   const of = { ...rest, keyValueHeads: keyValueHeads ?? rest.heads };
   const gateOf = ({ gateBias, isOpen, sampled }: ReferencePass): AttentionReferenceInput["gate"] => {
-    if (sampled) return { ...sampled, noise: { ...sampled.noise, layer: of.layer } };
+    const { layer, distancePower } = of;
+    if (sampled) return { ...sampled, distancePower, noise: { ...sampled.noise, layer } };
     if (gateBias === undefined && !isOpen) return undefined;
     return {
       bias: gateBias ?? Number.MAX_VALUE,
       isOpen: isOpen &&
-        ((head, query, key, gate) => isOpen({ layer: of.layer, head, query, key }, gate)),
+        ((head, query, key, gate) => isOpen({ layer, head, query, key }, gate)),
       temperature: 1,
       saturationBound: Number.MAX_VALUE,
       saturationWeight: 0,

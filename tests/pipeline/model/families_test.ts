@@ -234,6 +234,23 @@ for (const name of MODELS) {
   }
 }
 
+gpuTest(
+  "llama, edges weighing by distance, stored as f16: logits and every gradient equal the float64 model's",
+  async (gpu) => {
+    const fixture = await openFixture(gpu, "llama", { keep: true, half: true, distancePower: 2 });
+    const { gates, batches: [batch] } = fixture;
+    const trainer = await fixture.trainer(true);
+    try {
+      // Measured.
+      const tolerances = { logits: 1e-3, gradients: 3e-3 };
+      await assertRoundedReference(gpu, { ...fixture, trainer, batch, gates }, tolerances);
+    } finally {
+      trainer.destroy();
+      fixture.destroy();
+    }
+  },
+);
+
 for (const half of [false, true]) {
   Deno.test(`weights that are larger than a binding${half ? ", stored as f16" : ""}, give the same`, async () => {
     const gpu = await Gpu.open({ maxBindingBytes: 12_288 });
