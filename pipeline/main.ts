@@ -44,7 +44,7 @@ import {
   shareRun,
   spreadCommand,
 } from "./ranks.ts";
-import { adaptationOf } from "./training/adaptation.ts";
+import { adaptationOf, teacherIsAdapted } from "./training/adaptation.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
 import { EVALUATE, PLAN, PRETRAIN, SPARSIFY, TRAIN_TOKENIZER } from "./settings.ts";
@@ -340,7 +340,7 @@ async function leadSparsify(
       adapters,
       train,
       frozen,
-      teacherAdapted: from !== undefined,
+      teacherAdapted: teacherIsAdapted(settings, { adapters, from }),
     };
     return tellNeedsOf(thread, settings, config, asked);
   }

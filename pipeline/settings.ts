@@ -311,7 +311,14 @@ export const SPARSIFY = {
     "Gates",
   ),
   frontSlack: positive(0.2, "nats that the target rises by, with --front", "Gates"),
-  distill: atLeastZero(0, "weight of KL(dense || sparse) beside the loss", "Training"),
+  distill: atLeastZero(0, "weight of KL(teacher || sparse) beside the loss", "Training"),
+  teacher: {
+    kind: "choice",
+    value: "dense",
+    choices: ["dense", "control"],
+    help: "the teacher of --distill: the dense model, or its control, which then comes first",
+    group: "Training",
+  },
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
   memory: {
@@ -395,6 +402,7 @@ export const PLAN = {
   dtype: TRAINING.dtype,
   recompute: flag(false, "bytes and arithmetic with activations computed anew", "Training"),
   distill: SPARSIFY.distill,
+  teacher: SPARSIFY.teacher,
   constraintEvery: SPARSIFY.constraintEvery,
   gpuMemory: {
     kind: "name",

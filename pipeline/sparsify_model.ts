@@ -97,8 +97,10 @@ export interface SparsifyOptions {
   adapter?: string;
   /** Whether the model is saved with its adapters merged into it, and these beside it. */
   merge?: boolean;
-  /** Weight of KL(dense || sparse) beside the loss. */
+  /** Weight of KL(teacher || sparse) beside the loss. */
   distill?: number;
+  /** Its teacher: the dense model, or its control, which then comes first. */
+  teacher?: "dense" | "control";
   /** Whether a dense control is fine-tuned with the same steps and data. */
   control?: boolean;
   /** Test tokens that the results come from, at most. */

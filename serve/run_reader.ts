@@ -8,6 +8,7 @@ import { inputError, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
 import {
   COLUMN_NAMES,
+  controlIsFirst,
   createMetricsReader,
   type MetricRow,
   type MetricsReader,
@@ -371,15 +372,11 @@ function overviewOf(
 /** The phases that a run consists of, by its settings. */
 function phasesOf(config: RunConfig | undefined, rows: readonly MetricRow[]): PhaseProgress[] {
   if (!config || config.command === "circuits") return [];
-  const { steps, control, targetLoss } = config.settings as {
-    steps: number;
-    control?: boolean;
-    targetLoss?: unknown;
-  };
+  const { steps, control } = config.settings as { steps: number; control?: boolean };
   const names: MetricRow["phase"][] = config.command === "pretrain"
     ? ["pretrain"]
     : control
-    ? targetLoss === "control" ? ["control", "sparse"] : ["sparse", "control"]
+    ? controlIsFirst(config.settings) ? ["control", "sparse"] : ["sparse", "control"]
     : ["sparse"];
   return names.map((phase) => ({
     phase,

@@ -496,8 +496,8 @@ export const MUTANTS: readonly Mutant[] = [
     "dense on test is the sparse weights": ['"dense", test, { of }),', '"dense", test),'],
     "gates are measured without their bias": ["gateBias: gates.bias,", "gateBias: 0,"],
     "the teacher has no weights": [
-      "await uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));\n      return",
-      "return",
+      "uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));",
+      "Promise.resolve();",
     ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
@@ -1003,8 +1003,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
     "the sparse phase goes on from its yardstick's weights": [
-      "    await begin();\n  }\n  const target",
-      "  }\n  const target",
+      'if (control && settings.teacher === "dense") await begin();',
+      "",
     ],
     "batches are held to the dense loss, not the yardstick's": [
       "targetLoss: yardstick.batchCe[index] + offset",
@@ -1897,12 +1897,30 @@ export const MUTANTS: readonly Mutant[] = [
     ["pipeline/training/lora_run_test.ts", "begins with an adapter"],
     {
       "an adapter to begin with is forgotten": ["adaptation?.from?.read(name) ??", "undefined ??"],
-      "a teacher goes without the adapter that a run began with": [
-        "teacherAdapted: from !== undefined,",
-        "teacherAdapted: false,",
-      ],
     },
   ),
+  ...plant("pipeline/training/adaptation.ts", [
+    "pipeline/training/lora_run_test.ts",
+    "begins with an adapter",
+  ], {
+    "a teacher goes without the adapter that a run began with": ["from !== undefined ||", ""],
+  }),
+  ...plant("pipeline/training/adaptation.ts", ["pipeline/training/lora_run_test.ts", "killed and goes on"], {
+    "a control that teaches leaves its adapters behind": [
+      '(teacher === "control" && adapters !== undefined)',
+      "false",
+    ],
+  }),
+  ...plant("pipeline/training/sparsify.ts", ["pipeline/training/yardstick_test.ts", "where it teaches"], {
+    "the sparse model goes on from the control that taught": [
+      "own);\n    await begin();",
+      "own);",
+    ],
+    "the control that teaches is the dense model": [
+      'if (settings.teacher === "dense") return await fillDense(own);',
+      "if (own) return await fillDense(own);",
+    ],
+  }),
   ...plant("kernels/adamw/adamw.wgsl", "kernels/adamw/adamw_test.ts", {
     "all columns decay": ["n % COLUMNS >= DECAY_FROM", "true"],
   }),
@@ -1960,7 +1978,7 @@ export const MUTANTS: readonly Mutant[] = [
     "plan takes an adapter",
   ], {
     "the plan of an adapter has no teacher of its own": [
-      "teacherAdapted: from !== undefined }",
+      "teacherAdapted: teacherIsAdapted(settings, { adapters, from }) }",
       "teacherAdapted: false }",
     ],
   }),

@@ -22,7 +22,7 @@ import {
 } from "../model/needs.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
-import { adaptationOf } from "../training/adaptation.ts";
+import { adaptationOf, teacherIsAdapted } from "../training/adaptation.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
 import { amount } from "../training/memory_budget.ts";
 import { BUCKET_BYTES } from "../training/trainer.ts";
@@ -239,7 +239,7 @@ export async function planAsked(settings: PlanSettings, config: ModelConfig): Pr
     shardOptimizer,
     stages,
     distill: distill > 0,
-    parts: { train, adapters, frozen, teacherAdapted: from !== undefined },
+    parts: { train, adapters, frozen, teacherAdapted: teacherIsAdapted(settings, { adapters, from }) },
     memory: gpuMemory === undefined ? undefined : parseMemory("--gpu-memory", gpuMemory),
     binding: binding === undefined ? undefined : parseMemory("--binding", binding),
   };

@@ -41,6 +41,14 @@ export interface Adaptation {
   merged?: StoredAdapter;
 }
 
+/** Whether a teacher has adapters of its own: the control's, or those that the run began with. */
+export function teacherIsAdapted(
+  { teacher }: { teacher?: "dense" | "control" },
+  { adapters, from }: Pick<Adaptation, "adapters" | "from"> = {},
+): boolean {
+  return from !== undefined || (teacher === "control" && adapters !== undefined);
+}
+
 /** α of adapters where it is not said: twice the rank, so that s is 2, or 2 √r with rank stabilisation. Ours; peft's is 8. */
 const ALPHA_OF_RANK = 2;
 

@@ -27,7 +27,7 @@ import {
 import { checkWindows } from "../text/batches.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
-import { openMetrics, phasesFrom } from "../runs/metrics.ts";
+import { controlIsFirst, openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
 import { unreachedByGates } from "../model/adapters.ts";
 import { openWeights } from "../model/load_weights.ts";
@@ -47,7 +47,7 @@ import type { SharedEncoder } from "../text/shared_encoding.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
-import { type Adaptation, adaptationOf, type AdaptationSettings } from "./adaptation.ts";
+import { type Adaptation, adaptationOf, type AdaptationSettings, teacherIsAdapted } from "./adaptation.ts";
 import type { BaseModel, PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
@@ -60,6 +60,8 @@ interface PreparedSettings extends MemorySettings {
   evalTokens: number;
   checkpointEvery: number;
   stages: number;
+  /** Of sparse post-training, what it may distil from. */
+  teacher?: "dense" | "control";
   /** What it is called in config.json and in messages. */
   data: string[];
   autotune: boolean;
@@ -337,7 +339,7 @@ async function checkAndPrepare(
       train,
       adapters,
       frozen,
-      teacherAdapted: model.adaptation?.from !== undefined,
+      teacherAdapted: teacherIsAdapted(settings, model.adaptation),
     }, pipelines);
     reporter.message(describeNeeds(budget));
     shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, pipelines);
@@ -459,7 +461,7 @@ async function fillFolder(
   });
   // From here on others may ask for something.
   const state = await createRunState(folder.state);
-  const phases = phasesFrom(config.settings.targetLoss === "control" ? "control" : undefined);
+  const phases = phasesFrom(controlIsFirst(config.settings) ? "control" : undefined);
   const resume = await findResumePoint(folder.checkpoints, settings.steps, config.id, phases);
   for (const problem of resume.problems) reporter.warning(problem);
   if (resumed) await writeChanges(resumed, resume.last, settings, reporter);

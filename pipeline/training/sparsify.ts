@@ -7,19 +7,21 @@
  * chosen on `validation`; what is reported comes from `test`.
  *
  * The constraint is measured batch by batch against the dense model's loss on the same batch, so that what one batch
- * is harder than another by (ten times the slack) does not drown it. Where the control is the yardstick, it comes first,
- * and the loss is its loss.
+ * is harder than another by (ten times the slack) does not drown it. Where the control is the yardstick or the teacher, it
+ * comes first; as the yardstick, the loss is its loss.
  *
  * @module
  */
 import { usageError } from "../errors.ts";
+import { teacherIsAdapted } from "./adaptation.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
-import { readMetrics } from "../runs/metrics.ts";
+import { controlIsFirst, readMetrics } from "../runs/metrics.ts";
 import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
 import { initialWeights } from "../model/initial_weights.ts";
 import { type Network, prepareNetwork } from "../model/network.ts";
 import type { Parameter } from "../model/op.ts";
 import {
+  copyParameters,
   createParameters,
   destroyParameters,
   type Parameters,
@@ -134,7 +136,7 @@ async function sparsifyUnlessStopped(
   signal: AbortSignal,
 ): Promise<SparsifySummary | undefined> {
   const { gpu, config, batch, exchange } = run;
-  const { adapters, train, frozen, from } = run.adaptation ?? {};
+  const { adapters, train, frozen } = run.adaptation ?? {};
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
@@ -150,7 +152,7 @@ async function sparsifyUnlessStopped(
     adapters,
     train,
     frozen,
-    teacherAdapted: from !== undefined,
+    teacherAdapted: teacherIsAdapted(settings, run.adaptation),
     distancePower: settings.distancePower,
   });
   const beginning = beginningOf(run, network, settings.seed);
@@ -171,15 +173,16 @@ async function sparsifyUnlessStopped(
   /** Takes what is trained back to what it began with. */
   const begin = (): Promise<void> =>
     uploadParameters(gpu, trained, beginning, namesOf(all.filter(({ trainable }) => trainable)));
-  /** The dense model beside the one in training: what is frozen is the same, and adapters that began at 0 are left out. */
-  async function denseBeside<Result>(
+  /** Another model beside the one in training: what is frozen is the same, and adapters that began at 0 are left out. */
+  async function beside<Result>(
     prefix: string,
-    use: (dense: Parameters) => Promise<Result>,
+    fill: (own: Parameters) => Promise<void>,
+    use: (other: Parameters) => Promise<Result>,
   ): Promise<Result> {
     const own = createParameters(gpu, ofTeacherAlone(network.stage.parameters, network.shape), prefix);
     const frozen = network.stage.parameters.filter(({ trainable }) => !trainable);
     try {
-      await uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));
+      await fill(own);
       return await use(
         new Map([...frozen.map(({ name }) => [name, parameters.get(name)!] as const), ...own]),
       );
@@ -187,6 +190,9 @@ async function sparsifyUnlessStopped(
       destroyParameters(gpu, own);
     }
   }
+  /** As the model was when the run began. */
+  const fillDense = (own: Parameters): Promise<void> =>
+    uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));
 
   const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
@@ -224,15 +230,16 @@ async function sparsifyUnlessStopped(
   };
   let control: Evaluation | undefined;
   let yardstick = denseValidation;
-  if (settings.targetLoss === "control") {
+  if (controlIsFirst(settings)) {
     const ended = await trainControl();
     if (!ended) return undefined;
     ({ control } = ended);
-    yardstick = await measure("measuring the control", "dense", validation);
-    reporter.message(
-      `the control's loss ${yardstick.ce.toFixed(4)}; target ${targetOf(settings, yardstick).toFixed(4)}`,
-    );
-    await begin();
+    if (settings.targetLoss === "control") {
+      yardstick = await measure("measuring the control", "dense", validation);
+      reporter.message(
+        `the control's loss ${yardstick.ce.toFixed(4)}; target ${targetOf(settings, yardstick).toFixed(4)}`,
+      );
+    }
   }
   const target = targetOf(settings, yardstick);
   const targetAt = (step: number): number => {
@@ -260,7 +267,15 @@ async function sparsifyUnlessStopped(
       front: settings.front ? { levels, levelAt } : undefined,
       evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
     });
-  const outcome = await (settings.distill > 0 ? denseBeside("teacher's ", trainSparse) : trainSparse());
+  /** The teacher, from the weights that the control has left where it is the one; then from the dense ones. */
+  async function fillTeacher(own: Parameters): Promise<void> {
+    if (settings.teacher === "dense") return await fillDense(own);
+    copyParameters(gpu, new Map([...trained].filter(([name]) => own.has(name))), own);
+    await begin();
+  }
+  if (control && settings.teacher === "dense") await begin();
+  const outcome =
+    await (settings.distill > 0 ? beside("teacher's ", fillTeacher, trainSparse) : trainSparse());
   if (!outcome) return undefined;
 
   // The test tokens are first looked at here, after the step has been chosen.
@@ -277,8 +292,9 @@ async function sparsifyUnlessStopped(
     })
     : undefined;
   // Gradients and moments have been freed: there is room for the dense weights beside the sparse ones.
-  const dense = await denseBeside(
+  const dense = await beside(
     "dense ",
+    fillDense,
     (of) => measure("measuring the dense model on test tokens", "dense", test, { of }),
   );
   reporter.stage({ name: "saving the model" });
@@ -429,10 +445,25 @@ async function saveTrained(
   });
 }
 
-/** @throws {UserError} where the target is the loss of a control that there will not be */
-export function checkTarget({ targetLoss, control }: Pick<SparsifySettings, "targetLoss" | "control">): void {
-  if (targetLoss !== "control" || control) return;
-  throw usageError("Cannot take the control's loss as the target without a control: leave out --no-control");
+/** @throws {UserError} where the target or the teacher is a control that there will not be, or a teacher is not listened to */
+export function checkTarget(
+  { targetLoss, control, teacher, distill }: Pick<
+    SparsifySettings,
+    "targetLoss" | "control" | "teacher" | "distill"
+  >,
+): void {
+  if (targetLoss === "control" && !control) {
+    throw usageError(
+      "Cannot take the control's loss as the target without a control: leave out --no-control",
+    );
+  }
+  if (teacher === "dense") return;
+  if (!control) {
+    throw usageError("Cannot take the control as the teacher without a control: leave out --no-control");
+  }
+  if (distill === 0) {
+    throw usageError("Cannot use --teacher as nothing is learnt from it: give --distill 1");
+  }
 }
 
 /** τ before any change of the slack: a loss that was given, or that of the yardstick with the slack. */

@@ -8,6 +8,7 @@ import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
+import type { MetricRow } from "../../../pipeline/runs/metrics.ts";
 import { adaptationOf, type AdaptationSettings } from "../../../pipeline/training/adaptation.ts";
 import { outcome } from "../../hostile/kills.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
@@ -54,6 +55,8 @@ Deno.test("a run of adapters that is killed and goes on ends with the bits of on
   // deno-fmt-ignore
   const settings = ["sparsify", "--model", model, ...SETTINGS, "--lora", "4", "--lora-targets", "query,key,down", "--rslora",
     "--distill", "0.1", "--runs", runs];
+  await run([...settings, "--name", "by-dense"]);
+  settings.push("--teacher", "control");
   await run([...settings, "--name", "whole"]);
   await run([...settings, "--recompute", "--name", "killed"], {
     hold: [{ when: "sparse 6/12", meanwhile: (send) => send("SIGKILL") }],
@@ -79,6 +82,10 @@ Deno.test("a run of adapters that is killed and goes on ends with the bits of on
   const { rows, summary } = await outcome(whole);
   const again = await outcome(killed);
   assertEquals({ rows: again.rows, summary: again.summary }, { rows, summary });
+  // What the control's adapters make is taught, and the dense model has none.
+  const klOf = (rows: readonly Omit<MetricRow, "seconds">[]): number =>
+    rows.find(({ phase, step }) => phase === "sparse" && step === 1)!.kl!;
+  assert(Math.abs(klOf(rows) - klOf((await outcome(join(runs, "by-dense"))).rows)) > 1e-4);
   const adapterOf = (path: string) => Deno.readFile(join(path, "adapter_model.safetensors"));
   assertEquals(await adapterOf(join(killed, "adapter")), await adapterOf(join(whole, "model")));
 

@@ -1,9 +1,10 @@
 /** A run whose target is its control's loss: the control comes first, and everything is held to it. */
-import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { phasesFrom, readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { createBatches } from "../../../pipeline/text/batches.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { checkTarget, sparsify, workAhead } from "../../../pipeline/training/sparsify.ts";
 import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
@@ -15,12 +16,14 @@ import {
   RUN_CONFIG,
   RUN_SHAPE,
   SILENT,
+  splitTokens,
   watchSplits,
 } from "../../support/prepared_run.ts";
 import {
   joinRows,
   randomWeights,
   referenceLosses,
+  referenceStep,
   type Rows,
   type Weights,
 } from "../../support/reference_training.ts";
@@ -43,6 +46,8 @@ const SETTINGS: SparsifySettings = {
   constraintEvery: 1,
   gateBias: 0.3,
 };
+/** The control teaches, and sets no target. */
+const TAUGHT = { targetLoss: "auto", distill: 0.5, teacher: "control" } as const;
 const DENSE = randomWeights(RUN_CONFIG, 6);
 /** Slack in the last step. */
 const LATER_SLACK = 0.09;
@@ -103,8 +108,55 @@ gpuTest("the control comes first, and the sparse phase is held to its loss, batc
   }
 });
 
+gpuTest(
+  "the control comes first where it teaches, and the sparse model is compared with its weights",
+  async () => {
+    const gpu = await Gpu.open();
+    await using runs = await temporaryFolder();
+    try {
+      const run = await prepareTestRun(gpu, { runs: runs.path, weights: DENSE });
+      const settings = { ...SETTINGS, ...TAUGHT };
+      const summary = (await sparsify(settings, run, SILENT, never))!;
+      const control = await checkpointWeights(run, { phase: "control", step: 3 });
+      const rows = await readMetrics(run.folder.metrics);
+      assertEquals(rows.map(({ phase }) => phase), [
+        ...new Array<string>(3).fill("control"),
+        ...new Array<string>(3).fill("sparse"),
+      ]);
+      const all = joinRows(await heldOut("validation"));
+      assertAlmostEquals(summary.target_loss, ceOf(DENSE, all) + SETTINGS.slack, 3e-6);
+      const { seed, gateBias: bias, distill: weight } = settings;
+      const batches = createBatches({ tokens: splitTokens().train, ...RUN_SHAPE, seed });
+      for (const { step, kl } of rows.slice(3)) {
+        const batch = joinRows([await batches.at(step - 1)]);
+        const weights = step === 1
+          ? DENSE
+          : await checkpointWeights(run, { phase: "sparse", step: step - 1 });
+        const objective = {
+          config: RUN_CONFIG,
+          weights,
+          context: RUN_SHAPE.context,
+          gate: { ...settings, bias, noise: { seed, step: step - 1 } },
+          lambda: settings.lambdaStart,
+        };
+        const klOf = (teacher: Weights) =>
+          referenceStep({ ...objective, distill: { teacher, weight } }, batch).kl;
+        assertAlmostEquals(kl!, klOf(control), 1e-6, `KL of step ${step}`);
+        assert(Math.abs(klOf(DENSE) - klOf(control)) > 1e-3, "the dense model would teach something else");
+      }
+      run.metrics.close();
+      run.folder.release();
+    } finally {
+      gpu.close();
+    }
+  },
+);
+
 /** Runs, stopped before a step of a phase where that is said, then on from its checkpoint. */
-async function runStopped(stopAt: { phase: string; step: number } | undefined) {
+async function runStopped(
+  stopAt: { phase: string; step: number } | undefined,
+  settings: SparsifySettings = SETTINGS,
+) {
   const gpu = await Gpu.open();
   await using runs = await temporaryFolder();
   try {
@@ -124,17 +176,17 @@ async function runStopped(stopAt: { phase: string; step: number } | undefined) {
         beforeStep: () => Promise.resolve({ stop: phase === stopAt?.phase && step++ === stopAt?.step }),
       },
     };
-    let summary = await sparsify(SETTINGS, run, SILENT, never);
+    let summary = await sparsify(settings, run, SILENT, never);
     assertEquals(summary === undefined, stopAt !== undefined);
     if (!summary) {
       const resume = await findResumePoint(
         run.folder.checkpoints,
-        SETTINGS.steps,
+        settings.steps,
         run.id,
         phasesFrom("control"),
       );
       const control = { ...run.control, beforeStep: () => Promise.resolve({ stop: false }) };
-      summary = await sparsify(SETTINGS, { ...run, control, resume }, SILENT, never);
+      summary = await sparsify(settings, { ...run, control, resume }, SILENT, never);
     }
     const rows = await readMetrics(run.folder.metrics);
     run.metrics.close();
@@ -151,6 +203,15 @@ gpuTest("stopped in either phase, it goes on to the same bits", async () => {
   for (const phase of ["control", "sparse"]) {
     assertEquals(await runStopped({ phase, step: 1 }), whole, phase);
   }
+  const taught = await runStopped(undefined, { ...SETTINGS, ...TAUGHT });
+  assertNotEquals(taught.rows, whole.rows);
+  for (const phase of ["control", "sparse"]) {
+    assertEquals(
+      await runStopped({ phase, step: 1 }, { ...SETTINGS, ...TAUGHT }),
+      taught,
+      `taught, ${phase}`,
+    );
+  }
 });
 
 Deno.test("without a control there is no such target, and the plan counts the measurement of it", async () => {
@@ -160,6 +221,17 @@ Deno.test("without a control there is no such target, and the plan counts the me
     async () => await checkTarget({ ...SETTINGS, control: false }),
     Error,
     "Cannot take the control's loss as the target without a control",
+  );
+  checkTarget({ ...SETTINGS, ...TAUGHT });
+  await assertRejects(
+    async () => await checkTarget({ ...SETTINGS, ...TAUGHT, control: false }),
+    Error,
+    "Cannot take the control as the teacher without a control",
+  );
+  await assertRejects(
+    async () => await checkTarget({ ...SETTINGS, ...TAUGHT, distill: 0 }),
+    Error,
+    "nothing is learnt from it: give --distill",
   );
   const resume = { resume: { checkpoints: new Map() } } as unknown as PreparedRun;
   const evaluations = (targetLoss: SparsifySettings["targetLoss"]): number =>
