@@ -1073,7 +1073,7 @@ export const MUTANTS: readonly Mutant[] = [
       "await load(chosen === null",
       "if (chosen === null) await load(chosen === null",
     ],
-    "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
+    "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] +", "targetAt(step) +"],
   }),
   ...plant("pipeline/studies/paired.ts", "pipeline/studies/study_test.ts", {
     "seeds that one setting lacks are compared": [
