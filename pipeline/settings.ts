@@ -537,7 +537,8 @@ export const BENCHMARK = {
     kind: "name",
     value: undefined,
     placeholder: "NAME[,NAME]",
-    help: "arc_easy, piqa, lambada_openai, … (an unknown name lists them), or choices: your own",
+    help:
+      "arc_easy, piqa, lambada_openai, … (an unknown name lists them); choices: your own; passkey: without data",
     group: "Task",
   },
   data: {
@@ -550,7 +551,19 @@ export const BENCHMARK = {
     byModel: false,
   },
   limit: integer(0, 0, "items of each task, the first; 0: all", "Task"),
-  seed: { ...TRAINING.seed, help: "keys the bootstrap of a difference", group: "Task", byModel: false },
+  lengths: {
+    kind: "name",
+    value: undefined,
+    placeholder: "N[,N]",
+    help: "tokens of passkey's items (default: powers of two from 128 to 1024, as far as the model goes)",
+    group: "Task",
+  },
+  seed: {
+    ...TRAINING.seed,
+    help: "keys the bootstrap of a difference, and passkey's items",
+    group: "Task",
+    byModel: false,
+  },
   model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse`, group: "Models" },
   dense: flag(false, "open all gates of --model", "Models"),
   adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}; of --model`, group: "Models" },
