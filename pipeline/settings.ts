@@ -537,8 +537,7 @@ export const BENCHMARK = {
     kind: "name",
     value: undefined,
     placeholder: "NAME[,NAME]",
-    help:
-      "arc_easy, piqa, lambada_openai, … (an unknown name lists them); choices: your own; passkey: without data",
+    help: "arc_easy, piqa, … (an unknown name lists them); choices: your own; passkey: needs no data",
     group: "Task",
   },
   data: {
@@ -555,7 +554,7 @@ export const BENCHMARK = {
     kind: "name",
     value: undefined,
     placeholder: "N[,N]",
-    help: "tokens of passkey's items (default: powers of two from 128 to 1024, as far as the model goes)",
+    help: "tokens of passkey's items (default: 128, 256, 512 and 1024, as far as the model goes)",
     group: "Task",
   },
   seed: {

@@ -28,7 +28,7 @@ const FILLER: readonly string[] = [
   "A letter for the house next door lay on the mat.",
 ];
 
-/** Stands before all else, as the first token of a text is no place like others to many models. */
+/** Stands before all else: a number in the very first sentence is another task (docs/log.md). */
 const LEAD = "Somewhere in this text there is a pass key, and all else is beside the point.";
 
 /** Ends with the number, from which on the distance counts. */

@@ -272,8 +272,8 @@ const script = "pipeline/benchmarks/main.ts";
 Deno.test("passkey needs no data, beside a task that does, and is told by length and depth in JSON and Arrow", async () => {
   await using folder = await temporaryFolder();
   const output = join(folder.path, "out");
-  const models = ["--model", "data/english-sparse", "--against", "data/english"];
-  const args = [...models, "--lengths", "128,96", "--limit", "6"];
+  const models = ["--model", `${ENGLISH}-sparse`, "--against", ENGLISH];
+  const args = [...models, "--lengths", "128,96", "--limit", "6", "--seed", "3"];
   const both = ["--task", "passkey,lambada_openai", "--data", itemsOf("lambada_openai")];
   const { code, stdout, stderr } = await runMain([...both, ...args, "--output", output, "--json"], {
     script,
@@ -299,8 +299,8 @@ Deno.test("passkey needs no data, beside a task that does, and is told by length
     row.toJSON()
   );
   const encoding = { tokenizer: await loadTokenizer(ENGLISH), prefix: 4095, contextLength: 128 };
-  const items = itemsWith([96, 128], { limit: 6, encoding });
-  for (const model of ["data/english-sparse", "data/english"]) {
+  const items = itemsWith([96, 128], { limit: 6, seed: 3, encoding });
+  for (const model of [`${ENGLISH}-sparse`, ENGLISH]) {
     const own = rows.filter((row) => row.model === model);
     assertEquals(
       own.filter(({ task }) => task === "passkey").map((
@@ -325,14 +325,19 @@ Deno.test("what of passkey cannot be is said in one line before a device is open
   await using folder = await temporaryFolder();
   const tiny = join(folder.path, "tiny");
   await writeTinyModel(tiny);
-  const english = ["--task", "passkey", "--model", "data/english"];
+  const english = ["--task", "passkey", "--model", ENGLISH];
   const faults: [args: string[], code: number, said: string][] = [
     [
       [...english, "--data", itemsOf("piqa")],
       2,
       "Cannot use --data with passkey as its items are made, not read",
     ],
-    [[...english, "--lengths", "128,12k"], 2, "Cannot use --lengths as they must be whole numbers"],
+    // Before the model is looked for.
+    [
+      ["--task", "passkey", "--model", join(folder.path, "none"), "--lengths", "128,12k"],
+      2,
+      "Cannot use --lengths as they must be whole numbers",
+    ],
     [
       ["--task", "sciq,piqa", "--lengths", "128"],
       2,
@@ -341,7 +346,7 @@ Deno.test("what of passkey cannot be is said in one line before a device is open
     [
       [...english, "--lengths", "256"],
       3,
-      "of 256 tokens for passkey as the positions of data/english end at 128",
+      "data/english end at 128",
     ],
     [[...english, "--lengths", "64"], 3, "of 64 tokens for passkey as needle, question and a sentence"],
     [
