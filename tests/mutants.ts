@@ -84,6 +84,7 @@ const GENERATED = [
 const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
 const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
+const PASSKEY = "pipeline/benchmarks/passkey_test.ts";
 const PLANNED = "pipeline/report/training_plan_test.ts";
 
 /** Every fault. */
@@ -2098,6 +2099,66 @@ export const MUTANTS: readonly Mutant[] = [
     "a test of one side": ["Math.min(1, 2 * tail)", "Math.min(1, tail)"],
     "a share that underflows": ["Math.exp(each - most)", "Math.exp(each)"],
     "the middle half": ["0.025 * (RESAMPLES", "0.25 * (RESAMPLES"],
+  }),
+  ...plant("pipeline/benchmarks/passkey.ts", [PASSKEY, "/in one place|are spread|the same seed/"], {
+    "a text is one token too long": ["tokens.length - 1;", "tokens.length - 2;"],
+    "half of the room is left empty": [
+      "if (isAllowed(middle)) most = middle;",
+      "if (!isAllowed(1)) most = middle;",
+    ],
+    "the needle's depth is what stands behind it": [
+      "sentences * depth / 100",
+      "sentences * (100 - depth) / 100",
+    ],
+    "the distance counts the number too": [
+      "    encode(request).counted;",
+      "    0;",
+    ],
+    "each length has one depth": ["(n + Math.floor(n / turn))", "(n + 0 * turn)"],
+    "items are those of their place in the list": ["depth, Math.floor(n / cells));", "depth, n);"],
+    "one number for all": ["10_000 + below(90_000)", "10_000 + below(1)"],
+    "all copies are the first": ["Math.floor(n / cells)", "0 * cells"],
+  }),
+  ...plant("pipeline/benchmarks/passkey.ts", [PASSKEY, "lengths are the powers"], {
+    "lengths by the first model": [
+      "b.contextLength < a.contextLength ? b : a",
+      "b.contextLength < 0 ? b : a",
+    ],
+    "a text without filler is an item": ["if (sentences === 0)", "if (sentences < 0)"],
+    "a length as long as the model is too long": [
+      "length <= Math.min(LONGEST, contextLength)",
+      "length < Math.min(LONGEST, contextLength)",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/scores.ts", [PASSKEY, "/right answers|scores dense/"], {
+    "means by depth in the order of the items": [".toSorted(([a], [b]) => a - b)", ""],
+    "means by length are those of all": ["reported(of.map(({ score }) => score))", "reported(scores)"],
+    "the distance of all": [
+      "meanOf(of.map(({ distance }) => distance))",
+      "meanOf(placed.map(({ distance }) => distance))",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/main.ts", [PASSKEY, "/needs no data|cannot be/"], {
+    "what is read is the first that was given": ["read.indexOf(each)", "tasks.indexOf(each)"],
+    "data for a task that has none is not looked at": [
+      "data.length > 0 && !tasks.some(isRead)",
+      "data.length < 0",
+    ],
+    "lengths for tasks that have none are not looked at": [
+      "lengths !== undefined && tasks.every(isRead)",
+      'lengths === "" && tasks.every(isRead)',
+    ],
+    "only the first model must be long enough": [
+      "lengthsFor(models, given)",
+      "lengthsFor(models.slice(0, 1), given)",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/results.ts", [PASSKEY, "/a table|needs no data/"], {
+    "by length and depth one model stands twice": [
+      "others.map((rows) => rows[n][1])",
+      "others.map(() => mean)",
+    ],
+    "Arrow does not tell where a number stands": ["needleOf(item) ?? {", "undefined ?? {"],
   }),
   ...plant("pipeline/benchmarks/scores.ts", [BENCHMARKED, "/acc takes|of several sets/"], {
     "by the character is by the token": ["each / lengths[n]", "each / 1"],

@@ -7,11 +7,11 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { inputError, UserError } from "../errors.ts";
 import { filesOf, type Source, sourceName } from "../text/data_files.ts";
 import { readRecords } from "../text/documents.ts";
-import { type Item, type PlacedItem, Row } from "./items.ts";
+import { type Item, type Making, type PlacedItem, Row } from "./items.ts";
 import { type LikelihoodOptions, measureLikelihoods, type ScoredModel } from "./likelihood.ts";
 import { encodeDocument, encodeRequest, type Encoding, type Sequence } from "./requests.ts";
 import { type ItemScore, scoreItem } from "./scores.ts";
-import type { BenchmarkTask } from "./tasks.ts";
+import type { BenchmarkTask, MadeTask, ReadTask } from "./tasks.ts";
 
 /** Items as one model reads them. */
 export interface EncodedItems {
@@ -30,7 +30,7 @@ export interface EncodedItems {
  * @throws {UserError} naming file and line of a row that is none of this benchmark, and when there is no item
  */
 export async function readItems(
-  task: BenchmarkTask,
+  task: ReadTask,
   sources: readonly Source[],
   limit: number,
 ): Promise<PlacedItem[]> {
@@ -48,25 +48,46 @@ export async function readItems(
 }
 
 /**
+ * Makes the items of a benchmark that needs no data.
+ *
+ * @param encoding of the model by whose tokens they are as long as they are
+ * @throws {UserError} when they cannot be made so short, or have a character without a token
+ */
+export function makeItems(
+  task: MadeTask,
+  making: Omit<Making, "encode">,
+  encoding: Encoding,
+): PlacedItem[] {
+  const whole = { ...encoding, contextLength: Infinity };
+  const encode: Making["encode"] = (request) =>
+    naming(`make items of ${task.name}`, () => encodeRequest(request, whole));
+  const items = task.make({ ...making, encode });
+  return items.map((item, n) => ({ ...item, where: `${task.name}, item ${n + 1}` }));
+}
+
+/**
  * Items as tokens.
  *
  * @throws {UserError} naming file and line of an item that has a character without a token, or a continuation that is longer
  * than the model
  */
 export function encodeItems(items: readonly PlacedItem[], encoding: Encoding): EncodedItems {
-  const encoded = items.map((item) => {
-    try {
-      return encodeItem(item, encoding);
-    } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-      throw inputError(`Cannot use ${item.where}: ${error.message}`, { cause: error });
-    }
-  });
+  const encoded = items.map((item) => naming(`use ${item.where}`, () => encodeItem(item, encoding)));
   return {
     sequences: encoded.flat(),
     counts: encoded.map(({ length }) => length),
     cut: encoded.filter((sequences) => sequences.some(({ cut }) => cut)).length,
   };
+}
+
+/** What `perform` gives, whose errors of the user's say what it was for. */
+function naming<Result>(purpose: string, perform: () => Result): Result {
+  try {
+    return perform();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    throw inputError(`Cannot ${purpose}: ${error.message}`, { cause: error });
+  }
 }
 
 function encodeItem(item: Item, encoding: Encoding): Sequence[] {

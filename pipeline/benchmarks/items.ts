@@ -28,10 +28,22 @@ export interface ChoiceItem {
   set?: string;
 }
 
+/** Where what is asked for stands in a text. */
+export interface Needle {
+  /** Tokens that the text was to fill. */
+  length: number;
+  /** Share of the filler that stands before it, %. */
+  depth: number;
+  /** Tokens between its end and the first that is asked for. */
+  distance: number;
+}
+
 /** A text whose last word is to be found. */
 export interface WordItem {
   kind: "word";
   requests: readonly [Request];
+  /** Where the text has the word already, when it was made so. */
+  needle?: Needle;
 }
 
 /** A document, all of whose tokens count. */
@@ -49,6 +61,18 @@ export type Item = ChoiceItem | WordItem | RollingItem;
 
 /** An item, and the file and line that it is from, as errors name them. */
 export type PlacedItem = Item & { where: string };
+
+/** What items are made for that no data holds. */
+export interface Making {
+  /** Tokens that the model reads of an item, at most; the shortest first, none twice. */
+  lengths: readonly number[];
+  /** Items, at most. */
+  limit: number;
+  /** Keys all that is drawn. */
+  seed: number;
+  /** A request as the model's tokens, however many, of which the last count. */
+  encode(request: Request): { tokens: readonly number[]; counted: number };
+}
 
 /** A row of a benchmark's data, whose fields are what they must be or are refused by name and value. */
 export class Row {

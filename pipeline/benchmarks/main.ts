@@ -1,5 +1,5 @@
 /**
- * `deno task benchmark`: multiple-choice and likelihood benchmarks of a model, dense or sparse, beside another.
+ * `deno task benchmark`: multiple-choice and likelihood benchmarks of a model and passkey, dense or sparse, beside another.
  *
  * @module
  */
@@ -27,17 +27,19 @@ import { printedInstead } from "../settings/help.ts";
 import { parseCommand, type ParsedCommand } from "../settings/parse.ts";
 import { resolveFully } from "../settings/resolve.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
-import { type EncodedItems, encodeItems, readItems, scoreItems } from "./benchmark.ts";
+import { type EncodedItems, encodeItems, makeItems, readItems, scoreItems } from "./benchmark.ts";
 import type { Item, PlacedItem } from "./items.ts";
 import { measureLikelihoods } from "./likelihood.ts";
+import { lengthsFor, parseLengths } from "./passkey.ts";
 import { type BenchmarkResult, jsonOf, type ModelScores, resultsText, saveBenchmarks } from "./results.ts";
 import { type Encoding, findPrefix, type Sequence } from "./requests.ts";
 import { compareScores, scoreOf } from "./scores.ts";
-import { BENCHMARKS, type BenchmarkTask } from "./tasks.ts";
+import { BENCHMARKS, type BenchmarkTask, isRead, type ReadTask } from "./tasks.ts";
 import { atFirst, type Exchange } from "../parallel/exchange.ts";
 import { hearFirst, openGpuOfRank, type Ranks, spreadCommand } from "../ranks.ts";
 
-const PURPOSE = "Measures a model on benchmarks, as lm-evaluation-harness does, and beside another model.";
+const PURPOSE =
+  "Measures a model on benchmarks, as lm-evaluation-harness does, or on passkey, and beside another model.";
 
 /** Endings of a file of data in a folder that has one for each task. */
 const ENDINGS = [".jsonl", ".json", ".parquet", ".jsonl.gz", ".json.gz", ""];
@@ -65,8 +67,27 @@ function tasksOf(names: string | undefined): BenchmarkTask[] {
   return tasks;
 }
 
+/**
+ * What was asked for, as far as it can be told without a file.
+ *
+ * @throws {UserError} on an unknown task, and on a flag that is for none of them
+ */
+function readWish(
+  { task, data = [], lengths }: Partial<Pick<BenchmarkSettings, "task" | "data" | "lengths">>,
+): { tasks: BenchmarkTask[]; lengths: number[] | undefined } {
+  const tasks = tasksOf(task);
+  const names = tasks.map(({ name }) => name).join(", ");
+  if (data.length > 0 && !tasks.some(isRead)) {
+    throw usageError(`Cannot use --data with ${names} as its items are made, not read`);
+  }
+  if (lengths !== undefined && tasks.every(isRead)) {
+    throw usageError(`Cannot use --lengths with ${names} as only passkey has items of a length`);
+  }
+  return { tasks, lengths: lengths === undefined ? undefined : parseLengths(lengths) };
+}
+
 /** Where the data of each task is: as given, in a folder with a file for each, or where the hub has it. */
-async function dataOf(tasks: readonly BenchmarkTask[], data: readonly string[]): Promise<string[]> {
+async function dataOf(tasks: readonly ReadTask[], data: readonly string[]): Promise<string[]> {
   if (data.length === 0) {
     return tasks.map(({ name, hub }) => {
       if (hub !== undefined) return hub;
@@ -168,24 +189,33 @@ async function leadBenchmark(
   const { reporter, signal } = thread;
   if (parsed.given.quiet) thread.beQuiet();
   // Before anything is fetched.
-  if (!parsed.config) tasksOf(parsed.given.task);
+  if (!parsed.config) readWish(parsed.given);
   const locate = locateModel(thread);
   const { settings, modelFolder } = await resolveFully(BENCHMARK, parsed, locate);
   if (settings.quiet) thread.beQuiet();
-  const { task, data, against, limit, output } = settings;
-  const tasks = tasksOf(task);
+  const { data, against, output, seed } = settings;
+  const limit = settings.limit || Infinity;
+  const { tasks, lengths: given } = readWish(settings);
   await checkOutput(output);
-  const named = await dataOf(tasks, data);
+  const read = tasks.filter(isRead);
+  const named = await dataOf(read, data);
   const candidates = [await openCandidate(modelFolder!, settings.model, reporter.message, settings)];
   if (against !== undefined) {
     const other = await locate(against);
     candidates.push(await openCandidate(other.folder, other.name, reporter.message));
   }
   const items: PlacedItem[][] = [];
-  for (const [n, each] of tasks.entries()) {
+  for (const each of tasks) {
+    if (!isRead(each)) {
+      reporter.stage({ name: `making ${each.name}` });
+      const models = candidates.map(({ name, config: { contextLength } }) => ({ name, contextLength }));
+      const lengths = lengthsFor(models, given);
+      items.push(makeItems(each, { lengths, limit, seed }, candidates[0].encoding));
+      continue;
+    }
     reporter.stage({ name: `reading ${each.name}` });
-    const { sources } = await openData([named[n]], thread);
-    items.push(await readItems(each, sources, limit || Infinity));
+    const { sources } = await openData([named[read.indexOf(each)]], thread);
+    items.push(await readItems(each, sources, limit));
   }
   thread.leaveNet();
   const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
@@ -204,7 +234,7 @@ async function leadBenchmark(
       const results = tasks.map(({ name, scoring }, n): BenchmarkResult => {
         const [own, other] = models[n];
         if (other) reporter.stage({ name: "comparing" });
-        const differences = other && compareScores(items[n], scoring, own.items, other.items, settings.seed);
+        const differences = other && compareScores(items[n], scoring, own.items, other.items, seed);
         return { task: name, items: items[n], models: models[n], differences };
       });
       if (output !== undefined) {

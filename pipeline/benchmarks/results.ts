@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
 import { formatTable } from "../report/table.ts";
 import type { FrozenType } from "../model/op.ts";
-import type { Item } from "./items.ts";
-import type { BenchmarkScore, Differences, ItemScore } from "./scores.ts";
+import type { Item, Needle } from "./items.ts";
+import type { BenchmarkScore, Differences, ItemScore, PlacedMean } from "./scores.ts";
 
 /** What one model did. */
 export interface ModelScores {
@@ -49,18 +49,54 @@ const percent = (value: number | null | undefined): string => value == null ? ""
 
 const HEAD = ["", "model", "items", "cut", "acc", "±", "acc_norm", "±", "perplexity", "bits/byte"];
 
-/** The same for people, all tasks in one table. */
+const named = ({ model, mode, frozen }: ModelScores): string =>
+  `${model} (${frozen ? `${mode}, ${frozen}` : mode})`;
+
+/** The same for people, all tasks in one table, and for each whose items are made one by their lengths and depths. */
 export function resultsText(results: readonly BenchmarkResult[]): string {
+  return [tasksText(results), ...results.map(placesText).filter((text) => text !== "")].join("\n\n");
+}
+
+/** Right answers by length and by depth, of all models; empty of items that have neither. */
+function placesText({ task, models }: BenchmarkResult): string {
+  const table = (name: string, of: (score: BenchmarkScore) => readonly (readonly [string, PlacedMean])[]) => {
+    const [rows, ...others] = models.map(({ score }) => of(score));
+    return rows.map(([label, mean], n) => [
+      `${name} ${label}`,
+      String(mean.n),
+      mean.distance.toFixed(1),
+      ...[mean, ...others.map((rows) => rows[n][1])].flatMap(({ acc, acc_stderr }) =>
+        [acc, acc_stderr].map(percent)
+      ),
+    ]);
+  };
+  const rows = [
+    ...table("length", ({ by_length = [] }) => by_length.map((mean) => [String(mean.length), mean])),
+    ...table("depth", ({ by_depth = [] }) => by_depth.map((mean) => [`${mean.depth} %`, mean])),
+  ];
+  if (rows.length === 0) return "";
+  const head = [task, "items", "distance", ...models.flatMap((model) => [named(model), "±"])];
+  return `${
+    formatTable([head, ...rows])
+  }\nacc in %; length: of an item in tokens; depth: how much of the filler stands ` +
+    "before the number; distance: mean tokens from the number back to where it was told";
+}
+
+/** All tasks in one table. */
+function tasksText(results: readonly BenchmarkResult[]): string {
   const rows = results.flatMap(({ task, models, differences }) => [
-    ...models.map(({ model, mode, frozen, cut, score }, n) => [
-      n === 0 ? task : "",
-      `${model} (${frozen ? `${mode}, ${frozen}` : mode})`,
-      String(score.n),
-      cut > 0 ? String(cut) : "",
-      ...[score.acc, score.acc_stderr, score.acc_norm, score.acc_norm_stderr].map(percent),
-      score.perplexity?.toFixed(2) ?? score.word_perplexity?.toFixed(2) ?? "",
-      score.bits_per_byte?.toFixed(4) ?? "",
-    ]),
+    ...models.map((of, n) => {
+      const { cut, score } = of;
+      return [
+        n === 0 ? task : "",
+        named(of),
+        String(score.n),
+        cut > 0 ? String(cut) : "",
+        ...[score.acc, score.acc_stderr, score.acc_norm, score.acc_norm_stderr].map(percent),
+        score.perplexity?.toFixed(2) ?? score.word_perplexity?.toFixed(2) ?? "",
+        score.bits_per_byte?.toFixed(4) ?? "",
+      ];
+    }),
     ...Object.entries(differences ?? {}).map(([metric, { value, low, high, p_value: p }]) => {
       const isShare = metric.startsWith("acc");
       const shown = (number: number): string =>
@@ -87,6 +123,8 @@ export function resultsText(results: readonly BenchmarkResult[]): string {
   return formatTable(shown) + (notes.length > 0 ? `\n${notes.join("; ")}` : "");
 }
 
+const needleOf = (item: Item): Needle | undefined => item.kind === "word" ? item.needle : undefined;
+
 /** Writes `results.json`, and `items.arrow` with a row for each choice of each item and model. */
 export async function saveBenchmarks(folder: string, results: readonly BenchmarkResult[]): Promise<void> {
   const rows = results.flatMap(({ task, items, models }) =>
@@ -100,6 +138,7 @@ export async function saveBenchmarks(folder: string, results: readonly Benchmark
           item: index,
           choice,
           set: item.kind === "choices" ? item.set ?? null : null,
+          ...(needleOf(item) ?? { length: null, depth: null, distance: null }),
           // A document is too long for a table.
           context: item.kind === "rolling" ? null : item.requests[choice].context,
           continuation: item.kind === "rolling" ? null : item.requests[choice].continuation,
@@ -116,6 +155,7 @@ export async function saveBenchmarks(folder: string, results: readonly Benchmark
     vectorFromArray(rows.map((row) => row[name]), new Utf8());
   const numbers = (name: "logLikelihood" | "acc" | "accNorm") =>
     vectorFromArray(rows.map((row) => row[name]), new Float64());
+  const places = (name: keyof Needle) => vectorFromArray(rows.map((row) => row[name]), new Int32());
   const table = new Table({
     task: texts("task"),
     model: texts("model"),
@@ -130,6 +170,9 @@ export async function saveBenchmarks(folder: string, results: readonly Benchmark
     greedy: vectorFromArray(rows.map(({ greedy }) => greedy), new Bool()),
     acc: numbers("acc"),
     acc_norm: numbers("accNorm"),
+    length: places("length"),
+    depth: places("depth"),
+    distance: places("distance"),
   });
   const bytes = tableToIPC(table, "file");
   await writeAtomically(join(folder, "items.arrow"), (file) => writeAll(file, bytes));

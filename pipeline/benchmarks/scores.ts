@@ -58,6 +58,12 @@ interface Reported {
   acc_norm_stderr: number | null;
 }
 
+/** A mean of items that have what they ask for at like places. */
+export interface PlacedMean extends Pick<Reported, "n" | "acc" | "acc_stderr"> {
+  /** Mean of their tokens between it and where it is asked for. */
+  distance: number;
+}
+
 /** What a model's scores come to. */
 export interface BenchmarkScore extends Reported {
   /** Of words, exp of minus their mean log-likelihood; its error to first order. */
@@ -69,6 +75,9 @@ export interface BenchmarkScore extends Reported {
   bits_per_byte?: number;
   /** Of a benchmark of several sets, each; the whole is their mean, whatever their sizes. */
   sets?: Record<string, Reported>;
+  /** Of texts that were made to have the word, by their length and by the share of filler before it, %. */
+  by_length?: readonly (PlacedMean & { length: number })[];
+  by_depth?: readonly (PlacedMean & { depth: number })[];
 }
 
 /** A number that JSON can hold. */
@@ -96,6 +105,25 @@ function setsOf(items: readonly Item[]): Map<string, number[]> | undefined {
     else sets.set(set, [index]);
   }
   return sets;
+}
+
+/** Means by length and by depth, the least first; undefined of items that have neither. */
+function byPlace(
+  items: readonly Item[],
+  scores: readonly ItemScore[],
+): Pick<BenchmarkScore, "by_length" | "by_depth"> | undefined {
+  const needles = items.map((item) => item.kind === "word" ? item.needle : undefined);
+  if (needles.includes(undefined)) return undefined;
+  const placed = needles.flatMap((needle, n) => needle ? [{ ...needle, score: scores[n] }] : []);
+  const over = (place: "length" | "depth"): [number, PlacedMean][] =>
+    [...Map.groupBy(placed, (each) => each[place])].toSorted(([a], [b]) => a - b).map(([value, of]) => {
+      const { n, acc, acc_stderr } = reported(of.map(({ score }) => score));
+      return [value, { n, acc, acc_stderr, distance: meanOf(of.map(({ distance }) => distance)).value }];
+    });
+  return {
+    by_length: over("length").map(([length, mean]) => ({ length, ...mean })),
+    by_depth: over("depth").map(([depth, mean]) => ({ depth, ...mean })),
+  };
 }
 
 /** Log-likelihood of all documents, over their bytes or words. */
@@ -134,7 +162,12 @@ export function scoreOf(
   if (scoring === "word") {
     const { value, error }: Mean = meanOf(scores.map(({ logLikelihoods: [each] }) => each));
     const perplexity = Math.exp(-value);
-    return { ...whole, perplexity, perplexity_stderr: finite(perplexity * error) };
+    return {
+      ...whole,
+      perplexity,
+      perplexity_stderr: finite(perplexity * error),
+      ...byPlace(items, scores),
+    };
   }
   const sets = setsOf(items);
   if (!sets) return whole;

@@ -1,10 +1,11 @@
 /**
  * The benchmarks: how a row of each one's data becomes an item, with the prompts of EleutherAI's lm-evaluation-harness
- * (lm_eval/tasks of version 0.4.13), without examples.
+ * (lm_eval/tasks of version 0.4.13), without examples; and one whose items are made, by ourselves.
  *
  * @module
  */
-import { charactersOf, type ChoiceItem, type Item, type Request, type Row } from "./items.ts";
+import { charactersOf, type ChoiceItem, type Item, type Making, type Request, type Row } from "./items.ts";
+import { passkeyItems } from "./passkey.ts";
 
 /** How items are scored. */
 export type Scoring =
@@ -17,15 +18,29 @@ export type Scoring =
   /** The likelihood of whole documents. */
   | "rolling";
 
-/** A benchmark. */
-export interface BenchmarkTask {
+interface Named {
   readonly name: string;
   readonly scoring: Scoring;
+}
+
+/** A benchmark whose items are read. */
+export interface ReadTask extends Named {
   /** What one row asks. */
   item(row: Row): Item;
   /** Its data on the Hugging Face hub; left out: it has to be given. */
   readonly hub?: string;
 }
+
+/** A benchmark whose items are made, by the tokens of a model. */
+export interface MadeTask extends Named {
+  make(making: Making): Item[];
+}
+
+/** A benchmark. */
+export type BenchmarkTask = ReadTask | MadeTask;
+
+/** Whether a benchmark needs data. */
+export const isRead = (task: BenchmarkTask): task is ReadTask => "item" in task;
 
 /** What Python's str.strip takes away: JavaScript's white space, less U+FEFF, and five control characters. */
 const SPACE = "[\\x1c-\\x1f\\x85]|(?!\\ufeff)\\s";
@@ -241,7 +256,7 @@ function rolling(document: string, text = document): Item {
 const task = (
   name: string,
   scoring: Scoring,
-  item: BenchmarkTask["item"],
+  item: ReadTask["item"],
   hub?: string,
 ): [string, BenchmarkTask] => [name, { name, scoring, item, hub }];
 
@@ -277,4 +292,5 @@ export const BENCHMARKS: ReadonlyMap<string, BenchmarkTask> = new Map([
     "hf:EleutherAI/wikitext_document_level:wikitext-2-raw-v1/test",
   ),
   task("perplexity", "rolling", (row) => rolling(row.text("text"))),
+  ["passkey", { name: "passkey", scoring: "word", make: passkeyItems }],
 ]);

@@ -586,7 +586,8 @@ export const LONG_RANGE: Study = {
     "recall says so.",
     "The baseline is a local window of the same budget: not a trained model, but the best that any model could answer whose " +
     "queries see no more than so many nearest keys in each of two layers.",
-    "Not in this study: passkey on a pretrained model.",
+    "Passkey on a pretrained model is no part of this study: `deno task benchmark --task passkey` measures it, also beside " +
+    "another model.",
   ],
   parts: [
     // With pairs of two tokens, as the quick form has them, no dense model of this size learns it in these steps.

@@ -4,6 +4,7 @@
  * @module
  */
 import { join } from "node:path";
+import { BENCHMARKS, isRead, type ReadTask } from "../../pipeline/benchmarks/tasks.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
@@ -27,6 +28,13 @@ export interface Expected {
 /** What the harness made of the items. */
 export async function readExpected(): Promise<Record<"english" | "llama", Record<string, Expected>>> {
   return JSON.parse(await Deno.readTextFile(`${ROOT}tests/fixtures/benchmarks/expected.json`));
+}
+
+/** A task whose items are read. */
+export function readTask(name: string): ReadTask {
+  const task = BENCHMARKS.get(name);
+  if (!task || !isRead(task)) throw new Error(`Cannot read items of ${name}`);
+  return task;
 }
 
 /** Path of the items of a task. */

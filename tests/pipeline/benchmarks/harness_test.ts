@@ -4,12 +4,11 @@ import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { encodeItems, readItems, scoreItems } from "../../../pipeline/benchmarks/benchmark.ts";
 import { findPrefix } from "../../../pipeline/benchmarks/requests.ts";
 import { scoreOf } from "../../../pipeline/benchmarks/scores.ts";
-import { BENCHMARKS } from "../../../pipeline/benchmarks/tasks.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { loadTokenizer } from "../../../pipeline/text/tokenizer.ts";
-import { ENGLISH, itemsOf, readExpected, writeLlama } from "../../support/benchmark_models.ts";
+import { ENGLISH, itemsOf, readExpected, readTask, writeLlama } from "../../support/benchmark_models.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
@@ -26,7 +25,7 @@ async function compare(gpu: Gpu, folder: string, name: "english" | "llama"): Pro
   assertEquals(Object.keys(expected).length, 12);
   const parts = await Promise.all(
     Object.keys(expected).map(async (name) => {
-      const task = BENCHMARKS.get(name)!;
+      const task = readTask(name);
       const items = await readItems(task, [itemsOf(name)], Infinity);
       return {
         task,
