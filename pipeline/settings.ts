@@ -311,12 +311,18 @@ export const SPARSIFY = {
     "Gates",
   ),
   frontSlack: positive(0.2, "nats that the target rises by, with --front", "Gates"),
+  attentionRate: {
+    ...PRETRAINED.attentionRate,
+    help: "what it is multiplied by for weights of queries, keys, values; of the control 1",
+  },
   distill: atLeastZero(0, "weight of KL(teacher || sparse) beside the loss", "Training"),
   teacher: {
     kind: "choice",
     value: "dense",
-    choices: ["dense", "control"],
-    help: "the teacher of --distill: the dense model, or its control, which then comes first",
+    choices: ["dense", "control", "auto"],
+    placeholder: "WHO",
+    help:
+      "the teacher of --distill: the dense model, or the control, which then comes first; auto: this if any",
     group: "Training",
   },
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),

@@ -99,8 +99,8 @@ export interface SparsifyOptions {
   merge?: boolean;
   /** Weight of KL(teacher || sparse) beside the loss. */
   distill?: number;
-  /** Its teacher: the dense model, or its control, which then comes first. */
-  teacher?: "dense" | "control";
+  /** Its teacher: the dense model, or its control, which then comes first; `auto`: the control where there is one. */
+  teacher?: "dense" | "control" | "auto";
   /** Whether a dense control is fine-tuned with the same steps and data. */
   control?: boolean;
   /** Test tokens that the results come from, at most. */

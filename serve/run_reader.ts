@@ -8,11 +8,11 @@ import { inputError, UserError } from "../pipeline/errors.ts";
 import { reasonOf } from "../pipeline/files.ts";
 import {
   COLUMN_NAMES,
-  controlIsFirst,
   createMetricsReader,
   type MetricRow,
   type MetricsReader,
 } from "../pipeline/runs/metrics.ts";
+import { controlIsFirst } from "../pipeline/runs/phases.ts";
 import type { RunConfig } from "../pipeline/runs/run_config.ts";
 import { runIsLocked, START_MARK } from "../pipeline/runs/run_folder.ts";
 import type { RunState } from "../pipeline/runs/run_state.ts";

@@ -500,6 +500,7 @@ export const MUTANTS: readonly Mutant[] = [
       "uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));",
       "Promise.resolve();",
     ],
+    "the control has the rate of what decides gates": ["settings: { ...settings, attentionRate: 1 },", ""],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
       'measure("measuring the sparse model on test tokens", "deterministic", test)',
@@ -1004,7 +1005,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
     "the sparse phase goes on from its yardstick's weights": [
-      'if (control && settings.teacher === "dense") await begin();',
+      'if (control && teacher !== "control") await begin();',
       "",
     ],
     "batches are held to the dense loss, not the yardstick's": [
@@ -1922,7 +1923,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/adaptation.ts", ["pipeline/training/lora_run_test.ts", "killed and goes on"], {
     "a control that teaches leaves its adapters behind": [
-      '(teacher === "control" && adapters !== undefined)',
+      '(teacherOf(settings) === "control" && adapters !== undefined)',
       "false",
     ],
   }),
@@ -1932,7 +1933,7 @@ export const MUTANTS: readonly Mutant[] = [
       "own);",
     ],
     "the control that teaches is the dense model": [
-      'if (settings.teacher === "dense") return await fillDense(own);',
+      'if (teacher !== "control") return await fillDense(own);',
       "if (own) return await fillDense(own);",
     ],
   }),

@@ -51,13 +51,6 @@ export function phasesFrom(first: Phase | undefined): readonly Phase[] {
   return first === "control" ? CONTROL_FIRST : PHASES;
 }
 
-/** Whether a run's control comes before its sparse phase, as what sets the target or teaches. */
-export function controlIsFirst(
-  { targetLoss, teacher }: { targetLoss?: unknown; teacher?: unknown },
-): boolean {
-  return targetLoss === "control" || teacher === "control";
-}
-
 /** Steps of a phase, at most, at which every head's open probability is kept. */
 export const HEAD_SNAPSHOTS = 500;
 

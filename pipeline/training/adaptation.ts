@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { type PhaseSettings, teacherOf } from "../runs/phases.ts";
 import { usageError } from "../errors.ts";
 import { SPARSIFY } from "../settings.ts";
 import { openAdapter, type StoredAdapter } from "../model/adapter_files.ts";
@@ -43,10 +44,10 @@ export interface Adaptation {
 
 /** Whether a teacher has adapters of its own: the control's, or those that the run began with. */
 export function teacherIsAdapted(
-  { teacher }: { teacher?: "dense" | "control" },
+  settings: PhaseSettings,
   { adapters, from }: Pick<Adaptation, "adapters" | "from"> = {},
 ): boolean {
-  return from !== undefined || (teacher === "control" && adapters !== undefined);
+  return from !== undefined || (teacherOf(settings) === "control" && adapters !== undefined);
 }
 
 /** α of adapters where it is not said: twice the rank, so that s is 2, or 2 √r with rank stabilisation. Ours; peft's is 8. */

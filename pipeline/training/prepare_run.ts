@@ -27,7 +27,8 @@ import {
 import { checkWindows } from "../text/batches.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
 import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
-import { controlIsFirst, openMetrics, phasesFrom } from "../runs/metrics.ts";
+import { openMetrics, phasesFrom } from "../runs/metrics.ts";
+import { controlIsFirst } from "../runs/phases.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
 import { unreachedByGates } from "../model/adapters.ts";
 import { openWeights } from "../model/load_weights.ts";
@@ -60,8 +61,9 @@ interface PreparedSettings extends MemorySettings {
   evalTokens: number;
   checkpointEvery: number;
   stages: number;
-  /** Of sparse post-training, what it may distil from. */
-  teacher?: "dense" | "control";
+  /** Of sparse post-training, what it distils from. */
+  teacher?: "dense" | "control" | "auto";
+  control?: boolean;
   /** What it is called in config.json and in messages. */
   data: string[];
   autotune: boolean;

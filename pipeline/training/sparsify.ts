@@ -16,7 +16,8 @@
 import { usageError } from "../errors.ts";
 import { teacherIsAdapted } from "./adaptation.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
-import { controlIsFirst, readMetrics } from "../runs/metrics.ts";
+import { readMetrics } from "../runs/metrics.ts";
+import { controlIsFirst, teacherOf } from "../runs/phases.ts";
 import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
 import { initialWeights } from "../model/initial_weights.ts";
 import { type Network, prepareNetwork } from "../model/network.ts";
@@ -142,13 +143,14 @@ async function sparsifyUnlessStopped(
   const started = performance.now();
   const { context } = settings;
   const gates = gateObjective(settings);
+  const teacher = teacherOf(settings);
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
     batch: stepShapeOf(run, settings).batch,
     context,
     stage: stageShapeOf(run, settings),
     training: true,
-    distill: settings.distill > 0,
+    distill: teacher !== undefined,
     recompute: settings.recompute,
     half: settings.dtype === "f16",
     adapters,
@@ -225,6 +227,8 @@ async function sparsifyUnlessStopped(
     await begin();
     const finished = await runTrainedPhase({
       ...shared,
+      // A rate for what decides the gates, of which it has none: with it, it ends higher (docs/log.md).
+      settings: { ...settings, attentionRate: 1 },
       phase: "control",
       evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
     });
@@ -255,12 +259,12 @@ async function sparsifyUnlessStopped(
 
   const levels = frontLevels(settings);
   const levelAt = (step: number): number => frontLevelAt(step, settings.steps, levels.length);
-  const trainSparse = (teacher?: Parameters) =>
+  const trainSparse = (taughtBy?: Parameters) =>
     runTrainedPhase({
       ...shared,
       phase: "sparse",
       gates,
-      distill: teacher && { teacher, weight: settings.distill },
+      distill: taughtBy && { teacher: taughtBy, weight: settings.distill },
       constraint: {
         every: settings.constraintEvery,
         probeAt: (n, step) => {
@@ -276,13 +280,12 @@ async function sparsifyUnlessStopped(
     });
   /** The teacher, from the weights that the control has left where it is the one; then from the dense ones. */
   async function fillTeacher(own: Parameters): Promise<void> {
-    if (settings.teacher === "dense") return await fillDense(own);
+    if (teacher !== "control") return await fillDense(own);
     copyParameters(gpu, new Map([...trained].filter(([name]) => own.has(name))), own);
     await begin();
   }
-  if (control && settings.teacher === "dense") await begin();
-  const outcome =
-    await (settings.distill > 0 ? beside("teacher's ", fillTeacher, trainSparse) : trainSparse());
+  if (control && teacher !== "control") await begin();
+  const outcome = await (teacher ? beside("teacher's ", fillTeacher, trainSparse) : trainSparse());
   if (!outcome) return undefined;
 
   // The test tokens are first looked at here, after the step has been chosen.
@@ -480,12 +483,12 @@ export function checkTarget(
       "Cannot take the control's loss as the target without a control: leave out --no-control",
     );
   }
-  if (teacher === "dense") return;
+  if (teacher !== "control") return;
   if (!control) {
     throw usageError("Cannot take the control as the teacher without a control: leave out --no-control");
   }
   if (distill === 0) {
-    throw usageError("Cannot use --teacher as nothing is learnt from it: give --distill 1");
+    throw usageError("Cannot use --teacher control as nothing is learnt from it: give --distill 4");
   }
 }
 

@@ -295,6 +295,8 @@ class Twin:
         for name, value in changes.items():
             assert name in s, f"no setting {name}"
             s[name] = value
+        if not s["gates"] and "attentionRate" not in changes:
+            s["attentionRate"] = 1  # as the product's control
         torch.set_num_threads(s["threads"])
         load = lambda: AutoModelForCausalLM.from_pretrained(s["model"], dtype=torch.float32,
                                                             attn_implementation="gated").eval()

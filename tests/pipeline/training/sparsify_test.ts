@@ -375,6 +375,13 @@ runTest(
       const ofGates = ["kl", "lambda", "lambda_acting", "constraint", "expected_open", "target"] as const;
       assertEquals(ofGates.map((name: keyof MetricRow) => row[name]), ofGates.map(() => null));
     }
+    // AdamW's first step is the learning rate, which queries and keys have as all others do.
+    const [before, after] = [DENSE, controlWeights[1]].map((of) => of.get("h.0.attn.c_attn.weight")!);
+    const moved = Array.from(before, (value, n) => Math.abs(after[n] - value));
+    const columns = 3 * RUN_CONFIG.width;
+    const most = Math.max(...moved.filter((_, n) => n % columns < 2 * columns / 3));
+    assertAlmostEquals(most, control[0].learning_rate, 1e-6);
+
     const { ce, perplexity, accuracy, exact_rows } = await figures(controlWeights[steps], "test");
     assertFigures(summary.control!, { ce, perplexity, accuracy, exact_rows }, "of the control");
   },
