@@ -1097,6 +1097,20 @@ export const MUTANTS: readonly Mutant[] = [
       "for (const part of chosen) {",
     ],
   }),
+  ...plant("pipeline/studies/main.ts", ["pipeline/studies/command_test.ts", "written over"], {
+    "a page of runs is written over by one of none": [
+      "for (const path of isEmpty ?",
+      "for (const path of !isEmpty ?",
+    ],
+  }),
+  ...plant("pipeline/studies/study_folder.ts", ["pipeline/studies/command_test.ts", "another checkout"], {
+    "a study's folder does not tell the project that it was begun from": [
+      '"string") return json.project;',
+      '"string") return PROJECT;',
+    ],
+    "the project is not told by a study's runs": ["await projectOfRuns(folder) ?? PROJECT", "PROJECT"],
+    "a look at a study marks its folder": ["if (make) await writeJson", "await writeJson"],
+  }),
   ...plant("pipeline/studies/long_range.ts", "pipeline/studies/long_range_test.ts", {
     "dense models that have not learnt are named only where none has": [
       "if (seeds.length === 0) return [];",
