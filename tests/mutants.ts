@@ -1089,6 +1089,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "arms are held to the loss without slack": ["validation.ce + slack", "validation.ce"],
     "an arm's share is of all steps": ["share * (1 - POST_TRAINING)", "share"],
+    "English from scratch has the bias of addition": ["gateBias: 0,", "gateBias: 3,"],
   }),
   ...plant("pipeline/studies/main.ts", ["pipeline/studies/command_test.ts", "one part"], {
     "a part that was not asked for is run": ["settings.table || !chosen.includes(part)", "settings.table"],
