@@ -1105,6 +1105,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "arms are held to the loss without slack": ["validation.ce + slack", "validation.ce"],
     "an arm's share is of all steps": ["share * (1 - POST_TRAINING)", "share"],
+    "English from scratch has the bias of addition": ["gateBias: 0,", "gateBias: 3,"],
   }),
   ...plant("pipeline/studies/main.ts", ["pipeline/studies/command_test.ts", "one part"], {
     "a part that was not asked for is run": ["settings.table || !chosen.includes(part)", "settings.table"],
@@ -1112,6 +1113,20 @@ export const MUTANTS: readonly Mutant[] = [
       "for (const part of all) {",
       "for (const part of chosen) {",
     ],
+  }),
+  ...plant("pipeline/studies/main.ts", ["pipeline/studies/command_test.ts", "written over"], {
+    "a page of runs is written over by one of none": [
+      "for (const path of isEmpty ?",
+      "for (const path of !isEmpty ?",
+    ],
+  }),
+  ...plant("pipeline/studies/study_folder.ts", ["pipeline/studies/command_test.ts", "another checkout"], {
+    "a study's folder does not tell the project that it was begun from": [
+      '"string") return json.project;',
+      '"string") return PROJECT;',
+    ],
+    "the project is not told by a study's runs": ["await projectOfRuns(folder) ?? PROJECT", "PROJECT"],
+    "a look at a study marks its folder": ["if (make) await writeJson", "await writeJson"],
   }),
   ...plant("pipeline/studies/long_range.ts", "pipeline/studies/long_range_test.ts", {
     "dense models that have not learnt are named only where none has": [

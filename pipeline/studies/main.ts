@@ -5,13 +5,14 @@
  *     runs/<study>/<stage>/         sweep.arrow and sweep.html of a stage
  *     runs/<study>/study.html       the page
  *     runs/<study>/study.md         the same as Markdown, as docs/studies has it
+ *     runs/<study>/study.json       which study it is, and the project that it was begun from, by whose paths its runs are known
  *
  * @module
  */
 import { join, resolve } from "node:path";
 import { runCommand, STOPPED, stopSignal, userFolder, writeError } from "../command_line.ts";
 import { inputError, usageError, UserError } from "../errors.ts";
-import { exists, PROJECT, readJson, writeAll, writeAtomically } from "../files.ts";
+import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
 import { shellWord } from "../flags.ts";
 import { nearest } from "../nearest.ts";
 import { isRunName, runIsLocked } from "../runs/run_folder.ts";
@@ -27,6 +28,7 @@ import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
 import { requireOneProcess } from "../parallel/one_process.ts";
 import { STUDIES } from "./studies.ts";
+import { openStudyFolder } from "./study_folder.ts";
 import type { CircuitSizes, PartResult, Study, StudyPart, StudyTools } from "./study.ts";
 
 const PURPOSE = "Runs a study of the method, many runs in all, and writes its results with intervals.";
@@ -88,7 +90,13 @@ async function studyCommand(args: readonly string[]): Promise<void> {
   }
   const folder = resolve(settings.runs, folderName);
   const mark = `${study.name}${settings.quick ? " --quick" : ""}`;
-  await openSweepFolder(folder, mark, { make: !settings.table, kind: "study" });
+  const project = await openStudyFolder(folder, mark, { make: !settings.table });
+  if (!settings.table && !await exists(project)) {
+    throw usageError(
+      `Cannot go on with the study in ${folder} as the checkout that it was begun in is not there any more: ${project}; ` +
+        "--table tells what there is, and with another --name it begins anew",
+    );
+  }
   const signal = stopSignal(() => {});
   const command = ["deno", "task", "study", study.name, ...(settings.quick ? ["--quick"] : [])];
   const here = [
@@ -97,7 +105,7 @@ async function studyCommand(args: readonly string[]): Promise<void> {
     ...["--runs", resolve(settings.runs), "--name", folderName],
     ...(settings.jobs === 1 ? [] : ["--jobs", String(settings.jobs)]),
   ];
-  const context = { settings, folder, mark, signal, goOn: here.map(shellWord).join(" ") };
+  const context = { settings, folder, project, mark, signal, goOn: here.map(shellWord).join(" ") };
   const failed: string[] = [];
   const results: PartResult[] = [];
   using _held = settings.table ? undefined : await holdSweep(folder, { shared: false });
@@ -118,6 +126,15 @@ async function studyCommand(args: readonly string[]): Promise<void> {
     day: new Date().toISOString().slice(0, 10),
   };
   const written = { "study.html": studyHtml(data), "study.md": studyMarkdown(data) };
+  const isEmpty = results.every(({ done }) => done === 0);
+  for (const path of isEmpty ? Object.keys(written).map((file) => join(folder, file)) : []) {
+    // What it tells of other runs is more than that there are none.
+    if (!await exists(path)) continue;
+    throw inputError(
+      `Cannot write ${path} anew as no run that this study has now has ended there: the page of other runs stays` +
+        (failed.length > 0 ? `; what failed: ${failed.join("; ")}` : ""),
+    );
+  }
   for (const [file, text] of Object.entries(written)) {
     await writeAtomically(join(folder, file), (open) => writeAll(open, new TextEncoder().encode(text)));
   }
@@ -183,10 +200,11 @@ function withoutEmpty(result: PartResult): PartResult {
 
 /** What a part works with, in the study's folder; what fails is added to `failed`. */
 function toolsOf(
-  { settings, onlyTable, folder, mark, signal, goOn }: {
+  { settings, onlyTable, folder, project, mark, signal, goOn }: {
     settings: StudySettings;
     onlyTable: boolean;
     folder: string;
+    project: string;
     mark: string;
     signal: AbortSignal;
     goOn: string;
@@ -231,7 +249,7 @@ function toolsOf(
     signal,
     say,
     fail,
-    project: PROJECT,
+    project,
     folderOf: (stage, run) => join(folder, stage, run.name),
     async circuits(stage, run, args) {
       const name = `circuits-${run.name}`;

@@ -4,6 +4,7 @@
  * @module
  */
 import { join } from "node:path";
+import { PROJECT } from "../files.ts";
 import { formatFactor, formatMeanShare, formatShare, formatSigned } from "../report/progress.ts";
 import { SPARSIFY } from "../settings.ts";
 import { resolveSettings } from "../settings/resolve.ts";
@@ -219,7 +220,7 @@ function part(name: string, design: Design, inQuick: boolean): StudyPart {
     inQuick,
     perform: async (tools) => {
       const rows = await tools.runs(name, sensitivityRuns(design, tools));
-      const recommended = await recommendedOf(design, tools.project);
+      const recommended = await recommendedOf(design, PROJECT);
       return sensitivityResult({ title: design.title, recommended }, rows, name);
     },
   };

@@ -75,7 +75,10 @@ export interface StudyTools {
   say(text: string): void;
   /** Takes down what failed, while the rest goes on. */
   fail(text: string): void;
-  /** Folder of the project, which paths of embedded models are from. */
+  /**
+   * Folder of the project that the study was begun from, which the paths of embedded models in its runs' settings are from:
+   * their names are told by these. What is read of an embedded model otherwise is this project's.
+   */
   project: string;
   /**
    * Runs what has not been run, or with `--table` only looks at what is there.

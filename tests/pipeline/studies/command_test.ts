@@ -1,5 +1,6 @@
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { PROJECT } from "../../../pipeline/files.ts";
 import { SENSITIVITY } from "../../../pipeline/studies/sensitivity.ts";
 import type { StudyTools } from "../../../pipeline/studies/study.ts";
 import type { SweepRun } from "../../../pipeline/sweep/sweep_file.ts";
@@ -25,6 +26,10 @@ Deno.test("a quick study of sensitivity runs, ends with its documents, and begun
   const { parts } = JSON.parse(lastLine(first.stdout));
   assertEquals(parts.map(({ done, of }: { done: number; of: number }) => [done, of]), [[4, 4]]);
   const folder = join(path, "sensitivity-quick");
+  assertEquals(JSON.parse(await Deno.readTextFile(join(folder, "study.json"))), {
+    file: "sensitivity --quick",
+    project: PROJECT,
+  });
   const text = await Deno.readTextFile(join(folder, "study.md"));
   assertStringIncludes(text, "All 4 runs have ended. A quick run of tiny sizes");
   assertStringIncludes(text, "| temperature 2 |");
@@ -101,15 +106,13 @@ Deno.test("a quick study from scratch holds each arm to its dense twin, and look
   );
 });
 
-Deno.test("one part of a study is run alone, and the document has what there is of the others", async () => {
-  await using temporary = await temporaryFolder();
-  const { path } = temporary;
-  const folder = join(path, "sensitivity");
+/** The runs of each part of the study of sensitivity, begun from a project. */
+async function sensitivityOf(project: string): Promise<SweepRun[][]> {
   const runsOf: SweepRun[][] = [];
   for (const part of SENSITIVITY.parts) {
     const tools = {
       quick: false,
-      project: ROOT,
+      project,
       runs(_: string, runs: SweepRun[]) {
         runsOf.push(runs);
         return Promise.resolve(runs.map((run) => ({ run, status: "not begun", error: null, summary: null })));
@@ -117,33 +120,43 @@ Deno.test("one part of a study is run alone, and the document has what there is 
     };
     await part.perform(tools as unknown as StudyTools);
   }
-  /** As if these had been run. */
-  const end = async (stage: string, runs: readonly SweepRun[]): Promise<void> => {
-    const of = join(folder, stage);
-    await Deno.mkdir(of, { recursive: true });
-    await Deno.writeTextFile(join(of, "sweep.json"), JSON.stringify({ file: `study sensitivity, ${stage}` }));
-    const sparse = {
-      ce: 2,
-      open_fraction: 0.1,
-      edges_per_query: 1,
-      dead_queries: 0,
-      exact_rows: 1,
-      live_heads: 1,
-    };
-    const summary = {
-      dense: { ce: 2 },
-      control: null,
-      sparse: { ...sparse, feasible: true, step: 1 },
-      target_loss: 2,
-      adapter: "a device",
-      seed: 1,
-    };
-    for (const { name } of runs) {
-      await Deno.mkdir(join(of, name));
-      await Deno.writeTextFile(join(of, name, "state.json"), JSON.stringify({ state: "finished" }));
-      await Deno.writeTextFile(join(of, name, "summary.json"), JSON.stringify(summary));
-    }
+  return runsOf;
+}
+
+/** Leaves a stage of that study as if these had been run. */
+async function endRuns(of: string, stage: string, runs: readonly SweepRun[]): Promise<void> {
+  await Deno.mkdir(of, { recursive: true });
+  await Deno.writeTextFile(join(of, "sweep.json"), JSON.stringify({ file: `study sensitivity, ${stage}` }));
+  const sparse = {
+    ce: 2,
+    open_fraction: 0.1,
+    edges_per_query: 1,
+    dead_queries: 0,
+    exact_rows: 1,
+    live_heads: 1,
   };
+  const summary = {
+    dense: { ce: 2 },
+    control: null,
+    sparse: { ...sparse, feasible: true, step: 1 },
+    target_loss: 2,
+    adapter: "a device",
+    seed: 1,
+  };
+  for (const { name, settings } of runs) {
+    await Deno.mkdir(join(of, name));
+    await Deno.writeTextFile(join(of, name, "config.json"), JSON.stringify({ settings }));
+    await Deno.writeTextFile(join(of, name, "state.json"), JSON.stringify({ state: "finished" }));
+    await Deno.writeTextFile(join(of, name, "summary.json"), JSON.stringify(summary));
+  }
+}
+
+Deno.test("one part of a study is run alone, and the document has what there is of the others", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const folder = join(path, "sensitivity");
+  const runsOf = await sensitivityOf(ROOT);
+  const end = (stage: string, runs: readonly SweepRun[]) => endRuns(join(folder, stage), stage, runs);
   await end("addition", runsOf[0]);
   await Deno.writeTextFile(join(folder, "study.json"), JSON.stringify({ file: "sensitivity" }));
   const text = (): Promise<string> => Deno.readTextFile(join(folder, "study.md"));
@@ -169,6 +182,73 @@ Deno.test("one part of a study is run alone, and the document has what there is 
   assert(!(await perform()).includes("english"));
   assertStringIncludes(await text(), `${runsOf[0].length + 1} of ${all} runs have ended. `);
   assertStringIncludes(await text(), "## English\n\n- With the recommended settings 10.0 %");
+});
+
+Deno.test("a study's runs are found from another checkout, and go on only where the one that they began in is there", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const folder = join(path, "sensitivity");
+  const gone = join(path, "gone");
+  const [addition] = await sensitivityOf(gone);
+  await endRuns(join(folder, "addition"), "addition", addition);
+  const mark = join(folder, "study.json");
+  const table = ["sensitivity", "--table", "--runs", path];
+  const ended = `Addition of two numbers (${addition.length} of ${addition.length} runs)`;
+  const isFound = async () => {
+    const { code, stdout, stderr } = await study(table, { runs: false });
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stdout, ended);
+  };
+  await Deno.writeTextFile(mark, JSON.stringify({ file: "sensitivity", project: gone }));
+  await isFound();
+  // A folder from before that was kept: the settings of its runs tell it.
+  const before = JSON.stringify({ file: "sensitivity" });
+  await Deno.writeTextFile(mark, before);
+  await isFound();
+  assertEquals(await Deno.readTextFile(mark), before, "--table leaves a folder as it is, but for its pages");
+
+  const goOn = ["sensitivity", "--part", "addition", "--runs", path];
+  const refused = await study(goOn, { runs: false });
+  assertEquals(refused.code, 2, refused.stderr);
+  assertStringIncludes(
+    refused.stderr,
+    `Cannot go on with the study in ${folder} as the checkout that it was begun in is not there any more: ${gone}; `,
+  );
+  await Deno.mkdir(gone);
+  const there = await study(goOn, { runs: false });
+  assertEquals(there.code, 0, there.stderr);
+  assertStringIncludes(there.stdout, ended);
+  assertEquals(JSON.parse(await Deno.readTextFile(mark)), { file: "sensitivity", project: gone });
+});
+
+Deno.test("a study's page is not written over by one of no runs", async () => {
+  await using temporary = await temporaryFolder();
+  const { path } = temporary;
+  const folder = join(path, "sensitivity");
+  const [addition] = await sensitivityOf(ROOT);
+  const table = () => study(["sensitivity", "--table", "--runs", path], { runs: false });
+  await endRuns(join(folder, "addition"), "addition", addition.slice(0, 1));
+  await Deno.writeTextFile(join(folder, "study.json"), JSON.stringify({ file: "sensitivity" }));
+  const first = await table();
+  assertEquals(first.code, 0, first.stderr);
+  const pages = () =>
+    Promise.all(["study.html", "study.md"].map((file) => Deno.readTextFile(join(folder, file))));
+  const written = await pages();
+  // As if the study had other settings by now.
+  const [{ name }] = addition;
+  await Deno.rename(join(folder, "addition", name), join(folder, "addition", `${name}0`));
+  const second = await table();
+  assertEquals(second.code, 3, second.stderr);
+  assertStringIncludes(
+    second.stderr,
+    `Cannot write ${join(folder, "study.html")} anew as no run that this study has now has ended there`,
+  );
+  assertEquals(await pages(), written);
+  // With no page there is nothing to lose.
+  for (const file of ["study.html", "study.md"]) await Deno.remove(join(folder, file));
+  const third = await table();
+  assertEquals(third.code, 0, third.stderr);
+  assertStringIncludes((await pages())[1], "No run of it has ended.");
 });
 
 Deno.test("a quick study of far attention trains, makes sparse and measures against the edges that are needed", async () => {

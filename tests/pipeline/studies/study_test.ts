@@ -24,6 +24,7 @@ import {
 import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
 import { PROJECT } from "../../../pipeline/files.ts";
 import { openMetrics } from "../../../pipeline/runs/metrics.ts";
+import { PRETRAIN } from "../../../pipeline/settings.ts";
 import { STUDIES } from "../../../pipeline/studies/studies.ts";
 import type { PartResult, StudyTools } from "../../../pipeline/studies/study.ts";
 import type { SweepRow } from "../../../pipeline/sweep/results.ts";
@@ -313,24 +314,21 @@ Deno.test("circuits are looked for in dense models and those that met their targ
   assertEquals([done, of, circuits], [60, 60, { done: 2, of: 12 }]);
 });
 
-Deno.test("the gates and the slack of addition from scratch are those that the model recommends for post-training", async () => {
-  const { tools, asked } = toldTools((_, { seed }) =>
-    pretrained(seed!, { open: 1, loss: 2, feasible: true })
-  );
-  await FROM_SCRATCH.parts[0].perform(tools);
-  const { settings } = asked.runs.at(-1)!;
-  const of = JSON.parse(await Deno.readTextFile(`${PROJECT}/data/addition/sparsify.json`));
-  const own = [
-    "gateBias",
-    "constraintScale",
-    "lambdaRate",
-    "lambdaStart",
-    "lambdaGain",
-    "constraintEvery",
-    "saturationWeight",
-  ];
-  assertEquals(own.map((name) => settings[name]), own.map((name) => of[name]));
-  assertEquals(settings.targetLoss, 2 + of.slack);
+Deno.test("from scratch the gates and the slack are those that the model recommends for post-training, but for λ", async () => {
+  const own = ["gateBias", "constraintScale", "lambdaGain", "constraintEvery", "saturationWeight"];
+  for (const { name, perform } of FROM_SCRATCH.parts) {
+    const { tools, asked } = toldTools((_, { seed }) =>
+      pretrained(seed!, { open: 1, loss: 2, feasible: true })
+    );
+    await perform(tools);
+    const { settings } = asked.runs.at(-1)!;
+    const of = JSON.parse(await Deno.readTextFile(`${PROJECT}/data/${name}/sparsify.json`));
+    // What one does not set is the default of either command.
+    const values = (of: Record<string, unknown>) =>
+      own.map((key) => of[key] ?? PRETRAIN[key as keyof typeof PRETRAIN].value);
+    assertEquals(values(settings), values(of));
+    assertEquals(settings.targetLoss, 2 + of.slack);
+  }
 });
 
 Deno.test("sensitivity tells the settings that each model recommends, or the defaults, and varies each to another", async () => {
