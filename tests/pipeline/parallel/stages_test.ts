@@ -30,7 +30,11 @@ for (
   const [what, others] of [
     ["a run", {}],
     ["one that computes activations anew", { recompute: true, distill: 0 }],
-    ["one with a control as the yardstick", { control: true, targetLoss: "control" }],
+    ["one with a control as yardstick and teacher", {
+      control: true,
+      targetLoss: "control",
+      teacher: "control",
+    }],
     ["one with a front of targets", { front: true, frontSlack: 0.1 }],
   ] as const
 ) {
