@@ -8,8 +8,7 @@
  *
  * The constraint is measured batch by batch against the dense model's loss on the same batch, so that what one batch
  * is harder than another by (ten times the slack) does not drown it. Where the control is the yardstick or the teacher, it
- * comes first. As the yardstick, the loss is its last for what is chosen, and in each step what it had behind as many steps:
- * while the learning rate is high, its last loss cannot be met.
+ * comes first; as the yardstick, the loss is its loss.
  *
  * @module
  */
@@ -32,10 +31,9 @@ import {
 import { ofTeacherAlone } from "../model/needs.ts";
 import { createRoundingError } from "../model/rounding_error.ts";
 import { type SavedModel, saveModel } from "../model/save_weights.ts";
-import { atFirst, isFirst } from "../parallel/exchange.ts";
+import { isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
 import type { Work } from "./time_left.ts";
-import { courseOf } from "./course.ts";
 import { frontLevelAt, frontLevels, type FrontPoint } from "./front.ts";
 import { signaturesOf } from "./signatures.ts";
 import {
@@ -253,10 +251,6 @@ async function sparsifyUnlessStopped(
     return slack === undefined ? target : yardstick.ce + slack;
   };
 
-  const aboveAt = settings.targetLoss === "control"
-    ? await aboveItsEnd(run, { dense: denseValidation, control: yardstick, steps: settings.steps })
-    : () => 0;
-
   const levels = frontLevels(settings);
   const levelAt = (step: number): number => frontLevelAt(step, settings.steps, levels.length);
   const trainSparse = (taughtBy?: Parameters) =>
@@ -269,12 +263,11 @@ async function sparsifyUnlessStopped(
         every: settings.constraintEvery,
         probeAt: (n, step) => {
           const index = n % validation.length;
-          const offset = targetAt(step) + levels[levelAt(step)] + aboveAt(step) - yardstick.ce;
+          const offset = targetAt(step) + levels[levelAt(step)] - yardstick.ce;
           return { batch: validation[index], targetLoss: yardstick.batchCe[index] + offset };
         },
       },
       targetAt,
-      aboveAt,
       front: settings.front ? { levels, levelAt } : undefined,
       evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
     });
@@ -364,22 +357,6 @@ async function sparsifyUnlessStopped(
     model: settings.model,
     signatures,
   };
-}
-
-/** How far above its last loss the control's stood behind so many steps, by its evaluations; it began as the dense model. */
-async function aboveItsEnd(
-  { exchange, folder }: Pick<PreparedRun, "exchange" | "folder">,
-  { dense, control, steps }: { dense: Evaluation; control: Evaluation; steps: number },
-): Promise<(step: number) => number> {
-  const points = await atFirst(exchange, async () => [
-    { step: 0, ce: dense.ce },
-    ...(await readMetrics(folder.metrics)).flatMap(({ phase, step, validation_ce: ce }) =>
-      phase === "control" && ce !== null && step < steps ? [{ step, ce }] : []
-    ),
-    { step: steps, ce: control.ce },
-  ]);
-  const course = courseOf(points);
-  return (step) => course(step) - control.ce;
 }
 
 /**

@@ -227,8 +227,6 @@ export interface TrainedPhase {
    * chosen, else the last. Undefined for steps that are not to be chosen, as they have no gates yet.
    */
   targetAt?(step: number): number | undefined;
-  /** Nats above `targetAt` that step `step` is held to while it is trained, which chooses none; left out: none. */
-  aboveAt?(step: number): number;
   /**
    * Of a front, how far above `targetAt` the targets of its levels lie, ascending from 0, that of `targetAt` itself: the best
    * step of each is kept. `levelAt` is the level that is trained for in step `step`, counted from 0.
@@ -286,7 +284,6 @@ export function stageShapeOf(
 export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutcome | undefined> {
   const { run, settings, phase, network, parameters, reporter, targetAt } = options;
   const { levels = [0], levelAt = () => 0 } = options.front ?? {};
-  const { aboveAt = () => 0 } = options;
   const { gpu, folder, metrics, exchange } = run;
   const { context, steps } = settings;
   const { batch, accumulate } = stepShapeOf(run, settings);
@@ -348,7 +345,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       constraint: options.constraint,
       targetAt: targetAt && ((step) => {
         const target = targetAt(step);
-        return target === undefined ? undefined : target + levels[levelAt(step)] + aboveAt(step);
+        return target === undefined ? undefined : target + levels[levelAt(step)];
       }),
       control: run.control,
       health: healthBounds(settings, options.gates),

@@ -56,67 +56,57 @@ const never = new AbortController().signal;
 const ceOf = (weights: Weights, rows: Rows, gate?: { bias: number }): number =>
   referenceLosses({ config: RUN_CONFIG, weights, context: RUN_SHAPE.context, gate }, rows).ce;
 
-gpuTest(
-  "the control comes first, and each step is held to what it had behind as many, batch by batch",
-  async () => {
-    const gpu = await Gpu.open();
-    await using runs = await temporaryFolder();
-    try {
-      const run = await prepareTestRun(gpu, {
-        runs: runs.path,
-        weights: DENSE,
-        slackAt: (phase, step) => phase === "sparse" && step >= 2 ? LATER_SLACK : undefined,
-      });
-      const seen = watchSplits(gpu);
-      const summary = (await sparsify(SETTINGS, run, SILENT, never))!;
-      const of = (what: string, count: number): string[] => new Array<string>(count).fill(what);
-      const [validation, test] = [of("evaluation of validation", 3), of("evaluation of test", 2)];
-      const steps = [1, 2, 3];
-      assertEquals(seen, [
-        ...validation,
-        ...steps.flatMap(() => ["step of train", ...validation]),
-        ...test,
-        // The control by which the target is set.
-        ...validation,
-        ...steps.flatMap(() => ["measuring of validation", "step of train", ...validation]),
-        ...test,
-        ...test,
-      ]);
+gpuTest("the control comes first, and the sparse phase is held to its loss, batch by batch", async () => {
+  const gpu = await Gpu.open();
+  await using runs = await temporaryFolder();
+  try {
+    const run = await prepareTestRun(gpu, {
+      runs: runs.path,
+      weights: DENSE,
+      slackAt: (phase, step) => phase === "sparse" && step >= 2 ? LATER_SLACK : undefined,
+    });
+    const seen = watchSplits(gpu);
+    const summary = (await sparsify(SETTINGS, run, SILENT, never))!;
+    const of = (what: string, count: number): string[] => new Array<string>(count).fill(what);
+    const [validation, test] = [of("evaluation of validation", 3), of("evaluation of test", 2)];
+    const steps = [1, 2, 3];
+    assertEquals(seen, [
+      ...validation,
+      ...steps.flatMap(() => ["step of train", ...validation]),
+      ...test,
+      // The control by which the target is set.
+      ...validation,
+      ...steps.flatMap(() => ["measuring of validation", "step of train", ...validation]),
+      ...test,
+      ...test,
+    ]);
 
-      const control = await checkpointWeights(run, { phase: "control", step: 3 });
-      const [probes, all] = [await heldOut("validation"), joinRows(await heldOut("validation"))];
-      const yardstick = ceOf(control, all);
-      assert(Math.abs(yardstick - ceOf(DENSE, all)) > 0.01, "the control is another model");
-      const rows = await readMetrics(run.folder.metrics);
-      assertEquals(rows.map(({ phase }) => phase), [...of("control", 3), ...of("sparse", 3)]);
-      for (const row of rows.slice(3)) {
-        const slack = row.step === 3 ? LATER_SLACK : SETTINGS.slack;
-        // Before the first step the sparse model is the dense one, not the control.
-        const before = row.step === 1
-          ? DENSE
-          : await checkpointWeights(run, { phase: "sparse", step: row.step - 1 });
-        const probe = probes[(row.step - 1) % probes.length];
-        const asFar = row.step === 1
-          ? DENSE
-          : await checkpointWeights(run, { phase: "control", step: row.step - 1 });
-        const above = ceOf(asFar, all) - yardstick;
-        assert(Math.abs(above) > 1e-3, "the control is not yet what it ends as");
-        const held = ceOf(control, probe) + above + slack;
-        const violation = ceOf(before, probe, { bias: SETTINGS.gateBias }) - held;
-        assertAlmostEquals(row.constraint!, violation, 3e-6, `constraint of step ${row.step}`);
-        assertAlmostEquals(row.target!, yardstick + above + slack, 3e-6, `target of step ${row.step}`);
-      }
-      // What is chosen is held to its end.
-      assertAlmostEquals(summary.target_loss, yardstick + LATER_SLACK, 3e-6);
-      assertAlmostEquals(summary.control!.ce, ceOf(control, joinRows(await heldOut("test"))), 3e-6);
-      assertAlmostEquals(summary.dense.ce, ceOf(DENSE, joinRows(await heldOut("test"))), 3e-6);
-      run.metrics.close();
-      run.folder.release();
-    } finally {
-      gpu.close();
+    const control = await checkpointWeights(run, { phase: "control", step: 3 });
+    const [probes, all] = [await heldOut("validation"), joinRows(await heldOut("validation"))];
+    const yardstick = ceOf(control, all);
+    assert(Math.abs(yardstick - ceOf(DENSE, all)) > 0.01, "the control is another model");
+    const rows = await readMetrics(run.folder.metrics);
+    assertEquals(rows.map(({ phase }) => phase), [...of("control", 3), ...of("sparse", 3)]);
+    for (const row of rows.slice(3)) {
+      const slack = row.step === 3 ? LATER_SLACK : SETTINGS.slack;
+      // Before the first step the sparse model is the dense one, not the control.
+      const before = row.step === 1
+        ? DENSE
+        : await checkpointWeights(run, { phase: "sparse", step: row.step - 1 });
+      const probe = probes[(row.step - 1) % probes.length];
+      const violation = ceOf(before, probe, { bias: SETTINGS.gateBias }) - ceOf(control, probe) - slack;
+      assertAlmostEquals(row.constraint!, violation, 3e-6, `constraint of step ${row.step}`);
+      assertAlmostEquals(row.target!, yardstick + slack, 3e-6, `target of step ${row.step}`);
     }
-  },
-);
+    assertAlmostEquals(summary.target_loss, yardstick + LATER_SLACK, 3e-6);
+    assertAlmostEquals(summary.control!.ce, ceOf(control, joinRows(await heldOut("test"))), 3e-6);
+    assertAlmostEquals(summary.dense.ce, ceOf(DENSE, joinRows(await heldOut("test"))), 3e-6);
+    run.metrics.close();
+    run.folder.release();
+  } finally {
+    gpu.close();
+  }
+});
 
 gpuTest(
   "the control comes first where it teaches, and the sparse model is compared with its weights",
