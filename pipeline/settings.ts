@@ -321,8 +321,7 @@ export const SPARSIFY = {
     value: "dense",
     choices: ["dense", "control", "auto"],
     placeholder: "WHO",
-    help:
-      "the teacher of --distill: the dense model, or the control, which then comes first; auto: this if any",
+    help: "of --distill: dense or control, which then comes first; auto: the control if any",
     group: "Training",
   },
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),

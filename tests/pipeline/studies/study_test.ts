@@ -334,7 +334,7 @@ Deno.test("from scratch the gates and the slack are those that the model recomme
 Deno.test("sensitivity tells the settings that each model recommends, or the defaults, and varies each to another", async () => {
   const expected = [
     "temperature 1, gateBias 3, distill 0, saturationWeight 0.01, lambdaRate 0.02, lambdaGain 0, slack 0.01, lr 0.001",
-    "temperature 1, gateBias 0, distill 4, saturationWeight 0.01, lambdaRate 0.03, lambdaGain 0, slack 0.025, lr 0.0015",
+    "temperature 1, gateBias 0, distill 2, saturationWeight 0.01, lambdaRate 0.03, lambdaGain 0, slack 0.025, lr 0.0015",
   ];
   for (const [n, part] of SENSITIVITY.parts.entries()) {
     const { tools, asked } = toldTools((_, { seed }) => row({}, seed!, { open: 0.1, loss: 2 }));
