@@ -320,6 +320,7 @@ async function leadSparsify(
     }
     const locate = locateModel(thread, { withoutWeights: true });
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
+    checkTarget(settings);
     const { context, distill, accumulate, stages, shardOptimizer } = settings;
     const config = await readModelConfig(modelFolder!);
     const { adapters, train, frozen, from } = await adaptationOf(settings, config);

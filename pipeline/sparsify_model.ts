@@ -35,7 +35,7 @@ export interface SparsifyOptions {
   lr?: number;
   /** What it is multiplied by for embeddings. */
   embeddingRate?: number;
-  /** What it is multiplied by for the weights of queries, keys and values. */
+  /** What it is multiplied by for the weights of queries, keys and values; not in the control. */
   attentionRate?: number;
   /** Steps over which it rises. */
   warmup?: number;

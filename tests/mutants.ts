@@ -500,7 +500,10 @@ export const MUTANTS: readonly Mutant[] = [
       "uploadParameters(gpu, own, beginning, namesOf(ofTeacherAlone(all, network.shape)));",
       "Promise.resolve();",
     ],
-    "the control has the rate of what decides gates": ["settings: { ...settings, attentionRate: 1 },", ""],
+    "the control has the rate of what decides gates": [
+      "{ ...settings, attentionRate: 1 } : settings",
+      "settings : settings",
+    ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
       'measure("measuring the sparse model on test tokens", "deterministic", test)',

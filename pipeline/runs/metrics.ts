@@ -39,7 +39,7 @@ import {
 import { Buffer } from "node:buffer";
 import { dirname } from "node:path";
 
-/** The phases of a run in the order in which they come, but for a run that is held to its control's loss. */
+/** The phases of a run in the order in which they come, but where the control comes first. */
 export const PHASES: readonly ["pretrain", "sparse", "control"] = ["pretrain", "sparse", "control"];
 const CONTROL_FIRST: readonly Phase[] = ["control", "sparse"];
 

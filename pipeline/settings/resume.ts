@@ -51,8 +51,8 @@ export function resumedSettings<const Table extends SettingsTable>(
     const before = (own as Record<string, unknown>)[key];
     if (key === "targetLoss" && (before === "control") !== (value === "control")) {
       throw usageError(
-        `Cannot resume ${name} with --target-loss ${value}, as the run began with ${before}: the control comes first ` +
-          `where it sets the target, else last`,
+        `Cannot resume ${name} with --target-loss ${value}, as the run began with ${before}: where the control ` +
+          `sets the target, it comes first`,
       );
     }
     if (!allowed.includes(key) && JSON.stringify(before) !== JSON.stringify(value)) {

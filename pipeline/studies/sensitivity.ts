@@ -243,7 +243,7 @@ export const SENSITIVITY: Study = {
     "tokens. There is no dense control, so that what distils does so from the dense model.",
     "What is measured: open edges and loss with hard gates on test tokens, at the step that was chosen on validation " +
     "tokens. A setting is set beside the recommended ones by seed; intervals are Student’s t over seeds, of three seeds " +
-    "wide ones. Twenty comparisons are made of each model, of which at 95 % one excludes “no difference” by chance.",
+    "wide ones. Some twenty comparisons are made of each model, of which at 95 % one excludes “no difference” by chance.",
     "A setting whose runs missed their target may have few edges or many: it is named, and not counted as better.",
   ],
   parts: [part("addition", ADDITION, true), part("english", ENGLISH, false)],

@@ -124,10 +124,10 @@ export async function sparsify(
 /** Until it is measured, what a step costs beside batches of an evaluation: each forward and twice as much backward. */
 const stepShare = ({ accumulate }: SparsifySettings): number => 3 * accumulate + 2;
 /**
- * Until it is measured, what a step of the control costs beside one with gates, noise and the constraint. Of the embedded
- * model on llvmpipe 200 of either take 91 seconds.
+ * Until it is measured, what a step of the control costs beside one with gates, noise and the constraint: of the embedded
+ * model on llvmpipe as much, and 0.6 of one that is taught.
  */
-const CONTROL_SHARE = 1;
+const CONTROL_SHARE = { alone: 1, taught: 0.6 };
 
 /** As {@link sparsify}; a measurement that is stopped throws the signal's reason. */
 async function sparsifyUnlessStopped(
@@ -225,8 +225,9 @@ async function sparsifyUnlessStopped(
     await begin();
     const finished = await runTrainedPhase({
       ...shared,
-      // A rate for what decides the gates, of which it has none: with it, it ends higher (docs/log.md).
-      settings: { ...settings, attentionRate: 1 },
+      // A rate for what decides the gates, of which it has none: with it, it ends higher (docs/log.md). A run that began
+      // before there were other teachers than the dense model goes on as it began.
+      settings: "teacher" in settings ? { ...settings, attentionRate: 1 } : settings,
       phase: "control",
       evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
     });
@@ -281,7 +282,7 @@ async function sparsifyUnlessStopped(
   const outcome = await (teacher ? beside("teacher's ", fillTeacher, trainSparse) : trainSparse());
   if (!outcome) return undefined;
 
-  // The test tokens are first looked at here, after the step has been chosen.
+  // The sparse model's are looked at here first, after its step has been chosen.
   const sparse = await measure("measuring the sparse model on test tokens", "deterministic", test);
   const front = settings.front
     ? await measureFront({
@@ -465,7 +466,7 @@ export function checkTarget(
     throw usageError("Cannot take the control as the teacher without a control: leave out --no-control");
   }
   if (distill === 0) {
-    throw usageError("Cannot use --teacher control as nothing is learnt from it: give --distill 4");
+    throw usageError("Cannot use --teacher control as nothing is learnt from it: give --distill 2");
   }
 }
 
@@ -486,6 +487,7 @@ export function workAhead(
   batches: { validation: number; test: number },
 ): Work[] {
   const phases = settings.control ? ["sparse", "control"] as const : ["sparse"] as const;
+  const controlShare = teacherOf(settings) ? CONTROL_SHARE.taught : CONTROL_SHARE.alone;
   // The control is measured on the validation tokens where it is the yardstick.
   const measured = settings.targetLoss === "control" ? 2 : 1;
   const work: Work[] = [{
@@ -495,9 +497,12 @@ export function workAhead(
   }];
   for (const phase of phases) {
     const from = resume.checkpoints.get(phase)?.step ?? 0;
-    const like = phase === "control"
-      ? { kind: "sparse", share: CONTROL_SHARE }
-      : { kind: "evaluation", share: stepShare(settings) };
+    const isFirst = (phase === "control") === controlIsFirst(settings);
+    const like = isFirst
+      ? { kind: "evaluation", share: stepShare(settings) }
+      : phase === "control"
+      ? { kind: "sparse", share: controlShare }
+      : { kind: "control", share: 1 / controlShare };
     work.push({ kind: phase, units: settings.steps - from, like });
     work.push({ kind: "evaluation", units: evaluationsAhead(settings, from) * batches.validation });
   }

@@ -83,7 +83,7 @@ export const flag = (name) => name.replace(/[A-Z]/g, (letter) => `-${letter.toLo
 export const placeOf = ({ phase, step }) => `${phase}:${step}`;
 
 const PHASES = ["pretrain", "sparse", "control"];
-/** The phases of a run that is held to its control's loss. */
+/** The phases of a run whose control comes first. */
 const CONTROL_FIRST = ["control", "sparse"];
 
 /**

@@ -301,8 +301,10 @@ class Twin:
         load = lambda: AutoModelForCausalLM.from_pretrained(s["model"], dtype=torch.float32,
                                                             attn_implementation="gated").eval()
         self.model = load()
-        assert s["distill"] == 0 or s.get("teacher", "dense") == "dense", "the twin has no control to learn from"
-        self.teacher = load().requires_grad_(False) if s["distill"] > 0 else None
+        taught = s["gates"] and s["distill"] > 0
+        by_control = s.get("teacher") == "control" or (s.get("teacher") == "auto" and s["control"])
+        assert not (taught and by_control), "the twin has no control to learn from"
+        self.teacher = load().requires_grad_(False) if taught else None
         self.heads = self.model.config.num_attention_heads
         self.layers = self.model.config.num_hidden_layers
         context, batch = s["context"], s["batch"]
