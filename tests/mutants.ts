@@ -1011,6 +1011,11 @@ export const MUTANTS: readonly Mutant[] = [
       'if (control && teacher !== "control") await begin();',
       "",
     ],
+    "an old run goes on with another control": ['"teacher" in settings', "true"],
+    "a step that is taught is taken for an evaluation": [
+      '{ kind: "control", share: 1 / controlShare }',
+      '{ kind: "evaluation", share: stepShare(settings) }',
+    ],
     "batches are held to the dense loss, not the yardstick's": [
       "targetLoss: yardstick.batchCe[index] + offset",
       "targetLoss: denseValidation.batchCe[index] + offset",
