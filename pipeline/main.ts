@@ -53,7 +53,7 @@ import { printedInstead, versionText } from "./settings/help.ts";
 import { parseCommand, type ParsedCommand } from "./settings/parse.ts";
 import { defaultsIn, fromModelLine, type Locate, resolveFully, resolveSettings } from "./settings/resolve.ts";
 import type { SettingsOf, SettingsTable } from "./settings/table.ts";
-import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkControl, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
@@ -320,7 +320,7 @@ async function leadSparsify(
     }
     const locate = locateModel(thread, { withoutWeights: true });
     const { settings, modelFolder } = await resolveFully(SPARSIFY, parsed, locate);
-    checkTarget(settings);
+    checkControl(settings);
     const { context, distill, accumulate, stages, shardOptimizer } = settings;
     const config = await readModelConfig(modelFolder!);
     const { adapters, train, frozen, from } = await adaptationOf(settings, config);
@@ -351,7 +351,7 @@ async function leadSparsify(
     parsed,
     thread,
   );
-  checkTarget(settings);
+  checkControl(settings);
   const model = await openRunModel(modelFolder!, {
     tokenizer: settings.tokenizer,
     label: settings.model,

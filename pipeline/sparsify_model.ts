@@ -7,7 +7,7 @@ import { completeRun } from "./complete_run.ts";
 import { openRunModel, prepareRun } from "./training/prepare_run.ts";
 import { SPARSIFY, type SparsifySettings } from "./settings.ts";
 import { checkedSettings, resolveSettings } from "./settings/resolve.ts";
-import { checkTarget, sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { checkControl, sparsify, type SparsifySummary } from "./training/sparsify.ts";
 import type { Reporter } from "./training/training_run.ts";
 
 /**
@@ -183,7 +183,7 @@ export async function sparsifyModel(
   );
   const given = checkedSettings(SPARSIFY, named, "the options");
   const settings = await resolveSettings(SPARSIFY, { given, config: undefined });
-  checkTarget(settings);
+  checkControl(settings);
   const run = await prepareRun(
     "sparsify",
     settings,

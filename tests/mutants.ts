@@ -1008,7 +1008,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/training/yardstick_test.ts", {
     "the sparse phase goes on from its yardstick's weights": [
-      'if (control && teacher !== "control") await begin();',
+      "if (control) await begin();",
       "",
     ],
     "an old run goes on with another control": ['"teacher" in settings', "true"],
@@ -1228,7 +1228,7 @@ export const MUTANTS: readonly Mutant[] = [
     "the prompts of turns count too": ["(end) => token < end) % 2 === 1", "(end) => token < end) >= 1"],
   }),
   ...plant("pipeline/sweep/check_runs.ts", "pipeline/sweep/sweep_test.ts", {
-    "a sweep does not look for a control that it lacks": ["checkTarget(settings);", ""],
+    "a sweep does not look for a control that it lacks": ["checkControl(settings);", ""],
     "a sweep does not look at adapters": ["checkAdaptation(settings);", ""],
   }),
   ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
@@ -1937,12 +1937,8 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/training/sparsify.ts", ["pipeline/training/yardstick_test.ts", "where it teaches"], {
-    "the sparse model goes on from the control that taught": [
-      "own);\n    await begin();",
-      "own);",
-    ],
     "the control that teaches is the dense model": [
-      'if (teacher !== "control") return await fillDense(own);',
+      'if (teacher === "dense") return await fillDense(own);',
       "if (own) return await fillDense(own);",
     ],
   }),

@@ -7,7 +7,7 @@ import { usageError, UserError } from "../errors.ts";
 import { SPARSIFY, type SparsifySettings } from "../settings.ts";
 import { resolveSettings } from "../settings/resolve.ts";
 import { checkAdaptation } from "../training/adaptation.ts";
-import { checkTarget } from "../training/sparsify.ts";
+import { checkControl } from "../training/sparsify.ts";
 import type { SweepRun } from "./sweep_file.ts";
 
 /** Runs that are named with their fault, at most. */
@@ -27,7 +27,7 @@ export async function checkRuns(runs: readonly SweepRun[], path: string): Promis
         given: given as Partial<SparsifySettings>,
         config: undefined,
       });
-      checkTarget(settings);
+      checkControl(settings);
       checkAdaptation(settings);
     } catch (error) {
       if (!(error instanceof UserError)) throw error;

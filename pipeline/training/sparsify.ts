@@ -125,9 +125,9 @@ export async function sparsify(
 const stepShare = ({ accumulate }: SparsifySettings): number => 3 * accumulate + 2;
 /**
  * Until it is measured, what a step of the control costs beside one with gates, noise and the constraint: of the embedded
- * model on llvmpipe as much, and 0.6 of one that is taught.
+ * model on llvmpipe as much, and 0.7 of one that is taught.
  */
-const CONTROL_SHARE = { alone: 1, taught: 0.6 };
+const CONTROL_SHARE = { alone: 1, taught: 0.7 };
 
 /** As {@link sparsify}; a measurement that is stopped throws the signal's reason. */
 async function sparsifyUnlessStopped(
@@ -254,8 +254,10 @@ async function sparsifyUnlessStopped(
 
   const levels = frontLevels(settings);
   const levelAt = (step: number): number => frontLevelAt(step, settings.steps, levels.length);
-  const trainSparse = (taughtBy?: Parameters) =>
-    runTrainedPhase({
+  async function trainSparse(taughtBy?: Parameters): Promise<PhaseOutcome | undefined> {
+    // A control that came first has left its weights.
+    if (control) await begin();
+    return await runTrainedPhase({
       ...shared,
       phase: "sparse",
       gates,
@@ -272,13 +274,12 @@ async function sparsifyUnlessStopped(
       front: settings.front ? { levels, levelAt } : undefined,
       evaluate: () => measure("evaluating the sparse model", "deterministic", validation, { keep: true }),
     });
-  /** The teacher, from the weights that the control has left where it is the one; then from the dense ones. */
-  async function fillTeacher(own: Parameters): Promise<void> {
-    if (teacher !== "control") return await fillDense(own);
-    copyParameters(gpu, new Map([...trained].filter(([name]) => own.has(name))), own);
-    await begin();
   }
-  if (control && teacher !== "control") await begin();
+  /** As the control has left what is trained, where it teaches, or as the dense model. */
+  async function fillTeacher(own: Parameters): Promise<void> {
+    if (teacher === "dense") return await fillDense(own);
+    copyParameters(gpu, new Map([...trained].filter(([name]) => own.has(name))), own);
+  }
   const outcome = await (teacher ? beside("teacher's ", fillTeacher, trainSparse) : trainSparse());
   if (!outcome) return undefined;
 
@@ -450,7 +451,7 @@ async function saveTrained(
 }
 
 /** @throws {UserError} where the target or the teacher is a control that there will not be, or a teacher is not listened to */
-export function checkTarget(
+export function checkControl(
   { targetLoss, control, teacher, distill }: Pick<
     SparsifySettings,
     "targetLoss" | "control" | "teacher" | "distill"
@@ -497,8 +498,8 @@ export function workAhead(
   }];
   for (const phase of phases) {
     const from = resume.checkpoints.get(phase)?.step ?? 0;
-    const isFirst = (phase === "control") === controlIsFirst(settings);
-    const like = isFirst
+    const leads = (phase === "control") === controlIsFirst(settings);
+    const like = leads
       ? { kind: "evaluation", share: stepShare(settings) }
       : phase === "control"
       ? { kind: "sparse", share: controlShare }

@@ -210,46 +210,33 @@ for (const name of MODELS) {
   }
 }
 
-for (const name of MODELS) {
-  for (const kind of ["dense", "gated"] as const) {
-    gpuTest(
-      `${name}, ${kind}, stored as f16: logits and every gradient equal the float64 model's that is rounded there`,
-      async (gpu) => {
-        const fixture = await openFixture(gpu, name, { keep: true, half: true });
-        const { batches: [batch] } = fixture;
-        const trainer = await fixture.trainer(kind === "gated");
-        const gates = kind === "gated" ? fixture.gates : undefined;
-        try {
-          // Measured: 6.3e-4 of logits, 1.9e-3 of one tensor's gradient (Qwen3's key norm, dense; gated 1.1e-3), of OLMo's
-          // 1.9e-4: its clip is then on the same side. What is left are values between two of f16's, which float32 and
-          // float64 round apart.
-          const tolerances = { logits: 1e-3, gradients: 3e-3 };
-          await assertRoundedReference(gpu, { ...fixture, trainer, batch, gates }, tolerances);
-        } finally {
-          trainer.destroy();
-          fixture.destroy();
-        }
-      },
-    );
-  }
+for (
+  const [name, kind, distancePower] of [
+    ...MODELS.flatMap((name) => [[name, "dense", 0], [name, "gated", 0]] as const),
+    ["llama", "gated", 2],
+  ] as const
+) {
+  const title = `${name}, ${kind}${distancePower > 0 ? ", edges weighing by distance" : ""}, stored as f16`;
+  gpuTest(
+    `${title}: logits and every gradient equal the float64 model's that is rounded there`,
+    async (gpu) => {
+      const fixture = await openFixture(gpu, name, { keep: true, half: true, distancePower });
+      const { batches: [batch] } = fixture;
+      const trainer = await fixture.trainer(kind === "gated");
+      const gates = kind === "gated" ? fixture.gates : undefined;
+      try {
+        // Measured: 6.3e-4 of logits, 1.9e-3 of one tensor's gradient (Qwen3's key norm, dense; gated 1.1e-3), of OLMo's
+        // 1.9e-4: its clip is then on the same side. What is left are values between two of f16's, which float32 and
+        // float64 round apart.
+        const tolerances = { logits: 1e-3, gradients: 3e-3 };
+        await assertRoundedReference(gpu, { ...fixture, trainer, batch, gates }, tolerances);
+      } finally {
+        trainer.destroy();
+        fixture.destroy();
+      }
+    },
+  );
 }
-
-gpuTest(
-  "llama, edges weighing by distance, stored as f16: logits and every gradient equal the float64 model's",
-  async (gpu) => {
-    const fixture = await openFixture(gpu, "llama", { keep: true, half: true, distancePower: 2 });
-    const { gates, batches: [batch] } = fixture;
-    const trainer = await fixture.trainer(true);
-    try {
-      // Measured.
-      const tolerances = { logits: 1e-3, gradients: 3e-3 };
-      await assertRoundedReference(gpu, { ...fixture, trainer, batch, gates }, tolerances);
-    } finally {
-      trainer.destroy();
-      fixture.destroy();
-    }
-  },
-);
 
 for (const half of [false, true]) {
   Deno.test(`weights that are larger than a binding${half ? ", stored as f16" : ""}, give the same`, async () => {

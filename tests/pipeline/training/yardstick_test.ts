@@ -6,7 +6,7 @@ import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
 import { createBatches } from "../../../pipeline/text/batches.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
-import { checkTarget, sparsify, workAhead } from "../../../pipeline/training/sparsify.ts";
+import { checkControl, sparsify, workAhead } from "../../../pipeline/training/sparsify.ts";
 import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import {
@@ -110,74 +110,62 @@ gpuTest("the control comes first, and the sparse phase is held to its loss, batc
 
 gpuTest(
   "the control comes first where it teaches, and the sparse model is compared with its weights",
-  async () => {
-    const gpu = await Gpu.open();
+  async (gpu) => {
     await using runs = await temporaryFolder();
-    try {
-      const run = await prepareTestRun(gpu, { runs: runs.path, weights: DENSE });
-      const settings = { ...SETTINGS, ...TAUGHT };
-      const summary = (await sparsify(settings, run, SILENT, never))!;
-      const control = await checkpointWeights(run, { phase: "control", step: 3 });
-      const rows = await readMetrics(run.folder.metrics);
-      assertEquals(rows.map(({ phase }) => phase), [
-        ...new Array<string>(3).fill("control"),
-        ...new Array<string>(3).fill("sparse"),
-      ]);
-      const all = joinRows(await heldOut("validation"));
-      assertAlmostEquals(summary.target_loss, ceOf(DENSE, all) + SETTINGS.slack, 3e-6);
-      const { seed, gateBias: bias, distill: weight } = settings;
-      const batches = createBatches({ tokens: splitTokens().train, ...RUN_SHAPE, seed });
-      for (const { step, kl } of rows.slice(3)) {
-        const batch = joinRows([await batches.at(step - 1)]);
-        const weights = step === 1
-          ? DENSE
-          : await checkpointWeights(run, { phase: "sparse", step: step - 1 });
-        const objective = {
-          config: RUN_CONFIG,
-          weights,
-          context: RUN_SHAPE.context,
-          gate: { ...settings, bias, noise: { seed, step: step - 1 } },
-          lambda: settings.lambdaStart,
-        };
-        const klOf = (teacher: Weights) =>
-          referenceStep({ ...objective, distill: { teacher, weight } }, batch).kl;
-        assertAlmostEquals(kl!, klOf(control), 1e-6, `KL of step ${step}`);
-        assert(Math.abs(klOf(DENSE) - klOf(control)) > 1e-3, "the dense model would teach something else");
-      }
-      run.metrics.close();
-      run.folder.release();
-    } finally {
-      gpu.close();
+    const run = await prepareTestRun(gpu, { runs: runs.path, weights: DENSE });
+    const settings = { ...SETTINGS, ...TAUGHT };
+    const summary = (await sparsify(settings, run, SILENT, never))!;
+    const control = await checkpointWeights(run, { phase: "control", step: 3 });
+    const rows = await readMetrics(run.folder.metrics);
+    assertEquals(rows.map(({ phase }) => phase), [
+      ...new Array<string>(3).fill("control"),
+      ...new Array<string>(3).fill("sparse"),
+    ]);
+    const all = joinRows(await heldOut("validation"));
+    assertAlmostEquals(summary.target_loss, ceOf(DENSE, all) + SETTINGS.slack, 3e-6);
+    const { seed, gateBias: bias, distill: weight } = settings;
+    const batches = createBatches({ tokens: splitTokens().train, ...RUN_SHAPE, seed });
+    for (const { step, kl } of rows.slice(3)) {
+      const batch = joinRows([await batches.at(step - 1)]);
+      const weights = step === 1 ? DENSE : await checkpointWeights(run, { phase: "sparse", step: step - 1 });
+      const objective = {
+        config: RUN_CONFIG,
+        weights,
+        context: RUN_SHAPE.context,
+        gate: { ...settings, bias, noise: { seed, step: step - 1 } },
+        lambda: settings.lambdaStart,
+      };
+      const klOf = (teacher: Weights) =>
+        referenceStep({ ...objective, distill: { teacher, weight } }, batch).kl;
+      assertAlmostEquals(kl!, klOf(control), 1e-6, `KL of step ${step}`);
+      assert(Math.abs(klOf(DENSE) - klOf(control)) > 1e-3, "the dense model would teach something else");
     }
+    run.metrics.close();
+    run.folder.release();
   },
 );
 
 gpuTest(
   "a run that began before controls taught has its control's attention at the rate it began with",
-  async () => {
-    const gpu = await Gpu.open();
+  async (gpu) => {
     await using runs = await temporaryFolder();
-    try {
-      for (const [rate, { teacher, ...settings }] of [[2, SETTINGS], [1, SETTINGS]] as const) {
-        const run = await prepareTestRun(gpu, { runs: `${runs.path}/${rate}`, weights: DENSE });
-        const given = {
-          ...settings,
-          targetLoss: "auto",
-          attentionRate: 2,
-          ...(rate === 1 ? { teacher } : {}),
-        };
-        await sparsify(given as SparsifySettings, run, SILENT, never);
-        const after = await checkpointWeights(run, { phase: "control", step: 1 });
-        const [from, to] = [DENSE, after].map((of) => of.get("h.0.attn.c_attn.weight")!);
-        const width = from.length / RUN_CONFIG.width;
-        // AdamW's first step is the learning rate.
-        const moved = Array.from(from, (value, n) => n % width < 2 * width / 3 ? Math.abs(to[n] - value) : 0);
-        assertAlmostEquals(Math.max(...moved), rate * SETTINGS.lr, 1e-5);
-        run.metrics.close();
-        run.folder.release();
-      }
-    } finally {
-      gpu.close();
+    for (const [rate, { teacher, ...settings }] of [[2, SETTINGS], [1, SETTINGS]] as const) {
+      const run = await prepareTestRun(gpu, { runs: `${runs.path}/${rate}`, weights: DENSE });
+      const given = {
+        ...settings,
+        targetLoss: "auto",
+        attentionRate: 2,
+        ...(rate === 1 ? { teacher } : {}),
+      };
+      await sparsify(given as SparsifySettings, run, SILENT, never);
+      const after = await checkpointWeights(run, { phase: "control", step: 1 });
+      const [from, to] = [DENSE, after].map((of) => of.get("h.0.attn.c_attn.weight")!);
+      const width = from.length / RUN_CONFIG.width;
+      // AdamW's first step is the learning rate.
+      const moved = Array.from(from, (value, n) => n % width < 2 * width / 3 ? Math.abs(to[n] - value) : 0);
+      assertAlmostEquals(Math.max(...moved), rate * SETTINGS.lr, 1e-5);
+      run.metrics.close();
+      run.folder.release();
     }
   },
 );
@@ -245,21 +233,21 @@ gpuTest("stopped in either phase, it goes on to the same bits", async () => {
 });
 
 Deno.test("without a control there is no such target, and the plan counts the measurement of it", async () => {
-  checkTarget({ ...SETTINGS });
-  checkTarget({ ...SETTINGS, targetLoss: "auto", control: false });
+  checkControl({ ...SETTINGS });
+  checkControl({ ...SETTINGS, targetLoss: "auto", control: false });
   await assertRejects(
-    async () => await checkTarget({ ...SETTINGS, control: false }),
+    async () => await checkControl({ ...SETTINGS, control: false }),
     Error,
     "Cannot take the control's loss as the target without a control",
   );
-  checkTarget({ ...SETTINGS, ...TAUGHT });
+  checkControl({ ...SETTINGS, ...TAUGHT });
   await assertRejects(
-    async () => await checkTarget({ ...SETTINGS, ...TAUGHT, control: false }),
+    async () => await checkControl({ ...SETTINGS, ...TAUGHT, control: false }),
     Error,
     "Cannot take the control as the teacher without a control",
   );
   await assertRejects(
-    async () => await checkTarget({ ...SETTINGS, ...TAUGHT, distill: 0 }),
+    async () => await checkControl({ ...SETTINGS, ...TAUGHT, distill: 0 }),
     Error,
     "nothing is learnt from it: give --distill",
   );
