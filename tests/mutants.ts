@@ -1230,6 +1230,11 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/sweep/check_runs.ts", "pipeline/sweep/sweep_test.ts", {
     "a sweep does not look for a control that it lacks": ["checkControl(settings);", ""],
     "a sweep does not look at adapters": ["checkAdaptation(settings);", ""],
+    "a sweep goes on with other settings": ["if (others === 0) return;", "if (others >= 0) return;"],
+    "what a user changed on the way counts as begun with": [
+      "before[change.setting] = change.before",
+      "change",
+    ],
   }),
   ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
     "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],

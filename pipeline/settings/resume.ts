@@ -14,7 +14,7 @@ import type { SettingsOf, SettingsTable } from "./table.ts";
 export const CHANGEABLE = ["lr", "clip", "slack", "targetLoss", "lambdaMin", "lambdaMax"] as const;
 
 /** What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told. */
-const FREE_ON_RESUME = [
+export const FREE_ON_RESUME: readonly string[] = [
   "data",
   "json",
   "quiet",

@@ -20,6 +20,7 @@ import { STUDY, type StudySettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
+import { checkBegun } from "../sweep/check_runs.ts";
 import { writeSweepPage } from "../sweep/page.ts";
 import { runProcesses, startTask } from "../sweep/processes.ts";
 import { rowOf, type SweepRow, writeSweepTable } from "../sweep/results.ts";
@@ -276,6 +277,8 @@ function toolsOf(
       if (runs.length === 0) return [];
       const stageFolder = join(folder, stage);
       const rows = await performed(stage, runs, async () => {
+        const sparsified = runs.filter(({ command }) => command === undefined);
+        await checkBegun(sparsified, stageFolder, `the study in ${folder}`);
         await runProcesses(runs, { runs: stageFolder, jobs: settings.jobs, signal, say, goOn });
         return new Map();
       });

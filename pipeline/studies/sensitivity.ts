@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { PROJECT } from "../files.ts";
+import { readRunConfig } from "../runs/run_config.ts";
 import { formatFactor, formatMeanShare, formatShare, formatSigned } from "../report/progress.ts";
 import { SPARSIFY } from "../settings.ts";
 import { resolveSettings } from "../settings/resolve.ts";
@@ -91,16 +92,28 @@ function sensitivityRuns(
   );
 }
 
-/** What the model recommends of the settings that are varied, or what they are by default. */
-async function recommendedOf({ model, values }: Design, project: string): Promise<Settings> {
-  const settings = await resolveSettings(SPARSIFY, {
-    given: { model: join(project, model) },
+/**
+ * What the model recommends of the settings that are varied, or what they are by default: as one of the runs in these
+ * folders began, or else as they are now.
+ */
+async function recommendedOf({ model, values }: Design, begun: readonly string[]): Promise<Settings> {
+  const settings = await settingsOfFirst(begun) ?? await resolveSettings(SPARSIFY, {
+    given: { model: join(PROJECT, model) },
     config: undefined,
-    folder: project,
+    folder: PROJECT,
   });
   return Object.fromEntries(
     Object.keys(values).map((name) => [name, settings[name as keyof typeof settings] as number]),
   );
+}
+
+/** The settings of the first run in these folders that has begun. */
+async function settingsOfFirst(folders: readonly string[]): Promise<Settings | undefined> {
+  for (const folder of folders) {
+    const config = await readRunConfig(join(folder, "config.json")).catch(() => undefined);
+    if (config) return config.settings as Settings;
+  }
+  return undefined;
 }
 
 const open = ({ sparse }: SparsifySummary): number => sparse.open_fraction;
@@ -222,7 +235,11 @@ function part(name: string, design: Design, inQuick: boolean): StudyPart {
     inQuick,
     perform: async (tools) => {
       const rows = await tools.runs(name, sensitivityRuns(design, tools));
-      const recommended = await recommendedOf(design, PROJECT);
+      const asRecommended = rows.filter(({ run }) => Object.keys(run.varied).length === 0);
+      const recommended = await recommendedOf(
+        design,
+        asRecommended.map(({ run }) => tools.folderOf(name, run)),
+      );
       return sensitivityResult({ title: design.title, recommended }, rows, name);
     },
   };

@@ -21,7 +21,7 @@ import { SWEEP, type SweepSettings } from "../settings.ts";
 import { printedInstead } from "../settings/help.ts";
 import { parseCommand, type ParsedCommand } from "../settings/parse.ts";
 import { resolveSettings } from "../settings/resolve.ts";
-import { checkRuns } from "./check_runs.ts";
+import { checkBegun, checkRuns } from "./check_runs.ts";
 import { writeSweepPage } from "./page.ts";
 import { launchIn, type ProcessOptions, runProcesses } from "./processes.ts";
 import { groupsOf, type Interval, rowOf, type SweepRow, variedNames, writeSweepTable } from "./results.ts";
@@ -148,6 +148,7 @@ async function leadSweep(
   const runs = resolve(settings.runs, name);
   if (!settings.table) await checkRuns(all, path);
   await openSweepFolder(runs, path, { make: !settings.table });
+  if (!settings.table) await checkBegun(all, runs, `the sweep ${path}`);
   const command = ["deno", "task", "sweep", path, "--runs", resolve(settings.runs), "--name", name];
   const say = (text: string): void => settings.quiet ? undefined : writeError(text + "\n");
 

@@ -24,6 +24,7 @@ import {
 import { SENSITIVITY, sensitivityResult } from "../../../pipeline/studies/sensitivity.ts";
 import { PROJECT } from "../../../pipeline/files.ts";
 import { openMetrics } from "../../../pipeline/runs/metrics.ts";
+import { readRunConfig, writeRunConfig } from "../../../pipeline/runs/run_config.ts";
 import { PRETRAIN } from "../../../pipeline/settings.ts";
 import { STUDIES } from "../../../pipeline/studies/studies.ts";
 import type { PartResult, StudyTools } from "../../../pipeline/studies/study.ts";
@@ -31,6 +32,7 @@ import type { SweepRow } from "../../../pipeline/sweep/results.ts";
 import { type SweepRun, sweepRun } from "../../../pipeline/sweep/sweep_file.ts";
 import type { PretrainSummary } from "../../../pipeline/training/pretrain.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
+import { fakeRun } from "../../support/fake_run.ts";
 import { metricRow } from "../../support/metric_row.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 
@@ -345,6 +347,18 @@ Deno.test("sensitivity tells the settings that each model recommends, or the def
       const [first, ...more] = Object.entries(varied);
       if (first && more.length === 0) assert(!recommended.includes(first.join(" ")), first.join(" "));
     }
+    // Where a run with the recommended settings has begun, it is told what they were then.
+    await using folder = await temporaryFolder();
+    const second = asked.runs.find(({ varied, seed }) => Object.keys(varied).length === 0 && seed === 2)!;
+    const path = join((await fakeRun(folder.path, second.name, { live: false })).path, "config.json");
+    const config = await readRunConfig(path);
+    const then = { ...Object.fromEntries(recommended.map((each) => each.split(" "))), slack: 0.125 };
+    await writeRunConfig(path, { ...config, settings: { ...config.settings, ...then } });
+    const again = await part.perform({ ...tools, folderOf: (_, { name }) => join(folder.path, name) });
+    assertStringIncludes(
+      again.tables[0].caption,
+      `Recommended: ${expected[n].replace(/slack [0-9.]+/, "slack 0.125")}.`,
+    );
   }
 });
 

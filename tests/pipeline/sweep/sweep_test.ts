@@ -10,11 +10,17 @@ import {
   writeSweepTable,
 } from "../../../pipeline/sweep/results.ts";
 import { sweepHtml } from "../../../pipeline/sweep/page.ts";
-import { checkRuns } from "../../../pipeline/sweep/check_runs.ts";
+import { checkBegun, checkRuns } from "../../../pipeline/sweep/check_runs.ts";
 import { type Launched, runSweep } from "../../../pipeline/sweep/run_sweep.ts";
 import { slurmScript } from "../../../pipeline/sweep/slurm.ts";
 import { type SweepRun, sweepRuns } from "../../../pipeline/sweep/sweep_file.ts";
 import { flagsOf } from "../../../pipeline/flags.ts";
+import { readRunConfig, type SettingChange, writeRunConfig } from "../../../pipeline/runs/run_config.ts";
+import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { resolveSettings } from "../../../pipeline/settings/resolve.ts";
+import { fakeRun } from "../../support/fake_run.ts";
+import { temporaryFolder } from "../../support/temporary_folder.ts";
+import { writeTinyModel } from "../../support/tiny_model.ts";
 import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 
 const HERE = "/somewhere";
@@ -345,6 +351,50 @@ Deno.test("settings that contradict each other are found before anything runs, t
   ) assertStringIncludes(error.message, part);
   assert(!error.message.includes(runs[0].name));
   await checkRuns(runs.slice(0, 1), "tries.json");
+});
+
+Deno.test("a sweep does not go on where the settings that it leaves open have become others", async () => {
+  await using temporary = await temporaryFolder();
+  const model = join(temporary.path, "model");
+  await writeTinyModel(model);
+  const recommend = (settings: object): Promise<void> =>
+    Deno.writeTextFile(join(model, "sparsify.json"), JSON.stringify(settings));
+  const runs = runsOf({ settings: { model, control: false }, seeds: [1, 2, 3] });
+  /** A run as it is once it has begun. */
+  async function begin({ name, settings: given }: SweepRun, changes: SettingChange[]): Promise<void> {
+    const settings = await resolveSettings(SPARSIFY, {
+      given: given as Partial<SparsifySettings>,
+      config: undefined,
+    });
+    const now = Object.fromEntries(changes.map(({ setting, now }) => [setting, now]));
+    const path = join((await fakeRun(temporary.path, name, { live: false })).path, "config.json");
+    await writeRunConfig(path, {
+      ...await readRunConfig(path),
+      settings: { ...settings, ...now },
+      changes,
+    });
+  }
+  const check = (): Promise<void> => checkBegun(runs, temporary.path, "the sweep tries.json");
+  const change = (before: number, now: number): SettingChange => {
+    return { setting: "lr", phase: "sparse", step: 1, before, now };
+  };
+  await recommend({ steps: 200, lr: 2e-3 });
+  await check();
+  await begin(runs[0], []);
+  await begin(runs[1], [change(2e-3, 1e-3), change(1e-3, 5e-4)]);
+  await check();
+  await recommend({ steps: 140, lr: 2e-3 });
+  const { message } = await assertRejects(check, Error);
+  assertStringIncludes(
+    message,
+    "Cannot go on with the sweep tries.json as 2 of its 3 runs began with settings that are others now",
+  );
+  assertStringIncludes(message, "the defaults: steps 200 (now 140); --table");
+  await recommend({ steps: 200, lr: 1e-3 });
+  assertStringIncludes(
+    (await assertRejects(check, Error)).message,
+    "the defaults: lr 0.002 (now 0.001); --table",
+  );
 });
 
 Deno.test("the script for a job array has a task for each run, and hands the signal on", () => {
