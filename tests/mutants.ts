@@ -299,8 +299,9 @@ export const MUTANTS: readonly Mutant[] = [
 
   // The step that is chosen.
   ...plant("pipeline/training/choose_step.ts", SETTINGS, {
-    "a step at its target is not within it": ["evaluated.ce > target", "evaluated.ce >= target"],
-    "a step above its target is chosen": ["if (evaluated.ce > target) return before;", ""],
+    "a step at its target is not within it": ["step.ce <= target", "step.ce < target"],
+    "a step above its target is chosen": ["if (!meeting(evaluated, target)) return before;", ""],
+    "a loss that is no number meets every target": ["step.ce <= target", "!(step.ce > target)"],
     "of equals the later is chosen": [
       "before.openFraction <= evaluated.openFraction",
       "before.openFraction < evaluated.openFraction",
@@ -309,7 +310,7 @@ export const MUTANTS: readonly Mutant[] = [
       "before.openFraction <= evaluated.openFraction",
       "before.ce <= evaluated.ce",
     ],
-    "a target that was lowered rules nothing out": ["best && best.ce <= target ? best : undefined", "best"],
+    "a target that was lowered rules nothing out": ["before = meeting(best, target)", "before = best"],
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
@@ -321,7 +322,17 @@ export const MUTANTS: readonly Mutant[] = [
       "best[level] ?? chooseStep(best[level], evaluated, target + above)",
     ],
     "a step is held to the next one's target": ["targetAt?.(step - 1)", "targetAt?.(step)"],
+    "a target that was lowered behind the last step rules nothing out": [
+      "meeting(best[level], target + above)",
+      "best[level]",
+    ],
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
+  }),
+  ...plant("pipeline/training/train_loop.ts", ["pipeline/training/training_run_test.ts", "is no number"], {
+    "a loss that is no number is gone on with": [
+      "!Number.isFinite(row.validation_ce)",
+      "row.validation_ce < 0",
+    ],
   }),
 
   // What comes from the hub.

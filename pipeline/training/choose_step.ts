@@ -13,7 +13,13 @@ import type { Best } from "../runs/resume.ts";
  * @param target τ, nats
  */
 export function chooseStep(best: Best | undefined, evaluated: Best, target: number): Best | undefined {
-  const before = best && best.ce <= target ? best : undefined;
-  if (evaluated.ce > target) return before;
+  const before = meeting(best, target);
+  // A loss that is no number meets no target.
+  if (!meeting(evaluated, target)) return before;
   return before && before.openFraction <= evaluated.openFraction ? before : evaluated;
+}
+
+/** The step, where it meets the target. */
+export function meeting(step: Best | undefined, target: number): Best | undefined {
+  return step && step.ce <= target ? step : undefined;
 }

@@ -85,7 +85,7 @@ export interface PhaseOptions {
  * Runs the phase from `startStep` to the schedule's end.
  *
  * @returns whether it came to the end rather than being stopped
- * @throws {DivergedError} after several steps in a row whose gradient was not finite
+ * @throws {DivergedError} after several steps in a row whose gradient was not finite, or an evaluation whose loss is not
  */
 export async function runPhase(options: PhaseOptions): Promise<{ finished: boolean }> {
   const { trainer, schedule, accumulate, constraint, evaluation, checkpoint, control, signal } = options;
@@ -100,16 +100,22 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   const rowsOf = (logged: Awaited<ReturnType<StepLog["poll"]>>): MetricRow[] =>
     logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
 
+  const diverged = (step: number, why: string): DivergedError =>
+    new DivergedError(
+      `Cannot go on at step ${step} of the ${options.phase} phase as ${why}: give --resume a lower --lr or --clip, ` +
+        `which hold from the last checkpoint on`,
+    );
+
   async function take(rows: MetricRow[]): Promise<void> {
     if (rows.length === 0 || !isFirst(exchange)) return;
     await options.onRows(rows);
     for (const row of rows) {
       skippedInARow = row.skipped ? skippedInARow + 1 : 0;
       if (skippedInARow >= SKIPPED_STEPS_ALLOWED) {
-        throw new DivergedError(
-          `Cannot go on at step ${row.step} of the ${options.phase} phase as the last ${skippedInARow} gradients ` +
-            `were not finite: give --resume a lower --lr or --clip, which hold from the last checkpoint on`,
-        );
+        throw diverged(row.step, `the last ${skippedInARow} gradients were not finite`);
+      }
+      if (row.validation_ce !== null && !Number.isFinite(row.validation_ce)) {
+        throw diverged(row.step, "its loss on validation tokens is not finite");
       }
       for (const signature of watch(healthSample(row))) options.onSignature(signature);
     }

@@ -18,7 +18,7 @@ import type { RunControl } from "../runs/control.ts";
 import { atFirst, type Exchange, isFirst, sharersOf } from "../parallel/exchange.ts";
 import { shareOfStep, type StepShape } from "../parallel/share_of_step.ts";
 import { withHelp } from "../parallel/with_help.ts";
-import { chooseStep } from "./choose_step.ts";
+import { chooseStep, meeting } from "./choose_step.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -412,10 +412,12 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       },
     });
     if (!finished) return undefined;
-    const { chosenStep, front } = await atFirst(exchange, () => ({
-      chosenStep: best[0]?.step,
-      front: levels.slice(1).map((_, n) => best[n + 1] ?? null),
-    }));
+    const { chosenStep, front } = await atFirst(exchange, () => {
+      // A target that was lowered once the phase was at its end was held against no evaluation.
+      const target = targetAt?.(steps - 1) ?? Infinity;
+      const met = levels.map((above, level) => meeting(best[level], target + above));
+      return { chosenStep: met[0]?.step, front: met.slice(1).map((level) => level ?? null) };
+    });
     if (chosenStep === undefined) return { step: steps, feasible: targetAt === undefined, front };
     await loadStep(run, network, parameters, { phase: `${phase}-best`, step: chosenStep });
     return { step: chosenStep, feasible: true, front };

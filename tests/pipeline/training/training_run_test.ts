@@ -1,5 +1,6 @@
 /** What every kind of training run shares: settings as the controller gets them, and the step that a phase ends with. */
-import { assertEquals, assertNotEquals } from "@std/assert";
+import { assertEquals, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { DivergedError } from "../../../pipeline/errors.ts";
 import type { Evaluation } from "../../../pipeline/training/evaluate.ts";
 import { openMetrics, readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
@@ -14,6 +15,7 @@ import {
   gateObjective,
   healthBounds,
   runTrainedPhase,
+  type TrainedPhase,
 } from "../../../pipeline/training/training_run.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import {
@@ -78,6 +80,8 @@ const SCRIPTS: [string, [ce: number, open: number, target: number][], number | u
   ["none any more, where the target was lowered", [[1.5, 0.2, 2], [1.2, 0.4, 1]], undefined],
   ["one with more edges, where the target was lowered", [[1.5, 0.2, 2], [0.9, 0.4, 1]], 2],
   ["one that is within what was lowered", [[0.9, 0.4, 2], [0.9, 0.5, 1]], 1],
+  ["none whose loss is no number", [[NaN, 0, 2]], undefined],
+  ["the one before, where a loss is no number", [[1, 0.5, 2], [NaN, 0, 2]], 1],
 ];
 
 for (const [name, evaluations, chosen] of SCRIPTS) {
@@ -119,8 +123,7 @@ for (
     };
     const open = [0.5, 0.2, 0.1, 0.3];
     const evaluated: Map<string, Float32Array>[] = [];
-    const outcome = await runTrainedPhase({
-      run,
+    const shared: Omit<TrainedPhase, "run"> = {
       settings,
       phase: "sparse",
       network,
@@ -137,12 +140,22 @@ for (
         const script = { ce: ces[step], openFraction: open[step], openByHead: [], deadQueries: 0 };
         return script as unknown as Evaluation;
       },
-    });
+    };
+    const outcome = await runTrainedPhase({ ...shared, run });
     assertEquals([outcome, evaluated.length], [{ ...expected, front: [] }, 4]);
     for (const [name, tensor] of parameters) {
       const found = await gpu.read(tensor);
       assertEquals(found, evaluated[expected.step - 1].get(name)!, name);
       if (expected.step < 4) assertNotEquals(found, evaluated[3].get(name)!, name);
+    }
+
+    // A run that goes on behind the phase may be held to a lower target, which none of its evaluations has met.
+    const resume = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
+    assertEquals(await runTrainedPhase({ ...shared, run: { ...run, resume } }), outcome);
+    const lowered = await runTrainedPhase({ ...shared, run: { ...run, resume }, targetAt: () => 0.9 });
+    assertEquals([lowered, evaluated.length], [{ step: 4, feasible: false, front: [] }, 4]);
+    for (const [name, tensor] of parameters) {
+      assertEquals(await gpu.read(tensor), evaluated[3].get(name)!, name);
     }
     network.destroy();
     run.metrics.close();
@@ -228,6 +241,43 @@ for (const [how, stopAt, interrupted, expected] of STOPS) {
     },
   );
 }
+
+gpuTest("an evaluation whose loss is no number ends the phase, and its weights are not kept", async (gpu) => {
+  await using folder = await temporaryFolder();
+  const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 1) });
+  const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
+  const parameters = createParameters(gpu, run.weights.parameters);
+  await uploadParameters(gpu, parameters, run.weights.read);
+  const settings = { ...(defaultsOf(SPARSIFY) as SparsifySettings), ...RUN_SHAPE, steps: 4 };
+  const ces = [1, NaN];
+  const training = runTrainedPhase({
+    run,
+    settings: { ...settings, evalEvery: 1, checkpointEvery: 1 },
+    phase: "sparse",
+    network,
+    parameters,
+    reporter: SILENT,
+    signal: new AbortController().signal,
+    gates: gateObjective(settings),
+    targetAt: () => 2,
+    evaluate() {
+      const script = { ce: ces.shift(), openFraction: 0, openByHead: [], deadQueries: 0 };
+      return Promise.resolve(script as unknown as Evaluation);
+    },
+  });
+  const { message } = await assertRejects(() => training, DivergedError);
+  assertStringIncludes(
+    message,
+    "Cannot go on at step 2 of the sparse phase as its loss on validation tokens is not finite: give --resume a",
+  );
+  const { last } = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
+  assertEquals(last, { phase: "sparse", step: 1 });
+  const rows = await readMetrics(run.folder.metrics);
+  assertEquals(rows.map(({ validation_ce }) => validation_ce), [1, NaN]);
+  network.destroy();
+  run.metrics.close();
+  run.folder.release();
+});
 
 gpuTest(
   "a phase that is to stop ends after the step under way, and before its first step at once",
