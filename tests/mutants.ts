@@ -2023,6 +2023,13 @@ export const MUTANTS: readonly Mutant[] = [
       "    void done;\n",
     ],
   }),
+  // What fails on the device.
+  ...plant("pipeline/model/runner.ts", "pipeline/model/runner_test.ts", {
+    "steps that do not compile go unheard": ["  await Promise.allSettled(compiling.values());\n", ""],
+  }),
+  ...plant("kernels/core/kernel.ts", ["pipeline/main_test.ts", "do not compile"], {
+    "an error tells a shader's whole source": ['${said.split("\\n")[0]}`', "${said}\\n${numbered}`"],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],

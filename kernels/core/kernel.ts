@@ -208,7 +208,8 @@ function constantLines(source: KernelSource): string {
 /**
  * Compiles a kernel, or returns the one already compiled from the same source and constants.
  *
- * @throws {DeviceError} when the shader is refused: its label, the compiler's message and the numbered source
+ * @throws {DeviceError} when the shader is refused: its label and the compiler's first line; the whole of what it said, and the
+ * numbered source, are the cause
  */
 export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const body = unroll(source.source, { ...source.constants, ...source.flags });
@@ -262,7 +263,10 @@ async function build(
     const numbered = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} | ${line}`).join(
       "\n",
     );
-    throw new DeviceError(`Cannot compile the shader ${label}: ${error.message.trim()}\n${numbered}`);
+    const said = error.message.trim();
+    throw new DeviceError(`Cannot compile the shader ${label}: ${said.split("\n")[0]}`, {
+      cause: new SyntaxError(`${said}\n${numbered}`),
+    });
   }
   return new Kernel(gpu, label, pipeline, layout, declarations);
 }
