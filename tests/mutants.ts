@@ -2070,6 +2070,10 @@ export const MUTANTS: readonly Mutant[] = [
     "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
     "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
   }),
+  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "at once"], {
+    "adapters are asked for at once": ["const result = turn.then(work);", "const result = work();"],
+    "nobody is asked behind one that failed": ["turn = result.catch(() => {});", "turn = result;"],
+  }),
   ...plant("pipeline/report/stage_time.ts", "pipeline/report/stage_time_test.ts", {
     "stages wait for nobody": ["Math.max(queue.free, begins) +", "queue.free +"],
     "a tied embedding costs nothing": [
