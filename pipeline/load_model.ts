@@ -5,6 +5,7 @@
  * @module
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import { allOrNothing } from "../kernels/core/all_or_nothing.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import {
   activationAxes,
@@ -194,16 +195,16 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
 
   const gpu = options.gpu ?? await Gpu.open({ adapter: options.adapter });
   const closes = options.gpu === undefined;
-  let parameters: Parameters | undefined;
   try {
     if (closes) await assertSelfCheck(gpu, { workload: { models: [config] } });
-    parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-    const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
-    const network = await prepareNetwork(gpu, config, { batch, context, training: false });
-    network.configureGates(hardGates(config.gate?.bias, batch));
-    return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });
+    return await allOrNothing(async () => {
+      const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
+      const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
+      const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+      network.configureGates(hardGates(config.gate?.bias, batch));
+      return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });
+    });
   } catch (error) {
-    if (parameters) destroyParameters(gpu, parameters);
     if (closes) gpu.close();
     throw error;
   }

@@ -2030,6 +2030,38 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/core/kernel.ts", ["pipeline/main_test.ts", "do not compile"], {
     "an error tells a shader's whole source": ['${said.split("\\n")[0]}`', "${said}\\n${numbered}`"],
   }),
+  ...plant("pipeline/model/network.ts", [
+    "pipeline/failed_preparations_test.ts",
+    "a network that is too large",
+  ], {
+    "a network that fails is left in part": [
+      "return allOrNothing(() => prepare(gpu, config, shape));",
+      "return prepare(gpu, config, shape);",
+    ],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/failed_preparations_test.ts", "trained with it"], {
+    "a trainer that fails is left in part": [
+      "return allOrNothing(() => create(gpu, options));",
+      "return create(gpu, options);",
+    ],
+  }),
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/failed_preparations_test.ts", "looks into"], {
+    "an engine that fails is left in part": [
+      "return allOrNothing(() => create(gpu, model, options));",
+      "return create(gpu, model, options);",
+    ],
+  }),
+  ...plant("kernels/core/all_or_nothing.ts", "kernels/core/all_or_nothing_test.ts", {
+    "a part that stands is left where the whole fails": [
+      "enter(account.within, buffer, free);",
+      "enter(undefined, buffer, free);",
+    ],
+    "what was freed in the middle is freed again": ["  accounts.get(buffer)?.held.delete(buffer);\n", ""],
+    "what goes on behind a failure makes more": [
+      'if (account?.state === "freed") {',
+      "if (account === null) {",
+    ],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { freed, madeFor } from "./all_or_nothing.ts";
 import type { Device } from "./device.ts";
 import { INT8_BLOCK, scaleRows } from "./int8.ts";
 
@@ -75,13 +76,15 @@ function createOne(gpu: Device, label: string, shape: readonly number[], type: E
       `Cannot create tensor ${label} as the adapter's buffers hold ${gpu.device.limits.maxBufferSize} bytes: ${byteLength}`,
     );
   }
-  const buffer = gpu.device.createBuffer({
-    label,
-    size: Math.ceil(byteLength / 16) * 16,
-    usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
-  });
-  gpu.allocatedBytes += byteLength;
-  return { label, shape, type, length, byteLength, buffer, offset: 0 };
+  return madeFor(label, (): Tensor => {
+    const buffer = gpu.device.createBuffer({
+      label,
+      size: Math.ceil(byteLength / 16) * 16,
+      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+    });
+    gpu.allocatedBytes += byteLength;
+    return { label, shape, type, length, byteLength, buffer, offset: 0 };
+  }, (tensor) => destroyTensor(gpu, tensor));
 }
 
 /** Frees the tensor's buffer, and what kernels keep of it. */
@@ -91,6 +94,7 @@ export function destroyTensor(gpu: Device, tensor: Tensor): void {
   gpu.bindGroups.drop(tensor.buffer);
   gpu.textures.drop(tensor.buffer);
   tensor.buffer.destroy();
+  freed(tensor.buffer);
 }
 
 /**
