@@ -2062,6 +2062,15 @@ export const MUTANTS: readonly Mutant[] = [
       "if (account === null) {",
     ],
   }),
+  ...plant("kernels/core/kernel.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
+    "a kernel takes what was destroyed": ["      checkTensor(tensor);\n", ""],
+  }),
+  ...plant("kernels/core/uniform.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
+    "a uniform takes values when it was destroyed": ["      checkTensor(tensor);\n", ""],
+  }),
+  ...plant("kernels/core/tensor.ts", ["pipeline/destroyed_test.ts", "freed once"], {
+    "what is destroyed twice counts twice": ["  if (destroyed.has(tensor.buffer)) return;\n", ""],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],

@@ -6,7 +6,7 @@
 import { type Device, DeviceError } from "./device.ts";
 import { storeInHalf } from "./half.ts";
 import { scalesName, storeInInt8 } from "./int8.ts";
-import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
+import { BINDING_ALIGNMENT, checkTensor, type Tensor } from "./tensor.ts";
 import { readByTexture, type Shadow, type TextureReads } from "./textures.ts";
 import { unroll } from "./unroll.ts";
 
@@ -75,8 +75,8 @@ export class Kernel {
   /**
    * The bind group for these tensors, made once for each set of buffers and kept while all of them live.
    *
-   * @throws {RangeError} when a name is missing or unknown, a tensor is larger than a binding, or one that is written is
-   *   also something else
+   * @throws {RangeError} when a name is missing or unknown, a tensor was destroyed or is larger than a binding, or one that is
+   *   written is also something else
    */
   bind(given: Bindings): Bound {
     const bindings: Bindings = { ...given };
@@ -87,6 +87,7 @@ export class Kernel {
       const { name, access } = declaration;
       const tensor = boundTo(declaration, given);
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
+      checkTensor(tensor);
       bindings[name] = tensor;
       key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
       if (isTexture(access) && tensor.byteLength <= this.gpu.maxBindingBytes) {

@@ -87,8 +87,24 @@ function createOne(gpu: Device, label: string, shape: readonly number[], type: E
   }, (tensor) => destroyTensor(gpu, tensor));
 }
 
-/** Frees the tensor's buffer, and what kernels keep of it. */
+const destroyed = new WeakSet<GPUBuffer>();
+
+/**
+ * To be called before a tensor is used: WebGPU would refuse it later, under another name, and fail its whole device.
+ *
+ * @throws {RangeError} when it was destroyed
+ */
+export function checkTensor({ label, buffer }: Tensor): void {
+  if (!destroyed.has(buffer)) return;
+  throw new RangeError(
+    `Cannot use the tensor ${label} as it was destroyed, or the network, engine or model that it is of`,
+  );
+}
+
+/** Frees the tensor's buffer, and what kernels keep of it. A second call does nothing. */
 export function destroyTensor(gpu: Device, tensor: Tensor): void {
+  if (destroyed.has(tensor.buffer)) return;
+  destroyed.add(tensor.buffer);
   if (tensor.scales) destroyTensor(gpu, tensor.scales);
   gpu.allocatedBytes -= tensor.byteLength;
   gpu.bindGroups.drop(tensor.buffer);

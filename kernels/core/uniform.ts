@@ -5,7 +5,7 @@
  */
 import { madeFor } from "./all_or_nothing.ts";
 import type { Device } from "./device.ts";
-import { destroyTensor, type Tensor } from "./tensor.ts";
+import { checkTensor, destroyTensor, type Tensor } from "./tensor.ts";
 
 /** A uniform buffer. A write takes effect for everything submitted after it. */
 export interface Uniform<Name extends string> {
@@ -42,6 +42,7 @@ export function createUniform<const Name extends string>(
   return {
     tensor,
     set(values) {
+      checkTensor(tensor);
       fields.forEach(([name, type], index) => {
         if (type === "f32") floats[index] = values[name];
         else words[index] = values[name];
