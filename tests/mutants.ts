@@ -2071,6 +2071,17 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/core/tensor.ts", ["pipeline/destroyed_test.ts", "freed once"], {
     "what is destroyed twice counts twice": ["  if (destroyed.has(tensor.buffer)) return;\n", ""],
   }),
+  ...plant("pipeline/load_model.ts", ["pipeline/run_options_test.ts", "of another type"], {
+    "types of what is run are not looked at": ["        checkRun(prompts, options);\n", ""],
+    "what a hook gives back is not looked at": ["      checkGivenBack(activation, changed);\n", ""],
+  }),
+  ...plant("pipeline/run_options.ts", "pipeline/run_options_test.ts", {
+    "any array is values": ["value instanceof Float32Array]", "isList(value)]"],
+    "keys of a patch are not looked at": [
+      "if (!checkKeys(what, patch, OF_PATCH)) return;",
+      "if (!checkKeys(what, patch, Object.keys(patch ?? {}))) return;",
+    ],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
