@@ -281,8 +281,8 @@ export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
 export { hardGates, type NetworkGates } from "./pipeline/model/gates.ts";
-export { type Cut, type Network, prepareNetwork } from "./pipeline/model/network.ts";
-export { type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
+export { type Network, prepareNetwork } from "./pipeline/model/network.ts";
+export { type Cut, type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";

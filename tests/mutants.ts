@@ -2034,6 +2034,65 @@ export const MUTANTS: readonly Mutant[] = [
       "    void done;\n",
     ],
   }),
+  // What fails on the device.
+  ...plant("pipeline/model/runner.ts", "pipeline/model/runner_test.ts", {
+    "steps that do not compile go unheard": ["  await Promise.allSettled(compiling.values());\n", ""],
+  }),
+  ...plant("kernels/core/kernel.ts", ["pipeline/main_test.ts", "do not compile"], {
+    "an error tells a shader's whole source": ['${said.split("\\n")[0]}`', "${said}\\n${numbered}`"],
+  }),
+  ...plant("pipeline/model/network.ts", [
+    "pipeline/failed_preparations_test.ts",
+    "a network that is too large",
+  ], {
+    "a network that fails is left in part": [
+      "return allOrNothing(() => prepare(gpu, config, shape));",
+      "return prepare(gpu, config, shape);",
+    ],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/failed_preparations_test.ts", "trained with it"], {
+    "a trainer that fails is left in part": [
+      "return allOrNothing(() => create(gpu, options));",
+      "return create(gpu, options);",
+    ],
+  }),
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/failed_preparations_test.ts", "looks into"], {
+    "an engine that fails is left in part": [
+      "return allOrNothing(() => create(gpu, model, options));",
+      "return create(gpu, model, options);",
+    ],
+  }),
+  ...plant("kernels/core/all_or_nothing.ts", "kernels/core/all_or_nothing_test.ts", {
+    "a part that stands is left where the whole fails": [
+      "enter(account.within, buffer, free);",
+      "enter(undefined, buffer, free);",
+    ],
+    "what was freed in the middle is freed again": ["  accounts.get(buffer)?.held.delete(buffer);\n", ""],
+    "what goes on behind a failure makes more": [
+      'if (account?.state === "freed") {',
+      "if (account === null) {",
+    ],
+  }),
+  ...plant("kernels/core/kernel.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
+    "a kernel takes what was destroyed": ["      checkTensor(tensor);\n", ""],
+  }),
+  ...plant("kernels/core/uniform.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
+    "a uniform takes values when it was destroyed": ["      checkTensor(tensor);\n", ""],
+  }),
+  ...plant("kernels/core/tensor.ts", ["pipeline/destroyed_test.ts", "freed once"], {
+    "what is destroyed twice counts twice": ["  if (destroyed.has(tensor.buffer)) return;\n", ""],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/run_options_test.ts", "of another type"], {
+    "types of what is run are not looked at": ["        checkRun(prompts, options);\n", ""],
+    "what a hook gives back is not looked at": ["      checkGivenBack(activation, changed);\n", ""],
+  }),
+  ...plant("pipeline/run_options.ts", "pipeline/run_options_test.ts", {
+    "any array is values": ["value instanceof Float32Array]", "isList(value)]"],
+    "keys of a patch are not looked at": [
+      "if (!checkKeys(what, patch, OF_PATCH)) return;",
+      "if (!checkKeys(what, patch, Object.keys(patch ?? {}))) return;",
+    ],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
@@ -2073,6 +2132,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "OpenGL"], {
     "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
     "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
+  }),
+  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "at once"], {
+    "adapters are asked for at once": ["const result = turn.then(work);", "const result = work();"],
+    "nobody is asked behind one that failed": ["turn = result.catch(() => {});", "turn = result;"],
   }),
   ...plant("pipeline/report/stage_time.ts", "pipeline/report/stage_time_test.ts", {
     "stages wait for nobody": ["Math.max(queue.free, begins) +", "queue.free +"],

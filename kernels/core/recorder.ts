@@ -6,7 +6,7 @@
  */
 import type { Bindings, Kernel } from "./kernel.ts";
 import type { Device } from "./device.ts";
-import { elementBytes, type Tensor } from "./tensor.ts";
+import { checkTensor, elementBytes, type Tensor } from "./tensor.ts";
 
 /** Workgroups along x, y and z. */
 export type Grid = readonly [number, number?, number?];
@@ -70,6 +70,7 @@ export class Recorder {
         `Cannot copy ${source.label} to ${target.label} as its length is ${target.length}: ${start} + ${source.length}`,
       );
     }
+    for (const tensor of [source, target]) checkTensor(tensor);
     this.#endPass();
     this.device.textures.written(target.buffer);
     this.#encoder.copyBufferToBuffer(
@@ -83,6 +84,7 @@ export class Recorder {
 
   /** Copies the tensor to a plain buffer from byte `at` on, such as one that is mapped for reading afterwards. */
   copyToBuffer(source: Tensor, target: GPUBuffer, at = 0): void {
+    checkTensor(source);
     this.#endPass();
     this.device.textures.written(target);
     this.#encoder.copyBufferToBuffer(source.buffer, source.offset, target, at, source.byteLength);
@@ -90,6 +92,7 @@ export class Recorder {
 
   /** Sets every element to zero. */
   clear(tensor: Tensor): void {
+    checkTensor(tensor);
     this.#endPass();
     this.device.textures.written(tensor.buffer);
     this.#encoder.clearBuffer(tensor.buffer, tensor.offset, tensor.byteLength);

@@ -10,6 +10,7 @@
  * @module
  */
 import { type AdamWSettings, prepareAdamW, rowsOfSquares } from "../../kernels/adamw/op.ts";
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, rows, type Tensor } from "../../kernels/core/tensor.ts";
@@ -170,8 +171,12 @@ function rowsByOwner(tensor: Tensor, owners: readonly number[]): OwnedTensor[] {
   }));
 }
 
-/** Allocates gradients and moments, and compiles the step. */
-export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
+/** Allocates gradients and moments, and compiles the step; where it cannot, nothing is left of them on the device. */
+export function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
+  return allOrNothing(() => create(gpu, options));
+}
+
+async function create(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
   const { network, parameters, seed, accumulate, exchange, gates, distill, optimiser, rates = {} } = options;
   const { bucketBytes = BUCKET_BYTES } = options;
   const { batch, context } = network.shape;

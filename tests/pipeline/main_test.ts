@@ -196,6 +196,29 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
   });
 });
 
+Deno.test("kernels that do not compile end a run in one sentence, exit code 5 and a state that says failed", async () => {
+  await withFolder(async (folder) => {
+    const model = join(folder, "tiny");
+    await writeTinyModel(model);
+    // deno-fmt-ignore
+    const { code, stdout, stderr } = await runMain(
+      ["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps", "1",
+        "--no-control", "--no-autotune", "--runs", folder, "--name", "run"],
+      { script: "tests/support/broken_shaders.ts", env: { BROKEN_ONCE: join(folder, "run", "config.json") } },
+    );
+    assertEquals([code, stdout], [5, ""], stderr);
+    assertEquals(errorLines(stderr).length, 1, stderr);
+    assertMatch(
+      errorLines(stderr)[0],
+      /^error: Cannot compile the shader [\w ]+: [^│;]+; go on by deno task sparsify --resume run [^;]+$/,
+    );
+    assert(!stderr.includes("Uncaught"), stderr);
+    const { state, error } = JSON.parse(await Deno.readTextFile(join(folder, "run", "state.json")));
+    assertEquals(state, "failed");
+    assertStringIncludes(error, "Cannot compile the shader");
+  });
+});
+
 Deno.test("pretrain saves a model, and with --sparse one whose gates are closed", async () => {
   await withFolder(async (folder) => {
     // deno-fmt-ignore

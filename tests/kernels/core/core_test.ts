@@ -15,14 +15,19 @@ const DOUBLE = `
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(1) fn main(@builtin(global_invocation_id) id: vec3u) { y[id.x] = 2.0 * x[id.x]; }`;
 
-gpuTest("a shader that does not compile throws its label, the line and the numbered source", async (gpu) => {
-  const source = DOUBLE.replace("2.0 * x[id.x]", "undefined_name");
-  const error = await assertRejects(() => compile(gpu, { label: "broken double", source }), DeviceError);
-  assertStringIncludes(error.message, "broken double");
-  assertStringIncludes(error.message, "undefined_name");
-  assert(/\n\s+\d+ \| .*undefined_name/.test(error.message), "the source stands there with line numbers");
-  gpu.check();
-});
+gpuTest(
+  "a shader that does not compile throws its label and why, with the numbered source behind",
+  async (gpu) => {
+    const source = DOUBLE.replace("2.0 * x[id.x]", "undefined_name");
+    const error = await assertRejects(() => compile(gpu, { label: "broken double", source }), DeviceError);
+    assertStringIncludes(error.message, "broken double");
+    assertStringIncludes(error.message, "undefined_name");
+    assertEquals(error.message.split("\n").length, 1, "one line");
+    const { message } = error.cause as Error;
+    assert(/\n\s+\d+ \| .*undefined_name/.test(message), "the source stands there with line numbers");
+    gpu.check();
+  },
+);
 
 gpuTest("a kernel is compiled once for the same source and constants", async (gpu) => {
   const constants = { N: 3 };
