@@ -1742,11 +1742,16 @@ export const MUTANTS: readonly Mutant[] = [
       "select(0.0, loss.weight * scale[0], target_token < V)",
       "loss.weight * scale[0]",
     ],
+    "as many rows have a loss as a grid has workgroups": ["row += groups.x)", "row += arrayLength(&rows))"],
   }),
   ...plant("kernels/distillation/backward.wgsl", "kernels/distillation/distillation_test.ts", {
     "KL's gradient with the teacher's sum for the student's": [
-      "student[at + v] - row.z",
-      "student[at + v] - row.y",
+      "student[at + v] - sums.z",
+      "student[at + v] - sums.y",
+    ],
+    "KL has a gradient in as many rows as a grid has workgroups": [
+      "row += groups.x)",
+      "row += arrayLength(&rows))",
     ],
   }),
   ...plant("kernels/geco/update.wgsl", "kernels/geco/geco_test.ts", {

@@ -7,7 +7,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
-import type { Recorder } from "../core/recorder.ts";
+import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import lossSource from "./loss.wgsl" with { type: "text" };
@@ -107,7 +107,7 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
         logits,
         ...(weights ? { weights } : {}),
       };
-      recorder.dispatch(kernel, bindings, [logits.shape[0]]);
+      recorder.dispatch(kernel, bindings, linearGrid(rows.shape[0], 1));
     },
     total: (recorder, { rows, totals: sums }) => recorder.dispatch(totals, { rows, totals: sums }, [1]),
     destroy: () => weight.destroy(),

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
 import {
   crossEntropyGradientReference,
@@ -165,4 +166,13 @@ gpuTest("logits of 80 above and below all others overflow nothing", async (gpu) 
 
 gpuTest("a prediction that ties with the highest logit is correct", async (gpu) => {
   await check(gpu, { V: 4, targets: Uint32Array.of(1, 2), logits: Float32Array.of(0, 2, 2, 1, 0, 2, 2, 1) });
+});
+
+gpuTest("rows past the largest grid of workgroups are reached by looping", async (gpu) => {
+  const [rows, V] = [MAX_WORKGROUPS + 2, 2];
+  // Losses of 0 and 200, whose sum is exact in whatever order.
+  const logits = Float32Array.from({ length: rows * V }, (_, n) => n % V === 0 ? 0 : -200);
+  const targets = Uint32Array.from({ length: rows }, (_, row) => (row + 1) % V);
+  targets[rows - 2] = IGNORED_TARGET;
+  await check(gpu, { V, targets, logits });
 });

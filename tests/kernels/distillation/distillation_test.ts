@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
 import { crossEntropyGradientReference } from "../../../kernels/cross_entropy/reference.ts";
 import { prepareDistillation } from "../../../kernels/distillation/op.ts";
@@ -128,4 +129,14 @@ gpuTest("a student that is the teacher has a divergence and a gradient of 0 to a
   const largest = (values: Float32Array) => values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
   assert(largest(column(await gpu.read(t.rows), 0)) < 1e-6); // measured 0
   assert(largest(await gpu.read(t.teacher)) < 1e-6); // measured 0
+});
+
+gpuTest("rows past the largest grid of workgroups are reached by looping", async (gpu) => {
+  const [rows, V] = [MAX_WORKGROUPS + 2, 3];
+  const targets = new Uint32Array(rows).fill(2);
+  targets[rows - 2] = IGNORED_TARGET;
+  const [student, teacher] = [new Float32Array(rows * V).fill(0.5), new Float32Array(rows * V).fill(-1)];
+  student[rows * V - 2] = 2;
+  teacher[rows * V - 3] = 1;
+  await check(gpu, { V, targets, student, teacher });
 });
