@@ -1737,6 +1737,10 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
   }),
+  ...plant("kernels/core/recorder.ts", ["kernels/core/core_test.ts", "more workgroups along an axis"], {
+    "a grid may have any number of workgroups": ["count > MAX_WORKGROUPS", "count > 2 ** 32"],
+    "only a grid's first axis is looked at": ["grid.some((", "grid.slice(0, 1).some(("],
+  }),
   ...plant("kernels/cross_entropy/loss.wgsl", "kernels/cross_entropy/cross_entropy_test.ts", {
     "targets that do not count have a gradient": [
       "select(0.0, loss.weight * scale[0], target_token < V)",
