@@ -1741,6 +1741,12 @@ export const MUTANTS: readonly Mutant[] = [
     "a grid may have any number of workgroups": ["count > MAX_WORKGROUPS", "count > 2 ** 32"],
     "only a grid's first axis is looked at": ["grid.some((", "grid.slice(0, 1).some(("],
   }),
+  ...plant("kernels/cross_entropy/op.ts", ["kernels/cross_entropy/cross_entropy_test.ts", "is bound to"], {
+    "the loss alone has its targets for a scale": [
+      "...(backward ? { scale: backward.scale } : {})",
+      "scale: backward?.scale ?? targets",
+    ],
+  }),
   ...plant("kernels/cross_entropy/loss.wgsl", "kernels/cross_entropy/cross_entropy_test.ts", {
     "targets that do not count have a gradient": [
       "select(0.0, loss.weight * scale[0], target_token < V)",

@@ -11,8 +11,12 @@
 struct Loss { weight: f32 }
 @group(0) @binding(0) var<uniform> loss: Loss;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
+$if GRADIENT {
 @group(0) @binding(2) var<storage, read> scale: array<f32>;
+$}
+$if EXTRA {
 @group(0) @binding(3) var<storage, read> extra: array<vec4f>;
+$}
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> logits: array<vec4f>;
 $if WEIGHTED {
@@ -48,19 +52,21 @@ fn main(
       }
       rows[row] = result;
     }
-    if (GRADIENT) {
-      var weight = select(0.0, loss.weight * scale[0], target_token < V);
-      $if WEIGHTED {
-      weight *= weights[row];
+    $if GRADIENT {
+    var weight = select(0.0, loss.weight * scale[0], target_token < V);
+    $if WEIGHTED {
+    weight *= weights[row];
+    $}
+    // The target's logit is read above, before it is overwritten here.
+    storageBarrier();
+    for (var v = lane; v < STRIDE4; v += LANES) {
+      let onehot = select(vec4f(), vec4f(1.0), columns(v) == vec4u(target_token));
+      var gradient = weight * (exp(logits[at + v] - log_sum_exp) - onehot);
+      $if EXTRA {
+      gradient += extra[at + v];
       $}
-      // The target's logit is read above, before it is overwritten here.
-      storageBarrier();
-      for (var v = lane; v < STRIDE4; v += LANES) {
-        let onehot = select(vec4f(), vec4f(1.0), columns(v) == vec4u(target_token));
-        var gradient = weight * (exp(logits[at + v] - log_sum_exp) - onehot);
-        if (EXTRA) { gradient += extra[at + v]; }
-        logits[at + v] = select(vec4f(), gradient, columns(v) < vec4u(V));
-      }
+      logits[at + v] = select(vec4f(), gradient, columns(v) < vec4u(V));
     }
+    $}
   }
 }

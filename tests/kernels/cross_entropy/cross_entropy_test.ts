@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
+import type { Bindings, Kernel } from "../../../kernels/core/kernel.ts";
+import { MAX_WORKGROUPS, Recorder } from "../../../kernels/core/recorder.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
 import {
   crossEntropyGradientReference,
@@ -176,3 +177,31 @@ gpuTest("rows past the largest grid of workgroups are reached by looping", async
   targets[rows - 2] = IGNORED_TARGET;
   await check(gpu, { V, targets, logits });
 });
+
+gpuTest(
+  "what a kernel is bound to beside the loss are the gradient's tensors, where they are given",
+  async (gpu) => {
+    const [rows, V] = [2, 8];
+    const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride: V });
+    op.configure({ weight: WEIGHT });
+    const t = {
+      logits: gpu.tensor("logits", [rows, V]),
+      targets: gpu.tensor("targets", [rows], "u32"),
+      rows: gpu.tensor("rows", [rows, 4]),
+    };
+    const [scale, extra] = [gpu.tensor("scale", [1]), gpu.tensor("extra", [rows, V])];
+    const bound: Bindings[] = [];
+    class Listening extends Recorder {
+      override dispatch(_: Kernel, bindings: Bindings): void {
+        bound.push(bindings);
+      }
+    }
+    const recorder = new Listening(gpu, "bindings of cross-entropy");
+    op.record(recorder, t);
+    op.record(recorder, t, { scale });
+    op.record(recorder, t, { scale, extra });
+    recorder.finish();
+    const { loss } = bound[0];
+    assertEquals(bound, [{ loss, ...t }, { loss, ...t, scale }, { loss, ...t, scale, extra }]);
+  },
+);
