@@ -1759,6 +1759,10 @@ export const MUTANTS: readonly Mutant[] = [
       "student[at + v] - sums.z",
       "student[at + v] - sums.y",
     ],
+    "a position that does not count weighs 0 times what others do": [
+      "select(0.0, loss.weight * scale[0], sums.w != 0.0)",
+      "loss.weight * scale[0] * sums.w",
+    ],
     "KL has a gradient in as many rows as a grid has workgroups": [
       "row += groups.x)",
       "row += arrayLength(&rows))",

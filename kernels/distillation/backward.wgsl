@@ -16,7 +16,8 @@ fn main(
   for (var row = group.x; row < arrayLength(&rows); row += groups.x) {
     let at = row * STRIDE;
     let sums = rows[row];
-    let weight = loss.weight * scale[0] * sums.w;
+    // Where no position counts the weight is infinite: times 0 it would be no number.
+    let weight = select(0.0, loss.weight * scale[0], sums.w != 0.0);
     for (var v = lane; v < STRIDE; v += LANES) {
       var gradient = 0.0;
       if (v < V) { gradient = weight * (exp(student[at + v] - sums.z) - exp(teacher[at + v] - sums.y)); }

@@ -140,3 +140,34 @@ gpuTest("rows past the largest grid of workgroups are reached by looping", async
   teacher[rows * V - 3] = 1;
   await check(gpu, { V, targets, student, teacher });
 });
+
+gpuTest(
+  "where no position of the whole batch counts, and each weighs 1 / 0, gradients are 0",
+  async (gpu) => {
+    const [V, rows] = [8, 3];
+    const config = { vocabularySize: V, stride: V };
+    const distillation = await prepareDistillation(gpu, config);
+    const crossEntropy = await prepareCrossEntropy(gpu, { rows, ...config });
+    for (const op of [distillation, crossEntropy]) op.configure({ weight: Infinity });
+    const t = {
+      teacher: upload(gpu, "teacher", normals(1, rows * V), [rows, V]),
+      student: upload(gpu, "student", normals(2, rows * V), [rows, V]),
+      targets: upload(gpu, "targets", new Uint32Array(rows).fill(IGNORED_TARGET)),
+      scale: upload(gpu, "scale", Float32Array.of(0.7)),
+    };
+    const [klRows, ceRows] = [poisoned(gpu, "kl rows", [rows, 4]), poisoned(gpu, "ce rows", [rows, 4])];
+    gpu.submit("distillation", (recorder) => {
+      distillation.forward(recorder, { ...t, rows: klRows });
+      distillation.backward(recorder, { ...t, rows: klRows });
+      crossEntropy.record(
+        recorder,
+        { logits: t.student, targets: t.targets, rows: ceRows },
+        { scale: t.scale, extra: t.teacher },
+      );
+    });
+    const isZero = (value: number) => value === 0;
+    assert((await gpu.read(t.teacher)).every(isZero), "of the divergence");
+    assert((await gpu.read(t.student)).every(isZero), "of both");
+    assertEquals([...column(await gpu.read(klRows), 0)], [0, 0, 0]);
+  },
+);
