@@ -1737,6 +1737,14 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
   }),
+  ...plant("kernels/core/half.ts", ["kernels/core/half_test.ts", "what is no number"], {
+    "what is no number is float16's lowest number": [
+      "return packed | nan.xz | (nan.yw << vec2u(16u));",
+      "return packed;",
+    ],
+    "infinity is no number in float16": ["magnitude > vec4u(0x7f800000u)", "magnitude >= vec4u(0x7f800000u)"],
+    "NaN changes places in float16": ["nan.xz | (nan.yw << vec2u(16u))", "nan.xy | (nan.zw << vec2u(16u))"],
+  }),
   ...plant("kernels/core/recorder.ts", ["kernels/core/core_test.ts", "more workgroups along an axis"], {
     "a grid may have any number of workgroups": ["count > MAX_WORKGROUPS", "count > 2 ** 32"],
     "only a grid's first axis is looked at": ["grid.some((", "grid.slice(0, 1).some(("],
