@@ -1737,6 +1737,9 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
   }),
+  ...plant("kernels/core/int8.ts", ["kernels/core/int8_test.ts", "a value that is not finite"], {
+    "what is no number is 0 in int8": ["!(size < Infinity)", "size === Infinity"],
+  }),
   ...plant("kernels/core/half.ts", ["kernels/core/half_test.ts", "what is no number"], {
     "what is no number is float16's lowest number": [
       "return packed | nan.xz | (nan.yw << vec2u(16u));",
