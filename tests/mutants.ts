@@ -1737,6 +1737,12 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
   }),
+  ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "a loss that is no number is an evaluation": ["  checkLoss(result, model);\n", ""],
+  }),
+  ...plant("pipeline/training/sparsify.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "a run begins from a loss that is no number": ["  checkLoss(denseValidation, settings.model);\n", ""],
+  }),
   ...plant("kernels/core/int8.ts", ["kernels/core/int8_test.ts", "a value that is not finite"], {
     "what is no number is 0 in int8": ["!(size < Infinity)", "size === Infinity"],
   }),
