@@ -12,7 +12,7 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
 import { inputError, usageError } from "./errors.ts";
-import { LIVE_EDGES } from "./training/evaluate.ts";
+import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
@@ -535,6 +535,7 @@ async function leadEvaluate(
   const gated = config.gate !== undefined && !settings.dense;
   const result = await evaluateModel(gpu, measured, from, { reporter, signal, exchange });
   await gpu.end();
+  checkLoss(result, model);
   if (settings.json) {
     return shown(
       thread,

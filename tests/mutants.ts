@@ -1748,16 +1748,52 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
   }),
+  ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "a loss that is no number is an evaluation": ["  checkLoss(result, model);\n", ""],
+  }),
+  ...plant("pipeline/training/sparsify.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "a run begins from a loss that is no number": ["  checkLoss(denseValidation, settings.model);\n", ""],
+  }),
+  ...plant("kernels/core/int8.ts", ["kernels/core/int8_test.ts", "a value that is not finite"], {
+    "what is no number is 0 in int8": ["!(size < Infinity)", "size === Infinity"],
+  }),
+  ...plant("kernels/core/half.ts", ["kernels/core/half_test.ts", "what is no number"], {
+    "what is no number is float16's lowest number": [
+      "return packed | nan.xz | (nan.yw << vec2u(16u));",
+      "return packed;",
+    ],
+    "infinity is no number in float16": ["magnitude > vec4u(0x7f800000u)", "magnitude >= vec4u(0x7f800000u)"],
+    "NaN changes places in float16": ["nan.xz | (nan.yw << vec2u(16u))", "nan.xy | (nan.zw << vec2u(16u))"],
+  }),
+  ...plant("kernels/core/recorder.ts", ["kernels/core/core_test.ts", "more workgroups along an axis"], {
+    "a grid may have any number of workgroups": ["count > MAX_WORKGROUPS", "count > 2 ** 32"],
+    "only a grid's first axis is looked at": ["grid.some((", "grid.slice(0, 1).some(("],
+  }),
+  ...plant("kernels/cross_entropy/op.ts", ["kernels/cross_entropy/cross_entropy_test.ts", "is bound to"], {
+    "the loss alone has its targets for a scale": [
+      "...(backward ? { scale: backward.scale } : {})",
+      "scale: backward?.scale ?? targets",
+    ],
+  }),
   ...plant("kernels/cross_entropy/loss.wgsl", "kernels/cross_entropy/cross_entropy_test.ts", {
     "targets that do not count have a gradient": [
       "select(0.0, loss.weight * scale[0], target_token < V)",
       "loss.weight * scale[0]",
     ],
+    "as many rows have a loss as a grid has workgroups": ["row += groups.x)", "row += arrayLength(&rows))"],
   }),
   ...plant("kernels/distillation/backward.wgsl", "kernels/distillation/distillation_test.ts", {
     "KL's gradient with the teacher's sum for the student's": [
-      "student[at + v] - row.z",
-      "student[at + v] - row.y",
+      "student[at + v] - sums.z",
+      "student[at + v] - sums.y",
+    ],
+    "a position that does not count weighs 0 times what others do": [
+      "select(0.0, loss.weight * scale[0], sums.w != 0.0)",
+      "loss.weight * scale[0] * sums.w",
+    ],
+    "KL has a gradient in as many rows as a grid has workgroups": [
+      "row += groups.x)",
+      "row += arrayLength(&rows))",
     ],
   }),
   ...plant("kernels/geco/update.wgsl", "kernels/geco/geco_test.ts", {

@@ -44,8 +44,19 @@ export class Recorder {
     }
   }
 
-  /** Runs the kernel over `grid` workgroups with its variables bound to tensors by name. */
+  /**
+   * Runs the kernel over `grid` workgroups with its variables bound to tensors by name.
+   *
+   * @throws {RangeError} when there are too many along an axis
+   */
   dispatch(kernel: Kernel, bindings: Bindings, grid: Grid): void {
+    if (grid.some((count = 1) => count > MAX_WORKGROUPS)) {
+      throw new RangeError(
+        `Cannot run ${kernel.label} as a grid holds ${MAX_WORKGROUPS} workgroups along an axis: ${
+          grid.join(" x ")
+        }`,
+      );
+    }
     const { group, shadows } = kernel.bind(bindings);
     for (const { shadow, tensor } of shadows) {
       if (!shadow.stale) continue;

@@ -2,7 +2,7 @@
  * One training step on the device: gradients of the objective, clipping, AdamW, and the multiplier. Nothing here waits
  * for the device; what a step measured is read from its log later.
  *
- *     objective = [E + ρ R + λ (CE + w KL − τ)] / (1 + λ)
+ *     objective = [E + ρ R + λ (CE + w KL)] / (1 + λ)
  *
  * with E the mean open probability over layers, heads and causal pairs, R the mean of relu(|g| − bound)², and λ moved
  * by GECO. Without gates (pre-training, the control) the objective is CE.

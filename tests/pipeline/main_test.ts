@@ -1,6 +1,9 @@
 /** The commands as a user meets them: each error one line and its exit code, each result where it was promised. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
+import { saveModel } from "../../pipeline/model/save_weights.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
@@ -65,6 +68,40 @@ Deno.test("a missing model, bad weights and unreadable data: one line and exit c
       assertEquals(errorLines(stderr).length, 1, stderr);
       assertStringIncludes(errorLines(stderr)[0], message);
       assertEquals(await Deno.stat(join(folder, "run")).catch(() => "none"), "none");
+    }
+  });
+});
+
+Deno.test("a model of finite weights whose loss is no number is named, and measured by no command", async () => {
+  await withFolder(async (folder) => {
+    const [model, large] = [join(folder, "tiny"), join(folder, "large")];
+    await writeTinyModel(model);
+    const config = await readModelConfig(model);
+    const weights = await openWeights(model, config);
+    await saveModel(large, {
+      config,
+      tensors: weights.parameters.map(({ name, shape }) => ({
+        name,
+        shape,
+        // The sum of one of its rows is infinite in float32.
+        read: async () => (await weights.read(name)).map((value) => name.includes("wte") ? 3e38 : value),
+      })),
+      type: "F32",
+      tokenizer: ADDITION.tokenizer,
+    });
+    const rest = ["--model", large, "--data", ADDITION.data, "--context", "8", "--batch", "16"];
+    for (
+      const args of [
+        ["evaluate", ...rest, "--eval-tokens", "128"],
+        ["sparsify", ...rest, "--runs", folder, "--steps", "1", "--validation-tokens", "128"],
+      ]
+    ) {
+      const { code, stdout, stderr } = await runMain(args);
+      assertEquals([code, stdout], [3, ""], stderr);
+      const [line, ...others] = errorLines(stderr);
+      assertEquals(others, []);
+      assertStringIncludes(line, `error: Cannot measure ${large} as its loss on `);
+      assertStringIncludes(line, " tokens must be finite: NaN; its weights may be too large for float32");
     }
   });
 });
