@@ -215,6 +215,10 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     ]);
     assertEquals(JSON.parse(dense.stdout).openFraction, 1);
     // deno-fmt-ignore
+    const tooMany = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--batch", "2000000"]);
+    assertEquals(tooMany.code, 2, tooMany.stderr);
+    assertStringIncludes(tooMany.stderr, "Cannot measure with a batch of 2000000 as one activation takes");
+    // deno-fmt-ignore
     const before = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--json", "--batch", "16",
       "--split", "validation", "--eval-tokens", "512"]);
     assertEquals(JSON.parse(before.stdout).ce, summary.dense_validation_ce);
