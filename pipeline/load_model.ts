@@ -196,7 +196,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   const closes = options.gpu === undefined;
   let parameters: Parameters | undefined;
   try {
-    if (closes) await assertSelfCheck(gpu, { workload: { models: [config] } });
+    if (closes) await assertSelfCheck(gpu, { workload: { models: [config], interventions: true } });
     parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
     const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
     const network = await prepareNetwork(gpu, config, { batch, context, training: false });
