@@ -286,7 +286,7 @@ export { type Cut, type ModelStage, type StageShape } from "./pipeline/model/sta
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
-export type { Check, Comparison, KernelCheck } from "./kernels/core/check.ts";
+export type { Check, CheckScope, Comparison, KernelCheck } from "./kernels/core/check.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
 export { type HeldShape } from "./pipeline/model/held_weights.ts";

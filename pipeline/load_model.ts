@@ -197,7 +197,7 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
   const gpu = options.gpu ?? await Gpu.open({ adapter: options.adapter });
   const closes = options.gpu === undefined;
   try {
-    if (closes) await assertSelfCheck(gpu, { workload: { models: [config] } });
+    if (closes) await assertSelfCheck(gpu, { workload: { models: [config], interventions: true } });
     return await allOrNothing(async () => {
       const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
       const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;

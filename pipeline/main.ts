@@ -514,7 +514,12 @@ async function leadEvaluate(
   }
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
-  const gpu = await openGpuOfRank(ranks, start, () => ({ models: [config] }), reporter);
+  const gpu = await openGpuOfRank(
+    ranks,
+    start,
+    () => ({ models: [config], stored: [weights.shape] }),
+    reporter,
+  );
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {
     for (const split of splits) yield* sequentialBatches(ofSplit(split));

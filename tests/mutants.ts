@@ -76,6 +76,8 @@ const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as co
 const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
 const GROUPED = "H 4, K 2, T 67";
+const CHECK_OF_GPU = ["pipeline/model/self_check_test.ts", "a GPU's kernels are checked"] as const;
+const CHECK_OF_STORED = ["pipeline/model/self_check_test.ts", "stored in less"] as const;
 const DECODER = ["pipeline/model/decoder_test.ts", "/llama: token by token|gives back/"] as const;
 const GENERATED = [
   "pipeline/generation/generate_test.ts",
@@ -2195,6 +2197,36 @@ export const MUTANTS: readonly Mutant[] = [
     "kept keys are not checked": ["...generation ?", "...!generation ?"],
     "edges that weigh by distance are not checked": ["{ ...shape, distancePower }", "shape"],
     "operations are not checked": ["flatMap(({ op }) => op.checks)", "flatMap(() => [])"],
+    "what is fused is not checked": ["group.length > 1 ?", "group.length > 2 ?"],
+    "interventions are not checked": ["...interventions ? OF_INTERVENTIONS : []", "...[]"],
+  }),
+  ...plant("pipeline/model/self_check.ts", CHECK_OF_STORED, {
+    "the head of half precision is not checked": ['if (!half && stored !== "f16") return [];', "return [];"],
+    "how models are stored is not checked": ["stored[n] ?? {}", "{}"],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", CHECK_OF_STORED, {
+    "products of what is stored are not checked": ["      ...checksOfStored(),\n", ""],
+    "adapters are not checked": ["...isAdapted\n        ?", "...!isAdapted\n        ?"],
+  }),
+  ...plant("kernels/matmul/workgroup.wgsl", CHECK_OF_GPU, {
+    "each later slab is the first again": ["min(slab + $pu + 1u, SLABS - 1u) * DEPTH", "0u * DEPTH"],
+  }),
+  ...plant("kernels/gated_attention/tiled_forward.wgsl", CHECK_OF_GPU, {
+    "what was summed up does not fall": ["let fall = exp(highest - higher);", "let fall = 1.0;"],
+  }),
+  ...plant("kernels/matmul/check.ts", CHECK_OF_GPU, {
+    "products are checked in one slab": ["k: 140", "k: 8"],
+    "one variant of a product is checked": [
+      "variant, m, n) < Infinity);",
+      "variant, m, n) < Infinity).slice(0, 1);",
+    ],
+  }),
+  ...plant("kernels/gated_attention/check.ts", CHECK_OF_GPU, {
+    "attention is checked in one tile": [": { positions: 130, headSize }", ": { positions: 5, headSize }"],
+    "one variant of attention is checked": [
+      "variants: (AttentionVariant | undefined)[] = tuned",
+      "variants: (AttentionVariant | undefined)[] = !tuned",
+    ],
   }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
     "the context must be the likeliest too": [
