@@ -658,6 +658,43 @@ export const TRAIN_TOKENIZER = {
   debug: OUTPUT.debug,
 } as const satisfies SettingsTable;
 
+/** Settings of `activations`. */
+export const ACTIVATIONS = {
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  ...ADAPTER,
+  ...DATA,
+  read: {
+    kind: "names",
+    value: [],
+    placeholder: "NAME[,NAME]",
+    help: "activations, such as blocks.2.hook_resid_pre (an unknown name lists them); required",
+    group: "Activations",
+  },
+  tokens: integer(65536, 1, "tokens of each split, at most", "Activations"),
+  split: { ...EVALUATE.split, help: "documents of the data that are read", group: "Activations" },
+  batch: { ...EVALUATE.batch, group: "Activations" },
+  context: { ...EVALUATE.context, group: "Activations" },
+  dense: flag(false, "ignore the gates", "Activations"),
+  dtype: {
+    kind: "choice",
+    value: "f32",
+    choices: ["f32", "f16"],
+    help: "type in which they are written; what f16 cannot hold, above 65504, is refused",
+    group: "Activations",
+    byModel: false,
+  },
+  shardSize: positive(256, "MB of a file, at most, or one row of --context", "Activations"),
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "FOLDER",
+    help: "folder to make; required",
+    group: "Output",
+  },
+  gpu: { ...RUN.gpu, group: "Activations" },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Values of {@link SPARSIFY}. */
 export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 /** Values of {@link PRETRAIN}. */
@@ -678,3 +715,5 @@ export type SweepSettings = SettingsOf<typeof SWEEP>;
 export type StudySettings = SettingsOf<typeof STUDY>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
+/** Values of {@link ACTIVATIONS}. */
+export type ActivationsSettings = SettingsOf<typeof ACTIVATIONS>;

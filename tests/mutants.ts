@@ -55,6 +55,7 @@ const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as con
 const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
+const ACTIVATIONS = "pipeline/activations/activations_test.ts";
 const SETTINGS = [
   "pipeline/training/training_run_test.ts",
   "/every setting|the step that is chosen/",
@@ -2188,6 +2189,36 @@ export const MUTANTS: readonly Mutant[] = [
     "who alone is right": [
       "alone(first, second), alone(second, first)",
       "alone(first, second), alone(first, second)",
+    ],
+  }),
+  ...plant("pipeline/activations/shards.ts", [ACTIVATIONS, "on the same rows"], {
+    "the edges of a row that begins a file are counted from the file before": [
+      "parts = partsOf(row, 0);",
+      "",
+    ],
+    "a file may be larger by a row": ["bytes + more > most", "bytes > most"],
+  }),
+  ...plant("pipeline/activations/stored_form.ts", [ACTIVATIONS, "on the same rows"], {
+    "a map stays by head": ["(query * heads + head) * positions);", "from);"],
+    "the last key of a query is left out": ["k <= q; k++", "k < q; k++"],
+  }),
+  ...plant("pipeline/activations/read_rows.ts", [ACTIVATIONS, "stands before every window"], {
+    "documents are not shifted with their tokens": ["=== window[0] ? 0 : 1", "=== window[0] ? 0 : 0"],
+  }),
+  ...plant("pipeline/activations/documents.ts", [ACTIVATIONS, "documents are counted"], {
+    "documents before a split are not counted": [
+      "place += await countEnds(other, endOfText);",
+      "place += 0 * await countEnds(other, endOfText);",
+    ],
+  }),
+  ...plant("pipeline/activations/output_folder.ts", [ACTIVATIONS, "what fails leaves nothing"], {
+    "what failed is left": ["await removeOwn(partial, OWN);", ""],
+    "two processes write a folder": ["!lock.tryLockSync(true)", "!lock.tryLockSync(true) && false"],
+  }),
+  ...plant("pipeline/activations/main.ts", [ACTIVATIONS, "float64"], {
+    "activations with --dense go through the gates": [
+      "dense ? { ...stored, gate: undefined } : stored",
+      "dense ? { ...stored } : stored",
     ],
   }),
 ];

@@ -6,6 +6,7 @@ import { readSlackChanges } from "../../pipeline/runs/control.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import {
+  ACTIVATIONS,
   BENCHMARK,
   CIRCUITS,
   EVALUATE,
@@ -50,6 +51,7 @@ function knownFlags(): Set<string> {
     BENCHMARK,
     STUDY,
     SWEEP,
+    ACTIVATIONS,
     SERVE,
   ] as SettingsTable[];
   // The last is Deno's, and printed for the tasks.

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
+  ACTIVATIONS,
   BENCHMARK,
   CIRCUITS,
   EVALUATE,
@@ -84,7 +85,7 @@ for (
 
 Deno.test("only a command that has runs resumes one", () => {
   assertEquals(parseCommand(SPARSIFY, ["--resume", "one"]).resume, "one");
-  for (const table of [EVALUATE, CIRCUITS, GENERATE, SERVE] as SettingsTable[]) {
+  for (const table of [EVALUATE, CIRCUITS, GENERATE, ACTIVATIONS, SERVE] as SettingsTable[]) {
     assertThrows(() => parseCommand(table, ["--resume", "one"]), UserError, "Unknown flag --resume");
   }
 });
@@ -285,6 +286,7 @@ Deno.test("--version is known everywhere", async () => {
       GENERATE,
       PLAN,
       BENCHMARK,
+      ACTIVATIONS,
       SERVE,
     ] as SettingsTable[]
   ) {

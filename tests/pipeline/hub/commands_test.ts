@@ -168,6 +168,7 @@ Deno.test("a run that names nothing of the hub cannot reach the net, whatever it
   await writeTinyModel(model);
   const runs = ["--runs", join(folder.path, "runs")];
   const data = ["--data", ADDITION.data, "--context", "8"];
+  const read = ["--read", "blocks.0.hook_resid_pre"];
   const main = "pipeline/main.ts";
   const commands: [script: string, args: string[]][] = [
     [main, ["sparsify", "--model", model, ...data, ...runs]],
@@ -176,6 +177,14 @@ Deno.test("a run that names nothing of the hub cannot reach the net, whatever it
     [main, ["evaluate", "--model", model, ...data]],
     ["pipeline/circuits/main.ts", ["--model", model, "--task", "addition", ...runs]],
     ["pipeline/generation/main.ts", ["--model", model, "--prompt", "12+34="]],
+    ["pipeline/activations/main.ts", [
+      "--model",
+      model,
+      ...data,
+      ...read,
+      "--output",
+      join(folder.path, "out"),
+    ]],
   ];
   for (const [script, args] of commands) {
     const reach = await reachOf(script, args, { HF_HUB_OFFLINE: "1" });
