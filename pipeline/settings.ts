@@ -695,6 +695,42 @@ export const ACTIVATIONS = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of `export`. */
+export const EXPORT = {
+  run: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME",
+    help: "the run, finished or not; alone lists the steps that it has kept; required",
+    group: "Export",
+  },
+  runs: { ...RUN.runs, group: "Export" },
+  step: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 1,
+    integer: true,
+    help: "which of these; auto: none",
+    group: "Export",
+  },
+  front: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    integer: true,
+    help: "or the step of a level of --front, from 0, the run's own target; auto: none",
+    group: "Export",
+  },
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "Hugging Face folder to make",
+    group: "Export",
+  },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Values of {@link SPARSIFY}. */
 export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 /** Values of {@link PRETRAIN}. */
@@ -717,3 +753,5 @@ export type StudySettings = SettingsOf<typeof STUDY>;
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
 /** Values of {@link ACTIVATIONS}. */
 export type ActivationsSettings = SettingsOf<typeof ACTIVATIONS>;
+/** Values of {@link EXPORT}. */
+export type ExportSettings = SettingsOf<typeof EXPORT>;

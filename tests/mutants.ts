@@ -56,6 +56,7 @@ const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as co
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
 const ACTIVATIONS = "pipeline/activations/activations_test.ts";
+const EXPORT = "pipeline/export/export_test.ts";
 const SETTINGS = [
   "pipeline/training/training_run_test.ts",
   "/every setting|the step that is chosen/",
@@ -2219,6 +2220,25 @@ export const MUTANTS: readonly Mutant[] = [
     "activations with --dense go through the gates": [
       "dense ? { ...stored, gate: undefined } : stored",
       "dense ? { ...stored } : stored",
+    ],
+  }),
+  ...plant("pipeline/export/export_step.ts", [EXPORT, "byte for byte"], {
+    "a damaged checkpoint is exported": ["await checkpoint.verify();", ""],
+    "a level has what the chosen step measured": ["isObject(of) && of.step === step", "isObject(of)"],
+  }),
+  ...plant("pipeline/export/export_step.ts", [EXPORT, "exported as adapters"], {
+    "the rest of another model is exported": [
+      "if (await weights.hash() !== hash) {",
+      "if (hash === undefined) {",
+    ],
+  }),
+  ...plant("pipeline/export/export_step.ts", [EXPORT, "gates from the step on"], {
+    "a step before the constraint has gates": ["!own.sparse || step <= gatesFrom(own)", "!own.sparse"],
+  }),
+  ...plant("pipeline/export/kept_steps.ts", [EXPORT, "byte for byte"], {
+    "a stopped run's levels begin behind its own target": [
+      "[bestOf(ofRun), ...frontOf(ofRun)]",
+      "frontOf(ofRun)",
     ],
   }),
 ];

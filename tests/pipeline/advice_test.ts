@@ -10,6 +10,7 @@ import {
   BENCHMARK,
   CIRCUITS,
   EVALUATE,
+  EXPORT,
   GENERATE,
   PLAN,
   PRETRAIN,
@@ -52,6 +53,7 @@ function knownFlags(): Set<string> {
     STUDY,
     SWEEP,
     ACTIVATIONS,
+    EXPORT,
     SERVE,
   ] as SettingsTable[];
   // The last is Deno's, and printed for the tasks.

@@ -16,6 +16,7 @@ import {
   BENCHMARK,
   CIRCUITS,
   EVALUATE,
+  EXPORT,
   GENERATE,
   PLAN,
   PRETRAIN,
@@ -287,6 +288,7 @@ Deno.test("--version is known everywhere", async () => {
       PLAN,
       BENCHMARK,
       ACTIVATIONS,
+      EXPORT,
       SERVE,
     ] as SettingsTable[]
   ) {
