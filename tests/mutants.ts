@@ -2216,6 +2216,9 @@ export const MUTANTS: readonly Mutant[] = [
     "what failed is left": ["await removeOwn(partial, OWN);", ""],
     "two processes write a folder": ["!lock.tryLockSync(true)", "!lock.tryLockSync(true) && false"],
   }),
+  ...plant("pipeline/activations/rows_that_fit.ts", [ACTIVATIONS, "as many rows"], {
+    "rows are counted by patterns alone": ["while (batch > 0 && !fits(batch)) batch--;", "fits(batch);"],
+  }),
   ...plant("pipeline/activations/main.ts", [ACTIVATIONS, "float64"], {
     "activations with --dense go through the gates": [
       "dense ? { ...stored, gate: undefined } : stored",

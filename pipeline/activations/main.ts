@@ -28,6 +28,7 @@ import { tokeniseSplits } from "../tokenise_splits.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { checkOutputFolder, makeOutputFolder, MANIFEST } from "./output_folder.ts";
 import { readRows } from "./read_rows.ts";
+import { rowsThatFit } from "./rows_that_fit.ts";
 import { createShards, type Shard } from "./shards.ts";
 import { type StoredForm, storedForm } from "./stored_form.ts";
 
@@ -68,21 +69,6 @@ function formsOf(
     const why = dense ? "--dense leaves the gates out" : `${model} has no gates`;
     throw usageError(`Cannot write the open edges of ${name} as ${why}: all are open`);
   });
-}
-
-/** As many rows as fit: patterns and gates of a batch are bound whole. */
-function rowsThatFit(
-  { batch, context, model }: { batch: number; context: number; model: string },
-  { heads }: ModelConfig,
-  maxBindingBytes: number,
-): number {
-  const bytes = 4 * heads * context ** 2;
-  const fitting = Math.min(batch, Math.floor(maxBindingBytes / bytes));
-  if (fitting >= 1) return fitting;
-  throw usageError(
-    `Cannot use a context of ${context} with ${model} as a binding of this device holds ${maxBindingBytes} bytes, and the ` +
-      `pattern of a row has ${bytes}: give a smaller --context`,
-  );
 }
 
 async function activationsCommand(args: string[], thread: CommandThread): Promise<boolean> {
@@ -143,9 +129,17 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
     const gpu = await openCheckedGpu(reporter, settings, { models: [config] });
     try {
       const told = { ...manifest, device: gpu.adapter.name };
-      const batch = rowsThatFit({ ...settings, context }, config, gpu.maxBindingBytes);
+      const batch = rowsThatFit(config, { ...settings, context }, gpu.maxBindingBytes);
+      if (batch === 0) {
+        throw usageError(
+          `Cannot read a row of ${context} tokens as one activation of it, such as a layer's pattern, is larger than a binding ` +
+            `of this device, which holds ${gpu.maxBindingBytes} bytes: give a lower --context`,
+        );
+      }
       if (batch < settings.batch) {
-        reporter.message(`${batch} rows at a time, not ${settings.batch}: a pattern of more cannot be bound`);
+        reporter.message(
+          `${batch} rows at a time, not ${settings.batch}: no binding holds an activation of more`,
+        );
       }
       reporter.stage({ name: "loading the model" });
       const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));

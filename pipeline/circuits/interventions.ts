@@ -111,6 +111,11 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
  */
 const ROUND = 16;
 
+/** Positions that a model of `contextLength` is compiled for to run prompts of so many tokens. */
+export function paddedPositions(positions: number, contextLength: number): number {
+  return Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
+}
+
 const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
 /** An axis of an activation. */
@@ -302,7 +307,7 @@ export async function prepareInterventions(
   if (!(Number.isInteger(positions) && positions >= 1 && positions <= contextLength)) {
     throw new RangeError(`Cannot run prompts as the model takes 1 to ${contextLength} tokens: ${positions}`);
   }
-  const padded = Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
+  const padded = paddedPositions(positions, contextLength);
   const network = await prepareNetwork(gpu, config, { batch, context: padded, training: false });
   network.configureGates(hardGates(config.gate?.bias, batch));
   const mode = config.gate ? "deterministic" : "dense";

@@ -4,11 +4,13 @@ import { join } from "node:path";
 import { randomStream } from "../../../kernels/core/random.ts";
 import { makeOutputFolder, MANIFEST } from "../../../pipeline/activations/output_folder.ts";
 import { type ReadRow, readRows } from "../../../pipeline/activations/read_rows.ts";
+import { rowsThatFit } from "../../../pipeline/activations/rows_that_fit.ts";
 import { createShards, type Shard } from "../../../pipeline/activations/shards.ts";
 import { storedForm } from "../../../pipeline/activations/stored_form.ts";
 import type { Interventions } from "../../../pipeline/circuits/interventions.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { type LoadedModel, loadModel } from "../../../pipeline/load_model.ts";
+import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { referenceModel } from "../../../pipeline/model/reference_model.ts";
@@ -428,6 +430,19 @@ Deno.test("a process that is killed at a file leaves none that looks whole, and 
     const bytes = (of: string): Promise<Uint8Array> => Deno.readFile(join(folder.path, of, file));
     assertEquals(await bytes("out"), await bytes("other"));
   }
+});
+
+Deno.test("as many rows are read at once as a binding holds the patterns of, and any other activation", () => {
+  const sizes = { vocabularySize: 50257, contextLength: 4096, width: 768, layers: 12, mlpWidth: 3072 };
+  const rows = (heads: number, context: number, bytes: number): number =>
+    rowsThatFit(gpt2Config({ ...sizes, heads }), { batch: 8, context }, bytes);
+  const pattern = 4 * 12 * 1024 ** 2;
+  assertEquals([2 * pattern - 1, 2 * pattern, 20 * pattern].map((bytes) => rows(12, 1024, bytes)), [1, 2, 8]);
+  // Positions are rounded up.
+  assertEquals(rows(12, 1009, 2 * pattern - 1), 1);
+  const ofMlp = 4 * 1024 * 3072;
+  assertEquals([3 * ofMlp - 1, 3 * ofMlp].map((bytes) => rows(2, 1024, bytes)), [2, 3]);
+  assertEquals(rows(12, 4096, 128 << 20), 0);
 });
 
 Deno.test("what cannot be done is one sentence before a device is opened", async () => {

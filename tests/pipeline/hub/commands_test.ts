@@ -101,6 +101,11 @@ Deno.test("evaluate and circuits take models of the hub; what is no model is tol
     script: "pipeline/generation/main.ts",
   });
   assertEquals(generated.code, 4, generated.stderr);
+  // deno-fmt-ignore
+  const read = ["--model", "owner/tiny", "--data", "hf:owner/data", "--context", "8", "--tokens", "40",
+    "--read", "blocks.0.hook_resid_pre", "--output", join(folder.path, "activations"), ...NO_DEVICE];
+  const activations = await runMain(read, { env, script: "pipeline/activations/main.ts" });
+  assertEquals(activations.code, 4, activations.stderr);
   const missing = await runMain(["evaluate", "--model", "owner/none", "--data", ADDITION.data], { env });
   assertEquals(missing.code, 3, missing.stderr);
   assertStringIncludes(missing.stderr, "has no such model, or shows it to some accounts only");
