@@ -111,12 +111,12 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
  */
 const ROUND = 16;
 
+const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
+
 /** Positions that a model of `contextLength` is compiled for to run prompts of so many tokens. */
 export function paddedPositions(positions: number, contextLength: number): number {
   return Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
 }
-
-const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
 /** An axis of an activation. */
 export type ActivationAxis =

@@ -159,7 +159,7 @@ async function assertIsWhatIsRead(
             if (Math.floor(q / CONTEXT) === row) open[at] = 1;
           });
           assertEquals([...open], own, name);
-        } else if (name.endsWith("hook_pattern")) {
+        } else if (model.hooks.get(name)!.includes("query")) {
           const [heads] = [shape[1]];
           assertEquals(shard.get(name)!.shape, [count * CONTEXT, heads, CONTEXT]);
           const stored = rowsOf(shard.get(name)!.values, count)[row];
