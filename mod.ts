@@ -120,6 +120,7 @@ export {
   type Safetensors,
   type TensorEntry,
   type TensorType,
+  type WritableIntegers,
   type WritableTensor,
   writeSafetensors,
 } from "./pipeline/model/safetensors.ts";

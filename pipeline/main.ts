@@ -5,7 +5,7 @@
  */
 import { basename, dirname, join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
-import { batchCount, checkWindows, sequentialBatches } from "./text/batches.ts";
+import { batchCount, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
 import { quietMesa, userFolder } from "./command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
@@ -30,7 +30,6 @@ import {
   prepareRun,
   type ResumedRun,
   type RunModel,
-  tokenising,
 } from "./training/prepare_run.ts";
 import { requireOneProcess } from "./parallel/one_process.ts";
 import { pipelinesOf, shareOfStep } from "./parallel/share_of_step.ts";
@@ -57,7 +56,8 @@ import { checkControl, sparsify, type SparsifySummary } from "./training/sparsif
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
-import { type Split, SPLITS, tokenise } from "./text/tokenise.ts";
+import { tokeniseSplits } from "./tokenise_splits.ts";
+import type { Split } from "./text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training/training_run.ts";
 
@@ -493,25 +493,13 @@ async function leadEvaluate(
   const fromModel = fromModelLine(resolved);
   if (fromModel !== undefined) reporter.message(fromModel);
   await using temporary = await thread.temporaryFolder();
-  const data = await openData(settings.data, thread);
-  if (!data.fetches) thread.leaveNet();
-  const splits: readonly Split[] = settings.split === "all" ? SPLITS : [settings.split];
-  // Of each split a token at least, since documents go to splits only where each has one.
-  const enough = (split: Split): number =>
-    splits.includes(split) ? Math.max(settings.evalTokens, context) + context + 1 : 1;
-  const tokens = await tokenise({
-    sources: data.sources,
-    enough: { train: enough("train"), validation: enough("validation"), test: enough("test") },
+  const { splits, tokens } = await tokeniseSplits(thread, {
+    ...settings,
+    limit: settings.evalTokens,
+    context,
     tokenizer,
     folder: temporary.path,
-    onProgress: tokenising(reporter),
-    onLoss: (message) => reporter.warning(message),
   });
-  thread.leaveNet();
-  for (const split of splits) {
-    const name = `the ${split} split of ${data.names.join(", ")}`;
-    checkWindows({ tokens: tokens[split], context, name });
-  }
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const gpu = await openGpuOfRank(

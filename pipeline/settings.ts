@@ -658,6 +658,79 @@ export const TRAIN_TOKENIZER = {
   debug: OUTPUT.debug,
 } as const satisfies SettingsTable;
 
+/** Settings of `activations`. */
+export const ACTIVATIONS = {
+  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  ...ADAPTER,
+  ...DATA,
+  read: {
+    kind: "names",
+    value: [],
+    placeholder: "NAME[,NAME]",
+    help: "activations, such as blocks.2.hook_resid_pre (an unknown name lists them); required",
+    group: "Activations",
+  },
+  tokens: integer(65536, 1, "tokens of each split, at most", "Activations"),
+  split: { ...EVALUATE.split, help: "documents of the data that are read", group: "Activations" },
+  batch: { ...EVALUATE.batch, group: "Activations" },
+  context: { ...EVALUATE.context, group: "Activations" },
+  dense: flag(false, "ignore the gates", "Activations"),
+  dtype: {
+    kind: "choice",
+    value: "f32",
+    choices: ["f32", "f16"],
+    help: "type in which they are written; what f16 cannot hold, above 65504, is refused",
+    group: "Activations",
+    byModel: false,
+  },
+  shardSize: positive(256, "MB of a file, at most, or one row of --context", "Activations"),
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "FOLDER",
+    help: "folder to make; required",
+    group: "Output",
+  },
+  gpu: { ...RUN.gpu, group: "Activations" },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
+/** Settings of `export`. */
+export const EXPORT = {
+  run: {
+    kind: "name",
+    value: undefined,
+    placeholder: "NAME",
+    help: "the run, finished or not; alone lists the steps that it has kept; required",
+    group: "Export",
+  },
+  runs: { ...RUN.runs, group: "Export" },
+  step: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 1,
+    integer: true,
+    help: "which of these; auto: none",
+    group: "Export",
+  },
+  front: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 0,
+    integer: true,
+    help: "or the step of a level of --front, from 0, the run's own target; auto: none",
+    group: "Export",
+  },
+  output: {
+    kind: "path",
+    value: undefined,
+    placeholder: "DIR",
+    help: "Hugging Face folder to make",
+    group: "Export",
+  },
+  ...OUTPUT,
+} as const satisfies SettingsTable;
+
 /** Values of {@link SPARSIFY}. */
 export type SparsifySettings = SettingsOf<typeof SPARSIFY>;
 /** Values of {@link PRETRAIN}. */
@@ -678,3 +751,7 @@ export type SweepSettings = SettingsOf<typeof SWEEP>;
 export type StudySettings = SettingsOf<typeof STUDY>;
 /** Values of {@link TRAIN_TOKENIZER}. */
 export type TrainTokenizerSettings = SettingsOf<typeof TRAIN_TOKENIZER>;
+/** Values of {@link ACTIVATIONS}. */
+export type ActivationsSettings = SettingsOf<typeof ACTIVATIONS>;
+/** Values of {@link EXPORT}. */
+export type ExportSettings = SettingsOf<typeof EXPORT>;

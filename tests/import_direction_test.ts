@@ -96,8 +96,8 @@ const FLOORS = [
   ["pipeline/settings"],
   ["pipeline/training", "pipeline/generation"],
   ["pipeline/report"],
-  ["pipeline/circuits", "pipeline/benchmarks", "pipeline/sweep"],
-  ["pipeline/studies"],
+  ["pipeline/circuits", "pipeline/benchmarks", "pipeline/sweep", "pipeline/export"],
+  ["pipeline/studies", "pipeline/activations"],
   ["pipeline"],
   ["serve"],
   [""],
@@ -108,7 +108,9 @@ const FLOORS = [
 function roomOf(path: string): string {
   if (FOR_ALL.includes(path)) return "pipeline/<for all>";
   // A command reads its line and opens its files wherever it stands.
-  if (/^pipeline\/(circuits|generation|benchmarks|sweep|studies)\/main\.ts$/.test(path)) return "pipeline";
+  if (/^pipeline\/(circuits|generation|benchmarks|sweep|studies|activations|export)\/main\.ts$/.test(path)) {
+    return "pipeline";
+  }
   return /^(kernels\/[^/]+(?=\/)|pipeline\/settings(?=\.ts$)|pipeline\/[^/]+(?=\/)|(pipeline|serve|tests)(?=\/))/
     .exec(path)?.[0] ?? "";
 }

@@ -55,6 +55,8 @@ const LORA_FLOAT64 = ["pipeline/model/lora_test.ts", "the float64 model"] as con
 const LORA_NEEDS = ["pipeline/model/lora_test.ts", "only what is trained"] as const;
 const TWIN = "pipeline/training/twin_test.ts";
 const EVALUATION = "pipeline/training/evaluate_test.ts";
+const ACTIVATIONS = "pipeline/activations/activations_test.ts";
+const EXPORT = "pipeline/export/export_test.ts";
 const SETTINGS = [
   "pipeline/training/training_run_test.ts",
   "/every setting|the step that is chosen/",
@@ -2319,6 +2321,58 @@ export const MUTANTS: readonly Mutant[] = [
     "who alone is right": [
       "alone(first, second), alone(second, first)",
       "alone(first, second), alone(first, second)",
+    ],
+  }),
+  ...plant("pipeline/activations/shards.ts", [ACTIVATIONS, "on the same rows"], {
+    "the edges of a row that begins a file are counted from the file before": [
+      "parts = partsOf(row, 0);",
+      "",
+    ],
+    "a file may be larger by a row": ["bytes + more > most", "bytes > most"],
+  }),
+  ...plant("pipeline/activations/stored_form.ts", [ACTIVATIONS, "on the same rows"], {
+    "a map stays by head": ["(query * heads + head) * positions);", "from);"],
+    "the last key of a query is left out": ["k <= q; k++", "k < q; k++"],
+  }),
+  ...plant("pipeline/activations/read_rows.ts", [ACTIVATIONS, "stands before every window"], {
+    "documents are not shifted with their tokens": ["=== window[0] ? 0 : 1", "=== window[0] ? 0 : 0"],
+  }),
+  ...plant("pipeline/activations/documents.ts", [ACTIVATIONS, "documents are counted"], {
+    "documents before a split are not counted": [
+      "place += await countEnds(other, endOfText);",
+      "place += 0 * await countEnds(other, endOfText);",
+    ],
+  }),
+  ...plant("pipeline/activations/output_folder.ts", [ACTIVATIONS, "what fails leaves nothing"], {
+    "what failed is left": ["await removeOwn(partial, OWN);", ""],
+    "two processes write a folder": ["!lock.tryLockSync(true)", "!lock.tryLockSync(true) && false"],
+  }),
+  ...plant("pipeline/activations/rows_that_fit.ts", [ACTIVATIONS, "as many rows"], {
+    "rows are counted by patterns alone": ["while (batch > 0 && !fits(batch)) batch--;", "fits(batch);"],
+  }),
+  ...plant("pipeline/activations/main.ts", [ACTIVATIONS, "float64"], {
+    "activations with --dense go through the gates": [
+      "dense ? { ...stored, gate: undefined } : stored",
+      "dense ? { ...stored } : stored",
+    ],
+  }),
+  ...plant("pipeline/export/export_step.ts", [EXPORT, "byte for byte"], {
+    "a damaged checkpoint is exported": ["await checkpoint.verify();", ""],
+    "a level has what the chosen step measured": ["isObject(of) && of.step === step", "isObject(of)"],
+  }),
+  ...plant("pipeline/export/export_step.ts", [EXPORT, "exported as adapters"], {
+    "the rest of another model is exported": [
+      "if (await weights.hash() !== hash) {",
+      "if (hash === undefined) {",
+    ],
+  }),
+  ...plant("pipeline/export/export_step.ts", [EXPORT, "gates from the step on"], {
+    "a step before the constraint has gates": ["!own.sparse || step <= gatesFrom(own)", "!own.sparse"],
+  }),
+  ...plant("pipeline/export/kept_steps.ts", [EXPORT, "byte for byte"], {
+    "a stopped run's levels begin behind its own target": [
+      "[bestOf(ofRun), ...frontOf(ofRun)]",
+      "frontOf(ofRun)",
     ],
   }),
 ];

@@ -114,6 +114,11 @@ const ROUND = 16;
 
 const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
+/** Positions that a model of `contextLength` is compiled for to run prompts of so many tokens. */
+export function paddedPositions(positions: number, contextLength: number): number {
+  return Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
+}
+
 /** An axis of an activation. */
 export type ActivationAxis =
   | "batch"
@@ -311,7 +316,7 @@ async function prepare(
   if (!(Number.isInteger(positions) && positions >= 1 && positions <= contextLength)) {
     throw new RangeError(`Cannot run prompts as the model takes 1 to ${contextLength} tokens: ${positions}`);
   }
-  const padded = Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
+  const padded = paddedPositions(positions, contextLength);
   const network = await prepareNetwork(gpu, config, { batch, context: padded, training: false });
   network.configureGates(hardGates(config.gate?.bias, batch));
   const mode = config.gate ? "deterministic" : "dense";

@@ -32,7 +32,7 @@ async function readOwnConfig(folder: string): Promise<ModelConfig> {
     const model = join(folder, "model");
     const instead = await exists(join(model, "config.json"))
       ? `give ${model}`
-      : "it has not come to the end at which its model is saved";
+      : "it has not come to the end at which its model is saved; deno task export makes one of a step that it has kept";
     throw inputError(`Cannot load ${folder} as it is the folder of a run: ${instead}`);
   }
   return parseModelConfig(json, path);

@@ -29,6 +29,8 @@ import {
 export type TensorType = "F32" | "F16" | "BF16";
 
 const BYTES: Record<TensorType, number> = { F32: 4, F16: 2, BF16: 2 };
+/** Bytes of an element, by type, of what is written. */
+const WRITTEN_BYTES = { ...BYTES, I32: 4 };
 /** Element types of the format that are passed over: buffers of a model may have them. */
 const OTHER_BYTES: Record<string, number> = {
   BOOL: 1,
@@ -380,8 +382,10 @@ function decode(bytes: Uint8Array<ArrayBuffer>, type: TensorType): Float32Array 
   return new Float32Array(words.buffer);
 }
 
-function encode(values: Float32Array, type: TensorType, name: string): Uint8Array {
-  if (type === "F32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+function encode(values: Float32Array | Int32Array, type: TensorType | "I32", name: string): Uint8Array {
+  if (values instanceof Int32Array || type === "F32") {
+    return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  }
   const { halves, infinity, largest } = type === "F16"
     ? { halves: new Uint16Array(new Float16Array(values).buffer), infinity: 0x7c00, largest: "65504" }
     : { halves: bfloat16(values), infinity: 0x7f80, largest: "3.39e38" };
@@ -421,6 +425,14 @@ export interface WritableTensor {
   read(): Promise<Float32Array>;
 }
 
+/** Integers to be written, stored as they are. */
+export interface WritableIntegers extends Pick<WritableTensor, "name" | "shape"> {
+  /** Two's complement, little-endian. */
+  type: "I32";
+  /** As {@link WritableTensor.read}. */
+  read(): Promise<Int32Array>;
+}
+
 /**
  * Writes a file with checksums, some tensors in memory at a time, under a temporary name until it is whole.
  *
@@ -439,7 +451,7 @@ export interface WritableTensor {
  */
 export async function writeSafetensors(
   path: string,
-  tensors: readonly WritableTensor[],
+  tensors: readonly (WritableTensor | WritableIntegers)[],
   metadata?: Record<string, string>,
 ): Promise<void> {
   const header: Record<string, unknown> = Object.create(null);
@@ -449,7 +461,7 @@ export async function writeSafetensors(
     if (name in header || name === "__metadata__") {
       throw new RangeError(`Cannot write ${path} as the name ${name} is taken`);
     }
-    const end = offset + BYTES[type] * elements(shape);
+    const end = offset + WRITTEN_BYTES[type] * elements(shape);
     header[name] = { dtype: type, shape, data_offsets: [offset, end] };
     digests[`${DIGEST} ${name}`] = NO_DIGEST;
     offset = end;
@@ -483,10 +495,10 @@ export async function writeSafetensors(
 }
 
 /** Every tensor with its values, those of the next already asked for: some at a time, or one that is larger alone. */
-async function* readAhead(
-  tensors: readonly WritableTensor[],
-): AsyncGenerator<[WritableTensor, Float32Array]> {
-  const asked: { tensor: WritableTensor; values: Promise<Float32Array>; bytes: number }[] = [];
+async function* readAhead<Tensor extends WritableTensor | WritableIntegers>(
+  tensors: readonly Tensor[],
+): AsyncGenerator<[Tensor, Float32Array | Int32Array]> {
+  const asked: { tensor: Tensor; values: Promise<Float32Array | Int32Array>; bytes: number }[] = [];
   let next = 0;
   let ahead = 0;
   while (next < tensors.length || asked.length > 0) {
@@ -494,7 +506,7 @@ async function* readAhead(
       const tensor = tensors[next];
       const bytes = 4 * elements(tensor.shape);
       if (asked.length > 0 && ahead + bytes > AHEAD_BYTES) break;
-      const values = tensor.read();
+      const values: Promise<Float32Array | Int32Array> = tensor.read();
       // A failure is thrown when its turn comes; until then it must not count as unhandled.
       values.catch(() => {});
       asked.push({ tensor, values, bytes });

@@ -55,6 +55,8 @@ const PROGRESS_TOKENS = 1 << 14;
 /** Share of the documents in each held-out split. */
 const HELD_OUT = { validation: 0.05, test: 0.05 };
 const FORMAT = "3";
+/** The rule by which documents go to splits, as their files tell it, where there are enough of them. */
+const BY_DOCUMENT = "by document: a hash of its index, 5 % validation, 5 % test";
 /** Holds the digests of the token files, which are taken for what they were when it was written. */
 const DIGESTS = "tokens.json";
 
@@ -63,6 +65,11 @@ export function splitOf(index: number): Split {
   const place = hashWords(index) / 2 ** 32;
   if (place < HELD_OUT.validation) return "validation";
   return place < HELD_OUT.validation + HELD_OUT.test ? "test" : "train";
+}
+
+/** Whether each split has documents of its own, by {@link splitOf}, rather than a part of all tokens. */
+export function isSplitByDocument({ train }: Tokens): boolean {
+  return train.metadata.get("split_rule") === BY_DOCUMENT;
 }
 
 /** A range of tokens, end excluded. */
@@ -545,7 +552,7 @@ function splitDocuments(documents: readonly Range[]): { ranges: Record<Split, Ra
   const ranges: Record<Split, Range[]> = { train: [], validation: [], test: [] };
   documents.forEach((range, index) => ranges[splitOf(index)].push(range));
   if (SPLITS.every((split) => ranges[split].length > 0)) {
-    return { ranges, rule: "by document: a hash of its index, 5 % validation, 5 % test" };
+    return { ranges, rule: BY_DOCUMENT };
   }
   const end = documents.at(-1)!.end;
   const validation = Math.floor(end * (1 - HELD_OUT.validation - HELD_OUT.test));

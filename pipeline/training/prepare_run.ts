@@ -128,7 +128,7 @@ export async function openRunModel(
 }
 
 /** What others call the model of a folder: its name on the hub and its commit, or where it lies. */
-async function nameOfBase(folder: string, label: string): Promise<Omit<BaseModel, "hash">> {
+export async function nameOfBase(folder: string, label: string): Promise<Omit<BaseModel, "hash">> {
   const named = label === folder ? undefined : hubModel(label);
   return named
     ? { model: named.name, revision: named.revision }

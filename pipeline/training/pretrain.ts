@@ -60,6 +60,11 @@ export function sparseTarget(
   throw usageError("Cannot train sparse from the start without a dense loss to stay at: give --target-loss");
 }
 
+/** Steps that are dense before the constraint is switched on. The last step at least is sparse. */
+export function gatesFrom({ sparseFrom, steps }: Pick<PretrainSettings, "sparseFrom" | "steps">): number {
+  return Math.min(Math.round(sparseFrom * steps), steps - 1);
+}
+
 /**
  * Runs, or goes on with, pre-training. The model is saved in the run's folder.
  *
@@ -90,8 +95,7 @@ async function pretrainUnlessStopped(
   const { context, sparse } = settings;
   const started = performance.now();
   const target = sparseTarget(settings);
-  // The last step at least is sparse.
-  const from = Math.min(Math.round(settings.sparseFrom * settings.steps), settings.steps - 1);
+  const from = gatesFrom(settings);
   const gates = sparse ? { ...gateObjective(settings), from } : undefined;
   reporter.stage({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {

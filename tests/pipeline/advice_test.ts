@@ -6,9 +6,11 @@ import { readSlackChanges } from "../../pipeline/runs/control.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import {
+  ACTIVATIONS,
   BENCHMARK,
   CIRCUITS,
   EVALUATE,
+  EXPORT,
   GENERATE,
   PLAN,
   PRETRAIN,
@@ -50,6 +52,8 @@ function knownFlags(): Set<string> {
     BENCHMARK,
     STUDY,
     SWEEP,
+    ACTIVATIONS,
+    EXPORT,
     SERVE,
   ] as SettingsTable[];
   // The last is Deno's, and printed for the tasks.

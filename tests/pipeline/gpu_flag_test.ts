@@ -8,6 +8,7 @@ import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 const CIRCUITS = "pipeline/circuits/main.ts";
 const GENERATE = "pipeline/generation/main.ts";
+const ACTIVATIONS = "pipeline/activations/main.ts";
 const SERVE = "serve/main.ts";
 
 gpuTest(
@@ -24,6 +25,15 @@ gpuTest(
       [undefined, ["evaluate", "--model", model, ...data]],
       [CIRCUITS, ["--model", model, "--task", "addition", ...runs]],
       [GENERATE, ["--model", model, "--prompt", "12+34="]],
+      [ACTIVATIONS, [
+        "--model",
+        model,
+        ...data,
+        "--read",
+        "blocks.0.hook_resid_pre",
+        "--output",
+        join(folder.path, "out"),
+      ]],
       [SERVE, ["--port", "0", ...runs]],
     ];
     for (const [script, args] of commands) {

@@ -12,9 +12,11 @@ import { join } from "node:path";
 import { UserError } from "../../pipeline/errors.ts";
 import { modelConfigToJson } from "../../pipeline/model/config_file.ts";
 import {
+  ACTIVATIONS,
   BENCHMARK,
   CIRCUITS,
   EVALUATE,
+  EXPORT,
   GENERATE,
   PLAN,
   PRETRAIN,
@@ -84,7 +86,7 @@ for (
 
 Deno.test("only a command that has runs resumes one", () => {
   assertEquals(parseCommand(SPARSIFY, ["--resume", "one"]).resume, "one");
-  for (const table of [EVALUATE, CIRCUITS, GENERATE, SERVE] as SettingsTable[]) {
+  for (const table of [EVALUATE, CIRCUITS, GENERATE, ACTIVATIONS, SERVE] as SettingsTable[]) {
     assertThrows(() => parseCommand(table, ["--resume", "one"]), UserError, "Unknown flag --resume");
   }
 });
@@ -285,6 +287,8 @@ Deno.test("--version is known everywhere", async () => {
       GENERATE,
       PLAN,
       BENCHMARK,
+      ACTIVATIONS,
+      EXPORT,
       SERVE,
     ] as SettingsTable[]
   ) {

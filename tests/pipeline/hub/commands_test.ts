@@ -101,6 +101,11 @@ Deno.test("evaluate and circuits take models of the hub; what is no model is tol
     script: "pipeline/generation/main.ts",
   });
   assertEquals(generated.code, 4, generated.stderr);
+  // deno-fmt-ignore
+  const read = ["--model", "owner/tiny", "--data", "hf:owner/data", "--context", "8", "--tokens", "40",
+    "--read", "blocks.0.hook_resid_pre", "--output", join(folder.path, "activations"), ...NO_DEVICE];
+  const activations = await runMain(read, { env, script: "pipeline/activations/main.ts" });
+  assertEquals(activations.code, 4, activations.stderr);
   const missing = await runMain(["evaluate", "--model", "owner/none", "--data", ADDITION.data], { env });
   assertEquals(missing.code, 3, missing.stderr);
   assertStringIncludes(missing.stderr, "has no such model, or shows it to some accounts only");
@@ -168,6 +173,7 @@ Deno.test("a run that names nothing of the hub cannot reach the net, whatever it
   await writeTinyModel(model);
   const runs = ["--runs", join(folder.path, "runs")];
   const data = ["--data", ADDITION.data, "--context", "8"];
+  const read = ["--read", "blocks.0.hook_resid_pre"];
   const main = "pipeline/main.ts";
   const commands: [script: string, args: string[]][] = [
     [main, ["sparsify", "--model", model, ...data, ...runs]],
@@ -176,6 +182,14 @@ Deno.test("a run that names nothing of the hub cannot reach the net, whatever it
     [main, ["evaluate", "--model", model, ...data]],
     ["pipeline/circuits/main.ts", ["--model", model, "--task", "addition", ...runs]],
     ["pipeline/generation/main.ts", ["--model", model, "--prompt", "12+34="]],
+    ["pipeline/activations/main.ts", [
+      "--model",
+      model,
+      ...data,
+      ...read,
+      "--output",
+      join(folder.path, "out"),
+    ]],
   ];
   for (const [script, args] of commands) {
     const reach = await reachOf(script, args, { HF_HUB_OFFLINE: "1" });

@@ -1,0 +1,212 @@
+/**
+ * `deno task activations`: what a model computes on a text, as files that numpy and torch read.
+ *
+ * @module
+ */
+import { join } from "node:path";
+import project from "../../deno.json" with { type: "json" };
+import { activationAxes, noActivation, prepareInterventions } from "../circuits/interventions.ts";
+import { quietMesa, userFolder } from "../command_line.ts";
+import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
+import { usageError } from "../errors.ts";
+import { locateHere, locateModel } from "../fetch_named.ts";
+import { writeJson } from "../files.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { readModelConfig } from "../model/config_file.ts";
+import { openWeights } from "../model/load_weights.ts";
+import { loadParameters } from "../model/parameters.ts";
+import { requireOneProcess } from "../parallel/one_process.ts";
+import { ACTIVATIONS, type ActivationsSettings } from "../settings.ts";
+import { checkContext, requireData } from "../settings/checks.ts";
+import { printedInstead } from "../settings/help.ts";
+import { parseCommand } from "../settings/parse.ts";
+import { fromModelLine, resolveFully } from "../settings/resolve.ts";
+import { batchCount } from "../text/batches.ts";
+import type { Split } from "../text/tokenise.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
+import { tokeniseSplits } from "../tokenise_splits.ts";
+import { openCheckedGpu } from "../training/prepare_run.ts";
+import { checkOutputFolder, makeOutputFolder, MANIFEST } from "./output_folder.ts";
+import { readRows } from "./read_rows.ts";
+import { rowsThatFit } from "./rows_that_fit.ts";
+import { createShards, type Shard } from "./shards.ts";
+import { type StoredForm, storedForm } from "./stored_form.ts";
+
+const PURPOSE = "Writes what a model computes on a text, its activations and open edges, as safetensors.";
+const MEGABYTE = 1e6;
+
+/** Names as they were given, one by one or with commas between them; and where they go. */
+function readWish({ read = [], output }: Partial<ActivationsSettings>): { names: string[]; output: string } {
+  const names = [...new Set(read.flatMap((list) => list.split(",")).map((name) => name.trim()))]
+    .filter((name) => name !== "");
+  if (names.length === 0) {
+    throw usageError(
+      "Cannot write activations without knowing which: give --read NAME[,NAME], such as blocks.0.hook_resid_pre",
+    );
+  }
+  if (output === undefined) {
+    throw usageError("Cannot write activations without a folder: give --output FOLDER");
+  }
+  return { names, output };
+}
+
+/**
+ * How the activations of these names are stored.
+ *
+ * @throws {UserError} on a name that the model has not, and where the open edges would be all that there are
+ */
+function formsOf(
+  names: readonly string[],
+  config: ModelConfig,
+  { model, dense }: Pick<ActivationsSettings, "model" | "dense">,
+): StoredForm[] {
+  const axes = activationAxes(config);
+  return names.map((name) => {
+    const own = axes.get(name);
+    if (!own) throw usageError(noActivation(name, axes.keys()).message);
+    const form = storedForm(name, own);
+    if (form.kind !== "edges" || config.gate) return form;
+    const why = dense ? "--dense leaves the gates out" : `${model} has no gates`;
+    throw usageError(`Cannot write the open edges of ${name} as ${why}: all are open`);
+  });
+}
+
+async function activationsCommand(args: string[], thread: CommandThread): Promise<boolean> {
+  await requireOneProcess("activations");
+  const parsed = parseCommand(ACTIVATIONS, args, userFolder());
+  const printed = await printedInstead("activations", PURPOSE, ACTIVATIONS, parsed, locateHere);
+  if (printed !== undefined) {
+    thread.print(printed);
+    return true;
+  }
+  const { reporter, signal } = thread;
+  if (parsed.given.quiet) thread.beQuiet();
+  // Before a model is fetched for it.
+  if (!parsed.config) await checkOutputFolder(readWish(parsed.given).output);
+  const resolved = await resolveFully(ACTIVATIONS, parsed, locateModel(thread));
+  const { settings } = resolved;
+  const folder = resolved.modelFolder!;
+  const { model, dense, dtype, tokens: limit } = settings;
+  if (settings.quiet) thread.beQuiet();
+  const { names, output } = readWish(settings);
+  await checkOutputFolder(output);
+  requireData(settings.data);
+  const stored = await readModelConfig(folder, settings.adapter);
+  const config = dense ? { ...stored, gate: undefined } : stored;
+  const forms = formsOf(names, config, settings);
+  const context = settings.context || config.contextLength;
+  checkContext(context, config.contextLength, model);
+  const weights = await openWeights(folder, stored, settings.adapter);
+  await weights.verify();
+  const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, stored, reporter.message);
+  checkTokenizer(tokenizer, config, model);
+  await checkOwnTokenizer(tokenizer, folder);
+  const fromModel = fromModelLine(resolved);
+  if (fromModel !== undefined) reporter.message(fromModel);
+  await using temporary = await thread.temporaryFolder();
+  const { names: data, splits, tokens } = await tokeniseSplits(thread, {
+    ...settings,
+    limit,
+    context,
+    tokenizer,
+    folder: temporary.path,
+  });
+  const manifest = {
+    model,
+    model_sha256: await weights.hash(),
+    mode: config.gate ? "gated" : "dense",
+    tokenizer_sha256: tokenizer.hash,
+    data,
+    data_sha256: tokens.test.metadata.get("sources"),
+    split: settings.split,
+    context,
+    dtype,
+    activations: Object.fromEntries(forms.map(({ name, axes }) => [name, { axes }])),
+    version: project.version,
+  };
+  // Before the device is opened, since it may not be possible.
+  const shards = await makeOutputFolder(output, async (partial) => {
+    const gpu = await openCheckedGpu(reporter, settings, { models: [config] });
+    try {
+      const told = { ...manifest, device: gpu.adapter.name };
+      const batch = rowsThatFit(config, { ...settings, context }, gpu.maxBindingBytes);
+      if (batch === 0) {
+        throw usageError(
+          `Cannot read a row of ${context} tokens as one activation of it, such as a layer's pattern, is larger than a binding ` +
+            `of this device, which holds ${gpu.maxBindingBytes} bytes: give a lower --context`,
+        );
+      }
+      if (batch < settings.batch) {
+        reporter.message(
+          `${batch} rows at a time, not ${settings.batch}: no binding holds an activation of more`,
+        );
+      }
+      reporter.stage({ name: "loading the model" });
+      const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
+      reporter.stage({ name: "compiling kernels" });
+      const runs = await prepareInterventions(gpu, { config, parameters }, { batch, positions: context });
+      const shards: Shard[] = [];
+      const batches = (split: Split): number => batchCount({ tokens: tokens[split], batch, context, limit });
+      const of = splits.reduce((sum, split) => sum + batches(split), 0);
+      let before = 0;
+      for (const split of splits) {
+        const writer = createShards(partial, {
+          split,
+          forms,
+          shapes: runs.names,
+          type: dtype === "f16" ? "F16" : "F32",
+          bytes: settings.shardSize * MEGABYTE,
+          metadata: asTexts(told),
+          onShard: (shard) => shards.push(shard),
+        });
+        const rows = readRows(runs, names, {
+          tokens,
+          split,
+          batch,
+          context,
+          limit,
+          endOfText: tokenizer.endOfText,
+          signal,
+          onBatch: (done) => reporter.stage({ name: "reading activations", done: before + done, of }),
+        });
+        for await (const row of rows) await writer.add(row);
+        await writer.end();
+        before += batches(split);
+      }
+      await writeJson(join(partial, MANIFEST), { ...told, tokens: total(shards, "tokens"), shards });
+      return shards;
+    } finally {
+      await gpu.end();
+    }
+  });
+  const [written, bytes] = [total(shards, "tokens"), total(shards, "bytes")];
+  const { mode } = manifest;
+  const files = shards.length === 1 ? "a file" : `${shards.length} files`;
+  thread.print(
+    settings.json
+      ? JSON.stringify({ output, model, mode, tokens: written, bytes, shards: shards.length })
+      : `${written.toLocaleString("en-US")} tokens in ${files}, ${
+        (bytes / MEGABYTE).toFixed(1)
+      } MB: ${output}`,
+  );
+  return true;
+}
+
+/** What a file of safetensors can say of itself: texts alone. */
+const asTexts = (values: object): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(values).map((
+      [name, value],
+    ) => [name, typeof value === "string" ? value : JSON.stringify(value)]),
+  );
+
+const total = (shards: readonly Shard[], of: "tokens" | "bytes"): number =>
+  shards.reduce((sum, shard) => sum + shard[of], 0);
+
+if (inCommandThread()) {
+  const args = [...Deno.args];
+  performCommand((thread) => activationsCommand(args, thread), { debug: args.includes("--debug") });
+} else if (import.meta.main) {
+  quietMesa();
+  await superviseCommand(import.meta.url);
+}
