@@ -219,7 +219,7 @@ Deno.test("values and open edges are those of float64; with --dense there are no
     const traced = trace(flags.length ? { ...config, gate: undefined } : config, { batch, context: 8 });
     const run = referenceModel(traced, weights, tokens, flags.length ? {} : { gateBias: -0.1 });
     for (const name of values) {
-      // Measured: 1.4e-7.
+      // Measured: 8e-8 of the stream behind a layer.
       assertClose(shard.get(name)!.values, [...run.values.get(name)!], { tolerance: 1e-6, name });
     }
     if (flags.length > 0) continue;
