@@ -458,7 +458,14 @@ export const CIRCUITS = {
     help: "your own pairs instead: .jsonl of clean, corrupted, answers, wrong",
     group: "Task",
   },
-  prompts: integer(32, 2, "pairs of prompts", "Task"),
+  prompts: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 2,
+    integer: true,
+    help: "pairs of prompts; auto: 32 of a task, all of a file",
+    group: "Task",
+  },
   model: {
     kind: "path",
     value: undefined,

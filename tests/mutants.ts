@@ -1381,6 +1381,15 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
+  ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "all pairs of a file"], {
+    "a file gives no more pairs than a task": [
+      "readPairs(pairs, { tokenizer, contextLength, prompts })",
+      "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
+    ],
+  }),
+  ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+    "pairs that are left out are not counted": ["leftOut++;", "leftOut = 0;"],
+  }),
   ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
     "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
   }),

@@ -10,7 +10,7 @@ import { quietMesa, userFolder } from "../command_line.ts";
 import { locateHere, locateModel } from "../fetch_named.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
-import { writeAll, writeAtomically, writeJson } from "../files.ts";
+import { openRegular, writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../model/load_weights.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
@@ -28,9 +28,9 @@ import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
-import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, resultRows } from "./report.ts";
+import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, pairsText, resultRows } from "./report.ts";
 import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
-import { splitPairs } from "./prompts.ts";
+import { type PromptSet, splitPairs } from "./prompts.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
 import { atFirst, type Exchange } from "../parallel/exchange.ts";
@@ -52,6 +52,17 @@ const DEMONSTRATION: readonly Job[] = [
   { pairs: "data/english/previous-word.jsonl", model: "data/english", against: "data/english-sparse" },
 ];
 const DEFAULT_BYTES = 1e9;
+/** Pairs of a task's prompts, where no number is given. */
+const TASK_PROMPTS = 32;
+
+/** What an investigation starts from, all of which is read and checked before a device is opened. */
+interface Prepared {
+  job: Job;
+  places: readonly Located[];
+  configs: readonly ModelConfig[];
+  tokenizer: Tokenizer;
+  set: PromptSet;
+}
 
 /** What the other ranks are told of a model and its analysis. */
 interface SharedAnalysis
@@ -114,20 +125,25 @@ async function helpCircuits(
   }
 }
 
-/** Analyses one or two models on one task. */
-async function investigate(
-  gpu: Gpu,
-  { task, pairs }: Job,
+/** The adapter is the first model's. */
+const adapterOf = (n: number, { adapter }: CircuitsSettings): string | undefined =>
+  n === 0 ? adapter : undefined;
+
+/**
+ * Reads what one or two models and their prompts are.
+ *
+ * @throws {UserError} when the models cannot be set side by side, or the prompts are not theirs
+ */
+async function prepare(
+  job: Job,
   places: readonly Located[],
   settings: CircuitsSettings,
   reporter: Reporter,
-  exchange: Exchange | undefined,
-): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
-  const started = performance.now();
+): Promise<Prepared> {
   const [model, against] = places.map(({ name }) => name);
-  /** The adapter is the first model's. */
-  const adapterOf = (n: number): string | undefined => n === 0 ? settings.adapter : undefined;
-  const configs = await Promise.all(places.map(({ folder }, n) => readModelConfig(folder, adapterOf(n))));
+  const configs = await Promise.all(
+    places.map(({ folder }, n) => readModelConfig(folder, adapterOf(n, settings))),
+  );
   if (configs.length === 2) {
     const [a, b] = configs;
     for (
@@ -153,17 +169,38 @@ async function investigate(
     await checkOwnTokenizer(tokenizer, places[n].folder);
   }
   const contextLength = Math.min(...configs.map((config) => config.contextLength));
-  const { prompts, seed, ablation } = settings;
+  const prompts = settings.prompts === "auto" ? undefined : settings.prompts;
+  const { task, pairs } = job;
   const set = pairs === undefined
-    ? taskOf(task!).generate({ tokenizer, contextLength, prompts, random: randomStream(seed, 0) })
+    ? taskOf(task!).generate({
+      tokenizer,
+      contextLength,
+      prompts: prompts ?? TASK_PROMPTS,
+      random: randomStream(settings.seed, 0),
+    })
     : await readPairs(pairs, { tokenizer, contextLength, prompts });
+  return { job, places, configs, tokenizer, set };
+}
+
+/** Analyses one or two models on one task. */
+async function investigate(
+  gpu: Gpu,
+  { job: { task, pairs }, places, configs, tokenizer, set }: Prepared,
+  settings: CircuitsSettings,
+  reporter: Reporter,
+  exchange: Exchange | undefined,
+): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
+  const started = performance.now();
+  const { seed, ablation } = settings;
   const maxBytes = settings.memory === "auto" ? DEFAULT_BYTES : settings.memory * 1e9;
   const method: AttributionMethod = settings.method === "eap"
     ? { name: "eap" }
     : { name: "eap-ig", steps: settings.igSteps };
   reporter.message(
-    `${set.task}: ${set.pairs.length} pairs of prompts of ${set.pairs[0].clean.length} tokens, such as ` +
-      JSON.stringify(tokenizer.decode(set.pairs[0].clean)),
+    `${set.task}: ${pairsText(set.pairs.length, set.leftOut)}${
+      set.leftOut ? " (--prompts)" : ""
+    } of prompts of ` +
+      `${set.pairs[0].clean.length} tokens, such as ${JSON.stringify(tokenizer.decode(set.pairs[0].clean))}`,
   );
 
   const models: LoadedModel[] = [];
@@ -172,7 +209,7 @@ async function investigate(
     const { name } = place;
     reporter.stage({ name: `compiling kernels for ${name}` });
     const shared = { set, ablation, maxBytes, method, seed };
-    const loaded = await loadModel(gpu, place, { adapter: adapterOf(n), exchange, shared });
+    const loaded = await loadModel(gpu, place, { adapter: adapterOf(n, settings), exchange, shared });
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
     let analysis: ModelAnalysis;
@@ -229,6 +266,7 @@ async function investigate(
     purpose: pairs === undefined ? TASKS[task!].purpose : `the pairs of ${set.task}`,
     metric: set.metric,
     prompts: set.pairs.length,
+    left_out: set.leftOut ?? 0,
     split: { choosing: choosing.length, scoring: scoring.length },
     length: set.pairs[0].clean.length,
     templates: new Set(set.pairs.map(({ template }) => template)).size,
@@ -356,20 +394,24 @@ async function leadCircuits(
     const name = nameOf(n, job, settings.name);
     if (name !== undefined) await checkRunIsNew(settings.runs, name);
   }
+  // A file that is not there is told before a model is fetched.
+  for (const { pairs } of jobs) if (pairs !== undefined) (await openRegular(pairs)).file.close();
   const locate = locateModel(thread);
   const places: Located[][] = [];
   for (const { model, against } of jobs) {
     places.push([await locate(model), ...(against === undefined ? [] : [await locate(against)])]);
   }
   thread.leaveNet();
-  const models = await Promise.all(places.flat().map(({ folder }) => readModelConfig(folder)));
+  const prepared: Prepared[] = [];
+  for (const [n, job] of jobs.entries()) prepared.push(await prepare(job, places[n], settings, reporter));
+  const models = prepared.flatMap(({ configs }) => configs);
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const exchange = ranks?.exchange;
   const gpu = await openGpuOfRank(ranks, start, () => ({ models }), reporter);
   try {
     for (const [n, job] of jobs.entries()) {
-      const investigation = await investigate(gpu, job, places[n], settings, reporter, exchange);
+      const investigation = await investigate(gpu, prepared[n], settings, reporter, exchange);
       await atFirst(exchange, async (): Promise<Next> => {
         reporter.stage({ name: "saving" });
         const path = await save(investigation, settings, nameOf(n, job, settings.name));

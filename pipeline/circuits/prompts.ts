@@ -65,6 +65,8 @@ export interface PromptSet {
   metric: MetricName;
   /** All of one number of tokens T. */
   pairs: readonly PromptPair[];
+  /** How many further pairs the file has that these are from; 0 when left out. */
+  leftOut?: number;
 }
 
 /** Prompts behind a token that stands before every text. */

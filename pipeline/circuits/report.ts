@@ -48,6 +48,10 @@ const counted = (count: number, what: string): string => `${digits(count)} ${wha
 const effectText = ({ moved, changed, logit, metric }: OffPathEffect): string =>
   `${formatShare(moved)}; ${formatShare(changed)}; ${digits(logit, 2)}; ${digits(metric, 2)}`;
 
+/** `32 pairs`, or how many of a file's they are. */
+export const pairsText = (pairs: number, leftOut = 0): string =>
+  leftOut === 0 ? counted(pairs, "pair") : `the first ${digits(pairs)} of ${digits(pairs + leftOut)} pairs`;
+
 /** A ratio dense : sparse in words. */
 function compared(ratio: number, what: string): string {
   if (Math.abs(ratio - 1) < 0.05) return `as many ${what}`;
@@ -412,12 +416,14 @@ function attentionSection(
 }
 
 function method(results: CircuitResults): Markup {
-  const { prompts, length, templates, method, ablation, graph, metric, seed, adapter } = results;
+  const { prompts, left_out, length, templates, method, ablation, graph, metric, seed, adapter } = results;
   const name = method.name === "eap" ? "EAP" : `EAP-IG over ${method.steps} steps`;
   const { choosing, scoring } = results.split;
-  return markup`<p>${prompts} pairs of prompts of ${length} tokens in ${templates} ${
-    templates === 1 ? "template" : "templates"
-  }; metric: ${metric.replace("_", " ")}. The graph has ${
+  return markup`<p>${
+    pairsText(prompts, left_out).replace(/^t/, "T")
+  } of prompts of ${length} tokens in ${templates} ${templates === 1 ? "template" : "templates"}; metric: ${
+    metric.replace("_", " ")
+  }. The graph has ${
     digits(graph.edges)
   } edges between heads, with query, key and value as inputs of their own${
     graph.keyValueHeads < graph.heads

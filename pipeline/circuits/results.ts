@@ -94,6 +94,8 @@ export interface CircuitResults {
   purpose: string;
   metric: PromptSet["metric"];
   prompts: number;
+  /** How many further pairs their file has. */
+  left_out: number;
   /** How many of them ranked edges and heads, and how many others scored the circuits. */
   split: { choosing: number; scoring: number };
   /** Tokens of each. */

@@ -32,23 +32,27 @@ const areTexts = (value: unknown): value is string[] =>
 /**
  * Reads pairs from a JSONL file.
  *
- * @param prompts how many to take at most, from the beginning
+ * @param prompts how many to take at most, from the beginning; all when left out. What is behind them is counted alone
  * @throws {UserError} naming the file and the line: no JSON, a missing field, an answer of several tokens, prompts of
  * different or too great lengths
  */
 export async function readPairs(
   path: string,
-  { tokenizer, contextLength, prompts }: { tokenizer: Tokenizer; contextLength: number; prompts: number },
+  { tokenizer, contextLength, prompts }: { tokenizer: Tokenizer; contextLength: number; prompts?: number },
 ): Promise<PromptSet> {
   const text = await readText(path, MAX_PAIRS_BYTES);
   const { startOfText } = tokenizer;
   const started = startOfText === undefined ? 0 : 1;
   const pairs: PromptPair[] = [];
+  let leftOut = 0;
   /** The line that each pair of prompts stands on. */
   const seen = new Map<string, number>();
   for (const [n, line] of text.split("\n").entries()) {
     if (line.trim() === "") continue;
-    if (pairs.length === prompts) break;
+    if (pairs.length === prompts) {
+      leftOut++;
+      continue;
+    }
     const fail = (required: string): never => {
       throw inputError(`Cannot use ${path}, line ${n + 1}, as ${required}`);
     };
@@ -76,7 +80,7 @@ export async function readPairs(
     );
   }
   const task = path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, "");
-  const set: PromptSet = { task, metric: "logit_difference", pairs };
+  const set: PromptSet = { task, metric: "logit_difference", pairs, leftOut };
   return startOfText === undefined ? set : withStartToken(set, startOfText);
 }
 

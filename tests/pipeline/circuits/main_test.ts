@@ -52,6 +52,67 @@ const REFUSED: [string, string[], RegExp][] = [
   ],
 ];
 
+/** No machine has it: a command that opens a device leaves with 4. */
+const NO_DEVICE = ["--gpu", "Voodoo 2"];
+
+/** Lines of pairs that the addition models read. */
+const sums = (count: number): string[] =>
+  Array.from(
+    { length: count },
+    (_, n) =>
+      JSON.stringify({ clean: `${n + 11}+20=`, corrupted: `${n + 12}+30=`, answers: ["1"], wrong: ["2"] }),
+  );
+
+Deno.test("circuits: pairs and models are read and checked before a device is opened", async () => {
+  await using folder = await temporaryFolder();
+  const pairs = join(folder.path, "sums.jsonl");
+  const refused = async (args: string[]): Promise<[number, string]> => {
+    const { code, stderr } = await run([...args, "--runs", join(folder.path, "runs"), ...NO_DEVICE]);
+    return [code, stderr];
+  };
+  const ofFile = ["--pairs", pairs, "--model", "data/addition"];
+  assertEquals((await refused(ofFile))[0], 3, "there is no such file");
+  await Deno.writeTextFile(pairs, [...sums(40), '{"clean": "12+3="}'].join("\n"));
+  const [code, told] = await refused(ofFile);
+  assertEquals(code, 3, told);
+  assertStringIncludes(told, "sums.jsonl, line 41, as clean and corrupted must be text");
+  assertEquals((await refused([...ofFile, "--prompts", "40"]))[0], 4, "what is not taken is not looked at");
+  const shapes = ["--task", "addition", "--model", "data/addition", "--against", "data/english-sparse"];
+  assertEquals((await refused(shapes))[0], 3);
+});
+
+Deno.test("circuits: all pairs of a file are taken, and of --prompts it is told how many are left out", async () => {
+  await using folder = await temporaryFolder();
+  const [model, pairs] = [join(folder.path, "tiny"), join(folder.path, "sums.jsonl")];
+  await writeTinyModel(model);
+  await Deno.writeTextFile(pairs, sums(40).join("\n"));
+  const said = async (name: string, args: string[]): Promise<[string, number[]]> => {
+    const runs = join(folder.path, "runs");
+    const { code, stderr } = await run([
+      "--pairs",
+      pairs,
+      "--model",
+      model,
+      "--runs",
+      runs,
+      "--name",
+      name,
+      ...args,
+    ]);
+    assertEquals(code, 0, stderr);
+    const { prompts, left_out } = JSON.parse(await Deno.readTextFile(join(runs, name, "circuits.json")));
+    return [stderr, [prompts, left_out]];
+  };
+  const [all, counts] = await said("all", []);
+  assertStringIncludes(all, "sums: 40 pairs of prompts of 6 tokens");
+  assertEquals(counts, [40, 0]);
+  const [some, fewer] = await said("some", ["--prompts", "4"]);
+  assertStringIncludes(some, "sums: the first 4 of 40 pairs (--prompts) of prompts of 6 tokens");
+  assertEquals(fewer, [4, 36]);
+  const page = await Deno.readTextFile(join(folder.path, "runs", "some", "circuits.html"));
+  assertStringIncludes(page, "The first 4 of 40 pairs of prompts");
+});
+
 for (const [what, args, message] of REFUSED) {
   Deno.test(`circuits: ${what} is refused in one line, and no run is left`, async () => {
     await using folder = await temporaryFolder();

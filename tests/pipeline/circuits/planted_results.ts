@@ -64,6 +64,7 @@ export function resultsOf(
     purpose: "what was planted",
     metric: "logit_difference",
     prompts: PROMPTS,
+    left_out: 0,
     split: { choosing: 6, scoring: 6 },
     length: 3,
     templates: 2,
