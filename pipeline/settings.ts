@@ -498,6 +498,7 @@ export const CIRCUITS = {
     help: "what replaces what a circuit leaves out",
     group: "Discovery",
   },
+  leastAccuracy: share(0.6, "share of answers that must be right for a circuit to be looked for", "Task"),
   seed: {
     ...TRAINING.seed,
     help: "keys the choice of prompts and the bootstrap",

@@ -1387,6 +1387,12 @@ export const MUTANTS: readonly Mutant[] = [
       "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
     ],
   }),
+  ...plant("pipeline/circuits/analyse.ts", ["pipeline/circuits/analyse_test.ts", "how many answers must"], {
+    "the least share of right answers is not the caller's": [
+      "mean(correct) >= leastAccuracy",
+      "mean(correct) >= LEAST_ACCURACY",
+    ],
+  }),
   ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
     "pairs that are left out are not counted": ["leftOut++;", "leftOut = 0;"],
   }),

@@ -40,6 +40,8 @@ export interface AnalysisOptions {
   method: AttributionMethod;
   /** Keys the bootstrap. */
   seed: number;
+  /** Share of answers that must be right for a circuit to be looked for; 0.6 when left out. */
+  leastAccuracy?: number;
   /** Told what is being done, and how far it is. */
   progress?(text: string, done: number, of: number): void;
 }
@@ -56,7 +58,10 @@ export interface Performance {
   correct: number;
   /** Share of answers that are the model's first choice of all tokens. */
   exact: number;
-  /** Whether it does the task well enough for a circuit to mean anything. */
+  /**
+   * Whether it does the task well enough for a circuit to mean anything: enough answers are right, and the metric is
+   * higher for clean prompts than for corrupted ones, the interval of the difference being above 0 where there is one.
+   */
   able: boolean;
 }
 
@@ -152,8 +157,8 @@ const EDGE_RATIO = 1.25;
 const HEAD_RATIO = 1.15;
 /** Edges whose effect is also measured exactly. */
 const EXACT_EDGES = 30;
-/** Share of answers that must be right: with two choices half are by chance. */
-const ABLE = 0.6;
+/** With two choices half of the answers are right by chance. */
+const LEAST_ACCURACY = 0.6;
 
 /**
  * Analyses one model on one task: whether it does the task, what edges and nodes are worth, how small a circuit does
@@ -186,7 +191,7 @@ const ABLE = 0.6;
 export async function analyse(
   engine: CircuitEngine,
   set: PromptSet,
-  { method, seed, progress = () => {} }: AnalysisOptions,
+  { method, seed, leastAccuracy = LEAST_ACCURACY, progress = () => {} }: AnalysisOptions,
 ): Promise<Findings> {
   const { graph } = engine;
   const count = set.pairs.length;
@@ -204,7 +209,7 @@ export async function analyse(
     correct: mean(correct),
     exact: mean(exact),
     // Of few pairs there is no interval; their difference itself has to do.
-    able: mean(correct) >= ABLE && (difference.low ?? difference.value ?? 0) > 0,
+    able: mean(correct) >= leastAccuracy && (difference.low ?? difference.value ?? 0) > 0,
   };
   if (!performance.able) return { performance };
 

@@ -28,7 +28,14 @@ import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
-import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, pairsText, resultRows } from "./report.ts";
+import {
+  circuitSentence,
+  circuitsHtml,
+  OFF_PATH_NOTE,
+  pairsText,
+  resultRows,
+  unableReason,
+} from "./report.ts";
 import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
 import { type PromptSet, splitPairs } from "./prompts.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
@@ -66,7 +73,7 @@ interface Prepared {
 
 /** What the other ranks are told of a model and its analysis. */
 interface SharedAnalysis
-  extends Pick<ModelAnalysisOptions, "set" | "ablation" | "maxBytes" | "method" | "seed"> {
+  extends Pick<ModelAnalysisOptions, "set" | "ablation" | "maxBytes" | "method" | "seed" | "leastAccuracy"> {
   config: ModelConfig;
   parameters: readonly ParameterShape[];
 }
@@ -191,7 +198,7 @@ async function investigate(
   exchange: Exchange | undefined,
 ): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
   const started = performance.now();
-  const { seed, ablation } = settings;
+  const { seed, ablation, leastAccuracy } = settings;
   const maxBytes = settings.memory === "auto" ? DEFAULT_BYTES : settings.memory * 1e9;
   const method: AttributionMethod = settings.method === "eap"
     ? { name: "eap" }
@@ -208,7 +215,7 @@ async function investigate(
   for (const [n, place] of places.entries()) {
     const { name } = place;
     reporter.stage({ name: `compiling kernels for ${name}` });
-    const shared = { set, ablation, maxBytes, method, seed };
+    const shared = { set, ablation, maxBytes, method, seed, leastAccuracy };
     const loaded = await loadModel(gpu, place, { adapter: adapterOf(n, settings), exchange, shared });
     models.push(loaded);
     const kind = loaded.config.gate ? "sparse" : "dense";
@@ -233,10 +240,9 @@ async function investigate(
     const { performance: how } = findings;
     if (!how.able) {
       reporter.message(
-        `${name} cannot do ${set.task}: ${(100 * how.correct).toFixed(0)} % of answers right, metric ` +
-          `${how.clean.value?.toFixed(3)} beside ${
-            how.corrupted.value?.toFixed(3)
-          } when corrupted; no circuit is looked for`,
+        `${name} does not do ${set.task} well enough: ${
+          unableReason(how, leastAccuracy)
+        }; no circuit is looked for`,
       );
     }
     const graph = createGraph(loaded.config);
@@ -273,6 +279,7 @@ async function investigate(
     method,
     ablation,
     seed,
+    least_accuracy: leastAccuracy,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
     graph: {

@@ -13,6 +13,7 @@ import { type Filling, type Markup, markup } from "../report/markup.ts";
 import { pageHtml } from "../report/page.ts";
 import { formatShare } from "../report/progress.ts";
 import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
+import type { Performance } from "./analyse.ts";
 import type { Interval } from "./metrics.ts";
 import { MOST } from "./metrics.ts";
 import { MOVED, type OffPathEffect } from "./off_paths.ts";
@@ -58,15 +59,27 @@ function compared(ratio: number, what: string): string {
   return ratio > 1 ? `${digits(ratio, 2)} times fewer ${what}` : `${digits(1 / ratio, 2)} times more ${what}`;
 }
 
+/** Why no circuit is looked for in a model. */
+export function unableReason({ correct, clean, corrupted }: Performance, leastAccuracy: number): string {
+  const right = `${formatShare(correct)} of answers right`;
+  return correct < leastAccuracy
+    ? `${right}, where --least-accuracy asks for ${formatShare(leastAccuracy)}`
+    : `${right}, but the metric is not surely higher than for corrupted prompts: ${
+      intervalText(clean)
+    } beside ${intervalText(corrupted)}`;
+}
+
 /** The result in one or two sentences. */
-export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults): string {
+export function circuitSentence({ task, dense, sparse, ratio, least_accuracy }: CircuitResults): string {
   const models = [dense, sparse].filter((model) => model !== null);
   const unable = models.filter(({ performance }) => !performance.able);
   if (unable.length > 0) {
     const names = unable.map(({ gated }) => gated ? "sparse" : "dense").join(" nor the ");
     return `${unable.length === 2 ? "Neither the" : "The"} ${names} model ${
       unable.length === 2 ? "does" : "does not do"
-    } the task ${task} well enough for a circuit to mean anything.`;
+    } the task ${task} well enough for a circuit to mean anything: ${
+      unable.map(({ performance }) => unableReason(performance, least_accuracy)).join("; ")
+    }.`;
   }
   const needs = ({ gated, circuit }: ModelResult): string =>
     circuit!.n90_edges.value === null

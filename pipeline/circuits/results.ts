@@ -104,6 +104,8 @@ export interface CircuitResults {
   method: AttributionMethod;
   ablation: Ablation;
   seed: number;
+  /** Share of answers that had to be right for a circuit to be looked for. */
+  least_accuracy: number;
   adapter: string;
   seconds: number;
   graph: {

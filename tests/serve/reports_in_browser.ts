@@ -210,7 +210,8 @@ pageTest(
     await open(site, resultsOf(dense, sparse));
     assertEquals(
       await page.locator("p.result").innerText(),
-      "The dense model does not do the task planted well enough for a circuit to mean anything.",
+      "The dense model does not do the task planted well enough for a circuit to mean anything: 50.0 % of answers right, " +
+        "where --least-accuracy asks for 60.0 %.",
     );
     await page.getByText("The dense model does not do the task, and has no circuit.").waitFor();
     assertEquals(await figure(page, "graph", "dense").count(), 0);

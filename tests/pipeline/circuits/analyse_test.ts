@@ -109,10 +109,29 @@ Deno.test("a model that cannot do the task gets no circuit, and the report says 
   const results = resultsOf(findings, undefined);
   assertEquals(
     circuitSentence(results),
-    "The dense model does not do the task planted well enough for a circuit to mean anything.",
+    "The dense model does not do the task planted well enough for a circuit to mean anything: 50.0 % of answers right, " +
+      "where --least-accuracy asks for 60.0 %.",
   );
   assertEquals(JSON.parse(resultLine(results)).dense.n90_edges, null);
   assert(!circuitsHtml("run", results).includes('id="graph"'));
+});
+
+Deno.test("how many answers must be right is the caller's to say, and which of two reasons a refusal has is told", async () => {
+  const whole = plantedEngine(PROMPTS);
+  const found = await whole.baselines();
+  const half = { ...whole, baselines: () => Promise.resolve({ ...found, correct: found.correct.fill(0.5) }) };
+  const of = async (engine: CircuitEngine, leastAccuracy?: number) =>
+    await analyse(engine, plantedSet(PROMPTS), { ...OPTIONS, leastAccuracy });
+  for (const least of [undefined, 0.51]) assertEquals((await of(half, least)).performance.able, false);
+  const asked = await of(half, 0.5);
+  assertEquals([asked.performance.able, asked.circuit?.edges.value], [true, 4]);
+  // As much is right, and as right for the corrupted prompts.
+  const alike = await of(plantedEngine(PROMPTS, { able: false }), 0.5);
+  assertEquals(alike.circuit, undefined);
+  assertStringIncludes(
+    circuitSentence({ ...resultsOf(alike, undefined), least_accuracy: 0.5 }),
+    "50.0 % of answers right, but the metric is not surely higher than for corrupted prompts: 8 (",
+  );
 });
 
 Deno.test("two models: the ratio with its interval, the line, the table, and files that Arrow reads", async () => {

@@ -71,6 +71,7 @@ export function resultsOf(
     method: OPTIONS.method,
     ablation: "resample",
     seed: 1,
+    least_accuracy: 0.6,
     adapter: "none",
     seconds: 1,
     graph: {
