@@ -1381,10 +1381,32 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
+  ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
+    "one pair is said to be two halves": [
+      "set.pairs.length === 1 ? null : {",
+      "set.pairs.length === 0 ? null : {",
+    ],
+  }),
+  ...plant("pipeline/circuits/model_analysis.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
+    "the mean of one prompt is another ablation": [
+      'ablation !== "mean" || pairs.length > 1',
+      "true || pairs.length > 1",
+    ],
+  }),
   ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "all pairs of a file"], {
     "a file gives no more pairs than a task": [
       "readPairs(pairs, { tokenizer, contextLength, prompts })",
       "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
+    ],
+  }),
+  ...plant("pipeline/circuits/model_names.ts", ["pipeline/circuits/analyse_test.ts", "/of a kind/"], {
+    "two dense models have one name": ["new Set(kinds).size === models.length", "true"],
+    "a model of a kind is called dense": ["name === (gated", '"dense" === (gated'],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "in one style"], {
+    "a count is saved in another style": [
+      "const token_circuits = { ...others, on_paths,",
+      "const token_circuits = { ...others, onPaths: on_paths, on_paths,",
     ],
   }),
   ...plant("pipeline/circuits/analyse.ts", ["pipeline/circuits/analyse_test.ts", "how many answers must"], {

@@ -83,7 +83,7 @@ export interface CurvePoint {
 
 /**
  * What a circuit of one model looks like. Half of the pairs choose (`splitPairs`): edges and heads are ranked by their
- * effects there. On the other half every circuit is scored, unless it says otherwise.
+ * effects there. On the other half every circuit is scored, unless it says otherwise. One pair alone does both.
  */
 export interface CircuitFindings {
   /** Mean estimated effect of each edge over the pairs that choose. */
@@ -134,8 +134,8 @@ export interface CircuitFindings {
  * How far a circuit depends on which prompts were drawn, over all pairs; overlaps are Jaccard's, of circuits of one size.
  */
 export interface Stability {
-  /** Mean overlap of circuits from two draws of as many prompts. */
-  resampled: number;
+  /** Mean overlap of circuits from two draws of as many prompts; null of one pair, which gives but one draw. */
+  resampled: number | null;
   /** Mean overlap of the circuit from one template's prompts with that from all others; null with one template. */
   templates: number | null;
   /** Faithfulness on each template's prompts of the circuit from all others, over all prompts; null with one template. */
@@ -348,6 +348,7 @@ async function stabilityOf(
   bounds: { full: Float64Array; empty: Float64Array },
   random: RandomStream,
 ): Promise<Stability> {
+  if (pairs.length === 1) return { resampled: null, templates: null, heldOut: null };
   const circuitOf = (chosen: ArrayLike<number>): Uint8Array =>
     connected(engine.graph, topEdges(rankEdges(meanScores(pairScores, chosen)), size));
   const average = (values: readonly number[]): number =>
@@ -371,17 +372,17 @@ async function stabilityOf(
   return { resampled, templates: average(overlaps), heldOut: faithfulness(held, bounds) };
 }
 
-/** How many times more the dense model needs than the sparse one, over the same draws of prompts for both. */
+/** How many times more one model needs than another, over the same draws of prompts for both. */
 export function ratioOf(
-  dense: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
-  sparse: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
+  one: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
+  another: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
   { seed }: { seed: number },
 ): Interval {
-  const count = dense.bounds.full.length;
+  const count = one.bounds.full.length;
   return bootstrap([count], (chosen) => {
     const [of, by] = [
-      sizeForMost(dense.ladder, dense.bounds, chosen),
-      sizeForMost(sparse.ladder, sparse.bounds, chosen),
+      sizeForMost(one.ladder, one.bounds, chosen),
+      sizeForMost(another.ladder, another.bounds, chosen),
     ];
     return of === null || by === null || by === 0 ? null : of / by;
   }, { draws: DRAWS, random: randomStream(seed, 9) });

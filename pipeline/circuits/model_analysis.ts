@@ -88,8 +88,10 @@ async function ablationsOf(
   const { scoring } = splitPairs(pairs);
   const { edges } = engine.graph;
   const found = [];
-  for (const ablation of ABLATIONS) {
-    progress?.("other ablations", found.length, ABLATIONS.length);
+  // The mean of one corrupted prompt is that prompt.
+  const ablations = ABLATIONS.filter((ablation) => ablation !== "mean" || pairs.length > 1);
+  for (const ablation of ablations) {
+    progress?.("other ablations", found.length, ablations.length);
     const full = await engine.run(new Uint8Array(edges).fill(1), ablation);
     const empty = await engine.run(new Uint8Array(edges), ablation);
     const ofCircuit = await engine.run(circuit, ablation);
@@ -123,12 +125,12 @@ function promptAttention(
         ]),
       };
     }),
-    leastWeight: DRAWN_WEIGHT,
+    least_weight: DRAWN_WEIGHT,
     counts: {
       all: circuit.all,
       open: circuit.open,
-      onPaths: circuit.onPaths,
-      mayMatter: circuit.mayMatter,
+      on_paths: circuit.onPaths,
+      may_matter: circuit.mayMatter,
     },
   };
 }

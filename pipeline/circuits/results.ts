@@ -7,12 +7,12 @@
 import { Bool, Float64, Int32, Table, tableToIPC, Utf8, type Vector, vectorFromArray } from "apache-arrow";
 import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
-import type { CurvePoint, Findings, Performance, Stability } from "./analyse.ts";
+import type { CurvePoint, Findings, Performance } from "./analyse.ts";
 import { connected, topEdges } from "./discovery.ts";
 import type { Ablation, AttributionMethod } from "./engine.ts";
 import { type CircuitGraph, edgeEnds } from "./graph.ts";
 import { faithfulness, type Interval } from "./metrics.ts";
-import type { TokenCircuits } from "./off_paths.ts";
+import type { OffPathEffect, TokenCircuits } from "./off_paths.ts";
 import type { PromptSet } from "./prompts.ts";
 
 /** One edge, named by its ends. */
@@ -39,7 +39,9 @@ export interface CircuitSize {
 
 /** What was found of one model. */
 export interface ModelResult {
-  /** Its folder. */
+  /** `dense`, `sparse`, or what tells it from another of its kind (see `modelNames`). */
+  name: string;
+  /** Its folder, or its name on the hub. */
   label: string;
   gated: boolean;
   performance: Performance;
@@ -61,7 +63,7 @@ export interface ModelResult {
       rank_correlation: number | null;
     };
     greedy: { edges: number; faithfulness: number };
-    stability: Stability;
+    stability: { resampled: number | null; templates: number | null; held_out: number | null };
     /** Faithfulness of the same circuit when what it leaves out is replaced in another way. */
     ablations: { ablation: Ablation; faithfulness: number }[];
     /** Every edge, in the graph's order. */
@@ -70,22 +72,30 @@ export interface ModelResult {
   /** Attention of the first prompt, for looking at. */
   attention?: PromptAttention;
   /** Attention edges over the tokens of all clean prompts, and what closing those off the paths changes. */
-  token_circuits: TokenCircuits;
+  token_circuits: {
+    all: number;
+    open: number;
+    on_paths: number;
+    may_matter: number;
+    off_paths: number;
+    held: OffPathEffect;
+    anew: OffPathEffect;
+  };
 }
 
 /** The attention of one prompt. */
 export interface PromptAttention {
   /** The prompt's tokens as text. */
   tokens: string[];
-  /** Of each layer and head how many edges are open, and those (query, key, weight) of at least {@link leastWeight}. */
+  /** Of each layer and head how many edges are open, and those (query, key, weight) of at least `least_weight`. */
   heads: { layer: number; head: number; open: number; edges: [number, number, number][] }[];
   /** Weight below which open edges are not listed. */
-  leastWeight: number;
+  least_weight: number;
   /**
    * Attention edges there are, those that are open, of them those on a path that carries values from a token to an answer,
    * and those that may matter with the other gates held, by value, query or key.
    */
-  counts: { all: number; open: number; onPaths: number; mayMatter: number };
+  counts: { all: number; open: number; on_paths: number; may_matter: number };
 }
 
 /** The whole result. */
@@ -96,8 +106,8 @@ export interface CircuitResults {
   prompts: number;
   /** How many further pairs their file has. */
   left_out: number;
-  /** How many of them ranked edges and heads, and how many others scored the circuits. */
-  split: { choosing: number; scoring: number };
+  /** How many of them ranked edges and heads, and how many others scored the circuits; null of one pair, which did both. */
+  split: { choosing: number; scoring: number } | null;
   /** Tokens of each. */
   length: number;
   templates: number;
@@ -111,21 +121,22 @@ export interface CircuitResults {
   graph: {
     layers: number;
     heads: number;
-    keyValueHeads: number;
+    key_value_heads: number;
     edges: number;
     /** Whether a norm stands behind attention, of which each head writes its part. */
-    normBehindAttention: boolean;
+    norm_behind_attention: boolean;
   };
-  dense: ModelResult | null;
-  sparse: ModelResult | null;
-  /** How many times more the dense model needs; null without both. */
+  /** One or two: the dense one before the sparse one, two of a kind as they were named. */
+  models: ModelResult[];
+  /** How many times more the first needs than the second; null without two circuits. */
   ratio: { heads: Interval; edges: Interval } | null;
 }
 
 /** A model's findings as they are saved. */
 export function modelResult(
   graph: CircuitGraph,
-  { label, gated, findings, ablations, attention, tokenCircuits }: {
+  { name, label, gated, findings, ablations, attention, tokenCircuits }: {
+    name: string;
     label: string;
     gated: boolean;
     findings: Findings;
@@ -135,7 +146,9 @@ export function modelResult(
   },
 ): ModelResult {
   const { performance, circuit } = findings;
-  const shared = { label, gated, performance, attention, token_circuits: tokenCircuits };
+  const { onPaths: on_paths, mayMatter: may_matter, offPaths: off_paths, ...others } = tokenCircuits;
+  const token_circuits = { ...others, on_paths, may_matter, off_paths };
+  const shared = { name, label, gated, performance, attention, token_circuits };
   if (!circuit) return shared;
   const smallest = new Int32Array(graph.edges).fill(-1);
   for (const [n, { chosen }] of circuit.edgeLadder.entries()) {
@@ -149,7 +162,7 @@ export function modelResult(
     return { source: source.name, input: input.name, score, kept, size: smallest[edge] };
   });
   const ofHeads = circuit.heads.value ?? 0;
-  const { approximation } = circuit;
+  const { approximation, stability: { resampled, templates, heldOut } } = circuit;
   return {
     ...shared,
     circuit: {
@@ -178,7 +191,7 @@ export function modelResult(
           : null,
       },
       greedy: circuit.greedy,
-      stability: circuit.stability,
+      stability: { resampled, templates, held_out: heldOut },
       ablations,
       edges,
     },
@@ -186,35 +199,34 @@ export function modelResult(
 }
 
 /** The line that `--json` ends with. */
-export function resultLine({ task, dense, sparse, ratio }: CircuitResults): string {
-  const brief = (model: ModelResult | null) =>
-    model && {
-      performance: model.performance.correct,
-      metric: model.performance.clean.value,
-      able: model.performance.able,
-      n90_heads: model.circuit?.n90_heads.value ?? null,
-      n90_edges: model.circuit?.n90_edges.value ?? null,
-      cpr: model.circuit?.cpr ?? null,
-      cmd: model.circuit?.cmd ?? null,
-      token_circuits: model.token_circuits,
-    };
-  return JSON.stringify({ task, dense: brief(dense), sparse: brief(sparse), ratio });
+export function resultLine({ task, models, ratio }: CircuitResults): string {
+  const brief = (model: ModelResult) => ({
+    name: model.name,
+    label: model.label,
+    gated: model.gated,
+    performance: model.performance.correct,
+    metric: model.performance.clean.value,
+    able: model.performance.able,
+    n90_heads: model.circuit?.n90_heads.value ?? null,
+    n90_edges: model.circuit?.n90_edges.value ?? null,
+    cpr: model.circuit?.cpr ?? null,
+    cmd: model.circuit?.cmd ?? null,
+    token_circuits: model.token_circuits,
+  });
+  return JSON.stringify({ task, models: models.map(brief), ratio });
 }
 
 /** Writes circuits.json, edges.arrow and curve.arrow into a run's folder. */
 export async function saveResults(folder: string, results: CircuitResults): Promise<void> {
-  const models = [results.dense, results.sparse].filter((model) => model !== null);
+  const { models } = results;
   // The edges are a table of their own.
-  const withoutEdges = (model: ModelResult | null) =>
-    model && { ...model, circuit: model.circuit && { ...model.circuit, edges: undefined } };
-  await writeJson(join(folder, "circuits.json"), {
-    ...results,
-    dense: withoutEdges(results.dense),
-    sparse: withoutEdges(results.sparse),
+  const withoutEdges = (model: ModelResult) => ({
+    ...model,
+    circuit: model.circuit && { ...model.circuit, edges: undefined },
   });
-  const kindOf = ({ gated }: ModelResult): string => gated ? "sparse" : "dense";
+  await writeJson(join(folder, "circuits.json"), { ...results, models: models.map(withoutEdges) });
   const edges = models.flatMap((model) =>
-    (model.circuit?.edges ?? []).map((edge) => ({ ...edge, model: kindOf(model) }))
+    (model.circuit?.edges ?? []).map((edge) => ({ ...edge, model: model.name }))
   );
   await writeTable(join(folder, "edges.arrow"), {
     model: vectorFromArray(edges.map(({ model }) => model), new Utf8()),
@@ -225,7 +237,7 @@ export async function saveResults(folder: string, results: CircuitResults): Prom
   });
   const points = models.flatMap((model) =>
     (["curve", "signed_curve"] as const).flatMap((ranking) =>
-      (model.circuit?.[ranking] ?? []).map((point) => ({ ...point, model: kindOf(model), ranking }))
+      (model.circuit?.[ranking] ?? []).map((point) => ({ ...point, model: model.name, ranking }))
     )
   );
   const numbers = (name: "fraction" | "faithfulness" | "low" | "high") =>

@@ -315,10 +315,11 @@ async function findCircuit(args: readonly string[], signal: AbortSignal): Promis
   }
 }
 
-/** What a summary of circuits says of its one model. */
+/** What a summary of circuits says of its one model; of one that was written before there was a list, by kind. */
 function circuitSizes(summary: unknown): CircuitSizes {
-  const { dense, sparse } = summary as Record<"dense" | "sparse", Record<string, number | null> | null>;
-  const of = dense ?? sparse;
+  type Sizes = Record<string, number | null> | null;
+  const { models, dense, sparse } = summary as { models?: Sizes[]; dense?: Sizes; sparse?: Sizes };
+  const of = models?.[0] ?? dense ?? sparse;
   return { edges: of?.n90_edges ?? null, heads: of?.n90_heads ?? null };
 }
 

@@ -26,9 +26,33 @@ async function run(args: string[]): Promise<{ code: number; stdout: string; stde
   return { code, stdout: text(stdout), stderr: text(stderr) };
 }
 
+const PAIR = ["--prompt", "12+34=", "--corrupted", "50+21=", "--answer", "6", "--wrong", "1"];
+
 const REFUSED: [string, string[], RegExp][] = [
+  [
+    "half of a pair",
+    [...PAIR.slice(0, 4), "--model", "data/addition"],
+    /2 of --prompt, .* a pair is all four/,
+  ],
+  ["a pair without a model", PAIR, /Cannot use --prompt without --model/],
+  [
+    "a pair and a task",
+    [...PAIR, "--task", "copy", "--model", "data/addition"],
+    /--prompt and --task at once/,
+  ],
+  [
+    "a number of one pair",
+    [...PAIR, "--prompts", "2", "--model", "data/addition"],
+    /--prompts with --prompt/,
+  ],
+  ["the mean of one pair", [...PAIR, "--ablation", "mean", "--model", "data/addition"], /mean with one pair/],
+  [
+    "an answer of two tokens",
+    [...PAIR.slice(0, 4), "--answer", "64", "--wrong", "1", "--model", "data/addition"],
+    /the pair of --prompt as an answer must be one token: "64" is 2/,
+  ],
   ["an unknown task", ["--task", "chess"], /Unknown task chess: copy, ioi/],
-  ["a model without a task", ["--model", "data/addition"], /give --task or --pairs/],
+  ["a model without a task", ["--model", "data/addition"], /give --task, --pairs or --prompt/],
   ["pairs without a model", ["--pairs", "x.jsonl"], /Cannot use --pairs without --model/],
   [
     "a task and pairs",
@@ -36,9 +60,9 @@ const REFUSED: [string, string[], RegExp][] = [
     /--task and --pairs at once/,
   ],
   [
-    "two dense models",
-    ["--task", "addition", "--model", "data/addition", "--against", "data/addition"],
-    /both are dense/,
+    "a model beside itself",
+    ["--task", "addition", "--model", "data/addition", "--against", "./data/addition/"],
+    /Cannot compare data\/addition with itself/,
   ],
   [
     "models of two shapes",
@@ -135,14 +159,15 @@ Deno.test("circuits: the addition model's circuit ends in a line of JSON, Arrow 
     "--method", "eap", "--runs", folder.path, "--name", "run", "--json"]);
   assertEquals(code, 0, stderr);
   const line = JSON.parse(stdout);
-  assertEquals([line.task, line.sparse, line.ratio], ["addition", null, null]);
-  assertEquals(line.dense.performance, 1);
-  assert(line.dense.n90_edges >= 10 && line.dense.n90_edges <= 479, stdout);
-  assert(line.dense.n90_heads >= 1 && line.dense.n90_heads <= 16, stdout);
+  const [dense] = line.models;
+  assertEquals([line.task, line.models.length, dense.name, line.ratio], ["addition", 1, "dense", null]);
+  assertEquals(dense.performance, 1);
+  assert(dense.n90_edges >= 10 && dense.n90_edges <= 479, stdout);
+  assert(dense.n90_heads >= 1 && dense.n90_heads <= 16, stdout);
   const path = join(folder.path, "run");
   const results = JSON.parse(await Deno.readTextFile(join(path, "circuits.json")));
-  assertEquals(results.dense.circuit.nodes.length, 21);
-  assertEquals(results.dense.circuit.curve.at(-1).faithfulness.toFixed(4), "1.0000");
+  assertEquals(results.models[0].circuit.nodes.length, 21);
+  assertEquals(results.models[0].circuit.curve.at(-1).faithfulness.toFixed(4), "1.0000");
   assertEquals(tableFromIPC(await Deno.readFile(join(path, "edges.arrow"))).numRows, 479);
   const runs = openRuns(folder.path);
   const [overview] = await runs.list();
@@ -158,6 +183,58 @@ Deno.test("circuits: the addition model's circuit ends in a line of JSON, Arrow 
   assertStringIncludes(await new Response(report.open()).text(), "addition");
 });
 
+Deno.test("circuits: one pair by flags gives circuit, page and tables, and says what one pair does not tell", async () => {
+  await using folder = await temporaryFolder();
+  // deno-fmt-ignore
+  const { code, stdout, stderr } = await run([...PAIR, "--model", "data/addition-sparse", "--method", "eap", "--runs",
+    folder.path, "--name", "run"]);
+  assertEquals(code, 0, stderr);
+  assertStringIncludes(stderr, 'prompt: 1 pair of prompts of 6 tokens, such as "12+34="');
+  assertStringIncludes(
+    stdout,
+    "of the effect on the one pair, which also chose the circuit, the sparse model needs",
+  );
+  const path = join(folder.path, "run");
+  const { models: [{ performance, circuit }], split, prompts } = JSON.parse(
+    await Deno.readTextFile(join(path, "circuits.json")),
+  );
+  assertEquals([prompts, split, performance.correct], [1, null, 1]);
+  assertEquals(circuit.stability, { resampled: null, templates: null, held_out: null });
+  const { value, low, high } = circuit.n90_edges;
+  assert(value >= 1 && value <= 479, stdout);
+  assertEquals([low, high], [null, null]);
+  assertEquals(circuit.ablations.map(({ ablation }: { ablation: string }) => ablation), ["resample", "zero"]);
+  assertEquals(tableFromIPC(await Deno.readFile(join(path, "edges.arrow"))).numRows, 479);
+  const page = await Deno.readTextFile(join(path, "circuits.html"));
+  for (
+    const said of [
+      "what makes &quot;12+34=&quot; go on with &quot;6&quot; and not with &quot;1&quot;; corrupted to &quot;50+21=&quot;",
+      "cannot be measured",
+      "nothing here says how the circuit does on another prompt",
+    ]
+  ) assertStringIncludes(page, said);
+  assert(!/draw(ing)? the prompts anew|prompts drawn anew/.test(page), "there are no others to draw");
+});
+
+Deno.test("circuits: two dense models are set beside each other by their names", async () => {
+  await using folder = await temporaryFolder();
+  const twin = join(folder.path, "twin");
+  await Deno.mkdir(twin);
+  for (const file of ["config.json", "model.safetensors", "tokenizer.json"]) {
+    await Deno.copyFile(join(ROOT, "data/addition", file), join(twin, file));
+  }
+  // deno-fmt-ignore
+  const { code, stdout, stderr } = await run(["--task", "addition", "--model", "data/addition", "--against", twin,
+    "--prompts", "4", "--method", "eap", "--runs", join(folder.path, "runs"), "--name", "run", "--json"]);
+  assertEquals(code, 0, stderr);
+  const { models: [first, second], ratio } = JSON.parse(stdout);
+  assertEquals([first.name, second.name], ["data/addition", twin.replace(/^\//, "")]);
+  assertEquals([first.gated, second.gated, ratio.edges.value], [false, false, 1]);
+  assertEquals(second.n90_edges, first.n90_edges);
+  const edges = tableFromIPC(await Deno.readFile(join(folder.path, "runs/run/edges.arrow"))).toArray();
+  assertEquals([...new Set(edges.map(({ model }) => model))], [first.name, second.name]);
+});
+
 Deno.test("circuits: a model that cannot do the task is told so, and gets no circuit", async () => {
   await using folder = await temporaryFolder();
   const model = join(folder.path, "tiny");
@@ -166,7 +243,8 @@ Deno.test("circuits: a model that cannot do the task is told so, and gets no cir
   const { code, stdout, stderr } = await run(["--task", "addition", "--model", model, "--prompts", "8", "--runs",
     join(folder.path, "runs"), "--json"]);
   assertEquals(code, 0, stderr);
-  assertEquals([JSON.parse(stdout).dense.able, JSON.parse(stdout).dense.n90_edges], [false, null]);
+  const [{ able, n90_edges }] = JSON.parse(stdout).models;
+  assertEquals([able, n90_edges], [false, null]);
   assertMatch(
     stderr,
     /tiny does not do addition well enough: [\d.]+ % of answers right, where --least-accuracy asks for 60\.0 %; no circuit/,
@@ -201,7 +279,7 @@ Deno.test({
     const { code, stdout, stderr } = await run(["--pairs", pairs, "--model", model, "--method", "eap", "--runs",
       join(folder.path, "runs"), "--name", "run", "--json"]);
     assertEquals(code, 0, stderr);
-    const { dense } = JSON.parse(stdout);
+    const [dense] = JSON.parse(stdout).models;
     assertEquals([dense.able, dense.performance], [true, 1]);
     assert(dense.n90_edges >= 1 && dense.n90_edges <= 36, stdout);
     const edges = tableFromIPC(await Deno.readFile(join(folder.path, "runs/run/edges.arrow")));

@@ -82,7 +82,7 @@ Deno.test({
     const unable = await runRanks(OPEN_MPI!, 2, ["circuits", "--task", "addition", "--model", model, "--prompts", "8",
       "--runs", runs, "--name", "unable", "--json"], { mark: runs, byTask: true });
     assertEquals(unable.code, 0, unable.stderr);
-    assertEquals(JSON.parse(unable.stdout).dense.able, false);
+    assertEquals(JSON.parse(unable.stdout).models[0].able, false);
   },
 });
 
