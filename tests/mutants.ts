@@ -1399,6 +1399,24 @@ export const MUTANTS: readonly Mutant[] = [
       "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
     ],
   }),
+  ...plant("pipeline/circuits/off_paths.ts", ["pipeline/circuits/off_paths_test.ts", "random models"], {
+    "an edge's effect has the wrong sign": [
+      "whole - metricOf(without.logits)",
+      "metricOf(without.logits) - whole",
+    ],
+    "edges are closed one by one however many they are": [
+      "circuit.mayMatter <= share",
+      "circuit.mayMatter >= 0",
+    ],
+    "an edge that moves a weight has no effect": [
+      "if (!edge.mayMatter) continue;",
+      "if (!edge.onPath) continue;",
+    ],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "edges of every prompt"], {
+    "query and key change places": ["tokens[query])", "tokens[key])"],
+    "a prompt's edges are the first's": ['prompt: integers("prompt")', 'prompt: integers("head")'],
+  }),
   ...plant("pipeline/circuits/model_names.ts", ["pipeline/circuits/analyse_test.ts", "/of a kind/"], {
     "two dense models have one name": ["new Set(kinds).size === models.length", "true"],
     "a model of a kind is called dense": ["name === (gated", '"dense" === (gated'],

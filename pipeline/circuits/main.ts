@@ -28,6 +28,7 @@ import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
+import { MOST_EFFECTS } from "./off_paths.ts";
 import { modelNames } from "./model_names.ts";
 import {
   circuitSentence,
@@ -37,7 +38,14 @@ import {
   resultRows,
   unableReason,
 } from "./report.ts";
-import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
+import {
+  type CircuitResults,
+  type ModelResult,
+  modelResult,
+  resultLine,
+  saveResults,
+  tokenEdgeCounts,
+} from "./results.ts";
 import { type PromptSet, splitPairs } from "./prompts.ts";
 import { onePair, type PairFlags } from "./tasks/one_pair.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
@@ -266,6 +274,21 @@ async function investigate(
       gated: loaded.config.gate !== undefined,
       ...analysis,
     });
+    const listed = tokenEdgeCounts(result);
+    if (listed.prompts < set.pairs.length) {
+      reporter.message(
+        `${label}: token_edges.arrow has the attention edges of the first ${listed.prompts} of ` +
+          `${pairsText(set.pairs.length)}, ${listed.edges} in all`,
+      );
+    }
+    if (listed.with_effects < listed.prompts) {
+      reporter.message(
+        `${label}: what closing each attention edge alone does was measured in ${listed.with_effects} of ` +
+          `${pairsText(listed.prompts)}; in the others more than ${
+            Math.floor(MOST_EFFECTS / set.pairs.length)
+          } may matter`,
+      );
+    }
     found.push({ findings, result });
   }
   // The dense one first, where the other is sparse.

@@ -1,6 +1,6 @@
 /**
- * What an analysis of one or two models comes to, as it is saved: circuits.json for people and programs, edges.arrow and
- * curve.arrow for data frames, and the one line that `--json` ends with.
+ * What an analysis of one or two models comes to, as it is saved: circuits.json for people and programs, edges.arrow,
+ * curve.arrow and token_edges.arrow for data frames, and the one line that `--json` ends with.
  *
  * @module
  */
@@ -14,6 +14,7 @@ import { type CircuitGraph, edgeEnds } from "./graph.ts";
 import { faithfulness, type Interval } from "./metrics.ts";
 import type { OffPathEffect, TokenCircuits } from "./off_paths.ts";
 import type { PromptSet } from "./prompts.ts";
+import type { TokenEdge } from "./token_circuit.ts";
 
 /** One edge, named by its ends. */
 export interface EdgeResult {
@@ -81,6 +82,16 @@ export interface ModelResult {
     held: OffPathEffect;
     anew: OffPathEffect;
   };
+  /** Open attention edges of the first prompts, as many as are listed. */
+  token_edges: PromptEdges[];
+}
+
+/** The open attention edges of one prompt. */
+export interface PromptEdges {
+  /** The prompt's tokens as text. */
+  tokens: string[];
+  /** In any order; `effect`: drop of the metric when the edge alone is closed, null where it was not measured. */
+  edges: (TokenEdge & { effect: number | null })[];
 }
 
 /** The attention of one prompt. */
@@ -135,7 +146,7 @@ export interface CircuitResults {
 /** A model's findings as they are saved. */
 export function modelResult(
   graph: CircuitGraph,
-  { name, label, gated, findings, ablations, attention, tokenCircuits }: {
+  { name, label, gated, findings, ablations, attention, tokenCircuits, tokenEdges }: {
     name: string;
     label: string;
     gated: boolean;
@@ -143,12 +154,13 @@ export function modelResult(
     ablations: { ablation: Ablation; faithfulness: number }[];
     attention?: PromptAttention;
     tokenCircuits: TokenCircuits;
+    tokenEdges: PromptEdges[];
   },
 ): ModelResult {
   const { performance, circuit } = findings;
   const { onPaths: on_paths, mayMatter: may_matter, offPaths: off_paths, ...others } = tokenCircuits;
   const token_circuits = { ...others, on_paths, may_matter, off_paths };
-  const shared = { name, label, gated, performance, attention, token_circuits };
+  const shared = { name, label, gated, performance, attention, token_circuits, token_edges: tokenEdges };
   if (!circuit) return shared;
   const smallest = new Int32Array(graph.edges).fill(-1);
   for (const [n, { chosen }] of circuit.edgeLadder.entries()) {
@@ -216,12 +228,13 @@ export function resultLine({ task, models, ratio }: CircuitResults): string {
   return JSON.stringify({ task, models: models.map(brief), ratio });
 }
 
-/** Writes circuits.json, edges.arrow and curve.arrow into a run's folder. */
+/** Writes circuits.json, edges.arrow, curve.arrow and token_edges.arrow into a run's folder. */
 export async function saveResults(folder: string, results: CircuitResults): Promise<void> {
   const { models } = results;
-  // The edges are a table of their own.
+  // Edges are tables of their own.
   const withoutEdges = (model: ModelResult) => ({
     ...model,
+    token_edges: tokenEdgeCounts(model),
     circuit: model.circuit && { ...model.circuit, edges: undefined },
   });
   await writeJson(join(folder, "circuits.json"), { ...results, models: models.map(withoutEdges) });
@@ -235,6 +248,7 @@ export async function saveResults(folder: string, results: CircuitResults): Prom
     score: vectorFromArray(edges.map(({ score }) => score), new Float64()),
     in_circuit: vectorFromArray(edges.map(({ kept }) => kept), new Bool()),
   });
+  await saveTokenEdges(join(folder, "token_edges.arrow"), models);
   const points = models.flatMap((model) =>
     (["curve", "signed_curve"] as const).flatMap((ranking) =>
       (model.circuit?.[ranking] ?? []).map((point) => ({ ...point, model: model.name, ranking }))
@@ -253,6 +267,39 @@ export async function saveResults(folder: string, results: CircuitResults): Prom
     faithfulness: numbers("faithfulness"),
     low: numbers("low"),
     high: numbers("high"),
+  });
+}
+
+/** How much of a model's attention token_edges.arrow has: its first prompts, and those of them whose effects it has. */
+export function tokenEdgeCounts({ token_edges }: Pick<ModelResult, "token_edges">) {
+  return {
+    prompts: token_edges.length,
+    edges: token_edges.reduce((sum, { edges }) => sum + edges.length, 0),
+    with_effects: token_edges.filter(({ edges }) => edges.every(({ effect }) => effect !== null)).length,
+  };
+}
+
+async function saveTokenEdges(path: string, models: readonly ModelResult[]): Promise<void> {
+  const rows = models.flatMap(({ name, token_edges }) =>
+    token_edges.flatMap(({ tokens, edges }, prompt) =>
+      edges.map((edge) => ({ ...edge, name, prompt, tokens }))
+    )
+  );
+  const integers = (name: "prompt" | "layer" | "head" | "query" | "key") =>
+    vectorFromArray(Int32Array.from(rows, (row) => row[name]));
+  await writeTable(path, {
+    model: vectorFromArray(rows.map(({ name }) => name), new Utf8()),
+    prompt: integers("prompt"),
+    layer: integers("layer"),
+    head: integers("head"),
+    query: integers("query"),
+    key: integers("key"),
+    query_token: vectorFromArray(rows.map(({ tokens, query }) => tokens[query]), new Utf8()),
+    key_token: vectorFromArray(rows.map(({ tokens, key }) => tokens[key]), new Utf8()),
+    weight: vectorFromArray(rows.map(({ weight }) => weight), new Float64()),
+    on_path: vectorFromArray(rows.map(({ onPath }) => onPath), new Bool()),
+    may_matter: vectorFromArray(rows.map(({ mayMatter }) => mayMatter), new Bool()),
+    effect: vectorFromArray(rows.map(({ effect }) => effect), new Float64()),
   });
 }
 

@@ -4,11 +4,12 @@ import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
+import { firstWithin } from "../../../pipeline/circuits/model_analysis.ts";
 import { modelNames } from "../../../pipeline/circuits/model_names.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
 import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
 import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
-import { tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
+import { type TokenCircuit, tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { plantedEngine, plantedSet, withRun } from "./planted.ts";
 import { OPTIONS, PROMPTS, resultsOf } from "./planted_results.ts";
@@ -257,6 +258,47 @@ Deno.test("two models of a kind have names of their own in sentence, table, page
     const rows = tableFromIPC(await Deno.readFile(`${folder.path}/${file}`)).toArray();
     assertEquals([...new Set(rows.map(({ model }) => model))], named, file);
   }
+});
+
+Deno.test("open attention edges of every prompt stand in a table, whole prompts as far as there is room", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, resultsOf(findings, findings));
+  const table = tableFromIPC(await Deno.readFile(`${folder.path}/token_edges.arrow`));
+  const rows = table.toArray().map((row) => row.toJSON());
+  const first = {
+    model: "dense",
+    prompt: 0,
+    layer: 1,
+    head: 0,
+    query: 2,
+    key: 0,
+    query_token: "three",
+    key_token: "one",
+    weight: 0.25,
+    on_path: true,
+    may_matter: true,
+    effect: 1.5,
+  };
+  const words = { query_token: "c", key_token: "a" };
+  const off = {
+    ...first,
+    ...words,
+    prompt: 1,
+    layer: 0,
+    query: 1,
+    query_token: "b",
+    on_path: false,
+    may_matter: false,
+  };
+  const ofOne = [first, { ...first, ...words, prompt: 1 }, { ...off, effect: null }];
+  assertEquals(rows, [...ofOne, ...ofOne.map((row) => ({ ...row, model: "sparse" }))]);
+  const { models } = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals(models[1].token_edges, { prompts: 2, edges: 3, with_effects: 1 });
+  const of = (...open: number[]) => open.map((count) => ({ circuit: { open: count } as TokenCircuit }));
+  assertEquals(firstWithin(of(3, 4, 5), 12).length, 3);
+  assertEquals(firstWithin(of(3, 4, 5, 0), 11).length, 2);
+  assertEquals(firstWithin(of(3, 4), 2).length, 0);
 });
 
 Deno.test("models of a kind are called by what tells them apart", () => {

@@ -195,7 +195,7 @@ Deno.test("circuits: one pair by flags gives circuit, page and tables, and says 
     "of the effect on the one pair, which also chose the circuit, the sparse model needs",
   );
   const path = join(folder.path, "run");
-  const { models: [{ performance, circuit }], split, prompts } = JSON.parse(
+  const { models: [{ performance, circuit, token_circuits }], split, prompts } = JSON.parse(
     await Deno.readTextFile(join(path, "circuits.json")),
   );
   assertEquals([prompts, split, performance.correct], [1, null, 1]);
@@ -205,6 +205,12 @@ Deno.test("circuits: one pair by flags gives circuit, page and tables, and says 
   assertEquals([low, high], [null, null]);
   assertEquals(circuit.ablations.map(({ ablation }: { ablation: string }) => ablation), ["resample", "zero"]);
   assertEquals(tableFromIPC(await Deno.readFile(join(path, "edges.arrow"))).numRows, 479);
+  const ofTokens = tableFromIPC(await Deno.readFile(join(path, "token_edges.arrow"))).toArray();
+  assertEquals(
+    [ofTokens.length, ofTokens.filter(({ on_path }) => on_path).length],
+    [token_circuits.open, token_circuits.on_paths],
+  );
+  assert(ofTokens.some(({ effect }) => effect > 0.1), "some edge carries the answer");
   const page = await Deno.readTextFile(join(path, "circuits.html"));
   for (
     const said of [

@@ -40,6 +40,21 @@ export function resultsOf(
     held,
     anew: { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 },
   };
+  const edge = {
+    layer: 1,
+    head: 0,
+    query: 2,
+    key: 0,
+    weight: 0.25,
+    onPath: true,
+    mayMatter: true,
+    effect: 1.5,
+  };
+  const off = { ...edge, layer: 0, query: 1, onPath: false, mayMatter: false, effect: null };
+  const tokenEdges = [{ tokens: ["one", "two", "three"], edges: [edge] }, {
+    tokens: ["a", "b", "c"],
+    edges: [edge, off],
+  }];
   const of = (findings: Findings, name: string) =>
     modelResult(graph, {
       name,
@@ -49,6 +64,7 @@ export function resultsOf(
       ablations: [{ ablation: "zero", faithfulness: 0.5 }],
       attention,
       tokenCircuits,
+      tokenEdges,
     });
   const { circuit } = findings;
   const ratio = circuit && other?.circuit

@@ -68,7 +68,7 @@ Deno.test({
     });
     assertEquals(ranks.code, 0, ranks.stderr);
     assertEquals(ranks.stdout.replaceAll(join(runs, "shared"), join(runs, "alone")), one.stdout);
-    for (const file of ["circuits.json", "edges.arrow", "curve.arrow"]) {
+    for (const file of ["circuits.json", "edges.arrow", "curve.arrow", "token_edges.arrow"]) {
       assertEquals(await read(join(runs, "shared"), file), await read(join(runs, "alone"), file), file);
     }
     for (const rank of [1, 2]) {
