@@ -1417,6 +1417,12 @@ export const MUTANTS: readonly Mutant[] = [
     "query and key change places": ["tokens[query])", "tokens[key])"],
     "a prompt's edges are the first's": ['prompt: integers("prompt")', 'prompt: integers("head")'],
   }),
+  ...plant("pipeline/circuits/report.css", [
+    "serve/reports_in_browser.ts",
+    "axe finds nothing on a page of circuits, light",
+  ], {
+    "a choice of long names widens the page": [".controls label {\n  max-width: 100%;", ".controls label {"],
+  }),
   ...plant("pipeline/circuits/model_names.ts", ["pipeline/circuits/analyse_test.ts", "/of a kind/"], {
     "two dense models have one name": ["new Set(kinds).size === models.length", "true"],
     "a model of a kind is called dense": ["name === (gated", '"dense" === (gated'],

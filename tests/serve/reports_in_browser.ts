@@ -384,6 +384,22 @@ for (const colorScheme of ["light", "dark"] as const) {
       );
       assertEquals(tops[0] === tops[1], width > 375, "side by side where there is room");
     }
+    // Two of a kind have names as long as folders'.
+    const names: [string, string] = [
+      "of-a-sweep/with-lambda-and-slack-of-seed-1",
+      "of-a-sweep/with-lambda-and-slack-of-seed-2",
+    ];
+    await open(site, resultsOf(sparse, sparse, undefined, names), "long-names");
+    for (const summary of await page.locator("summary").all()) await summary.click();
+    for (const width of [375, 1280]) {
+      await page.setViewportSize({ width, height: 900 });
+      for (const name of names) {
+        await figure(page, "attention", JSON.stringify(name)).locator("svg").waitFor();
+      }
+      assertEquals(await violations(page), [], `long names at ${width}`);
+      const isWide = await page.evaluate("document.documentElement.scrollWidth > innerWidth");
+      assertEquals(isWide, false, `long names at ${width}`);
+    }
     assertEquals(complaints, []);
   });
 

@@ -217,6 +217,29 @@ Deno.test("what is saved and printed has its names in one style, that of the oth
   }
 });
 
+Deno.test("the guide names what is saved: every column, and every key of circuits.json", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, resultsOf(findings, findings));
+  const guide = await Deno.readTextFile(new URL("../../../docs/guide.md", import.meta.url));
+  const rowOf = (what: string): string[] => {
+    const row = guide.split("\n").find((line) => line.startsWith(`| ${what}`))!;
+    // What is in brackets explains.
+    return [...row.split("|")[2].replace(/\([^)]*\)/g, "").matchAll(/`(\w+)`/g)].map(([, name]) => name);
+  };
+  for (const file of ["edges.arrow", "curve.arrow", "token_edges.arrow"]) {
+    const table = tableFromIPC(await Deno.readFile(`${folder.path}/${file}`));
+    assertEquals(rowOf(`\`${file}\``), table.schema.fields.map(({ name }) => name), file);
+  }
+  const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals(rowOf("`circuits.json`").sort(), Object.keys(json).sort());
+  const [model] = json.models;
+  assertEquals(
+    rowOf("– each of its `models`").sort(),
+    [...Object.keys(model), ...Object.keys(model.circuit)].sort(),
+  );
+});
+
 Deno.test("two models of a kind have names of their own in sentence, table, page and files", async () => {
   const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
   const unable = await analyse(plantedEngine(PROMPTS, { able: false }), plantedSet(PROMPTS), OPTIONS);
