@@ -13,8 +13,8 @@ export interface NamedModel {
 }
 
 /**
- * `dense` and `sparse` where there are not two of a kind; else what of their labels is not the same: `a` and `b` of
- * `runs/a/model` and `runs/b/model`.
+ * `dense` and `sparse` where there are not two of a kind; else the last part of their labels that is not the same: `a` and
+ * `b` of `runs/a/model` and `runs/b/model`.
  *
  * @param models one or two, with different labels
  */
@@ -22,11 +22,10 @@ export function modelNames(models: readonly NamedModel[]): string[] {
   const kinds = models.map(({ gated }) => gated ? "sparse" : "dense");
   if (new Set(kinds).size === models.length) return kinds;
   const parts = models.map(({ label }) => label.split(/[/\\]/).filter((part) => part !== "" && part !== "."));
-  const shared = (at: 0 | -1): boolean =>
-    parts.every((of) => of.length > 1) && new Set(parts.map((of) => of.at(at))).size === 1;
-  while (shared(0)) for (const of of parts) of.shift();
-  while (shared(-1)) for (const of of parts) of.pop();
-  return parts.map((of) => of.join("/"));
+  const end = (): string[] => parts.map((of) => of.at(-1) ?? "");
+  const isShared = (): boolean => new Set(end()).size === 1;
+  while (isShared() && parts.every((of) => of.length > 1)) for (const of of parts) of.pop();
+  return isShared() ? parts.map((of) => of.join("/")) : end();
 }
 
 /** A model as a sentence has it: `the dense model`, or the name that tells it from another of its kind. */

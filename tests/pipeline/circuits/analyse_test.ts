@@ -328,9 +328,10 @@ Deno.test("models of a kind are called by what tells them apart", () => {
   const of = (...labels: string[]) => modelNames(labels.map((label) => ({ label, gated: true })));
   assertEquals(of("runs/a/model", "runs/b/model"), ["a", "b"]);
   assertEquals(of("data/english", "data/english-sparse/"), ["english", "english-sparse"]);
-  assertEquals(of("runs/a", "runs/a/control"), ["a", "a/control"]);
-  assertEquals(of("./one/x/model", "two/y/model"), ["one/x", "two/y"]);
-  assertEquals(of("m with runs/a/adapter", "m"), ["m with runs/a/adapter", "m"]);
+  assertEquals(of("runs/a", "runs/a/control"), ["a", "control"]);
+  assertEquals(of("./one/x/model", "/two/y/model"), ["x", "y"]);
+  assertEquals(of("a", "runs/a"), ["a", "runs/a"]);
+  assertEquals(of("data/m with adapter", "data/m"), ["m with adapter", "m"]);
   assertEquals(of("runs/a/model"), ["sparse"]);
   const kinds = [{ label: "b", gated: true }, { label: "a", gated: false }];
   assertEquals(modelNames(kinds), ["sparse", "dense"]);

@@ -234,7 +234,7 @@ Deno.test("circuits: two dense models are set beside each other by their names",
     "--prompts", "4", "--method", "eap", "--runs", join(folder.path, "runs"), "--name", "run", "--json"]);
   assertEquals(code, 0, stderr);
   const { models: [first, second], ratio } = JSON.parse(stdout);
-  assertEquals([first.name, second.name], ["data/addition", twin.replace(/^\//, "")]);
+  assertEquals([first.name, second.name], ["addition", "twin"]);
   assertEquals([first.gated, second.gated, ratio.edges.value], [false, false, 1]);
   assertEquals(second.n90_edges, first.n90_edges);
   const edges = tableFromIPC(await Deno.readFile(join(folder.path, "runs/run/edges.arrow"))).toArray();
