@@ -1414,7 +1414,10 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "edges of every prompt"], {
-    "query and key change places": ["tokens[query])", "tokens[key])"],
+    "query and key change places": [
+      "({ tokens, query }) => tokens[query]",
+      "({ tokens, key }) => tokens[key]",
+    ],
     "a prompt's edges are the first's": ['prompt: integers("prompt")', 'prompt: integers("head")'],
   }),
   ...plant("pipeline/circuits/report.css", [
