@@ -24,7 +24,7 @@ export function modelNames(models: readonly NamedModel[]): string[] {
   const parts = models.map(({ label }) => label.split(/[/\\]/).filter((part) => part !== "" && part !== "."));
   const end = (): string[] => parts.map((of) => of.at(-1) ?? "");
   const isShared = (): boolean => new Set(end()).size === 1;
-  while (isShared() && parts.every((of) => of.length > 1)) for (const of of parts) of.pop();
+  while (isShared() && parts.every((of) => of.length > 1)) for (const path of parts) path.pop();
   return isShared() ? parts.map((of) => of.join("/")) : end();
 }
 
