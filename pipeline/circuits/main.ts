@@ -53,7 +53,8 @@ import { TASKS } from "./tasks/tasks.ts";
 import { atFirst, type Exchange } from "../parallel/exchange.ts";
 import { hearFirst, openGpuOfRank, type Ranks, spreadCommand } from "../ranks.ts";
 
-const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, in one model or two.";
+const PURPOSE =
+  "Finds the circuit of a task in a model, or in two beside each other, and measures how small it is.";
 
 interface Job {
   task?: string;
