@@ -507,7 +507,7 @@ export const CIRCUITS = {
     value: undefined,
     placeholder: "MODEL",
     hub: true,
-    help: "another of the same shape and tokenizer to set beside it: sparse, dense, of another seed",
+    help: "another of the same shape and tokenizer to set beside it, dense or sparse",
     group: "Models",
   },
   adapter: { ...ADAPTER.adapter, help: `${ADAPTER.adapter.help}; merged into --model`, group: "Models" },
