@@ -66,12 +66,14 @@ export type RunResult =
     test_tokens: number;
   }
   | { kind: "pretrain"; ce: number; open_fraction: number; test_tokens: number }
-  | { kind: "circuits"; task: string; dense: CircuitSize | null; sparse: CircuitSize | null }
+  | { kind: "circuits"; task: string; models: CircuitSize[] }
   // Of a study the runs lie in the folders of its stages, each a sweep's, and are not told here.
   | { kind: "sweep"; of: "sweep" | "study"; runs: { name: string; finished: boolean }[] };
 
 /** How much of a model a task needs for 90 % of the effect; null where all of it does less, or it cannot do the task. */
 export interface CircuitSize {
+  /** `dense`, `sparse`, or what tells the model from another of its kind. */
+  name: string;
   /** Whether the model does the task at all. */
   able: boolean;
   /** Share of the prompts that it answers right. */

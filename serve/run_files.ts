@@ -110,7 +110,8 @@ export function resultOf(command: string, summary: RunDetail["summary"]): RunRes
   const { dense, control, sparse, test, test_tokens, task } = summary as Record<string, unknown>;
   if (command === "circuits") {
     if (!isText(task)) return null;
-    return { kind: "circuits", task: oneLine(task), dense: circuitSize(dense), sparse: circuitSize(sparse) };
+    const { models } = summary as Record<string, unknown>;
+    return { kind: "circuits", task: oneLine(task), models: circuitSizes(models, { dense, sparse }) };
   }
   if (command === "pretrain") {
     if (!isObject(test)) return null;
@@ -129,11 +130,22 @@ export function resultOf(command: string, summary: RunDetail["summary"]): RunRes
   };
 }
 
-function circuitSize(value: unknown): CircuitSize | null {
+/** Sizes of the models that a summary lists; of one from before there could be two of a kind, by kind. */
+function circuitSizes(models: unknown, byKind: Record<"dense" | "sparse", unknown>): CircuitSize[] {
+  const named = Array.isArray(models)
+    ? models.map((model) =>
+      [isObject(model) && isText(model.name) ? oneLine(model.name) : "?", model] as const
+    )
+    : Object.entries(byKind);
+  return named.flatMap(([name, model]) => circuitSize(name, model) ?? []);
+}
+
+function circuitSize(name: string, value: unknown): CircuitSize | null {
   if (!isObject(value) || !isNumber(value.performance)) return null;
   const count = (of: unknown): number | null => isNumber(of) ? of : null;
   const able = value.able === true;
   return {
+    name,
     able,
     performance: value.performance,
     edges: count(value.n90_edges),

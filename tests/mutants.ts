@@ -1385,6 +1385,70 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
+  ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
+    "one pair is said to be two halves": [
+      "set.pairs.length === 1 ? null : {",
+      "set.pairs.length === 0 ? null : {",
+    ],
+  }),
+  ...plant("pipeline/circuits/model_analysis.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
+    "the mean of one prompt is another ablation": [
+      'ablation !== "mean" || pairs.length > 1',
+      "true || pairs.length > 1",
+    ],
+  }),
+  ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "all pairs of a file"], {
+    "a file gives no more pairs than a task": [
+      "readPairs(pairs, { tokenizer, contextLength, prompts })",
+      "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
+    ],
+  }),
+  ...plant("pipeline/circuits/off_paths.ts", ["pipeline/circuits/off_paths_test.ts", "random models"], {
+    "an edge's effect has the wrong sign": [
+      "whole - metricOf(without.logits)",
+      "metricOf(without.logits) - whole",
+    ],
+    "edges are closed one by one however many they are": [
+      "circuit.mayMatter <= share",
+      "circuit.mayMatter >= 0",
+    ],
+    "an edge that moves a weight has no effect": [
+      "if (!edge.mayMatter) continue;",
+      "if (!edge.onPath) continue;",
+    ],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "edges of every prompt"], {
+    "query and key change places": [
+      "({ tokens, query }) => tokens[query]",
+      "({ tokens, key }) => tokens[key]",
+    ],
+    "a prompt's edges are the first's": ['prompt: integers("prompt")', 'prompt: integers("head")'],
+  }),
+  ...plant("pipeline/circuits/report.css", [
+    "serve/reports_in_browser.ts",
+    "axe finds nothing on a page of circuits, light",
+  ], {
+    "a choice of long names widens the page": [".controls label {\n  max-width: 100%;", ".controls label {"],
+  }),
+  ...plant("pipeline/circuits/model_names.ts", ["pipeline/circuits/analyse_test.ts", "/of a kind/"], {
+    "two dense models have one name": ["new Set(kinds).size === models.length", "true"],
+    "a model of a kind is called dense": ["name === (gated", '"dense" === (gated'],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "in one style"], {
+    "a count is saved in another style": [
+      "const token_circuits = { ...others, on_paths,",
+      "const token_circuits = { ...others, onPaths: on_paths, on_paths,",
+    ],
+  }),
+  ...plant("pipeline/circuits/analyse.ts", ["pipeline/circuits/analyse_test.ts", "how many answers must"], {
+    "the least share of right answers is not the caller's": [
+      "mean(correct) >= leastAccuracy",
+      "mean(correct) >= LEAST_ACCURACY",
+    ],
+  }),
+  ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+    "pairs that are left out are not counted": ["leftOut++;", "leftOut = 0;"],
+  }),
   ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
     "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
   }),

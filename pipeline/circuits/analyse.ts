@@ -40,6 +40,8 @@ export interface AnalysisOptions {
   method: AttributionMethod;
   /** Keys the bootstrap. */
   seed: number;
+  /** Share of answers that must be right for a circuit to be looked for; 0.6 when left out. */
+  leastAccuracy?: number;
   /** Told what is being done, and how far it is. */
   progress?(text: string, done: number, of: number): void;
 }
@@ -56,7 +58,10 @@ export interface Performance {
   correct: number;
   /** Share of answers that are the model's first choice of all tokens. */
   exact: number;
-  /** Whether it does the task well enough for a circuit to mean anything. */
+  /**
+   * Whether it does the task well enough for a circuit to mean anything: enough answers are right, and the metric is
+   * higher for clean prompts than for corrupted ones, the interval of the difference being above 0 where there is one.
+   */
   able: boolean;
 }
 
@@ -78,7 +83,7 @@ export interface CurvePoint {
 
 /**
  * What a circuit of one model looks like. Half of the pairs choose (`splitPairs`): edges and heads are ranked by their
- * effects there. On the other half every circuit is scored, unless it says otherwise.
+ * effects there. On the other half every circuit is scored, unless it says otherwise. One pair alone does both.
  */
 export interface CircuitFindings {
   /** Mean estimated effect of each edge over the pairs that choose. */
@@ -129,8 +134,8 @@ export interface CircuitFindings {
  * How far a circuit depends on which prompts were drawn, over all pairs; overlaps are Jaccard's, of circuits of one size.
  */
 export interface Stability {
-  /** Mean overlap of circuits from two draws of as many prompts. */
-  resampled: number;
+  /** Mean overlap of circuits from two draws of as many prompts; null of one pair, which gives but one draw. */
+  resampled: number | null;
   /** Mean overlap of the circuit from one template's prompts with that from all others; null with one template. */
   templates: number | null;
   /** Faithfulness on each template's prompts of the circuit from all others, over all prompts; null with one template. */
@@ -152,8 +157,8 @@ const EDGE_RATIO = 1.25;
 const HEAD_RATIO = 1.15;
 /** Edges whose effect is also measured exactly. */
 const EXACT_EDGES = 30;
-/** Share of answers that must be right: with two choices half are by chance. */
-const ABLE = 0.6;
+/** With two choices half of the answers are right by chance. */
+const LEAST_ACCURACY = 0.6;
 
 /**
  * Analyses one model on one task: whether it does the task, what edges and nodes are worth, how small a circuit does
@@ -186,7 +191,7 @@ const ABLE = 0.6;
 export async function analyse(
   engine: CircuitEngine,
   set: PromptSet,
-  { method, seed, progress = () => {} }: AnalysisOptions,
+  { method, seed, leastAccuracy = LEAST_ACCURACY, progress = () => {} }: AnalysisOptions,
 ): Promise<Findings> {
   const { graph } = engine;
   const count = set.pairs.length;
@@ -204,7 +209,7 @@ export async function analyse(
     correct: mean(correct),
     exact: mean(exact),
     // Of few pairs there is no interval; their difference itself has to do.
-    able: mean(correct) >= ABLE && (difference.low ?? difference.value ?? 0) > 0,
+    able: mean(correct) >= leastAccuracy && (difference.low ?? difference.value ?? 0) > 0,
   };
   if (!performance.able) return { performance };
 
@@ -343,6 +348,7 @@ async function stabilityOf(
   bounds: { full: Float64Array; empty: Float64Array },
   random: RandomStream,
 ): Promise<Stability> {
+  if (pairs.length === 1) return { resampled: null, templates: null, heldOut: null };
   const circuitOf = (chosen: ArrayLike<number>): Uint8Array =>
     connected(engine.graph, topEdges(rankEdges(meanScores(pairScores, chosen)), size));
   const average = (values: readonly number[]): number =>
@@ -366,17 +372,17 @@ async function stabilityOf(
   return { resampled, templates: average(overlaps), heldOut: faithfulness(held, bounds) };
 }
 
-/** How many times more the dense model needs than the sparse one, over the same draws of prompts for both. */
+/** How many times more one model needs than another, over the same draws of prompts for both. */
 export function ratioOf(
-  dense: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
-  sparse: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
+  one: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
+  another: { ladder: readonly Measured[]; bounds: CircuitFindings["bounds"] },
   { seed }: { seed: number },
 ): Interval {
-  const count = dense.bounds.full.length;
+  const count = one.bounds.full.length;
   return bootstrap([count], (chosen) => {
     const [of, by] = [
-      sizeForMost(dense.ladder, dense.bounds, chosen),
-      sizeForMost(sparse.ladder, sparse.bounds, chosen),
+      sizeForMost(one.ladder, one.bounds, chosen),
+      sizeForMost(another.ladder, another.bounds, chosen),
     ];
     return of === null || by === null || by === 0 ? null : of / by;
   }, { draws: DRAWS, random: randomStream(seed, 9) });

@@ -1,16 +1,16 @@
 /**
- * `deno task circuits`: finds the circuit of a task in a model, dense or sparse or both, and measures how small it is.
+ * `deno task circuits`: finds the circuit of a task in a model, or in two beside each other, and measures how small it is.
  *
  * @module
  */
-import { basename, extname, join } from "node:path";
+import { basename, extname, join, resolve } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { quietMesa, userFolder } from "../command_line.ts";
 import { locateHere, locateModel } from "../fetch_named.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
-import { writeAll, writeAtomically, writeJson } from "../files.ts";
+import { openRegular, writeAll, writeAtomically, writeJson } from "../files.ts";
 import { openWeights } from "../model/load_weights.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
@@ -28,19 +28,38 @@ import { type CircuitFindings, type Findings, ratioOf } from "./analyse.ts";
 import type { AttributionMethod } from "./engine.ts";
 import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
-import { circuitSentence, circuitsHtml, OFF_PATH_NOTE, resultRows } from "./report.ts";
-import { type CircuitResults, type ModelResult, modelResult, resultLine, saveResults } from "./results.ts";
-import { splitPairs } from "./prompts.ts";
+import { MOST_EFFECTS } from "./off_paths.ts";
+import { modelNames } from "./model_names.ts";
+import {
+  circuitSentence,
+  circuitsHtml,
+  OFF_PATH_NOTE,
+  pairsText,
+  resultRows,
+  unableReason,
+} from "./report.ts";
+import {
+  type CircuitResults,
+  type ModelResult,
+  modelResult,
+  resultLine,
+  saveResults,
+  tokenEdgeCounts,
+} from "./results.ts";
+import { type PromptSet, splitPairs } from "./prompts.ts";
+import { onePair, type PairFlags } from "./tasks/one_pair.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
 import { atFirst, type Exchange } from "../parallel/exchange.ts";
 import { hearFirst, openGpuOfRank, type Ranks, spreadCommand } from "../ranks.ts";
 
-const PURPOSE = "Finds the circuit of a task in a model and measures how small it is, dense beside sparse.";
+const PURPOSE =
+  "Finds the circuit of a task in a model, or in two beside each other, and measures how small it is.";
 
 interface Job {
   task?: string;
   pairs?: string;
+  pair?: PairFlags;
   model: string;
   against?: string;
 }
@@ -52,10 +71,24 @@ const DEMONSTRATION: readonly Job[] = [
   { pairs: "data/english/previous-word.jsonl", model: "data/english", against: "data/english-sparse" },
 ];
 const DEFAULT_BYTES = 1e9;
+/** Pairs of a task's prompts, where no number is given. */
+const TASK_PROMPTS = 32;
+
+/** What an investigation starts from, all of which is read and checked before a device is opened. */
+interface Prepared {
+  job: Job;
+  places: readonly Located[];
+  configs: readonly ModelConfig[];
+  /** What the models are called, as they were named and beside each other. */
+  labels: readonly string[];
+  names: readonly string[];
+  tokenizer: Tokenizer;
+  set: PromptSet;
+}
 
 /** What the other ranks are told of a model and its analysis. */
 interface SharedAnalysis
-  extends Pick<ModelAnalysisOptions, "set" | "ablation" | "maxBytes" | "method" | "seed"> {
+  extends Pick<ModelAnalysisOptions, "set" | "ablation" | "maxBytes" | "method" | "seed" | "leastAccuracy"> {
   config: ModelConfig;
   parameters: readonly ParameterShape[];
 }
@@ -114,20 +147,25 @@ async function helpCircuits(
   }
 }
 
-/** Analyses one or two models on one task. */
-async function investigate(
-  gpu: Gpu,
-  { task, pairs }: Job,
+/** The adapter is the first model's. */
+const adapterOf = (n: number, { adapter }: CircuitsSettings): string | undefined =>
+  n === 0 ? adapter : undefined;
+
+/**
+ * Reads what one or two models and their prompts are.
+ *
+ * @throws {UserError} when the models cannot be set side by side, or the prompts are not theirs
+ */
+async function prepare(
+  job: Job,
   places: readonly Located[],
   settings: CircuitsSettings,
   reporter: Reporter,
-  exchange: Exchange | undefined,
-): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
-  const started = performance.now();
+): Promise<Prepared> {
   const [model, against] = places.map(({ name }) => name);
-  /** The adapter is the first model's. */
-  const adapterOf = (n: number): string | undefined => n === 0 ? settings.adapter : undefined;
-  const configs = await Promise.all(places.map(({ folder }, n) => readModelConfig(folder, adapterOf(n))));
+  const configs = await Promise.all(
+    places.map(({ folder }, n) => readModelConfig(folder, adapterOf(n, settings))),
+  );
   if (configs.length === 2) {
     const [a, b] = configs;
     for (
@@ -139,12 +177,9 @@ async function investigate(
         );
       }
     }
-    if ((a.gate === undefined) === (b.gate === undefined)) {
-      throw inputError(
-        `Cannot compare ${model} with ${against} as one must be dense and one sparse: both are ${
-          a.gate ? "sparse" : "dense"
-        }`,
-      );
+    const [here, there] = places.map(({ folder }) => resolve(folder));
+    if (here === there && settings.adapter === undefined) {
+      throw inputError(`Cannot compare ${model} with itself`);
     }
   }
   const tokenizer = await loadTokenizer(places[0].folder, configs[0], reporter.message);
@@ -153,28 +188,60 @@ async function investigate(
     await checkOwnTokenizer(tokenizer, places[n].folder);
   }
   const contextLength = Math.min(...configs.map((config) => config.contextLength));
-  const { prompts, seed, ablation } = settings;
-  const set = pairs === undefined
-    ? taskOf(task!).generate({ tokenizer, contextLength, prompts, random: randomStream(seed, 0) })
+  const prompts = settings.prompts === "auto" ? undefined : settings.prompts;
+  const { task, pairs, pair } = job;
+  const set = pair
+    ? onePair(pair, { tokenizer, contextLength })
+    : pairs === undefined
+    ? taskOf(task!).generate({
+      tokenizer,
+      contextLength,
+      prompts: prompts ?? TASK_PROMPTS,
+      random: randomStream(settings.seed, 0),
+    })
     : await readPairs(pairs, { tokenizer, contextLength, prompts });
+  if (set.pairs.length === 1 && settings.ablation === "mean") {
+    throw usageError(
+      "Cannot use --ablation mean with one pair: the mean of one corrupted prompt is that prompt",
+    );
+  }
+  const labels = places.map(({ name }, n) => {
+    const adapter = adapterOf(n, settings);
+    return adapter === undefined ? name : `${name} with ${basename(adapter)}`;
+  });
+  const names = modelNames(configs.map(({ gate }, n) => ({ label: labels[n], gated: gate !== undefined })));
+  return { job, places, configs, labels, names, tokenizer, set };
+}
+
+/** Analyses one or two models on one task. */
+async function investigate(
+  gpu: Gpu,
+  { job, places, configs, labels, names, tokenizer, set }: Prepared,
+  settings: CircuitsSettings,
+  reporter: Reporter,
+  exchange: Exchange | undefined,
+): Promise<{ results: CircuitResults; models: LoadedModel[]; tokenizer: Tokenizer }> {
+  const started = performance.now();
+  const { seed, ablation, leastAccuracy } = settings;
   const maxBytes = settings.memory === "auto" ? DEFAULT_BYTES : settings.memory * 1e9;
   const method: AttributionMethod = settings.method === "eap"
     ? { name: "eap" }
     : { name: "eap-ig", steps: settings.igSteps };
   reporter.message(
-    `${set.task}: ${set.pairs.length} pairs of prompts of ${set.pairs[0].clean.length} tokens, such as ` +
-      JSON.stringify(tokenizer.decode(set.pairs[0].clean)),
+    `${set.task}: ${pairsText(set.pairs.length, set.leftOut)}${
+      set.leftOut ? " (--prompts)" : ""
+    } of prompts of ` +
+      `${set.pairs[0].clean.length} tokens, such as ${JSON.stringify(tokenizer.decode(set.pairs[0].clean))}`,
   );
 
   const models: LoadedModel[] = [];
-  const byKind = new Map<"dense" | "sparse", { findings: Findings; result: ModelResult }>();
+  const found: { findings: Findings; result: ModelResult }[] = [];
   for (const [n, place] of places.entries()) {
-    const { name } = place;
-    reporter.stage({ name: `compiling kernels for ${name}` });
-    const shared = { set, ablation, maxBytes, method, seed };
-    const loaded = await loadModel(gpu, place, { adapter: adapterOf(n), exchange, shared });
+    const [label, name] = [labels[n], names[n]];
+    reporter.stage({ name: `compiling kernels for ${label}` });
+    const shared = { set, ablation, maxBytes, method, seed, leastAccuracy };
+    const loaded = await loadModel(gpu, place, { adapter: adapterOf(n, settings), exchange, shared });
     models.push(loaded);
-    const kind = loaded.config.gate ? "sparse" : "dense";
     let analysis: ModelAnalysis;
     try {
       analysis = await analyseModel(gpu, loaded, {
@@ -183,11 +250,11 @@ async function investigate(
         exchange,
         onReady: ({ graph, bytes, batch }) =>
           reporter.message(
-            `${name}, ${kind}: ${graph.edges} edges; ${
+            `${label}, ${loaded.config.gate ? "sparse" : "dense"}: ${graph.edges} edges; ${
               (bytes / 1e6).toFixed(0)
             } MB, ${batch} pairs at a time`,
           ),
-        progress: (text, done, of) => reporter.stage({ name: `${kind}: ${text}`, done, of }),
+        progress: (text, done, of) => reporter.stage({ name: `${name}: ${text}`, done, of }),
       });
     } finally {
       destroyParameters(gpu, loaded.parameters);
@@ -196,56 +263,73 @@ async function investigate(
     const { performance: how } = findings;
     if (!how.able) {
       reporter.message(
-        `${name} cannot do ${set.task}: ${(100 * how.correct).toFixed(0)} % of answers right, metric ` +
-          `${how.clean.value?.toFixed(3)} beside ${
-            how.corrupted.value?.toFixed(3)
-          } when corrupted; no circuit is looked for`,
+        `${label} does not do ${set.task} well enough: ${
+          unableReason(how, leastAccuracy)
+        }; no circuit is looked for`,
       );
     }
     const graph = createGraph(loaded.config);
     const result = modelResult(graph, {
-      label: name,
-      gated: kind === "sparse",
+      name,
+      label,
+      gated: loaded.config.gate !== undefined,
       ...analysis,
     });
-    byKind.set(kind, { findings, result });
+    const listed = tokenEdgeCounts(result);
+    if (listed.prompts < set.pairs.length) {
+      reporter.message(
+        `${label}: token_edges.arrow has the attention edges of the first ${listed.prompts} of ` +
+          `${pairsText(set.pairs.length)}, ${listed.edges} in all`,
+      );
+    }
+    if (listed.with_effects < listed.prompts) {
+      reporter.message(
+        `${label}: what closing each attention edge alone does was measured in ${listed.with_effects} of ` +
+          `${pairsText(listed.prompts)}; in the others more than ${
+            Math.floor(MOST_EFFECTS / set.pairs.length)
+          } may matter`,
+      );
+    }
+    found.push({ findings, result });
   }
+  // The dense one first, where the other is sparse.
+  if (found.length === 2 && found[0].result.gated && !found[1].result.gated) found.reverse();
   const { layers, heads, keyValueHeads, norm } = configs[0];
   const { choosing, scoring } = splitPairs(set.pairs);
-  const [dense, sparse] = [byKind.get("dense"), byKind.get("sparse")];
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
     ladder: of[kind],
     bounds: of.bounds,
   });
-  const [ofDense, ofSparse] = [dense?.findings.circuit, sparse?.findings.circuit];
-  const ratio = ofDense && ofSparse
+  const [first, second] = found.map(({ findings }) => findings.circuit);
+  const ratio = first && second
     ? {
-      heads: ratioOf(ladder(ofDense, "headLadder"), ladder(ofSparse, "headLadder"), { seed }),
-      edges: ratioOf(ladder(ofDense, "edgeLadder"), ladder(ofSparse, "edgeLadder"), { seed }),
+      heads: ratioOf(ladder(first, "headLadder"), ladder(second, "headLadder"), { seed }),
+      edges: ratioOf(ladder(first, "edgeLadder"), ladder(second, "edgeLadder"), { seed }),
     }
     : null;
   const results: CircuitResults = {
     task: set.task,
-    purpose: pairs === undefined ? TASKS[task!].purpose : `the pairs of ${set.task}`,
+    purpose: purposeOf(job, set),
     metric: set.metric,
     prompts: set.pairs.length,
-    split: { choosing: choosing.length, scoring: scoring.length },
+    left_out: set.leftOut ?? 0,
+    split: set.pairs.length === 1 ? null : { choosing: choosing.length, scoring: scoring.length },
     length: set.pairs[0].clean.length,
     templates: new Set(set.pairs.map(({ template }) => template)).size,
     method,
     ablation,
     seed,
+    least_accuracy: leastAccuracy,
     adapter: gpu.adapter.name,
     seconds: (performance.now() - started) / 1000,
     graph: {
       layers,
       heads,
-      keyValueHeads,
+      key_value_heads: keyValueHeads,
       edges: createGraph(configs[0]).edges,
-      normBehindAttention: norm.at === "output",
+      norm_behind_attention: norm.at === "output",
     },
-    dense: dense?.result ?? null,
-    sparse: sparse?.result ?? null,
+    models: found.map(({ result }) => result),
     ratio,
   };
   return { results, models, tokenizer };
@@ -258,6 +342,31 @@ function taskOf(name: string) {
   return TASKS[name];
 }
 
+/** What a job's page says that its prompts ask for. */
+function purposeOf({ task, pair }: Job, set: PromptSet): string {
+  if (!pair) return task === undefined ? `the pairs of ${set.task}` : TASKS[task].purpose;
+  const [prompt, answer, wrong, corrupted] = [pair.prompt, pair.answer, pair.wrong, pair.corrupted]
+    .map((text) => JSON.stringify(text));
+  return `what makes ${prompt} go on with ${answer} and not with ${wrong}; corrupted to ${corrupted}`;
+}
+
+/** The pair that flags give, where they give one. */
+function pairOf(settings: CircuitsSettings): PairFlags | undefined {
+  const { prompt, corrupted, answer, wrong } = settings;
+  const given = [prompt, corrupted, answer, wrong].filter((text) => text !== undefined).length;
+  if (given === 0) return undefined;
+  if (prompt === undefined || corrupted === undefined || answer === undefined || wrong === undefined) {
+    throw usageError(
+      `Cannot use ${given} of --prompt, --corrupted, --answer and --wrong: a pair is all four`,
+    );
+  }
+  for (const name of ["task", "pairs"] as const) {
+    if (settings[name] !== undefined) throw usageError(`Cannot use --prompt and --${name} at once`);
+  }
+  if (settings.prompts !== "auto") throw usageError("Cannot use --prompts with --prompt, which is one pair");
+  return { prompt, corrupted, answer, wrong };
+}
+
 /** The name of a job's run, where one was given; undefined: after the time. */
 function nameOf(n: number, { task, pairs }: Job, name: string | undefined): string | undefined {
   if (name === undefined || n === 0) return name;
@@ -265,19 +374,22 @@ function nameOf(n: number, { task, pairs }: Job, name: string | undefined): stri
 }
 
 /** What the settings ask for: the demonstration where they ask for nothing. */
-function jobsOf({ task, pairs, model, against }: CircuitsSettings): readonly Job[] {
+function jobsOf(settings: CircuitsSettings): readonly Job[] {
+  const { task, pairs, model, against } = settings;
+  const pair = pairOf(settings);
   if (task !== undefined && pairs !== undefined) throw usageError("Cannot use --task and --pairs at once");
   if (task !== undefined) taskOf(task);
   if (model === undefined) {
     if (against !== undefined) throw usageError("Cannot use --against without --model");
     if (pairs !== undefined) throw usageError("Cannot use --pairs without --model");
+    if (pair) throw usageError("Cannot use --prompt without --model");
     const known = DEMONSTRATION.filter((job) => task === undefined || job.task === task);
     return known.length > 0 ? known : [{ ...DEMONSTRATION[1], task }];
   }
-  if (task === undefined && pairs === undefined) {
-    throw usageError("Cannot go on without a task: give --task or --pairs");
+  if (task === undefined && pairs === undefined && !pair) {
+    throw usageError("Cannot go on without a task: give --task, --pairs or --prompt");
   }
-  return [{ task, pairs, model, against }];
+  return [{ task, pairs, pair, model, against }];
 }
 
 /** Saves one investigation in a run folder of its own, and says what came of it. */
@@ -318,10 +430,8 @@ function tellResults(
   { print }: CommandThread,
 ): void {
   if (json) return print(resultLine(results));
-  const kinds = [results.dense, results.sparse].filter((model) => model !== null)
-    .map(({ gated }) => gated ? "sparse" : "dense");
   print(formatTable([
-    [results.task, ...kinds],
+    [results.task, ...results.models.map(({ name }) => name)],
     ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
   ]));
   print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
@@ -356,20 +466,24 @@ async function leadCircuits(
     const name = nameOf(n, job, settings.name);
     if (name !== undefined) await checkRunIsNew(settings.runs, name);
   }
+  // A file that is not there is told before a model is fetched.
+  for (const { pairs } of jobs) if (pairs !== undefined) (await openRegular(pairs)).file.close();
   const locate = locateModel(thread);
   const places: Located[][] = [];
   for (const { model, against } of jobs) {
     places.push([await locate(model), ...(against === undefined ? [] : [await locate(against)])]);
   }
   thread.leaveNet();
-  const models = await Promise.all(places.flat().map(({ folder }) => readModelConfig(folder)));
+  const prepared: Prepared[] = [];
+  for (const [n, job] of jobs.entries()) prepared.push(await prepare(job, places[n], settings, reporter));
+  const models = prepared.flatMap(({ configs }) => configs);
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const exchange = ranks?.exchange;
   const gpu = await openGpuOfRank(ranks, start, () => ({ models, interventions: true }), reporter);
   try {
     for (const [n, job] of jobs.entries()) {
-      const investigation = await investigate(gpu, job, places[n], settings, reporter, exchange);
+      const investigation = await investigate(gpu, prepared[n], settings, reporter, exchange);
       await atFirst(exchange, async (): Promise<Next> => {
         reporter.stage({ name: "saving" });
         const path = await save(investigation, settings, nameOf(n, job, settings.name));

@@ -10,9 +10,14 @@ import type { Tokenizer } from "../text/tokenizer.ts";
 import { analyse, type AnalysisOptions, type Findings } from "./analyse.ts";
 import { type Ablation, type CircuitEngine, type CircuitModel, createCircuitEngine } from "./engine.ts";
 import { faithfulness } from "./metrics.ts";
-import { measureOffPaths, summariseOffPaths, type TokenCircuits } from "./off_paths.ts";
+import {
+  measureOffPaths,
+  type PromptTokenCircuit,
+  summariseOffPaths,
+  type TokenCircuits,
+} from "./off_paths.ts";
 import { type PromptSet, splitPairs } from "./prompts.ts";
-import type { PromptAttention } from "./results.ts";
+import type { PromptAttention, PromptEdges } from "./results.ts";
 import type { TokenCircuit } from "./token_circuit.ts";
 
 /** What is analysed, and how. */
@@ -39,10 +44,14 @@ export interface ModelAnalysis {
   attention: PromptAttention;
   /** Of all clean prompts. */
   tokenCircuits: TokenCircuits;
+  /** Of the first clean prompts: as many as have no more than {@link MOST_TOKEN_EDGES} open edges together. */
+  tokenEdges: PromptEdges[];
 }
 
 const ABLATIONS: readonly Ablation[] = ["resample", "mean", "zero"];
-/** Open edges of smaller weights are not listed. */
+/** Open attention edges of a model that are listed one by one. */
+const MOST_TOKEN_EDGES = 5e5;
+/** Open edges of smaller weights are not drawn. */
 const DRAWN_WEIGHT = 0.005;
 
 /** Analyses a model whose parameters are on the device, with one engine for all ablations. */
@@ -75,8 +84,25 @@ export async function analyseModel(
     ablations,
     attention: promptAttention(set, model.config, prompts[0].circuit, tokenizer),
     tokenCircuits: summariseOffPaths(prompts),
+    tokenEdges: firstWithin(prompts, MOST_TOKEN_EDGES).map(({ circuit, effects }, n) => ({
+      tokens: spelled(set, n, tokenizer),
+      edges: circuit.edges.map((edge, at) => ({ ...edge, effect: effects && effects[at] })),
+    })),
   };
 }
+
+/** The first prompts, as many as have no more than so many open edges together. */
+export function firstWithin<Prompt extends Pick<PromptTokenCircuit, "circuit">>(
+  prompts: readonly Prompt[],
+  most: number,
+): Prompt[] {
+  let edges = 0;
+  const end = prompts.findIndex(({ circuit }) => (edges += circuit.open) > most);
+  return prompts.slice(0, end < 0 ? prompts.length : end);
+}
+
+const spelled = ({ pairs }: PromptSet, n: number, tokenizer: Pick<Tokenizer, "spell">): string[] =>
+  pairs[n].clean.map((token) => tokenizer.spell(token));
 
 /** The circuit's faithfulness, on pairs that did not choose it, when what it leaves out is replaced in each way. */
 async function ablationsOf(
@@ -88,8 +114,10 @@ async function ablationsOf(
   const { scoring } = splitPairs(pairs);
   const { edges } = engine.graph;
   const found = [];
-  for (const ablation of ABLATIONS) {
-    progress?.("other ablations", found.length, ABLATIONS.length);
+  // The mean of one corrupted prompt is that prompt.
+  const ablations = ABLATIONS.filter((ablation) => ablation !== "mean" || pairs.length > 1);
+  for (const ablation of ablations) {
+    progress?.("other ablations", found.length, ablations.length);
     const full = await engine.run(new Uint8Array(edges).fill(1), ablation);
     const empty = await engine.run(new Uint8Array(edges), ablation);
     const ofCircuit = await engine.run(circuit, ablation);
@@ -100,13 +128,13 @@ async function ablationsOf(
 
 /** The attention of the first prompt, for drawing. */
 function promptAttention(
-  { pairs: [{ clean }] }: PromptSet,
+  set: PromptSet,
   { heads, layers }: CircuitModel["config"],
   circuit: TokenCircuit,
   tokenizer: Pick<Tokenizer, "spell">,
 ): PromptAttention {
   return {
-    tokens: clean.map((token) => tokenizer.spell(token)),
+    tokens: spelled(set, 0, tokenizer),
     heads: Array.from({ length: layers * heads }, (_, n) => {
       const [layer, head] = [Math.floor(n / heads), n % heads];
       const own = circuit.edges.filter((edge) => edge.layer === layer && edge.head === head);
@@ -123,12 +151,12 @@ function promptAttention(
         ]),
       };
     }),
-    leastWeight: DRAWN_WEIGHT,
+    least_weight: DRAWN_WEIGHT,
     counts: {
       all: circuit.all,
       open: circuit.open,
-      onPaths: circuit.onPaths,
-      mayMatter: circuit.mayMatter,
+      on_paths: circuit.onPaths,
+      may_matter: circuit.mayMatter,
     },
   };
 }

@@ -8,7 +8,7 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { CircuitModel, Progress } from "./engine.ts";
 import type { Exchange } from "../parallel/exchange.ts";
-import { closedEdges, prepareInterventions, type Replacement } from "./interventions.ts";
+import { type AttentionEdge, closedEdges, prepareInterventions, type Replacement } from "./interventions.ts";
 import { placeMetric, type PromptSet } from "./prompts.ts";
 import { type TokenCircuit, tokenCircuit } from "./token_circuit.ts";
 
@@ -50,15 +50,23 @@ export interface PromptTokenCircuit {
   held: OffPathEffect;
   /** Likewise, gates anew. */
   anew: OffPathEffect;
+  /**
+   * By how much the metric drops when each edge alone is closed and all other gates are held; 0 of those that cannot
+   * matter. Null where so many may that their share of {@link MOST_EFFECTS} does not do.
+   */
+  effects: Float64Array | null;
 }
 
 /** A move of a logit that is no rounding: float32 and float64 differ by less than a tenth of this. */
 export const MOVED = 1e-4;
 
+/** Single edges that are closed, at most, of all prompts together: each takes a run. Every prompt has the same share. */
+export const MOST_EFFECTS = 2048;
+
 const NONE: OffPathEffect = { moved: 0, changed: 0, logit: 0, metric: 0 };
 
 /**
- * Finds each clean prompt's token circuit and runs the prompt without what is off it.
+ * Finds each clean prompt's token circuit, runs the prompt without what is off it, and without each edge that may matter.
  *
  * @param exchange the other ranks, which take prompts in turn; every one gets all that is found
  */
@@ -76,6 +84,7 @@ export async function measureOffPaths(
   const run = await prepareInterventions(gpu, model, { batch: 1, positions: length });
   const { rank, size } = exchange ?? { rank: 0, size: 1 };
   const found: PromptTokenCircuit[] = [];
+  const share = Math.floor(MOST_EFFECTS / pairs.length);
   try {
     for (const [n, { clean, places }] of pairs.entries()) {
       if (n % size === 0) await exchange?.agree();
@@ -116,14 +125,30 @@ export async function measureOffPaths(
           metric: Math.abs(metricOf(without) - metricOf(logits)),
         };
       };
-      const heldGates = gates.map((activation, layer): Replacement => {
-        const values = activations.get(activation)!.slice();
-        for (const edge of off) {
-          if (edge.layer === layer) values[(edge.head * length + edge.query) * length + edge.key] = 0;
+      const heldWithout = (closed: readonly AttentionEdge[]): Replacement[] =>
+        gates.map((activation, layer) => {
+          const values = activations.get(activation)!.slice();
+          for (const edge of closed) {
+            if (edge.layer === layer) values[(edge.head * length + edge.query) * length + edge.key] = 0;
+          }
+          return { activation, by: { values } };
+        });
+      const effectsOf = async (): Promise<Float64Array> => {
+        const whole = metricOf(logits);
+        const effects = new Float64Array(circuit.edges.length);
+        for (const [n, edge] of circuit.edges.entries()) {
+          if (!edge.mayMatter) continue;
+          const without = await run.run([clean], { at: answers, replace: heldWithout([edge]) });
+          effects[n] = whole - metricOf(without.logits);
         }
-        return { activation, by: { values } };
+        return effects;
+      };
+      found.push({
+        circuit,
+        held: await effectOf(heldWithout(off)),
+        anew: await effectOf(closedEdges(off)),
+        effects: circuit.mayMatter <= share ? await effectsOf() : null,
       });
-      found.push({ circuit, held: await effectOf(heldGates), anew: await effectOf(closedEdges(off)) });
     }
     progress(pairs.length, pairs.length);
     const ofRanks = await exchange?.gather(found, "edges off the paths") ?? [found];

@@ -29,11 +29,12 @@ export interface PromptPair {
 /**
  * Halves of the pairs, by index: circuits are ranked on one and scored on the other. Every template's pairs are dealt out
  * in turn, in their order, to the half that has fewer; those of one clean prompt go together. The choosing half has the
- * odd one.
+ * odd one. One pair alone is both.
  *
  * @throws {RangeError} when all have one clean prompt, so that none is left to score on
  */
 export function splitPairs(pairs: readonly PromptPair[]): { choosing: number[]; scoring: number[] } {
+  if (pairs.length === 1) return { choosing: [0], scoring: [0] };
   const byTemplate = [...Map.groupBy(pairs.keys(), (n) => pairs[n].template).values()].flat();
   const byPrompt = Map.groupBy(byTemplate, (n) => pairs[n].clean.join());
   if (byPrompt.size < 2) {
@@ -59,12 +60,14 @@ export type MetricName = "logit_difference" | "probability_difference";
 
 /** What a task's generator makes, or a user's file holds. */
 export interface PromptSet {
-  /** `copy`, `ioi`, `greater-than`, `docstring`, `addition`, or the name of a file. */
+  /** `copy`, `ioi`, `greater-than`, `docstring`, `addition`, the name of a file, or `prompt` of a pair given by flags. */
   task: string;
   /** How answers are scored. */
   metric: MetricName;
   /** All of one number of tokens T. */
   pairs: readonly PromptPair[];
+  /** How many further pairs the file has that these are from; 0 when left out. */
+  leftOut?: number;
 }
 
 /** Prompts behind a token that stands before every text. */

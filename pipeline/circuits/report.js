@@ -6,10 +6,10 @@
   "use strict";
   /** Source, input, estimated effect, and the first of the sizes that holds it. @typedef {[source: string, input: string, score: number, size: number]} Edge */
   /** @typedef {{ counted: number, sizes: { chosen: number, edges: number, faithfulness: number | null }[], edges: Edge[] }} Circuit */
-  /** @typedef {{ tokens: string[], leastWeight: number, heads: { layer: number, head: number, open: number, edges: [query: number, key: number, weight: number][] }[] }} Attention */
-  /** @typedef {{ kind: string, circuit: Circuit | null, attention: Attention | null }} Model */
+  /** @typedef {{ tokens: string[], least_weight: number, heads: { layer: number, head: number, open: number, edges: [query: number, key: number, weight: number][] }[] }} Attention */
+  /** @typedef {{ name: string, called: string, circuit: Circuit | null, attention: Attention | null }} Model */
   /** @typedef {{ name: string, x: number, y: number, into: Edge[], out: Edge[] }} GraphNode */
-  const data = /** @type {{ layers: number, heads: number, keyValueHeads: number, models: Model[] }} */ (
+  const data = /** @type {{ layers: number, heads: number, key_value_heads: number, models: Model[] }} */ (
     JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent ?? "")
   );
   const SVG = "http://www.w3.org/2000/svg";
@@ -99,7 +99,9 @@
     if (name[0] === "m") return { x: width - SIDE, y: y(2 * layer + 2) };
     // A key head stands below the heads that read it.
     const ofGroup = Number(/g(\d+)/.exec(name)?.[1]);
-    const head = Number(/h(\d+)/.exec(name)?.[1] ?? (ofGroup + 0.5) * data.heads / data.keyValueHeads - 0.5);
+    const head = Number(
+      /h(\d+)/.exec(name)?.[1] ?? (ofGroup + 0.5) * data.heads / data.key_value_heads - 0.5,
+    );
     const below = Number.isNaN(ofGroup) ? 0 : ROW / 4;
     return { x: (head + 0.5) * (width - 2.5 * SIDE) / data.heads, y: y(2 * layer + 1) + below };
   }
@@ -107,12 +109,12 @@
   /** The largest effect there is, to which all drawings are scaled. */
   const largest = Math.max(...data.models.map(({ circuit }) => Math.abs(circuit?.edges[0]?.[2] ?? 0))) || 1;
 
-  /** @param {HTMLElement} figure @param {string} kind @param {Circuit} circuit */
-  function graph(figure, kind, circuit) {
+  /** @param {HTMLElement} figure @param {Model} model @param {Circuit} circuit */
+  function graph(figure, { name, called }, circuit) {
     const slider = /** @type {HTMLInputElement} */ (within(figure, "input"));
     const place = within(figure, ".drawing");
     const told = within(figure, ".of-node");
-    const showTable = tableUnder(figure, `Edges, ${kind}`, ["from", "to", "as", "effect"]);
+    const showTable = tableUnder(figure, `Edges, ${name}`, ["from", "to", "as", "effect"]);
     /** Of the node that Enter or a click holds. */
     let held = "";
     /** The node that Tab comes to. */
@@ -175,7 +177,7 @@
         width,
         height: (2 * data.layers + 1) * ROW / 2 + 48,
         role: "group",
-        "aria-label": `The ${kind} model: ${over}. The strongest: ${strongest}.`,
+        "aria-label": `${called.replace(/^the /, "The ")}: ${over}. The strongest: ${strongest}.`,
       });
       const lines = shown.map((edge) => {
         const [source, input, score] = edge;
@@ -202,7 +204,7 @@
       // The strongest lie on top.
       picture.append(...lines.toReversed());
       // A key head is joined to those of its heads that are seen.
-      const group = data.heads / data.keyValueHeads;
+      const group = data.heads / data.key_value_heads;
       for (const { name, x, y } of nodes.values()) {
         const [, layer, keyHead] = /^a(\d+)\.g(\d+)$/.exec(name) ?? [];
         for (let n = 0; keyHead !== undefined && n < group; n++) {
@@ -357,11 +359,11 @@
   /** A token as it can be seen. @param {string} token */
   const visible = (token) => token.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣");
 
-  /** @param {HTMLElement} figure @param {string} kind @param {Attention} attention @param {HTMLSelectElement} select */
-  function attentionOf(figure, kind, attention, select) {
+  /** @param {HTMLElement} figure @param {Model} model @param {Attention} attention @param {HTMLSelectElement} select */
+  function attentionOf(figure, { name, called }, attention, select) {
     const place = within(figure, ".drawing");
     const tokens = attention.tokens.map(visible);
-    const showTable = tableUnder(figure, `Attention, ${kind}`, ["token", "looks at", "weight"]);
+    const showTable = tableUnder(figure, `Attention, ${name}`, ["token", "looks at", "weight"]);
     const where = (/** @type {number} */ position) => `${tokens[position]} (${position + 1})`;
 
     function draw() {
@@ -370,7 +372,7 @@
       const edges = [...found?.edges ?? []].sort((a, b) => b[2] - a[2]);
       within(figure, "figcaption span").textContent = `${
         counted(found?.open ?? 0, "open edge")
-      } of this head; ${edges.length} of a weight of ${attention.leastWeight} or more ${
+      } of this head; ${edges.length} of a weight of ${attention.least_weight} or more ${
         edges.length === 1 ? "is" : "are"
       } drawn`;
       showTable(() => edges.map(([query, key, weight]) => [where(query), where(key), weight]));
@@ -384,9 +386,9 @@
         width,
         height: height + below,
         role: "img",
-        "aria-label": `Attention of head ${head} in the ${kind} model: ${
-          counted(edges.length, "edge")
-        } over ${counted(tokens.length, "token")}.${heaviest ? ` The heaviest: ${heaviest}.` : ""}`,
+        "aria-label": `Attention of head ${head} in ${called}: ${counted(edges.length, "edge")} over ${
+          counted(tokens.length, "token")
+        }.${heaviest ? ` The heaviest: ${heaviest}.` : ""}`,
       });
       for (const [query, key, weight] of edges.toReversed()) {
         const [from, to] = [xs[key], xs[query]];
@@ -423,11 +425,14 @@
   // First what needs this script, so that the drawings know the room they have.
   for (const part of document.querySelectorAll(".needs-script")) part.removeAttribute("hidden");
   const select = /** @type {HTMLSelectElement} */ (document.getElementById("attention-head"));
-  for (const { kind, circuit, attention } of data.models) {
+  for (const model of data.models) {
+    const { circuit, attention } = model;
     const figure = (
-      /** @type {string} */ name,
-    ) => /** @type {HTMLElement} */ (document.querySelector(`figure.${name}[data-kind=${kind}]`));
-    if (circuit) graph(figure("graph"), kind, circuit);
-    if (attention) attentionOf(figure("attention"), kind, attention, select);
+      /** @type {string} */ what,
+    ) => /** @type {HTMLElement} */ (document.querySelector(
+      `figure.${what}[data-kind=${CSS.escape(model.name)}]`,
+    ));
+    if (circuit) graph(figure("graph"), model, circuit);
+    if (attention) attentionOf(figure("attention"), model, attention, select);
   }
 })();

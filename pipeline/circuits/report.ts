@@ -13,9 +13,11 @@ import { type Filling, type Markup, markup } from "../report/markup.ts";
 import { pageHtml } from "../report/page.ts";
 import { formatShare } from "../report/progress.ts";
 import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
+import type { Performance } from "./analyse.ts";
 import type { Interval } from "./metrics.ts";
 import { MOST } from "./metrics.ts";
 import { MOVED, type OffPathEffect } from "./off_paths.ts";
+import { calledModel } from "./model_names.ts";
 import type { CircuitResults, EdgeResult, ModelResult } from "./results.ts";
 
 const MISSING = "–";
@@ -48,37 +50,54 @@ const counted = (count: number, what: string): string => `${digits(count)} ${wha
 const effectText = ({ moved, changed, logit, metric }: OffPathEffect): string =>
   `${formatShare(moved)}; ${formatShare(changed)}; ${digits(logit, 2)}; ${digits(metric, 2)}`;
 
-/** A ratio dense : sparse in words. */
+/** `32 pairs`, or how many of a file's they are. */
+export const pairsText = (pairs: number, leftOut = 0): string =>
+  leftOut === 0 ? counted(pairs, "pair") : `the first ${digits(pairs)} of ${digits(pairs + leftOut)} pairs`;
+
+/** A text as a sentence begins with it, where it begins with a word of ours. */
+const asBeginning = (text: string): string => text.replace(/^the /, "The ");
+
+/** A ratio of two models in words. */
 function compared(ratio: number, what: string): string {
   if (Math.abs(ratio - 1) < 0.05) return `as many ${what}`;
   return ratio > 1 ? `${digits(ratio, 2)} times fewer ${what}` : `${digits(1 / ratio, 2)} times more ${what}`;
 }
 
+/** Why no circuit is looked for in a model. */
+export function unableReason({ correct, clean, corrupted }: Performance, leastAccuracy: number): string {
+  const right = `${formatShare(correct)} of answers right`;
+  return correct < leastAccuracy
+    ? `${right}, where --least-accuracy asks for ${formatShare(leastAccuracy)}`
+    : `${right}, but the metric is not surely higher than for corrupted prompts: ${
+      intervalText(clean)
+    } beside ${intervalText(corrupted)}`;
+}
+
 /** The result in one or two sentences. */
-export function circuitSentence({ task, dense, sparse, ratio }: CircuitResults): string {
-  const models = [dense, sparse].filter((model) => model !== null);
+export function circuitSentence({ task, models, ratio, split, least_accuracy }: CircuitResults): string {
   const unable = models.filter(({ performance }) => !performance.able);
   if (unable.length > 0) {
-    const names = unable.map(({ gated }) => gated ? "sparse" : "dense").join(" nor the ");
-    return `${unable.length === 2 ? "Neither the" : "The"} ${names} model ${
-      unable.length === 2 ? "does" : "does not do"
-    } the task ${task} well enough for a circuit to mean anything.`;
+    const names = unable.map(calledModel);
+    return `${
+      unable.length === 2 ? `Neither ${names.join(" nor ")} does` : `${asBeginning(names[0])} does not do`
+    } the task ${task} well enough for a circuit to mean anything: ${
+      unable.map(({ performance }) => unableReason(performance, least_accuracy)).join("; ")
+    }.`;
   }
-  const needs = ({ gated, circuit }: ModelResult): string =>
+  const needs = ({ circuit, ...model }: ModelResult): string =>
     circuit!.n90_edges.value === null
-      ? `no circuit of the ${gated ? "sparse" : "dense"} model restores ${100 * MOST} % of the effect`
-      : `the ${gated ? "sparse" : "dense"} model needs ${counted(circuit!.n90_edges.value, "edge")}, or ${
+      ? `no circuit of ${calledModel(model)} restores ${100 * MOST} % of the effect`
+      : `${calledModel(model)} needs ${counted(circuit!.n90_edges.value, "edge")}, or ${
         circuit!.n90_heads.value === null
           ? "more than all its heads"
           : counted(circuit!.n90_heads.value, "head")
       } with all of their edges`;
-  const sentence = `For ${100 * MOST} % of the effect on prompts that did not choose the circuit, ${
-    models.map(needs).join("; ")
-  }`;
+  const on = split ? "prompts that did not choose the circuit" : "the one pair, which also chose the circuit";
+  const sentence = `For ${100 * MOST} % of the effect on ${on}, ${models.map(needs).join("; ")}`;
   const times = ratio && ratio.edges.value !== null
     ? `: ${compared(ratio.edges.value, "edges")}${
       ratio.heads.value === null ? "" : ` and ${compared(ratio.heads.value, "heads")}`
-    } in the sparse one`
+    } in ${models[1].name === "sparse" ? "the sparse one" : models[1].name}`
     : "";
   return `${sentence}${times}.`;
 }
@@ -90,7 +109,7 @@ export const OFF_PATH_NOTE =
 
 /** Rows of the table of results: a label, and the text of each model. */
 export function resultRows(results: CircuitResults): { label: string; cells: string[] }[] {
-  const models = [results.dense, results.sparse].filter((model) => model !== null);
+  const { models } = results;
   const row = (label: string, text: (model: ModelResult) => string) => ({ label, cells: models.map(text) });
   const ofCircuit = (label: string, text: (circuit: NonNullable<ModelResult["circuit"]>) => string) =>
     row(label, ({ circuit }) => circuit ? text(circuit) : MISSING);
@@ -103,7 +122,9 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     {
       label: "pairs that choose circuits, and that score them",
       cells: models.map(({ circuit }) =>
-        circuit ? `${results.split.choosing}, ${results.split.scoring}` : MISSING
+        circuit
+          ? results.split ? `${results.split.choosing}, ${results.split.scoring}` : "1, the same"
+          : MISSING
       ),
     },
     ofCircuit(`edges for ${100 * MOST} % of the effect`, ({ n90_edges }) => intervalText(n90_edges)),
@@ -118,7 +139,7 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     ),
     ofCircuit("overlap of circuits, prompts drawn anew", ({ stability }) => digits(stability.resampled)),
     ofCircuit("overlap, one template and the others", ({ stability }) => digits(stability.templates)),
-    ofCircuit("faithfulness on a template left out", ({ stability }) => digits(stability.heldOut)),
+    ofCircuit("faithfulness on a template left out", ({ stability }) => digits(stability.held_out)),
     ...ablations.map(({ ablation }) =>
       ofCircuit(
         `faithfulness with the rest at ${ablation === "resample" ? "a corrupted prompt’s" : ablation}`,
@@ -127,8 +148,8 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     ),
     row("attention edges, of a prompt", (model) => digits(model.token_circuits.all)),
     row("attention edges open", (model) => digits(model.token_circuits.open)),
-    row("attention edges on paths that carry values", (model) => digits(model.token_circuits.onPaths)),
-    row("attention edges that may matter, gates held", (model) => digits(model.token_circuits.mayMatter)),
+    row("attention edges on paths that carry values", (model) => digits(model.token_circuits.on_paths)),
+    row("attention edges that may matter, gates held", (model) => digits(model.token_circuits.may_matter)),
     row("open edges off the paths closed, gates held ¹", (model) => effectText(model.token_circuits.held)),
     row("open edges off the paths closed, gates anew ¹", (model) => effectText(model.token_circuits.anew)),
   ];
@@ -138,9 +159,7 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
 
 /** The page as HTML. */
 export function circuitsHtml(name: string, results: CircuitResults): string {
-  const { task, purpose, dense, sparse } = results;
-  const models = [dense, sparse].filter((model) => model !== null);
-  const kindOf = ({ gated }: ModelResult): string => gated ? "sparse" : "dense";
+  const { task, purpose, models } = results;
   return pageHtml({
     title: `${name}: circuits of ${task}`,
     styles: [style, ownStyle],
@@ -148,27 +167,31 @@ export function circuitsHtml(name: string, results: CircuitResults): string {
 <h1>${name}: ${task}</h1>
 <p class="result">${circuitSentence(results)}</p>
 <p>The task: ${purpose}.</p>
-${resultTable(results, models.map(kindOf))}
+${resultTable(results)}
 ${ratios(results)}
-${curves(models, kindOf)}
-${headMaps(results, models, kindOf)}
-${graphSection(results, models, kindOf)}
-${attentionSection(models, kindOf)}
+${curves(models)}
+${headMaps(results)}
+${graphSection(results)}
+${attentionSection(models)}
 <h2>How it was measured</h2>
 ${method(results)}
 ${words()}`,
     scripts: markup`<script type="application/json" id="data">${{
-      markup: pageData(results, models, kindOf),
+      markup: pageData(results),
     }}</script>
 <script>${{ markup: script }}</script>
 `,
   });
 }
 
-function resultTable(results: CircuitResults, kinds: string[]): Markup {
+function resultTable(results: CircuitResults): Markup {
   return markup`<div class="scroll" role="region" aria-label="Results" tabindex="0"><table class="results">
-<caption>95 % intervals in brackets, by drawing the prompts anew. ${OFF_PATH_NOTE}</caption>
-<thead><tr><td></td>${kinds.map((kind) => markup`<th scope="col">${kind}</th>`)}</tr></thead>
+<caption>${
+    results.split
+      ? "95 % intervals in brackets, by drawing the prompts anew."
+      : "One pair: what takes several, intervals, overlaps and scores on other prompts, cannot be measured."
+  } ${OFF_PATH_NOTE}</caption>
+<thead><tr><td></td>${results.models.map(({ name }) => markup`<th scope="col">${name}</th>`)}</tr></thead>
 <tbody>${
     resultRows(results).map(({ label, cells }) =>
       markup`<tr><th scope="row">${label}</th>${cells.map((cell) => markup`<td>${cell}</td>`)}</tr>\n`
@@ -176,24 +199,29 @@ function resultTable(results: CircuitResults, kinds: string[]): Markup {
   }</tbody></table></div>`;
 }
 
-function ratios({ ratio }: CircuitResults): Markup | undefined {
+function ratios({ ratio, models }: CircuitResults): Markup | undefined {
   if (!ratio) return undefined;
-  return markup`<p>Dense : sparse, heads ${intervalText(ratio.heads)}, edges ${
-    intervalText(ratio.edges)
-  }.</p>`;
+  const names = models.map(({ name }) => name).join(" : ").replace(/^d(?=ense : sparse$)/, "D");
+  return markup`<p>${names}, heads ${intervalText(ratio.heads)}, edges ${intervalText(ratio.edges)}.</p>`;
 }
 
-function curves(models: readonly ModelResult[], kindOf: (model: ModelResult) => string): Markup | undefined {
+/** Which of two looks a model has on the page: the sparse one's, or of two of a kind the second's. */
+const isSecond = (models: readonly ModelResult[], model: ModelResult): boolean =>
+  models.every(({ gated }) => gated === models[0].gated) && models.length > 1
+    ? model === models[1]
+    : model.gated;
+
+function curves(models: readonly ModelResult[]): Markup | undefined {
   const series = models.flatMap((model): Series[] =>
     model.circuit
       ? [{
-        label: kindOf(model),
+        label: model.name,
         points: model.circuit.curve.map(({ fraction, faithfulness }) =>
           [100 * fraction, faithfulness] as const
         ),
-        colour: model.gated ? "green" : "blue",
-        dash: model.gated ? "solid" : "dashed",
-        marker: model.gated ? "circle" : "square",
+        ...(isSecond(models, model)
+          ? { colour: "green", dash: "solid", marker: "circle" }
+          : { colour: "blue", dash: "dashed", marker: "square" }),
       }]
       : []
   );
@@ -203,7 +231,7 @@ function curves(models: readonly ModelResult[], kindOf: (model: ModelResult) => 
   const chart: Chart = {
     description: `Faithfulness of circuits against the share of edges that they choose. ${
       able.map((model) =>
-        `${kindOf(model)}: ${
+        `${model.name}: ${
           model.circuit!.curve.map(({ fraction, faithfulness }) =>
             `${digits(faithfulness)} at ${shares(fraction)}`
           )
@@ -235,9 +263,7 @@ ${
       "Faithfulness",
       markup`<table><caption>What of the chosen edges leads nowhere is left out. 95 % intervals in brackets.</caption><thead><tr><th scope="col">edges chosen</th>${
         able.map((model) =>
-          markup`<th scope="col">${kindOf(model)}: edges left</th><th scope="col">${
-            kindOf(model)
-          }: effect</th>`
+          markup`<th scope="col">${model.name}: edges left</th><th scope="col">${model.name}: effect</th>`
         )
       }</tr></thead><tbody>${rows}</tbody></table>`,
     )
@@ -250,9 +276,7 @@ function scrollable(label: string, content: Filling): Markup {
 }
 
 function headMaps(
-  { graph }: CircuitResults,
-  models: readonly ModelResult[],
-  kindOf: (model: ModelResult) => string,
+  { graph, models }: CircuitResults,
 ): Markup | undefined {
   const shown = models.filter(({ circuit }) => circuit);
   if (shown.length === 0) return undefined;
@@ -277,11 +301,11 @@ function headMaps(
           nodes.filter((node) => node.layer === layer).map(cell)
         }</tr>\n`,
     );
-    return markup`<figure data-kind="${kindOf(model)}"><figcaption><strong>${kindOf(model)}</strong><span>✓ ${
+    return markup`<figure data-kind="${model.name}"><figcaption><strong>${model.name}</strong><span>✓ ${
       counted(inCircuit.length, "head")
     }</span></figcaption>${
       scrollable(
-        `Effects in the ${kindOf(model)} model`,
+        `Effects in ${calledModel(model)}`,
         markup`<table class="heads"><thead><tr><td></td>${heads}<th scope="col">MLP</th></tr></thead><tbody>${rows}</tbody></table>`,
       )
     }</figure>`;
@@ -311,15 +335,12 @@ function drawnSizes({ sizes, n90_edges }: NonNullable<ModelResult["circuit"]>) {
 }
 
 function graphSection(
-  { graph }: CircuitResults,
-  models: readonly ModelResult[],
-  kindOf: (model: ModelResult) => string,
+  { graph, models }: CircuitResults,
 ): Markup | undefined {
   const shown = models.filter(({ circuit }) => circuit);
   if (shown.length === 0) return undefined;
   const figure = (model: ModelResult): Markup => {
-    const kind = kindOf(model);
-    const circuit = model.circuit!;
+    const [kind, called, circuit] = [model.name, calledModel(model), model.circuit!];
     const { drawn, counted: at, first } = drawnSizes(circuit);
     const size = circuit.n90_edges.value;
     const { heads, mlps } = circuitNodes(circuit.edges);
@@ -337,28 +358,25 @@ function graphSection(
       drawn.length - 1
     }" value="${first}"/></label></div>
 <p class="shown" role="status"></p>
-<div class="drawing scroll" role="region" aria-label="The circuit of the ${kind} model" tabindex="0"></div>
+<div class="drawing scroll" role="region" aria-label="The circuit of ${called}" tabindex="0"></div>
 <p class="of-node" role="status"></p>
-<details class="needs-script" hidden=""><summary>Edges of the ${kind} model’s circuit as a table</summary></details></figure>`;
+<details class="needs-script" hidden=""><summary>Edges of ${called}’s circuit as a table</summary></details></figure>`;
   };
-  const without = models.filter(({ circuit }) => !circuit).map(kindOf);
+  const without = models.filter(({ circuit }) => !circuit).map(calledModel);
   return markup`<h2>The circuit</h2>
 <p>Heads and MLPs by layer, the tokens at the foot, the answer on top. Blue edges help the answer, dashed orange ones work against it, as wide as their estimated effect, on one scale${
     shown.length > 1 ? " for both models" : undefined
   }. A node that is pointed at or focused shows its own edges, Enter or a click names them, Escape lets go; arrow keys move from node to node.</p>
 ${
-    without.map((kind) =>
-      markup`<p class="note">The ${kind} model does not do the task, and has no circuit.</p>`
+    without.map((called) =>
+      markup`<p class="note">${asBeginning(called)} does not do the task, and has no circuit.</p>`
     )
   }
 <noscript><p class="note">The drawing needs scripts; edges.arrow, beside this page, holds the same.</p></noscript>
 <div class="beside">${shown.map(figure)}</div>`;
 }
 
-function attentionSection(
-  models: readonly ModelResult[],
-  kindOf: (model: ModelResult) => string,
-): Markup | undefined {
+function attentionSection(models: readonly ModelResult[]): Markup | undefined {
   const shown = models.filter(({ attention }) => attention);
   if (shown.length === 0) return undefined;
   // First the head that matters most, to the sparse model where it does the task.
@@ -367,7 +385,7 @@ function attentionSection(
       ?.circuit?.nodes.filter(({ head }) => head >= 0) ?? [];
   const most = nodes.toSorted((a, b) => Math.abs(b.noising) - Math.abs(a.noising))[0]?.name ?? "a0.h0";
   const options = shown[0].attention!.heads.map(({ layer, head }, n) => {
-    const open = shown.map((model) => `${kindOf(model)} ${digits(model.attention!.heads[n].open)}`).join(
+    const open = shown.map((model) => `${model.name} ${digits(model.attention!.heads[n].open)}`).join(
       ", ",
     );
     return markup`<option value="${layer}.${head}"${
@@ -375,18 +393,18 @@ function attentionSection(
     }>layer ${layer}, head ${head}: ${open} open</option>`;
   });
   const counts = shown.map((model) => {
-    const { all, open, onPaths, mayMatter } = model.attention!.counts;
-    const { offPaths, held, anew } = model.token_circuits;
+    const { all, open, on_paths, may_matter } = model.attention!.counts;
+    const { off_paths, held, anew } = model.token_circuits;
     const effect = ({ moved, changed, logit }: OffPathEffect): string =>
       `the answer’s logits in ${formatShare(moved)} of the prompts, by up to ${
         digits(logit, 2)
       }, and the first choice in ${formatShare(changed)}`;
-    return markup`<li>${kindOf(model)}: ${digits(open)} of ${digits(all)} attention edges are open, ${
-      digits(onPaths)
+    return markup`<li>${model.name}: ${digits(open)} of ${digits(all)} attention edges are open, ${
+      digits(on_paths)
     } of them on a path that carries values from a token to the answer; ${
-      digits(mayMatter)
+      digits(may_matter)
     } may matter with the gates held, by value, query or key. ${
-      formatShare(offPaths)
+      formatShare(off_paths)
     } of all prompts have open edges off the paths: closing them changes ${
       effect(held)
     } with the other gates held, ${effect(anew)} with gates computed anew.</li>`;
@@ -398,33 +416,31 @@ function attentionSection(
 <noscript><p class="note">The drawing needs scripts; circuits.json, beside this page, holds the same.</p></noscript>
 <div id="attention" class="beside">${
     shown.map((model) =>
-      markup`<figure class="attention" data-kind="${kindOf(model)}"><figcaption><strong>${
-        kindOf(model)
-      }</strong><span role="status"></span></figcaption>
-<div class="drawing scroll" role="region" aria-label="Attention of the ${
-        kindOf(model)
-      } model" tabindex="0"></div>
-<details class="needs-script" hidden=""><summary>Attention of the ${
-        kindOf(model)
-      } model’s head as a table</summary></details></figure>`
+      markup`<figure class="attention" data-kind="${model.name}"><figcaption><strong>${model.name}</strong><span role="status"></span></figcaption>
+<div class="drawing scroll" role="region" aria-label="Attention of ${calledModel(model)}" tabindex="0"></div>
+<details class="needs-script" hidden=""><summary>Attention of ${
+        calledModel(model)
+      }’s head as a table</summary></details></figure>`
     )
   }</div>`;
 }
 
 function method(results: CircuitResults): Markup {
-  const { prompts, length, templates, method, ablation, graph, metric, seed, adapter } = results;
+  const { prompts, left_out, length, templates, method, ablation, graph, metric, seed, adapter } = results;
   const name = method.name === "eap" ? "EAP" : `EAP-IG over ${method.steps} steps`;
-  const { choosing, scoring } = results.split;
-  return markup`<p>${prompts} pairs of prompts of ${length} tokens in ${templates} ${
-    templates === 1 ? "template" : "templates"
-  }; metric: ${metric.replace("_", " ")}. The graph has ${
+  const { split } = results;
+  return markup`<p>${
+    pairsText(prompts, left_out).replace(/^t/, "T")
+  } of prompts of ${length} tokens in ${templates} ${templates === 1 ? "template" : "templates"}; metric: ${
+    metric.replace("_", " ")
+  }. The graph has ${
     digits(graph.edges)
   } edges between heads, with query, key and value as inputs of their own${
-    graph.keyValueHeads < graph.heads
-      ? ` (keys and values of each of ${graph.keyValueHeads} key heads, g, which several heads read)`
+    graph.key_value_heads < graph.heads
+      ? ` (keys and values of each of ${graph.key_value_heads} key heads, g, which several heads read)`
       : ""
   }, and MLPs. ${
-    graph.normBehindAttention
+    graph.norm_behind_attention
       ? "A head writes its part of what the norm behind attention makes of its layer’s sum, by the scale that the sum has in the same run. "
       : ""
   }Edges are estimated by ${name} (arXiv 2403.17806); what a circuit leaves out is replaced by ${
@@ -433,9 +449,19 @@ function method(results: CircuitResults): Markup {
       : ablation === "mean"
       ? "its mean"
       : "zero"
-  }. ${choosing} of the pairs rank edges and heads; the other ${scoring} score every circuit but those of a template left out. Faithfulness is (M(C) − M(∅)) / (M(model) − M(∅)) of means over prompts. The size for ${
+  }. ${
+    split
+      ? `${split.choosing} of the pairs rank edges and heads; the other ${split.scoring} score every circuit but those of a template left out.`
+      : "The one pair ranks edges and heads and scores every circuit, so that nothing here says how the circuit does on another prompt."
+  } Faithfulness is (M(C) − M(∅)) / (M(model) − M(∅)) of means over prompts. The size for ${
     100 * MOST
-  } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head, on the pairs that score, so that this circuit restores as much of them by construction; its interval is of sizes that were run, and there is none of fewer than five pairs. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. Intervals draw the prompts anew and measure the same circuits on them. Seed ${seed}; ${adapter}.</p>`;
+  } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head, on ${
+    split ? "the pairs that score" : "this pair"
+  }, so that this circuit restores as much of ${split ? "them" : "it"} by construction${
+    split ? "; its interval is of sizes that were run, and there is none of fewer than five pairs" : undefined
+  }. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. ${
+    split ? "Intervals draw the prompts anew and measure the same circuits on them. " : undefined
+  }Seed ${seed}; ${adapter}.</p>`;
 }
 
 /** The glossary's words that the page uses. */
@@ -446,17 +472,14 @@ function words(): Markup {
 }
 
 /** What the script reads; `<` is written so that no text can end the script element. */
-function pageData(
-  { graph }: CircuitResults,
-  models: readonly ModelResult[],
-  kindOf: (model: ModelResult) => string,
-): string {
+function pageData({ graph, models }: CircuitResults): string {
   const data = {
     layers: graph.layers,
     heads: graph.heads,
-    keyValueHeads: graph.keyValueHeads,
+    key_value_heads: graph.key_value_heads,
     models: models.map((model) => ({
-      kind: kindOf(model),
+      name: model.name,
+      called: calledModel(model),
       circuit: model.circuit ? circuitData(model.circuit) : null,
       attention: model.attention ?? null,
     })),

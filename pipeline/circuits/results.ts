@@ -1,19 +1,20 @@
 /**
- * What an analysis of one or two models comes to, as it is saved: circuits.json for people and programs, edges.arrow and
- * curve.arrow for data frames, and the one line that `--json` ends with.
+ * What an analysis of one or two models comes to, as it is saved: circuits.json for people and programs, edges.arrow,
+ * curve.arrow and token_edges.arrow for data frames, and the one line that `--json` ends with.
  *
  * @module
  */
 import { Bool, Float64, Int32, Table, tableToIPC, Utf8, type Vector, vectorFromArray } from "apache-arrow";
 import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
-import type { CurvePoint, Findings, Performance, Stability } from "./analyse.ts";
+import type { CurvePoint, Findings, Performance } from "./analyse.ts";
 import { connected, topEdges } from "./discovery.ts";
 import type { Ablation, AttributionMethod } from "./engine.ts";
 import { type CircuitGraph, edgeEnds } from "./graph.ts";
 import { faithfulness, type Interval } from "./metrics.ts";
-import type { TokenCircuits } from "./off_paths.ts";
+import type { OffPathEffect, TokenCircuits } from "./off_paths.ts";
 import type { PromptSet } from "./prompts.ts";
+import type { TokenEdge } from "./token_circuit.ts";
 
 /** One edge, named by its ends. */
 export interface EdgeResult {
@@ -39,7 +40,9 @@ export interface CircuitSize {
 
 /** What was found of one model. */
 export interface ModelResult {
-  /** Its folder. */
+  /** `dense`, `sparse`, or what tells it from another of its kind (see `modelNames`). */
+  name: string;
+  /** Its folder, or its name on the hub. */
   label: string;
   gated: boolean;
   performance: Performance;
@@ -61,7 +64,7 @@ export interface ModelResult {
       rank_correlation: number | null;
     };
     greedy: { edges: number; faithfulness: number };
-    stability: Stability;
+    stability: { resampled: number | null; templates: number | null; held_out: number | null };
     /** Faithfulness of the same circuit when what it leaves out is replaced in another way. */
     ablations: { ablation: Ablation; faithfulness: number }[];
     /** Every edge, in the graph's order. */
@@ -70,22 +73,40 @@ export interface ModelResult {
   /** Attention of the first prompt, for looking at. */
   attention?: PromptAttention;
   /** Attention edges over the tokens of all clean prompts, and what closing those off the paths changes. */
-  token_circuits: TokenCircuits;
+  token_circuits: {
+    all: number;
+    open: number;
+    on_paths: number;
+    may_matter: number;
+    off_paths: number;
+    held: OffPathEffect;
+    anew: OffPathEffect;
+  };
+  /** Open attention edges of the first prompts, as many as are listed. */
+  token_edges: PromptEdges[];
+}
+
+/** The open attention edges of one prompt. */
+export interface PromptEdges {
+  /** The prompt's tokens as text. */
+  tokens: string[];
+  /** In any order; `effect`: drop of the metric when the edge alone is closed, null where it was not measured. */
+  edges: (TokenEdge & { effect: number | null })[];
 }
 
 /** The attention of one prompt. */
 export interface PromptAttention {
   /** The prompt's tokens as text. */
   tokens: string[];
-  /** Of each layer and head how many edges are open, and those (query, key, weight) of at least {@link leastWeight}. */
+  /** Of each layer and head how many edges are open, and those (query, key, weight) of at least `least_weight`. */
   heads: { layer: number; head: number; open: number; edges: [number, number, number][] }[];
   /** Weight below which open edges are not listed. */
-  leastWeight: number;
+  least_weight: number;
   /**
    * Attention edges there are, those that are open, of them those on a path that carries values from a token to an answer,
    * and those that may matter with the other gates held, by value, query or key.
    */
-  counts: { all: number; open: number; onPaths: number; mayMatter: number };
+  counts: { all: number; open: number; on_paths: number; may_matter: number };
 }
 
 /** The whole result. */
@@ -94,44 +115,52 @@ export interface CircuitResults {
   purpose: string;
   metric: PromptSet["metric"];
   prompts: number;
-  /** How many of them ranked edges and heads, and how many others scored the circuits. */
-  split: { choosing: number; scoring: number };
+  /** How many further pairs their file has. */
+  left_out: number;
+  /** How many of them ranked edges and heads, and how many others scored the circuits; null of one pair, which did both. */
+  split: { choosing: number; scoring: number } | null;
   /** Tokens of each. */
   length: number;
   templates: number;
   method: AttributionMethod;
   ablation: Ablation;
   seed: number;
+  /** Share of answers that had to be right for a circuit to be looked for. */
+  least_accuracy: number;
   adapter: string;
   seconds: number;
   graph: {
     layers: number;
     heads: number;
-    keyValueHeads: number;
+    key_value_heads: number;
     edges: number;
     /** Whether a norm stands behind attention, of which each head writes its part. */
-    normBehindAttention: boolean;
+    norm_behind_attention: boolean;
   };
-  dense: ModelResult | null;
-  sparse: ModelResult | null;
-  /** How many times more the dense model needs; null without both. */
+  /** One or two: the dense one before the sparse one, two of a kind as they were named. */
+  models: ModelResult[];
+  /** How many times more the first needs than the second; null without two circuits. */
   ratio: { heads: Interval; edges: Interval } | null;
 }
 
 /** A model's findings as they are saved. */
 export function modelResult(
   graph: CircuitGraph,
-  { label, gated, findings, ablations, attention, tokenCircuits }: {
+  { name, label, gated, findings, ablations, attention, tokenCircuits, tokenEdges }: {
+    name: string;
     label: string;
     gated: boolean;
     findings: Findings;
     ablations: { ablation: Ablation; faithfulness: number }[];
     attention?: PromptAttention;
     tokenCircuits: TokenCircuits;
+    tokenEdges: PromptEdges[];
   },
 ): ModelResult {
   const { performance, circuit } = findings;
-  const shared = { label, gated, performance, attention, token_circuits: tokenCircuits };
+  const { onPaths: on_paths, mayMatter: may_matter, offPaths: off_paths, ...others } = tokenCircuits;
+  const token_circuits = { ...others, on_paths, may_matter, off_paths };
+  const shared = { name, label, gated, performance, attention, token_circuits, token_edges: tokenEdges };
   if (!circuit) return shared;
   const smallest = new Int32Array(graph.edges).fill(-1);
   for (const [n, { chosen }] of circuit.edgeLadder.entries()) {
@@ -145,7 +174,7 @@ export function modelResult(
     return { source: source.name, input: input.name, score, kept, size: smallest[edge] };
   });
   const ofHeads = circuit.heads.value ?? 0;
-  const { approximation } = circuit;
+  const { approximation, stability: { resampled, templates, heldOut } } = circuit;
   return {
     ...shared,
     circuit: {
@@ -174,7 +203,7 @@ export function modelResult(
           : null,
       },
       greedy: circuit.greedy,
-      stability: circuit.stability,
+      stability: { resampled, templates, held_out: heldOut },
       ablations,
       edges,
     },
@@ -182,35 +211,35 @@ export function modelResult(
 }
 
 /** The line that `--json` ends with. */
-export function resultLine({ task, dense, sparse, ratio }: CircuitResults): string {
-  const brief = (model: ModelResult | null) =>
-    model && {
-      performance: model.performance.correct,
-      metric: model.performance.clean.value,
-      able: model.performance.able,
-      n90_heads: model.circuit?.n90_heads.value ?? null,
-      n90_edges: model.circuit?.n90_edges.value ?? null,
-      cpr: model.circuit?.cpr ?? null,
-      cmd: model.circuit?.cmd ?? null,
-      token_circuits: model.token_circuits,
-    };
-  return JSON.stringify({ task, dense: brief(dense), sparse: brief(sparse), ratio });
+export function resultLine({ task, models, ratio }: CircuitResults): string {
+  const brief = (model: ModelResult) => ({
+    name: model.name,
+    label: model.label,
+    gated: model.gated,
+    performance: model.performance.correct,
+    metric: model.performance.clean.value,
+    able: model.performance.able,
+    n90_heads: model.circuit?.n90_heads.value ?? null,
+    n90_edges: model.circuit?.n90_edges.value ?? null,
+    cpr: model.circuit?.cpr ?? null,
+    cmd: model.circuit?.cmd ?? null,
+    token_circuits: model.token_circuits,
+  });
+  return JSON.stringify({ task, models: models.map(brief), ratio });
 }
 
-/** Writes circuits.json, edges.arrow and curve.arrow into a run's folder. */
+/** Writes circuits.json, edges.arrow, curve.arrow and token_edges.arrow into a run's folder. */
 export async function saveResults(folder: string, results: CircuitResults): Promise<void> {
-  const models = [results.dense, results.sparse].filter((model) => model !== null);
-  // The edges are a table of their own.
-  const withoutEdges = (model: ModelResult | null) =>
-    model && { ...model, circuit: model.circuit && { ...model.circuit, edges: undefined } };
-  await writeJson(join(folder, "circuits.json"), {
-    ...results,
-    dense: withoutEdges(results.dense),
-    sparse: withoutEdges(results.sparse),
+  const { models } = results;
+  // Edges are tables of their own.
+  const withoutEdges = (model: ModelResult) => ({
+    ...model,
+    token_edges: tokenEdgeCounts(model),
+    circuit: model.circuit && { ...model.circuit, edges: undefined },
   });
-  const kindOf = ({ gated }: ModelResult): string => gated ? "sparse" : "dense";
+  await writeJson(join(folder, "circuits.json"), { ...results, models: models.map(withoutEdges) });
   const edges = models.flatMap((model) =>
-    (model.circuit?.edges ?? []).map((edge) => ({ ...edge, model: kindOf(model) }))
+    (model.circuit?.edges ?? []).map((edge) => ({ ...edge, model: model.name }))
   );
   await writeTable(join(folder, "edges.arrow"), {
     model: vectorFromArray(edges.map(({ model }) => model), new Utf8()),
@@ -219,9 +248,10 @@ export async function saveResults(folder: string, results: CircuitResults): Prom
     score: vectorFromArray(edges.map(({ score }) => score), new Float64()),
     in_circuit: vectorFromArray(edges.map(({ kept }) => kept), new Bool()),
   });
+  await saveTokenEdges(join(folder, "token_edges.arrow"), models);
   const points = models.flatMap((model) =>
     (["curve", "signed_curve"] as const).flatMap((ranking) =>
-      (model.circuit?.[ranking] ?? []).map((point) => ({ ...point, model: kindOf(model), ranking }))
+      (model.circuit?.[ranking] ?? []).map((point) => ({ ...point, model: model.name, ranking }))
     )
   );
   const numbers = (name: "fraction" | "faithfulness" | "low" | "high") =>
@@ -237,6 +267,39 @@ export async function saveResults(folder: string, results: CircuitResults): Prom
     faithfulness: numbers("faithfulness"),
     low: numbers("low"),
     high: numbers("high"),
+  });
+}
+
+/** How much of a model's attention token_edges.arrow has: its first prompts, and those of them whose effects it has. */
+export function tokenEdgeCounts({ token_edges }: Pick<ModelResult, "token_edges">) {
+  return {
+    prompts: token_edges.length,
+    edges: token_edges.reduce((sum, { edges }) => sum + edges.length, 0),
+    with_effects: token_edges.filter(({ edges }) => edges.every(({ effect }) => effect !== null)).length,
+  };
+}
+
+async function saveTokenEdges(path: string, models: readonly ModelResult[]): Promise<void> {
+  const rows = models.flatMap(({ name, token_edges }) =>
+    token_edges.flatMap(({ tokens, edges }, prompt) =>
+      edges.map((edge) => ({ ...edge, name, prompt, tokens }))
+    )
+  );
+  const integers = (name: "prompt" | "layer" | "head" | "query" | "key") =>
+    vectorFromArray(Int32Array.from(rows, (row) => row[name]));
+  await writeTable(path, {
+    model: vectorFromArray(rows.map(({ name }) => name), new Utf8()),
+    prompt: integers("prompt"),
+    layer: integers("layer"),
+    head: integers("head"),
+    query: integers("query"),
+    key: integers("key"),
+    query_token: vectorFromArray(rows.map(({ tokens, query }) => tokens[query]), new Utf8()),
+    key_token: vectorFromArray(rows.map(({ tokens, key }) => tokens[key]), new Utf8()),
+    weight: vectorFromArray(rows.map(({ weight }) => weight), new Float64()),
+    on_path: vectorFromArray(rows.map(({ onPath }) => onPath), new Bool()),
+    may_matter: vectorFromArray(rows.map(({ mayMatter }) => mayMatter), new Bool()),
+    effect: vectorFromArray(rows.map(({ effect }) => effect), new Float64()),
   });
 }
 

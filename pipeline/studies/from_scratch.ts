@@ -95,7 +95,7 @@ const ENGLISH: Design = {
   },
   slack: 0.025,
   seeds: [1, 2, 3],
-  circuits: ["--pairs", "data/english/previous-word.jsonl"],
+  circuits: ["--pairs", "data/english/previous-word.jsonl", "--prompts", "32"],
   exact: false,
 };
 

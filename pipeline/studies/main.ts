@@ -26,11 +26,12 @@ import { runProcesses, startTask } from "../sweep/processes.ts";
 import { rowOf, type SweepRow, writeSweepTable } from "../sweep/results.ts";
 import type { SweepRun } from "../sweep/sweep_file.ts";
 import { holdSweep, openSweepFolder } from "../sweep/sweep_folder.ts";
+import { circuitSizes } from "./circuit_sizes.ts";
 import { type StudyData, studyHtml, studyMarkdown } from "./document.ts";
 import { requireOneProcess } from "../parallel/one_process.ts";
 import { STUDIES } from "./studies.ts";
 import { openStudyFolder } from "./study_folder.ts";
-import type { CircuitSizes, PartResult, Study, StudyPart, StudyTools } from "./study.ts";
+import type { PartResult, Study, StudyPart, StudyTools } from "./study.ts";
 
 const PURPOSE = "Runs a study of the method, many runs in all, and writes its results with intervals.";
 const USAGE = "Usage: deno task study NAME [flags]";
@@ -313,13 +314,6 @@ async function findCircuit(args: readonly string[], signal: AbortSignal): Promis
     const error = lines.find((line) => line.startsWith("error: ")) ?? lines.at(-1)!;
     throw inputError(`Cannot find a circuit: ${error.replace(/^error: /, "")}`);
   }
-}
-
-/** What a summary of circuits says of its one model. */
-function circuitSizes(summary: unknown): CircuitSizes {
-  const { dense, sparse } = summary as Record<"dense" | "sparse", Record<string, number | null> | null>;
-  const of = dense ?? sparse;
-  return { edges: of?.n90_edges ?? null, heads: of?.n90_heads ?? null };
 }
 
 if (import.meta.main) {

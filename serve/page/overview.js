@@ -484,9 +484,6 @@ function sweepText({ result }) {
 /** What a run of circuits comes to, in words. @param {RunOverview} run */
 function circuitText({ result }) {
   if (result?.kind !== "circuits") return "circuits";
-  const { task, dense, sparse } = result;
-  const parts = Object.entries({ dense, sparse }).map(([kind, size]) =>
-    size && `${kind} ${circuitSize(size)}`
-  );
-  return `circuit of ${task}: ${parts.filter((part) => part).join("; ")}`;
+  const { task, models } = result;
+  return `circuit of ${task}: ${models.map((size) => `${size.name} ${circuitSize(size)}`).join("; ")}`;
 }

@@ -320,15 +320,13 @@ function sweepOf({ of, runs }, name) {
 }
 
 /** @param {Extract<NonNullable<RunDetail["result"]>, { kind: "circuits" }>} result */
-function circuitsOf({ task, dense, sparse }) {
-  const row = (/** @type {string} */ kind, /** @type {typeof dense} */ size) => {
-    if (!size) return null;
-    const { able, performance, edges, heads } = size;
+function circuitsOf({ task, models }) {
+  const row = (/** @type {import("../api.ts").CircuitSize} */ { name, able, performance, edges, heads }) => {
     const count = (/** @type {number | null} */ of) => able ? String(of ?? "more than all its") : "–";
     return element(
       "tr",
       {},
-      element("th", { scope: "row" }, kind),
+      element("th", { scope: "row" }, name),
       [percent(performance), count(edges), count(heads)].map((text) => element("td", {}, text)),
     );
   };
@@ -346,10 +344,10 @@ function circuitsOf({ task, dense, sparse }) {
           {},
           element("tr", {}, element("td", {}), heads.map((head) => element("th", { scope: "col" }, head))),
         ),
-        element("tbody", {}, row("dense", dense), row("sparse", sparse)),
+        element("tbody", {}, models.map(row)),
       ),
     ),
-    [dense, sparse].some((size) => size && !size.able) &&
+    models.some(({ able }) => !able) &&
     element("p", { className: "quiet" }, "A model without sizes cannot do the task."),
     element("p", { className: "quiet" }, "Its report, below, has the circuit to explore."),
   ];

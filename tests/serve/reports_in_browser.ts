@@ -210,7 +210,8 @@ pageTest(
     await open(site, resultsOf(dense, sparse));
     assertEquals(
       await page.locator("p.result").innerText(),
-      "The dense model does not do the task planted well enough for a circuit to mean anything.",
+      "The dense model does not do the task planted well enough for a circuit to mean anything: 50.0 % of answers right, " +
+        "where --least-accuracy asks for 60.0 %.",
     );
     await page.getByText("The dense model does not do the task, and has no circuit.").waitFor();
     assertEquals(await figure(page, "graph", "dense").count(), 0);
@@ -316,7 +317,7 @@ pageTest("attention: each head's open edges, and tokens upright wherever they fi
   const select = page.locator("#attention-head");
   // The one with the largest effect comes first.
   assertEquals(await select.inputValue(), "0.1");
-  for (const { layer, head, open, edges } of results.sparse!.attention!.heads) {
+  for (const { layer, head, open, edges } of results.models[1].attention!.heads) {
     await select.selectOption(`${layer}.${head}`);
     assertEquals(
       await select.locator("option:checked").innerText(),
@@ -331,7 +332,7 @@ pageTest("attention: each head's open edges, and tokens upright wherever they fi
     assertEquals(await at.locator("path.edge").count(), edges.length);
     const details = at.locator("details");
     await unfold(details);
-    const { tokens } = results.sparse!.attention!;
+    const { tokens } = results.models[1].attention!;
     assertEquals(
       await details.locator("tbody tr").allInnerTexts(),
       edges.map(([query, key, weight]) =>
@@ -344,18 +345,18 @@ pageTest("attention: each head's open edges, and tokens upright wherever they fi
     );
   }
   const items = await page.locator("h2:has-text('Attention over') + ul li").allInnerTexts();
-  const { all, open: ofPrompt, onPaths, mayMatter } = results.sparse!.attention!.counts;
+  const { all, open: ofPrompt, on_paths, may_matter } = results.models[1].attention!.counts;
   assertStringIncludes(
     items[1],
-    `sparse: ${ofPrompt} of ${all} attention edges are open, ${onPaths} of them on a path`,
+    `sparse: ${ofPrompt} of ${all} attention edges are open, ${on_paths} of them on a path`,
   );
-  assertStringIncludes(items[1], `${mayMatter} may matter`);
+  assertStringIncludes(items[1], `${may_matter} may matter`);
   assertEquals(await at.locator("text.token[transform]").count(), 0, "three tokens have room");
 
   // A sum of many numbers in little room: its signs stand upright, its words do not.
   const tokens = Array.from({ length: 40 }, (_, n) => ["12", "+", "=", "establishment"][n % 4]);
-  const long = { ...results.sparse!, attention: { ...results.sparse!.attention!, tokens } };
-  await open(site, { ...results, dense: null, sparse: long }, "long");
+  const long = { ...results.models[1], attention: { ...results.models[1].attention!, tokens } };
+  await open(site, { ...results, models: [long], ratio: null }, "long");
   const turned = await at.locator("text.token[transform]").allTextContents();
   assertEquals(turned, new Array(10).fill("establishment"));
   assertEquals(complaints, []);
@@ -382,6 +383,22 @@ for (const colorScheme of ["light", "dark"] as const) {
         ["dense", "sparse"].map(async (kind) => (await figure(page, "graph", kind).boundingBox())!.y),
       );
       assertEquals(tops[0] === tops[1], width > 375, "side by side where there is room");
+    }
+    // Two of a kind have names as long as folders'.
+    const names: [string, string] = [
+      "of-a-sweep/with-lambda-and-slack-of-seed-1",
+      "of-a-sweep/with-lambda-and-slack-of-seed-2",
+    ];
+    await open(site, resultsOf(sparse, sparse, undefined, names), "long-names");
+    for (const summary of await page.locator("summary").all()) await summary.click();
+    for (const width of [375, 1280]) {
+      await page.setViewportSize({ width, height: 900 });
+      for (const name of names) {
+        await figure(page, "attention", JSON.stringify(name)).locator("svg").waitFor();
+      }
+      assertEquals(await violations(page), [], `long names at ${width}`);
+      const isWide = await page.evaluate("document.documentElement.scrollWidth > innerWidth");
+      assertEquals(isWide, false, `long names at ${width}`);
     }
     assertEquals(complaints, []);
   });

@@ -671,15 +671,20 @@ Deno.test("a run of circuits says its task and sizes, and when it ended", async 
     n90_edges: edges,
     n90_heads: heads,
   });
-  const summary = { task: "copy", dense: model(114, 9), sparse: model(null, null), ratio: null };
+  const models = [{ name: "seed 1\nand more", ...model(114, 9) }, { name: "seed 2", ...model(null, null) }, {
+    name: "rubbish",
+  }];
+  const summary = { task: "copy", models, ratio: null };
   await write(run.path, "summary.json", JSON.stringify(summary));
   const { overview } = (await unhurried(folder.path).view("c"))!;
   assertEquals([overview.status, overview.command, overview.phases], ["finished", "circuits", []]);
   assertEquals(overview.result, {
     kind: "circuits",
     task: "copy",
-    dense: { able: true, performance: 0.75, edges: 114, heads: 9 },
-    sparse: { able: false, performance: 0.75, edges: null, heads: null },
+    models: [
+      { name: "seed 1", able: true, performance: 0.75, edges: 114, heads: 9 },
+      { name: "seed 2", able: false, performance: 0.75, edges: null, heads: null },
+    ],
   });
   assertEquals(overview.target_met, null);
   assertEquals(overview.updated, (await Deno.stat(join(run.path, "summary.json"))).mtime!.toISOString());

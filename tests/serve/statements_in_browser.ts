@@ -67,6 +67,7 @@ const sparsified = (step: number, feasible: boolean) => ({
 });
 
 const PRETRAINED = { test: { ce: 2.5, open_fraction: 1, tokens: 4096 } };
+/** As it was written before a run could have two models of a kind. */
 const CIRCUITS = {
   task: "copy",
   dense: { able: true, performance: 0.75, n90_edges: 114, n90_heads: 9 },
@@ -356,11 +357,14 @@ pageTest("circuits of a model that cannot do the task, and of one of which none 
   });
   await ended(folder, "unable", {
     command: "circuits",
-    summary: { task: "copy", dense: of(false, null), sparse: of(true, null) },
+    summary: {
+      task: "copy",
+      models: [{ name: "dense", ...of(false, null) }, { name: "sparse", ...of(true, null) }],
+    },
   });
   await ended(folder, "alone", {
     command: "circuits",
-    summary: { task: "ioi", dense: of(true, 7), sparse: null },
+    summary: { task: "ioi", models: [{ name: "dense", ...of(true, 7) }] },
   });
   await page.goto(`${url}/#/runs/unable`);
   await page.getByText("The circuit of copy").waitFor();

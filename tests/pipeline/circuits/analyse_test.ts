@@ -4,10 +4,12 @@ import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
+import { firstWithin } from "../../../pipeline/circuits/model_analysis.ts";
+import { modelNames } from "../../../pipeline/circuits/model_names.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
 import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
 import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
-import { tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
+import { type TokenCircuit, tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { plantedEngine, plantedSet, withRun } from "./planted.ts";
 import { OPTIONS, PROMPTS, resultsOf } from "./planted_results.ts";
@@ -68,6 +70,7 @@ Deno.test("pairs are dealt out to choosing and scoring template by template", ()
   const [pair] = plantedSet(1).pairs;
   const of = (...clean: number[]) => clean.map((token) => ({ ...pair, clean: [token] }));
   assertEquals(splitPairs(of(1, 2, 1, 3)), { choosing: [0, 2], scoring: [1, 3] }, "one prompt, one half");
+  assertEquals(splitPairs(of(1)), { choosing: [0], scoring: [0] }, "one pair alone does both");
   assertThrows(() => splitPairs(of(1, 1)), RangeError, "they have 1 clean prompt");
 });
 
@@ -109,10 +112,29 @@ Deno.test("a model that cannot do the task gets no circuit, and the report says 
   const results = resultsOf(findings, undefined);
   assertEquals(
     circuitSentence(results),
-    "The dense model does not do the task planted well enough for a circuit to mean anything.",
+    "The dense model does not do the task planted well enough for a circuit to mean anything: 50.0 % of answers right, " +
+      "where --least-accuracy asks for 60.0 %.",
   );
-  assertEquals(JSON.parse(resultLine(results)).dense.n90_edges, null);
+  assertEquals(JSON.parse(resultLine(results)).models[0].n90_edges, null);
   assert(!circuitsHtml("run", results).includes('id="graph"'));
+});
+
+Deno.test("how many answers must be right is the caller's to say, and which of two reasons a refusal has is told", async () => {
+  const whole = plantedEngine(PROMPTS);
+  const found = await whole.baselines();
+  const half = { ...whole, baselines: () => Promise.resolve({ ...found, correct: found.correct.fill(0.5) }) };
+  const of = async (engine: CircuitEngine, leastAccuracy?: number) =>
+    await analyse(engine, plantedSet(PROMPTS), { ...OPTIONS, leastAccuracy });
+  for (const least of [undefined, 0.51]) assertEquals((await of(half, least)).performance.able, false);
+  const asked = await of(half, 0.5);
+  assertEquals([asked.performance.able, asked.circuit?.edges.value], [true, 4]);
+  // As much is right, and as right for the corrupted prompts.
+  const alike = await of(plantedEngine(PROMPTS, { able: false }), 0.5);
+  assertEquals(alike.circuit, undefined);
+  assertStringIncludes(
+    circuitSentence({ ...resultsOf(alike, undefined), least_accuracy: 0.5 }),
+    "50.0 % of answers right, but the metric is not surely higher than for corrupted prompts: 8 (",
+  );
 });
 
 Deno.test("two models: the ratio with its interval, the line, the table, and files that Arrow reads", async () => {
@@ -120,8 +142,10 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   const results = resultsOf(findings, findings);
   assertEquals(results.ratio!.edges, { value: 1, low: 1, high: 1 });
   const line = JSON.parse(resultLine(results));
-  assertEquals(Object.keys(line), ["task", "dense", "sparse", "ratio"]);
-  assertEquals([line.dense.n90_edges, line.dense.n90_heads, line.sparse.performance], [4, 2, 1]);
+  assertEquals(Object.keys(line), ["task", "models", "ratio"]);
+  const [dense, sparse] = line.models;
+  assertEquals([dense.name, dense.gated, sparse.name, sparse.gated], ["dense", false, "sparse", true]);
+  assertEquals([dense.n90_edges, dense.n90_heads, sparse.performance], [4, 2, 1]);
   assertEquals(line.ratio.edges, { value: 1, low: 1, high: 1 });
   assertEquals(
     circuitSentence(results),
@@ -129,7 +153,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
       "all of their edges; the sparse model needs 4 edges, or 2 heads with all of their edges: as many edges and 2 times " +
       "fewer heads in the sparse one.",
   );
-  assertEquals(line.sparse.token_circuits.anew, { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 });
+  assertEquals(sparse.token_circuits.anew, { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 });
   const rows = new Map(resultRows(results).map(({ label, cells }) => [label, cells[1]]));
   assertEquals(rows.get("edges for 90 % of the effect"), "4 (4 to 4)");
   // What is off the paths stands beside the count of what is on them.
@@ -140,10 +164,11 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   await using folder = await temporaryFolder();
   await saveResults(folder.path, results);
   const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
-  assertEquals(json.dense.circuit.n90_edges.value, 4);
+  const [first, second] = json.models;
+  assertEquals(first.circuit.n90_edges.value, 4);
   assertEquals(json.split, { choosing: 6, scoring: 6 });
-  assertEquals(json.dense.circuit.heads.sort(), ["a0.h1", "a1.h0"]);
-  const { sizes } = json.dense.circuit;
+  assertEquals(first.circuit.heads.sort(), ["a0.h1", "a1.h0"]);
+  const { sizes } = first.circuit;
   assertEquals(
     sizes.filter(({ chosen }: { chosen: number }) => chosen < 5),
     [[1, 0, 0], [2, 0, 0], [3, 3, 0.75], [4, 4, 1]].map(([chosen, edges, faithfulness]) => ({
@@ -152,8 +177,8 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
       faithfulness,
     })),
   );
-  assertEquals(json.sparse.token_circuits.held.moved, 0.5);
-  assertEquals(json.dense.circuit.edges, undefined);
+  assertEquals(second.token_circuits.held.moved, 0.5);
+  assertEquals(first.circuit.edges, undefined);
   const edges = tableFromIPC(await Deno.readFile(`${folder.path}/edges.arrow`));
   assertEquals(edges.numRows, 2 * results.graph.edges);
   const kept = edges.toArray().filter((row) => row.in_circuit && row.model === "sparse");
@@ -165,6 +190,151 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   ]);
   const curve = tableFromIPC(await Deno.readFile(`${folder.path}/curve.arrow`));
   assertEquals(curve.numRows, 2 * 2 * 6);
+});
+
+/** Every key of objects within a value. */
+function keysOf(value: unknown): string[] {
+  if (typeof value !== "object" || value === null) return [];
+  const own = Array.isArray(value) ? [] : Object.keys(value);
+  return [...own, ...Object.values(value).flatMap(keysOf)];
+}
+
+Deno.test("what is saved and printed has its names in one style, that of the other summaries", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const results = resultsOf(findings, findings);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, results);
+  const saved = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  for (const [what, value] of [["circuits.json", saved], ["the line", JSON.parse(resultLine(results))]]) {
+    const keys = new Set(keysOf(value));
+    for (const key of ["n90_edges", "on_paths", "may_matter", "off_paths"]) {
+      assert(keys.has(key), `${what}: ${key}`);
+    }
+    assertEquals([...keys].filter((key) => !/^[a-z0-9_]+$/.test(key)), [], what);
+  }
+  for (const key of ["held_out", "key_value_heads", "norm_behind_attention", "least_weight"]) {
+    assert(keysOf(saved).includes(key), key);
+  }
+});
+
+Deno.test("the guide names what is saved: every column, and every key of circuits.json", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, resultsOf(findings, findings));
+  const guide = await Deno.readTextFile(new URL("../../../docs/guide.md", import.meta.url));
+  const rowOf = (what: string): string[] => {
+    const row = guide.split("\n").find((line) => line.startsWith(`| ${what}`))!;
+    // What is in brackets explains.
+    return [...row.split("|")[2].replace(/\([^)]*\)/g, "").matchAll(/`(\w+)`/g)].map(([, name]) => name);
+  };
+  for (const file of ["edges.arrow", "curve.arrow", "token_edges.arrow"]) {
+    const table = tableFromIPC(await Deno.readFile(`${folder.path}/${file}`));
+    assertEquals(rowOf(`\`${file}\``), table.schema.fields.map(({ name }) => name), file);
+  }
+  const json = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals(rowOf("`circuits.json`").sort(), Object.keys(json).sort());
+  const [model] = json.models;
+  assertEquals(
+    rowOf("– each of its `models`").sort(),
+    [...Object.keys(model), ...Object.keys(model.circuit)].sort(),
+  );
+});
+
+Deno.test("two models of a kind have names of their own in sentence, table, page and files", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const unable = await analyse(plantedEngine(PROMPTS, { able: false }), plantedSet(PROMPTS), OPTIONS);
+  const named: [string, string] = ["seed-1", "seed-2"];
+  const of = (first: typeof findings, second: typeof findings) => resultsOf(first, second, undefined, named);
+  const results = of(findings, findings);
+  assertEquals(
+    circuitSentence(results),
+    "For 90 % of the effect on prompts that did not choose the circuit, seed-1 needs 4 edges, or 2 heads with all of " +
+      "their edges; seed-2 needs 4 edges, or 2 heads with all of their edges: as many edges and 2 times fewer heads in " +
+      "seed-2.",
+  );
+  assertStringIncludes(
+    circuitSentence(of(unable, findings)),
+    "seed-1 does not do the task planted well enough",
+  );
+  assertStringIncludes(
+    circuitSentence(of(unable, unable)),
+    "Neither seed-1 nor seed-2 does the task planted",
+  );
+  const html = circuitsHtml("run", results);
+  for (
+    const said of [
+      "seed-1 : seed-2, heads 2 (1 to 3)",
+      "Edges of seed-2’s circuit as a table",
+      'data-kind="seed-1"',
+    ]
+  ) assertStringIncludes(html, said);
+  assert(
+    !/(dense|sparse) model/.test(html.replace(/<script.*?<\/script>/gs, "")),
+    "neither is called dense or sparse",
+  );
+  // The two curves can be told apart, also without colours.
+  const dashes = [...html.matchAll(/<path class="(?:blue|green)"[^>]*stroke-dasharray="([^"]*)"/g)];
+  assertEquals(new Set(dashes.map(([, dash]) => dash)), new Set(["7 4", "none"]));
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, results);
+  for (const file of ["edges.arrow", "curve.arrow"]) {
+    const rows = tableFromIPC(await Deno.readFile(`${folder.path}/${file}`)).toArray();
+    assertEquals([...new Set(rows.map(({ model }) => model))], named, file);
+  }
+});
+
+Deno.test("open attention edges of every prompt stand in a table, whole prompts as far as there is room", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, resultsOf(findings, findings));
+  const table = tableFromIPC(await Deno.readFile(`${folder.path}/token_edges.arrow`));
+  const rows = table.toArray().map((row) => row.toJSON());
+  const first = {
+    model: "dense",
+    prompt: 0,
+    layer: 1,
+    head: 0,
+    query: 2,
+    key: 0,
+    query_token: "three",
+    key_token: "one",
+    weight: 0.25,
+    on_path: true,
+    may_matter: true,
+    effect: 1.5,
+  };
+  const words = { query_token: "c", key_token: "a" };
+  const off = {
+    ...first,
+    ...words,
+    prompt: 1,
+    layer: 0,
+    query: 1,
+    query_token: "b",
+    on_path: false,
+    may_matter: false,
+  };
+  const ofOne = [first, { ...first, ...words, prompt: 1 }, { ...off, effect: null }];
+  assertEquals(rows, [...ofOne, ...ofOne.map((row) => ({ ...row, model: "sparse" }))]);
+  const { models } = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals(models[1].token_edges, { prompts: 2, edges: 3, with_effects: 1 });
+  const of = (...open: number[]) => open.map((count) => ({ circuit: { open: count } as TokenCircuit }));
+  assertEquals(firstWithin(of(3, 4, 5), 12).length, 3);
+  assertEquals(firstWithin(of(3, 4, 5, 0), 11).length, 2);
+  assertEquals(firstWithin(of(3, 4), 2).length, 0);
+});
+
+Deno.test("models of a kind are called by what tells them apart", () => {
+  const of = (...labels: string[]) => modelNames(labels.map((label) => ({ label, gated: true })));
+  assertEquals(of("runs/a/model", "runs/b/model"), ["a", "b"]);
+  assertEquals(of("data/english", "data/english-sparse/"), ["english", "english-sparse"]);
+  assertEquals(of("runs/a", "runs/a/control"), ["a", "control"]);
+  assertEquals(of("./one/x/model", "/two/y/model"), ["x", "y"]);
+  assertEquals(of("a", "runs/a"), ["a", "runs/a"]);
+  assertEquals(of("data/m with adapter", "data/m"), ["m with adapter", "m"]);
+  assertEquals(of("runs/a/model"), ["sparse"]);
+  const kinds = [{ label: "b", gated: true }, { label: "a", gated: false }];
+  assertEquals(modelNames(kinds), ["sparse", "dense"]);
 });
 
 Deno.test("every row of the table is the findings', and what was measured is told by its numbers", async () => {
@@ -216,8 +386,8 @@ Deno.test("every row of the table is the findings', and what was measured is tol
       [{ ablation: "zero" }, "is replaced by zero."],
       [{ method: { name: "eap-ig", steps: 7 } }, "Edges are estimated by EAP-IG over 7 steps"],
       [{ templates: 1 }, "in 1 template;"],
-      [{ graph: { ...results.graph, keyValueHeads: 1 } }, "keys and values of each of 1 key heads"],
-      [{ graph: { ...results.graph, normBehindAttention: true } }, "the norm behind attention"],
+      [{ graph: { ...results.graph, key_value_heads: 1 } }, "keys and values of each of 1 key heads"],
+      [{ graph: { ...results.graph, norm_behind_attention: true } }, "the norm behind attention"],
     ] as const
   ) {
     assert(!html.includes(said), said);

@@ -5,6 +5,7 @@ import type { CircuitModel } from "../../../pipeline/circuits/engine.ts";
 import { closedEdges, prepareInterventions } from "../../../pipeline/circuits/interventions.ts";
 import {
   measureOffPaths,
+  MOST_EFFECTS,
   type OffPathEffect,
   type PromptTokenCircuit,
   summariseOffPaths,
@@ -47,12 +48,13 @@ function expectedOf(model: ReferenceModel, { pairs, metric }: PromptSet, pair: n
       open.some((edge) => edge.layer === layer && edge.key === position && carries(layer + 1, edge.query));
   const on = new Set(open.filter(({ layer, query }) => carries(layer + 1, query)).map(nameOf));
   const off = new Set(open.map(nameOf)).difference(on);
+  const row = (of: Float64Array, position: number) => of.subarray(position * V, (position + 1) * V);
+  const metricOf = (of: Float64Array): number => {
+    const values = places.map((place) => placeMetric(metric, row(of, place.position), place).value);
+    return values.reduce((a, b) => a + b, 0) / values.length;
+  };
+  const all = new Set(open.map(nameOf));
   const effect = (logits: Float64Array): OffPathEffect => {
-    const row = (of: Float64Array, position: number) => of.subarray(position * V, (position + 1) * V);
-    const metricOf = (of: Float64Array): number => {
-      const values = places.map((place) => placeMetric(metric, row(of, place.position), place).value);
-      return values.reduce((a, b) => a + b, 0) / values.length;
-    };
     const choice = (of: Float64Array): number => of.indexOf(Math.max(...of));
     const moves = [...answers].flatMap((at) =>
       Array.from(row(logits, at), (logit, n) => Math.abs(logit - row(whole, at)[n]))
@@ -70,6 +72,9 @@ function expectedOf(model: ReferenceModel, { pairs, metric }: PromptSet, pair: n
     held: effect(run((edge) => on.has(nameOf(edge)))),
     anew: effect(run((edge, gate) => gate > 0 && !off.has(nameOf(edge)))),
     margin,
+    /** By how much the metric drops when one edge is closed and all others are as they were. */
+    without: (name: string): number =>
+      metricOf(whole) - metricOf(run((edge) => all.has(nameOf(edge)) && nameOf(edge) !== name)),
   };
 }
 
@@ -82,11 +87,18 @@ async function assertMeasured(
 ): Promise<PromptTokenCircuit[]> {
   const measured = await measureOffPaths(gpu, model, set);
   let compared = 0;
-  for (const [pair, { circuit, ...effects }] of measured.entries()) {
+  let [edges, moved] = [0, 0];
+  for (const [pair, { circuit, effects: ofEdges, ...effects }] of measured.entries()) {
     const expected = expectedOf(reference, set, pair);
     if (expected.margin < 1e-4) continue;
     compared++;
     assertEquals([circuit.open, circuit.onPaths], [expected.open, expected.onPaths], `prompt ${pair}`);
+    for (const [n, edge] of circuit.edges.entries()) {
+      const effect = expected.without(nameOf(edge));
+      edges++;
+      if (Math.abs(effect) > 0.01) moved++;
+      assertAlmostEquals(ofEdges![n], effect, 1e-4, `prompt ${pair}, edge ${nameOf(edge)}`);
+    }
     for (const gates of ["held", "anew"] as const) {
       for (const what of ["moved", "changed", "logit", "metric"] as const) {
         // Measured: 5.5e-6, of moves up to 13.
@@ -99,6 +111,7 @@ async function assertMeasured(
       }
     }
   }
+  assert(edges > 20 && moved > 10, `${moved} of ${edges} edges move the metric`);
   assert(compared > 0.8 * set.pairs.length, `${compared} of ${set.pairs.length} have no gate at 0`);
   return measured;
 }
@@ -137,7 +150,14 @@ gpuTest("random models, gated and dense: what closing moves is what float64 says
   const gated = randomModel(gpu, { ...TINY, gate: { bias: -0.1, temperature: 1 } });
   const { offPaths, held, anew } = summariseOffPaths(await assertMeasured(gpu, gated, gated.reference, set));
   assert(offPaths > 0.5 && held.logit > 0.01 && anew.logit > 0.01, `${offPaths} ${held.logit} ${anew.logit}`);
+  // Where more may matter than a prompt's share of runs, no edge's effect is measured.
+  const many = { ...set, pairs: Array.from({ length: 100 }, (_, n) => set.pairs[n % 12]) };
+  const least = Math.floor(MOST_EFFECTS / many.pairs.length);
   const dense = randomModel(gpu, TINY);
+  for (const { circuit, effects } of await measureOffPaths(gpu, dense, many)) {
+    assert(circuit.mayMatter > least, `${circuit.mayMatter} of ${least}`);
+    assertEquals(effects, null);
+  }
   const ofDense = summariseOffPaths(await measureOffPaths(gpu, dense, set));
   const nothing = { moved: 0, changed: 0, logit: 0, metric: 0 };
   assertEquals([ofDense.all, ofDense.open, ofDense.mayMatter], [84, 84, ofDense.onPaths]);

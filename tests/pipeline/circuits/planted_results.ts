@@ -12,11 +12,12 @@ export const PROMPTS = 12;
 /** How it is analysed. */
 export const OPTIONS = { method: { name: "eap" }, seed: 1 } as const;
 
-/** What findings of a dense model, and of a sparse one, come to. */
+/** What findings of a dense model, and of a sparse one, come to; or of two dense ones by these names. */
 export function resultsOf(
   findings: Findings,
   other: Findings | undefined,
   { graph } = plantedEngine(PROMPTS),
+  [first, second] = ["dense", "sparse"],
 ): CircuitResults {
   const attention = {
     tokens: ["one", "<two>", "</script>"],
@@ -26,8 +27,8 @@ export function resultsOf(
       open: n === 0 ? 2 : n === 3 ? 1 : 0,
       edges: (n === 0 ? [[1, 0, 0.5]] : n === 3 ? [[2, 0, 0.25]] : []) as [number, number, number][],
     })),
-    leastWeight: 0.005,
-    counts: { all: 24, open: 3, onPaths: 1, mayMatter: 2 },
+    least_weight: 0.005,
+    counts: { all: 24, open: 3, on_paths: 1, may_matter: 2 },
   };
   const held = { moved: 0.5, changed: 0, logit: 0.125, metric: 0.03 };
   const tokenCircuits = {
@@ -39,14 +40,31 @@ export function resultsOf(
     held,
     anew: { moved: 0.75, changed: 0.25, logit: 10.5, metric: 1.5 },
   };
-  const of = (findings: Findings, gated: boolean) =>
+  const edge = {
+    layer: 1,
+    head: 0,
+    query: 2,
+    key: 0,
+    weight: 0.25,
+    onPath: true,
+    mayMatter: true,
+    effect: 1.5,
+  };
+  const off = { ...edge, layer: 0, query: 1, onPath: false, mayMatter: false, effect: null };
+  const tokenEdges = [{ tokens: ["one", "two", "three"], edges: [edge] }, {
+    tokens: ["a", "b", "c"],
+    edges: [edge, off],
+  }];
+  const of = (findings: Findings, name: string) =>
     modelResult(graph, {
+      name,
       label: "a model",
-      gated,
+      gated: name === "sparse",
       findings,
       ablations: [{ ablation: "zero", faithfulness: 0.5 }],
       attention,
       tokenCircuits,
+      tokenEdges,
     });
   const { circuit } = findings;
   const ratio = circuit && other?.circuit
@@ -64,23 +82,24 @@ export function resultsOf(
     purpose: "what was planted",
     metric: "logit_difference",
     prompts: PROMPTS,
+    left_out: 0,
     split: { choosing: 6, scoring: 6 },
     length: 3,
     templates: 2,
     method: OPTIONS.method,
     ablation: "resample",
     seed: 1,
+    least_accuracy: 0.6,
     adapter: "none",
     seconds: 1,
     graph: {
       layers: graph.layers,
       heads: graph.heads,
-      keyValueHeads: graph.keyValueHeads,
+      key_value_heads: graph.keyValueHeads,
       edges: graph.edges,
-      normBehindAttention: false,
+      norm_behind_attention: false,
     },
-    dense: of(findings, false),
-    sparse: other ? of(other, true) : null,
+    models: [of(findings, first), ...(other ? [of(other, second)] : [])],
     ratio,
   };
 }

@@ -68,7 +68,7 @@ Deno.test({
     });
     assertEquals(ranks.code, 0, ranks.stderr);
     assertEquals(ranks.stdout.replaceAll(join(runs, "shared"), join(runs, "alone")), one.stdout);
-    for (const file of ["circuits.json", "edges.arrow", "curve.arrow"]) {
+    for (const file of ["circuits.json", "edges.arrow", "curve.arrow", "token_edges.arrow"]) {
       assertEquals(await read(join(runs, "shared"), file), await read(join(runs, "alone"), file), file);
     }
     for (const rank of [1, 2]) {
@@ -82,7 +82,7 @@ Deno.test({
     const unable = await runRanks(OPEN_MPI!, 2, ["circuits", "--task", "addition", "--model", model, "--prompts", "8",
       "--runs", runs, "--name", "unable", "--json"], { mark: runs, byTask: true });
     assertEquals(unable.code, 0, unable.stderr);
-    assertEquals(JSON.parse(unable.stdout).dense.able, false);
+    assertEquals(JSON.parse(unable.stdout).models[0].able, false);
   },
 });
 

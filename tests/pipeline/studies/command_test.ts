@@ -86,7 +86,7 @@ Deno.test("a quick study from scratch holds each arm to its dense twin, and look
   const again = await study(["from-scratch", "--quick", "--runs", path, "--json"]);
   assertEquals(again.code, 0, again.stderr);
   assertEquals(JSON.parse(lastLine(again.stdout)).parts[0], part);
-  const sizes = (text: string) => JSON.parse(text).dense.n90_edges;
+  const sizes = (text: string) => JSON.parse(text).models[0].n90_edges;
   assertEquals(sizes(await Deno.readTextFile(summary)), sizes(found));
 
   // A circuit that cannot be found costs the rest nothing.

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { circuitSizes } from "../../../pipeline/studies/circuit_sizes.ts";
 import { studyHtml, studyMarkdown } from "../../../pipeline/studies/document.ts";
 import {
   bySeed,
@@ -35,6 +36,16 @@ import type { SparsifySummary } from "../../../pipeline/training/sparsify.ts";
 import { fakeRun } from "../../support/fake_run.ts";
 import { metricRow } from "../../support/metric_row.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
+
+Deno.test("a study reads the sizes of a circuit from its summary, also from one of before there was a list of models", () => {
+  const model = { name: "sparse", n90_edges: 47, n90_heads: 4 };
+  assertEquals(circuitSizes({ task: "addition", models: [model], ratio: null }), { edges: 47, heads: 4 });
+  for (const found of [{ dense: null, sparse: model }, { dense: model, sparse: null }]) {
+    assertEquals(circuitSizes(found), { edges: 47, heads: 4 });
+  }
+  const unable = { models: [{ n90_edges: null, n90_heads: null }] };
+  assertEquals(circuitSizes(unable), { edges: null, heads: null });
+});
 
 /** A run that ended with these, or one that did not. */
 function row(
