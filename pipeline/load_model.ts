@@ -11,6 +11,7 @@ import {
   type ActivationAxis,
   type Interventions,
   noActivation,
+  placesOf,
   prepareInterventions,
   type Replacement,
 } from "./circuits/interventions.ts";
@@ -130,7 +131,8 @@ export interface LoadedModel extends Disposable {
    * with before every text, `model.tokenizer.startOfText`, where there is one; tokens are run as they are given.
    *
    * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
-   * different lengths, and on a head, a position or a number of values that the activation has not
+   * different lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
+   * of the next), and on a head, a position or a number of values that the activation has not
    * @throws {UserError} on a character that the vocabulary has no token for
    */
   run(prompts: Prompt | readonly Prompt[], options?: RunOptions): Promise<ModelRun>;
@@ -215,6 +217,7 @@ function modelOf(
   const { closes, ...model } = parts;
   const { config, tokenizer, gpu, parameters, network } = model;
   const hooks = activationAxes(config);
+  const places = placesOf(config);
   const compiled = new Map<string, Interventions>();
   let turn: Promise<unknown> = Promise.resolve();
   let waiting = 0;
@@ -245,6 +248,7 @@ function modelOf(
     for (const name of [...read, ...Object.keys(functions), ...patch.map(({ activation }) => activation)]) {
       if (!hooks.has(name)) throw noActivation(name, hooks.keys());
     }
+    assertNoTwins(patch.map(({ activation }) => activation), places);
     const tokens = prompts.map(tokensOf);
     if (tokens.length === 0 || tokens[0].length === 0) {
       throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
@@ -312,6 +316,17 @@ function modelOf(
     destroy,
     [Symbol.dispose]: destroy,
   };
+}
+
+/** @throws {RangeError} when two names, of those that are replaced, are of one place */
+function assertNoTwins(names: readonly string[], places: ReadonlyMap<string, string>): void {
+  for (const name of names) {
+    const twin = names.find((other) => other !== name && places.get(other) === places.get(name));
+    if (twin === undefined) continue;
+    throw new RangeError(
+      `Cannot replace both ${name} and ${twin} as they are one activation: name one of them`,
+    );
+  }
 }
 
 /** One prompt as a list of prompts. */

@@ -1634,6 +1634,18 @@ export const MUTANTS: readonly Mutant[] = [
       "tokenizer.encode(prompt)",
     ],
   }),
+  ...plant("pipeline/circuits/interventions.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+    "what a block ends with has the next block's name alone": [
+      "new Set([`blocks.${layer}.hook_resid_post`, y.name])",
+      "new Set([y.name])",
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+    "one activation is replaced under two names": [
+      "other !== name && places.get(other) === places.get(name)",
+      "other !== name && other.length === 0",
+    ],
+  }),
   ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "a prompt begins with"], {
     "an explored prompt does not begin as the model's texts": [
       "withStart(tokenizer, known.tokens)",

@@ -68,11 +68,11 @@ export interface InterventionResult {
 /** A model compiled for batches of prompts of one length. */
 export interface Interventions {
   /**
-   * Names and shapes of what can be read and replaced: `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_attn_out`,
-   * `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
+   * Names and shapes of what can be read and replaced: `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
+   * (the next block's `hook_resid_pre`), `hook_attn_out`, `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
    * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_pattern` and
    * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
-   * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, the last block's `hook_resid_post`, and
+   * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, and
    * `ln_final.hook_normalized` [B, T, d].
    */
   readonly names: ReadonlyMap<string, readonly number[]>;
@@ -177,6 +177,10 @@ function partsOf(model: Model): Map<string, Part> {
         add(y, [[`${place}.hook_pre`, OF_MLP], [`${place}.hook_pre_linear`, OF_MLP, mlpWidth]]);
       } else if (kind === "mlp" && (isFirst || y === stepIn(branch, "out").reads.x)) {
         add(y, [[y.name, OF_MLP]]);
+      } else if (kind === "mlp" && op.kind === "add") {
+        // What one block ends with is what the next begins with.
+        const names = new Set([`blocks.${layer}.hook_resid_post`, y.name]);
+        add(y, [...names].map((name) => [name, STREAM] as const));
       } else if (op.kind === "norm" || op.kind === "linear" || op.kind === "add") add(y, [[y.name, STREAM]]);
     }
   }
@@ -191,6 +195,14 @@ function partsOf(model: Model): Map<string, Part> {
 export function activationAxes(config: ModelConfig): Map<string, readonly ActivationAxis[]> {
   const parts = partsOf(trace(config, { batch: 1, context: 1 }));
   return new Map([...parts].map(([name, { axes }]) => [name, axes]));
+}
+
+/** Where everything that can be read and replaced lies, by name: two names of one place are one activation's. */
+export function placesOf(config: ModelConfig): Map<string, string> {
+  const parts = partsOf(trace(config, { batch: 1, context: 1 }));
+  return new Map(
+    [...parts].map(([name, { hook, first }]) => [name, isSquare(name) ? name : `${hook} ${first}`]),
+  );
 }
 
 /** How an activation lies in a tensor. */

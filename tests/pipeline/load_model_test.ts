@@ -154,6 +154,48 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "what a block ends with is what the next begins with, under either name, and not under both at once",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    await writeTinyModel(folder.path);
+    using model = await loadModel(folder.path, { gpu });
+    const [post, pre] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"];
+    const names = [...model.hooks.keys()];
+    assertEquals(names.indexOf(pre), names.indexOf(post) + 1);
+    assertEquals(model.hooks.get(post), ["batch", "position", "width"]);
+    const { activations, logits } = await model.run(PROMPTS, { read: [pre, post] });
+    assertEquals(activations.get(post), activations.get(pre));
+    assertNotEquals(activations.get(post)!.values, new Float32Array(2 * 6 * 16));
+
+    const by = { prompts: PROMPTS.toReversed() };
+    const [ofPost, ofPre] = await Promise.all(
+      [post, pre].map((activation) => model.run(PROMPTS, { patch: [{ activation, by }] })),
+    );
+    assertEquals(ofPost.logits, ofPre.logits);
+    assertNotEquals(ofPost.logits, logits);
+    const double = (values: Float32Array) => values.map((value) => 2 * value);
+    const hooked = await model.run(PROMPTS, { hooks: { [pre]: double, [post]: double }, read: [post] });
+    assertEquals(
+      hooked.activations.get(post)!.values,
+      activations.get(post)!.values.map((value) => 4 * value),
+    );
+    const both = [{ activation: post, by }, { activation: pre, by, positions: [0] }];
+    await assertRejects(
+      () => model.run(PROMPTS, { patch: both }),
+      RangeError,
+      `Cannot replace both ${post} and ${pre} as they are one activation: name one of them`,
+    );
+    const twice = [{ activation: post, by, positions: [1] }, { activation: post, by, positions: [0] }];
+    assertNotEquals((await model.run(PROMPTS, { patch: twice })).logits, logits);
+    await assertRejects(
+      () => model.run(PROMPTS, { read: ["blocks.0.hook_resid_pots"] }),
+      RangeError,
+      `did you mean ${post}?`,
+    );
+  },
+);
+
 gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const [clean, other] = PROMPTS;
