@@ -75,7 +75,7 @@ export interface RunOptions {
    * with what the hooks before it, in the order of computation, have made of the activation.
    */
   hooks?: Readonly<Record<string, Hook>>;
-  /** Positions whose logits are wanted, `"all"` or a list; the last where left out. */
+  /** Positions whose logits are wanted, `"all"` or a list, below 0 counted from the end; the last where left out. */
   at?: readonly number[] | "all";
 }
 

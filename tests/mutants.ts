@@ -1640,6 +1640,16 @@ export const MUTANTS: readonly Mutant[] = [
       "new Set([y.name])",
     ],
   }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "a position below 0",
+  ], {
+    "the last position is not the last": [
+      "position < 0 ? positions + position : position",
+      "position < 0 ? positions - 1 + position : position",
+    ],
+    "logits are read at positions as they were given": ["await logitsAt(rows)", "await logitsAt(at)"],
+  }),
   ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
     "one activation is replaced under two names": [
       "other !== name && places.get(other) === places.get(name)",

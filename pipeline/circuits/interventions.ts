@@ -37,7 +37,10 @@ export interface Replacement {
   activation: string;
   /** Only of this head; of all, where left out. */
   head?: number;
-  /** Only at these positions, for patterns and gates those of the query; at all, where left out. */
+  /**
+   * Only at these positions, for patterns and gates those of the query; at all, where left out. Below 0 they are counted
+   * from the end, −1 being the last, here and in `keys`.
+   */
   positions?: readonly number[];
   /** Of patterns and gates, only at these keys. */
   keys?: readonly number[];
@@ -80,7 +83,7 @@ export interface Interventions {
    * Runs B prompts with replacements, in the order in which they are given where they meet, and reads activations as
    * they are after replacement.
    *
-   * @param options.at positions whose logits are wanted; the last, where left out
+   * @param options.at positions whose logits are wanted, below 0 counted from the end; the last, where left out
    * @throws {RangeError} when a name is unknown, or a head, a position, a prompt or the length of values is not the
    * activation's
    */
@@ -278,6 +281,18 @@ export function noActivation(name: string, known: Iterable<string>): RangeError 
   );
 }
 
+/** Positions counted from the start, of such that below 0 are counted from the end; `fail` is told one that there is not. */
+function fromStart(
+  chosen: readonly number[],
+  positions: number,
+  fail: (position: number) => never,
+): number[] {
+  return chosen.map((position) => {
+    const found = position < 0 ? positions + position : position;
+    return Number.isInteger(found) && found >= 0 && found < positions ? found : fail(position);
+  });
+}
+
 /** A run of elements of a tensor, for copies, which may start where bindings may not. */
 function span(tensor: Tensor, start: number, length: number): Tensor {
   return { ...tensor, shape: [length], length, byteLength: 4 * length, offset: tensor.offset + 4 * start };
@@ -368,10 +383,8 @@ export async function prepareInterventions(
       fail("a head", runs.length < 3 ? "it has none" : `it has ${count}`, head);
     }
     if (keys && !isMap) fail("keys", "it has none", keys);
-    const outside = [...chosen ?? [], ...keys ?? []].find((position) =>
-      !(Number.isInteger(position) && position >= 0 && position < positions)
-    );
-    if (outside !== undefined) fail("a position", `it has ${positions}`, outside);
+    const outside = (position: number) => fail("a position", `it has ${positions}`, position);
+    const [ofChosen, ofKeys] = [chosen, keys].map((list) => list && fromStart(list, positions, outside));
     const parts: { at: number; from: number; length: number }[] = [];
     const all = runs.reduce((product, axis) => product * axis, 1);
     for (let run = 0; run < all; run++) {
@@ -381,9 +394,9 @@ export async function prepareInterventions(
         ? [Math.floor(run / count) % positions, run % count]
         : [run % positions, undefined];
       if (head !== undefined && ofHead !== head) continue;
-      if (chosen && !chosen.includes(position)) continue;
+      if (ofChosen && !ofChosen.includes(position)) continue;
       const [at, from] = [start(run), run * length];
-      if (keys) { for (const key of keys) parts.push({ at: at + key, from: from + key, length: 1 }); }
+      if (ofKeys) { for (const key of ofKeys) parts.push({ at: at + key, from: from + key, length: 1 }); }
       else parts.push({ at, from, length });
     }
     return parts;
@@ -430,12 +443,9 @@ export async function prepareInterventions(
     read: readonly string[],
     at: readonly number[],
   ): Promise<InterventionResult> {
-    const outside = at.find((position) =>
-      !(Number.isInteger(position) && position >= 0 && position < positions)
-    );
-    if (outside !== undefined) {
-      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${outside}`);
-    }
+    const rows = fromStart(at, positions, (position) => {
+      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${position}`);
+    });
     network.upload(tokensOf(prompts), new Uint32Array(batch * padded).fill(IGNORED_TARGET));
     const located = [...new Set(read)].map((name) => ({ name, location: locate(name) }));
     const wanted = located.map((one) => ({ ...one, copy: gpu.tensor(one.name, one.location.shape) }));
@@ -481,7 +491,7 @@ export async function prepareInterventions(
             intervene(name, tensor, recorder);
           },
         }));
-      const logits = at.length === 0 ? new Float32Array() : await logitsAt(at);
+      const logits = rows.length === 0 ? new Float32Array() : await logitsAt(rows);
       const activations = new Map<string, Float32Array>();
       for (const { name, copy } of wanted) activations.set(name, await gpu.read(copy));
       return { logits, activations };

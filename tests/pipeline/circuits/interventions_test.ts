@@ -116,6 +116,26 @@ gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
   });
 });
 
+gpuTest("a position below 0 is counted from the end, of logits and of what is replaced", async (gpu) => {
+  await withModel(gpu, GATED, async (model) => {
+    const run = async (at: number[], part: { positions: number[]; keys?: number[] }) => {
+      const activation = `blocks.0.attn.hook_${part.keys ? "gates" : "z"}`;
+      const replace = [{ activation, by: "zero" as const, ...part }];
+      return (await model.run(CLEAN, { at, replace })).logits;
+    };
+    assertEquals(await run([-6, 3, -1], { positions: [-1, 1] }), await run([0, 3, 5], { positions: [5, 1] }));
+    assertEquals(
+      await run([-1], { positions: [-1, -2], keys: [-3] }),
+      await run([5], { positions: [4, 5], keys: [3] }),
+    );
+    assertNotEquals(await run([-1], { positions: [-1] }), await run([-1], { positions: [-2] }));
+    await assertRejects(() => run([-7], { positions: [] }), RangeError, "have 6 tokens: position -7");
+    await assertRejects(() => run([-1.5], { positions: [] }), RangeError, "position -1.5");
+    await assertRejects(() => run([0], { positions: [-7] }), RangeError, "it has 6: -7");
+    await assertRejects(() => run([0], { positions: [0], keys: [-7] }), RangeError, "it has 6: -7");
+  });
+});
+
 gpuTest(
   "activations of other prompts and their mean stand in, and both agree with the engine",
   async (gpu) => {
