@@ -9,6 +9,7 @@ import { Gpu } from "../kernels/core/gpu.ts";
 import {
   activationAxes,
   type ActivationAxis,
+  assertReplaceable,
   type Interventions,
   noActivation,
   placesOf,
@@ -122,8 +123,8 @@ export interface LoadedModel extends Disposable {
   /** The network of `batch` rows of `context` positions, for what records work itself, such as `evaluate`. */
   readonly network: Network;
   /**
-   * The axes of everything that {@link LoadedModel.run} can read and replace, by TransformerLens's name, in the order of
-   * computation. Patterns are softmax weights before the gates, gates are 0 or 1: an edge's weight is their product.
+   * The axes of everything that {@link LoadedModel.run} can read and, but for a norm's `hook_scale`, replace, by
+   * TransformerLens's name, in the order of computation. Patterns are softmax weights before the gates, gates are 0 or 1: an edge's weight is their product.
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
@@ -248,6 +249,7 @@ function modelOf(
     for (const name of [...read, ...Object.keys(functions), ...patch.map(({ activation }) => activation)]) {
       if (!hooks.has(name)) throw noActivation(name, hooks.keys());
     }
+    for (const name of Object.keys(functions)) assertReplaceable(name);
     assertNoTwins(patch.map(({ activation }) => activation), places);
     const tokens = prompts.map(tokensOf);
     if (tokens.length === 0 || tokens[0].length === 0) {

@@ -1641,6 +1641,21 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/families_test.ts",
+    "qwen2: its activations are read",
+  ], {
+    "a norm's scale is one over what it divides by": [
+      "isScale(name) ? values.map",
+      "isSquare(name) ? values.map",
+    ],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/families_test.ts",
+    "olmo: its activations are read",
+  ], {
+    "a layer norm's scale is its mean": ["row, first: row - 1 };", "row, first: 0 };"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
     "pipeline/circuits/interventions_test.ts",
     "a position below 0",
   ], {

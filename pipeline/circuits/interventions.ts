@@ -11,7 +11,7 @@ import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model/config.ts";
-import type { Value } from "../model/op.ts";
+import type { Step, Value } from "../model/op.ts";
 import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
 import { hardGates } from "../model/gates.ts";
@@ -76,7 +76,7 @@ export interface Interventions {
    * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_pattern` and
    * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
    * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, and
-   * `ln_final.hook_normalized` [B, T, d].
+   * `ln_final.hook_normalized` [B, T, d]. Beside each norm's is its `hook_scale` [B, T], what it divides by, which can be read and not replaced.
    */
   readonly names: ReadonlyMap<string, readonly number[]>;
   /**
@@ -116,6 +116,20 @@ const ROUND = 16;
 
 const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
+/** What a norm divides by: what it gives stands by then, and would have to be computed anew. */
+const isScale = (name: string): boolean => /hook_scale$/.test(name);
+
+/**
+ * Refuses what can be read and not replaced.
+ *
+ * @throws {RangeError} on such a name
+ */
+export function assertReplaceable(name: string): void {
+  if (isScale(name)) {
+    throw new RangeError(`Cannot replace ${name} as it can only be read: replace what the norm gives`);
+  }
+}
+
 /** An axis of an activation. */
 export type ActivationAxis =
   | "batch"
@@ -130,8 +144,10 @@ export type ActivationAxis =
 
 /** An activation's axes, and where it stands among the elements of a position in the network's tensor. */
 interface Part {
-  /** Name of the network's activation that it is a part of. */
+  /** Name of the network's activation that it is a part of, or that stands when it does. */
   hook: string;
+  /** Name of the value that it is a part of, where it is of another. */
+  from?: string;
   axes: readonly ActivationAxis[];
   /** Elements of a position in the tensor, and its first of them. */
   row: number;
@@ -143,6 +159,7 @@ const OF_KEY_HEAD = ["batch", "position", "keyValueHead", "headSize"] as const;
 const SQUARE = ["batch", "head", "query", "key"] as const;
 const STREAM = ["batch", "position", "width"] as const;
 const OF_MLP = ["batch", "position", "mlpWidth"] as const;
+const OF_ROW = ["batch", "position"] as const;
 
 /** Every activation of a model, by name, in the order in which it is computed. */
 function partsOf(model: Model): Map<string, Part> {
@@ -162,12 +179,21 @@ function partsOf(model: Model): Map<string, Part> {
     const before = [0, heads, heads + keyValueHeads];
     add(value, names.map((name, n) => [name!, axes[n], before[n] * headSize] as const));
   }
+  /** What a norm gives, and before it what it divides by: the last of its statistics is one over that. */
+  function addNorm({ writes: { y, statistics } }: Step): void {
+    const [place] = statistics.name.split(".statistics");
+    const row = statistics.shape[1];
+    const scale = { hook: y.name, from: statistics.name, axes: OF_ROW, row, first: row - 1 };
+    parts.set(`${place}.hook_scale`, scale);
+    add(y, [[y.name, STREAM]]);
+  }
   const { embed, branches, final } = model;
   add(embed.writes.y, [[embed.writes.y.name, STREAM]]);
   for (const branch of branches) {
     const { kind, layer, steps } = branch;
     const place = `blocks.${layer}.${kind === "attention" ? "attn" : "mlp"}`;
-    for (const { op, reads, writes: { y } } of steps) {
+    for (const step of steps) {
+      const { op, reads, writes: { y } } = step;
       const isFirst = y === stepIn(branch, "in").writes.y;
       if (op.kind === "attention") {
         // What is seen of attention before it is mixed.
@@ -184,10 +210,11 @@ function partsOf(model: Model): Map<string, Part> {
         // What one block ends with is what the next begins with.
         const names = new Set([`blocks.${layer}.hook_resid_post`, y.name]);
         add(y, [...names].map((name) => [name, STREAM] as const));
-      } else if (op.kind === "norm" || op.kind === "linear" || op.kind === "add") add(y, [[y.name, STREAM]]);
+      } else if (op.kind === "norm") addNorm(step);
+      else if (op.kind === "linear" || op.kind === "add") add(y, [[y.name, STREAM]]);
     }
   }
-  add(final.writes.y, [[final.writes.y.name, STREAM]]);
+  addNorm(final);
   return parts;
 }
 
@@ -204,15 +231,19 @@ export function activationAxes(config: ModelConfig): Map<string, readonly Activa
 export function placesOf(config: ModelConfig): Map<string, string> {
   const parts = partsOf(trace(config, { batch: 1, context: 1 }));
   return new Map(
-    [...parts].map(([name, { hook, first }]) => [name, isSquare(name) ? name : `${hook} ${first}`]),
+    [...parts].map(([name, { hook, from, first }]) => [
+      name,
+      isSquare(name) ? name : `${from ?? hook} ${first}`,
+    ]),
   );
 }
 
 /** How an activation lies in a tensor. */
 interface Location {
   hook: string;
+  from?: string;
   shape: readonly number[];
-  /** Axes of the shape before the elements that lie together: [B, T], [B, T, H] or [B, H, T]. */
+  /** Axes of the shape but for that of elements that lie together: [B, T], [B, T, H] or [B, H, T]. */
   runs: readonly number[];
   /** Elements that lie together. */
   length: number;
@@ -239,13 +270,14 @@ function locationsOf(
     mlpWidth,
   };
   const locations = new Map<string, Location>();
-  for (const [name, { hook, axes, row, first }] of partsOf(model)) {
+  for (const [name, { hook, from, axes, row, first }] of partsOf(model)) {
     const shape = axes.map((axis) => sizes[axis]);
-    const [runs, length] = [shape.slice(0, -1), shape.at(-1)!];
+    const [runs, length] = axes === OF_ROW ? [shape, 1] : [shape.slice(0, -1), shape.at(-1)!];
     /** Runs of a position. */
     const inner = axes.includes("headSize") ? shape[2] : 1;
     locations.set(name, {
       hook: isSquare(name) ? name : hook,
+      from,
       shape,
       runs,
       length,
@@ -373,6 +405,7 @@ export async function prepareInterventions(
 
   /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
   function partsOf({ activation, head, positions: chosen, keys }: Replacement) {
+    assertReplaceable(activation);
     const { shape, runs, length, start } = locate(activation);
     const isMap = isSquare(activation);
     const fail = (what: string, required: string, found: unknown): never => {
@@ -458,13 +491,14 @@ export async function prepareInterventions(
         }
       }
       for (
-        const { location: { runs, length, start }, copy } of wanted.filter((one) =>
+        const { location: { from, runs, length, start }, copy } of wanted.filter((one) =>
           one.location.hook === hook
         )
       ) {
         const count = runs.reduce((product, axis) => product * axis, 1);
+        const source = from === undefined ? tensor : network.activations.get(from)!;
         for (let run = 0; run < count; run++) {
-          recorder.copy(span(tensor, start(run), length), copy, run * length);
+          recorder.copy(span(source, start(run), length), copy, run * length);
         }
       }
     };
@@ -493,7 +527,10 @@ export async function prepareInterventions(
         }));
       const logits = rows.length === 0 ? new Float32Array() : await logitsAt(rows);
       const activations = new Map<string, Float32Array>();
-      for (const { name, copy } of wanted) activations.set(name, await gpu.read(copy));
+      for (const { name, copy } of wanted) {
+        const values = await gpu.read(copy);
+        activations.set(name, isScale(name) ? values.map((inverse) => 1 / inverse) : values);
+      }
       return { logits, activations };
     } finally {
       for (const { copy } of wanted) destroyTensor(gpu, copy);

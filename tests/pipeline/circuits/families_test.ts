@@ -8,6 +8,8 @@ import { placeMetric } from "../../../pipeline/circuits/prompts.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
+import { referenceModel } from "../../../pipeline/model/reference_model.ts";
+import { stepsOf, trace } from "../../../pipeline/model/trace.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
 import { randomModel, randomSet, referenceMetric } from "../../support/circuit_models.ts";
@@ -144,7 +146,24 @@ for (const name of MODELS) {
     const expected = prompts.flatMap((tokens) => [...referenceLogits(reference, tokens)]);
     // Measured: 6.6e-7.
     assertClose(logits, expected, { tolerance: 2e-6, name: "logits" });
+    const model64 = trace(model.config, { batch: 1, context: POSITIONS });
+    const values64 = prompts.map((tokens) => referenceModel(model64, reference.weights, tokens).values);
+    for (const { op, reads: { x }, writes: { statistics } } of stepsOf(model64)) {
+      if (op.kind !== "norm") continue;
+      const scales = values64.flatMap((values) =>
+        Array.from({ length: POSITIONS }, (_, position) => {
+          const { width, norm: { kind, epsilon } } = model.config;
+          const row = values.get(x.name)!.subarray(position * width, (position + 1) * width);
+          const mean = kind === "rms" ? 0 : row.reduce((sum, value) => sum + value, 0) / width;
+          return Math.sqrt(row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width + epsilon);
+        })
+      );
+      const name = statistics.name.replace("statistics", "hook_scale");
+      // Measured: 3.9e-7.
+      assertClose(activations.get(name)!, scales, { tolerance: 1e-6, name });
+    }
     for (const [activation, values] of activations) {
+      if (activation.endsWith("hook_scale")) continue;
       for (const [what, by] of [["itself", { values }], ["zeros", "zero"]] as const) {
         const again = await run.run(prompts, { at, replace: [{ activation, by }] });
         if (what === "zeros") assertNotEquals(again.logits, logits, activation);
