@@ -16,6 +16,8 @@ import {
   prepareInterventions,
   type Replacement,
 } from "./circuits/interventions.ts";
+import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
+import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
@@ -90,6 +92,24 @@ export interface ModelRun {
   activations: Map<string, Activation>;
 }
 
+/** Which logit is taken apart. */
+export interface AttributionOptions {
+  /** A token, or a text that continues the prompt by one. */
+  answer: string | number;
+  /** Another, whose logit is taken away: what tells the two apart is attributed. */
+  wrong?: string | number;
+  /** Position whose logits are meant, below 0 counted from the end; the last where left out. */
+  at?: number;
+}
+
+/** What a logit lens shows. */
+export interface LensOptions {
+  /** How many of the likeliest tokens; 5 where left out. */
+  top?: number;
+  /** Positions, `"all"` or a list, below 0 counted from the end; all where left out. */
+  at?: readonly number[] | "all";
+}
+
 /** How a model is loaded. */
 export interface LoadOptions {
   /** A device that is open, which stays the caller's; left out, one is opened and checked, and closed with the model. */
@@ -137,6 +157,20 @@ export interface LoadedModel extends Disposable {
    * @throws {UserError} on a character that the vocabulary has no token for
    */
   run(prompts: Prompt | readonly Prompt[], options?: RunOptions): Promise<ModelRun>;
+  /**
+   * Direct logit attribution: what each component of the model adds to the answer's logit, or to its difference from
+   * another's, each norm in between being held to the scale that it has in this run. The values sum to that logit but for
+   * rounding.
+   *
+   * @throws {RangeError} on an answer that is not one token, and as {@link LoadedModel.run}
+   */
+  attributeLogits(prompt: Prompt, options: AttributionOptions): Promise<LogitPart[]>;
+  /**
+   * Logit lens: the likeliest next tokens if the residual stream behind each layer were the last, by layer and position.
+   *
+   * @throws {RangeError} on a number of tokens that the vocabulary has not, and as {@link LoadedModel.run}
+   */
+  logitLens(prompt: Prompt, options?: LensOptions): Promise<LensLayer[]>;
   /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
   destroy(): void;
 }
@@ -213,7 +247,12 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
 }
 
 function modelOf(
-  parts: Omit<LoadedModel, "hooks" | "run" | "destroy" | typeof Symbol.dispose> & { closes: boolean },
+  parts:
+    & Omit<
+      LoadedModel,
+      "hooks" | "run" | "attributeLogits" | "logitLens" | "destroy" | typeof Symbol.dispose
+    >
+    & { closes: boolean },
 ): LoadedModel {
   const { closes, ...model } = parts;
   const { config, tokenizer, gpu, parameters, network } = model;
@@ -243,7 +282,6 @@ function modelOf(
   }
 
   async function runNow(prompts: readonly Prompt[], options: RunOptions): Promise<ModelRun> {
-    if (destroyed) throw new RangeError(`Cannot run ${model.folder} as it was destroyed`);
     const { patch = [], hooks: functions = {} } = options;
     const read = options.read === "all" ? [...hooks.keys()] : options.read ?? [];
     for (const name of [...read, ...Object.keys(functions), ...patch.map(({ activation }) => activation)]) {
@@ -252,13 +290,9 @@ function modelOf(
     for (const name of Object.keys(functions)) assertReplaceable(name);
     assertNoTwins(patch.map(({ activation }) => activation), places);
     const tokens = prompts.map(tokensOf);
-    if (tokens.length === 0 || tokens[0].length === 0) {
-      throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
-    }
+    assertTokens(tokens);
     const positions = tokens[0].length;
-    const at = options.at === "all"
-      ? tokens[0].map((_, position) => position)
-      : options.at ?? [positions - 1];
+    const at = options.at === "all" ? tokens[0].map((_, position) => position) : options.at ?? [-1];
     const runs = await compiledFor(tokens.length, positions);
     const replace = patch.map(({ by, ...rest }): Replacement => {
       if (by === "zero" || "values" in by) return { ...rest, by };
@@ -285,6 +319,66 @@ function modelOf(
     };
   }
 
+  /** The one token that a text continues a prompt by. */
+  function answerOf(answer: string | number): number {
+    if (typeof answer === "number") {
+      if (Number.isInteger(answer) && answer >= 0 && answer < config.vocabularySize) return answer;
+      throw new RangeError(
+        `Cannot attribute the logit of a token as it must be below ${config.vocabularySize}: ${answer}`,
+      );
+    }
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(answer, { continued: true });
+    if (lost === 0 && tokens.length === 1) return tokens[0];
+    const found = lost > 0
+      ? `none for ${JSON.stringify(firstLost)}`
+      : `${tokens.length} (${tokens.map((token) => JSON.stringify(tokenizer.spell(token))).join(", ")})`;
+    throw new RangeError(
+      `Cannot attribute the logit of ${JSON.stringify(answer)} as it must be one token: ${found}`,
+    );
+  }
+
+  async function attributeNow(prompt: Prompt, options: AttributionOptions): Promise<LogitPart[]> {
+    const [answer, wrong] = [options.answer, options.wrong].map((text) =>
+      text === undefined ? undefined : answerOf(text)
+    );
+    const { tokens: [{ length }], activations } = await runNow([prompt], {
+      read: attributedActivations(config),
+      at: [options.at ?? -1],
+    });
+    const position = (length + (options.at ?? -1)) % length;
+    const rowOf = (name: string): Float32Array => {
+      const { values } = activations.get(name)!;
+      return values.subarray(position * values.length / length, (position + 1) * values.length / length);
+    };
+    return await attributeLogit(gpu, model, rowOf, { answer: answer!, wrong });
+  }
+
+  async function lensNow(prompt: Prompt, { top = 5, at = "all" }: LensOptions): Promise<LensLayer[]> {
+    const tokens = tokensOf(prompt);
+    assertTokens([tokens]);
+    return await lensOf(await compiledFor(1, tokens.length), { config, spell: tokenizer.spell }, tokens, {
+      top,
+      at: at === "all" ? tokens.map((_, position) => position) : at,
+    });
+  }
+
+  /** What is compiled holds one run at a time. */
+  function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (inHook.getStore()) {
+      const error = new RangeError(
+        `Cannot run ${model.folder} from a hook of its own run, which waits for the hook: run it before`,
+      );
+      return Promise.reject(error);
+    }
+    waiting++;
+    const result = turn.then(() => {
+      if (destroyed) throw new RangeError(`Cannot run ${model.folder} as it was destroyed`);
+      return work();
+    }).finally(() => waiting--);
+    turn = result.catch(() => {});
+    return result;
+  }
+
   function destroy(): void {
     if (destroyed) return;
     destroyed = true;
@@ -302,22 +396,18 @@ function modelOf(
   return {
     ...model,
     hooks,
-    run(prompts, options = {}) {
-      if (inHook.getStore()) {
-        const error = new RangeError(
-          `Cannot run ${model.folder} from a hook of its own run, which waits for the hook: run it before`,
-        );
-        return Promise.reject(error);
-      }
-      // What is compiled holds one run at a time.
-      waiting++;
-      const result = turn.then(() => runNow(listOf(prompts), options)).finally(() => waiting--);
-      turn = result.catch(() => {});
-      return result;
-    },
+    run: (prompts, options = {}) => inTurn(() => runNow(listOf(prompts), options)),
+    attributeLogits: (prompt, options) => inTurn(() => attributeNow(prompt, options)),
+    logitLens: (prompt, options = {}) => inTurn(() => lensNow(prompt, options)),
     destroy,
     [Symbol.dispose]: destroy,
   };
+}
+
+function assertTokens(prompts: readonly (readonly number[])[]): void {
+  if (prompts.length === 0 || prompts[0].length === 0) {
+    throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
+  }
 }
 
 /** @throws {RangeError} when two names, of those that are replaced, are of one place */

@@ -1640,6 +1640,30 @@ export const MUTANTS: readonly Mutant[] = [
       "new Set([y.name])",
     ],
   }),
+  ...plant("pipeline/circuits/logit_attribution.ts", ["pipeline/circuits/logits_test.ts", "component adds"], {
+    "a direction passes a layer norm as it passes an RMS norm": [
+      'config.norm.kind === "layer" ? scaled',
+      'config.norm.kind === "rms" ? scaled',
+    ],
+    "a head writes past the norm behind its layer": [
+      "const { direction, bias: ofNorm } = behind",
+      "const { direction, bias: ofNorm } = behind && false",
+    ],
+    "an MLP's bias counts twice": ["stream.direction) - unowned", "stream.direction) - 0"],
+  }),
+  ...plant("pipeline/circuits/logit_lens.ts", ["pipeline/circuits/logits_test.ts", "the lens' tokens"], {
+    "the lens shows logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
+    "the lens leaves the embedding out": [
+      'name === "blocks.0.hook_resid_pre" ||',
+      'name === "blocks.1.hook_resid_pre" ||',
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "a logit is taken apart"], {
+    "a logit is taken apart at another position": [
+      "(length + (options.at ?? -1)) % length",
+      "(options.at ?? -1) < 0 ? length - 1 : options.at!",
+    ],
+  }),
   ...plant("pipeline/circuits/interventions.ts", [
     "pipeline/circuits/families_test.ts",
     "qwen2: its activations are read",

@@ -12,6 +12,7 @@ import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { Step, Value } from "../model/op.ts";
+import { prepareSteps, type StepRunner } from "../model/runner.ts";
 import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
 import { hardGates } from "../model/gates.ts";
@@ -92,6 +93,12 @@ export interface Interventions {
     read?: readonly string[];
     at?: readonly number[];
   }): Promise<InterventionResult>;
+  /**
+   * Logits [B, positions asked for, V] that the final norm and the head make of a residual stream [B, T, d].
+   *
+   * @throws {RangeError} when it has other sizes, or a position is none of the prompts'
+   */
+  logitsOfStream(stream: Float32Array, at: readonly number[]): Promise<Float32Array>;
   /** Frees what is held. */
   destroy(): void;
 }
@@ -118,6 +125,10 @@ const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
 
 /** What a norm divides by: what it gives stands by then, and would have to be computed anew. */
 const isScale = (name: string): boolean => /hook_scale$/.test(name);
+
+/** The name of what a norm divides by. */
+export const scaleOf = ({ writes: { statistics } }: Step): string =>
+  statistics.name.replace(/statistics$/, "hook_scale");
 
 /**
  * Refuses what can be read and not replaced.
@@ -180,11 +191,11 @@ function partsOf(model: Model): Map<string, Part> {
     add(value, names.map((name, n) => [name!, axes[n], before[n] * headSize] as const));
   }
   /** What a norm gives, and before it what it divides by: the last of its statistics is one over that. */
-  function addNorm({ writes: { y, statistics } }: Step): void {
-    const [place] = statistics.name.split(".statistics");
+  function addNorm(norm: Step): void {
+    const { y, statistics } = norm.writes;
     const row = statistics.shape[1];
     const scale = { hook: y.name, from: statistics.name, axes: OF_ROW, row, first: row - 1 };
-    parts.set(`${place}.hook_scale`, scale);
+    parts.set(scaleOf(norm), scale);
     add(y, [[y.name, STREAM]]);
   }
   const { embed, branches, final } = model;
@@ -470,15 +481,19 @@ export async function prepareInterventions(
     values?: Tensor;
   }
 
+  /** @throws {RangeError} on one that prompts have not */
+  const rowsAt = (at: readonly number[]): number[] =>
+    fromStart(at, positions, (position) => {
+      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${position}`);
+    });
+
   async function runOnce(
     prompts: Prompts,
     replace: readonly Prepared[],
     read: readonly string[],
     at: readonly number[],
   ): Promise<InterventionResult> {
-    const rows = fromStart(at, positions, (position) => {
-      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${position}`);
-    });
+    const rows = rowsAt(at);
     network.upload(tokensOf(prompts), new Uint32Array(batch * padded).fill(IGNORED_TARGET));
     const located = [...new Set(read)].map((name) => ({ name, location: locate(name) }));
     const wanted = located.map((one) => ({ ...one, copy: gpu.tensor(one.name, one.location.shape) }));
@@ -553,6 +568,8 @@ export async function prepareInterventions(
     return logits;
   }
 
+  let finalNorm: StepRunner | undefined;
+
   return {
     names: new Map([...locations].map(([name, { shape }]) => [name, shape])),
 
@@ -572,8 +589,29 @@ export async function prepareInterventions(
       }
     },
 
+    async logitsOfStream(stream, at) {
+      const { final, config: { width } } = network.model;
+      const length = batch * positions * width;
+      if (stream.length !== length) {
+        throw new RangeError(`Cannot read logits as a stream has ${length} elements: ${stream.length}`);
+      }
+      const rows = rowsAt(at);
+      const runner = finalNorm ??= await prepareSteps(gpu, [[final]], { training: false });
+      const tensorOf = ({ name }: Value): Tensor => network.activations.get(name)!;
+      for (let n = 0; n < batch; n++) {
+        const ofPrompt = stream.subarray(n * positions * width, (n + 1) * positions * width);
+        gpu.write(tensorOf(final.reads.x), ofPrompt, n * padded * width);
+      }
+      gpu.submit(
+        "final norm of a stream",
+        (recorder) => runner.run(recorder, [final], { parameters, tensorOf }, { mode }),
+      );
+      return await logitsAt(rows);
+    },
+
     destroy() {
       for (const tensor of [pattern, gates]) destroyTensor(gpu, tensor);
+      finalNorm?.destroy();
       for (const part of [explicit, network]) part.destroy();
     },
   };
