@@ -1651,6 +1651,19 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "an MLP's bias counts twice": ["stream.direction) - unowned", "stream.direction) - 0"],
   }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "what tokens and positions add",
+  ], {
+    "what replaces a part of the embedding is not read": [
+      "if (EMBEDDINGS.some(replaces)) embedding.add",
+      "if (EMBEDDINGS.every(replaces)) embedding.add",
+    ],
+  }),
+  ...plant("pipeline/circuits/embedding_parts.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "what tokens and positions add",
+  ], { "positions count on over the batch": ["(_, n) => n % positions", "(_, n) => n % contextLength"] }),
   ...plant("pipeline/circuits/logit_lens.ts", ["pipeline/circuits/logits_test.ts", "the lens' tokens"], {
     "the lens shows logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
     "the lens leaves the embedding out": [
@@ -1687,7 +1700,10 @@ export const MUTANTS: readonly Mutant[] = [
       "position < 0 ? positions + position : position",
       "position < 0 ? positions - 1 + position : position",
     ],
-    "logits are read at positions as they were given": ["await logitsAt(rows)", "await logitsAt(at)"],
+    "logits are read at positions as they were given": [
+      "new Float32Array() : await logitsAt(rows)",
+      "new Float32Array() : await logitsAt(at)",
+    ],
   }),
   ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
     "one activation is replaced under two names": [

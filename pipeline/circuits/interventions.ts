@@ -17,6 +17,7 @@ import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
 import { hardGates } from "../model/gates.ts";
 import { prepareNetwork } from "../model/network.ts";
+import { type EmbeddingParts, prepareEmbeddingParts } from "./embedding_parts.ts";
 import type { CircuitModel } from "./engine.ts";
 
 /** Tokens of some prompts, each of T. */
@@ -72,7 +73,8 @@ export interface InterventionResult {
 /** A model compiled for batches of prompts of one length. */
 export interface Interventions {
   /**
-   * Names and shapes of what can be read and replaced: `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
+   * Names and shapes of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
+   * [B, T, d] (where they are not, `hook_embed` is `blocks.0.hook_resid_pre`), `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
    * (the next block's `hook_resid_pre`), `hook_attn_out`, `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
    * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_pattern` and
    * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
@@ -170,6 +172,8 @@ const OF_KEY_HEAD = ["batch", "position", "keyValueHead", "headSize"] as const;
 const SQUARE = ["batch", "head", "query", "key"] as const;
 const STREAM = ["batch", "position", "width"] as const;
 const OF_MLP = ["batch", "position", "mlpWidth"] as const;
+/** What tokens and learned positions add. */
+const EMBEDDINGS = ["hook_embed", "hook_pos_embed"] as const;
 const OF_ROW = ["batch", "position"] as const;
 
 /** Every activation of a model, by name, in the order in which it is computed. */
@@ -199,7 +203,12 @@ function partsOf(model: Model): Map<string, Part> {
     add(y, [[y.name, STREAM]]);
   }
   const { embed, branches, final } = model;
-  add(embed.writes.y, [[embed.writes.y.name, STREAM]]);
+  const embedded = embed.writes.y;
+  if (embed.parameters.position) {
+    // Summed in one kernel: see embedding_parts.ts.
+    for (const name of EMBEDDINGS) add({ ...embedded, name }, [[name, STREAM]]);
+    add(embedded, [[embedded.name, STREAM]]);
+  } else add(embedded, ["hook_embed", embedded.name].map((name) => [name, STREAM] as const));
   for (const branch of branches) {
     const { kind, layer, steps } = branch;
     const place = `blocks.${layer}.${kind === "attention" ? "attn" : "mlp"}`;
@@ -389,6 +398,9 @@ export async function prepareInterventions(
   const square = [batch, heads, padded, padded];
   const [pattern, gates] = ["pattern", "gates"].map((name) => gpu.tensor(`attention ${name}`, square));
 
+  let embeddingParts: EmbeddingParts | undefined;
+  let finalNorm: StepRunner | undefined;
+
   const locate = (name: string): Location => {
     const location = locations.get(name);
     if (!location) throw noActivation(name, locations.keys());
@@ -494,10 +506,16 @@ export async function prepareInterventions(
     at: readonly number[],
   ): Promise<InterventionResult> {
     const rows = rowsAt(at);
-    network.upload(tokensOf(prompts), new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    const uploaded = tokensOf(prompts);
+    network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
+    const isSeen = (name: string): boolean => replaces(name) || read.includes(name);
+    const embedding = EMBEDDINGS.some((name) => locations.get(name)?.hook === name && isSeen(name))
+      ? embeddingParts ??= await prepareEmbeddingParts(gpu, network.model, { batch, positions: padded })
+      : undefined;
+    embedding?.upload(uploaded);
     const located = [...new Set(read)].map((name) => ({ name, location: locate(name) }));
     const wanted = located.map((one) => ({ ...one, copy: gpu.tensor(one.name, one.location.shape) }));
-    const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
     const intervene = (hook: string, tensor: Tensor, recorder: Recorder): void => {
       for (const { parts, values } of replace.filter((one) => one.hook === hook)) {
         for (const { at, from, length } of parts) {
@@ -517,6 +535,13 @@ export async function prepareInterventions(
         }
       }
     };
+    /** Overwrites what the model begins with where a part of it was replaced. */
+    const embedInParts = (recorder: Recorder, sum: Tensor): void => {
+      if (!embedding) return;
+      embedding.record(recorder, parameters);
+      for (const name of EMBEDDINGS) intervene(name, embedding.tensors[name], recorder);
+      if (EMBEDDINGS.some(replaces)) embedding.add(recorder, sum);
+    };
     /** Overwrites z where pattern or gates were replaced. */
     const attendExplicitly = (
       recorder: Recorder,
@@ -524,7 +549,7 @@ export async function prepareInterventions(
       z: Tensor,
     ): void => {
       const names = [`${place}.hook_pattern`, `${place}.hook_gates`];
-      if (!names.some((name) => replaces(name) || wanted.some((one) => one.name === name))) return;
+      if (!names.some(isSeen)) return;
       const tensors = { qkv: network.activations.get(qkv)!, pattern, gates };
       explicit.pattern(recorder, tensors);
       names.forEach((name, n) => intervene(name, [pattern, gates][n], recorder));
@@ -537,6 +562,7 @@ export async function prepareInterventions(
           hook(name, tensor, recorder) {
             const attention = attentions.get(name);
             if (attention) attendExplicitly(recorder, attention, tensor);
+            if (name === network.model.embed.writes.y.name) embedInParts(recorder, tensor);
             intervene(name, tensor, recorder);
           },
         }));
@@ -567,8 +593,6 @@ export async function prepareInterventions(
     }
     return logits;
   }
-
-  let finalNorm: StepRunner | undefined;
 
   return {
     names: new Map([...locations].map(([name, { shape }]) => [name, shape])),
@@ -611,6 +635,7 @@ export async function prepareInterventions(
 
     destroy() {
       for (const tensor of [pattern, gates]) destroyTensor(gpu, tensor);
+      embeddingParts?.destroy();
       finalNorm?.destroy();
       for (const part of [explicit, network]) part.destroy();
     },

@@ -298,7 +298,7 @@ gpuTest("a loaded model is what circuits are found in", async (gpu) => {
 gpuTest("names, prompts and characters that there are not are refused, naming what there is", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const nearest =
-    "none is named blocks.0.atn.hook_z (did you mean blocks.0.attn.hook_z?): there are blocks.N.";
+    "none is named blocks.0.atn.hook_z (did you mean blocks.0.attn.hook_z?): there are hook_embed, hook_pos_embed, blocks.N.";
   const activation = "blocks.0.atn.hook_z";
   const refused = (prompts: string | string[], options: Parameters<typeof model.run>[1], message: string) =>
     assertRejects(() => model.run(prompts, options), Error, message);
@@ -402,6 +402,11 @@ gpuTest(
     await writeTinyModel(folder.path, { contextLength: 5000, keyValueHeads: 1, headSize: 6, ...choices });
     using model = await loadModel(folder.path, { gpu });
     assertEquals(model.network.shape.context, 1024);
+    const beginning = ["hook_embed", "blocks.0.hook_resid_pre"];
+    const { activations } = await model.run("12+34=", { read: beginning });
+    assertEquals(activations.get(beginning[0]), activations.get(beginning[1]), "no position is added");
+    const patch = beginning.map((activation) => ({ activation, by: "zero" as const }));
+    await assertRejects(() => model.run("12+34=", { patch }), RangeError, "Cannot replace both");
     const name = "blocks.1.attn.hook_rot_q";
     const { logits } = await model.run("12+34=");
     const seen: number[][] = [];

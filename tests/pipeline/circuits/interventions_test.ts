@@ -7,6 +7,7 @@ import {
   type Interventions,
   noActivation,
   prepareInterventions,
+  type Replacement,
 } from "../../../pipeline/circuits/interventions.ts";
 import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
@@ -62,7 +63,7 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
     async (gpu) => {
       await withModel(gpu, config, async (model) => {
         const { logits, activations } = await model.run(CLEAN, { at: ALL, read: [...model.names.keys()] });
-        assertEquals(activations.size, 2 * 17 + 2);
+        assertEquals(activations.size, 2 * 17 + 4);
         for (const [activation, shape] of replaceable(model)) {
           const values = activations.get(activation)!;
           assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1));
@@ -138,6 +139,45 @@ gpuTest("a position below 0 is counted from the end, of logits and of what is re
     await assertRejects(() => run([0], { positions: [0], keys: [-7] }), RangeError, "it has 6: -7");
   });
 });
+
+gpuTest(
+  "what tokens and positions add can be told apart, and sums to what the model begins with",
+  async (gpu) => {
+    await withModel(gpu, TINY, async (model, { reference: { weights } }) => {
+      const { width } = TINY;
+      const names = ["hook_embed", "hook_pos_embed", "blocks.0.hook_resid_pre"];
+      const read = async (replace: Replacement[]) => {
+        const { activations, logits } = await model.run(CLEAN, { read: names, replace });
+        return { ofNames: names.map((name) => activations.get(name)!), logits };
+      };
+      const { ofNames: [tokens, positions, both] } = await read([]);
+      const [wte, wpe] = ["wte.weight", "wpe.weight"].map((name) => weights.get(name)!);
+      const rowsOf = (table: ArrayLike<number>, rows: readonly number[]) =>
+        Float32Array.from(
+          { length: rows.length * width },
+          (_, n) => table[rows[Math.floor(n / width)] * width + n % width],
+        );
+      assertEquals(tokens, rowsOf(wte, CLEAN.flat()));
+      assertEquals(
+        positions,
+        rowsOf(wpe, CLEAN.flatMap(() => ALL)),
+      );
+      const sum = (a: Float32Array, b: Float32Array) => a.map((value, n) => value + b[n]);
+      assertEquals(both, sum(tokens, positions));
+
+      const by = { prompts: CORRUPTED };
+      const ofOthers = await read([{ activation: "hook_embed", by }]);
+      assertEquals(ofOthers.ofNames, [
+        rowsOf(wte, CORRUPTED.flat()),
+        positions,
+        sum(rowsOf(wte, CORRUPTED.flat()), positions),
+      ]);
+      assertEquals(ofOthers.logits, (await model.run(CORRUPTED)).logits);
+      const none = await read([{ activation: "hook_pos_embed", by: "zero" }]);
+      assertEquals(none.ofNames, [tokens, positions.map(() => 0), tokens]);
+    });
+  },
+);
 
 gpuTest(
   "activations of other prompts and their mean stand in, and both agree with the engine",
@@ -226,7 +266,7 @@ Deno.test("an unknown activation is told with the nearest, and with all there ar
   const general = new Set([...names.keys()].map((name) => name.replace(/^blocks\.\d+/, "blocks.N")));
   for (const name of general) assertStringIncludes(message, name);
   assertStringIncludes(message, "for N from 0 to 47");
-  assert(message.length < 800, `${message.length} characters`);
+  assert(message.length < 850, `${message.length} characters`);
   assertStringIncludes(
     noActivation("blocks.1.attn.hook_q", ["blocks.0.attn.hook_q"]).message,
     "mean blocks.0.attn",
@@ -245,7 +285,7 @@ gpuTest("activations stand in the order in which they are computed", async (gpu)
   );
   network.destroy();
   const computed = [...activationAxes(TINY).keys()].filter((name) =>
-    !/hook_([kv]|pattern|gates|scale)$/.test(name)
+    !/hook_([kv]|pattern|gates|scale|embed|pos_embed)$/.test(name)
   );
   const ofNetwork = computed.map((name) =>
     name.replace(/hook_q$/, "hook_qkv").replace("0.hook_resid_post", "1.hook_resid_pre")
@@ -270,7 +310,10 @@ gpuTest("what an activation has not is refused", async (gpu) => {
     await refused(one("blocks.0.attn.hook_z", values), "3 values");
     await refused(one("blocks.0.attn.hook_z", { by: { meanOf: [] } }), "no prompts");
     await refused({ at: [6] }, "position 6");
-    await refused({ read: ["nothing"] }, "none is named nothing: there are blocks.N.hook_resid_pre, ");
+    await refused(
+      { read: ["nothing"] },
+      "none is named nothing: there are hook_embed, hook_pos_embed, blocks.N.",
+    );
     await assertRejects(() => model.run([CLEAN[0]]), RangeError, "holds 2: 1");
     await assertRejects(() => model.run([CLEAN[0], [1]]), RangeError, "6 tokens: 1");
     await assertRejects(() => model.run([CLEAN[0], [0, 1, 2, 3, 4, V]]), RangeError, `below ${V}: ${V}`);
