@@ -1664,6 +1664,33 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/interventions_test.ts",
     "what tokens and positions add",
   ], { "positions count on over the batch": ["(_, n) => n % positions", "(_, n) => n % contextLength"] }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "scores lead to the pattern",
+  ], {
+    "scores are replaced behind what is made of them": [
+      "      intervene(ofScores, pattern, recorder);\n      explicit.pattern(recorder, tensors);\n",
+      "      explicit.pattern(recorder, tensors);\n      intervene(ofScores, pattern, recorder);\n",
+    ],
+    "a gate's logit is replaced and the gate is not": [
+      "      intervene(ofLogits, gates, recorder);\n      explicit.open(recorder, tensors);\n",
+      "      explicit.open(recorder, tensors);\n      intervene(ofLogits, gates, recorder);\n",
+    ],
+    "a masked score is told as the least number": ["isBehind(n) || value <= MASKED ?", "isBehind(n) ?"],
+  }),
+  ...plant("kernels/explicit_attention/pattern.wgsl", [
+    "kernels/explicit_attention/explicit_attention_test.ts",
+    "a masked score has no weight",
+  ], {
+    "what is masked has weight where there is nothing else": [
+      "l > MASKED);\n    gates",
+      "j <= i);\n    gates",
+    ],
+  }),
+  ...plant("kernels/explicit_attention/open.wgsl", [
+    "kernels/explicit_attention/explicit_attention_test.ts",
+    "a masked score has no weight",
+  ], { "a gate behind its query opens": [" && at % T <= (at / T) % T", ""] }),
   ...plant("pipeline/circuits/logit_lens.ts", ["pipeline/circuits/logits_test.ts", "the lens' tokens"], {
     "the lens shows logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
     "the lens leaves the embedding out": [
@@ -1682,8 +1709,8 @@ export const MUTANTS: readonly Mutant[] = [
     "qwen2: its activations are read",
   ], {
     "a norm's scale is one over what it divides by": [
-      "isScale(name) ? values.map",
-      "isSquare(name) ? values.map",
+      "if (isScale(name)) return values.map",
+      "if (isSquare(name)) return values.map",
     ],
   }),
   ...plant("pipeline/circuits/interventions.ts", [

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
+import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
@@ -76,8 +76,9 @@ export interface Interventions {
    * Names and shapes of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
    * [B, T, d] (where they are not, `hook_embed` is `blocks.0.hook_resid_pre`), `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
    * (the next block's `hook_resid_pre`), `hook_attn_out`, `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
-   * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_pattern` and
-   * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
+   * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_attn_scores`,
+   * `hook_pattern`, `hook_gate_logits` of a model with gates and `hook_gates` [B, H, T, T] (scores: q · k / √D; pattern: their
+   * softmax before the gates; gate logits: score + b; gates: 0 or 1; scores and gate logits are −∞ for keys behind the query), `blocks.N.mlp.hook_pre` and
    * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, and
    * `ln_final.hook_normalized` [B, T, d]. Beside each norm's is its `hook_scale` [B, T], what it divides by, which can be read and not replaced.
    */
@@ -123,7 +124,10 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
  */
 const ROUND = 16;
 
-const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
+const isSquare = (name: string): boolean => /hook_(attn_scores|pattern|gate_logits|gates)$/.test(name);
+
+/** What is −∞ for keys behind the query, whatever replaces it. */
+const isMasked = (name: string): boolean => /hook_(attn_scores|gate_logits)$/.test(name);
 
 /** What a norm divides by: what it gives stands by then, and would have to be computed anew. */
 const isScale = (name: string): boolean => /hook_scale$/.test(name);
@@ -178,7 +182,7 @@ const OF_ROW = ["batch", "position"] as const;
 
 /** Every activation of a model, by name, in the order in which it is computed. */
 function partsOf(model: Model): Map<string, Part> {
-  const { heads, mlpWidth } = model.config;
+  const { heads, mlpWidth, gate } = model.config;
   const { keyValueHeads, headSize } = model.config;
   const parts = new Map<string, Part>();
   function add(
@@ -217,7 +221,8 @@ function partsOf(model: Model): Map<string, Part> {
       const isFirst = y === stepIn(branch, "in").writes.y;
       if (op.kind === "attention") {
         // What is seen of attention before it is mixed.
-        add(reads.x, [[`${place}.hook_pattern`, SQUARE], [`${place}.hook_gates`, SQUARE]]);
+        const seen = ["attn_scores", "pattern", ...(gate ? ["gate_logits"] : []), "gates"];
+        add(reads.x, seen.map((name) => [`${place}.hook_${name}`, SQUARE] as const));
         add(y, [[y.name, OF_HEAD]]);
       } else if (kind === "attention" && isFirst) {
         addPacked(y, [`${place}.hook_q`, `${place}.hook_k`, `${place}.hook_v`]);
@@ -542,17 +547,23 @@ export async function prepareInterventions(
       for (const name of EMBEDDINGS) intervene(name, embedding.tensors[name], recorder);
       if (EMBEDDINGS.some(replaces)) embedding.add(recorder, sum);
     };
-    /** Overwrites z where pattern or gates were replaced. */
+    /** Overwrites z where what leads to it was replaced. */
     const attendExplicitly = (
       recorder: Recorder,
       { place, qkv }: { place: string; qkv: string },
       z: Tensor,
     ): void => {
-      const names = [`${place}.hook_pattern`, `${place}.hook_gates`];
+      const names = ["attn_scores", "pattern", "gate_logits", "gates"].map((what) => `${place}.hook_${what}`);
       if (!names.some(isSeen)) return;
+      const [ofScores, ofPattern, ofLogits, ofGates] = names;
       const tensors = { qkv: network.activations.get(qkv)!, pattern, gates };
+      explicit.scores(recorder, { ...tensors, scores: pattern });
+      intervene(ofScores, pattern, recorder);
       explicit.pattern(recorder, tensors);
-      names.forEach((name, n) => intervene(name, [pattern, gates][n], recorder));
+      intervene(ofPattern, pattern, recorder);
+      intervene(ofLogits, gates, recorder);
+      explicit.open(recorder, tensors);
+      intervene(ofGates, gates, recorder);
       if (names.some(replaces)) explicit.mix(recorder, { ...tensors, y: z });
     };
     try {
@@ -570,12 +581,20 @@ export async function prepareInterventions(
       const activations = new Map<string, Float32Array>();
       for (const { name, copy } of wanted) {
         const values = await gpu.read(copy);
-        activations.set(name, isScale(name) ? values.map((inverse) => 1 / inverse) : values);
+        activations.set(name, shownOf(name, values));
       }
       return { logits, activations };
     } finally {
       for (const { copy } of wanted) destroyTensor(gpu, copy);
     }
+  }
+
+  /** What is told of an activation that was copied. */
+  function shownOf(name: string, values: Float32Array): Float32Array {
+    if (isScale(name)) return values.map((inverse) => 1 / inverse);
+    if (!isMasked(name)) return values;
+    const isBehind = (n: number): boolean => n % positions > Math.floor(n / positions) % positions;
+    return values.map((value, n) => isBehind(n) || value <= MASKED ? -Infinity : value);
   }
 
   /** Logits of each prompt at these positions, after a forward. */
@@ -604,7 +623,10 @@ export async function prepareInterventions(
           const parts = partsOf(replacement);
           const values = await valuesOf(replacement);
           const tensor = values && gpu.tensor(`values for ${replacement.activation}`, [values.length]);
-          if (values && tensor) gpu.write(tensor, values);
+          if (values && tensor) {
+            const isInfinite = isMasked(replacement.activation);
+            gpu.write(tensor, isInfinite ? values.map((value) => Math.max(value, MASKED)) : values);
+          }
           prepared.push({ hook: locate(replacement.activation).hook, parts, values: tensor });
         }
         return await runOnce(prompts, prepared, read, at);

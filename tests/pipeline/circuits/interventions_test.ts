@@ -42,6 +42,11 @@ async function withModel(
 const isScale = (name: string): boolean => name.endsWith("hook_scale");
 const replaceable = ({ names }: Interventions) => [...names].filter(([name]) => !isScale(name));
 
+const isMasked = (name: string): boolean => /attn_scores|gate_logits/.test(name);
+/** −∞ for keys behind the query. */
+const masked = (square: Float32Array) =>
+  square.map((value, n) => n % POSITIONS > Math.floor(n / POSITIONS) % POSITIONS ? -Infinity : value);
+
 const logitsInFloat64 = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
   prompts.flatMap((tokens) => [...referenceLogits(model.reference, tokens)]);
 
@@ -63,7 +68,7 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
     async (gpu) => {
       await withModel(gpu, config, async (model) => {
         const { logits, activations } = await model.run(CLEAN, { at: ALL, read: [...model.names.keys()] });
-        assertEquals(activations.size, 2 * 17 + 4);
+        assertEquals(activations.size, 2 * (config.gate ? 19 : 18) + 4);
         for (const [activation, shape] of replaceable(model)) {
           const values = activations.get(activation)!;
           assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1));
@@ -87,7 +92,8 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
             read: [activation],
           });
           assertNotEquals(other.logits, logits, activation);
-          const expected = by === "zero" ? new Float32Array(values.length) : values;
+          const put = by === "zero" ? new Float32Array(values.length) : values;
+          const expected = isMasked(activation) ? masked(put) : put;
           assertEquals(other.activations.get(activation), expected, "what is read is what was put there");
         }
       }
@@ -97,7 +103,11 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
 
 gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
   await withModel(gpu, GATED, async (model) => {
-    for (const activation of ["q", "k", "v", "z", "pattern", "gates"].map((x) => `blocks.1.attn.hook_${x}`)) {
+    for (
+      const activation of ["q", "k", "v", "z", "attn_scores", "pattern", "gate_logits", "gates"].map((x) =>
+        `blocks.1.attn.hook_${x}`
+      )
+    ) {
       const shape = model.names.get(activation)!;
       const isMap = shape[3] === POSITIONS;
       const before = (await model.run(CLEAN, { read: [activation] })).activations.get(activation)!;
@@ -115,10 +125,51 @@ gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
           (!isMap || [0, 2].includes(axes[3]));
         return inside ? values[n] : value;
       });
-      assertEquals(after, expected, activation);
+      assertEquals(after, isMasked(activation) ? masked(expected) : expected, activation);
     }
   });
 });
+
+gpuTest(
+  "scores lead to the pattern, and with the bias to gates; a score of −∞ takes an edge away",
+  async (gpu) => {
+    await withModel(gpu, GATED, async (model) => {
+      const names = ["attn_scores", "pattern", "gate_logits", "gates"].map((name) =>
+        `blocks.1.attn.hook_${name}`
+      );
+      const read = async (replace: Replacement[]) => {
+        const { activations, logits } = await model.run(CLEAN, { read: names, replace });
+        return { squares: names.map((name) => activations.get(name)!), logits };
+      };
+      const softmax = (scores: Float32Array) =>
+        scores.map((score, n) => {
+          const row = scores.subarray(n - n % POSITIONS, n - n % POSITIONS + POSITIONS);
+          return Math.exp(score) / row.reduce((sum, other) => sum + Math.exp(other), 0);
+        });
+      const assertLed = ([scores, pattern, logits, gates]: Float32Array[]) => {
+        assertEquals(scores, masked(scores));
+        // Measured: 1e-7.
+        assertClose(pattern, softmax(scores), { tolerance: 1e-6, name: "pattern" });
+        const expected = scores.map((score) => score + Math.fround(GATED.gate!.bias));
+        assertEquals(logits, expected);
+        assertEquals(gates, logits.map((logit) => logit > 0 ? 1 : 0));
+      };
+      const before = await read([]);
+      assertLed(before.squares);
+      const values = before.squares[0].map((score, n) => n % POSITIONS === 2 ? -Infinity : -score);
+      const after = await read([{ activation: names[0], by: { values } }]);
+      assertEquals(after.squares[0], masked(values));
+      const isOne = (n: number) => Math.floor(n / POSITIONS) % POSITIONS === 3 && n % POSITIONS === 2;
+      assert(after.squares[1].every((weight, n) => !isOne(n) || weight === 0), "an edge that was masked");
+      assertLed(after.squares);
+      const others = await read([{ activation: names[2], by: { values: before.squares[2].map((x) => -x) } }]);
+      assertEquals(others.squares[0], before.squares[0]);
+      assertEquals(others.squares[1], before.squares[1]);
+      assertEquals(others.squares[3], masked(others.squares[2]).map((logit) => logit > 0 ? 1 : 0));
+      for (const { logits } of [after, others]) assertNotEquals(logits, before.logits);
+    });
+  },
+);
 
 gpuTest("a position below 0 is counted from the end, of logits and of what is replaced", async (gpu) => {
   await withModel(gpu, GATED, async (model) => {
@@ -266,7 +317,7 @@ Deno.test("an unknown activation is told with the nearest, and with all there ar
   const general = new Set([...names.keys()].map((name) => name.replace(/^blocks\.\d+/, "blocks.N")));
   for (const name of general) assertStringIncludes(message, name);
   assertStringIncludes(message, "for N from 0 to 47");
-  assert(message.length < 850, `${message.length} characters`);
+  assert(message.length < 900, `${message.length} characters`);
   assertStringIncludes(
     noActivation("blocks.1.attn.hook_q", ["blocks.0.attn.hook_q"]).message,
     "mean blocks.0.attn",
@@ -285,7 +336,7 @@ gpuTest("activations stand in the order in which they are computed", async (gpu)
   );
   network.destroy();
   const computed = [...activationAxes(TINY).keys()].filter((name) =>
-    !/hook_([kv]|pattern|gates|scale|embed|pos_embed)$/.test(name)
+    !/hook_([kv]|attn_scores|pattern|gate_logits|gates|scale|embed|pos_embed)$/.test(name)
   );
   const ofNetwork = computed.map((name) =>
     name.replace(/hook_q$/, "hook_qkv").replace("0.hook_resid_post", "1.hook_resid_pre")
