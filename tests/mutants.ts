@@ -1725,7 +1725,7 @@ export const MUTANTS: readonly Mutant[] = [
   ], {
     "the last position is not the last": [
       "position < 0 ? positions + position : position",
-      "position < 0 ? positions - 1 + position : position",
+      "position < 0 ? (positions + 1 + position) % positions : position",
     ],
     "logits are read at positions as they were given": [
       "new Float32Array() : await logitsAt(rows)",

@@ -194,7 +194,8 @@ gpuTest("a position below 0 is counted from the end, of logits and of what is re
 gpuTest(
   "what tokens and positions add can be told apart, and sums to what the model begins with",
   async (gpu) => {
-    await withModel(gpu, TINY, async (model, { reference: { weights } }) => {
+    // More positions than it is compiled for.
+    await withModel(gpu, { ...TINY, contextLength: 20 }, async (model, { reference: { weights } }) => {
       const { width } = TINY;
       const names = ["hook_embed", "hook_pos_embed", "blocks.0.hook_resid_pre"];
       const read = async (replace: Replacement[]) => {
