@@ -286,12 +286,12 @@ export { EXIT, UserError } from "./pipeline/errors.ts";
 
 // The network and the kernels below it.
 export { hardGates, type NetworkGates } from "./pipeline/model/gates.ts";
-export { type Cut, type Network, prepareNetwork } from "./pipeline/model/network.ts";
-export { type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
+export { type Network, prepareNetwork } from "./pipeline/model/network.ts";
+export { type Cut, type ModelStage, type StageShape } from "./pipeline/model/stage.ts";
 export { type Stretch } from "./pipeline/model/schedule.ts";
 export { type Moment } from "./pipeline/training/moments.ts";
 export { type DeviceLog, type LogRow } from "./pipeline/training/device_log.ts";
-export type { Check, Comparison, KernelCheck } from "./kernels/core/check.ts";
+export type { Check, CheckScope, Comparison, KernelCheck } from "./kernels/core/check.ts";
 export { type GecoSettings } from "./kernels/geco/op.ts";
 export { type AdamWSettings } from "./kernels/adamw/op.ts";
 export { type HeldShape } from "./pipeline/model/held_weights.ts";

@@ -4,12 +4,15 @@
  * @module
  */
 import type { Gpu } from "../kernels/core/gpu.ts";
+import { usageError } from "./errors.ts";
 import type { ModelConfig } from "./model/config.ts";
+import { memoryNeeds } from "./model/needs.ts";
 import { prepareNetwork } from "./model/network.ts";
 import { type HeldShape, loadHeld } from "./model/held_weights.ts";
 import type { ParameterShape } from "./model/parameters.ts";
 import { atFirst, type Exchange } from "./parallel/exchange.ts";
 import { evaluate, type Evaluation, type EvaluationBatch } from "./training/evaluate.ts";
+import { amount } from "./training/memory_budget.ts";
 import type { Reporter } from "./training/training_run.ts";
 
 /** What is measured, as every rank knows it. */
@@ -38,6 +41,7 @@ export interface MeasuredFrom {
  *
  * @param from at rank 0, which gives weights and batches to all
  * @param exchange the other ranks, all of which call this; left out: there are none
+ * @throws {UserError} when an activation of so many rows is larger than a binding holds
  */
 export async function evaluateModel(
   gpu: Gpu,
@@ -49,8 +53,18 @@ export async function evaluateModel(
     exchange?: Exchange;
   },
 ): Promise<Omit<Evaluation, "batchCe">> {
+  const sizes = { batch, context, training: false, ...shape };
+  const { largestBinding } = memoryNeeds(config, sizes, gpu.maxBindingBytes);
+  if (largestBinding > gpu.maxBindingBytes) {
+    throw usageError(
+      `Cannot measure with a batch of ${batch} as one activation takes ${
+        amount(largestBinding)
+      } and a binding ` +
+        `holds ${amount(gpu.maxBindingBytes)}: give a lower --batch or --context`,
+    );
+  }
   reporter.stage({ name: "compiling kernels" });
-  const network = await prepareNetwork(gpu, config, { batch, context, training: false, ...shape });
+  const network = await prepareNetwork(gpu, config, sizes);
   const read = async (name: string): Promise<Float32Array> => await atFirst(exchange, () => from!.read(name));
   const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
   const reading = from?.batches[Symbol.asyncIterator]();

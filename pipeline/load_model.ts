@@ -5,6 +5,7 @@
  * @module
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import { allOrNothing } from "../kernels/core/all_or_nothing.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import {
   activationAxes,
@@ -25,6 +26,7 @@ import { hardGates } from "./model/gates.ts";
 import { type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
+import { checkAttribution, checkGivenBack, checkLens, checkRun } from "./run_options.ts";
 import {
   checkOwnTokenizer,
   checkTokenizer,
@@ -154,7 +156,7 @@ export interface LoadedModel extends Disposable {
    * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
    * different lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
    * of the next), and on a head, a position or a number of values that the activation has not
-   * @throws {UserError} on a character that the vocabulary has no token for
+   * @throws {UserError} on a character that the vocabulary has no token for, and on what is of another type than it must be
    */
   run(prompts: Prompt | readonly Prompt[], options?: RunOptions): Promise<ModelRun>;
   /**
@@ -231,16 +233,16 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
 
   const gpu = options.gpu ?? await Gpu.open({ adapter: options.adapter });
   const closes = options.gpu === undefined;
-  let parameters: Parameters | undefined;
   try {
-    if (closes) await assertSelfCheck(gpu, { workload: { models: [config] } });
-    parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-    const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
-    const network = await prepareNetwork(gpu, config, { batch, context, training: false });
-    network.configureGates(hardGates(config.gate?.bias, batch));
-    return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });
+    if (closes) await assertSelfCheck(gpu, { workload: { models: [config], interventions: true } });
+    return await allOrNothing(async () => {
+      const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
+      const { batch = 1, context = Math.min(config.contextLength, MOST_POSITIONS) } = options;
+      const network = await prepareNetwork(gpu, config, { batch, context, training: false });
+      network.configureGates(hardGates(config.gate?.bias, batch));
+      return modelOf({ folder, config, tokenizer, gpu, closes, parameters, network });
+    });
   } catch (error) {
-    if (parameters) destroyParameters(gpu, parameters);
     if (closes) gpu.close();
     throw error;
   }
@@ -307,6 +309,7 @@ function modelOf(
         true,
         () => functions[activation](values, runs.names.get(activation)!),
       );
+      checkGivenBack(activation, changed);
       replace.push({ activation, by: { values: changed ?? values } });
     }
     const { logits, activations } = await runs.run(tokens, { replace, read, at });
@@ -396,9 +399,21 @@ function modelOf(
   return {
     ...model,
     hooks,
-    run: (prompts, options = {}) => inTurn(() => runNow(listOf(prompts), options)),
-    attributeLogits: (prompt, options) => inTurn(() => attributeNow(prompt, options)),
-    logitLens: (prompt, options = {}) => inTurn(() => lensNow(prompt, options)),
+    run: (prompts, options = {}) =>
+      inTurn(() => {
+        checkRun(prompts, options);
+        return runNow(listOf(prompts), options);
+      }),
+    attributeLogits: (prompt, options) =>
+      inTurn(() => {
+        checkAttribution(prompt, options);
+        return attributeNow(prompt, options);
+      }),
+    logitLens: (prompt, options = {}) =>
+      inTurn(() => {
+        checkLens(prompt, options);
+        return lensNow(prompt, options);
+      }),
     destroy,
     [Symbol.dispose]: destroy,
   };

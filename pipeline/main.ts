@@ -12,7 +12,7 @@ import { type CommandThread, inCommandThread, performCommand, superviseCommand }
 import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
 import { inputError, usageError } from "./errors.ts";
-import { LIVE_EDGES } from "./training/evaluate.ts";
+import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
@@ -514,7 +514,12 @@ async function leadEvaluate(
   }
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
-  const gpu = await openGpuOfRank(ranks, start, () => ({ models: [config] }), reporter);
+  const gpu = await openGpuOfRank(
+    ranks,
+    start,
+    () => ({ models: [config], stored: [weights.shape] }),
+    reporter,
+  );
   const ofSplit = (split: Split) => ({ tokens: tokens[split], batch, context, limit: settings.evalTokens });
   const batches = async function* () {
     for (const split of splits) yield* sequentialBatches(ofSplit(split));
@@ -535,6 +540,7 @@ async function leadEvaluate(
   const gated = config.gate !== undefined && !settings.dense;
   const result = await evaluateModel(gpu, measured, from, { reporter, signal, exchange });
   await gpu.end();
+  checkLoss(result, model);
   if (settings.json) {
     return shown(
       thread,

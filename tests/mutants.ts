@@ -76,6 +76,8 @@ const EAP_IG = ["pipeline/circuits/engine_test.ts", "/EAP-IG in . steps/"] as co
 const CIRCUIT_FAMILIES = "pipeline/circuits/families_test.ts";
 const ATTENTION = "kernels/gated_attention/gated_attention_test.ts";
 const GROUPED = "H 4, K 2, T 67";
+const CHECK_OF_GPU = ["pipeline/model/self_check_test.ts", "a GPU's kernels are checked"] as const;
+const CHECK_OF_STORED = ["pipeline/model/self_check_test.ts", "stored in less"] as const;
 const DECODER = ["pipeline/model/decoder_test.ts", "/llama: token by token|gives back/"] as const;
 const GENERATED = [
   "pipeline/generation/generate_test.ts",
@@ -1852,16 +1854,52 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("kernels/gated_attention/head_sums.wgsl", ATTENTION, {
     "dead queries are those of the noise": ["row.w == 0.0", "row.y == 0.0"],
   }),
+  ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "a loss that is no number is an evaluation": ["  checkLoss(result, model);\n", ""],
+  }),
+  ...plant("pipeline/training/sparsify.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "a run begins from a loss that is no number": ["  checkLoss(denseValidation, settings.model);\n", ""],
+  }),
+  ...plant("kernels/core/int8.ts", ["kernels/core/int8_test.ts", "a value that is not finite"], {
+    "what is no number is 0 in int8": ["!(size < Infinity)", "size === Infinity"],
+  }),
+  ...plant("kernels/core/half.ts", ["kernels/core/half_test.ts", "what is no number"], {
+    "what is no number is float16's lowest number": [
+      "return packed | nan.xz | (nan.yw << vec2u(16u));",
+      "return packed;",
+    ],
+    "infinity is no number in float16": ["magnitude > vec4u(0x7f800000u)", "magnitude >= vec4u(0x7f800000u)"],
+    "NaN changes places in float16": ["nan.xz | (nan.yw << vec2u(16u))", "nan.xy | (nan.zw << vec2u(16u))"],
+  }),
+  ...plant("kernels/core/recorder.ts", ["kernels/core/core_test.ts", "more workgroups along an axis"], {
+    "a grid may have any number of workgroups": ["count > MAX_WORKGROUPS", "count > 2 ** 32"],
+    "only a grid's first axis is looked at": ["grid.some((", "grid.slice(0, 1).some(("],
+  }),
+  ...plant("kernels/cross_entropy/op.ts", ["kernels/cross_entropy/cross_entropy_test.ts", "is bound to"], {
+    "the loss alone has its targets for a scale": [
+      "...(backward ? { scale: backward.scale } : {})",
+      "scale: backward?.scale ?? targets",
+    ],
+  }),
   ...plant("kernels/cross_entropy/loss.wgsl", "kernels/cross_entropy/cross_entropy_test.ts", {
     "targets that do not count have a gradient": [
       "select(0.0, loss.weight * scale[0], target_token < V)",
       "loss.weight * scale[0]",
     ],
+    "as many rows have a loss as a grid has workgroups": ["row += groups.x)", "row += arrayLength(&rows))"],
   }),
   ...plant("kernels/distillation/backward.wgsl", "kernels/distillation/distillation_test.ts", {
     "KL's gradient with the teacher's sum for the student's": [
-      "student[at + v] - row.z",
-      "student[at + v] - row.y",
+      "student[at + v] - sums.z",
+      "student[at + v] - sums.y",
+    ],
+    "a position that does not count weighs 0 times what others do": [
+      "select(0.0, loss.weight * scale[0], sums.w != 0.0)",
+      "loss.weight * scale[0] * sums.w",
+    ],
+    "KL has a gradient in as many rows as a grid has workgroups": [
+      "row += groups.x)",
+      "row += arrayLength(&rows))",
     ],
   }),
   ...plant("kernels/geco/update.wgsl", "kernels/geco/geco_test.ts", {
@@ -2138,6 +2176,65 @@ export const MUTANTS: readonly Mutant[] = [
       "    void done;\n",
     ],
   }),
+  // What fails on the device.
+  ...plant("pipeline/model/runner.ts", "pipeline/model/runner_test.ts", {
+    "steps that do not compile go unheard": ["  await Promise.allSettled(compiling.values());\n", ""],
+  }),
+  ...plant("kernels/core/kernel.ts", ["pipeline/main_test.ts", "do not compile"], {
+    "an error tells a shader's whole source": ['${said.split("\\n")[0]}`', "${said}\\n${numbered}`"],
+  }),
+  ...plant("pipeline/model/network.ts", [
+    "pipeline/failed_preparations_test.ts",
+    "a network that is too large",
+  ], {
+    "a network that fails is left in part": [
+      "return allOrNothing(() => prepare(gpu, config, shape));",
+      "return prepare(gpu, config, shape);",
+    ],
+  }),
+  ...plant("pipeline/training/trainer.ts", ["pipeline/failed_preparations_test.ts", "trained with it"], {
+    "a trainer that fails is left in part": [
+      "return allOrNothing(() => create(gpu, options));",
+      "return create(gpu, options);",
+    ],
+  }),
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/failed_preparations_test.ts", "looks into"], {
+    "an engine that fails is left in part": [
+      "return allOrNothing(() => create(gpu, model, options));",
+      "return create(gpu, model, options);",
+    ],
+  }),
+  ...plant("kernels/core/all_or_nothing.ts", "kernels/core/all_or_nothing_test.ts", {
+    "a part that stands is left where the whole fails": [
+      "enter(account.within, buffer, free);",
+      "enter(undefined, buffer, free);",
+    ],
+    "what was freed in the middle is freed again": ["  accounts.get(buffer)?.held.delete(buffer);\n", ""],
+    "what goes on behind a failure makes more": [
+      'if (account?.state === "freed") {',
+      "if (account === null) {",
+    ],
+  }),
+  ...plant("kernels/core/kernel.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
+    "a kernel takes what was destroyed": ["      checkTensor(tensor);\n", ""],
+  }),
+  ...plant("kernels/core/uniform.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
+    "a uniform takes values when it was destroyed": ["      checkTensor(tensor);\n", ""],
+  }),
+  ...plant("kernels/core/tensor.ts", ["pipeline/destroyed_test.ts", "freed once"], {
+    "what is destroyed twice counts twice": ["  if (destroyed.has(tensor.buffer)) return;\n", ""],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/run_options_test.ts", "of another type"], {
+    "types of what is run are not looked at": ["        checkRun(prompts, options);\n", ""],
+    "what a hook gives back is not looked at": ["      checkGivenBack(activation, changed);\n", ""],
+  }),
+  ...plant("pipeline/run_options.ts", "pipeline/run_options_test.ts", {
+    "any array is values": ["value instanceof Float32Array]", "isList(value)]"],
+    "keys of a patch are not looked at": [
+      "if (!checkKeys(what, patch, OF_PATCH)) return;",
+      "if (!checkKeys(what, patch, Object.keys(patch ?? {}))) return;",
+    ],
+  }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {
     "white space stays with the context": ["const before = stripEnd(context);", "const before = context;"],
@@ -2178,6 +2275,10 @@ export const MUTANTS: readonly Mutant[] = [
     "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
     "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
   }),
+  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "at once"], {
+    "adapters are asked for at once": ["const result = turn.then(work);", "const result = work();"],
+    "nobody is asked behind one that failed": ["turn = result.catch(() => {});", "turn = result;"],
+  }),
   ...plant("pipeline/report/stage_time.ts", "pipeline/report/stage_time_test.ts", {
     "stages wait for nobody": ["Math.max(queue.free, begins) +", "queue.free +"],
     "a tied embedding costs nothing": [
@@ -2200,6 +2301,36 @@ export const MUTANTS: readonly Mutant[] = [
     "kept keys are not checked": ["...generation ?", "...!generation ?"],
     "edges that weigh by distance are not checked": ["{ ...shape, distancePower }", "shape"],
     "operations are not checked": ["flatMap(({ op }) => op.checks)", "flatMap(() => [])"],
+    "what is fused is not checked": ["group.length > 1 ?", "group.length > 2 ?"],
+    "interventions are not checked": ["...interventions ? OF_INTERVENTIONS : []", "...[]"],
+  }),
+  ...plant("pipeline/model/self_check.ts", CHECK_OF_STORED, {
+    "the head of half precision is not checked": ['if (!half && stored !== "f16") return [];', "return [];"],
+    "how models are stored is not checked": ["stored[n] ?? {}", "{}"],
+  }),
+  ...plant("pipeline/model/ops/linear.ts", CHECK_OF_STORED, {
+    "products of what is stored are not checked": ["      ...checksOfStored(),\n", ""],
+    "adapters are not checked": ["...isAdapted\n        ?", "...!isAdapted\n        ?"],
+  }),
+  ...plant("kernels/matmul/workgroup.wgsl", CHECK_OF_GPU, {
+    "each later slab is the first again": ["min(slab + $pu + 1u, SLABS - 1u) * DEPTH", "0u * DEPTH"],
+  }),
+  ...plant("kernels/gated_attention/tiled_forward.wgsl", CHECK_OF_GPU, {
+    "what was summed up does not fall": ["let fall = exp(highest - higher);", "let fall = 1.0;"],
+  }),
+  ...plant("kernels/matmul/check.ts", CHECK_OF_GPU, {
+    "products are checked in one slab": ["k: 140", "k: 8"],
+    "one variant of a product is checked": [
+      "variant, m, n) < Infinity);",
+      "variant, m, n) < Infinity).slice(0, 1);",
+    ],
+  }),
+  ...plant("kernels/gated_attention/check.ts", CHECK_OF_GPU, {
+    "attention is checked in one tile": [": { positions: 130, headSize }", ": { positions: 5, headSize }"],
+    "one variant of attention is checked": [
+      "variants: (AttentionVariant | undefined)[] = tuned",
+      "variants: (AttentionVariant | undefined)[] = !tuned",
+    ],
   }),
   ...plant("pipeline/benchmarks/likelihood.ts", [BENCHMARKED, "log-likelihoods dense"], {
     "the context must be the likeliest too": [

@@ -1,4 +1,4 @@
-/** AdamW on tiny fixed inputs, against the float64 reference. @module */
+/** AdamW on small fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareAdamW } from "./op.ts";

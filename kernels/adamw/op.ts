@@ -41,7 +41,11 @@ export interface AdamWSettings {
   epsilon: number;
   /** Share of a parameter that decays, times the learning rate. */
   weightDecay: number;
-  /** Steps taken, this one included, for the bias correction; from 1. */
+  /**
+   * Steps taken, this one included, for the bias correction; from 1. As a trainer counts, those are among them that were
+   * skipped and left the moments as they were, which are then corrected by too little: where the first is skipped, the second
+   * moves the weights by 0.74 of what it should (betas of 0.9 and 0.999), and the error dies away as 1 - beta^step nears 1.
+   */
   step: number;
   /** Largest global gradient norm that is not scaled down. */
   clip: number;

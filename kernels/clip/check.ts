@@ -1,12 +1,12 @@
-/** The clip on tiny fixed inputs, against the float64 reference. @module */
+/** The clip on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareClip } from "./op.ts";
 import { clipGradientReference, clipReference } from "./reference.ts";
 
-/** Forward and backward. */
+/** Forward and backward, of more vectors than a workgroup has lanes. */
 export async function clipCheck(gpu: Gpu): Promise<Check> {
-  const [length, limit] = [65, 0.75];
+  const [length, limit] = [4 * 65, 0.75];
   const x = normals(1, length);
   const dy = normals(2, length);
   const op = await prepareClip(gpu, { length, limit });

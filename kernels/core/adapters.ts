@@ -70,9 +70,11 @@ export function adapterLabel({ name, backend }: AdapterDescription): string {
  *
  * @returns without backends, and of all backends together, where the environment may not be changed
  */
-export async function findAdapters(): Promise<FoundAdapter[]> {
-  const [most, last] = backendsToAsk();
-  return [...await adaptersOf(most), ...await adaptersOf(last)];
+export function findAdapters(): Promise<FoundAdapter[]> {
+  return inTurn(async () => {
+    const [most, last] = backendsToAsk();
+    return [...await adaptersOf(most), ...await adaptersOf(last)];
+  });
 }
 
 /**
@@ -82,7 +84,20 @@ export async function findAdapters(): Promise<FoundAdapter[]> {
  * backend, in any case, of which the first that has it is taken; left out: the first
  * @throws {AdapterError} when there is none, or none such: with those that there are
  */
-export async function findAdapter(wanted?: string): Promise<FoundAdapter> {
+export function findAdapter(wanted?: string): Promise<FoundAdapter> {
+  return inTurn(() => find(wanted));
+}
+
+let turn: Promise<unknown> = Promise.resolve();
+
+/** Does one thing behind the other, whatever became of those before: another would take what is asked with for the user's. */
+function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+  const result = turn.then(work);
+  turn = result.catch(() => {});
+  return result;
+}
+
+async function find(wanted: string | undefined): Promise<FoundAdapter> {
   const [most, last] = backendsToAsk();
   const found = wanted === undefined ? await fastestOf(most) : await adaptersOf(most);
   const chosen = choose(found, wanted);

@@ -6,7 +6,7 @@
 import { Device, DeviceError, type DeviceOptions, openDevice } from "./device.ts";
 import { dequantise, INT8_BLOCK, quantise } from "./int8.ts";
 import { Recorder } from "./recorder.ts";
-import { createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
+import { checkTensor, createTensor, elementBytes, type ElementType, type Tensor } from "./tensor.ts";
 
 /** Compiled candidates with what they compute on. */
 export interface Contest {
@@ -72,6 +72,7 @@ export class Gpu extends Device {
       );
     }
     this.#refuseWhileRecording(`writing ${tensor.label}`);
+    checkTensor(tensor);
     this.textures.written(tensor.buffer);
     const stored = tensor.type === "f16"
       ? Float16Array.from(data)
@@ -159,6 +160,7 @@ export class Gpu extends Device {
 
   async #readBytes(tensor: Tensor, first: number, length: number): Promise<ArrayBuffer> {
     this.check();
+    checkTensor(tensor);
     if (first < 0 || length < 0 || first + length > tensor.length) {
       throw new RangeError(
         `Cannot read ${tensor.label} as its length is ${tensor.length}: ${first} + ${length} elements`,

@@ -10,10 +10,14 @@ import { closing, storageElement } from "./wgsl.ts";
 
 const FUNCTIONS = `
 fn unpack_half(stored: vec2u) -> vec4f { return vec4f(unpack2x16float(stored.x), unpack2x16float(stored.y)); }
-// What float16 cannot hold becomes its largest value: packing it is otherwise undefined.
+// What float16 cannot hold becomes its largest value, infinity too: packing it is otherwise undefined. What is no number
+// stays none, whatever the bound makes of it; it is told by its bits, since WGSL leaves NaN comparisons open.
 fn pack_half(value: vec4f) -> vec2u {
   let bounded = clamp(value, vec4f(-65504.0), vec4f(65504.0));
-  return vec2u(pack2x16float(bounded.xy), pack2x16float(bounded.zw));
+  let packed = vec2u(pack2x16float(bounded.xy), pack2x16float(bounded.zw));
+  let magnitude = bitcast<vec4u>(value) & vec4u(0x7fffffffu);
+  let nan = select(vec4u(), vec4u(0x7e00u), magnitude > vec4u(0x7f800000u));
+  return packed | nan.xz | (nan.yw << vec2u(16u));
 }
 `;
 

@@ -30,7 +30,7 @@ export function scaleRows(rows: number): number {
 /**
  * A matrix [rows, columns] as int8: each element is off by at most half a 127th of its scale.
  *
- * @throws {RangeError} when there are more or fewer values than that
+ * @throws {RangeError} when there are more or fewer values than that, or one that is not finite, which would be stored as 0
  */
 export function quantise(values: Float32Array, rows: number, columns: number): Quantised {
   if (values.length !== rows * columns) {
@@ -44,6 +44,11 @@ export function quantise(values: Float32Array, rows: number, columns: number): Q
     for (let row = first; row < end; row++) {
       for (let column = 0, at = row * columns; column < columns; column++, at++) {
         const size = Math.abs(values[at]);
+        if (!(size < Infinity)) {
+          throw new RangeError(
+            `Cannot quantise [${rows}, ${columns}] as values must be finite: element ${at} is ${values[at]}`,
+          );
+        }
         if (size > ofBlock[column]) ofBlock[column] = size;
       }
     }

@@ -6,7 +6,7 @@
 import { type Device, DeviceError } from "./device.ts";
 import { storeInHalf } from "./half.ts";
 import { scalesName, storeInInt8 } from "./int8.ts";
-import { BINDING_ALIGNMENT, type Tensor } from "./tensor.ts";
+import { BINDING_ALIGNMENT, checkTensor, type Tensor } from "./tensor.ts";
 import { readByTexture, type Shadow, type TextureReads } from "./textures.ts";
 import { unroll } from "./unroll.ts";
 
@@ -75,8 +75,8 @@ export class Kernel {
   /**
    * The bind group for these tensors, made once for each set of buffers and kept while all of them live.
    *
-   * @throws {RangeError} when a name is missing or unknown, a tensor is larger than a binding, or one that is written is
-   *   also something else
+   * @throws {RangeError} when a name is missing or unknown, a tensor was destroyed or is larger than a binding, or one that is
+   *   written is also something else
    */
   bind(given: Bindings): Bound {
     const bindings: Bindings = { ...given };
@@ -87,6 +87,7 @@ export class Kernel {
       const { name, access } = declaration;
       const tensor = boundTo(declaration, given);
       if (!tensor) throw new RangeError(`Cannot bind ${this.label} as it needs ${name}: not given`);
+      checkTensor(tensor);
       bindings[name] = tensor;
       key += `${idOf(tensor.buffer)}:${tensor.offset}:${tensor.byteLength}:${tensor.type};`;
       if (isTexture(access) && tensor.byteLength <= this.gpu.maxBindingBytes) {
@@ -208,7 +209,8 @@ function constantLines(source: KernelSource): string {
 /**
  * Compiles a kernel, or returns the one already compiled from the same source and constants.
  *
- * @throws {DeviceError} when the shader is refused: its label, the compiler's message and the numbered source
+ * @throws {DeviceError} when the shader is refused: its label and the compiler's first line; the whole of what it said, and the
+ * numbered source, are the cause
  */
 export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const body = unroll(source.source, { ...source.constants, ...source.flags });
@@ -262,7 +264,10 @@ async function build(
     const numbered = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)} | ${line}`).join(
       "\n",
     );
-    throw new DeviceError(`Cannot compile the shader ${label}: ${error.message.trim()}\n${numbered}`);
+    const said = error.message.trim();
+    throw new DeviceError(`Cannot compile the shader ${label}: ${said.split("\n")[0]}`, {
+      cause: new SyntaxError(`${said}\n${numbered}`),
+    });
   }
   return new Kernel(gpu, label, pipeline, layout, declarations);
 }

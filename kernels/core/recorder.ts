@@ -6,7 +6,7 @@
  */
 import type { Bindings, Kernel } from "./kernel.ts";
 import type { Device } from "./device.ts";
-import { elementBytes, type Tensor } from "./tensor.ts";
+import { checkTensor, elementBytes, type Tensor } from "./tensor.ts";
 
 /** Workgroups along x, y and z. */
 export type Grid = readonly [number, number?, number?];
@@ -44,8 +44,19 @@ export class Recorder {
     }
   }
 
-  /** Runs the kernel over `grid` workgroups with its variables bound to tensors by name. */
+  /**
+   * Runs the kernel over `grid` workgroups with its variables bound to tensors by name.
+   *
+   * @throws {RangeError} when there are too many along an axis
+   */
   dispatch(kernel: Kernel, bindings: Bindings, grid: Grid): void {
+    if (grid.some((count = 1) => count > MAX_WORKGROUPS)) {
+      throw new RangeError(
+        `Cannot run ${kernel.label} as a grid holds ${MAX_WORKGROUPS} workgroups along an axis: ${
+          grid.join(" x ")
+        }`,
+      );
+    }
     const { group, shadows } = kernel.bind(bindings);
     for (const { shadow, tensor } of shadows) {
       if (!shadow.stale) continue;
@@ -70,6 +81,7 @@ export class Recorder {
         `Cannot copy ${source.label} to ${target.label} as its length is ${target.length}: ${start} + ${source.length}`,
       );
     }
+    for (const tensor of [source, target]) checkTensor(tensor);
     this.#endPass();
     this.device.textures.written(target.buffer);
     this.#encoder.copyBufferToBuffer(
@@ -83,6 +95,7 @@ export class Recorder {
 
   /** Copies the tensor to a plain buffer from byte `at` on, such as one that is mapped for reading afterwards. */
   copyToBuffer(source: Tensor, target: GPUBuffer, at = 0): void {
+    checkTensor(source);
     this.#endPass();
     this.device.textures.written(target);
     this.#encoder.copyBufferToBuffer(source.buffer, source.offset, target, at, source.byteLength);
@@ -90,6 +103,7 @@ export class Recorder {
 
   /** Sets every element to zero. */
   clear(tensor: Tensor): void {
+    checkTensor(tensor);
     this.#endPass();
     this.device.textures.written(tensor.buffer);
     this.#encoder.clearBuffer(tensor.buffer, tensor.offset, tensor.byteLength);

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { freed, madeFor } from "./all_or_nothing.ts";
 import type { Device } from "./device.ts";
 import { INT8_BLOCK, scaleRows } from "./int8.ts";
 
@@ -75,22 +76,41 @@ function createOne(gpu: Device, label: string, shape: readonly number[], type: E
       `Cannot create tensor ${label} as the adapter's buffers hold ${gpu.device.limits.maxBufferSize} bytes: ${byteLength}`,
     );
   }
-  const buffer = gpu.device.createBuffer({
-    label,
-    size: Math.ceil(byteLength / 16) * 16,
-    usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
-  });
-  gpu.allocatedBytes += byteLength;
-  return { label, shape, type, length, byteLength, buffer, offset: 0 };
+  return madeFor(label, (): Tensor => {
+    const buffer = gpu.device.createBuffer({
+      label,
+      size: Math.ceil(byteLength / 16) * 16,
+      usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+    });
+    gpu.allocatedBytes += byteLength;
+    return { label, shape, type, length, byteLength, buffer, offset: 0 };
+  }, (tensor) => destroyTensor(gpu, tensor));
 }
 
-/** Frees the tensor's buffer, and what kernels keep of it. */
+const destroyed = new WeakSet<GPUBuffer>();
+
+/**
+ * To be called before a tensor is used: WebGPU would refuse it later, under another name, and fail its whole device.
+ *
+ * @throws {RangeError} when it was destroyed
+ */
+export function checkTensor({ label, buffer }: Tensor): void {
+  if (!destroyed.has(buffer)) return;
+  throw new RangeError(
+    `Cannot use the tensor ${label} as it was destroyed, or the network, engine or model that it is of`,
+  );
+}
+
+/** Frees the tensor's buffer, and what kernels keep of it. A second call does nothing. */
 export function destroyTensor(gpu: Device, tensor: Tensor): void {
+  if (destroyed.has(tensor.buffer)) return;
+  destroyed.add(tensor.buffer);
   if (tensor.scales) destroyTensor(gpu, tensor.scales);
   gpu.allocatedBytes -= tensor.byteLength;
   gpu.bindGroups.drop(tensor.buffer);
   gpu.textures.drop(tensor.buffer);
   tensor.buffer.destroy();
+  freed(tensor.buffer);
 }
 
 /**

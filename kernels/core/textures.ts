@@ -58,18 +58,22 @@ export function readByTexture(
   const reads = new Map<string, { of: string; format: GPUTextureFormat }>();
   if (names.length === 0) return { source, reads };
   let result = source;
-  for (const of of names) {
-    const { element, declaration } = storageElement(result, of);
+  for (const storage of names) {
+    const { element, declaration } = storageElement(result, storage);
     const texel = TEXELS[element];
-    if (!texel) throw new SyntaxError(`Cannot read ${of} by texture as none holds this: ${declaration}`);
+    if (!texel) throw new SyntaxError(`Cannot read ${storage} by texture as none holds this: ${declaration}`);
     const written = declaration.includes("read_write");
-    const name = written ? `${of}_before` : of;
+    const name = written ? `${storage}_before` : storage;
     const texture = `var ${name}: texture_2d<${texel.type}>`;
     result = written
       ? `@group(0) @binding(${freeBinding(result)}) ${texture};\n${result}`
       : result.replace(declaration, texture);
-    reads.set(name, { of, format: texel.format });
-    result = replaceReads(result, of, (index) => `textureLoad(${name}, texel(${index}), 0)${texel.read}`);
+    reads.set(name, { of: storage, format: texel.format });
+    result = replaceReads(
+      result,
+      storage,
+      (index) => `textureLoad(${name}, texel(${index}), 0)${texel.read}`,
+    );
   }
   return { source: FUNCTION + result, reads };
 }

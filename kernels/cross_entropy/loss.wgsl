@@ -1,5 +1,5 @@
-// For each row of logits: loss = log sum exp - logit of the target. One workgroup a row, one sweep by the online form: a
-// running maximum, and a sum that shrinks whenever it rises.
+// For each row of logits: loss = log sum exp - logit of the target. One row at a time for each workgroup, one sweep by
+// the online form: a running maximum, and a sum that shrinks whenever it rises.
 //
 // With GRADIENT a second sweep turns the row, while it is still near, into
 //     dlogits = weight * scale * (softmax(logits) - onehot(target)),
@@ -11,8 +11,12 @@
 struct Loss { weight: f32 }
 @group(0) @binding(0) var<uniform> loss: Loss;
 @group(0) @binding(1) var<storage, read> targets: array<u32>;
+$if GRADIENT {
 @group(0) @binding(2) var<storage, read> scale: array<f32>;
+$}
+$if EXTRA {
 @group(0) @binding(3) var<storage, read> extra: array<vec4f>;
+$}
 @group(0) @binding(4) var<storage, read_write> rows: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> logits: array<vec4f>;
 $if WEIGHTED {
@@ -22,29 +26,33 @@ $}
 fn columns(v: u32) -> vec4u { return 4u * v + vec4u(0u, 1u, 2u, 3u); }
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let row = group.x;
-  let at = row * STRIDE4;
-  var highest = -3.0e38;
-  var sum = 0.0;
-  for (var v = lane; v < STRIDE4; v += LANES) {
-    let values = select(vec4f(-3.0e38), logits[at + v], columns(v) < vec4u(V));
-    let higher = max(highest, max(max(values.x, values.y), max(values.z, values.w)));
-    sum = sum * exp(highest - higher) + dot(exp(values - higher), vec4f(1.0));
-    highest = higher;
-  }
-  let highest_of_all = max_over_lanes(lane, highest);
-  let log_sum_exp = highest_of_all + log(sum_over_lanes(lane, sum * exp(highest - highest_of_all)));
-  let target_token = targets[row];
-  if (lane == 0u) {
-    var result = vec4f(0.0, 0.0, log_sum_exp, 0.0);
-    if (target_token < V) {
-      let logit = logits[at + target_token / 4u][target_token % 4u];
-      result = vec4f(log_sum_exp - logit, select(0.0, 1.0, logit >= highest_of_all), log_sum_exp, 1.0);
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  for (var row = group.x; row < arrayLength(&rows); row += groups.x) {
+    let at = row * STRIDE4;
+    var highest = -3.0e38;
+    var sum = 0.0;
+    for (var v = lane; v < STRIDE4; v += LANES) {
+      let values = select(vec4f(-3.0e38), logits[at + v], columns(v) < vec4u(V));
+      let higher = max(highest, max(max(values.x, values.y), max(values.z, values.w)));
+      sum = sum * exp(highest - higher) + dot(exp(values - higher), vec4f(1.0));
+      highest = higher;
     }
-    rows[row] = result;
-  }
-  if (GRADIENT) {
+    let highest_of_all = max_over_lanes(lane, highest);
+    let log_sum_exp = highest_of_all + log(sum_over_lanes(lane, sum * exp(highest - highest_of_all)));
+    let target_token = targets[row];
+    if (lane == 0u) {
+      var result = vec4f(0.0, 0.0, log_sum_exp, 0.0);
+      if (target_token < V) {
+        let logit = logits[at + target_token / 4u][target_token % 4u];
+        result = vec4f(log_sum_exp - logit, select(0.0, 1.0, logit >= highest_of_all), log_sum_exp, 1.0);
+      }
+      rows[row] = result;
+    }
+    $if GRADIENT {
     var weight = select(0.0, loss.weight * scale[0], target_token < V);
     $if WEIGHTED {
     weight *= weights[row];
@@ -54,8 +62,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     for (var v = lane; v < STRIDE4; v += LANES) {
       let onehot = select(vec4f(), vec4f(1.0), columns(v) == vec4u(target_token));
       var gradient = weight * (exp(logits[at + v] - log_sum_exp) - onehot);
-      if (EXTRA) { gradient += extra[at + v]; }
+      $if EXTRA {
+      gradient += extra[at + v];
+      $}
       logits[at + v] = select(vec4f(), gradient, columns(v) < vec4u(V));
     }
+    $}
   }
 }

@@ -7,7 +7,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
-import type { Recorder } from "../core/recorder.ts";
+import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import lossSource from "./loss.wgsl" with { type: "text" };
@@ -88,7 +88,7 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
   return {
     configure: (settings) => weight.set(settings),
     record(recorder, { logits, targets, rows }, backward) {
-      const { scale, extra, weights } = backward ?? {};
+      const { extra, weights } = backward ?? {};
       if (backward && weighted !== (weights !== undefined)) {
         throw new RangeError(
           `Cannot record a gradient ${weighted ? "without" : "with"} weights as it was prepared ${
@@ -97,17 +97,16 @@ export async function prepareCrossEntropy(gpu: Gpu, config: CrossEntropyConfig):
         );
       }
       const kernel = !backward ? loss : extra ? gradientExtra : gradient;
-      // A binding cannot be left empty: where there is no scale or extra gradient another tensor stands in, unread.
       const bindings = {
         loss: weight.tensor,
         targets,
-        scale: scale ?? targets,
-        extra: extra ?? targets,
         rows,
         logits,
+        ...(backward ? { scale: backward.scale } : {}),
+        ...(extra ? { extra } : {}),
         ...(weights ? { weights } : {}),
       };
-      recorder.dispatch(kernel, bindings, [logits.shape[0]]);
+      recorder.dispatch(kernel, bindings, linearGrid(rows.shape[0], 1));
     },
     total: (recorder, { rows, totals: sums }) => recorder.dispatch(totals, { rows, totals: sums }, [1]),
     destroy: () => weight.destroy(),

@@ -8,13 +8,20 @@ struct Loss { weight: f32 }
 @group(0) @binding(4) var<storage, read_write> teacher: array<f32>;
 
 @compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let at = group.x * STRIDE;
-  let row = rows[group.x];
-  let weight = loss.weight * scale[0] * row.w;
-  for (var v = lane; v < STRIDE; v += LANES) {
-    var gradient = 0.0;
-    if (v < V) { gradient = weight * (exp(student[at + v] - row.z) - exp(teacher[at + v] - row.y)); }
-    teacher[at + v] = gradient;
+fn main(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  for (var row = group.x; row < arrayLength(&rows); row += groups.x) {
+    let at = row * STRIDE;
+    let sums = rows[row];
+    // Where no position counts the weight is infinite: times 0 it would be no number.
+    let weight = select(0.0, loss.weight * scale[0], sums.w != 0.0);
+    for (var v = lane; v < STRIDE; v += LANES) {
+      var gradient = 0.0;
+      if (v < V) { gradient = weight * (exp(student[at + v] - sums.z) - exp(teacher[at + v] - sums.y)); }
+      teacher[at + v] = gradient;
+    }
   }
 }

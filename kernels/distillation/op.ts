@@ -7,7 +7,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { compile } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
-import type { Recorder } from "../core/recorder.ts";
+import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import backwardSource from "./backward.wgsl" with { type: "text" };
@@ -56,11 +56,11 @@ export async function prepareDistillation(gpu: Gpu, config: DistillationConfig):
   return {
     configure: (settings) => loss.set(settings),
     forward(recorder, { teacher, student, targets, rows }) {
-      recorder.dispatch(forward, { teacher, student, targets, rows }, [student.shape[0]]);
+      recorder.dispatch(forward, { teacher, student, targets, rows }, linearGrid(rows.shape[0], 1));
     },
     backward(recorder, { teacher, student, rows, scale }) {
       const bindings = { loss: loss.tensor, student, rows, scale, teacher };
-      recorder.dispatch(backward, bindings, [student.shape[0]]);
+      recorder.dispatch(backward, bindings, linearGrid(rows.shape[0], 1));
     },
     destroy: () => loss.destroy(),
   };

@@ -1,12 +1,12 @@
-/** Embeddings on tiny fixed inputs, against the float64 reference. @module */
+/** Embeddings on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareEmbedding } from "./op.ts";
 import { embeddingGradientReference, embeddingReference } from "./reference.ts";
 
-/** With positions and without. Tokens repeat, so that the gradient's scatter has something to add up. */
+/** With positions and without; a row has more vectors than a workgroup lanes. Tokens repeat, so that the gradient's scatter has something to add up. */
 export async function embeddingCheck(gpu: Gpu): Promise<Check> {
-  const [batch, positions, vocabularySize, width] = [2, 4, 7, 6];
+  const [batch, positions, vocabularySize, width] = [2, 4, 7, 260];
   const tokens = Uint32Array.of(3, 6, 3, 0, 5, 3, 6, 1);
   const tokenEmbedding = normals(1, vocabularySize * width);
   const positionEmbedding = normals(2, positions * width);

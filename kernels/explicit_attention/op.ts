@@ -7,6 +7,7 @@
 import type { Gpu } from "../core/gpu.ts";
 import { type Heads, headsSourceOf } from "../core/heads.ts";
 import { compile } from "../core/kernel.ts";
+import { lanesOf } from "../core/lanes.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
@@ -58,7 +59,7 @@ export async function prepareExplicitAttention(
 ): Promise<ExplicitAttention> {
   const { batch, heads, positions, headSize, gateBias } = config;
   const of = headsSourceOf("explicit attention", config, { batch, positions });
-  const lanes = gpu.adapter.software ? 8 : 64;
+  const lanes = lanesOf(gpu, 64);
   const shape = { ...of.constants, T: positions };
   const [scoresKernel, patternKernel, openKernel, mixKernel] = await Promise.all([
     compile(gpu, {

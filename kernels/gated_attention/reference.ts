@@ -1,6 +1,6 @@
 /**
- * Gated attention in float64, as method.md of the paper's summary in docs/method.md states it: forward, the
- * straight-through gradient, and the noise. Readable and slow; the shaders must agree with it.
+ * Gated attention in float64, as docs/method.md states it: forward, the straight-through gradient, and the noise.
+ * Readable and slow; the shaders must agree with it.
  *
  * @module
  */

@@ -1,4 +1,4 @@
-/** The controller of λ on tiny fixed inputs, against the float64 reference. @module */
+/** The controller of λ on small fixed inputs, against the float64 reference. @module */
 import { type Check, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareGeco } from "./op.ts";

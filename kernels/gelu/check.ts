@@ -1,12 +1,12 @@
-/** GELU on tiny fixed inputs, against the float64 reference. @module */
+/** GELU on fixed inputs, against the float64 reference. @module */
 import { type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareGelu } from "./op.ts";
 import { geluGradientReference, geluReference } from "./reference.ts";
 
-/** Both forms, forward and backward. */
+/** Both forms, forward and backward, of more vectors than a workgroup has lanes. */
 export async function geluCheck(gpu: Gpu): Promise<Check> {
-  const length = 65;
+  const length = 4 * 65;
   const x = normals(1, length);
   const dy = normals(2, length);
   const inputs = { x: upload(gpu, "x", x), dy: upload(gpu, "dy", dy) };

@@ -1,12 +1,12 @@
-/** Layer norm on tiny fixed inputs, against the float64 reference. @module */
+/** Layer norm on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, plus, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareLayerNorm } from "./op.ts";
 import { layerNormGradientReference, layerNormReference } from "./reference.ts";
 
-/** Forward and backward, with parameters and without. */
+/** Forward and backward, with parameters and without; of rows, and vectors of a row, there are more than lanes. */
 export async function layerNormCheck(gpu: Gpu): Promise<Check> {
-  const [rows, width, epsilon] = [3, 12, 1e-5];
+  const [rows, width, epsilon] = [70, 300, 1e-5];
   const x = normals(1, rows * width);
   const weight = normals(2, width);
   const bias = normals(3, width);

@@ -124,8 +124,6 @@ export function variantName({ kind, rows, columns }: MatmulVariant): string {
   return `${kind} ${rows} x ${columns}`;
 }
 
-/** Lanes of a CPU driver that has no subgroups of a known size. */
-const CPU_LANES = 8;
 /**
  * How a tile is shared: vectors of C's rows and of its columns that each invocation has, and terms in a slab, of which there
  * are two of each operand in the 16 KiB of workgroup memory that every adapter has. A tile of 64 x 64 is for small products,
@@ -430,7 +428,7 @@ function laneTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVaria
 
 function registerTile(gpu: Gpu, layout: MatmulLayout, { rows, columns }: MatmulVariant): Tiling {
   // A CPU driver's vector; a GPU wants at least a full subgroup, square for cache reuse.
-  const [lanesX, lanesY] = gpu.adapter.software ? [CPU_LANES, 1] : rows === 1 ? [64, 1] : [8, 8];
+  const [lanesX, lanesY] = gpu.adapter.software || rows === 1 ? [lanesOf(gpu, 64), 1] : [8, 8];
   return {
     source: REGISTER_SOURCES[layout],
     constants: { ROWS4: Math.ceil(rows / 4), COLUMNS4: columns / 4, LANES_X: lanesX, LANES_Y: lanesY },

@@ -1,12 +1,12 @@
-/** The norm of queries and keys on tiny fixed inputs, against the float64 reference. @module */
+/** The norm of queries and keys on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, type KernelCheck, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareQueryKeyNorm } from "./op.ts";
 import { queryKeyNormGradientReference, queryKeyNormReference } from "./reference.ts";
 
-/** Forward and backward, each head by itself or all together. */
+/** Forward and backward, each head by itself or all together, of more rows than lanes, as all of a row has vectors. */
 async function queryKeyNormCheck(gpu: Gpu, per: "head" | "all"): Promise<Check> {
-  const [rows, heads, keyValueHeads, headSize, epsilon] = [3, 4, 2, 8, 1e-5];
+  const [rows, heads, keyValueHeads, headSize, epsilon] = [70, 6, 3, 48, 1e-5];
   const columns = (heads + 2 * keyValueHeads) * headSize;
   const shape = { heads, keyValueHeads, headSize, per, epsilon };
   const x = normals(1, rows * columns);

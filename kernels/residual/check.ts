@@ -1,12 +1,12 @@
-/** The addition on tiny fixed inputs, against the float64 reference. @module */
+/** The addition on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareAdditionTo, prepareResidual } from "./op.ts";
 import { residualReference } from "./reference.ts";
 
-/** Forward, and an addition to a sum. */
+/** Forward, and an addition to a sum, of more vectors than a workgroup has lanes. */
 export async function residualCheck(gpu: Gpu): Promise<Check> {
-  const length = 65;
+  const length = 4 * 65;
   const [a, b] = [normals(1, length), normals(2, length)];
   const op = await prepareResidual(gpu, { length });
   const addTo = await prepareAdditionTo(gpu, { length });

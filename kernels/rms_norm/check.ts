@@ -1,12 +1,12 @@
-/** RMS norm on tiny fixed inputs, against the float64 reference. @module */
+/** RMS norm on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, plus, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareRmsNorm, prepareRmsNormParts } from "./op.ts";
 import { rmsNormGradientReference, rmsNormPartsReference, rmsNormReference } from "./reference.ts";
 
-/** Forward and backward. */
+/** Forward and backward; of rows, and vectors of a row, there are more than lanes. */
 export async function rmsNormCheck(gpu: Gpu): Promise<Check> {
-  const [rows, width, epsilon] = [3, 12, 1e-5];
+  const [rows, width, epsilon] = [70, 300, 1e-5];
   const x = normals(1, rows * width);
   const weight = normals(2, width);
   const dy = normals(4, rows * width);

@@ -1,4 +1,4 @@
-/** Rotary positions on tiny fixed inputs, against the float64 reference. @module */
+/** Rotary positions on small fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareRotary } from "./op.ts";

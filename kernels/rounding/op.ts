@@ -12,7 +12,7 @@ import source from "./round.wgsl" with { type: "text" };
 
 /** A compiled copy. */
 export interface Rounding {
-  /** Overwrites `rounded` (f16) with the nearest of `values`; past ±65504 with that. */
+  /** Overwrites `rounded` (f16) with the nearest of `values`; past ±65504 with that, where one is NaN with that. */
   record(recorder: Recorder, tensors: Record<"values" | "rounded", Tensor>): void;
 }
 

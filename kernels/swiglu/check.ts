@@ -1,12 +1,12 @@
-/** SwiGLU on tiny fixed inputs, against the float64 reference. @module */
+/** SwiGLU on fixed inputs, against the float64 reference. @module */
 import { type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareSwiglu } from "./op.ts";
 import { swigluGradientReference, swigluReference } from "./reference.ts";
 
-/** Forward and backward. */
+/** Forward and backward, of more vectors than a workgroup has lanes. */
 export async function swigluCheck(gpu: Gpu): Promise<Check> {
-  const [rows, width] = [3, 12];
+  const [rows, width] = [11, 28];
   const x = normals(1, rows * 2 * width);
   const dy = normals(2, rows * width);
   const op = await prepareSwiglu(gpu, { rows, width });

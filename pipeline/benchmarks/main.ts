@@ -222,7 +222,10 @@ async function leadBenchmark(
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const exchange = ranks?.exchange;
-  const workload = { models: candidates.map(({ config }) => config) };
+  const workload = {
+    models: candidates.map(({ config }) => config),
+    stored: candidates.map(({ weights }) => weights.shape),
+  };
   const gpu = await openGpuOfRank(ranks, start, () => workload, reporter);
   try {
     const models: ModelScores[][] = tasks.map(() => []);

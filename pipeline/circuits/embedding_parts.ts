@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
@@ -26,7 +27,15 @@ export interface EmbeddingParts {
 }
 
 /** Compiles the parts of a model's embedding, which must have learned positions, for B × T. */
-export async function prepareEmbeddingParts(
+export function prepareEmbeddingParts(
+  gpu: Gpu,
+  model: Model,
+  shape: { batch: number; positions: number },
+): Promise<EmbeddingParts> {
+  return allOrNothing(() => prepare(gpu, model, shape));
+}
+
+async function prepare(
   gpu: Gpu,
   { config: { vocabularySize, contextLength, width }, embed }: Model,
   { batch, positions }: { batch: number; positions: number },

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
@@ -168,7 +169,15 @@ function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }:
  * @throws {RangeError} when there is no pair, a prompt or a place is not as the model needs it, or one pair needs more
  * than `maxBytes` or than one binding holds
  */
-export async function createCircuitEngine(
+export function createCircuitEngine(
+  gpu: Gpu,
+  model: CircuitModel,
+  options: CircuitEngineOptions,
+): Promise<CircuitEngine> {
+  return allOrNothing(() => create(gpu, model, options));
+}
+
+async function create(
   gpu: Gpu,
   { config, parameters }: CircuitModel,
   { set, ablation = "resample", maxBytes = DEFAULT_BYTES, exchange }: CircuitEngineOptions,

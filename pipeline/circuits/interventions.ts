@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
@@ -376,7 +377,15 @@ function span(tensor: Tensor, start: number, length: number): Tensor {
  * runs.destroy();
  * ```
  */
-export async function prepareInterventions(
+export function prepareInterventions(
+  gpu: Gpu,
+  model: CircuitModel,
+  size: { batch: number; positions: number },
+): Promise<Interventions> {
+  return allOrNothing(() => prepare(gpu, model, size));
+}
+
+async function prepare(
   gpu: Gpu,
   { config, parameters }: CircuitModel,
   { batch, positions }: { batch: number; positions: number },

@@ -366,7 +366,7 @@ async function leadCircuits(
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const exchange = ranks?.exchange;
-  const gpu = await openGpuOfRank(ranks, start, () => ({ models }), reporter);
+  const gpu = await openGpuOfRank(ranks, start, () => ({ models, interventions: true }), reporter);
   try {
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, job, places[n], settings, reporter, exchange);

@@ -71,7 +71,11 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
   checkTokenizer(tokenizer, config, folder);
   await checkOwnTokenizer(tokenizer, folder);
   const prompt = promptTokens(text, { config, tokenizer });
-  const gpu = await openCheckedGpu(reporter, settings, { models: [config], generation: true });
+  const gpu = await openCheckedGpu(reporter, settings, {
+    models: [config],
+    stored: [weights.shape],
+    generation: true,
+  });
   try {
     reporter.stage({ name: "loading the model" });
     const parameters = await loadHeld(gpu, weights, reporter.message);

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
@@ -65,10 +66,18 @@ const ROOM = 256;
  *
  * @throws {RangeError} when the positions are none, or more than the model has
  */
-export async function prepareDecoder(
+export function prepareDecoder(
   gpu: Gpu,
   config: ModelConfig,
-  { positions = config.contextLength, room = ROOM, held = {} }: DecoderOptions = {},
+  options: DecoderOptions = {},
+): Promise<Decoder> {
+  return allOrNothing(() => prepare(gpu, config, options));
+}
+
+async function prepare(
+  gpu: Gpu,
+  config: ModelConfig,
+  { positions = config.contextLength, room = ROOM, held = {} }: DecoderOptions,
 ): Promise<Decoder> {
   const { keyValueHeads, headSize } = config;
   if (!Number.isInteger(positions) || positions < 1 || positions > config.contextLength) {
@@ -165,7 +174,8 @@ export async function prepareDecoder(
         const count = left.length === 1 ? 1 : Math.min(wanted, fitting);
         let rows = byRows.get(count);
         if (!rows) {
-          rows = await prepareRows(gpu, config, { count, positions: most, held, withLogits: false });
+          const size = { count, positions: most, held, withLogits: false };
+          rows = await allOrNothing(() => prepareRows(gpu, config, size));
           byRows.set(count, rows);
         }
         submit(rows, left.splice(0, count), { withLogits: false });

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor, within } from "../../kernels/core/tensor.ts";
@@ -23,20 +24,8 @@ import { type NetworkShape, planActions } from "./plan.ts";
 import { prepareRounded } from "./rounded.ts";
 import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule, type Stretch, stretchesOf } from "./schedule.ts";
-import { type ModelStage, stageOf } from "./stage.ts";
+import { type Cut, type ModelStage, stageOf } from "./stage.ts";
 import { type Model, trace } from "./trace.ts";
-
-/** Where a stage's network meets those of the stages beside it, all [BT, d]; none at the model's ends. */
-export interface Cut {
-  /** To be written before a forward, and left alone until backward of the same micro-batch is done. */
-  readonly input?: Tensor;
-  /** Stands behind a forward. */
-  readonly output?: Tensor;
-  /** To be written before backward. */
-  readonly doutput?: Tensor;
-  /** Stands behind backward, where a stage before has something to train. */
-  readonly dinput?: Tensor;
-}
 
 /** A compiled network with its activations. */
 export interface Network {
@@ -138,11 +127,15 @@ export interface Network {
 }
 
 /**
- * Compiles a network and allocates its activations.
+ * Compiles a network and allocates its activations; where it cannot, nothing is left of them on the device.
  *
  * @throws {RangeError} when the context is longer than the model's positions, or sizes do not go with `half`
  */
-export async function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
+export function prepareNetwork(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
+  return allOrNothing(() => prepare(gpu, config, shape));
+}
+
+async function prepare(gpu: Gpu, config: ModelConfig, shape: NetworkShape): Promise<Network> {
   const { width, heads, layers } = config;
   const { batch, context, training, distill = false, half = false, adapters = {}, frozen = "f32" } = shape;
   if (context > config.contextLength) {

@@ -119,7 +119,10 @@ export interface Op {
   readonly takesPlus?: boolean;
   /** Shapes of what backward needs room for. */
   readonly scratch?: Readonly<Record<string, readonly number[]>>;
-  /** What an adapter has to pass to compute it, forward and backward; the same functions for all sizes. */
+  /**
+   * What an adapter has to pass to compute it, forward and backward; the same functions for all sizes but those that a kernel
+   * is unrolled by.
+   */
   readonly checks: readonly KernelCheck[];
   /** The same in float64; none of what keeps something from one run to the next. */
   readonly reference?: ReferenceOp;
@@ -138,6 +141,8 @@ export interface Op {
    * second's roles are `next.x` and so on.
    */
   fused?(next: Op): ((gpu: Gpu) => Promise<CompiledOp>) | undefined;
+  /** What an adapter has to pass to compute the two as one kernel. */
+  fusedChecks?(next: Op): readonly KernelCheck[];
 }
 
 /** An operation that can be recorded. */

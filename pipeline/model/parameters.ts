@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { INT8_BLOCK } from "../../kernels/core/int8.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
@@ -64,19 +65,16 @@ export async function uploadParameters(
 }
 
 /** Tensors for every shape, filled from `read`; where that fails, none is left on the device. */
-export async function loadParameters(
+export function loadParameters(
   gpu: Gpu,
   shapes: readonly ParameterShape[],
   read: (name: string) => Promise<Float32Array>,
 ): Promise<Parameters> {
-  const parameters = createParameters(gpu, shapes);
-  try {
+  return allOrNothing(async () => {
+    const parameters = createParameters(gpu, shapes);
     await uploadParameters(gpu, parameters, read);
-  } catch (error) {
-    destroyParameters(gpu, parameters);
-    throw error;
-  }
-  return parameters;
+    return parameters;
+  });
 }
 
 /** Copies every tensor of `source` over the one of the same name in `target`. */

@@ -74,6 +74,8 @@ export async function prepareSteps(
     const key = second && `${first.op.key} + ${second.op.key}`;
     if (key && !compiling.has(key)) compiling.set(key, first.op.fused!(second.op)!(gpu));
   }
+  // Of several that fail the first is thrown; the others must not count as unhandled.
+  await Promise.allSettled(compiling.values());
   const compiled = new Map<string, CompiledOp>();
   for (const [key, op] of compiling) compiled.set(key, await op);
   return {

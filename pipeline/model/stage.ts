@@ -7,6 +7,7 @@
  *
  * @module
  */
+import type { Tensor } from "../../kernels/core/tensor.ts";
 import type { Parameter, Step, Value } from "./op.ts";
 import { type Model, stepsOf } from "./trace.ts";
 
@@ -39,6 +40,18 @@ export interface ModelStage {
   readonly hasHead: boolean;
   /** Whether the matrix of logits is trained at the first stage, which is another. */
   readonly headIsElsewhere: boolean;
+}
+
+/** Where a stage's network meets those of the stages beside it, all [BT, d]; none at the model's ends. */
+export interface Cut {
+  /** To be written before a forward, and left alone until backward of the same micro-batch is done. */
+  readonly input?: Tensor;
+  /** Stands behind a forward. */
+  readonly output?: Tensor;
+  /** To be written before backward. */
+  readonly doutput?: Tensor;
+  /** Stands behind backward, where a stage before has something to train. */
+  readonly dinput?: Tensor;
 }
 
 /** The layers of a stage: as many as of any other, or one more or less. */

@@ -13,6 +13,7 @@ import { type Exchange, sharersOf } from "../parallel/exchange.ts";
 import { preparePipeline } from "./pipeline.ts";
 import { cutBatch } from "../text/batches.ts";
 import type { MicroBatch } from "./trainer.ts";
+import { inputError } from "../errors.ts";
 import { turn } from "../turn.ts";
 
 /** A batch of held-out tokens of which only the first rows are real. */
@@ -57,6 +58,18 @@ export interface Evaluation {
   openByHead: number[][];
   /** Cross-entropy of each batch, nats, in order. */
   batchCe: number[];
+}
+
+/**
+ * Refuses a model whose weights are finite, and whose loss is not.
+ *
+ * @throws {UserError} naming the model
+ */
+export function checkLoss({ ce, tokens }: Pick<Evaluation, "ce" | "tokens">, model: string): void {
+  if (Number.isFinite(ce)) return;
+  throw inputError(
+    `Cannot measure ${model} as its loss on ${tokens} tokens must be finite: ${ce}; its weights may be too large for float32`,
+  );
 }
 
 const OPEN = HEAD_SUMS.indexOf("open");

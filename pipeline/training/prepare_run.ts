@@ -6,6 +6,7 @@
  */
 import { adapterLabel } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
+import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl, readSlackChanges, requestControl } from "../runs/control.ts";
@@ -32,7 +33,7 @@ import { controlIsFirst } from "../runs/phases.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
 import { unreachedByGates } from "../model/adapters.ts";
 import { openWeights } from "../model/load_weights.ts";
-import type { ModelConfig } from "../model/config.ts";
+import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { isSameModelConfig, readModelConfig } from "../model/config_file.ts";
 import { findResumePoint, type ResumePoint } from "../runs/resume.ts";
 import { type RunConfig, type SettingChange, writeRunConfig } from "../runs/run_config.ts";
@@ -165,7 +166,10 @@ export async function openCheckedGpu(
   const gpu = await Gpu.open({ adapter: wanted });
   try {
     const name = "checking the adapter's arithmetic";
-    await assertSelfCheck(gpu, { workload, progress: (done, of) => reporter.stage({ name, done, of }) });
+    await assertSelfCheck(gpu, {
+      workload: workload && { ...workload, tuned: autotune },
+      progress: (done, of) => reporter.stage({ name, done, of }),
+    });
     if (autotune) gpu.tuner = await openTuner(gpu);
   } catch (error) {
     gpu.close();
@@ -334,9 +338,13 @@ async function checkAndPrepare(
       tokeniseInto(folder, { hash: data.hash, sources, tokenizer, encoder, settings, reporter });
     const tokens = withEncoder ? await withEncoder(tokenizer.path, tokeniseBy) : await tokeniseBy();
     const { distancePower } = settings;
-    const workload = { models: [model.config], training: true, weighted, distancePower };
-    gpu = await openGpu?.(workload) ?? await openCheckedGpu(reporter, settings, workload);
     const { train, adapters, frozen } = model.adaptation ?? {};
+    // What cannot be stored so is refused where memory is budgeted.
+    const fault = faultOfHalf(model.config) ?? faultOfRanks(Object.values(adapters ?? {}));
+    const half = settings.dtype === "f16" && fault === undefined;
+    const stored = [{ half, adapters, train, frozen }];
+    const workload = { models: [model.config], stored, training: true, weighted, distancePower };
+    gpu = await openGpu?.(workload) ?? await openCheckedGpu(reporter, settings, workload);
     const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
       train,
       adapters,

@@ -14,7 +14,7 @@
  */
 import { usageError } from "../errors.ts";
 import { teacherIsAdapted } from "./adaptation.ts";
-import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
+import { checkLoss, evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { controlIsFirst, teacherOf } from "../runs/phases.ts";
 import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
@@ -214,6 +214,7 @@ async function sparsifyUnlessStopped(
     });
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
   const denseValidation = await measure("measuring the dense model", "dense", validation);
+  checkLoss(denseValidation, settings.model);
   reporter.message(
     `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens` +
       (settings.targetLoss === "control" ? "" : `; target ${targetOf(settings, denseValidation).toFixed(4)}`),

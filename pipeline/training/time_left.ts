@@ -83,11 +83,11 @@ export function createTimeLeft(work: readonly Work[]): TimeLeft {
     },
     secondsLeft(now) {
       let seconds = 0;
-      for (const of of kinds.values()) {
-        if (of.units === 0) continue;
-        const cost = costOf(of);
+      for (const kind of kinds.values()) {
+        if (kind.units === 0) continue;
+        const cost = costOf(kind);
         if (cost === undefined) return undefined;
-        seconds += of.units * cost;
+        seconds += kind.units * cost;
       }
       return Math.max(0, seconds - (last === undefined ? 0 : now - last));
     },

@@ -2,7 +2,7 @@
  * One training step on the device: gradients of the objective, clipping, AdamW, and the multiplier. Nothing here waits
  * for the device; what a step measured is read from its log later.
  *
- *     objective = [E + ρ R + λ (CE + w KL − τ)] / (1 + λ)
+ *     objective = [E + ρ R + λ (CE + w KL)] / (1 + λ)
  *
  * with E the mean open probability over layers, heads and causal pairs, R the mean of relu(|g| − bound)², and λ moved
  * by GECO. Without gates (pre-training, the control) the objective is CE.
@@ -10,6 +10,7 @@
  * @module
  */
 import { type AdamWSettings, prepareAdamW, rowsOfSquares } from "../../kernels/adamw/op.ts";
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, rows, type Tensor } from "../../kernels/core/tensor.ts";
@@ -171,7 +172,7 @@ function rowsByOwner(tensor: Tensor, owners: readonly number[]): OwnedTensor[] {
 }
 
 /**
- * Allocates gradients and moments, and compiles the step.
+ * Allocates gradients and moments, and compiles the step; where it cannot, nothing is left of them on the device.
  *
  * @example Steps of dense training on one batch
  * ```ts
@@ -198,7 +199,11 @@ function rowsByOwner(tensor: Tensor, owners: readonly number[]): OwnedTensor[] {
  * network.destroy();
  * ```
  */
-export async function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
+export function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
+  return allOrNothing(() => create(gpu, options));
+}
+
+async function create(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
   const { network, parameters, seed, accumulate, exchange, gates, distill, optimiser, rates = {} } = options;
   const { bucketBytes = BUCKET_BYTES } = options;
   const { batch, context } = network.shape;

@@ -251,6 +251,13 @@ gpuTest("what has no logit, and what the lens cannot show, is refused", async (g
   await attributed("Q", 'it must be one token: none for "Q"');
   await attributed(13, "must be below 13: 13");
   await attributed(1.5, "must be below 13: 1.5");
+  const untyped = (options: object) => () => model.attributeLogits("12", options as { answer: string });
+  await assertRejects(untyped({ wrong: "6" }), UserError, "`answer` must be a text or a token: nothing");
+  await assertRejects(untyped({ answer: "6", worng: "4" }), UserError, "worng (did you mean wrong?)");
+  await assertRejects(untyped({ answer: "6", at: 1.5 }), UserError, "`at` must be a whole number: 1.5");
+  const lens = (options: object) => () => model.logitLens("12", options);
+  await assertRejects(lens({ top: "5" }), UserError, '`top` must be a whole number: "5"');
+  await assertRejects(lens({ at: -1 }), UserError, '`at` must be "all" or an array of positions: -1');
   await attributed("6", "have 6 tokens: position 6", 6);
   await attributed("6", "have 6 tokens: position -7", -7);
   const wrong = () => model.attributeLogits("12", { answer: "6", wrong: "11" });

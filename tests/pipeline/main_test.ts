@@ -1,6 +1,9 @@
 /** The commands as a user meets them: each error one line and its exit code, each result where it was promised. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
+import { saveModel } from "../../pipeline/model/save_weights.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
@@ -65,6 +68,40 @@ Deno.test("a missing model, bad weights and unreadable data: one line and exit c
       assertEquals(errorLines(stderr).length, 1, stderr);
       assertStringIncludes(errorLines(stderr)[0], message);
       assertEquals(await Deno.stat(join(folder, "run")).catch(() => "none"), "none");
+    }
+  });
+});
+
+Deno.test("a model of finite weights whose loss is no number is named, and measured by no command", async () => {
+  await withFolder(async (folder) => {
+    const [model, large] = [join(folder, "tiny"), join(folder, "large")];
+    await writeTinyModel(model);
+    const config = await readModelConfig(model);
+    const weights = await openWeights(model, config);
+    await saveModel(large, {
+      config,
+      tensors: weights.parameters.map(({ name, shape }) => ({
+        name,
+        shape,
+        // The sum of one of its rows is infinite in float32.
+        read: async () => (await weights.read(name)).map((value) => name.includes("wte") ? 3e38 : value),
+      })),
+      type: "F32",
+      tokenizer: ADDITION.tokenizer,
+    });
+    const rest = ["--model", large, "--data", ADDITION.data, "--context", "8", "--batch", "16"];
+    for (
+      const args of [
+        ["evaluate", ...rest, "--eval-tokens", "128"],
+        ["sparsify", ...rest, "--runs", folder, "--steps", "1", "--validation-tokens", "128"],
+      ]
+    ) {
+      const { code, stdout, stderr } = await runMain(args);
+      assertEquals([code, stdout], [3, ""], stderr);
+      const [line, ...others] = errorLines(stderr);
+      assertEquals(others, []);
+      assertStringIncludes(line, `error: Cannot measure ${large} as its loss on `);
+      assertStringIncludes(line, " tokens must be finite: NaN; its weights may be too large for float32");
     }
   });
 });
@@ -178,6 +215,10 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     ]);
     assertEquals(JSON.parse(dense.stdout).openFraction, 1);
     // deno-fmt-ignore
+    const tooMany = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--batch", "2000000"]);
+    assertEquals(tooMany.code, 2, tooMany.stderr);
+    assertStringIncludes(tooMany.stderr, "Cannot measure with a batch of 2000000 as one activation takes");
+    // deno-fmt-ignore
     const before = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--json", "--batch", "16",
       "--split", "validation", "--eval-tokens", "512"]);
     assertEquals(JSON.parse(before.stdout).ce, summary.dense_validation_ce);
@@ -193,6 +234,29 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     const changed = await runMain(["sparsify", "--resume", "run", "--runs", folder, "--lr", "0.5"]);
     assertEquals(changed.code, 2);
     assertStringIncludes(changed.stderr, "as it is finished: begin another run");
+  });
+});
+
+Deno.test("kernels that do not compile end a run in one sentence, exit code 5 and a state that says failed", async () => {
+  await withFolder(async (folder) => {
+    const model = join(folder, "tiny");
+    await writeTinyModel(model);
+    // deno-fmt-ignore
+    const { code, stdout, stderr } = await runMain(
+      ["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps", "1",
+        "--no-control", "--no-autotune", "--runs", folder, "--name", "run"],
+      { script: "tests/support/broken_shaders.ts", env: { BROKEN_ONCE: join(folder, "run", "config.json") } },
+    );
+    assertEquals([code, stdout], [5, ""], stderr);
+    assertEquals(errorLines(stderr).length, 1, stderr);
+    assertMatch(
+      errorLines(stderr)[0],
+      /^error: Cannot compile the shader [\w ]+: [^│;]+; go on by deno task sparsify --resume run [^;]+$/,
+    );
+    assert(!stderr.includes("Uncaught"), stderr);
+    const { state, error } = JSON.parse(await Deno.readTextFile(join(folder, "run", "state.json")));
+    assertEquals(state, "failed");
+    assertStringIncludes(error, "Cannot compile the shader");
   });
 });
 

@@ -49,3 +49,35 @@ export async function assertLeavesNothing(gpu: Gpu, body: () => Promise<void>): 
   assertEquals(buffers.live(), [], "buffers that are left");
   assertEquals(held(), before);
 }
+
+/**
+ * Prepares something again and again, its first buffer refused, its second, and so on, and asserts each time that nothing
+ * is left.
+ *
+ * @returns what is prepared when none is refused any more
+ */
+export async function refuseEachBuffer<Result>(gpu: Gpu, prepare: () => Promise<Result>): Promise<Result> {
+  const { device } = gpu;
+  const { createBuffer } = device;
+  for (let refused = 0;; refused++) {
+    using buffers = watchBuffers(gpu);
+    const bytes = gpu.allocatedBytes;
+    const watched = device.createBuffer;
+    device.createBuffer = (descriptor) => {
+      if (buffers.created.length === refused) throw new RangeError(`refused ${descriptor.label}`);
+      return watched.call(device, descriptor);
+    };
+    try {
+      const prepared = await prepare();
+      assert(refused > 0, "nothing was made");
+      return prepared;
+    } catch (error) {
+      if (!(error instanceof RangeError && error.message.startsWith("refused "))) throw error;
+      assertEquals([buffers.live(), gpu.allocatedBytes], [[], bytes], error.message);
+      // Nor has anyone used what was freed.
+      await gpu.sync();
+    } finally {
+      device.createBuffer = createBuffer;
+    }
+  }
+}

@@ -37,7 +37,7 @@ export function attention(
   return {
     key: `attention ${JSON.stringify(of)}`,
     kind: "attention",
-    checks: of.distancePower ? [...gatedAttentionChecks, distanceCheck] : gatedAttentionChecks,
+    checks: [...gatedAttentionChecks(of), ...of.distancePower ? [distanceCheck(of)] : []],
     keeps: ["x", "y", "logSumExp"],
     reference: {
       forward: ({ x }, pass) => attentionReference(inFloat64(x, pass)).y,

@@ -21,7 +21,7 @@ export function cachedAttention(
   return {
     key: `cached attention ${JSON.stringify(of)}`,
     kind: "attention",
-    checks: cachedAttentionChecks,
+    checks: cachedAttentionChecks({ headSize, half }),
     keeps: [],
     kept: { keys: ofPosition, values: ofPosition },
     async compile(gpu) {

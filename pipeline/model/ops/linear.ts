@@ -1,5 +1,8 @@
 /** Products with a weight. @module */
-import { matmulCheck } from "../../../kernels/matmul/check.ts";
+import type { KernelCheck } from "../../../kernels/core/check.ts";
+import { geluReference } from "../../../kernels/gelu/reference.ts";
+import { type CheckedProduct, matmulCheck, productCheck } from "../../../kernels/matmul/check.ts";
+import { lowRankCheck } from "../../../kernels/matmul/low_rank_check.ts";
 import {
   type LinearEnding,
   type LinearShape,
@@ -73,10 +76,41 @@ export function linear(sizes: LinearSizes): Op {
     gelu: (gpu) => ended(gpu, { gelu: "tanh" }),
     exactGelu: (gpu) => ended(gpu, { gelu: "exact" }),
   };
+  /** What is checked of a product of this layer: which operands lie how. */
+  const checked = (
+    layout: CheckedProduct["layout"],
+    halves: Partial<Record<"a" | "b" | "c", boolean>>,
+    ending: Partial<CheckedProduct> = {},
+  ): CheckedProduct => ({
+    layout,
+    half: (["a", "b", "c"] as const).filter((operand) => halves[operand]),
+    int8: layout !== "tn" && of.int8 === true,
+    ...ending,
+  });
+  const forwardChecked = (y: boolean, ending: Partial<CheckedProduct> = {}): CheckedProduct =>
+    checked("nn", { a: half.x, b: half.weight, c: y }, { bias: of.bias, ...ending });
+  /** Those that are not among the products in float32, which every model takes. */
+  const checksOfStored = (): KernelCheck[] =>
+    [
+      forwardChecked(half.y),
+      checked("nt", { b: half.weight }),
+      ...of.frozen ? [] : [checked("tn", { a: half.x }, { accumulate: true })],
+    ].filter((each) => each.int8 || each.half!.length > 0).map(productCheck);
+  const endingsChecked: Partial<Record<Op["kind"], () => CheckedProduct>> = {
+    add: () => forwardChecked(false, { residual: true }),
+    gelu: () => forwardChecked(half.y, { gelu: { form: "tanh", reference: geluReference } }),
+    exactGelu: () => forwardChecked(half.y, { gelu: { form: "exact", reference: geluReference } }),
+  };
   return {
     key: `linear ${JSON.stringify(sizes)}`,
     kind: "linear",
-    checks: [matmulCheck],
+    checks: [
+      matmulCheck,
+      ...checksOfStored(),
+      ...isAdapted
+        ? [lowRankCheck({ half: half.x, aligned: adapters.every(({ rank }) => rank % 4 === 0) })]
+        : [],
+    ],
     keeps: isAdapted ? ["x", "low"] : ["x"],
     scratch: isAdapted ? { dlow: [rows, rankOf(adapters)] } : undefined,
     reference: {
@@ -100,6 +134,10 @@ export function linear(sizes: LinearSizes): Op {
       },
     },
     fused: (next) => endings[next.kind],
+    fusedChecks: (next) => {
+      const ending = endingsChecked[next.kind];
+      return ending ? [productCheck(ending())] : [];
+    },
     async compile(gpu, training) {
       const { forward } = await ended(gpu, {});
       if (!training) return { forward };

@@ -112,10 +112,10 @@ Deno.test({
       { kind: "scaled dot product attention", ...attention, backward: false },
       { kind: "training step", config, batch: 2, context: 8, bias: 3, lambda: 1 },
     ];
-    for (const of of cases) {
-      for (const [name, make] of Object.entries(torchPeers(torch, of))) {
+    for (const work of cases) {
+      for (const [name, make] of Object.entries(torchPeers(torch, work))) {
         const peer = await make();
-        assert(await peer.time(2) > 0, `${of.kind} in ${name}`);
+        assert(await peer.time(2) > 0, `${work.kind} in ${name}`);
         await peer.destroy!();
       }
     }

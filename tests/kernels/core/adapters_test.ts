@@ -127,6 +127,19 @@ Deno.test("OpenGL is asked only where no other backend has what is wanted", asyn
   await found([software, opengl], "nvidia", last, [...others, "opengl"]);
 });
 
+Deno.test("those who ask at once get what each alone does, whatever becomes of the others", async () => {
+  await withCards([{ ...CARDS[0], backend: "metal" }, CARDS[3]], async () => {
+    const asked = [undefined, "radeon", "opengl", undefined];
+    const [first, none, opengl, last] = await Promise.allSettled(asked.map(nameOf));
+    const metal = "NVIDIA GeForce RTX 3090 by Metal";
+    assertEquals(first, { status: "fulfilled", value: metal });
+    assertEquals(none.status, "rejected");
+    assertEquals(opengl, { status: "fulfilled", value: "NVIDIA GeForce RTX 3090/PCIe/SSE2 by OpenGL" });
+    assertEquals(last, { status: "fulfilled", value: metal });
+    assertEquals(Deno.env.get(BACKEND), undefined, "what was asked with is put back");
+  });
+});
+
 Deno.test("a backend that the user names is the only one that is asked", async () => {
   Deno.env.set(BACKEND, "opengl");
   try {

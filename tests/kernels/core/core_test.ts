@@ -4,7 +4,7 @@ import { DeviceError } from "../../../kernels/core/device.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { elementwise } from "../../../kernels/core/elementwise.ts";
 import { compile } from "../../../kernels/core/kernel.ts";
-import { linearGrid } from "../../../kernels/core/recorder.ts";
+import { linearGrid, MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
 import { BINDING_ALIGNMENT, destroyTensor, reshape, rows, slicesOf } from "../../../kernels/core/tensor.ts";
 import { createUniform } from "../../../kernels/core/uniform.ts";
 import { unroll } from "../../../kernels/core/unroll.ts";
@@ -15,14 +15,19 @@ const DOUBLE = `
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @compute @workgroup_size(1) fn main(@builtin(global_invocation_id) id: vec3u) { y[id.x] = 2.0 * x[id.x]; }`;
 
-gpuTest("a shader that does not compile throws its label, the line and the numbered source", async (gpu) => {
-  const source = DOUBLE.replace("2.0 * x[id.x]", "undefined_name");
-  const error = await assertRejects(() => compile(gpu, { label: "broken double", source }), DeviceError);
-  assertStringIncludes(error.message, "broken double");
-  assertStringIncludes(error.message, "undefined_name");
-  assert(/\n\s+\d+ \| .*undefined_name/.test(error.message), "the source stands there with line numbers");
-  gpu.check();
-});
+gpuTest(
+  "a shader that does not compile throws its label and why, with the numbered source behind",
+  async (gpu) => {
+    const source = DOUBLE.replace("2.0 * x[id.x]", "undefined_name");
+    const error = await assertRejects(() => compile(gpu, { label: "broken double", source }), DeviceError);
+    assertStringIncludes(error.message, "broken double");
+    assertStringIncludes(error.message, "undefined_name");
+    assertEquals(error.message.split("\n").length, 1, "one line");
+    const { message } = error.cause as Error;
+    assert(/\n\s+\d+ \| .*undefined_name/.test(message), "the source stands there with line numbers");
+    gpu.check();
+  },
+);
 
 gpuTest("a kernel is compiled once for the same source and constants", async (gpu) => {
   const constants = { N: 3 };
@@ -51,6 +56,24 @@ gpuTest("bindings go by name: a missing, an unknown and a too large one are refu
     small.close();
   }
 });
+
+gpuTest(
+  "more workgroups along an axis than a grid holds are refused, with the kernel's name",
+  async (gpu) => {
+    const kernel = await compile(gpu, { label: "double", source: DOUBLE });
+    const tensors = { x: gpu.tensor("x", [4]), y: gpu.tensor("y", [4]) };
+    gpu.write(tensors.x, Float32Array.of(1, 2, 3, 4));
+    gpu.submit("most", (recorder) => recorder.dispatch(kernel, tensors, [4, 1, MAX_WORKGROUPS]));
+    assertEquals([...await gpu.read(tensors.y)], [2, 4, 6, 8]);
+    for (const grid of [[MAX_WORKGROUPS + 1], [1, MAX_WORKGROUPS + 1], [1, 1, MAX_WORKGROUPS + 1]] as const) {
+      assertThrows(
+        () => gpu.submit("too many", (recorder) => recorder.dispatch(kernel, tensors, grid)),
+        RangeError,
+        `Cannot run double as a grid holds 65535 workgroups along an axis: ${grid.join(" x ")}`,
+      );
+    }
+  },
+);
 
 gpuTest("what is written is read, also in parts, and a write past the end is refused", async (gpu) => {
   const tensor = gpu.tensor("t", [5]);

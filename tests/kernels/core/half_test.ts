@@ -34,6 +34,23 @@ gpuTest("a kernel written for float32 reads and writes tensors of float16 as it 
   }
 });
 
+gpuTest("what is no number is stored as none in float16, and infinity as the largest number", async (gpu) => {
+  const kernel = await compile(gpu, { label: "triple", source: TRIPLE, half: ["y"] });
+  const [x, y] = [gpu.tensor("x", [8]), gpu.tensor("y", [8], "f16")];
+  // NaN of either sign, quiet and not, in each place of a vector.
+  const nan = [0x7fc00000, 0xffc00000, 0x7f800001, 0xffffffff].map((bits, n) =>
+    new Float32Array(Uint32Array.from({ length: 4 }, (_, at) => at === n ? bits : 0x3f800000).buffer)
+  );
+  for (const [n, values] of nan.entries()) {
+    gpu.write(x, Float32Array.of(0, 0, 0, 0, Infinity, -Infinity, 1e5, -3e38));
+    // As bits: a float would not keep which NaN it is on its way here.
+    gpu.write(within(x, "bits", [4], "u32"), new Uint32Array(values.buffer));
+    gpu.submit("tripling", (recorder) => recorder.dispatch(kernel, { x, y }, [2]));
+    const expected = [...values.map((_, at) => at === n ? NaN : 3), 65504, -65504, 65504, -65504];
+    assertEquals([...await gpu.read(y)], expected);
+  }
+});
+
 gpuTest("a tensor of another type than the kernel was compiled for is refused", async (gpu) => {
   const kernel = await compile(gpu, { label: "triple", source: TRIPLE, half: ["x"] });
   const [single, half] = [gpu.tensor("single", [8]), gpu.tensor("half", [8], "f16")];

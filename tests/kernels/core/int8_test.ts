@@ -34,6 +34,18 @@ Deno.test("each element is off by at most half a 127th of the largest of its col
   assertThrows(() => quantise(values, 299, columns), RangeError, "there are 1500 values");
 });
 
+Deno.test("a value that is not finite is refused, with its place: as int8 it would be 0", () => {
+  for (const value of [NaN, Infinity, -Infinity]) {
+    const values = normals(1, 6);
+    values[4] = value;
+    assertThrows(
+      () => quantise(values, 2, 3),
+      RangeError,
+      `Cannot quantise [2, 3] as values must be finite: element 4 is ${value}`,
+    );
+  }
+});
+
 const COPY = `
 @group(0) @binding(0) var<storage, read> w: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4f>;

@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import type { Bindings, Kernel } from "../../../kernels/core/kernel.ts";
+import { MAX_WORKGROUPS, Recorder } from "../../../kernels/core/recorder.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
 import {
   crossEntropyGradientReference,
@@ -166,3 +168,40 @@ gpuTest("logits of 80 above and below all others overflow nothing", async (gpu) 
 gpuTest("a prediction that ties with the highest logit is correct", async (gpu) => {
   await check(gpu, { V: 4, targets: Uint32Array.of(1, 2), logits: Float32Array.of(0, 2, 2, 1, 0, 2, 2, 1) });
 });
+
+gpuTest("rows past the largest grid of workgroups are reached by looping", async (gpu) => {
+  const [rows, V] = [MAX_WORKGROUPS + 2, 2];
+  // Losses of 0 and 200, whose sum is exact in whatever order.
+  const logits = Float32Array.from({ length: rows * V }, (_, n) => n % V === 0 ? 0 : -200);
+  const targets = Uint32Array.from({ length: rows }, (_, row) => (row + 1) % V);
+  targets[rows - 2] = IGNORED_TARGET;
+  await check(gpu, { V, targets, logits });
+});
+
+gpuTest(
+  "what a kernel is bound to beside the loss are the gradient's tensors, where they are given",
+  async (gpu) => {
+    const [rows, V] = [2, 8];
+    const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride: V });
+    op.configure({ weight: WEIGHT });
+    const t = {
+      logits: gpu.tensor("logits", [rows, V]),
+      targets: gpu.tensor("targets", [rows], "u32"),
+      rows: gpu.tensor("rows", [rows, 4]),
+    };
+    const [scale, extra] = [gpu.tensor("scale", [1]), gpu.tensor("extra", [rows, V])];
+    const bound: Bindings[] = [];
+    class Listening extends Recorder {
+      override dispatch(_: Kernel, bindings: Bindings): void {
+        bound.push(bindings);
+      }
+    }
+    const recorder = new Listening(gpu, "bindings of cross-entropy");
+    op.record(recorder, t);
+    op.record(recorder, t, { scale });
+    op.record(recorder, t, { scale, extra });
+    recorder.finish();
+    const { loss } = bound[0];
+    assertEquals(bound, [{ loss, ...t }, { loss, ...t, scale }, { loss, ...t, scale, extra }]);
+  },
+);

@@ -1,5 +1,6 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
 import { crossEntropyGradientReference } from "../../../kernels/cross_entropy/reference.ts";
 import { prepareDistillation } from "../../../kernels/distillation/op.ts";
@@ -129,3 +130,44 @@ gpuTest("a student that is the teacher has a divergence and a gradient of 0 to a
   assert(largest(column(await gpu.read(t.rows), 0)) < 1e-6); // measured 0
   assert(largest(await gpu.read(t.teacher)) < 1e-6); // measured 0
 });
+
+gpuTest("rows past the largest grid of workgroups are reached by looping", async (gpu) => {
+  const [rows, V] = [MAX_WORKGROUPS + 2, 3];
+  const targets = new Uint32Array(rows).fill(2);
+  targets[rows - 2] = IGNORED_TARGET;
+  const [student, teacher] = [new Float32Array(rows * V).fill(0.5), new Float32Array(rows * V).fill(-1)];
+  student[rows * V - 2] = 2;
+  teacher[rows * V - 3] = 1;
+  await check(gpu, { V, targets, student, teacher });
+});
+
+gpuTest(
+  "where no position of the whole batch counts, and each weighs 1 / 0, gradients are 0",
+  async (gpu) => {
+    const [V, rows] = [8, 3];
+    const config = { vocabularySize: V, stride: V };
+    const distillation = await prepareDistillation(gpu, config);
+    const crossEntropy = await prepareCrossEntropy(gpu, { rows, ...config });
+    for (const op of [distillation, crossEntropy]) op.configure({ weight: Infinity });
+    const t = {
+      teacher: upload(gpu, "teacher", normals(1, rows * V), [rows, V]),
+      student: upload(gpu, "student", normals(2, rows * V), [rows, V]),
+      targets: upload(gpu, "targets", new Uint32Array(rows).fill(IGNORED_TARGET)),
+      scale: upload(gpu, "scale", Float32Array.of(0.7)),
+    };
+    const [klRows, ceRows] = [poisoned(gpu, "kl rows", [rows, 4]), poisoned(gpu, "ce rows", [rows, 4])];
+    gpu.submit("distillation", (recorder) => {
+      distillation.forward(recorder, { ...t, rows: klRows });
+      distillation.backward(recorder, { ...t, rows: klRows });
+      crossEntropy.record(
+        recorder,
+        { logits: t.student, targets: t.targets, rows: ceRows },
+        { scale: t.scale, extra: t.teacher },
+      );
+    });
+    const isZero = (value: number) => value === 0;
+    assert((await gpu.read(t.teacher)).every(isZero), "of the divergence");
+    assert((await gpu.read(t.student)).every(isZero), "of both");
+    assertEquals([...column(await gpu.read(klRows), 0)], [0, 0, 0]);
+  },
+);

@@ -9,6 +9,7 @@ gpuTest("values are stored as the nearest float16, small, large and past its ran
     const op = await prepareRounding(gpu, { length });
     const values = normals(length, length, 3);
     values.set([1e5, -1e5, 65504, 6.1e-5], 0);
+    if (length > 8) values.set([NaN, Infinity, -Infinity, -NaN], 4);
     const rounded = gpu.tensor("rounded", [length], "f16");
     assertEquals(rounded.byteLength, 2 * length);
     const input = upload(gpu, "values", values);

@@ -37,7 +37,7 @@ gpuTest(
           });
         }),
       );
-      for (const of of found) assertEquals(of, one);
+      for (const each of found) assertEquals(each, one);
       for (const own of told) assertEquals([own[0], own.at(-1)], [1, sequences.length]);
     }
   },

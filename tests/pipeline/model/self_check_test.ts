@@ -1,11 +1,21 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import type { KernelCheck } from "../../../kernels/core/check.ts";
 import { DeviceError } from "../../../kernels/core/device.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
-import { gpt2Config } from "../../../pipeline/model/config.ts";
+import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
-import { assertSelfCheck, selfCheck, type Workload } from "../../../pipeline/model/self_check.ts";
+import { adaptersFor } from "../../../pipeline/model/adapters.ts";
+import {
+  assertSelfCheck,
+  selfCheck,
+  type StoredAs,
+  type Workload,
+} from "../../../pipeline/model/self_check.ts";
 import { MATMUL_VARIANTS, type MatmulVariant, variantCost, variantName } from "../../../kernels/matmul/op.ts";
-import { gpuTest, testGpu } from "../../support/gpu.ts";
+import { gatedAttentionChecks } from "../../../kernels/gated_attention/check.ts";
+import { productCheck } from "../../../kernels/matmul/check.ts";
+import { relativeError } from "../../support/compare.ts";
+import { gpuTest, testGpu, WITH_GPU_KERNELS } from "../../support/gpu.ts";
 
 /** One mistake in the kernels whose label starts with `kernel`, and operations that must be found to be wrong by it. */
 interface Fault {
@@ -27,29 +37,39 @@ const GPT2 = gpt2Config({
 /** How the self-check names a product in the variants of these kinds that this adapter may use. */
 const products = (product: string, ...kinds: MatmulVariant["kind"][]): string[] =>
   MATMUL_VARIANTS
-    .filter((variant) => kinds.includes(variant.kind) && variantCost(gpu, variant, 9, 12) < Infinity)
+    .filter((variant) => kinds.includes(variant.kind) && variantCost(gpu, variant, 36, 76) < Infinity)
     .map((variant) => `matmul ${product}, ${variantName(variant)}`);
-const [NN, NT, TN] = ["nn of 9 x 12 x 8", "nt of 9 x 12 x 8", "tn of 12 x 12 x 8"];
+const [NN, NT, TN] = ["nn", "nt", "tn"].map((layout) =>
+  `${layout} of ${gpu.adapter.software ? "36 x 76" : "152 x 148"} x 140`
+);
 
 /** Whether attention computes in tiles here. */
 const TILED = !gpu.adapter.software;
 
 /** What attention's backward is checked by. */
-const BACKWARD_OF_ATTENTION = ["dense", "deterministic", "sampled", "sampled, by distance"]
-  .map((of) => `gated attention backward, ${of}`);
+const BACKWARD_OF_ATTENTION = [
+  "dense",
+  "deterministic",
+  "sampled",
+  "sampled, at temperature 1",
+  "sampled, by distance",
+].map((of) => `gated attention backward, ${of}`);
+/** And its forward, in some modes. */
+const forwardOfAttention = (modes = ["dense", "deterministic", "sampled"]): string[] =>
+  modes.flatMap((mode) => ["forward", "row sums"].map((part) => `gated attention ${part}, ${mode}`));
 
 const FAULTS: Fault[] = [
   {
     kernel: "matmul nn",
     from: "min(4u * k + 3u, K - 1u)",
     to: "min(4u * k + 2u, K - 1u)",
-    found: ["matmul nn of 1 x 12 x 8", ...products(NN, "lanes", "registers")],
+    found: ["matmul nn of 1 x 268 x 140", ...products(NN, "lanes", "registers")],
   },
   {
     kernel: "matmul nt",
     from: "b0_3[0]",
     to: "b0_2[0]",
-    found: ["matmul nt of 1 x 12 x 8", ...products(NT, "registers")],
+    found: ["matmul nt of 1 x 268 x 140", ...products(NT, "registers")],
   },
   ...(gpu.lanes === undefined ? [] : [
     { kernel: "matmul nt", from: "along3[0]", to: "along2[0]", found: products(NT, "lanes") },
@@ -61,7 +81,26 @@ const FAULTS: Fault[] = [
     to: "put_b(1u, index",
     found: products(product, "workgroup"),
   })),
-  { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 5 x 7 x 3"] },
+  { kernel: "matmul nn unaligned", from: "k < K;", to: "k < K - 1u;", found: ["matmul nn of 11 x 21 x 7"] },
+  {
+    kernel: "matmul nn",
+    // A CPU driver reads it by texture.
+    from: gpu.adapter.software ? "value += textureLoad(residual" : "value += residual",
+    to: gpu.adapter.software ? "value -= textureLoad(residual" : "value -= residual",
+    found: ["", " without a bias"].flatMap((bias) =>
+      products(`${NN}${bias} with a residual`, "lanes", "registers", "workgroup")
+    ),
+  },
+  {
+    kernel: "matmul nn",
+    from: "activated[at] = gelu(value)",
+    to: "activated[at] = value",
+    found: ["GELU", "exact GELU"].flatMap((form) =>
+      products(`${NN} with ${form}`, "lanes", "registers", "workgroup")
+    ),
+  },
+  { kernel: "matmul nn", from: "value *= SCALE", to: "", found: ["low-rank products forward"] },
+  { kernel: "matmul tn", from: "value *= SCALE", to: "", found: ["low-rank products backward"] },
   { kernel: "bias gradient", from: "m < M;", to: "m < M - 1u;", found: ["bias gradient"] },
   { kernel: "layer norm forward", from: "+ EPSILON", to: "+ 0.001", found: ["layer norm forward"] },
   {
@@ -94,6 +133,19 @@ const FAULTS: Fault[] = [
     to: "+ 0.001",
     found: ["RMS norm forward", "RMS norm of parts"],
   },
+  {
+    kernel: "explicit attention pattern",
+    from: "* SCALE",
+    to: "* 0.3",
+    found: ["explicit attention pattern", "explicit attention gates"],
+  },
+  {
+    kernel: "explicit attention mix",
+    from: "sum += (",
+    to: "sum += 2.0 * (",
+    found: ["explicit attention mix"],
+  },
+  { kernel: "blend", from: "weights.of_b *", to: "", found: ["blend"] },
   { kernel: "rms norm of parts", from: "* STRIDE", to: "* 0u", found: ["RMS norm of parts"] },
   {
     kernel: "rms norm backward",
@@ -155,7 +207,7 @@ const FAULTS: Fault[] = [
     kernel: "gated attention forward",
     from: TILED ? "*= SCALE" : "* SCALE",
     to: TILED ? "*= 0.353" : "* 0.353",
-    found: ["dense", "deterministic", "sampled"].map((mode) => `gated attention forward, ${mode}`),
+    found: forwardOfAttention(),
   },
   {
     kernel: "gated attention forward",
@@ -251,7 +303,7 @@ const FAULTS: Fault[] = [
     to: "exp(log_p + 0.001)",
     found: ["distillation forward"],
   },
-  { kernel: "distillation backward", from: "* row.w", to: "", found: ["distillation backward"] },
+  { kernel: "distillation backward", from: "sums.w != 0.0", to: "true", found: ["distillation backward"] },
   {
     kernel: "gradient squares",
     from: "element0 * element0",
@@ -311,18 +363,17 @@ gpuTest("what is checked is what a workload takes, with the errors of the whole"
   /** The operations that are checked, without what stands behind their names. */
   const checked = async (workload: Workload) => {
     const results = await selfCheck(gpu, { workload });
-    assertEquals(
-      results,
-      all.filter(({ operation }) => results.some((each) => each.operation === operation)),
-    );
+    for (const each of results) {
+      assertEquals(each, all.find(({ operation }) => operation === each.operation));
+    }
     return [
       ...new Set(
-        results.map(({ operation }) => operation.split(/,| (?:forward|backward|of|without|head)\b/)[0]),
+        results.map(({ operation }) => operation.split(/,| (?:forward|backward|of|without|head|row)\b/)[0]),
       ),
     ];
   };
   const shared = ["matmul nn", "matmul nt", "matmul tn", "bias gradient", "cross-entropy"];
-  const ofGpt2 = ["layer norm", "embedding", "GELU", "exact GELU", "residual", "gated attention"];
+  const ofGpt2 = ["embedding", "layer norm", "gated attention", "residual", "GELU", "exact GELU"];
   const training = ["distillation", "gradient clip", "AdamW", "GECO"];
   const ofFamily = async (family: string) => await readModelConfig(`tests/fixtures/families/${family}`);
   assertEquals(await checked({ models: [GPT2] }), [...shared, ...ofGpt2]);
@@ -333,6 +384,21 @@ gpuTest("what is checked is what a workload takes, with the errors of the whole"
     (await selfCheck(gpu, { workload })).map(({ operation }) => operation);
   assertEquals((await operations(weighted)).at(-1), "cross-entropy backward, weighted");
   assert(!(await operations({ ...weighted, weighted: false })).includes("cross-entropy backward, weighted"));
+  // Each where a kernel ends in it, and no other.
+  const endings = async (config: ModelConfig) =>
+    (await operations({ models: [config] })).flatMap((each) =>
+      / 140 (?:without a bias )?with ([^,]+)/.exec(each)?.[1] ?? []
+    );
+  assertEquals(new Set(await endings(GPT2)), new Set(["a residual", "GELU"]));
+  assertEquals(new Set(await endings(await ofFamily("llama"))), new Set(["a residual"]));
+  assertEquals(await checked({ models: [GPT2], interventions: true }), [
+    ...shared,
+    ...ofGpt2,
+    "explicit attention pattern",
+    "explicit attention gates",
+    "explicit attention mix",
+    "blend",
+  ]);
   const byDistance = "gated attention backward, sampled, by distance";
   assert((await operations({ ...weighted, distancePower: 1 })).includes(byDistance));
   assert(!(await operations({ ...weighted, distancePower: 0 })).includes(byDistance));
@@ -341,7 +407,7 @@ gpuTest("what is checked is what a workload takes, with the errors of the whole"
     ...ofGpt2,
     "attention to kept keys",
   ]);
-  const ofLlama = ["RMS norm", "embedding", "SwiGLU", "rotary", "residual", "gated attention"];
+  const ofLlama = ["embedding", "RMS norm", "rotary", "gated attention", "residual", "SwiGLU"];
   assertEquals(await checked({ models: [await ofFamily("llama")] }), [...shared, ...ofLlama]);
   const both = await checked({ models: [await ofFamily("olmo"), await ofFamily("olmo2")] });
   assert(
@@ -361,7 +427,7 @@ gpuTest(
       assertEquals(results.filter(isWrong), []);
       if (gpu.adapter.software) {
         const operations = results.map(({ operation }) => operation);
-        assert(operations.includes("matmul nn of 9 x 12 x 8, registers 8 x 8"), operations.join());
+        assert(operations.includes("matmul nn of 36 x 76 x 140, registers 8 x 8"), operations.join());
         assert([...plain.pipelines.keys()].some((source) => source.includes("sum_over_lanes_partial")));
         assert(![...gpu.pipelines.keys()].some((source) => source.includes("sum_over_lanes_partial")));
       }
@@ -388,6 +454,132 @@ gpuTest("a fault in any kernel is found, and every operation can be found to be 
   assertEquals([...found].sort(), operations.sort());
 });
 
+gpuTest("what is stored in less than float32, and adapters, are checked as they are used", async (gpu) => {
+  const stored = async (stored: StoredAs, training = true) => {
+    const results = await selfCheck(gpu, { workload: { models: [GPT2], stored: [stored], training } });
+    return { wrong: results.filter(isWrong), operations: results.map(({ operation }) => operation) };
+  };
+  const adapters = (rank: number) =>
+    adaptersFor(GPT2, { rank, alpha: 8, rankStabilised: false, targets: ["query"] });
+  const has = (operations: string[], ...wanted: string[]) =>
+    wanted.forEach((part) =>
+      assert(operations.some((each) => each.includes(part)), `${part}: ${operations}`)
+    );
+
+  const half = await stored({ half: true, adapters: adapters(4), train: "lora" });
+  assertEquals(half.wrong, []);
+  has(
+    half.operations,
+    "nn of",
+    "with a, b, c as f16",
+    "with a residual with a, b as f16",
+    "with GELU with a, b, c as f16",
+  );
+  has(half.operations, "140 with a, b as f16", "140 with b as f16", "sampled, as f16", "rounding");
+  has(half.operations, "low-rank products as f16 forward", "low-rank products as f16 backward");
+  const whole = await stored({ half: true });
+  has(whole.operations, `${TN} with a as f16`, `${TN} with b as f16`);
+  assertEquals(whole.wrong, []);
+
+  const int8 = await stored({ frozen: "int8", adapters: adapters(3), train: "lora" }, false);
+  assertEquals(int8.wrong, []);
+  has(
+    int8.operations,
+    "nn of",
+    "140 with b as int8",
+    "with a residual with b as int8",
+    "with GELU with b as int8",
+  );
+  has(int8.operations, "low-rank products of odd ranks forward", "140 with b as f16");
+  assert(!int8.operations.includes("rounding"));
+
+  const faults: (Omit<Fault, "found"> & { of: StoredAs })[] = [
+    {
+      kernel: "matmul nn",
+      from: "unpack2x16float(stored.y)",
+      to: "unpack2x16float(stored.x)",
+      of: { half: true },
+    },
+    {
+      kernel: "matmul tn",
+      from: "unpack2x16float(stored.y)",
+      to: "unpack2x16float(stored.x)",
+      of: { half: true },
+    },
+    {
+      kernel: "gated attention forward",
+      from: "unpack2x16float(stored.y)",
+      to: "unpack2x16float(stored.x)",
+      of: { half: true },
+    },
+    { kernel: "rounding", from: "bounded.zw", to: "bounded.xy", of: { half: true } },
+    // The scales of the first 128 rows stand for those of all.
+    { kernel: "matmul nn", from: "row / 128u", to: "row / 512u", of: { frozen: "int8", train: "attention" } },
+    { kernel: "matmul nt", from: "row / 128u", to: "row / 512u", of: { frozen: "int8", train: "attention" } },
+  ];
+  for (const { of, ...fault } of faults) {
+    const { wrong } = await withFault(gpu, fault, () => stored(of));
+    assert(wrong.length > 0, `${fault.to} in ${fault.kernel} leaves all as it was`);
+  }
+});
+
+/** What a GPU would compute, by each variant that its tuner may choose, and which operations are wrong. */
+async function wrongOnGpu(gpu: Gpu, check: KernelCheck): Promise<{ operations: string[]; wrong: string[] }> {
+  const { record, comparisons } = await check(gpu, { tuned: true });
+  gpu.submit("a check of a GPU's kernels", record);
+  const wrong: string[] = [];
+  for (const { operation, outputs, tolerance } of comparisons) {
+    for (const [tensor, expected] of outputs) {
+      const error = relativeError(await gpu.read(tensor), expected);
+      if (!(error <= tolerance)) wrong.push(operation);
+    }
+  }
+  return { operations: comparisons.map(({ operation }) => operation), wrong };
+}
+
+gpuTest(
+  "a GPU's kernels are checked past their first slab and tile, in every variant that a tuner may choose",
+  async () => {
+    const other = await Gpu.open({ subgroups: false });
+    try {
+      // As a GPU without memory for more than slabs of 16, which compile fastest.
+      Object.defineProperty(other, "adapter", { value: { ...other.adapter, software: false, vendor: "" } });
+      Object.defineProperty(other.device, "limits", { value: { maxComputeWorkgroupStorageSize: 24_000 } });
+      const product = productCheck({ layout: "nn" });
+      const [attention] = gatedAttentionChecks({ headSize: 16, half: false });
+      const variants = ["tiled 4 x 4 by 16", "tiled 4 x 8 by 16"];
+      const products = await wrongOnGpu(other, product);
+      assertEquals(products.wrong, []);
+      assertEquals(
+        products.operations,
+        ["64 x 64", "128 x 64", "128 x 128"].map((tile) =>
+          `matmul nn of 152 x 148 x 140 without a bias, workgroup ${tile}`
+        ),
+      );
+      const dense = await wrongOnGpu(other, attention);
+      assertEquals(dense.wrong, []);
+      const forwards = variants.map((variant) => `gated attention forward, dense, ${variant}`);
+      assertEquals(dense.operations.filter((each) => each.includes("forward")), forwards);
+
+      const slab = { kernel: "matmul nn", from: "SLABS - 1u) * DEPTH", to: "0u) * DEPTH" };
+      assertEquals(
+        (await withFault(other, slab, () => wrongOnGpu(other, product))).wrong,
+        products.operations,
+      );
+      const rescale = {
+        kernel: "gated attention forward",
+        from: "let fall = exp(highest - higher);",
+        to: "let fall = 1.0;",
+      };
+      const { wrong } = await withFault(other, rescale, () => wrongOnGpu(other, attention));
+      for (const forward of forwards) assert(wrong.includes(forward), `${forward}: ${wrong}`);
+    } finally {
+      other.close();
+    }
+  },
+  { ignore: !WITH_GPU_KERNELS },
+);
+
 gpuTest(
   "an adapter with a wrong kernel is refused by name, with the operation, its error and tolerance",
   async (gpu) => {
@@ -399,7 +591,7 @@ gpuTest(
 );
 
 gpuTest("a result that is not a number is wrong", async (gpu) => {
-  const fault = { kernel: "residual", from: "a[n] + b[n]", to: "bitcast<f32>(0x7fc00000u | n)" };
+  const fault = { kernel: "residual", from: "a[n] + b[n]", to: "ELEMENT(bitcast<f32>(0x7fc00000u | n))" };
   const results = await withFault(gpu, fault, () => selfCheck(gpu));
   assertEquals(results.filter(isWrong).map(({ operation, error }) => [operation, error]), [[
     "residual",

@@ -146,10 +146,10 @@ for (const model of ["OLMo-7B-hf", "Llama-3.2-1B"]) {
       const [ce, , , count] = await gpu.read(network.totals);
       assertClose([ce / count], [fixture.loss], { tolerance: TOLERANCE, name: "the loss" });
       const seen: string[] = [];
-      for (const of of stored) {
-        const values = await gpu.read(gradients.get(of.parameter.name)!);
-        for (const [n, { savedAs }] of of.tensors.entries()) {
-          compare(savedAs, sampleOf(of, n, values, inputs), fixture.gradients[savedAs]);
+      for (const group of stored) {
+        const values = await gpu.read(gradients.get(group.parameter.name)!);
+        for (const [n, { savedAs }] of group.tensors.entries()) {
+          compare(savedAs, sampleOf(group, n, values, inputs), fixture.gradients[savedAs]);
           seen.push(savedAs);
         }
       }
