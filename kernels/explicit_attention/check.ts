@@ -1,4 +1,4 @@
-/** Attention whose pattern and gates are stored, on fixed inputs, against the float64 reference. @module */
+/** Attention whose scores, pattern and gates are stored, on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareExplicitAttention } from "./op.ts";
