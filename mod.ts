@@ -67,7 +67,9 @@
 // A model of a folder, and text for it.
 export {
   type Activation,
+  type AttributionOptions,
   type Hook,
+  type LensOptions,
   type LoadedModel,
   loadModel,
   type LoadOptions,
@@ -166,6 +168,9 @@ export {
   type Replacement,
   type ReplacementValue,
 } from "./pipeline/circuits/interventions.ts";
+
+export { type LogitPart } from "./pipeline/circuits/logit_attribution.ts";
+export { type LensLayer, type LensToken } from "./pipeline/circuits/logit_lens.ts";
 
 // Circuits: tasks, the engine that runs and patches, ranking, and all that is found out together.
 export {

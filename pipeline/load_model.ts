@@ -10,11 +10,15 @@ import { Gpu } from "../kernels/core/gpu.ts";
 import {
   activationAxes,
   type ActivationAxis,
+  assertReplaceable,
   type Interventions,
   noActivation,
+  placesOf,
   prepareInterventions,
   type Replacement,
 } from "./circuits/interventions.ts";
+import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
+import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
@@ -22,7 +26,7 @@ import { hardGates } from "./model/gates.ts";
 import { type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
-import { checkGivenBack, checkRun } from "./run_options.ts";
+import { checkAttribution, checkGivenBack, checkLens, checkRun } from "./run_options.ts";
 import {
   checkOwnTokenizer,
   checkTokenizer,
@@ -76,7 +80,7 @@ export interface RunOptions {
    * with what the hooks before it, in the order of computation, have made of the activation.
    */
   hooks?: Readonly<Record<string, Hook>>;
-  /** Positions whose logits are wanted, `"all"` or a list; the last where left out. */
+  /** Positions whose logits are wanted, `"all"` or a list, below 0 counted from the end; the last where left out. */
   at?: readonly number[] | "all";
 }
 
@@ -88,6 +92,24 @@ export interface ModelRun {
   logits: Activation;
   /** What was read, by name. */
   activations: Map<string, Activation>;
+}
+
+/** Which logit is taken apart. */
+export interface AttributionOptions {
+  /** A token, or a text that continues the prompt by one. */
+  answer: string | number;
+  /** Another, whose logit is taken away: what tells the two apart is attributed. */
+  wrong?: string | number;
+  /** Position whose logits are meant, below 0 counted from the end; the last where left out. */
+  at?: number;
+}
+
+/** What a logit lens shows. */
+export interface LensOptions {
+  /** How many of the likeliest tokens; 5 where left out. */
+  top?: number;
+  /** Positions, `"all"` or a list, below 0 counted from the end; all where left out. */
+  at?: readonly number[] | "all";
 }
 
 /** How a model is loaded. */
@@ -123,8 +145,8 @@ export interface LoadedModel extends Disposable {
   /** The network of `batch` rows of `context` positions, for what records work itself, such as `evaluate`. */
   readonly network: Network;
   /**
-   * The axes of everything that {@link LoadedModel.run} can read and replace, by TransformerLens's name, in the order of
-   * computation. Patterns are softmax weights before the gates, gates are 0 or 1: an edge's weight is their product.
+   * The axes of everything that {@link LoadedModel.run} can read and, but for a norm's `hook_scale`, replace, by
+   * TransformerLens's name, in the order of computation. Patterns are softmax weights before the gates, gates are 0 or 1: an edge's weight is their product.
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
@@ -132,10 +154,25 @@ export interface LoadedModel extends Disposable {
    * with before every text, `model.tokenizer.startOfText`, where there is one; tokens are run as they are given.
    *
    * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
-   * different lengths, and on a head, a position or a number of values that the activation has not
+   * different lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
+   * of the next), and on a head, a position or a number of values that the activation has not
    * @throws {UserError} on a character that the vocabulary has no token for, and on what is of another type than it must be
    */
   run(prompts: Prompt | readonly Prompt[], options?: RunOptions): Promise<ModelRun>;
+  /**
+   * Direct logit attribution: what each component of the model adds to the answer's logit, or to its difference from
+   * another's, each norm in between being held to the scale that it has in this run. The values sum to that logit but for
+   * rounding.
+   *
+   * @throws {RangeError} on an answer that is not one token, and as {@link LoadedModel.run}
+   */
+  attributeLogits(prompt: Prompt, options: AttributionOptions): Promise<LogitPart[]>;
+  /**
+   * Logit lens: the likeliest next tokens if the residual stream behind each layer were the last, by layer and position.
+   *
+   * @throws {RangeError} on a number of tokens that the vocabulary has not, and as {@link LoadedModel.run}
+   */
+  logitLens(prompt: Prompt, options?: LensOptions): Promise<LensLayer[]>;
   /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
   destroy(): void;
 }
@@ -212,11 +249,17 @@ export async function loadModel(folder: string, options: LoadOptions = {}): Prom
 }
 
 function modelOf(
-  parts: Omit<LoadedModel, "hooks" | "run" | "destroy" | typeof Symbol.dispose> & { closes: boolean },
+  parts:
+    & Omit<
+      LoadedModel,
+      "hooks" | "run" | "attributeLogits" | "logitLens" | "destroy" | typeof Symbol.dispose
+    >
+    & { closes: boolean },
 ): LoadedModel {
   const { closes, ...model } = parts;
   const { config, tokenizer, gpu, parameters, network } = model;
   const hooks = activationAxes(config);
+  const places = placesOf(config);
   const compiled = new Map<string, Interventions>();
   let turn: Promise<unknown> = Promise.resolve();
   let waiting = 0;
@@ -241,20 +284,17 @@ function modelOf(
   }
 
   async function runNow(prompts: readonly Prompt[], options: RunOptions): Promise<ModelRun> {
-    if (destroyed) throw new RangeError(`Cannot run ${model.folder} as it was destroyed`);
     const { patch = [], hooks: functions = {} } = options;
     const read = options.read === "all" ? [...hooks.keys()] : options.read ?? [];
     for (const name of [...read, ...Object.keys(functions), ...patch.map(({ activation }) => activation)]) {
       if (!hooks.has(name)) throw noActivation(name, hooks.keys());
     }
+    for (const name of Object.keys(functions)) assertReplaceable(name);
+    assertNoTwins(patch.map(({ activation }) => activation), places);
     const tokens = prompts.map(tokensOf);
-    if (tokens.length === 0 || tokens[0].length === 0) {
-      throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
-    }
+    assertTokens(tokens);
     const positions = tokens[0].length;
-    const at = options.at === "all"
-      ? tokens[0].map((_, position) => position)
-      : options.at ?? [positions - 1];
+    const at = options.at === "all" ? tokens[0].map((_, position) => position) : options.at ?? [-1];
     const runs = await compiledFor(tokens.length, positions);
     const replace = patch.map(({ by, ...rest }): Replacement => {
       if (by === "zero" || "values" in by) return { ...rest, by };
@@ -282,6 +322,66 @@ function modelOf(
     };
   }
 
+  /** The one token that a text continues a prompt by. */
+  function answerOf(answer: string | number): number {
+    if (typeof answer === "number") {
+      if (Number.isInteger(answer) && answer >= 0 && answer < config.vocabularySize) return answer;
+      throw new RangeError(
+        `Cannot attribute the logit of a token as it must be below ${config.vocabularySize}: ${answer}`,
+      );
+    }
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(answer, { continued: true });
+    if (lost === 0 && tokens.length === 1) return tokens[0];
+    const found = lost > 0
+      ? `none for ${JSON.stringify(firstLost)}`
+      : `${tokens.length} (${tokens.map((token) => JSON.stringify(tokenizer.spell(token))).join(", ")})`;
+    throw new RangeError(
+      `Cannot attribute the logit of ${JSON.stringify(answer)} as it must be one token: ${found}`,
+    );
+  }
+
+  async function attributeNow(prompt: Prompt, options: AttributionOptions): Promise<LogitPart[]> {
+    const [answer, wrong] = [options.answer, options.wrong].map((text) =>
+      text === undefined ? undefined : answerOf(text)
+    );
+    const { tokens: [{ length }], activations } = await runNow([prompt], {
+      read: attributedActivations(config),
+      at: [options.at ?? -1],
+    });
+    const position = (length + (options.at ?? -1)) % length;
+    const rowOf = (name: string): Float32Array => {
+      const { values } = activations.get(name)!;
+      return values.subarray(position * values.length / length, (position + 1) * values.length / length);
+    };
+    return await attributeLogit(gpu, model, rowOf, { answer: answer!, wrong });
+  }
+
+  async function lensNow(prompt: Prompt, { top = 5, at = "all" }: LensOptions): Promise<LensLayer[]> {
+    const tokens = tokensOf(prompt);
+    assertTokens([tokens]);
+    return await lensOf(await compiledFor(1, tokens.length), { config, spell: tokenizer.spell }, tokens, {
+      top,
+      at: at === "all" ? tokens.map((_, position) => position) : at,
+    });
+  }
+
+  /** What is compiled holds one run at a time. */
+  function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    if (inHook.getStore()) {
+      const error = new RangeError(
+        `Cannot run ${model.folder} from a hook of its own run, which waits for the hook: run it before`,
+      );
+      return Promise.reject(error);
+    }
+    waiting++;
+    const result = turn.then(() => {
+      if (destroyed) throw new RangeError(`Cannot run ${model.folder} as it was destroyed`);
+      return work();
+    }).finally(() => waiting--);
+    turn = result.catch(() => {});
+    return result;
+  }
+
   function destroy(): void {
     if (destroyed) return;
     destroyed = true;
@@ -299,25 +399,41 @@ function modelOf(
   return {
     ...model,
     hooks,
-    run(prompts, options = {}) {
-      if (inHook.getStore()) {
-        const error = new RangeError(
-          `Cannot run ${model.folder} from a hook of its own run, which waits for the hook: run it before`,
-        );
-        return Promise.reject(error);
-      }
-      // What is compiled holds one run at a time.
-      waiting++;
-      const result = turn.then(() => {
+    run: (prompts, options = {}) =>
+      inTurn(() => {
         checkRun(prompts, options);
         return runNow(listOf(prompts), options);
-      }).finally(() => waiting--);
-      turn = result.catch(() => {});
-      return result;
-    },
+      }),
+    attributeLogits: (prompt, options) =>
+      inTurn(() => {
+        checkAttribution(prompt, options);
+        return attributeNow(prompt, options);
+      }),
+    logitLens: (prompt, options = {}) =>
+      inTurn(() => {
+        checkLens(prompt, options);
+        return lensNow(prompt, options);
+      }),
     destroy,
     [Symbol.dispose]: destroy,
   };
+}
+
+function assertTokens(prompts: readonly (readonly number[])[]): void {
+  if (prompts.length === 0 || prompts[0].length === 0) {
+    throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
+  }
+}
+
+/** @throws {RangeError} when two names, of those that are replaced, are of one place */
+function assertNoTwins(names: readonly string[], places: ReadonlyMap<string, string>): void {
+  for (const name of names) {
+    const twin = names.find((other) => other !== name && places.get(other) === places.get(name));
+    if (twin === undefined) continue;
+    throw new RangeError(
+      `Cannot replace both ${name} and ${twin} as they are one activation: name one of them`,
+    );
+  }
 }
 
 /** One prompt as a list of prompts. */

@@ -25,6 +25,8 @@ const isTokens = isListOf((value) => typeof value === "number");
 const isPrompt = (value: unknown): boolean => isText(value) || isTokens(value);
 
 const NAME: Kind = ["an activation's name", isText];
+const PROMPT: Kind = ["a text or an array of tokens", isPrompt];
+const TOKEN: Kind = ["a text or a token", (value) => isText(value) || typeof value === "number"];
 const INDEX: Kind = ["a whole number", Number.isInteger];
 const POSITIONS: Kind = ["an array of positions", isTokens];
 const PROMPTS: Kind = [
@@ -54,6 +56,31 @@ export function checkRun(prompts: unknown, options: unknown): void {
   for (const [name, hook] of Object.entries(hooks ?? {})) {
     check(`the hook of ${name}`, hook, ["a function", (value) => typeof value === "function"]);
   }
+}
+
+/**
+ * Checks the types of what a logit is to be taken apart by.
+ *
+ * @throws {UserError} as {@link checkRun}
+ */
+export function checkAttribution(prompt: unknown, options: unknown): void {
+  check("the prompt", prompt, PROMPT);
+  if (!checkKeys("the options of an attribution", options, ["answer", "wrong", "at"])) return;
+  check("`answer`", options.answer, TOKEN);
+  checkGiven("`wrong`", options.wrong, TOKEN);
+  checkGiven("`at`", options.at, INDEX);
+}
+
+/**
+ * Checks the types of what a logit lens is to show.
+ *
+ * @throws {UserError} as {@link checkRun}
+ */
+export function checkLens(prompt: unknown, options: unknown): void {
+  check("the prompt", prompt, PROMPT);
+  if (!checkKeys("the options of a lens", options, ["top", "at"])) return;
+  checkGiven("`top`", options.top, INDEX);
+  if (options.at !== "all") checkGiven("`at`", options.at, ['"all" or an array of positions', isTokens]);
 }
 
 /**

@@ -1702,6 +1702,110 @@ export const MUTANTS: readonly Mutant[] = [
       "tokenizer.encode(prompt)",
     ],
   }),
+  ...plant("pipeline/circuits/interventions.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+    "what a block ends with has the next block's name alone": [
+      "new Set([`blocks.${layer}.hook_resid_post`, y.name])",
+      "new Set([y.name])",
+    ],
+  }),
+  ...plant("pipeline/circuits/logit_attribution.ts", ["pipeline/circuits/logits_test.ts", "component adds"], {
+    "a direction passes a layer norm as it passes an RMS norm": [
+      'config.norm.kind === "layer" ? scaled',
+      'config.norm.kind === "rms" ? scaled',
+    ],
+    "a head writes past the norm behind its layer": [
+      "const { direction, bias: ofNorm } = behind",
+      "const { direction, bias: ofNorm } = behind && false",
+    ],
+    "an MLP's bias counts twice": ["stream.direction) - unowned", "stream.direction) - 0"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "what tokens and positions add",
+  ], {
+    "what replaces a part of the embedding is not read": [
+      "if (EMBEDDINGS.some(replaces)) embedding.add",
+      "if (EMBEDDINGS.every(replaces)) embedding.add",
+    ],
+  }),
+  ...plant("pipeline/circuits/embedding_parts.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "what tokens and positions add",
+  ], { "positions count on over the batch": ["(_, n) => n % positions", "(_, n) => n % contextLength"] }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "scores lead to the pattern",
+  ], {
+    "scores are replaced behind what is made of them": [
+      "      intervene(ofScores, pattern, recorder);\n      explicit.pattern(recorder, tensors);\n",
+      "      explicit.pattern(recorder, tensors);\n      intervene(ofScores, pattern, recorder);\n",
+    ],
+    "a gate's logit is replaced and the gate is not": [
+      "      intervene(ofLogits, gates, recorder);\n      explicit.open(recorder, tensors);\n",
+      "      explicit.open(recorder, tensors);\n      intervene(ofLogits, gates, recorder);\n",
+    ],
+    "a masked score is told as the least number": ["isBehind(n) || value <= MASKED ?", "isBehind(n) ?"],
+  }),
+  ...plant("kernels/explicit_attention/pattern.wgsl", [
+    "kernels/explicit_attention/explicit_attention_test.ts",
+    "a masked score has no weight",
+  ], {
+    "what is masked has weight where there is nothing else": [
+      "l > MASKED);\n    gates",
+      "j <= i);\n    gates",
+    ],
+  }),
+  ...plant("kernels/explicit_attention/open.wgsl", [
+    "kernels/explicit_attention/explicit_attention_test.ts",
+    "a masked score has no weight",
+  ], { "a gate behind its query opens": [" && at % T <= (at / T) % T", ""] }),
+  ...plant("pipeline/circuits/logit_lens.ts", ["pipeline/circuits/logits_test.ts", "the lens' tokens"], {
+    "the lens shows logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
+    "the lens leaves the embedding out": [
+      'name === "blocks.0.hook_resid_pre" ||',
+      'name === "blocks.1.hook_resid_pre" ||',
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "a logit is taken apart"], {
+    "a logit is taken apart at another position": [
+      "(length + (options.at ?? -1)) % length",
+      "(options.at ?? -1) < 0 ? length - 1 : options.at!",
+    ],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/families_test.ts",
+    "qwen2: its activations are read",
+  ], {
+    "a norm's scale is one over what it divides by": [
+      "if (isScale(name)) return values.map",
+      "if (isSquare(name)) return values.map",
+    ],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/families_test.ts",
+    "olmo: its activations are read",
+  ], {
+    "a layer norm's scale is its mean": ["row, first: row - 1 };", "row, first: 0 };"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "a position below 0",
+  ], {
+    "the last position is not the last": [
+      "position < 0 ? positions + position : position",
+      "position < 0 ? (positions + 1 + position) % positions : position",
+    ],
+    "logits are read at positions as they were given": [
+      "new Float32Array() : await logitsAt(rows)",
+      "new Float32Array() : await logitsAt(at)",
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+    "one activation is replaced under two names": [
+      "other !== name && places.get(other) === places.get(name)",
+      "other !== name && other.length === 0",
+    ],
+  }),
   ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "a prompt begins with"], {
     "an explored prompt does not begin as the model's texts": [
       "withStart(tokenizer, known.tokens)",

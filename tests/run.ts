@@ -21,7 +21,7 @@ interface Unit {
 }
 
 /** Where documentation has examples, beside what tests share. */
-const DOCUMENTED = ["kernels", "pipeline", "serve", "mod.ts", "README.md"];
+const DOCUMENTED = ["kernels", "pipeline", "serve", "mod.ts", "README.md", "docs/guide.md"];
 
 /** The files in and below a path, whatever a file's name if it is the path itself, and how large each is. */
 async function filesBelow(

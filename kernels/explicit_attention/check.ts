@@ -1,8 +1,8 @@
-/** Attention whose pattern and gates are stored, on fixed inputs, against the float64 reference. @module */
+/** Attention whose scores, pattern and gates are stored, on fixed inputs, against the float64 reference. @module */
 import { ARITHMETIC, type Check, normals, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
 import { prepareExplicitAttention } from "./op.ts";
-import { mixReference, patternReference } from "./reference.ts";
+import { mixReference, patternReference, scoresReference } from "./reference.ts";
 
 /**
  * With gates, and more positions than twice the lanes of a workgroup. The inputs leave none of the gates nearer to 0 than
@@ -23,10 +23,12 @@ export async function explicitAttentionCheck(gpu: Gpu): Promise<Check> {
     gates: gpu.tensor("gates", squares),
     y: gpu.tensor("y", [batch, positions, heads, headSize]),
   };
-  const want = patternReference({ ...shape, qkv });
+  const want = patternReference(shape, scoresReference({ ...shape, qkv }));
   return {
     record(recorder) {
+      op.scores(recorder, { ...t, scores: t.pattern });
       op.pattern(recorder, t);
+      op.open(recorder, t);
       op.mix(recorder, t);
     },
     comparisons: [

@@ -1,5 +1,5 @@
 /**
- * Attention whose pattern and gates are stored, so that they can be read and replaced: for short prompts, as it holds
+ * Attention whose scores, pattern and gates are stored, so that they can be read and replaced: for short prompts, as it holds
  * T × T for every head. What nobody replaced gives what gated attention gives.
  *
  * @module
@@ -12,7 +12,9 @@ import { linearGrid, type Recorder } from "../core/recorder.ts";
 import type { Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import mixSource from "./mix.wgsl" with { type: "text" };
+import openSource from "./open.wgsl" with { type: "text" };
 import patternSource from "./pattern.wgsl" with { type: "text" };
+import scoresSource from "./scores.wgsl" with { type: "text" };
 
 /** Shapes; compiled in. */
 export interface ExplicitAttentionConfig extends Heads {
@@ -23,14 +25,23 @@ export interface ExplicitAttentionConfig extends Heads {
   gateBias?: number;
 }
 
-/** Compiled attention. */
+/** What stands for a key behind its query in place of a score or a gate's logit: WGSL has no infinity. */
+export const MASKED = Math.fround(-3e38);
+
+/** Compiled attention. What is replaced between two of its steps is what the next one reads. */
 export interface ExplicitAttention {
   /**
-   * Overwrites `pattern` (batch, head, query, key) by the softmax over all causal keys, and `gates` (as pattern) by 1
-   * where a gate is open and 0 elsewhere, from `qkv` (batch, position, H + 2 K, D): query heads, then key heads, then
-   * value heads.
+   * Overwrites `scores` (batch, head, query, key) by q · k / √D, {@link MASKED} for keys behind the query, from `qkv`
+   * (batch, position, H + 2 K, D): query heads, then key heads, then value heads.
    */
-  pattern(recorder: Recorder, tensors: Record<"qkv" | "pattern" | "gates", Tensor>): void;
+  scores(recorder: Recorder, tensors: Record<"qkv" | "scores", Tensor>): void;
+  /**
+   * Overwrites the scores in `pattern` by the softmax over all causal keys that are not {@link MASKED}, and `gates` (as it)
+   * by the logits of gates, score + b, or 1 where all are open, and {@link MASKED} for keys behind the query.
+   */
+  pattern(recorder: Recorder, tensors: Record<"pattern" | "gates", Tensor>): void;
+  /** Overwrites the logits of `gates` by 1 where a gate is open and 0 elsewhere. */
+  open(recorder: Recorder, tensors: Record<"gates", Tensor>): void;
   /** Overwrites `y` (batch, position, head, D) by the values weighted with gate times pattern. */
   mix(recorder: Recorder, tensors: Record<"qkv" | "pattern" | "gates" | "y", Tensor>): void;
   /** Frees what it holds on the device. */
@@ -38,7 +49,7 @@ export interface ExplicitAttention {
 }
 
 /**
- * Compiles both steps for one shape.
+ * Compiles all steps for one shape.
  *
  * @throws {RangeError} when an extent is not a positive integer, or the key heads do not divide the heads
  */
@@ -50,13 +61,23 @@ export async function prepareExplicitAttention(
   const of = headsSourceOf("explicit attention", config, { batch, positions });
   const lanes = lanesOf(gpu, 64);
   const shape = { ...of.constants, T: positions };
-  const [patternKernel, mixKernel] = await Promise.all([
+  const [scoresKernel, patternKernel, openKernel, mixKernel] = await Promise.all([
+    compile(gpu, {
+      label: "explicit attention scores",
+      source: of.source + scoresSource,
+      constants: { ...shape, LANES: lanes, SCALE: { f32: 1 / Math.sqrt(headSize) } },
+      textures: ["qkv"],
+    }),
     compile(gpu, {
       label: "explicit attention pattern",
-      source: of.source + patternSource,
-      constants: { ...shape, LANES: lanes, SCALE: { f32: 1 / Math.sqrt(headSize) } },
+      source: patternSource,
+      constants: { HEADS: heads, T: positions, LANES: lanes },
       flags: { GATED: gateBias !== undefined },
-      textures: ["qkv"],
+    }),
+    compile(gpu, {
+      label: "explicit attention open gates",
+      source: openSource,
+      constants: { BATCH: batch, HEADS: heads, T: positions },
     }),
     compile(gpu, {
       label: "explicit attention mix",
@@ -67,10 +88,16 @@ export async function prepareExplicitAttention(
   ]);
   const gate = createUniform(gpu, "gate of explicit attention", [["bias", "f32"]]);
   gate.set({ bias: gateBias ?? 0 });
+  const rows = [Math.ceil(positions / lanes), heads, batch] as const;
   return {
-    pattern(recorder, { qkv, pattern, gates }) {
-      const grid = [Math.ceil(positions / lanes), heads, batch] as const;
-      recorder.dispatch(patternKernel, { gate: gate.tensor, qkv, pattern, gates }, grid);
+    scores(recorder, { qkv, scores }) {
+      recorder.dispatch(scoresKernel, { qkv, scores }, rows);
+    },
+    pattern(recorder, { pattern, gates }) {
+      recorder.dispatch(patternKernel, { gate: gate.tensor, pattern, gates }, rows);
+    },
+    open(recorder, { gates }) {
+      recorder.dispatch(openKernel, { gates }, linearGrid(batch * heads * positions * positions, 64));
     },
     mix(recorder, { qkv, pattern, gates, y }) {
       const grid = linearGrid(batch * positions * heads * of.constants.CHUNKS, 64);

@@ -1,5 +1,5 @@
 /**
- * Attention in float64 in the two steps of op.ts.
+ * Attention in float64 in the steps of op.ts.
  *
  * @module
  */
@@ -29,33 +29,36 @@ function placeOf(
   return ((b * positions + position) * (heads + 2 * keyValueHeads) + place) * headSize;
 }
 
-/** Pattern and gates (batch, head, query, key). */
+/** Scores (batch, head, query, key), −∞ for keys behind the query. */
+export function scoresReference(input: ExplicitAttentionReferenceInput): Float64Array {
+  const { batch, heads, positions, headSize, qkv } = input;
+  return Float64Array.from({ length: batch * heads * positions ** 2 }, (_, n) => {
+    const [j, i] = [n % positions, Math.floor(n / positions) % positions];
+    const [head, b] = [Math.floor(n / positions ** 2) % heads, Math.floor(n / (positions ** 2 * heads))];
+    if (j > i) return -Infinity;
+    const query = placeOf(input, { b, position: i, head }, 0);
+    const key = placeOf(input, { b, position: j, head }, 1);
+    let dot = 0;
+    for (let d = 0; d < headSize; d++) dot += qkv[query + d] * qkv[key + d];
+    return dot / Math.sqrt(headSize);
+  });
+}
+
+/** Pattern and gates, both as scores are. */
 export function patternReference(
-  input: ExplicitAttentionReferenceInput,
+  { positions, gateBias }: Pick<ExplicitAttentionReferenceInput, "positions" | "gateBias">,
+  scores: ArrayLike<number>,
 ): { pattern: Float64Array; gates: Float64Array } {
-  const { batch, heads, positions, headSize, qkv, gateBias } = input;
-  const pattern = new Float64Array(batch * heads * positions * positions);
-  const gates = new Float64Array(pattern.length);
-  for (let b = 0; b < batch; b++) {
-    for (let head = 0; head < heads; head++) {
-      for (let i = 0; i < positions; i++) {
-        const query = placeOf(input, { b, position: i, head }, 0);
-        const scores: number[] = [];
-        for (let j = 0; j <= i; j++) {
-          const key = placeOf(input, { b, position: j, head }, 1);
-          let dot = 0;
-          for (let d = 0; d < headSize; d++) dot += qkv[query + d] * qkv[key + d];
-          scores.push(dot / Math.sqrt(headSize));
-        }
-        const highest = Math.max(...scores);
-        const total = scores.reduce((sum, score) => sum + Math.exp(score - highest), 0);
-        const row = ((b * heads + head) * positions + i) * positions;
-        scores.forEach((score, j) => {
-          pattern[row + j] = Math.exp(score - highest) / total;
-          gates[row + j] = gateBias === undefined || score + gateBias > 0 ? 1 : 0;
-        });
-      }
-    }
+  const pattern = new Float64Array(scores.length);
+  const gates = new Float64Array(scores.length);
+  for (let row = 0; row < scores.length; row += positions) {
+    const ofRow = Array.from({ length: positions }, (_, j) => scores[row + j]);
+    const highest = Math.max(...ofRow);
+    const total = ofRow.reduce((sum, score) => sum + Math.exp(score - highest), 0);
+    ofRow.forEach((score, j) => {
+      pattern[row + j] = Math.exp(score - highest) / total;
+      gates[row + j] = score > -Infinity && (gateBias === undefined || score + gateBias > 0) ? 1 : 0;
+    });
   }
   return { pattern, gates };
 }

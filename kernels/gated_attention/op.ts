@@ -327,6 +327,31 @@ async function contestOf(
 /**
  * Compiles the three modes for one shape. Pipelines are shared between layers of the same shape.
  *
+ * @example Dense attention of two heads over five positions
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { Gpu, prepareGatedAttention } from "../../mod.ts";
+ *
+ * const gpu = await Gpu.open();
+ * const [batch, heads, positions, headSize] = [1, 2, 5, 4];
+ * const attention = await prepareGatedAttention(gpu, {
+ *   ...{ batch, heads, keyValueHeads: heads, positions, headSize },
+ *   layer: 0,
+ *   training: false,
+ * });
+ * const tensors = {
+ *   qkv: gpu.tensor("qkv", [batch, positions, 3 * heads, headSize]),
+ *   y: gpu.tensor("y", [batch, positions, heads, headSize]),
+ *   logSumExp: gpu.tensor("log-sum-exp", [batch, heads, positions]),
+ *   rowSums: gpu.tensor("row sums", [batch, heads, positions, 4]),
+ * };
+ * gpu.write(tensors.qkv, new Float32Array(tensors.qkv.length).fill(1));
+ * gpu.submit("attention", (recorder) => attention.forward(recorder, "dense", tensors));
+ * assert((await gpu.read(tensors.y)).every((value) => Math.abs(value - 1) < 1e-6));
+ * attention.destroy();
+ * gpu.close();
+ * ```
+ *
  * @throws {RangeError} when an extent is not a positive integer, the key heads do not divide the heads, or the power of the
  *   distance is out of range
  */

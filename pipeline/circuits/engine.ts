@@ -150,6 +150,22 @@ function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }:
 /**
  * Compiles the model for the set's pairs. An engine's methods use the same memory: wait for one before the next.
  *
+ * @example What patching a head's output from the corrupted prompt does to each pair
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { createCircuitEngine, loadModel, randomStream, TASKS } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition");
+ * const { tokenizer, config: { contextLength } } = model;
+ * const set = TASKS.addition.generate({ tokenizer, contextLength, prompts: 4, random: randomStream(1) });
+ * const engine = await createCircuitEngine(model.gpu, model, { set });
+ * const { correct } = await engine.baselines();
+ * assert(correct.every((share) => share === 1));
+ * const effects = await engine.patchNodes("noising"); // [pair][source]
+ * assert(effects[0].length === engine.graph.sources.length);
+ * engine.destroy();
+ * ```
+ *
  * @throws {RangeError} when there is no pair, a prompt or a place is not as the model needs it, or one pair needs more
  * than `maxBytes` or than one binding holds
  */

@@ -6,17 +6,19 @@
  * @module
  */
 import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
-import { prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
+import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import type { ModelConfig } from "../model/config.ts";
-import type { Value } from "../model/op.ts";
+import type { Step, Value } from "../model/op.ts";
+import { prepareSteps, type StepRunner } from "../model/runner.ts";
 import { type Model, stepIn, trace } from "../model/trace.ts";
 import { nearest } from "../nearest.ts";
 import { hardGates } from "../model/gates.ts";
 import { prepareNetwork } from "../model/network.ts";
+import { type EmbeddingParts, prepareEmbeddingParts } from "./embedding_parts.ts";
 import type { CircuitModel } from "./engine.ts";
 
 /** Tokens of some prompts, each of T. */
@@ -38,7 +40,10 @@ export interface Replacement {
   activation: string;
   /** Only of this head; of all, where left out. */
   head?: number;
-  /** Only at these positions, for patterns and gates those of the query; at all, where left out. */
+  /**
+   * Only at these positions, for patterns and gates those of the query; at all, where left out. Below 0 they are counted
+   * from the end, −1 being the last, here and in `keys`.
+   */
   positions?: readonly number[];
   /** Of patterns and gates, only at these keys. */
   keys?: readonly number[];
@@ -69,19 +74,21 @@ export interface InterventionResult {
 /** A model compiled for batches of prompts of one length. */
 export interface Interventions {
   /**
-   * Names and shapes of what can be read and replaced: `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_attn_out`,
-   * `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
-   * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_pattern` and
-   * `hook_gates` [B, H, T, T] (pattern: softmax before the gates; gates: 0 or 1), `blocks.N.mlp.hook_pre` and
-   * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, the last block's `hook_resid_post`, and
-   * `ln_final.hook_normalized` [B, T, d].
+   * Names and shapes of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
+   * [B, T, d] (where they are not, `hook_embed` is `blocks.0.hook_resid_pre`), `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
+   * (the next block's `hook_resid_pre`), `hook_attn_out`, `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
+   * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_attn_scores`,
+   * `hook_pattern`, `hook_gate_logits` of a model with gates and `hook_gates` [B, H, T, T] (scores: q · k / √D; pattern: their
+   * softmax before the gates; gate logits: score + b; gates: 0 or 1; scores and gate logits are −∞ for keys behind the query), `blocks.N.mlp.hook_pre` and
+   * `hook_post` [B, T, F] (`hook_pre_linear` beside it where the MLP is gated), `blocks.N.ln1.hook_normalized` and `ln2`, and
+   * `ln_final.hook_normalized` [B, T, d]. Beside each norm's is its `hook_scale` [B, T], what it divides by, which can be read and not replaced.
    */
   readonly names: ReadonlyMap<string, readonly number[]>;
   /**
    * Runs B prompts with replacements, in the order in which they are given where they meet, and reads activations as
    * they are after replacement.
    *
-   * @param options.at positions whose logits are wanted; the last, where left out
+   * @param options.at positions whose logits are wanted, below 0 counted from the end; the last, where left out
    * @throws {RangeError} when a name is unknown, or a head, a position, a prompt or the length of values is not the
    * activation's
    */
@@ -90,6 +97,12 @@ export interface Interventions {
     read?: readonly string[];
     at?: readonly number[];
   }): Promise<InterventionResult>;
+  /**
+   * Logits [B, positions asked for, V] that the final norm and the head make of a residual stream [B, T, d].
+   *
+   * @throws {RangeError} when it has other sizes, or a position is none of the prompts'
+   */
+  logitsOfStream(stream: Float32Array, at: readonly number[]): Promise<Float32Array>;
   /** Frees what is held. */
   destroy(): void;
 }
@@ -112,7 +125,28 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
  */
 const ROUND = 16;
 
-const isSquare = (name: string): boolean => /hook_(pattern|gates)$/.test(name);
+const isSquare = (name: string): boolean => /hook_(attn_scores|pattern|gate_logits|gates)$/.test(name);
+
+/** What is −∞ for keys behind the query, whatever replaces it. */
+const isMasked = (name: string): boolean => /hook_(attn_scores|gate_logits)$/.test(name);
+
+/** What a norm divides by: what it gives stands by then, and would have to be computed anew. */
+const isScale = (name: string): boolean => /hook_scale$/.test(name);
+
+/** The name of what a norm divides by. */
+export const scaleOf = ({ writes: { statistics } }: Step): string =>
+  statistics.name.replace(/statistics$/, "hook_scale");
+
+/**
+ * Refuses what can be read and not replaced.
+ *
+ * @throws {RangeError} on such a name
+ */
+export function assertReplaceable(name: string): void {
+  if (isScale(name)) {
+    throw new RangeError(`Cannot replace ${name} as it can only be read: replace what the norm gives`);
+  }
+}
 
 /** Positions that a model of `contextLength` is compiled for to run prompts of so many tokens. */
 export function paddedPositions(positions: number, contextLength: number): number {
@@ -133,8 +167,10 @@ export type ActivationAxis =
 
 /** An activation's axes, and where it stands among the elements of a position in the network's tensor. */
 interface Part {
-  /** Name of the network's activation that it is a part of. */
+  /** Name of the network's activation that it is a part of, or that stands when it does. */
   hook: string;
+  /** Name of the value that it is a part of, where it is of another. */
+  from?: string;
   axes: readonly ActivationAxis[];
   /** Elements of a position in the tensor, and its first of them. */
   row: number;
@@ -146,10 +182,13 @@ const OF_KEY_HEAD = ["batch", "position", "keyValueHead", "headSize"] as const;
 const SQUARE = ["batch", "head", "query", "key"] as const;
 const STREAM = ["batch", "position", "width"] as const;
 const OF_MLP = ["batch", "position", "mlpWidth"] as const;
+/** What tokens and learned positions add. */
+const EMBEDDINGS = ["hook_embed", "hook_pos_embed"] as const;
+const OF_ROW = ["batch", "position"] as const;
 
 /** Every activation of a model, by name, in the order in which it is computed. */
 function partsOf(model: Model): Map<string, Part> {
-  const { heads, mlpWidth } = model.config;
+  const { heads, mlpWidth, gate } = model.config;
   const { keyValueHeads, headSize } = model.config;
   const parts = new Map<string, Part>();
   function add(
@@ -165,16 +204,31 @@ function partsOf(model: Model): Map<string, Part> {
     const before = [0, heads, heads + keyValueHeads];
     add(value, names.map((name, n) => [name!, axes[n], before[n] * headSize] as const));
   }
+  /** What a norm gives, and before it what it divides by: the last of its statistics is one over that. */
+  function addNorm(norm: Step): void {
+    const { y, statistics } = norm.writes;
+    const row = statistics.shape[1];
+    const scale = { hook: y.name, from: statistics.name, axes: OF_ROW, row, first: row - 1 };
+    parts.set(scaleOf(norm), scale);
+    add(y, [[y.name, STREAM]]);
+  }
   const { embed, branches, final } = model;
-  add(embed.writes.y, [[embed.writes.y.name, STREAM]]);
+  const embedded = embed.writes.y;
+  if (embed.parameters.position) {
+    // Summed in one kernel: see embedding_parts.ts.
+    for (const name of EMBEDDINGS) add({ ...embedded, name }, [[name, STREAM]]);
+    add(embedded, [[embedded.name, STREAM]]);
+  } else add(embedded, ["hook_embed", embedded.name].map((name) => [name, STREAM] as const));
   for (const branch of branches) {
     const { kind, layer, steps } = branch;
     const place = `blocks.${layer}.${kind === "attention" ? "attn" : "mlp"}`;
-    for (const { op, reads, writes: { y } } of steps) {
+    for (const step of steps) {
+      const { op, reads, writes: { y } } = step;
       const isFirst = y === stepIn(branch, "in").writes.y;
       if (op.kind === "attention") {
         // What is seen of attention before it is mixed.
-        add(reads.x, [[`${place}.hook_pattern`, SQUARE], [`${place}.hook_gates`, SQUARE]]);
+        const seen = ["attn_scores", "pattern", ...(gate ? ["gate_logits"] : []), "gates"];
+        add(reads.x, seen.map((name) => [`${place}.hook_${name}`, SQUARE] as const));
         add(y, [[y.name, OF_HEAD]]);
       } else if (kind === "attention" && isFirst) {
         addPacked(y, [`${place}.hook_q`, `${place}.hook_k`, `${place}.hook_v`]);
@@ -183,10 +237,15 @@ function partsOf(model: Model): Map<string, Part> {
         add(y, [[`${place}.hook_pre`, OF_MLP], [`${place}.hook_pre_linear`, OF_MLP, mlpWidth]]);
       } else if (kind === "mlp" && (isFirst || y === stepIn(branch, "out").reads.x)) {
         add(y, [[y.name, OF_MLP]]);
-      } else if (op.kind === "norm" || op.kind === "linear" || op.kind === "add") add(y, [[y.name, STREAM]]);
+      } else if (kind === "mlp" && op.kind === "add") {
+        // What one block ends with is what the next begins with.
+        const names = new Set([`blocks.${layer}.hook_resid_post`, y.name]);
+        add(y, [...names].map((name) => [name, STREAM] as const));
+      } else if (op.kind === "norm") addNorm(step);
+      else if (op.kind === "linear" || op.kind === "add") add(y, [[y.name, STREAM]]);
     }
   }
-  add(final.writes.y, [[final.writes.y.name, STREAM]]);
+  addNorm(final);
   return parts;
 }
 
@@ -199,11 +258,23 @@ export function activationAxes(config: ModelConfig): Map<string, readonly Activa
   return new Map([...parts].map(([name, { axes }]) => [name, axes]));
 }
 
+/** Where everything that can be read and replaced lies, by name: two names of one place are one activation's. */
+export function placesOf(config: ModelConfig): Map<string, string> {
+  const parts = partsOf(trace(config, { batch: 1, context: 1 }));
+  return new Map(
+    [...parts].map(([name, { hook, from, first }]) => [
+      name,
+      isSquare(name) ? name : `${from ?? hook} ${first}`,
+    ]),
+  );
+}
+
 /** How an activation lies in a tensor. */
 interface Location {
   hook: string;
+  from?: string;
   shape: readonly number[];
-  /** Axes of the shape before the elements that lie together: [B, T], [B, T, H] or [B, H, T]. */
+  /** Axes of the shape but for that of elements that lie together: [B, T], [B, T, H] or [B, H, T]. */
   runs: readonly number[];
   /** Elements that lie together. */
   length: number;
@@ -230,13 +301,14 @@ function locationsOf(
     mlpWidth,
   };
   const locations = new Map<string, Location>();
-  for (const [name, { hook, axes, row, first }] of partsOf(model)) {
+  for (const [name, { hook, from, axes, row, first }] of partsOf(model)) {
     const shape = axes.map((axis) => sizes[axis]);
-    const [runs, length] = [shape.slice(0, -1), shape.at(-1)!];
+    const [runs, length] = axes === OF_ROW ? [shape, 1] : [shape.slice(0, -1), shape.at(-1)!];
     /** Runs of a position. */
     const inner = axes.includes("headSize") ? shape[2] : 1;
     locations.set(name, {
       hook: isSquare(name) ? name : hook,
+      from,
       shape,
       runs,
       length,
@@ -270,6 +342,18 @@ export function noActivation(name: string, known: Iterable<string>): RangeError 
     }: ` +
       `there are ${listed.join(", ")}, for N from 0 to ${layers - 1}`,
   );
+}
+
+/** Positions counted from the start, of such that below 0 are counted from the end; `fail` is told one that there is not. */
+function fromStart(
+  chosen: readonly number[],
+  positions: number,
+  fail: (position: number) => never,
+): number[] {
+  return chosen.map((position) => {
+    const found = position < 0 ? positions + position : position;
+    return Number.isInteger(found) && found >= 0 && found < positions ? found : fail(position);
+  });
 }
 
 /** A run of elements of a tensor, for copies, which may start where bindings may not. */
@@ -333,6 +417,9 @@ async function prepare(
   const square = [batch, heads, padded, padded];
   const [pattern, gates] = ["pattern", "gates"].map((name) => gpu.tensor(`attention ${name}`, square));
 
+  let embeddingParts: EmbeddingParts | undefined;
+  let finalNorm: StepRunner | undefined;
+
   const locate = (name: string): Location => {
     const location = locations.get(name);
     if (!location) throw noActivation(name, locations.keys());
@@ -360,6 +447,7 @@ async function prepare(
 
   /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
   function partsOf({ activation, head, positions: chosen, keys }: Replacement) {
+    assertReplaceable(activation);
     const { shape, runs, length, start } = locate(activation);
     const isMap = isSquare(activation);
     const fail = (what: string, required: string, found: unknown): never => {
@@ -370,10 +458,8 @@ async function prepare(
       fail("a head", runs.length < 3 ? "it has none" : `it has ${count}`, head);
     }
     if (keys && !isMap) fail("keys", "it has none", keys);
-    const outside = [...chosen ?? [], ...keys ?? []].find((position) =>
-      !(Number.isInteger(position) && position >= 0 && position < positions)
-    );
-    if (outside !== undefined) fail("a position", `it has ${positions}`, outside);
+    const outside = (position: number) => fail("a position", `it has ${positions}`, position);
+    const [ofChosen, ofKeys] = [chosen, keys].map((list) => list && fromStart(list, positions, outside));
     const parts: { at: number; from: number; length: number }[] = [];
     const all = runs.reduce((product, axis) => product * axis, 1);
     for (let run = 0; run < all; run++) {
@@ -383,9 +469,9 @@ async function prepare(
         ? [Math.floor(run / count) % positions, run % count]
         : [run % positions, undefined];
       if (head !== undefined && ofHead !== head) continue;
-      if (chosen && !chosen.includes(position)) continue;
+      if (ofChosen && !ofChosen.includes(position)) continue;
       const [at, from] = [start(run), run * length];
-      if (keys) { for (const key of keys) parts.push({ at: at + key, from: from + key, length: 1 }); }
+      if (ofKeys) { for (const key of ofKeys) parts.push({ at: at + key, from: from + key, length: 1 }); }
       else parts.push({ at, from, length });
     }
     return parts;
@@ -426,22 +512,29 @@ async function prepare(
     values?: Tensor;
   }
 
+  /** @throws {RangeError} on one that prompts have not */
+  const rowsAt = (at: readonly number[]): number[] =>
+    fromStart(at, positions, (position) => {
+      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${position}`);
+    });
+
   async function runOnce(
     prompts: Prompts,
     replace: readonly Prepared[],
     read: readonly string[],
     at: readonly number[],
   ): Promise<InterventionResult> {
-    const outside = at.find((position) =>
-      !(Number.isInteger(position) && position >= 0 && position < positions)
-    );
-    if (outside !== undefined) {
-      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${outside}`);
-    }
-    network.upload(tokensOf(prompts), new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    const rows = rowsAt(at);
+    const uploaded = tokensOf(prompts);
+    network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
+    const isSeen = (name: string): boolean => replaces(name) || read.includes(name);
+    const embedding = EMBEDDINGS.some((name) => locations.get(name)?.hook === name && isSeen(name))
+      ? embeddingParts ??= await prepareEmbeddingParts(gpu, network.model, { batch, positions: padded })
+      : undefined;
+    embedding?.upload(uploaded);
     const located = [...new Set(read)].map((name) => ({ name, location: locate(name) }));
     const wanted = located.map((one) => ({ ...one, copy: gpu.tensor(one.name, one.location.shape) }));
-    const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
     const intervene = (hook: string, tensor: Tensor, recorder: Recorder): void => {
       for (const { parts, values } of replace.filter((one) => one.hook === hook)) {
         for (const { at, from, length } of parts) {
@@ -450,27 +543,41 @@ async function prepare(
         }
       }
       for (
-        const { location: { runs, length, start }, copy } of wanted.filter((one) =>
+        const { location: { from, runs, length, start }, copy } of wanted.filter((one) =>
           one.location.hook === hook
         )
       ) {
         const count = runs.reduce((product, axis) => product * axis, 1);
+        const source = from === undefined ? tensor : network.activations.get(from)!;
         for (let run = 0; run < count; run++) {
-          recorder.copy(span(tensor, start(run), length), copy, run * length);
+          recorder.copy(span(source, start(run), length), copy, run * length);
         }
       }
     };
-    /** Overwrites z where pattern or gates were replaced. */
+    /** Overwrites what the model begins with where a part of it was replaced. */
+    const embedInParts = (recorder: Recorder, sum: Tensor): void => {
+      if (!embedding) return;
+      embedding.record(recorder, parameters);
+      for (const name of EMBEDDINGS) intervene(name, embedding.tensors[name], recorder);
+      if (EMBEDDINGS.some(replaces)) embedding.add(recorder, sum);
+    };
+    /** Overwrites z where what leads to it was replaced. */
     const attendExplicitly = (
       recorder: Recorder,
       { place, qkv }: { place: string; qkv: string },
       z: Tensor,
     ): void => {
-      const names = [`${place}.hook_pattern`, `${place}.hook_gates`];
-      if (!names.some((name) => replaces(name) || wanted.some((one) => one.name === name))) return;
+      const names = ["attn_scores", "pattern", "gate_logits", "gates"].map((what) => `${place}.hook_${what}`);
+      if (!names.some(isSeen)) return;
+      const [ofScores, ofPattern, ofLogits, ofGates] = names;
       const tensors = { qkv: network.activations.get(qkv)!, pattern, gates };
+      explicit.scores(recorder, { ...tensors, scores: pattern });
+      intervene(ofScores, pattern, recorder);
       explicit.pattern(recorder, tensors);
-      names.forEach((name, n) => intervene(name, [pattern, gates][n], recorder));
+      intervene(ofPattern, pattern, recorder);
+      intervene(ofLogits, gates, recorder);
+      explicit.open(recorder, tensors);
+      intervene(ofGates, gates, recorder);
       if (names.some(replaces)) explicit.mix(recorder, { ...tensors, y: z });
     };
     try {
@@ -480,16 +587,28 @@ async function prepare(
           hook(name, tensor, recorder) {
             const attention = attentions.get(name);
             if (attention) attendExplicitly(recorder, attention, tensor);
+            if (name === network.model.embed.writes.y.name) embedInParts(recorder, tensor);
             intervene(name, tensor, recorder);
           },
         }));
-      const logits = at.length === 0 ? new Float32Array() : await logitsAt(at);
+      const logits = rows.length === 0 ? new Float32Array() : await logitsAt(rows);
       const activations = new Map<string, Float32Array>();
-      for (const { name, copy } of wanted) activations.set(name, await gpu.read(copy));
+      for (const { name, copy } of wanted) {
+        const values = await gpu.read(copy);
+        activations.set(name, shownOf(name, values));
+      }
       return { logits, activations };
     } finally {
       for (const { copy } of wanted) destroyTensor(gpu, copy);
     }
+  }
+
+  /** What is told of an activation that was copied. */
+  function shownOf(name: string, values: Float32Array): Float32Array {
+    if (isScale(name)) return values.map((inverse) => 1 / inverse);
+    if (!isMasked(name)) return values;
+    const isBehind = (n: number): boolean => n % positions > Math.floor(n / positions) % positions;
+    return values.map((value, n) => isBehind(n) || value <= MASKED ? -Infinity : value);
   }
 
   /** Logits of each prompt at these positions, after a forward. */
@@ -518,7 +637,10 @@ async function prepare(
           const parts = partsOf(replacement);
           const values = await valuesOf(replacement);
           const tensor = values && gpu.tensor(`values for ${replacement.activation}`, [values.length]);
-          if (values && tensor) gpu.write(tensor, values);
+          if (values && tensor) {
+            const isInfinite = isMasked(replacement.activation);
+            gpu.write(tensor, isInfinite ? values.map((value) => Math.max(value, MASKED)) : values);
+          }
           prepared.push({ hook: locate(replacement.activation).hook, parts, values: tensor });
         }
         return await runOnce(prompts, prepared, read, at);
@@ -527,8 +649,30 @@ async function prepare(
       }
     },
 
+    async logitsOfStream(stream, at) {
+      const { final, config: { width } } = network.model;
+      const length = batch * positions * width;
+      if (stream.length !== length) {
+        throw new RangeError(`Cannot read logits as a stream has ${length} elements: ${stream.length}`);
+      }
+      const rows = rowsAt(at);
+      const runner = finalNorm ??= await prepareSteps(gpu, [[final]], { training: false });
+      const tensorOf = ({ name }: Value): Tensor => network.activations.get(name)!;
+      for (let n = 0; n < batch; n++) {
+        const ofPrompt = stream.subarray(n * positions * width, (n + 1) * positions * width);
+        gpu.write(tensorOf(final.reads.x), ofPrompt, n * padded * width);
+      }
+      gpu.submit(
+        "final norm of a stream",
+        (recorder) => runner.run(recorder, [final], { parameters, tensorOf }, { mode }),
+      );
+      return await logitsAt(rows);
+    },
+
     destroy() {
       for (const tensor of [pattern, gates]) destroyTensor(gpu, tensor);
+      embeddingParts?.destroy();
+      finalNorm?.destroy();
       for (const part of [explicit, network]) part.destroy();
     },
   };

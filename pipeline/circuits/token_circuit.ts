@@ -58,6 +58,19 @@ export interface TokenCircuit {
  * A path runs from an answer's position down: through a layer it stays at its position, by the residual stream, or goes
  * from a query to a key that some head of the layer has open to it.
  *
+ * @example The open edges of a sparse model on a prompt, and which of them carry values to the answer
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel, readAttention, tokenCircuit } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition-sparse");
+ * const { gpu, network, parameters, config: { heads, gate } } = model;
+ * const tokens = model.tokenizer.encode("12+34=");
+ * const { layers } = await readAttention(gpu, network, parameters, tokens, gate!.bias);
+ * const { edges, all, open, onPaths } = tokenCircuit(layers, { heads, length: 6, answers: [5] });
+ * assert(edges.length === open && onPaths <= open && open < all);
+ * ```
+ *
  * @param layers as `readAttention` gives them, or with 0 and 1 for gates; without gates every causal edge is open
  * @param answers positions whose logits are the answer
  * @throws {RangeError} when an answer is at no position of the prompt

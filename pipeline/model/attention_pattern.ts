@@ -31,6 +31,19 @@ export interface AttentionPattern {
 /**
  * Runs a prompt and reads its attention.
  *
+ * @example Attention of a dense model: the weights of a query's keys sum to 1
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel, readAttention } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition");
+ * const tokens = model.tokenizer.encode("12+34=");
+ * const { layers, next } = await readAttention(model.gpu, model.network, model.parameters, tokens);
+ * const ofLastQuery = layers[0].weights.subarray(5 * 6, 6 * 6); // of head 0
+ * assert(Math.abs(ofLastQuery.reduce((sum, weight) => sum + weight, 0) - 1) < 1e-5);
+ * assert(model.tokenizer.decode([next.indexOf(Math.max(...next))]) === "6");
+ * ```
+ *
  * @param network compiled for one row of at least as many positions as there are tokens
  * @param gateBias b of the gates; left out: dense attention
  * @throws {RangeError} when there is no token, or there are more than positions

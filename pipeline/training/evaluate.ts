@@ -102,6 +102,23 @@ async function* partsOf(
 /**
  * Evaluates `parameters` with `mode` over `batches`.
  *
+ * @example The loss of prompts and their answers, of which the answer alone counts
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { evaluate, IGNORED, loadModel } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition", { context: 8 });
+ * const tokens = model.tokenizer.encode("12+34=46");
+ * const inputs = new Uint32Array(8), targets = new Uint32Array(8).fill(IGNORED);
+ * inputs.set(tokens);
+ * targets.set(tokens.slice(6, 7), 5);
+ * const { ce, tokens: counted } = await evaluate(model.gpu, model.network, model.parameters, {
+ *   mode: "dense",
+ *   batches: [{ inputs, targets, rows: 1 }],
+ * });
+ * assert(counted === 1 && ce > 0);
+ * ```
+ *
  * @param options `gateBias`: needed for deterministic gates; `onBatch`: told before the first batch and after each how many
  * are done; `signal`: aborted to end it before the next batch; `exchange`: the other ranks, with which the batches are
  * shared out, to the same result at each; `signal` is then the exchange's

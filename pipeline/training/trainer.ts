@@ -171,7 +171,34 @@ function rowsByOwner(tensor: Tensor, owners: readonly number[]): OwnedTensor[] {
   }));
 }
 
-/** Allocates gradients and moments, and compiles the step; where it cannot, nothing is left of them on the device. */
+/**
+ * Allocates gradients and moments, and compiles the step; where it cannot, nothing is left of them on the device.
+ *
+ * @example Steps of dense training on one batch
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { createTrainer, loadModel, prepareNetwork } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition");
+ * const { gpu, config, parameters } = model;
+ * const network = await prepareNetwork(gpu, config, { batch: 1, context: 7, training: true });
+ * const trainer = await createTrainer(gpu, {
+ *   network,
+ *   parameters,
+ *   seed: 1,
+ *   accumulate: 1,
+ *   optimiser: { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weightDecay: 0, clip: 1 },
+ * });
+ * const tokens = Uint32Array.from(model.tokenizer.encode("12+34=46"));
+ * const before = await trainer.read("weight", "wte.weight");
+ * for (let step = 0; step < 3; step++) {
+ *   await trainer.step(step, 1e-4, [{ inputs: tokens.slice(0, 7), targets: tokens.slice(1) }]);
+ * }
+ * assert.notDeepEqual(await trainer.read("weight", "wte.weight"), before);
+ * trainer.destroy();
+ * network.destroy();
+ * ```
+ */
 export function createTrainer(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
   return allOrNothing(() => create(gpu, options));
 }

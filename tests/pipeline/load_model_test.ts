@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { join } from "node:path";
 import { readAttention } from "../../pipeline/model/attention_pattern.ts";
 import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
@@ -154,6 +154,123 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "what a block ends with is what the next begins with, under either name, and not under both at once",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    await writeTinyModel(folder.path);
+    using model = await loadModel(folder.path, { gpu });
+    const [post, pre] = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"];
+    const names = [...model.hooks.keys()];
+    assertEquals(names.indexOf(pre), names.indexOf(post) + 1);
+    assertEquals(model.hooks.get(post), ["batch", "position", "width"]);
+    const { activations, logits } = await model.run(PROMPTS, { read: [pre, post] });
+    assertEquals(activations.get(post), activations.get(pre));
+    assertNotEquals(activations.get(post)!.values, new Float32Array(2 * 6 * 16));
+
+    const by = { prompts: PROMPTS.toReversed() };
+    const [ofPost, ofPre] = await Promise.all(
+      [post, pre].map((activation) => model.run(PROMPTS, { patch: [{ activation, by }] })),
+    );
+    assertEquals(ofPost.logits, ofPre.logits);
+    assertNotEquals(ofPost.logits, logits);
+    const double = (values: Float32Array) => values.map((value) => 2 * value);
+    const hooked = await model.run(PROMPTS, { hooks: { [pre]: double, [post]: double }, read: [post] });
+    assertEquals(
+      hooked.activations.get(post)!.values,
+      activations.get(post)!.values.map((value) => 4 * value),
+    );
+    const both = [{ activation: post, by }, { activation: pre, by, positions: [0] }];
+    await assertRejects(
+      () => model.run(PROMPTS, { patch: both }),
+      RangeError,
+      `Cannot replace both ${post} and ${pre} as they are one activation: name one of them`,
+    );
+    const twice = [{ activation: post, by, positions: [1] }, { activation: post, by, positions: [0] }];
+    assertNotEquals((await model.run(PROMPTS, { patch: twice })).logits, logits);
+    await assertRejects(
+      () => model.run(PROMPTS, { read: ["blocks.0.hook_resid_pots"] }),
+      RangeError,
+      `did you mean ${post}?`,
+    );
+  },
+);
+
+gpuTest(
+  "a logit is taken apart by component at a position, for an answer as text or as token",
+  async (gpu) => {
+    for (const folder of [DENSE, SPARSE]) {
+      using model = await loadModel(folder, { gpu });
+      const [prompt] = PROMPTS;
+      const { heads, layers } = model.config;
+      const sumOf = (parts: readonly { value: number }[]) => parts.reduce((sum, { value }) => sum + value, 0);
+      const { logits } = await model.run(prompt, { at: "all" });
+      const [six, one] = ["6", "1"].flatMap(model.tokenizer.encode);
+      const logit = (position: number, token: number) => logits.values[position * 13 + token];
+
+      const parts = await model.attributeLogits(prompt, { answer: "6", wrong: "1" });
+      const named = (layer: number) => [
+        ...Array.from({ length: heads }, (_, head) => `a${layer}.h${head}`),
+        ...[`a${layer}.bias`, `m${layer}`, `m${layer}.bias`],
+      ];
+      const ofLayers = Array.from({ length: layers }, (_, layer) => named(layer)).flat();
+      assertEquals(parts.map(({ component }) => component), ["embed", ...ofLayers, "ln_final.bias"]);
+      // Measured: 1e-6 of logits to 20.
+      assertAlmostEquals(sumOf(parts), logit(5, six) - logit(5, one), 1e-5);
+      assertEquals(await model.attributeLogits(prompt, { answer: six, wrong: one, at: 5 }), parts);
+      for (const at of [2, -4]) {
+        const early = await model.attributeLogits(model.tokenizer.encode(prompt), { answer: "6", at });
+        assertAlmostEquals(sumOf(early), logit(2, six), 1e-5);
+      }
+    }
+  },
+);
+
+gpuTest("the lens ends with what the model says, by text and log-probability", async (gpu) => {
+  using model = await loadModel(SPARSE, { gpu });
+  const lens = await model.logitLens(PROMPTS[0], { top: 2 });
+  assertEquals(lens.map(({ positions }) => positions.map(({ length }) => length)), [
+    ...Array.from({ length: model.config.layers + 1 }, () => Array(6).fill(2)),
+  ]);
+  const { logits: { values } } = await model.run(PROMPTS[0]);
+  const total = Math.log(values.reduce((sum, value) => sum + Math.exp(value), 0));
+  const [[{ token, text, logProbability }]] = lens.at(-1)!.positions.slice(-1);
+  assertEquals([text, model.tokenizer.spell(token)], ["6", "6"]);
+  assertAlmostEquals(logProbability, Math.max(...values) - total, 1e-5);
+  const [{ positions }] = await model.logitLens(PROMPTS[0], { at: [-1] });
+  assertEquals(positions.map(({ length }) => length), [5]);
+  assertEquals(positions[0].slice(0, 2), lens[0].positions[5]);
+});
+
+gpuTest("what has no logit, and what the lens cannot show, is refused", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const attributed = (answer: string | number, message: string, at?: number) =>
+    assertRejects(() => model.attributeLogits("12+34=", { answer, at }), Error, message);
+  await attributed("46", 'the logit of "46" as it must be one token: 2 ("4", "6")');
+  await attributed("", 'the logit of "" as it must be one token: 0 ()');
+  await attributed("Q", 'it must be one token: none for "Q"');
+  await attributed(13, "must be below 13: 13");
+  await attributed(1.5, "must be below 13: 1.5");
+  const untyped = (options: object) => () => model.attributeLogits("12", options as { answer: string });
+  await assertRejects(untyped({ wrong: "6" }), UserError, "`answer` must be a text or a token: nothing");
+  await assertRejects(untyped({ answer: "6", worng: "4" }), UserError, "worng (did you mean wrong?)");
+  await assertRejects(untyped({ answer: "6", at: 1.5 }), UserError, "`at` must be a whole number: 1.5");
+  const lens = (options: object) => () => model.logitLens("12", options);
+  await assertRejects(lens({ top: "5" }), UserError, '`top` must be a whole number: "5"');
+  await assertRejects(lens({ at: -1 }), UserError, '`at` must be "all" or an array of positions: -1');
+  await attributed("6", "have 6 tokens: position 6", 6);
+  await attributed("6", "have 6 tokens: position -7", -7);
+  const wrong = () => model.attributeLogits("12", { answer: "6", wrong: "11" });
+  await assertRejects(wrong, RangeError, 'the logit of "11"');
+  await assertRejects(() => model.logitLens("12", { top: 14 }), RangeError, "there are 1 to 13: 14");
+  await assertRejects(() => model.logitLens("12", { at: [2] }), RangeError, "position 2");
+  await assertRejects(() => model.logitLens(""), RangeError, "at least one token");
+  const hook = () => model.logitLens("12").then(() => {});
+  const inner = model.run("12", { hooks: { "blocks.0.hook_resid_pre": hook } });
+  await assertRejects(() => inner, RangeError, "from a hook of its own run");
+  assertEquals((await model.run("12")).tokens, [[1, 2]], "and it goes on");
+});
+
 gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const [clean, other] = PROMPTS;
@@ -188,7 +305,7 @@ gpuTest("a loaded model is what circuits are found in", async (gpu) => {
 gpuTest("names, prompts and characters that there are not are refused, naming what there is", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const nearest =
-    "none is named blocks.0.atn.hook_z (did you mean blocks.0.attn.hook_z?): there are blocks.N.";
+    "none is named blocks.0.atn.hook_z (did you mean blocks.0.attn.hook_z?): there are hook_embed, hook_pos_embed, blocks.N.";
   const activation = "blocks.0.atn.hook_z";
   const refused = (prompts: string | string[], options: Parameters<typeof model.run>[1], message: string) =>
     assertRejects(() => model.run(prompts, options), Error, message);
@@ -211,6 +328,8 @@ gpuTest(
     const before = held();
     const model = await loadModel(DENSE, { gpu });
     for (const text of ["1", "12", "123", "1234", "12345", "123456"]) await model.run(text, { read: "all" });
+    await model.attributeLogits("12", { answer: "3" });
+    await model.logitLens("123");
     model.destroy();
     assertEquals(held(), before);
     model[Symbol.dispose]();
@@ -290,6 +409,11 @@ gpuTest(
     await writeTinyModel(folder.path, { contextLength: 5000, keyValueHeads: 1, headSize: 6, ...choices });
     using model = await loadModel(folder.path, { gpu });
     assertEquals(model.network.shape.context, 1024);
+    const beginning = ["hook_embed", "blocks.0.hook_resid_pre"];
+    const { activations } = await model.run("12+34=", { read: beginning });
+    assertEquals(activations.get(beginning[0]), activations.get(beginning[1]), "no position is added");
+    const patch = beginning.map((activation) => ({ activation, by: "zero" as const }));
+    await assertRejects(() => model.run("12+34=", { patch }), RangeError, "Cannot replace both");
     const name = "blocks.1.attn.hook_rot_q";
     const { logits } = await model.run("12+34=");
     const seen: number[][] = [];

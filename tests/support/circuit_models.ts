@@ -11,7 +11,9 @@ import { type ReferenceModel, type ReferencePatch, referenceRun } from "./refere
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { gpt2Config, type ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
-import { createParameters } from "../../pipeline/model/parameters.ts";
+import { readModelConfig } from "../../pipeline/model/config_file.ts";
+import { openWeights } from "../../pipeline/model/load_weights.ts";
+import { createParameters, loadParameters } from "../../pipeline/model/parameters.ts";
 import { normals, seeded } from "./seeded.ts";
 
 /** Two layers of two heads. */
@@ -59,6 +61,26 @@ export function randomModel(gpu: Gpu, config: ModelConfig, scale = 12): TwoSided
     }),
   );
   return uploadModel(gpu, config, weights);
+}
+
+const FAMILIES = new URL("../fixtures/families/", import.meta.url).pathname;
+
+/** Names of tiny models, one of every family but GPT-2. */
+export const FAMILY_MODELS = Array.from(Deno.readDirSync(FAMILIES)).filter(({ isDirectory }) => isDirectory)
+  .map(({ name }) => name).toSorted();
+
+/** One of {@link FAMILY_MODELS} on both sides, with gates of one's own. */
+export async function familyModel(
+  gpu: Gpu,
+  name: string,
+  gate?: ModelConfig["gate"],
+): Promise<TwoSidedModel> {
+  const config = { ...await readModelConfig(FAMILIES + name), gate };
+  const source = await openWeights(FAMILIES + name, config);
+  const weights = new Map<string, Float32Array>();
+  for (const { name } of source.parameters) weights.set(name, await source.read(name));
+  const parameters = await loadParameters(gpu, source.parameters, source.read);
+  return { config, parameters, reference: { ...config, weights } };
 }
 
 /** Random pairs of prompts, with one or two places each. */

@@ -20,6 +20,24 @@ const MAX_PAIRS_BYTES = 256 << 20;
 /**
  * Reads pairs from a JSONL file.
  *
+ * @example
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadTokenizer, readPairs } from "../../../mod.ts";
+ *
+ * const path = await Deno.makeTempFile({ suffix: ".jsonl" });
+ * const pairs = [["12+34=", "50+21=", "6", "1"], ["20+35=", "41+12=", "5", "3"]];
+ * await Deno.writeTextFile(
+ *   path,
+ *   pairs.map(([clean, corrupted, right, wrong]) =>
+ *     JSON.stringify({ clean, corrupted, answers: [right], wrong: [wrong] })
+ *   ).join("\n"),
+ * );
+ * const tokenizer = await loadTokenizer("data/addition");
+ * const set = await readPairs(path, { tokenizer, contextLength: 8, prompts: 100 });
+ * assert(set.pairs.length === 2 && set.pairs[0].places[0].position === 5);
+ * ```
+ *
  * @param prompts how many to take at most, from the beginning; all when left out. What is behind them is counted alone
  * @throws {UserError} naming the file and the line: no JSON, a missing field, an answer of several tokens, prompts of
  * different or too great lengths

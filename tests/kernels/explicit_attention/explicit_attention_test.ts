@@ -1,6 +1,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
-import { prepareExplicitAttention } from "../../../kernels/explicit_attention/op.ts";
-import { mixReference, patternReference } from "../../../kernels/explicit_attention/reference.ts";
+import { MASKED, prepareExplicitAttention } from "../../../kernels/explicit_attention/op.ts";
+import {
+  mixReference,
+  patternReference,
+  scoresReference,
+} from "../../../kernels/explicit_attention/reference.ts";
 import { prepareGatedAttention } from "../../../kernels/gated_attention/op.ts";
 import { assertClose } from "../../support/compare.ts";
 import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
@@ -17,7 +21,7 @@ const SHAPES = [
 
 for (const gateBias of [undefined, 0.1]) {
   const what = gateBias === undefined ? "dense" : "gated";
-  gpuTest(`${what}: pattern, gates and their mix equal float64 and gated attention`, async (gpu) => {
+  gpuTest(`${what}: scores, pattern, gates and their mix equal float64 and gated attention`, async (gpu) => {
     for (const shape of SHAPES) {
       const { batch, heads, keyValueHeads = heads, positions, headSize } = shape;
       const name = Object.values(shape).join(" x ");
@@ -25,17 +29,38 @@ for (const gateBias of [undefined, 0.1]) {
       const square = [batch, heads, positions, positions];
       const t = {
         qkv: upload(gpu, "qkv", qkv),
+        scores: poisoned(gpu, "scores", square),
         pattern: poisoned(gpu, "pattern", square),
         gates: poisoned(gpu, "gates", square),
         y: poisoned(gpu, "y", [batch, positions, heads, headSize]),
       };
       const op = await prepareExplicitAttention(gpu, { ...shape, gateBias });
-      gpu.submit("explicit attention", (recorder) => {
+      gpu.submit("scores, pattern and gates' logits", (recorder) => {
+        op.scores(recorder, t);
+        recorder.copy(t.scores, t.pattern);
         op.pattern(recorder, t);
+      });
+      const [scores, logits] = [await gpu.read(t.scores), await gpu.read(t.gates)];
+      const scores64 = scoresReference({ ...shape, qkv });
+      const isSeen = (_: number, n: number) => scores64[n] > -Infinity;
+      // Measured: 2.3e-7.
+      assertClose(scores.filter(isSeen), scores64.filter(isSeen), {
+        tolerance: 1e-6,
+        name: `scores ${name}`,
+      });
+      assertEquals(
+        logits,
+        scores.map((score, n) =>
+          isSeen(0, n) ? gateBias === undefined ? 1 : score + Math.fround(gateBias) : MASKED
+        ),
+      );
+      assert(scores.every((score, n) => isSeen(0, n) || score === MASKED));
+      gpu.submit("gates and mix", (recorder) => {
+        op.open(recorder, t);
         op.mix(recorder, t);
       });
       const [pattern, gates, y] = [await gpu.read(t.pattern), await gpu.read(t.gates), await gpu.read(t.y)];
-      const reference = patternReference({ ...shape, qkv, gateBias });
+      const reference = patternReference({ ...shape, gateBias }, scores64);
       // Measured: 2e-7.
       assertClose(pattern, reference.pattern, { tolerance: 2e-6, name: `pattern ${name}` });
       assertEquals(gates, Float32Array.from(reference.gates));
@@ -84,6 +109,32 @@ gpuTest(
     };
     gpu.submit("mix", (recorder) => op.mix(recorder, t));
     assertEquals(await gpu.read(t.y), Float32Array.of(30, 50));
+  },
+);
+
+gpuTest(
+  "a masked score has no weight, also where a query has no other, and no gate behind its query opens",
+  async (gpu) => {
+    const op = await prepareExplicitAttention(gpu, {
+      batch: 1,
+      heads: 1,
+      positions: 3,
+      headSize: 1,
+      gateBias: 1,
+    });
+    const rows = [[MASKED, 9, 9], [Math.log(3), MASKED, 9], [0, MASKED, 0]];
+    const t = {
+      pattern: upload(gpu, "pattern", Float32Array.from(rows.flat())),
+      gates: poisoned(gpu, "gates", [1, 1, 3, 3]),
+    };
+    gpu.submit("pattern", (recorder) => op.pattern(recorder, t));
+    assertClose(await gpu.read(t.pattern), [0, 0, 0, 1, 0, 0, 0.5, 0, 0.5], {
+      tolerance: 1e-6,
+      name: "pattern",
+    });
+    gpu.write(t.gates, Float32Array.of(1, 1, 1, -1, 1, 1, 0, 1, 1));
+    gpu.submit("gates", (recorder) => op.open(recorder, t));
+    assertEquals(await gpu.read(t.gates), Float32Array.of(1, 0, 0, 0, 1, 0, 0, 1, 1));
   },
 );
 

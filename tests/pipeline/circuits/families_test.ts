@@ -1,25 +1,29 @@
 /** Circuits of a tiny model of every family (tests/fixtures/families), dense and gated, against float64. */
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { type CircuitModel, createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
+import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import { createGraph, edgeEnds } from "../../../pipeline/circuits/graph.ts";
 import { prepareInterventions } from "../../../pipeline/circuits/interventions.ts";
 import { placeMetric } from "../../../pipeline/circuits/prompts.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
-import { openWeights } from "../../../pipeline/model/load_weights.ts";
-import { destroyParameters, loadParameters } from "../../../pipeline/model/parameters.ts";
-import { randomModel, randomSet, referenceMetric } from "../../support/circuit_models.ts";
+import { referenceModel } from "../../../pipeline/model/reference_model.ts";
+import { stepsOf, trace } from "../../../pipeline/model/trace.ts";
+import { destroyParameters } from "../../../pipeline/model/parameters.ts";
+import {
+  FAMILY_MODELS,
+  familyModel,
+  randomModel,
+  randomSet,
+  referenceMetric,
+} from "../../support/circuit_models.ts";
 import { assertClose, maxAbsoluteError } from "../../support/compare.ts";
 import { assertLeavesNothing } from "../../support/device_memory.ts";
 import { gpuTest } from "../../support/gpu.ts";
-import { referenceLogits, type ReferenceModel, referenceRun } from "../../support/reference_run.ts";
+import { referenceLogits, referenceRun } from "../../support/reference_run.ts";
 import { seeded } from "../../support/seeded.ts";
 
-const FOLDER = new URL("../../fixtures/families/", import.meta.url).pathname;
-const MODELS = Array.from(Deno.readDirSync(FOLDER)).filter(({ isDirectory }) => isDirectory)
-  .map(({ name }) => name).toSorted();
 const POSITIONS = 5;
 /**
  * Largest error of a metric, in parts of the logits' root mean square: it is a difference of logits, whose rounding it
@@ -28,15 +32,10 @@ const POSITIONS = 5;
 const METRICS = 4e-6;
 const ABLATIONS = ["resample", "mean", "zero"] as const;
 
-/** A family's fixture on both sides, and pairs of prompts for it. */
+/** A family's model on both sides, and pairs of prompts for it. */
 async function open(gpu: Gpu, name: string, gate?: ModelConfig["gate"]) {
-  const config = { ...await readModelConfig(FOLDER + name), gate };
-  const source = await openWeights(FOLDER + name, config);
-  const weights = new Map<string, Float32Array>();
-  for (const { name } of source.parameters) weights.set(name, await source.read(name));
-  const parameters = await loadParameters(gpu, source.parameters, source.read);
-  const model: CircuitModel = { config, parameters };
-  const reference: ReferenceModel = { ...config, weights };
+  const { reference, ...model } = await familyModel(gpu, name, gate);
+  const { config } = model;
   return {
     model,
     reference,
@@ -45,7 +44,7 @@ async function open(gpu: Gpu, name: string, gate?: ModelConfig["gate"]) {
   };
 }
 
-for (const name of MODELS) {
+for (const name of FAMILY_MODELS) {
   for (const [kind, gate] of [["dense", undefined], ["gated", { bias: 0.1, temperature: 1 }]] as const) {
     gpuTest(
       `${name}, ${kind}: runs with any edges kept, nodes and slopes of all edges are float64's`,
@@ -144,7 +143,24 @@ for (const name of MODELS) {
     const expected = prompts.flatMap((tokens) => [...referenceLogits(reference, tokens)]);
     // Measured: 6.6e-7.
     assertClose(logits, expected, { tolerance: 2e-6, name: "logits" });
+    const model64 = trace(model.config, { batch: 1, context: POSITIONS });
+    const values64 = prompts.map((tokens) => referenceModel(model64, reference.weights, tokens).values);
+    for (const { op, reads: { x }, writes: { statistics } } of stepsOf(model64)) {
+      if (op.kind !== "norm") continue;
+      const scales = values64.flatMap((values) =>
+        Array.from({ length: POSITIONS }, (_, position) => {
+          const { width, norm: { kind, epsilon } } = model.config;
+          const row = values.get(x.name)!.subarray(position * width, (position + 1) * width);
+          const mean = kind === "rms" ? 0 : row.reduce((sum, value) => sum + value, 0) / width;
+          return Math.sqrt(row.reduce((sum, value) => sum + (value - mean) ** 2, 0) / width + epsilon);
+        })
+      );
+      const name = statistics.name.replace("statistics", "hook_scale");
+      // Measured: 3.9e-7.
+      assertClose(activations.get(name)!, scales, { tolerance: 1e-6, name });
+    }
     for (const [activation, values] of activations) {
+      if (activation.endsWith("hook_scale")) continue;
       for (const [what, by] of [["itself", { values }], ["zeros", "zero"]] as const) {
         const again = await run.run(prompts, { at, replace: [{ activation, by }] });
         if (what === "zeros") assertNotEquals(again.logits, logits, activation);
@@ -177,7 +193,7 @@ gpuTest(
 );
 
 gpuTest("what no head owns before a norm is refused", async (gpu) => {
-  const config = await readModelConfig(`${FOLDER}olmo2`);
+  const config = await readModelConfig(new URL("../../fixtures/families/olmo2", import.meta.url).pathname);
   const model = randomModel(gpu, { ...config, biases: { qkv: false, other: true } });
   const set = randomSet(config, { pairs: 2, positions: POSITIONS });
   await assertRejects(() => createCircuitEngine(gpu, model, { set }), UserError, "no head owns");

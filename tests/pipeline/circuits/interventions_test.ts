@@ -7,6 +7,7 @@ import {
   type Interventions,
   noActivation,
   prepareInterventions,
+  type Replacement,
 } from "../../../pipeline/circuits/interventions.ts";
 import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
@@ -38,6 +39,14 @@ async function withModel(
   }
 }
 
+const isScale = (name: string): boolean => name.endsWith("hook_scale");
+const replaceable = ({ names }: Interventions) => [...names].filter(([name]) => !isScale(name));
+
+const isMasked = (name: string): boolean => /attn_scores|gate_logits/.test(name);
+/** −∞ for keys behind the query. */
+const masked = (square: Float32Array) =>
+  square.map((value, n) => n % POSITIONS > Math.floor(n / POSITIONS) % POSITIONS ? -Infinity : value);
+
 const logitsInFloat64 = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
   prompts.flatMap((tokens) => [...referenceLogits(model.reference, tokens)]);
 
@@ -59,8 +68,8 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
     async (gpu) => {
       await withModel(gpu, config, async (model) => {
         const { logits, activations } = await model.run(CLEAN, { at: ALL, read: [...model.names.keys()] });
-        assertEquals(activations.size, 2 * 14 + 2);
-        for (const [activation, shape] of model.names) {
+        assertEquals(activations.size, 2 * (config.gate ? 19 : 18) + 4);
+        for (const [activation, shape] of replaceable(model)) {
           const values = activations.get(activation)!;
           assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1));
           const again = await model.run(CLEAN, { at: ALL, replace: [{ activation, by: { values } }] });
@@ -74,7 +83,7 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
   gpuTest(`${name}: every activation replaced by zeros or noise changes the logits`, async (gpu) => {
     await withModel(gpu, config, async (model) => {
       const { logits } = await model.run(CLEAN, { at: ALL });
-      for (const [activation, shape] of model.names) {
+      for (const [activation, shape] of replaceable(model)) {
         const values = normals(1, shape.reduce((product, axis) => product * axis, 1));
         for (const by of ["zero", { values }] as const) {
           const other = await model.run(CLEAN, {
@@ -83,7 +92,8 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
             read: [activation],
           });
           assertNotEquals(other.logits, logits, activation);
-          const expected = by === "zero" ? new Float32Array(values.length) : values;
+          const put = by === "zero" ? new Float32Array(values.length) : values;
+          const expected = isMasked(activation) ? masked(put) : put;
           assertEquals(other.activations.get(activation), expected, "what is read is what was put there");
         }
       }
@@ -93,7 +103,11 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
 
 gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
   await withModel(gpu, GATED, async (model) => {
-    for (const activation of ["q", "k", "v", "z", "pattern", "gates"].map((x) => `blocks.1.attn.hook_${x}`)) {
+    for (
+      const activation of ["q", "k", "v", "z", "attn_scores", "pattern", "gate_logits", "gates"].map((x) =>
+        `blocks.1.attn.hook_${x}`
+      )
+    ) {
       const shape = model.names.get(activation)!;
       const isMap = shape[3] === POSITIONS;
       const before = (await model.run(CLEAN, { read: [activation] })).activations.get(activation)!;
@@ -111,10 +125,111 @@ gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
           (!isMap || [0, 2].includes(axes[3]));
         return inside ? values[n] : value;
       });
-      assertEquals(after, expected, activation);
+      assertEquals(after, isMasked(activation) ? masked(expected) : expected, activation);
     }
   });
 });
+
+gpuTest(
+  "scores lead to the pattern, and with the bias to gates; a score of −∞ takes an edge away",
+  async (gpu) => {
+    await withModel(gpu, GATED, async (model) => {
+      const names = ["attn_scores", "pattern", "gate_logits", "gates"].map((name) =>
+        `blocks.1.attn.hook_${name}`
+      );
+      const read = async (replace: Replacement[]) => {
+        const { activations, logits } = await model.run(CLEAN, { read: names, replace });
+        return { squares: names.map((name) => activations.get(name)!), logits };
+      };
+      const softmax = (scores: Float32Array) =>
+        scores.map((score, n) => {
+          const row = scores.subarray(n - n % POSITIONS, n - n % POSITIONS + POSITIONS);
+          return Math.exp(score) / row.reduce((sum, other) => sum + Math.exp(other), 0);
+        });
+      const assertLed = ([scores, pattern, logits, gates]: Float32Array[]) => {
+        assertEquals(scores, masked(scores));
+        // Measured: 1e-7.
+        assertClose(pattern, softmax(scores), { tolerance: 1e-6, name: "pattern" });
+        const expected = scores.map((score) => score + Math.fround(GATED.gate!.bias));
+        assertEquals(logits, expected);
+        assertEquals(gates, logits.map((logit) => logit > 0 ? 1 : 0));
+      };
+      const before = await read([]);
+      assertLed(before.squares);
+      const values = before.squares[0].map((score, n) => n % POSITIONS === 2 ? -Infinity : -score);
+      const after = await read([{ activation: names[0], by: { values } }]);
+      assertEquals(after.squares[0], masked(values));
+      const isOne = (n: number) => Math.floor(n / POSITIONS) % POSITIONS === 3 && n % POSITIONS === 2;
+      assert(after.squares[1].every((weight, n) => !isOne(n) || weight === 0), "an edge that was masked");
+      assertLed(after.squares);
+      const others = await read([{ activation: names[2], by: { values: before.squares[2].map((x) => -x) } }]);
+      assertEquals(others.squares[0], before.squares[0]);
+      assertEquals(others.squares[1], before.squares[1]);
+      assertEquals(others.squares[3], masked(others.squares[2]).map((logit) => logit > 0 ? 1 : 0));
+      for (const { logits } of [after, others]) assertNotEquals(logits, before.logits);
+    });
+  },
+);
+
+gpuTest("a position below 0 is counted from the end, of logits and of what is replaced", async (gpu) => {
+  await withModel(gpu, GATED, async (model) => {
+    const run = async (at: number[], part: { positions: number[]; keys?: number[] }) => {
+      const activation = `blocks.0.attn.hook_${part.keys ? "gates" : "z"}`;
+      const replace = [{ activation, by: "zero" as const, ...part }];
+      return (await model.run(CLEAN, { at, replace })).logits;
+    };
+    assertEquals(await run([-6, 3, -1], { positions: [-1, 1] }), await run([0, 3, 5], { positions: [5, 1] }));
+    assertEquals(
+      await run([-1], { positions: [-1, -2], keys: [-3] }),
+      await run([5], { positions: [4, 5], keys: [3] }),
+    );
+    assertNotEquals(await run([-1], { positions: [-1] }), await run([-1], { positions: [-2] }));
+    await assertRejects(() => run([-7], { positions: [] }), RangeError, "have 6 tokens: position -7");
+    await assertRejects(() => run([-1.5], { positions: [] }), RangeError, "position -1.5");
+    await assertRejects(() => run([0], { positions: [-7] }), RangeError, "it has 6: -7");
+    await assertRejects(() => run([0], { positions: [0], keys: [-7] }), RangeError, "it has 6: -7");
+  });
+});
+
+gpuTest(
+  "what tokens and positions add can be told apart, and sums to what the model begins with",
+  async (gpu) => {
+    // More positions than it is compiled for.
+    await withModel(gpu, { ...TINY, contextLength: 20 }, async (model, { reference: { weights } }) => {
+      const { width } = TINY;
+      const names = ["hook_embed", "hook_pos_embed", "blocks.0.hook_resid_pre"];
+      const read = async (replace: Replacement[]) => {
+        const { activations, logits } = await model.run(CLEAN, { read: names, replace });
+        return { ofNames: names.map((name) => activations.get(name)!), logits };
+      };
+      const { ofNames: [tokens, positions, both] } = await read([]);
+      const [wte, wpe] = ["wte.weight", "wpe.weight"].map((name) => weights.get(name)!);
+      const rowsOf = (table: ArrayLike<number>, rows: readonly number[]) =>
+        Float32Array.from(
+          { length: rows.length * width },
+          (_, n) => table[rows[Math.floor(n / width)] * width + n % width],
+        );
+      assertEquals(tokens, rowsOf(wte, CLEAN.flat()));
+      assertEquals(
+        positions,
+        rowsOf(wpe, CLEAN.flatMap(() => ALL)),
+      );
+      const sum = (a: Float32Array, b: Float32Array) => a.map((value, n) => value + b[n]);
+      assertEquals(both, sum(tokens, positions));
+
+      const by = { prompts: CORRUPTED };
+      const ofOthers = await read([{ activation: "hook_embed", by }]);
+      assertEquals(ofOthers.ofNames, [
+        rowsOf(wte, CORRUPTED.flat()),
+        positions,
+        sum(rowsOf(wte, CORRUPTED.flat()), positions),
+      ]);
+      assertEquals(ofOthers.logits, (await model.run(CORRUPTED)).logits);
+      const none = await read([{ activation: "hook_pos_embed", by: "zero" }]);
+      assertEquals(none.ofNames, [tokens, positions.map(() => 0), tokens]);
+    });
+  },
+);
 
 gpuTest(
   "activations of other prompts and their mean stand in, and both agree with the engine",
@@ -201,11 +316,9 @@ Deno.test("an unknown activation is told with the nearest, and with all there ar
   const { message } = noActivation("blocks.7.atn.hook_z", names.keys());
   assertStringIncludes(message, "none is named blocks.7.atn.hook_z (did you mean blocks.7.attn.hook_z?)");
   const general = new Set([...names.keys()].map((name) => name.replace(/^blocks\.\d+/, "blocks.N")));
-  for (const name of general) {
-    assertStringIncludes(message, name === "blocks.N.hook_resid_post" ? "blocks.47.hook_resid_post" : name);
-  }
+  for (const name of general) assertStringIncludes(message, name);
   assertStringIncludes(message, "for N from 0 to 47");
-  assert(message.length < 700, `${message.length} characters`);
+  assert(message.length < 900, `${message.length} characters`);
   assertStringIncludes(
     noActivation("blocks.1.attn.hook_q", ["blocks.0.attn.hook_q"]).message,
     "mean blocks.0.attn",
@@ -224,9 +337,12 @@ gpuTest("activations stand in the order in which they are computed", async (gpu)
   );
   network.destroy();
   const computed = [...activationAxes(TINY).keys()].filter((name) =>
-    !/hook_([kv]|pattern|gates)$/.test(name)
+    !/hook_([kv]|attn_scores|pattern|gate_logits|gates|scale|embed|pos_embed)$/.test(name)
   );
-  assertEquals(computed.map((name) => name.replace(/hook_q$/, "hook_qkv")), seen);
+  const ofNetwork = computed.map((name) =>
+    name.replace(/hook_q$/, "hook_qkv").replace("0.hook_resid_post", "1.hook_resid_pre")
+  );
+  assertEquals([...new Set(ofNetwork)], seen);
 });
 
 gpuTest("what an activation has not is refused", async (gpu) => {
@@ -238,6 +354,7 @@ gpuTest("what an activation has not is refused", async (gpu) => {
     });
     await refused(one("blocks.0.hook_nothing"), "none is named blocks.0.hook_nothing");
     await refused(one("blocks.0.hook_resid_pre", { head: 0 }), "it has none: 0");
+    await refused(one("ln_final.hook_scale"), "Cannot replace ln_final.hook_scale as it can only be read");
     await refused(one("blocks.0.attn.hook_z", { head: 2 }), "it has 2: 2");
     await refused(one("blocks.0.attn.hook_z", { keys: [0] }), "keys");
     await refused(one("blocks.0.attn.hook_gates", { keys: [6] }), "it has 6: 6");
@@ -245,7 +362,10 @@ gpuTest("what an activation has not is refused", async (gpu) => {
     await refused(one("blocks.0.attn.hook_z", values), "3 values");
     await refused(one("blocks.0.attn.hook_z", { by: { meanOf: [] } }), "no prompts");
     await refused({ at: [6] }, "position 6");
-    await refused({ read: ["nothing"] }, "none is named nothing: there are blocks.N.hook_resid_pre, ");
+    await refused(
+      { read: ["nothing"] },
+      "none is named nothing: there are hook_embed, hook_pos_embed, blocks.N.",
+    );
     await assertRejects(() => model.run([CLEAN[0]]), RangeError, "holds 2: 1");
     await assertRejects(() => model.run([CLEAN[0], [1]]), RangeError, "6 tokens: 1");
     await assertRejects(() => model.run([CLEAN[0], [0, 1, 2, 3, 4, V]]), RangeError, `below ${V}: ${V}`);

@@ -134,10 +134,22 @@ const FAULTS: Fault[] = [
     found: ["RMS norm forward", "RMS norm of parts"],
   },
   {
-    kernel: "explicit attention pattern",
+    kernel: "explicit attention scores",
     from: "* SCALE",
     to: "* 0.3",
     found: ["explicit attention pattern", "explicit attention gates"],
+  },
+  {
+    kernel: "explicit attention pattern",
+    from: "exp(l - normaliser)",
+    to: "exp(l - highest)",
+    found: ["explicit attention pattern"],
+  },
+  {
+    kernel: "explicit attention open gates",
+    from: "gates[at] > 0.0",
+    to: "gates[at] > 0.5",
+    found: ["explicit attention gates"],
   },
   {
     kernel: "explicit attention mix",
