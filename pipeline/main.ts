@@ -45,6 +45,7 @@ import {
   spreadCommand,
 } from "./ranks.ts";
 import { adaptationOf, teacherIsAdapted } from "./training/adaptation.ts";
+import { findInputs } from "./training/resumed_inputs.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
 import { EVALUATE, PLAN, PRETRAIN, SPARSIFY, TRAIN_TOKENIZER } from "./settings.ts";
@@ -74,6 +75,8 @@ interface CommandSettings<Table extends SettingsTable> {
   /** What is named on the hub, with its commit. */
   settings: SettingsOf<Table>;
   modelFolder?: string;
+  /** Where the tokenizer lies that the settings name; left out: with the model. */
+  tokenizer?: string;
   data: NamedData;
   /** What is said of the settings that come from the model. */
   fromModel?: string;
@@ -98,6 +101,7 @@ async function runSettings<const Table extends SettingsTable>(
     return {
       settings: { ...settings, data: data.names },
       modelFolder,
+      tokenizer: (settings as { tokenizer?: string }).tokenizer,
       data,
       fromModel: fromModelLine(resolved),
     };
@@ -108,10 +112,13 @@ async function runSettings<const Table extends SettingsTable>(
   }
   const { settings, resumed } = await openResumed(command, table, runs, parsed.resume, parsed.given);
   try {
-    const { model, data: named } = settings as { model?: string; data: string[] };
-    const located = model === undefined ? undefined : await locate(model);
-    const data = await openData(named, thread);
-    return { settings: { ...settings, data: data.names }, modelFolder: located?.folder, data, resumed };
+    const { model, tokenizer } = await findInputs(resumed.folder, settings, parsed.given, {
+      locate,
+      tell: (message) => thread.reporter.message(message),
+    });
+    const data = await openData((settings as { data: string[] }).data, thread);
+    const named = { ...model ? { model: model.name } : {}, data: data.names };
+    return { settings: { ...settings, ...named }, modelFolder: model?.folder, tokenizer, data, resumed };
   } catch (error) {
     resumed.folder.release();
     throw error;
@@ -345,7 +352,7 @@ async function leadSparsify(
     };
     return tellNeedsOf(thread, settings, config, asked);
   }
-  const { settings, modelFolder, data, resumed, fromModel } = await runSettings(
+  const { settings, modelFolder, tokenizer, data, resumed, fromModel } = await runSettings(
     "sparsify",
     SPARSIFY,
     parsed,
@@ -353,7 +360,7 @@ async function leadSparsify(
   );
   checkControl(settings);
   const model = await openRunModel(modelFolder!, {
-    tokenizer: settings.tokenizer,
+    tokenizer,
     label: settings.model,
     adaptation: settings,
   });
@@ -398,8 +405,13 @@ async function leadPretrain(
 ): Promise<boolean> {
   const printed = await printedInstead("pretrain", PURPOSES.pretrain, PRETRAIN, parsed);
   if (printed !== undefined) return shown(thread, printed);
-  const { settings, data, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed, thread);
-  const { width, heads, layers, context, seed, tokenizer } = settings;
+  const { settings, tokenizer, data, resumed, fromModel } = await runSettings(
+    "pretrain",
+    PRETRAIN,
+    parsed,
+    thread,
+  );
+  const { width, heads, layers, context, seed } = settings;
   if (tokenizer === undefined) {
     throw usageError(
       "Cannot pre-train without a vocabulary: give --tokenizer PATH, as deno task train-tokenizer makes one",

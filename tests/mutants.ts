@@ -85,6 +85,7 @@ const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
 const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
 const PASSKEY = "pipeline/benchmarks/passkey_test.ts";
+const MOVED = ["pipeline/runs/resume_test.ts", "whose model has moved"] as const;
 const PLANNED = "pipeline/report/training_plan_test.ts";
 
 /** Every fault. */
@@ -2189,6 +2190,18 @@ export const MUTANTS: readonly Mutant[] = [
       "alone(first, second), alone(second, first)",
       "alone(first, second), alone(first, second)",
     ],
+  }),
+
+  // Where a run goes on, and its ends.
+  ...plant("pipeline/training/resumed_inputs.ts", MOVED, {
+    "the run's own copy is not taken": ["return { folder: dense, name: model };", "return located!;"],
+    "the tokenizer beside the run's own copy is looked for": [
+      "? undefined : kept;",
+      "? undefined : undefined;",
+    ],
+  }),
+  ...plant("pipeline/training/prepare_run.ts", MOVED, {
+    "where the model lies now is not kept": ["...Object.fromEntries(read) };", "data: now.settings.data };"],
   }),
 ];
 

@@ -42,7 +42,7 @@ import { checkModelFolder } from "../model/save_weights.ts";
 import { assertSelfCheck, type Workload } from "../model/self_check.ts";
 import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
 import { defaultsOf } from "../settings/resolve.ts";
-import { CHANGEABLE, resumedSettings } from "../settings/resume.ts";
+import { CHANGEABLE, READ_ON_RESUME, resumedSettings } from "../settings/resume.ts";
 import type { SettingsOf, SettingsTable } from "../settings/table.ts";
 import type { SharedEncoder } from "../text/shared_encoding.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
@@ -128,7 +128,8 @@ export async function openRunModel(
 
 /** What others call the model of a folder: its name on the hub and its commit, or where it lies. */
 async function nameOfBase(folder: string, label: string): Promise<Omit<BaseModel, "hash">> {
-  const named = label === folder ? undefined : hubModel(label);
+  // Of the hub a commit is always named: without one it is a folder that a run was begun with.
+  const named = label === folder || !label.includes("@") ? undefined : hubModel(label);
   return named
     ? { model: named.name, revision: named.revision }
     : { model: await Deno.realPath(folder), revision: undefined };
@@ -592,7 +593,10 @@ async function goOn(resumed: ResumedRun, now: RunConfig, reporter: Reporter): Pr
         `rounding, and other bits`,
     );
   }
-  const settings = { ...before.settings, data: now.settings.data };
+  // Where what is read lies now; what the run's own folder stands in for keeps its name.
+  const read = READ_ON_RESUME.filter((key) => now.settings[key] !== undefined)
+    .map((key) => [key, now.settings[key]]);
+  const settings = { ...before.settings, ...Object.fromEntries(read) };
   await replaceConfig(resumed, { ...before, settings, data: now.data, ranks: now.ranks });
 }
 
@@ -660,7 +664,8 @@ async function keepModel({ dense }: RunFolder, { files, adaptation }: RunModel):
     for (const file of files) await Deno.remove(join(dense, basename(file))).catch(() => {});
     return await Deno.remove(dense);
   }
-  for (const name of ["config.json", "model.safetensors.index.json"]) {
+  // The last tells that the copy is whole.
+  for (const name of ["model.safetensors.index.json", "config.json"]) {
     if (await exists(join(folder, name))) await copyFile(join(folder, name), join(dense, name));
   }
 }
