@@ -16,6 +16,7 @@ import { LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
+import { fixed } from "./fixed.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
 import { heldShape, openHeld } from "./model/held_weights.ts";
@@ -55,6 +56,7 @@ import { parseCommand, type ParsedCommand } from "./settings/parse.ts";
 import { defaultsIn, fromModelLine, type Locate, resolveFully, resolveSettings } from "./settings/resolve.ts";
 import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 import { checkControl, sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { AGAINST_DIVERGENCE, tellsDivergence } from "./training/signatures.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
@@ -375,11 +377,12 @@ async function leadSparsify(
     show(summary, folder) {
       const lines = [summaryTable(summary), ""];
       if (!summary.sparse.feasible) {
+        const higher = typeof settings.targetLoss === "number" ? "--target-loss" : "--slack";
         lines.push(
-          `The constraint held at no evaluation: these are the last step's weights. ` +
-            `Begin another run with more --steps than ${settings.steps}, or a higher ${
-              typeof settings.targetLoss === "number" ? "--target-loss" : "--slack"
-            }.`,
+          "The constraint held at no evaluation: these are the last step's weights. " +
+            (summary.signatures.some(tellsDivergence)
+              ? `The loss ran away. ${AGAINST_DIVERGENCE}.`
+              : `Begin another run with more --steps than ${settings.steps}, or a higher ${higher}.`),
         );
       }
       lines.push(
@@ -451,8 +454,8 @@ async function leadPretrain(
     ranks,
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
     show: ({ test, validation, parameters }, folder) =>
-      `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
-      `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${
+      `${parameters} parameters: loss ${fixed(test.ce, 4)} on ${test.tokens} test tokens, ` +
+      `${fixed(validation.ce, 4)} on ${validation.tokens} validation tokens; exact rows ${
         formatShare(test.exact_rows)
       }; ` +
       `open edges ${formatShare(test.open_fraction)}\nModel: ${folder.model}   Report: ${folder.report}`,
@@ -561,8 +564,8 @@ async function leadEvaluate(
   }
   thread.print(formatTable([
     ["", gated ? "with its gates" : "dense"],
-    ["loss (nats)", result.ce.toFixed(4)],
-    ["perplexity", result.perplexity.toFixed(2)],
+    ["loss (nats)", fixed(result.ce, 4)],
+    ["perplexity", fixed(result.perplexity, 2)],
     [`tokens (${settings.split})`, String(result.tokens)],
     ["next token right", formatShare(result.accuracy)],
     ["open edges", formatShare(result.openFraction)],

@@ -2203,6 +2203,19 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/training/prepare_run.ts", MOVED, {
     "where the model lies now is not kept": ["...Object.fromEntries(read) };", "data: now.settings.data };"],
   }),
+  ...plant("pipeline/training/signatures.ts", ["pipeline/training/signatures_test.ts", "run away"], {
+    "a loss runs away within a step": ["worseFor >= DIVERGENCE_STEPS", "worseFor > 0"],
+    "a target is no sign of what a model should do": [
+      "target ?? Infinity) < guessing",
+      "Infinity) < guessing",
+    ],
+  }),
+  ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "runs away"], {
+    "whose loss ran away is to go on for longer": [
+      "summary.signatures.some(tellsDivergence)",
+      "summary.signatures.length < 0",
+    ],
+  }),
 ];
 
 /** How often `part` stands in `text`. */

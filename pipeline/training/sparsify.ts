@@ -325,7 +325,8 @@ async function sparsifyUnlessStopped(
   // Rank 0 alone has rows, and tells of the run.
   const rows = isFirst(exchange) ? await readMetrics(run.folder.metrics) : [];
   const sparseRows = rows.filter((row) => row.phase === "sparse");
-  const signatures = signaturesOf(sparseRows, healthBounds(settings, gates)).map(({ message }) => message);
+  const signatures = signaturesOf(sparseRows, healthBounds(settings, gates, config.vocabularySize))
+    .map(({ message }) => message);
   const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
     ce,
     perplexity,

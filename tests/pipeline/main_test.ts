@@ -3,6 +3,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { join } from "node:path";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
@@ -214,4 +215,21 @@ Deno.test("pretrain saves a model, and with --sparse one whose gates are closed"
     assertEquals(refused.code, 2, refused.stderr);
     assertStringIncludes(refused.stderr, "--target-loss");
   });
+});
+
+Deno.test("a run whose loss runs away says so at its end, in its report and when it is asked again, and not to go on for longer", async () => {
+  await using folder = await temporaryFolder();
+  // deno-fmt-ignore
+  const away = await runMain(["sparsify", "--model", "data/addition", "--data", ADDITION.data, "--steps", "10",
+    "--batch", "16", "--lr", "5", "--warmup", "0", "--eval-every", "5", "--validation-tokens", "128", "--eval-tokens",
+    "128", "--no-control", "--no-autotune", "--runs", folder.path, "--name", "run"]);
+  assertEquals(away.code, 0, away.stderr);
+  assertStringIncludes(away.stderr, "warning: worse than guessing at step");
+  const said = "The loss ran away. Begin another run with a lower --lr, a longer --warmup or a lower --clip.";
+  assertStringIncludes(away.stdout, said);
+  assert(!away.stdout.includes("more --steps"), away.stdout);
+  assertStringIncludes(await Deno.readTextFile(join(folder.path, "run", "report.html")), said);
+  // A perplexity without bounds is none in JSON.
+  const again = await runMain(["sparsify", "--resume", "run", "--runs", folder.path]);
+  assertEquals([again.code, again.stdout], [0, away.stdout], again.stderr);
 });
