@@ -302,7 +302,7 @@ async function overRanks<const Table extends SettingsTable>(
     signal: AbortSignal,
   ) => Promise<object | undefined>,
 ): Promise<boolean> {
-  const ranks = await joinRanks(parsed.given as { mpi?: string; rankLimit?: number }, args, thread);
+  const ranks = await joinRanks(parsed.given as Parameters<typeof joinRanks>[0], args, thread);
   if (ranks && ranks.exchange.rank > 0) return await followFirst(ranks, thread, body);
   const finished = await lead(ranks);
   await ranks?.close();

@@ -2203,6 +2203,22 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/training/prepare_run.ts", MOVED, {
     "where the model lies now is not kept": ["...Object.fromEntries(read) };", "data: now.settings.data };"],
   }),
+  ...plant("pipeline/settings/resolve.ts", ["pipeline/settings_test.ts", "/no effect|left idle/"], {
+    "a flag without an effect is taken": [
+      "checkNeeds(table, chosen, settings);",
+      "checkNeeds(table, {}, settings);",
+    ],
+    "what a model recommends is held to be given": [
+      "checkNeeds(table, chosen, settings);",
+      "checkNeeds(table, settings, settings);",
+    ],
+  }),
+  ...plant("pipeline/report/report.ts", ["pipeline/report/report_test.ts", "makes a run again"], {
+    "a report's command has flags without an effect": [
+      "!(name in table && faultOfNeed",
+      "!(name in {} && faultOfNeed",
+    ],
+  }),
   ...plant("pipeline/training/signatures.ts", ["pipeline/training/signatures_test.ts", "run away"], {
     "a loss runs away within a step": ["worseFor >= DIVERGENCE_STEPS", "worseFor > 0"],
     "a target is no sign of what a model should do": [

@@ -20,6 +20,9 @@ import type { PretrainSummary } from "../training/pretrain.ts";
 import { LIVE_EDGES } from "../training/evaluate.ts";
 import { formatDuration, formatShare } from "./progress.ts";
 import { mainRows, reportCharts, type RunEvent } from "./report_charts.ts";
+import { PRETRAIN, SPARSIFY } from "../settings.ts";
+import { faultOfNeed } from "../settings/checks.ts";
+import type { SettingsTable } from "../settings/table.ts";
 import { readRunConfig, type RunConfig } from "../runs/run_config.ts";
 import type { RunFolder } from "../runs/run_folder.ts";
 import { AGAINST_DIVERGENCE, healthBoundsOf, signaturesOf, tellsDivergence } from "../training/signatures.ts";
@@ -378,9 +381,13 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
 </details>`;
 }
 
-/** The arguments that make the run again: all settings, also the defaults, which may change. */
+/** The arguments that make the run again: all settings that have an effect, also the defaults, which may change. */
 export function commandOf({ command, settings }: Pick<RunConfig, "command" | "settings">): string[] {
-  const own = Object.entries(settings).filter(([name]) => !BESIDE_THE_POINT.includes(name));
+  const table: SettingsTable = command === "pretrain" ? PRETRAIN : SPARSIFY;
+  const own = Object.entries(settings).filter(([name]) =>
+    !BESIDE_THE_POINT.includes(name) &&
+    !(name in table && faultOfNeed(table, name, settings) !== undefined)
+  );
   return [command, ...flagsOf(Object.fromEntries(own))];
 }
 

@@ -40,9 +40,9 @@ import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } 
 import { createRunState } from "../runs/run_state.ts";
 import { checkModelFolder } from "../model/save_weights.ts";
 import { assertSelfCheck, type Workload } from "../model/self_check.ts";
-import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
+import { checkContext, checkNeeds, checkOrder, requireData } from "../settings/checks.ts";
 import { defaultsOf } from "../settings/resolve.ts";
-import { CHANGEABLE, READ_ON_RESUME, resumedSettings } from "../settings/resume.ts";
+import { CHANGEABLE, FREE_ON_RESUME, READ_ON_RESUME, resumedSettings } from "../settings/resume.ts";
 import type { SettingsOf, SettingsTable } from "../settings/table.ts";
 import type { SharedEncoder } from "../text/shared_encoding.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
@@ -192,6 +192,12 @@ export async function openResumed<const Table extends SettingsTable>(
     const own = { ...defaultsOf(table), ...config.settings } as SettingsOf<Table>;
     const settings: SettingsOf<Table> & { slack?: number } = resumedSettings(own, given, name);
     checkOrder(table, settings);
+    // What is as the run began may be idle there.
+    checkNeeds(
+      table,
+      Object.fromEntries(Object.entries(given).filter(([key]) => FREE_ON_RESUME.includes(key))),
+      settings,
+    );
     const { slack } = given as { slack?: number };
     if (slack !== undefined && "sparse" in table) {
       throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);

@@ -26,6 +26,8 @@ const USAGE: [string, string[], RegExp][] = [
   ["a bad number", ["sparsify", "--steps", "many"], /--steps as it must be a number: many/],
   ["a number out of range", ["sparsify", "--steps", "0"], /--steps as it must be at least 1: 0/],
   ["a missing value", ["sparsify", "--lr"], /--lr as it must be/],
+  ["a share of one process", ["evaluate", "--share-adapter"], /Cannot use --share-adapter with one process/],
+  ["moments among one", ["sparsify", "--shard-optimizer"], /Cannot use --shard-optimizer with one process/],
   ["a missing settings file", ["sparsify", "--config", "nowhere.json"], /nowhere\.json: no such file/],
   ["a run that is not there", ["sparsify", "--resume", "nowhere"], /Cannot resume nowhere/],
   ["a name that leads elsewhere", ["sparsify", "--resume", "../up"], /Cannot name a run/],

@@ -413,6 +413,9 @@ Deno.test("the command that makes a run again parses to the run's settings", () 
     debug: _5,
     serve: _6,
     port: _7,
+    // No flag without an effect is said, which would be refused.
+    teacher: _8,
+    frontSlack: _9,
     ...expected
   } = settings as Record<string, unknown>;
   // What no flag says is not said.
