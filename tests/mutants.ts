@@ -2219,6 +2219,9 @@ export const MUTANTS: readonly Mutant[] = [
       "!(name in {} && faultOfNeed",
     ],
   }),
+  ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "refused by its line"], {
+    "a choice has two spaces": ["/^\\s/.test(text)", "/^\\t/.test(text)"],
+  }),
   ...plant("pipeline/training/signatures.ts", ["pipeline/training/signatures_test.ts", "run away"], {
     "a loss runs away within a step": ["worseFor >= DIVERGENCE_STEPS", "worseFor > 0"],
     "a target is no sign of what a model should do": [
