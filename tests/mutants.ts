@@ -2222,6 +2222,12 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "refused by its line"], {
     "a choice has two spaces": ["/^\\s/.test(text)", "/^\\t/.test(text)"],
   }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/runs/time_spent_test.ts", {
+    "a summary has the seconds of its last process": [
+      "seconds: before + (performance",
+      "seconds: (performance",
+    ],
+  }),
   ...plant("pipeline/training/signatures.ts", ["pipeline/training/signatures_test.ts", "run away"], {
     "a loss runs away within a step": ["worseFor >= DIVERGENCE_STEPS", "worseFor > 0"],
     "a target is no sign of what a model should do": [

@@ -361,7 +361,7 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
     ["Versions", `sparse-attention ${versions?.project ?? MISSING}, Deno ${versions?.deno ?? MISSING}`],
     [
       "Wall time",
-      isNumber(summary.seconds) ? `${formatDuration(summary.seconds)} (the process that ended it)` : MISSING,
+      isNumber(summary.seconds) ? `${formatDuration(summary.seconds)}, without what a kill lost` : MISSING,
     ],
     ...(skipped > 0
       ? [["Skipped steps", `${count(skipped)}, as their gradient was not finite`] as [string, Filling]]

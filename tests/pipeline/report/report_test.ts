@@ -194,7 +194,7 @@ Deno.test("what was measured where, and how the run was made, stand in a report 
     ["Seed", "7"],
     ["Adapter", "a &lt;fast&gt; adapter"],
     ["Versions", "sparse-attention 0.1.0, Deno 2.9.6"],
-    ["Wall time", "3m48s (the process that ended it)"],
+    ["Wall time", "3m48s, without what a kill lost"],
     ["Skipped steps", "1, as their gradient was not finite"],
   ]);
   assert(!reportHtml(DATA).includes("Skipped steps"));
