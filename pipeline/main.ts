@@ -558,7 +558,7 @@ async function leadEvaluate(
         mode: gated ? "gated" : "dense",
         ...weights.shape.frozen && { frozen: weights.shape.frozen },
         split: settings.split,
-        ...result,
+        ...evaluationJson(result),
       }),
     );
   }
@@ -579,6 +579,24 @@ async function leadEvaluate(
   const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
   const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);
   return shown(thread, `\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
+}
+
+/** What is measured of a model, by the names that summary.json has for it. */
+function evaluationJson(result: Awaited<ReturnType<typeof evaluateModel>>): object {
+  const { ce, perplexity, tokens, accuracy } = result;
+  return {
+    ce,
+    perplexity,
+    tokens,
+    accuracy,
+    exact_rows: result.exactRows,
+    expected_exact: result.expectedExact,
+    open_fraction: result.openFraction,
+    edges_per_query: result.edgesPerQuery,
+    dead_queries: result.deadQueries,
+    live_heads: result.liveHeads,
+    open_by_head: result.openByHead,
+  };
 }
 
 async function planCommand(args: string[], thread: CommandThread): Promise<boolean> {

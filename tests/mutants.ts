@@ -2222,6 +2222,9 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "refused by its line"], {
     "a choice has two spaces": ["/^\\s/.test(text)", "/^\\t/.test(text)"],
   }),
+  ...plant("pipeline/main.ts", COMMANDS, {
+    "evaluate has names of its own": ["exact_rows: result.exactRows,", "exactRows: result.exactRows,"],
+  }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/runs/time_spent_test.ts", {
     "a summary has the seconds of its last process": [
       "seconds: before + (performance",

@@ -167,7 +167,20 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     assertEquals(evaluated.code, 0, evaluated.stderr);
     const result = JSON.parse(evaluated.stdout);
     assertEquals(result.ce, summary.sparse.ce);
-    assertEquals(result.openFraction, summary.sparse.open_fraction);
+    // By the names that the summary has.
+    for (
+      const name of [
+        "accuracy",
+        "exact_rows",
+        "open_fraction",
+        "edges_per_query",
+        "dead_queries",
+        "live_heads",
+      ]
+    ) {
+      assertEquals(result[name], summary.sparse[name], name);
+    }
+    assertEquals(Object.keys(result).filter((name) => /[A-Z]/.test(name)), []);
     const dense = await runMain([
       "evaluate",
       "--model",
@@ -179,7 +192,7 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
       "--batch",
       "16",
     ]);
-    assertEquals(JSON.parse(dense.stdout).openFraction, 1);
+    assertEquals(JSON.parse(dense.stdout).open_fraction, 1);
     // deno-fmt-ignore
     const before = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--json", "--batch", "16",
       "--split", "validation", "--eval-tokens", "512"]);
