@@ -20,6 +20,7 @@ import {
 import { CHANGEABLE } from "../../pipeline/settings/resume.ts";
 import type { SettingsTable } from "../../pipeline/settings/table.ts";
 import { SERVE } from "../../serve/settings.ts";
+import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
@@ -90,6 +91,7 @@ Deno.test("every flag that a message, the README or the docs name is one that a 
   for (const name of CHANGEABLE) {
     assertStringIncludes(guide, `\`--${flagName(name)}\``);
   }
+  for (const column of Object.keys(metricRow(1))) assertStringIncludes(guide, `\`${column}\``);
 });
 
 Deno.test("too little text is said before a device is opened, by its own name, and leaves nothing behind", async () => {
