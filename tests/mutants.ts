@@ -2225,6 +2225,19 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/main.ts", COMMANDS, {
     "evaluate has names of its own": ["exact_rows: result.exactRows,", "exactRows: result.exactRows,"],
   }),
+  ...plant("serve/app.ts", ["serve/app_test.ts", "/refused/"], {
+    "a key that is not known is not named": ["Unknown key ${shown(unknown)};", "Unknown key;"],
+  }),
+  ...plant("serve/main.ts", ["serve/server_test.ts", "/does not exist yet|command line/"], {
+    "a folder of models that is not there is taken": [
+      "if (!await isFolder(folder))",
+      "if (folder === undefined)",
+    ],
+    "a folder of runs that does not exist passes for one": [
+      'await isFolder(runs) ? "" :',
+      'runs !== undefined ? "" :',
+    ],
+  }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/runs/time_spent_test.ts", {
     "a summary has the seconds of its last process": [
       "seconds: before + (performance",
