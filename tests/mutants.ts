@@ -2225,6 +2225,18 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/main.ts", COMMANDS, {
     "evaluate has names of its own": ["exact_rows: result.exactRows,", "exactRows: result.exactRows,"],
   }),
+  ...plant("pipeline/training/memory_budget.ts", [
+    "pipeline/training/memory_budget_test.ts",
+    "fits on no device",
+  ], {
+    "what fits on no device is found out on one": ["if (total <= limit) return;", "if (total >= 0) return;"],
+  }),
+  ...plant("pipeline/training/prepare_run.ts", ["pipeline/advice_test.ts", "before it is tokenised"], {
+    "a memory that is too little is judged behind the data": [
+      "  checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);\n",
+      "",
+    ],
+  }),
   ...plant("serve/app.ts", ["serve/app_test.ts", "/refused/"], {
     "a key that is not known is not named": ["Unknown key ${shown(unknown)};", "Unknown key;"],
   }),

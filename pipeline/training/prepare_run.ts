@@ -26,7 +26,7 @@ import {
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
-import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
+import { budgetMemory, checkLeastMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { controlIsFirst } from "../runs/phases.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
@@ -305,6 +305,9 @@ async function checkAndPrepare(
   const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  const { train, adapters, frozen } = model.adaptation ?? {};
+  const trained = { train, adapters, frozen, teacherAdapted: teacherIsAdapted(settings, model.adaptation) };
+  checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);
   reporter.stage({ name: "reading the data" });
   const data = { hash: await hashSources(sources) };
   const { leftOut } = await findDataFiles(sources.filter((source) => typeof source === "string"));
@@ -343,13 +346,14 @@ async function checkAndPrepare(
     const { distancePower } = settings;
     const workload = { models: [model.config], training: true, weighted, distancePower };
     gpu = await openGpu?.(workload) ?? await openCheckedGpu(reporter, settings, workload);
-    const { train, adapters, frozen } = model.adaptation ?? {};
-    const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
-      train,
-      adapters,
-      frozen,
-      teacherAdapted: teacherIsAdapted(settings, model.adaptation),
-    }, pipelines);
+    const budget = await budgetMemory(
+      gpu,
+      model.config,
+      settings,
+      resumed !== undefined,
+      trained,
+      pipelines,
+    );
     reporter.message(describeNeeds(budget));
     shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, pipelines);
     const config: RunConfig = {

@@ -280,3 +280,17 @@ Deno.test("a run's folder, a name of the hub and a folder without a model are an
   const { stderr } = await runMain(["evaluate", "--model", folder.path, "--data", ADDITION.data]);
   assertStringIncludes(errorOf(stderr), "a model is a Hugging Face folder");
 });
+
+Deno.test("a memory that no device makes enough is refused before the data is read, let alone before it is tokenised", async () => {
+  await using folder = await temporaryFolder();
+  const [model, text] = [join(folder.path, "tiny"), join(folder.path, "text.txt")];
+  await writeTinyModel(model);
+  // Of which the vocabulary has no token.
+  await Deno.writeTextFile(text, "Words".repeat(1000));
+  const { code, stderr } = await runMain([
+    "sparsify",
+    ...["--model", model, "--data", text, "--runs", join(folder.path, "runs"), "--memory", "0.00001"],
+  ]);
+  assertEquals(code, 2, stderr);
+  assertMatch(errorOf(stderr), /as it needs .* at least and there are 10 kB: lower --batch/);
+});
