@@ -2237,6 +2237,12 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
   }),
+  ...plant("pipeline/training/prepare_run.ts", ["pipeline/advice_test.ts", "an adapter that there is not"], {
+    "an adapter is looked for behind the data": [
+      "if (settings.gpu !== undefined && !openGpu)",
+      "if (settings.gpu === undefined && !openGpu)",
+    ],
+  }),
   ...plant("serve/app.ts", ["serve/app_test.ts", "/refused/"], {
     "a key that is not known is not named": ["Unknown key ${shown(unknown)};", "Unknown key;"],
   }),

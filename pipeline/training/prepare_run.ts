@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { adapterLabel } from "../../kernels/core/adapters.ts";
+import { adapterLabel, findAdapter } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
@@ -308,6 +308,8 @@ async function checkAndPrepare(
   const { train, adapters, frozen } = model.adaptation ?? {};
   const trained = { train, adapters, frozen, teacherAdapted: teacherIsAdapted(settings, model.adaptation) };
   checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);
+  // One that is named is looked for before hours of tokenising; ranks have each their own.
+  if (settings.gpu !== undefined && !openGpu) await findAdapter(settings.gpu);
   reporter.stage({ name: "reading the data" });
   const data = { hash: await hashSources(sources) };
   const { leftOut } = await findDataFiles(sources.filter((source) => typeof source === "string"));
