@@ -2246,11 +2246,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("serve/app.ts", ["serve/app_test.ts", "/refused/"], {
     "a key that is not known is not named": ["Unknown key ${shown(unknown)};", "Unknown key;"],
   }),
-  ...plant("serve/main.ts", ["serve/server_test.ts", "/does not exist yet|command line/"], {
-    "a folder of models that is not there is taken": [
-      "if (!await isFolder(folder))",
-      "if (folder === undefined)",
-    ],
+  ...plant("serve/main.ts", ["serve/server_test.ts", "does not exist yet"], {
     "a folder of runs that does not exist passes for one": [
       'await isFolder(runs) ? "" :',
       'runs !== undefined ? "" :',
