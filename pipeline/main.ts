@@ -16,6 +16,7 @@ import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
 import { exists, writeNew } from "./files.ts";
+import { fixed } from "./fixed.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
 import { heldShape, openHeld } from "./model/held_weights.ts";
@@ -44,6 +45,7 @@ import {
   spreadCommand,
 } from "./ranks.ts";
 import { adaptationOf, teacherIsAdapted } from "./training/adaptation.ts";
+import { findInputs } from "./training/resumed_inputs.ts";
 import { pretrain, sparseTarget } from "./training/pretrain.ts";
 import { formatShare } from "./report/progress.ts";
 import { EVALUATE, PLAN, PRETRAIN, SPARSIFY, TRAIN_TOKENIZER } from "./settings.ts";
@@ -53,6 +55,7 @@ import { parseCommand, type ParsedCommand } from "./settings/parse.ts";
 import { defaultsIn, fromModelLine, type Locate, resolveFully, resolveSettings } from "./settings/resolve.ts";
 import type { SettingsOf, SettingsTable } from "./settings/table.ts";
 import { checkControl, sparsify, type SparsifySummary } from "./training/sparsify.ts";
+import { AGAINST_DIVERGENCE, tellsDivergence } from "./training/signatures.ts";
 import { type NeedsAsked, needsText, tellNeeds } from "./report/memory_needs.ts";
 import { planAsked, planText, planTraining } from "./report/training_plan.ts";
 import { formatTable, summaryTable } from "./report/table.ts";
@@ -74,6 +77,8 @@ interface CommandSettings<Table extends SettingsTable> {
   /** What is named on the hub, with its commit. */
   settings: SettingsOf<Table>;
   modelFolder?: string;
+  /** Where the tokenizer lies that the settings name; left out: with the model. */
+  tokenizer?: string;
   data: NamedData;
   /** What is said of the settings that come from the model. */
   fromModel?: string;
@@ -98,6 +103,7 @@ async function runSettings<const Table extends SettingsTable>(
     return {
       settings: { ...settings, data: data.names },
       modelFolder,
+      tokenizer: (settings as { tokenizer?: string }).tokenizer,
       data,
       fromModel: fromModelLine(resolved),
     };
@@ -108,10 +114,13 @@ async function runSettings<const Table extends SettingsTable>(
   }
   const { settings, resumed } = await openResumed(command, table, runs, parsed.resume, parsed.given);
   try {
-    const { model, data: named } = settings as { model?: string; data: string[] };
-    const located = model === undefined ? undefined : await locate(model);
-    const data = await openData(named, thread);
-    return { settings: { ...settings, data: data.names }, modelFolder: located?.folder, data, resumed };
+    const { model, tokenizer } = await findInputs(resumed.folder, settings, parsed.given, {
+      locate,
+      tell: (message) => thread.reporter.message(message),
+    });
+    const data = await openData((settings as { data: string[] }).data, thread);
+    const named = { ...model ? { model: model.name } : {}, data: data.names };
+    return { settings: { ...settings, ...named }, modelFolder: model?.folder, tokenizer, data, resumed };
   } catch (error) {
     resumed.folder.release();
     throw error;
@@ -293,7 +302,7 @@ async function overRanks<const Table extends SettingsTable>(
     signal: AbortSignal,
   ) => Promise<object | undefined>,
 ): Promise<boolean> {
-  const ranks = await joinRanks(parsed.given as { mpi?: string; rankLimit?: number }, args, thread);
+  const ranks = await joinRanks(parsed.given as Parameters<typeof joinRanks>[0], args, thread);
   if (ranks && ranks.exchange.rank > 0) return await followFirst(ranks, thread, body);
   const finished = await lead(ranks);
   await ranks?.close();
@@ -345,7 +354,7 @@ async function leadSparsify(
     };
     return tellNeedsOf(thread, settings, config, asked);
   }
-  const { settings, modelFolder, data, resumed, fromModel } = await runSettings(
+  const { settings, modelFolder, tokenizer, data, resumed, fromModel } = await runSettings(
     "sparsify",
     SPARSIFY,
     parsed,
@@ -353,7 +362,7 @@ async function leadSparsify(
   );
   checkControl(settings);
   const model = await openRunModel(modelFolder!, {
-    tokenizer: settings.tokenizer,
+    tokenizer,
     label: settings.model,
     adaptation: settings,
   });
@@ -368,11 +377,12 @@ async function leadSparsify(
     show(summary, folder) {
       const lines = [summaryTable(summary), ""];
       if (!summary.sparse.feasible) {
+        const higher = typeof settings.targetLoss === "number" ? "--target-loss" : "--slack";
         lines.push(
-          `The constraint held at no evaluation: these are the last step's weights. ` +
-            `Begin another run with more --steps than ${settings.steps}, or a higher ${
-              typeof settings.targetLoss === "number" ? "--target-loss" : "--slack"
-            }.`,
+          "The constraint held at no evaluation: these are the last step's weights. " +
+            (summary.signatures.some(tellsDivergence)
+              ? `The loss ran away. ${AGAINST_DIVERGENCE}.`
+              : `Begin another run with more --steps than ${settings.steps}, or a higher ${higher}.`),
         );
       }
       lines.push(
@@ -398,8 +408,13 @@ async function leadPretrain(
 ): Promise<boolean> {
   const printed = await printedInstead("pretrain", PURPOSES.pretrain, PRETRAIN, parsed);
   if (printed !== undefined) return shown(thread, printed);
-  const { settings, data, resumed, fromModel } = await runSettings("pretrain", PRETRAIN, parsed, thread);
-  const { width, heads, layers, context, seed, tokenizer } = settings;
+  const { settings, tokenizer, data, resumed, fromModel } = await runSettings(
+    "pretrain",
+    PRETRAIN,
+    parsed,
+    thread,
+  );
+  const { width, heads, layers, context, seed } = settings;
   if (tokenizer === undefined) {
     throw usageError(
       "Cannot pre-train without a vocabulary: give --tokenizer PATH, as deno task train-tokenizer makes one",
@@ -439,8 +454,8 @@ async function leadPretrain(
     ranks,
     body: (run, reporter, signal) => pretrain(settings, run, reporter, signal),
     show: ({ test, validation, parameters }, folder) =>
-      `${parameters} parameters: loss ${test.ce.toFixed(4)} on ${test.tokens} test tokens, ` +
-      `${validation.ce.toFixed(4)} on ${validation.tokens} validation tokens; exact rows ${
+      `${parameters} parameters: loss ${fixed(test.ce, 4)} on ${test.tokens} test tokens, ` +
+      `${fixed(validation.ce, 4)} on ${validation.tokens} validation tokens; exact rows ${
         formatShare(test.exact_rows)
       }; ` +
       `open edges ${formatShare(test.open_fraction)}\nModel: ${folder.model}   Report: ${folder.report}`,
@@ -537,14 +552,14 @@ async function leadEvaluate(
         mode: gated ? "gated" : "dense",
         ...weights.shape.frozen && { frozen: weights.shape.frozen },
         split: settings.split,
-        ...result,
+        ...evaluationJson(result),
       }),
     );
   }
   thread.print(formatTable([
     ["", gated ? "with its gates" : "dense"],
-    ["loss (nats)", result.ce.toFixed(4)],
-    ["perplexity", result.perplexity.toFixed(2)],
+    ["loss (nats)", fixed(result.ce, 4)],
+    ["perplexity", fixed(result.perplexity, 2)],
     [`tokens (${settings.split})`, String(result.tokens)],
     ["next token right", formatShare(result.accuracy)],
     ["open edges", formatShare(result.openFraction)],
@@ -558,6 +573,24 @@ async function leadEvaluate(
   const heads = Array.from({ length: config.heads }, (_, head) => `head ${head}`);
   const rows = result.openByHead.map((row, layer) => [`layer ${layer}`, ...row.map(formatShare)]);
   return shown(thread, `\nopen edges by head:\n${formatTable([["", ...heads], ...rows])}`);
+}
+
+/** What is measured of a model, by the names that summary.json has for it. */
+function evaluationJson(result: Awaited<ReturnType<typeof evaluateModel>>): object {
+  const { ce, perplexity, tokens, accuracy } = result;
+  return {
+    ce,
+    perplexity,
+    tokens,
+    accuracy,
+    exact_rows: result.exactRows,
+    expected_exact: result.expectedExact,
+    open_fraction: result.openFraction,
+    edges_per_query: result.edgesPerQuery,
+    dead_queries: result.deadQueries,
+    live_heads: result.liveHeads,
+    open_by_head: result.openByHead,
+  };
 }
 
 async function planCommand(args: string[], thread: CommandThread): Promise<boolean> {

@@ -30,6 +30,15 @@ import type { PreparedRun, Reporter } from "./training/training_run.ts";
 interface RankFlags {
   mpi?: string;
   rankLimit?: number;
+  shareAdapter?: boolean;
+  shardOptimizer?: boolean;
+}
+
+/** @throws {UserError} on what only several processes can do, unless all that is asked for is told without them */
+function checkAlone({ shareAdapter, shardOptimizer }: RankFlags, args: readonly string[]): void {
+  const flag = shareAdapter ? "--share-adapter" : shardOptimizer ? "--shard-optimizer" : undefined;
+  if (flag === undefined || args.some((arg) => ["--help", "-h", "--version"].includes(arg))) return;
+  throw usageError(`Cannot use ${flag} with one process: mpirun or srun starts several`);
 }
 
 /** Minutes that a rank is waited for where nothing else is said; that of the settings. */
@@ -73,12 +82,16 @@ async function endedByFirst(exchange: Exchange): Promise<never> {
  * @throws {UserError} when there is no MPI, or a rank runs another program
  */
 export async function joinRanks(
-  { mpi, rankLimit = LIMIT }: RankFlags,
+  flags: RankFlags,
   args: readonly string[],
   thread: Pick<CommandThread, "signal" | "beRank"> & { reporter: Pick<Reporter, "message"> },
 ): Promise<Ranks | undefined> {
   const launch = launchOf((name) => Deno.env.get(name));
-  if (!launch) return undefined;
+  if (!launch) {
+    checkAlone(flags, args);
+    return undefined;
+  }
+  const { mpi, rankLimit = LIMIT } = flags;
   const folder = userFolder();
   const library = mpi?.includes("/") && folder !== undefined && !mpi.startsWith("/")
     ? join(folder, mpi)

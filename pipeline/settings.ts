@@ -8,7 +8,8 @@
  */
 import { MOST_DISTANCE_POWER } from "../kernels/gated_attention/distance.ts";
 import { DEFAULT_RUNS } from "./runs/run_folder.ts";
-import type { SettingsOf, SettingsTable } from "./settings/table.ts";
+import { flagName } from "./flags.ts";
+import type { Need, SettingsOf, SettingsTable } from "./settings/table.ts";
 
 const integer = (value: number, lowest: number, help: string, group: string) =>
   ({ kind: "number", value, lowest, integer: true, help, group }) as const;
@@ -19,6 +20,19 @@ const share = (value: number, help: string, group: string) =>
 const atLeastZero = (value: number, help: string, group: string) =>
   ({ kind: "number", value, lowest: 0, help, group }) as const;
 const flag = (value: boolean, help: string, group: string) => ({ kind: "flag", value, help, group }) as const;
+
+/** A setting that has an effect beside a flag alone. */
+const withFlag = (setting: string): Need => ({
+  setting,
+  holds: (other) => other === true,
+  told: () => `without --${flagName(setting)}`,
+});
+/** A setting that another bounds. */
+const within = (setting: string): Need => ({
+  setting,
+  holds: (other, own) => Number(own) <= Number(other),
+  told: (other, own) => `${own} as it must be at most --${flagName(setting)} ${other}`,
+});
 
 const OUTPUT = {
   json: flag(false, "end with the summary as one line of JSON on standard output", "Output"),
@@ -85,7 +99,10 @@ const TRAINING = {
   lr: positive(1e-3, "peak learning rate", "Training"),
   embeddingRate: atLeastZero(1, "what it is multiplied by for embeddings", "Training"),
   attentionRate: atLeastZero(1, "what it is multiplied by for weights of queries, keys, values", "Training"),
-  warmup: integer(20, 0, "steps over which the learning rate rises", "Training"),
+  warmup: {
+    ...integer(20, 0, "steps over which the learning rate rises", "Training"),
+    needs: within("steps"),
+  },
   decay: share(0.3, "share of the steps, at the end, over which it falls to 0", "Training"),
   weightDecay: atLeastZero(0.01, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
   clip: positive(1, "largest global gradient norm", "Training"),
@@ -118,12 +135,17 @@ const GATES = {
     highest: 100,
     help: "nats above the dense loss, with auto",
     group: "Gates",
+    needs: {
+      setting: "targetLoss",
+      holds: (target: unknown) => typeof target !== "number",
+      told: (target: unknown) => `with --target-loss ${target}, which is the target itself`,
+    },
   },
   constraintScale: positive(0.03, "violation in nats at which the controller reacts fully", "Gates"),
   constraintEvery: integer(4, 1, "steps between measurements of the constraint", "Gates"),
   // At 1 the average would never move.
   average: { ...share(0.9, "moving average of the violation", "Gates"), highest: 0.999 },
-  lambdaStart: positive(0.3, "multiplier at the start", "Gates"),
+  lambdaStart: { ...positive(0.3, "multiplier at the start", "Gates"), needs: within("lambdaMax") },
   lambdaMin: { ...positive(0.02, "its floor", "Gates"), atMost: "lambdaMax" },
   lambdaMax: positive(5, "its ceiling", "Gates"),
   lambdaRate: positive(0.015, "its growth a step at a full violation (log scale)", "Gates"),
@@ -281,6 +303,7 @@ const SERVER = {
     integer: true,
     help: "with --serve; 0: any that is free",
     group: "Output",
+    needs: withFlag("serve"),
   },
 } as const;
 
@@ -310,7 +333,10 @@ export const SPARSIFY = {
     "also the trade-off: from half of the steps on the target rises, in levels; each is measured",
     "Gates",
   ),
-  frontSlack: positive(0.2, "nats that the target rises by, with --front", "Gates"),
+  frontSlack: {
+    ...positive(0.2, "nats that the target rises by, with --front", "Gates"),
+    needs: withFlag("front"),
+  },
   attentionRate: {
     ...PRETRAINED.attentionRate,
     help: "what it is multiplied by for weights of queries, keys, values; of the control 1",
@@ -323,6 +349,11 @@ export const SPARSIFY = {
     placeholder: "WHO",
     help: "of --distill: dense or control, which then comes first; auto: the control if any",
     group: "Training",
+    needs: {
+      setting: "distill",
+      holds: (weight: unknown) => weight !== 0,
+      told: (_: unknown, teacher: unknown) => `${teacher} as nothing is learnt from it: give --distill 2`,
+    },
   },
   control: flag(true, "also fine-tune a dense control with the same steps and data", "Run"),
   ...RUN,
@@ -346,7 +377,7 @@ export const PRETRAIN = {
   width: integer(128, 1, "width, a multiple of the heads", "Model and data"),
   ...TRAINING,
   lr: positive(2e-3, "peak learning rate", "Training"),
-  warmup: integer(100, 0, "steps over which the learning rate rises", "Training"),
+  warmup: { ...TRAINING.warmup, value: 100 },
   weightDecay: atLeastZero(0.1, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
   sparse: flag(false, "train under the constraint; needs --target-loss", "Gates"),
   sparseFrom: {
@@ -438,6 +469,14 @@ export const PLAN = {
     group: "Several GPUs",
   },
   ...SHARDS,
+  shardOptimizer: {
+    ...SHARDS.shardOptimizer,
+    needs: {
+      setting: "ranks",
+      holds: (ranks: unknown, own: unknown) => own !== true || ranks !== 1,
+      told: () => "without --ranks, among which it divides",
+    },
+  },
   json: flag(false, "the plan as one line of JSON on standard output", "Output"),
   debug: OUTPUT.debug,
 } as const satisfies SettingsTable;
@@ -518,7 +557,14 @@ export const CIRCUITS = {
     help: "how edges are estimated: with integrated gradients, or by one gradient",
     group: "Discovery",
   },
-  igSteps: integer(5, 1, "steps of the integrated gradients", "Discovery"),
+  igSteps: {
+    ...integer(5, 1, "steps of the integrated gradients", "Discovery"),
+    needs: {
+      setting: "method",
+      holds: (method: unknown) => method === "eap-ig",
+      told: (method: unknown) => `with --method ${method}, which has no such steps`,
+    },
+  },
   ablation: {
     kind: "choice",
     value: "resample",

@@ -7,6 +7,7 @@
 import { type Context, Hono } from "hono";
 import { accepts } from "hono/accepts";
 import { HTTPException } from "hono/http-exception";
+import { shown } from "../pipeline/files.ts";
 import { type ControlRequest, SLACK_BOUND } from "../pipeline/runs/control.ts";
 import { type MetricRow, metricsStream } from "../pipeline/runs/metrics.ts";
 import {
@@ -319,7 +320,9 @@ async function jsonBody(context: Context, limits: BodyLimits): Promise<Record<st
 
 function onlyKeys(body: Record<string, unknown>, known: readonly string[]): void {
   const unknown = Object.keys(body).find((key) => !known.includes(key));
-  if (unknown !== undefined) raise(400, `Unknown key; known are ${known.join(", ")}`);
+  if (unknown !== undefined) {
+    raise(400, `Unknown key ${shown(unknown)}; known are ${known.join(", ")}`);
+  }
 }
 
 /** What both questions to the explorer have. */

@@ -21,6 +21,10 @@ const PURPOSE = "Shows a folder of runs in the browser and over HTTP.";
 /** Characters of a token that nobody can guess. */
 const SHORTEST_TOKEN = 16;
 
+async function isFolder(path: string): Promise<boolean> {
+  return (await Deno.stat(path).catch(() => undefined))?.isDirectory ?? false;
+}
+
 async function serve(args: string[]): Promise<void> {
   await requireOneProcess("serve");
   const parsed = parseCommand(SERVE, args, userFolder());
@@ -38,6 +42,11 @@ async function serve(args: string[]): Promise<void> {
       `Cannot use SPARSE_ATTENTION_TOKEN as it must have at least ${SHORTEST_TOKEN} characters`,
     );
   }
+  for (const folder of models) {
+    if (!await isFolder(folder)) {
+      throw usageError(`Cannot read models from ${folder} as there is no such folder`);
+    }
+  }
   if (gpu !== undefined) {
     const { description } = await findAdapter(gpu);
     console.error(`models are looked into on ${adapterLabel(description)}`);
@@ -50,7 +59,8 @@ async function serve(args: string[]): Promise<void> {
   } catch (error) {
     throw usageError(`Cannot listen on ${host}, port ${port}: ${(error as Error).message}`, { cause: error });
   }
-  console.error(`runs in ${runs}: ${server.url}`);
+  const awaited = await isFolder(runs) ? "" : ", a folder that does not exist yet";
+  console.error(`runs in ${runs}${awaited}: ${server.url}`);
   console.error(
     server.tokenToRead
       ? "beyond loopback: everything needs the token in this address; put TLS in front on a network you do not trust"

@@ -123,7 +123,7 @@ export function openApiDocument(): Schema {
             signatures: list({
               type: "object",
               properties: {
-                name: text("loss spike, plateau, wind-up or dead queries"),
+                name: text("worse than guessing, loss spike, plateau, wind-up or dead queries"),
                 phase: PHASE,
                 step: number("Step at which it set in"),
                 message: text("What was seen, and what usually mends it"),

@@ -19,7 +19,7 @@ import type { RunState } from "../pipeline/runs/run_state.ts";
 import { CIRCUITS, PRETRAIN, SPARSIFY } from "../pipeline/settings.ts";
 import { defaultsOf } from "../pipeline/settings/resolve.ts";
 import { chooseStep } from "../pipeline/training/choose_step.ts";
-import { createHealthWatch, healthSample } from "../pipeline/training/signatures.ts";
+import { createHealthWatch, healthBoundsOf, healthSample } from "../pipeline/training/signatures.ts";
 import type {
   Measured,
   NamedSignature,
@@ -472,12 +472,11 @@ function speedOf(
 }
 
 function watchHealth(memory: RunMemory, config: RunConfig, fresh: readonly MetricRow[]): void {
-  const { steps, warmup, decay, lambdaMin, lambdaMax } = config.settings as Record<string, number>;
   for (const row of fresh) {
     const { phase } = row;
     let watch = memory.watches.get(phase);
     if (!watch) {
-      memory.watches.set(phase, watch = createHealthWatch({ steps, warmup, decay, lambdaMin, lambdaMax }));
+      memory.watches.set(phase, watch = createHealthWatch(healthBoundsOf(config)));
     }
     for (const { name, step, message } of watch(healthSample(row))) {
       memory.signatures.push({ name, phase, step, message });

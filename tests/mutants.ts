@@ -89,6 +89,7 @@ const CACHED = "kernels/gated_attention/cached_attention_test.ts";
 
 const BENCHMARKED = "pipeline/benchmarks/benchmark_test.ts";
 const PASSKEY = "pipeline/benchmarks/passkey_test.ts";
+const MOVED = ["pipeline/runs/resume_test.ts", "whose model has moved"] as const;
 const PLANNED = "pipeline/report/training_plan_test.ts";
 
 /** Every fault. */
@@ -2541,6 +2542,86 @@ export const MUTANTS: readonly Mutant[] = [
     "a stopped run's levels begin behind its own target": [
       "[bestOf(ofRun), ...frontOf(ofRun)]",
       "frontOf(ofRun)",
+    ],
+  }),
+
+  // Where a run goes on, and its ends.
+  ...plant("pipeline/training/resumed_inputs.ts", MOVED, {
+    "the run's own copy is not taken": ["return { folder: dense, name: model };", "return located!;"],
+    "the tokenizer beside the run's own copy is looked for": [
+      "? undefined : kept;",
+      "? undefined : undefined;",
+    ],
+  }),
+  ...plant("pipeline/training/prepare_run.ts", MOVED, {
+    "where the model lies now is not kept": ["...Object.fromEntries(read) };", "data: now.settings.data };"],
+  }),
+  ...plant("pipeline/settings/resolve.ts", ["pipeline/settings_test.ts", "/no effect|left idle/"], {
+    "a flag without an effect is taken": [
+      "checkNeeds(table, chosen, settings);",
+      "checkNeeds(table, {}, settings);",
+    ],
+    "what a model recommends is held to be given": [
+      "checkNeeds(table, chosen, settings);",
+      "checkNeeds(table, settings, settings);",
+    ],
+  }),
+  ...plant("pipeline/report/report.ts", ["pipeline/report/report_test.ts", "makes a run again"], {
+    "a report's command has flags without an effect": [
+      "!(name in table && faultOfNeed",
+      "!(name in {} && faultOfNeed",
+    ],
+  }),
+  ...plant("pipeline/benchmarks/tasks.ts", [BENCHMARKED, "refused by its line"], {
+    "a choice has two spaces": ["/^\\s/.test(text)", "/^\\t/.test(text)"],
+  }),
+  ...plant("pipeline/main.ts", COMMANDS, {
+    "evaluate has names of its own": ["exact_rows: result.exactRows,", "exactRows: result.exactRows,"],
+  }),
+  ...plant("pipeline/training/memory_budget.ts", [
+    "pipeline/training/memory_budget_test.ts",
+    "fits on no device",
+  ], {
+    "what fits on no device is found out on one": ["if (total <= limit) return;", "if (total >= 0) return;"],
+  }),
+  ...plant("pipeline/training/prepare_run.ts", ["pipeline/advice_test.ts", "before it is tokenised"], {
+    "a memory that is too little is judged behind the data": [
+      "  checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);\n",
+      "",
+    ],
+  }),
+  ...plant("pipeline/training/prepare_run.ts", ["pipeline/advice_test.ts", "an adapter that there is not"], {
+    "an adapter is looked for behind the data": [
+      "if (settings.gpu !== undefined && !openGpu)",
+      "if (settings.gpu === undefined && !openGpu)",
+    ],
+  }),
+  ...plant("serve/app.ts", ["serve/app_test.ts", "/refused/"], {
+    "a key that is not known is not named": ["Unknown key ${shown(unknown)};", "Unknown key;"],
+  }),
+  ...plant("serve/main.ts", ["serve/server_test.ts", "does not exist yet"], {
+    "a folder of runs that does not exist passes for one": [
+      'await isFolder(runs) ? "" :',
+      'runs !== undefined ? "" :',
+    ],
+  }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/runs/time_spent_test.ts", {
+    "a summary has the seconds of its last process": [
+      "seconds: before + (performance",
+      "seconds: (performance",
+    ],
+  }),
+  ...plant("pipeline/training/signatures.ts", ["pipeline/training/signatures_test.ts", "run away"], {
+    "a loss runs away within a step": ["worseFor >= DIVERGENCE_STEPS", "worseFor > 0"],
+    "a target is no sign of what a model should do": [
+      "target ?? Infinity) < guessing",
+      "Infinity) < guessing",
+    ],
+  }),
+  ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "runs away"], {
+    "whose loss ran away is to go on for longer": [
+      "summary.signatures.some(tellsDivergence)",
+      "summary.signatures.length < 0",
     ],
   }),
 ];

@@ -106,8 +106,8 @@ async function find(wanted: string | undefined): Promise<FoundAdapter> {
   if (found.length === 0) throw new AdapterError(NO_ADAPTER);
   const other = choose(found, wanted);
   if (other) return other;
-  const list = found.map(({ description }, n) => `${n}: ${adapterLabel(description)}`).join("; ");
-  throw new AdapterError(`Cannot open ${wanted} as a GPU as the adapters that WebGPU gives here are ${list}`);
+  const list = found.map(({ description }, n) => `${adapterLabel(description)} (--gpu ${n})`).join("; ");
+  throw new AdapterError(`Cannot open ${wanted} as a GPU as WebGPU gives here: ${list}`);
 }
 
 function choose(found: readonly FoundAdapter[], wanted = "0"): FoundAdapter | undefined {

@@ -36,7 +36,7 @@ export async function readItems(
 ): Promise<PlacedItem[]> {
   const items: PlacedItem[] = [];
   for await (const file of filesOf(sources)) {
-    for await (const record of readRecords([file])) {
+    for await (const record of readRecords([file], task)) {
       if (items.length === limit) return items;
       items.push({ ...task.item(new Row(record)), where: record.where });
     }

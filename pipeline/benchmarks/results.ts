@@ -6,6 +6,7 @@
 import { Bool, Float64, Int32, Table, tableToIPC, Utf8, vectorFromArray } from "apache-arrow";
 import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
+import { fixed } from "../fixed.ts";
 import { formatTable } from "../report/table.ts";
 import type { FrozenType } from "../model/op.ts";
 import type { Item, Needle } from "./items.ts";
@@ -87,13 +88,14 @@ function tasksText(results: readonly BenchmarkResult[]): string {
   const rows = results.flatMap(({ task, models, differences }) => [
     ...models.map((of, n) => {
       const { cut, score } = of;
+      const perplexity = score.perplexity ?? score.word_perplexity;
       return [
         n === 0 ? task : "",
         named(of),
         String(score.n),
         cut > 0 ? String(cut) : "",
         ...[score.acc, score.acc_stderr, score.acc_norm, score.acc_norm_stderr].map(percent),
-        score.perplexity?.toFixed(2) ?? score.word_perplexity?.toFixed(2) ?? "",
+        perplexity === undefined ? "" : fixed(perplexity, 2),
         score.bits_per_byte?.toFixed(4) ?? "",
       ];
     }),

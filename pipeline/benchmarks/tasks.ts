@@ -29,6 +29,8 @@ export interface ReadTask extends Named {
   item(row: Row): Item;
   /** Its data on the Hugging Face hub; left out: it has to be given. */
   readonly hub?: string;
+  /** Whether a file of plain text is a row, with all of it as its `text`. */
+  readonly plain?: boolean;
 }
 
 /** A benchmark whose items are made, by the tokens of a model. */
@@ -205,6 +207,9 @@ function own(row: Row): Item {
   if (texts.some((text) => text.trim() === "") || new Set(texts).size < texts.length) {
     row.fail("choices", "texts that are not empty and differ");
   }
+  if (texts.some((text) => /^\s/.test(text))) {
+    row.fail("choices", "texts without a space in front, as one is put there");
+  }
   return choices(row.text("context"), texts, only(texts.length, row.choice("gold", texts.length)));
 }
 
@@ -258,7 +263,8 @@ const task = (
   scoring: Scoring,
   item: ReadTask["item"],
   hub?: string,
-): [string, BenchmarkTask] => [name, { name, scoring, item, hub }];
+  plain?: boolean,
+): [string, BenchmarkTask] => [name, { name, scoring, item, hub, plain }];
 
 /** Every benchmark by its name. */
 export const BENCHMARKS: ReadonlyMap<string, BenchmarkTask> = new Map([
@@ -291,6 +297,6 @@ export const BENCHMARKS: ReadonlyMap<string, BenchmarkTask> = new Map([
     (row) => rolling(row.text("page"), untokenised(row.text("page"))),
     "hf:EleutherAI/wikitext_document_level:wikitext-2-raw-v1/test",
   ),
-  task("perplexity", "rolling", (row) => rolling(row.text("text"))),
+  task("perplexity", "rolling", (row) => rolling(row.text("text")), undefined, true),
   ["passkey", { name: "passkey", scoring: "word", make: passkeyItems }],
 ]);

@@ -140,7 +140,7 @@ async function continueText(
   const beside = found.length > 1
     ? { gated: { tokens: found[0].tokens, text: found[0].text, ended: found[0].ended } }
     : {};
-  print(JSON.stringify({ model: settings.model, mode, temperature, topP, seed, ...shown, ...beside }));
+  print(JSON.stringify({ model: settings.model, mode, temperature, top_p: topP, seed, ...shown, ...beside }));
 }
 
 if (inCommandThread()) {

@@ -9,11 +9,8 @@ import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { type MemoryNeeds, memoryNeeds, PROGRAM_BYTES, type TrainedParts } from "../model/needs.ts";
 import { layersOf, stageShapes } from "../model/stage.ts";
 import { parametersOf } from "../model/trace.ts";
-import { amount } from "../training/memory_budget.ts";
+import { amount, PORTABLE_BINDING_BYTES } from "../training/memory_budget.ts";
 import { formatTable } from "./table.ts";
-
-/** Bytes of a binding that every adapter has (WebGPU's default limit). */
-export const PORTABLE_BINDING_BYTES = 128 << 20;
 
 const PARTS = ["weights", "copies", "teacher", "gradients", "moments", "activations", "total"] as const;
 

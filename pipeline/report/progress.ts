@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { fixed } from "../fixed.ts";
 import type { MetricRow } from "../runs/metrics.ts";
 import { createTimeLeft, type TimeLeft, type Work } from "../training/time_left.ts";
 import type { Reporter, Stage } from "../training/training_run.ts";
@@ -82,13 +83,13 @@ export function formatRow(
   const parts = [`${row.phase} ${done}/${steps}`];
   // Early, since a narrow terminal cuts the end.
   if (secondsLeft !== undefined) parts.push(`${formatDuration(secondsLeft)} left`);
-  parts.push(`${done > row.step ? `step ${row.step}: ` : ""}CE ${row.ce.toFixed(3)}`);
+  parts.push(`${done > row.step ? `step ${row.step}: ` : ""}CE ${fixed(row.ce, 3)}`);
   if (target !== null) {
     parts.push(
-      `τ ${target.toFixed(3)}${
+      `τ ${fixed(target, 3)}${
         row.constraint === null
           ? ""
-          : ` (${row.constraint >= 0 ? "+" : "−"}${Math.abs(row.constraint).toFixed(3)})`
+          : ` (${row.constraint >= 0 ? "+" : "−"}${fixed(Math.abs(row.constraint), 3)})`
       }`,
     );
   }
@@ -101,7 +102,7 @@ export function formatRow(
   }
   if (row.open_fraction !== null) parts.push(`open ${formatShare(row.open_fraction)}`);
   else if (row.expected_open !== null) parts.push(`open ≈${formatShare(row.expected_open)}`);
-  if (row.validation_ce !== null) parts.push(`validation CE ${row.validation_ce.toFixed(3)}`);
+  if (row.validation_ce !== null) parts.push(`validation CE ${fixed(row.validation_ce, 3)}`);
   if (tokensPerSecond !== undefined) parts.push(`${Math.round(tokensPerSecond)} tokens/s`);
   return parts.join("  ");
 }

@@ -10,6 +10,7 @@ import glossary from "./glossary.json" with { type: "json" };
 import style from "./report.css" with { type: "text" };
 import { readSlackChanges, type SlackChange } from "../runs/control.ts";
 import { exists, readJson, writeAll, writeAtomically } from "../files.ts";
+import { fixed } from "../fixed.ts";
 import { flagsOf, shellWord } from "../flags.ts";
 import { frontSection } from "./front_chart.ts";
 import { type Filling, type Markup, markup } from "./markup.ts";
@@ -19,9 +20,12 @@ import type { PretrainSummary } from "../training/pretrain.ts";
 import { LIVE_EDGES } from "../training/evaluate.ts";
 import { formatDuration, formatShare } from "./progress.ts";
 import { mainRows, reportCharts, type RunEvent } from "./report_charts.ts";
+import { PRETRAIN, SPARSIFY } from "../settings.ts";
+import { faultOfNeed } from "../settings/checks.ts";
+import type { SettingsTable } from "../settings/table.ts";
 import { readRunConfig, type RunConfig } from "../runs/run_config.ts";
 import type { RunFolder } from "../runs/run_folder.ts";
-import { signaturesOf } from "../training/signatures.ts";
+import { AGAINST_DIVERGENCE, healthBoundsOf, signaturesOf, tellsDivergence } from "../training/signatures.ts";
 import type { SparsifySummary } from "../training/sparsify.ts";
 
 /** What a report is made of. */
@@ -96,7 +100,7 @@ const MISSING = "–";
 
 /** A value with `digits` decimals. */
 function decimals(value: Value, digits: number): string {
-  return isNumber(value) ? value.toFixed(digits).replace("-", "−") : MISSING;
+  return fixed(value, digits).replace("-", "−");
 }
 
 const share = (value: Value): string => isNumber(value) ? formatShare(value) : MISSING;
@@ -205,7 +209,11 @@ function sparsifiedResult(
 <p class="result">${resultSentence(summary)}</p>
 ${
     sparse.feasible ? undefined : markup`<p class="warning">The constraint held at no evaluation: the loss was
-never at or below ${target} on ${measured}. These are the last step’s weights.</p>`
+never at or below ${target} on ${measured}. These are the last step’s weights.${
+      events.some(({ message }) => tellsDivergence(message))
+        ? ` The loss ran away. ${AGAINST_DIVERGENCE}.`
+        : undefined
+    }</p>`
   }
 ${
     scrollable("Results", [
@@ -255,11 +263,7 @@ interface NamedEvent extends RunEvent {
 
 /** Failure signatures and what was changed on the way, in order. */
 function eventsOf({ rows, config, slackChanges = [] }: ReportData): NamedEvent[] {
-  const { steps, warmup, decay = 0, lambdaMin = 0, lambdaMax = Infinity } = config.settings as Record<
-    string,
-    number | undefined
-  >;
-  const found = signaturesOf(mainRows(rows), { steps: steps ?? 0, warmup, decay, lambdaMin, lambdaMax });
+  const found = signaturesOf(mainRows(rows), healthBoundsOf(config));
   const changes = slackChanges.map(({ step, slack }) => ({
     step: step + 1,
     message: `slack set to ${decimals(slack, 4)} nats from step ${step + 1} on`,
@@ -357,7 +361,7 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
     ["Versions", `sparse-attention ${versions?.project ?? MISSING}, Deno ${versions?.deno ?? MISSING}`],
     [
       "Wall time",
-      isNumber(summary.seconds) ? `${formatDuration(summary.seconds)} (the process that ended it)` : MISSING,
+      isNumber(summary.seconds) ? `${formatDuration(summary.seconds)}, without what a kill lost` : MISSING,
     ],
     ...(skipped > 0
       ? [["Skipped steps", `${count(skipped)}, as their gradient was not finite`] as [string, Filling]]
@@ -377,9 +381,13 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
 </details>`;
 }
 
-/** The arguments that make the run again: all settings, also the defaults, which may change. */
+/** The arguments that make the run again: all settings that have an effect, also the defaults, which may change. */
 export function commandOf({ command, settings }: Pick<RunConfig, "command" | "settings">): string[] {
-  const own = Object.entries(settings).filter(([name]) => !BESIDE_THE_POINT.includes(name));
+  const table: SettingsTable = command === "pretrain" ? PRETRAIN : SPARSIFY;
+  const own = Object.entries(settings).filter(([name]) =>
+    !BESIDE_THE_POINT.includes(name) &&
+    !(name in table && faultOfNeed(table, name, settings) !== undefined)
+  );
   return [command, ...flagsOf(Object.fromEntries(own))];
 }
 

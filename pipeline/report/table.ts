@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { fixed } from "../fixed.ts";
 import { LIVE_EDGES } from "../training/evaluate.ts";
 import { formatShare } from "./progress.ts";
 import type { SparsifySummary } from "../training/sparsify.ts";
@@ -23,8 +24,8 @@ export function summaryTable(summary: SparsifySummary): string {
   // Where whole rows can be answered exactly, as in arithmetic, that is what a reader wants to see.
   const exact = dense.exact_rows > 0.01;
   const losses = (of: SparsifySummary["dense"]): string[] => [
-    of.ce.toFixed(4),
-    of.perplexity.toFixed(2),
+    fixed(of.ce, 4),
+    fixed(of.perplexity, 2),
     ...(exact ? [formatShare(of.exact_rows)] : []),
   ];
   const all = [formatShare(1), "", formatShare(0), `${heads}/${heads}`];

@@ -22,6 +22,33 @@ export function checkOrder(table: SettingsTable, settings: Record<string, unknow
   }
 }
 
+/** Why a setting has no effect beside the others, or contradicts them; undefined where it does neither. */
+export function faultOfNeed(
+  table: SettingsTable,
+  name: string,
+  settings: Readonly<Record<string, unknown>>,
+): string | undefined {
+  const { needs } = table[name];
+  if (!needs) return undefined;
+  const [other, own] = [settings[needs.setting], settings[name]];
+  return needs.holds(other, own) ? undefined : needs.told(other, own);
+}
+
+/**
+ * @param given what the user says, of all settings
+ * @throws {UserError} on a setting that is given and cannot have an effect, or contradicts another
+ */
+export function checkNeeds(
+  table: SettingsTable,
+  given: Readonly<Record<string, unknown>>,
+  settings: Readonly<Record<string, unknown>>,
+): void {
+  for (const name of Object.keys(given)) {
+    const fault = faultOfNeed(table, name, settings);
+    if (fault !== undefined) throw usageError(`Cannot use --${flagName(name)} ${fault}`);
+  }
+}
+
 /** The data a command needs, or the error that none was given. */
 export function requireData(data: readonly string[]): void {
   if (data.length === 0) throw usageError("Cannot go on without text: give --data PATH");

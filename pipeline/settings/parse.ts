@@ -96,7 +96,7 @@ export function parseCommand<const Table extends SettingsTable>(
   };
 }
 
-/** A flag that is on or off takes no value but true or false, and its `--no-` form none at all. */
+/** A flag that is on or off takes no value but true or false, its `--no-` form none at all, and only one of the two is given. */
 function checkSwitches(args: string[], booleans: string[]): void {
   for (const arg of args) {
     const [, no = "", key, value] = /^--(no-)?([^=]+)=(.*)$/s.exec(arg) ?? [];
@@ -106,6 +106,9 @@ function checkSwitches(args: string[], booleans: string[]): void {
       throw usageError(`Cannot use --${no}${key} as it must be ${required}: ${value}`);
     }
   }
+  const names = args.map((arg) => arg.split("=")[0]);
+  const both = booleans.find((key) => names.includes(`--${key}`) && names.includes(`--no-${key}`));
+  if (both !== undefined) throw usageError(`Cannot use --${both} with --no-${both}: give one of the two`);
 }
 
 /** `--slack -0.1` as `--slack=-0.1`: a value that begins with a dash would be taken for a flag. */

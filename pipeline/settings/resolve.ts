@@ -9,7 +9,7 @@ import { exists, isObject, readJson } from "../files.ts";
 import { flagName } from "../flags.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { SPARSIFY } from "../settings.ts";
-import { checkOrder } from "./checks.ts";
+import { checkNeeds, checkOrder } from "./checks.ts";
 import { fromFolder, type ParsedCommand, parseValue, suggestion } from "./parse.ts";
 import type { SettingsOf, SettingsTable } from "./table.ts";
 
@@ -116,6 +116,7 @@ export async function resolveFully<const Table extends SettingsTable>(
     ...(located ? { model: located.name } : {}),
   };
   checkOrder(table, settings);
+  checkNeeds(table, chosen, settings);
   return {
     settings: settings as SettingsOf<Table>,
     modelFolder: located?.folder,

@@ -13,9 +13,15 @@ import type { SettingsOf, SettingsTable } from "./table.ts";
  */
 export const CHANGEABLE = ["lr", "clip", "slack", "targetLoss", "lambdaMin", "lambdaMax"] as const;
 
-/** What changes no bit of the result, the data, whose content is compared by itself, and the adapter, which is told. */
+/**
+ * What a run reads, which may lie anywhere else: its contents are compared by themselves. The data may become another, which
+ * is told.
+ */
+export const READ_ON_RESUME = ["data", "model", "tokenizer", "adapter"] as const;
+
+/** What changes no bit of the result, what is read, and the device's adapter, which is told. */
 export const FREE_ON_RESUME: readonly string[] = [
-  "data",
+  ...READ_ON_RESUME,
   "json",
   "quiet",
   "debug",
@@ -61,7 +67,7 @@ export function resumedSettings<const Table extends SettingsTable>(
           flagName(key)
         } ${value}, as the run began with ${before}: leave it out, or ` +
           `begin another run with it; ${
-            CHANGEABLE.map((each) => `--${flagName(each)}`).join(", ")
+            ["data", ...CHANGEABLE].map((each) => `--${flagName(each)}`).join(", ")
           } may be new`,
       );
     }

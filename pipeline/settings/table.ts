@@ -4,9 +4,21 @@
  * @module
  */
 
+/** What a setting needs of another so as to have an effect. */
+export interface Need {
+  /** Name of the other. */
+  setting: string;
+  /** Whether it is so, by the values of both. */
+  holds(other: unknown, own: unknown): boolean;
+  /** Says behind "Cannot use --flag" why it cannot be used. */
+  told(other: unknown, own: unknown): string;
+}
+
 interface Common {
   help: string;
   group: string;
+  /** Refused where the user gives it and this does not hold; what a model recommends, or holds by default, may be idle. */
+  needs?: Need;
   /** False where a model's sparsify.json, which says how it is trained, has no say. */
   byModel?: false;
 }

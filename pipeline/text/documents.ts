@@ -86,11 +86,19 @@ export interface DataRecord {
  * Every value of files of JSON Lines, arrays of JSON or Parquet, in order.
  *
  * @param sources as {@link readDocuments}'
+ * @param options `plain`: a file of text is one value too, with the whole of it as its `text`; left out: it is refused
  * @throws {UserError} naming the file, and the line where there are lines, for anything unreadable
  */
-export async function* readRecords(sources: readonly string[]): AsyncGenerator<DataRecord> {
+export async function* readRecords(
+  sources: readonly string[],
+  { plain = false }: { plain?: boolean } = {},
+): AsyncGenerator<DataRecord> {
   for (const source of (await findDataFiles(sources)).files) {
     const { format, bytes } = await openData(source, () => {});
+    if (format === "text" && plain) {
+      yield { value: { text: await wholeText(source, bytes) }, where: source };
+      continue;
+    }
     if (format === "text") {
       await bytes.cancel();
       throw inputError(
@@ -99,6 +107,23 @@ export async function* readRecords(sources: readonly string[]): AsyncGenerator<D
     }
     yield* recordsOf(format, source, bytes, () => {});
   }
+}
+
+/** The text of a file. */
+async function wholeText(source: string, bytes: Bytes): Promise<string> {
+  let text = "";
+  for await (const piece of textOf(source, bytes)) {
+    text += piece;
+    if (text.length > LINE_CHARACTERS) {
+      throw inputError(
+        `Cannot read ${source} as a text may have ${
+          LINE_CHARACTERS.toLocaleString("en-US")
+        } characters: it has more`,
+      );
+    }
+  }
+  if (text === "") throw inputError(`Cannot read ${source} as it is empty`);
+  return text;
 }
 
 /** The values of one file; `fields` are those that are wanted of a table, all where left out. */

@@ -7,7 +7,7 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
-import { usageError } from "../errors.ts";
+import { usageError, type UserError } from "../errors.ts";
 import { type MemoryNeeds, memoryNeeds, type NeedsShape, type TrainedParts } from "../model/needs.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { stageShapes } from "../model/stage.ts";
@@ -44,6 +44,9 @@ export interface MemoryBudget {
 
 /** No one asked for more rows by `auto`; at some point a larger batch only trains worse. */
 const MOST_ROWS = 1024;
+
+/** Bytes of a binding that every adapter has (WebGPU's default limit). */
+export const PORTABLE_BINDING_BYTES = 128 << 20;
 
 /** Share of the system's free memory that a CPU driver may take: the rest is the host's, which also holds batches. */
 const SYSTEM_SHARE = 0.9;
@@ -91,6 +94,86 @@ export function whatToLower(
   ].join(", or ");
 }
 
+/** What a micro-batch of so many rows takes, of so many micro-batches to a step of each rank. */
+type NeedsOfRows = (batch: number, microBatches?: number) => MemoryNeeds;
+
+/** What a run takes on a device whose bindings and textures hold so many bytes. */
+function needsOn(
+  { maxBindingBytes, textures }: { maxBindingBytes: number; textures: number },
+  { config, settings, trained, ranks }: {
+    config: ModelConfig;
+    settings: MemorySettings;
+    trained: Partial<TrainedParts>;
+    ranks: number;
+  },
+): NeedsOfRows {
+  const { context, recompute, dtype, distill = 0, stages = 1, accumulate = 1 } = settings;
+  return (batch, microBatches = Math.ceil(accumulate / ranks)) => {
+    const shape: NeedsShape = {
+      batch,
+      context,
+      recompute,
+      half: dtype === "f16",
+      training: true,
+      distill: distill > 0,
+      shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
+      ...trained,
+    };
+    return stageShapes(stages, microBatches)
+      .map((stage) => memoryNeeds(config, { ...shape, stage }, maxBindingBytes, textures))
+      .reduce((most, needs) => needs.total > most.total ? needs : most);
+  };
+}
+
+/** What the rows take that are asked for, of `auto` one. */
+function needsAsAsked(needsOf: NeedsOfRows, { batch, accumulate = 1 }: MemorySettings, ranks: number) {
+  const asked = batch === "auto" ? 1 : batch;
+  // Of a batch that is chosen the rows are not known before it is: its micro-batches are taken to be no smaller.
+  const step = batch === "auto" ? undefined : shareOfStep({ batch: asked, accumulate }, ranks);
+  const ofAsked = step ? needsOf(step.batch, step.accumulate / ranks) : needsOf(asked);
+  return { asked, step, ofAsked };
+}
+
+/** @throws {UserError} where what products read cannot be stored in half precision as it is asked */
+function checkHalf(
+  config: ModelConfig,
+  { dtype }: Pick<MemorySettings, "dtype">,
+  { adapters = {} }: Partial<TrainedParts>,
+): void {
+  const fault = dtype === "f16" ? faultOfHalf(config) ?? faultOfRanks(Object.values(adapters)) : undefined;
+  if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
+}
+
+function tooLarge(batch: number, problem: string, settings: MemorySettings, resumed: boolean): UserError {
+  return usageError(
+    `Cannot train with a batch of ${batch} as ${problem}: ${whatToLower({ ...settings, batch }, resumed)}`,
+  );
+}
+
+/**
+ * Refuses a run that would not fit its `--memory` on any device, or cannot be stored as asked, before its data is read.
+ *
+ * @throws {UserError} as {@link budgetMemory}
+ */
+export function checkLeastMemory(
+  config: ModelConfig,
+  settings: MemorySettings,
+  resumed = false,
+  trained: Partial<TrainedParts> = {},
+  ranks = 1,
+): void {
+  checkHalf(config, settings, trained);
+  if (settings.memory === "auto") return;
+  const limit = settings.memory * 1e9;
+  // Of the smallest bindings that there are what is cut by them is smallest, and textures are an extra.
+  const least = { maxBindingBytes: PORTABLE_BINDING_BYTES, textures: 0 };
+  const needsOf = needsOn(least, { config, settings, trained, ranks });
+  const { asked, ofAsked: { total } } = needsAsAsked(needsOf, settings, ranks);
+  if (total <= limit) return;
+  const problem = `it needs ${amount(total)} at least and there are ${amount(limit)}`;
+  throw tooLarge(asked, problem, settings, resumed);
+}
+
 /**
  * Chooses the batch where it is `auto`, and makes sure that the run fits.
  *
@@ -108,28 +191,15 @@ export async function budgetMemory(
   trained: Partial<TrainedParts> = {},
   ranks = 1,
 ): Promise<MemoryBudget> {
-  const fault = settings.dtype === "f16"
-    ? faultOfHalf(config) ?? faultOfRanks(Object.values(trained.adapters ?? {}))
-    : undefined;
-  if (fault) throw usageError(`Cannot train with --dtype f16 as ${fault}`);
+  checkHalf(config, settings, trained);
   const limit = settings.memory === "auto" ? freeMemory(gpu) : settings.memory * 1e9;
-  const { stages = 1, accumulate = 1 } = settings;
-  const needsOf = (batch: number, microBatches = Math.ceil(accumulate / ranks)): MemoryNeeds => {
-    const { context, recompute, dtype, distill = 0 } = settings;
-    const shape: NeedsShape = {
-      batch,
-      context,
-      recompute,
-      half: dtype === "f16",
-      training: true,
-      distill: distill > 0,
-      shards: settings.shardOptimizer && ranks > 1 ? ranks : undefined,
-      ...trained,
-    };
-    return stageShapes(stages, microBatches)
-      .map((stage) => memoryNeeds(config, { ...shape, stage }, gpu.maxBindingBytes, textureCapacity(gpu)))
-      .reduce((most, needs) => needs.total > most.total ? needs : most);
-  };
+  const { stages = 1 } = settings;
+  const needsOf = needsOn({ maxBindingBytes: gpu.maxBindingBytes, textures: textureCapacity(gpu) }, {
+    config,
+    settings,
+    trained,
+    ranks,
+  });
   const problemOf = async (needs: MemoryNeeds): Promise<string | undefined> => {
     if (needs.largestBinding > gpu.maxBindingBytes) {
       return `one activation takes ${amount(needs.largestBinding)} and a binding holds ${
@@ -143,18 +213,9 @@ export async function budgetMemory(
     if (gpu.adapter.software || await gpu.canHold(needs.buffers)) return undefined;
     return `it needs ${amount(needs.total)} and the device refused to hold that`;
   };
-  const asked = settings.batch === "auto" ? 1 : settings.batch;
-  // Of a batch that is chosen the rows are not known before it is: its micro-batches are taken to be no smaller.
-  const step = settings.batch === "auto" ? undefined : shareOfStep({ batch: asked, accumulate }, ranks);
-  const ofAsked = step ? needsOf(step.batch, step.accumulate / ranks) : needsOf(asked);
+  const { asked, step, ofAsked } = needsAsAsked(needsOf, settings, ranks);
   const problem = await problemOf(ofAsked);
-  if (problem) {
-    throw usageError(
-      `Cannot train with a batch of ${asked} as ${problem}: ${
-        whatToLower({ ...settings, batch: asked }, resumed)
-      }`,
-    );
-  }
+  if (problem) throw tooLarge(asked, problem, settings, resumed);
   let [batch, needs] = [asked, ofAsked];
   if (settings.batch === "auto") {
     for (let high = MOST_ROWS; batch < high;) {

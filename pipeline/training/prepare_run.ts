@@ -4,9 +4,8 @@
  *
  * @module
  */
-import { adapterLabel } from "../../kernels/core/adapters.ts";
+import { adapterLabel, findAdapter } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
-import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl, readSlackChanges, requestControl } from "../runs/control.ts";
@@ -27,13 +26,13 @@ import {
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
-import { budgetMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
+import { budgetMemory, checkLeastMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
 import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { controlIsFirst } from "../runs/phases.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
 import { unreachedByGates } from "../model/adapters.ts";
 import { openWeights } from "../model/load_weights.ts";
-import { faultOfHalf, type ModelConfig } from "../model/config.ts";
+import type { ModelConfig } from "../model/config.ts";
 import { isSameModelConfig, readModelConfig } from "../model/config_file.ts";
 import { findResumePoint, type ResumePoint } from "../runs/resume.ts";
 import { type RunConfig, type SettingChange, writeRunConfig } from "../runs/run_config.ts";
@@ -41,9 +40,9 @@ import { checkRunIsNew, createRun, type NewRunFolder, openRun, type RunFolder } 
 import { createRunState } from "../runs/run_state.ts";
 import { checkModelFolder } from "../model/save_weights.ts";
 import { assertSelfCheck, type Workload } from "../model/self_check.ts";
-import { checkContext, checkOrder, requireData } from "../settings/checks.ts";
+import { checkContext, checkNeeds, checkOrder, requireData } from "../settings/checks.ts";
 import { defaultsOf } from "../settings/resolve.ts";
-import { CHANGEABLE, resumedSettings } from "../settings/resume.ts";
+import { CHANGEABLE, FREE_ON_RESUME, READ_ON_RESUME, resumedSettings } from "../settings/resume.ts";
 import type { SettingsOf, SettingsTable } from "../settings/table.ts";
 import type { SharedEncoder } from "../text/shared_encoding.ts";
 import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts";
@@ -129,7 +128,8 @@ export async function openRunModel(
 
 /** What others call the model of a folder: its name on the hub and its commit, or where it lies. */
 export async function nameOfBase(folder: string, label: string): Promise<Omit<BaseModel, "hash">> {
-  const named = label === folder ? undefined : hubModel(label);
+  // Of the hub a commit is always named: without one it is a folder that a run was begun with.
+  const named = label === folder || !label.includes("@") ? undefined : hubModel(label);
   return named
     ? { model: named.name, revision: named.revision }
     : { model: await Deno.realPath(folder), revision: undefined };
@@ -195,6 +195,12 @@ export async function openResumed<const Table extends SettingsTable>(
     const own = { ...defaultsOf(table), ...config.settings } as SettingsOf<Table>;
     const settings: SettingsOf<Table> & { slack?: number } = resumedSettings(own, given, name);
     checkOrder(table, settings);
+    // What is as the run began may be idle there.
+    checkNeeds(
+      table,
+      Object.fromEntries(Object.entries(given).filter(([key]) => FREE_ON_RESUME.includes(key))),
+      settings,
+    );
     const { slack } = given as { slack?: number };
     if (slack !== undefined && "sparse" in table) {
       throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);
@@ -302,6 +308,11 @@ async function checkAndPrepare(
   const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
   if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  const { train, adapters, frozen } = model.adaptation ?? {};
+  const trained = { train, adapters, frozen, teacherAdapted: teacherIsAdapted(settings, model.adaptation) };
+  checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);
+  // One that is named is looked for before hours of tokenising; ranks have each their own.
+  if (settings.gpu !== undefined && !openGpu) await findAdapter(settings.gpu);
   reporter.stage({ name: "reading the data" });
   const data = { hash: await hashSources(sources) };
   const { leftOut } = await findDataFiles(sources.filter((source) => typeof source === "string"));
@@ -338,19 +349,17 @@ async function checkAndPrepare(
       tokeniseInto(folder, { hash: data.hash, sources, tokenizer, encoder, settings, reporter });
     const tokens = withEncoder ? await withEncoder(tokenizer.path, tokeniseBy) : await tokeniseBy();
     const { distancePower } = settings;
-    const { train, adapters, frozen } = model.adaptation ?? {};
-    // What cannot be stored so is refused where memory is budgeted.
-    const fault = faultOfHalf(model.config) ?? faultOfRanks(Object.values(adapters ?? {}));
-    const half = settings.dtype === "f16" && fault === undefined;
-    const stored = [{ half, adapters, train, frozen }];
+    const stored = [{ half: settings.dtype === "f16", adapters, train, frozen }];
     const workload = { models: [model.config], stored, training: true, weighted, distancePower };
     gpu = await openGpu?.(workload) ?? await openCheckedGpu(reporter, settings, workload);
-    const budget = await budgetMemory(gpu, model.config, settings, resumed !== undefined, {
-      train,
-      adapters,
-      frozen,
-      teacherAdapted: teacherIsAdapted(settings, model.adaptation),
-    }, pipelines);
+    const budget = await budgetMemory(
+      gpu,
+      model.config,
+      settings,
+      resumed !== undefined,
+      trained,
+      pipelines,
+    );
     reporter.message(describeNeeds(budget));
     shareOfStep({ batch: budget.batch, accumulate: settings.accumulate }, pipelines);
     const config: RunConfig = {
@@ -600,7 +609,10 @@ async function goOn(resumed: ResumedRun, now: RunConfig, reporter: Reporter): Pr
         `rounding, and other bits`,
     );
   }
-  const settings = { ...before.settings, data: now.settings.data };
+  // Where what is read lies now; what the run's own folder stands in for keeps its name.
+  const read = READ_ON_RESUME.filter((key) => now.settings[key] !== undefined)
+    .map((key) => [key, now.settings[key]]);
+  const settings = { ...before.settings, ...Object.fromEntries(read) };
   await replaceConfig(resumed, { ...before, settings, data: now.data, ranks: now.ranks });
 }
 
@@ -668,7 +680,8 @@ async function keepModel({ dense }: RunFolder, { files, adaptation }: RunModel):
     for (const file of files) await Deno.remove(join(dense, basename(file))).catch(() => {});
     return await Deno.remove(dense);
   }
-  for (const name of ["config.json", "model.safetensors.index.json"]) {
+  // The last tells that the copy is whole.
+  for (const name of ["model.safetensors.index.json", "config.json"]) {
     if (await exists(join(folder, name))) await copyFile(join(folder, name), join(dense, name));
   }
 }

@@ -5,9 +5,12 @@
  */
 import { usageError } from "../errors.ts";
 import { evaluate, type EvaluationBatch } from "./evaluate.ts";
+import { readMetrics } from "../runs/metrics.ts";
+import { timeSpent } from "../runs/time_spent.ts";
 import { prepareNetwork } from "../model/network.ts";
 import { createParameters, uploadParameters } from "../model/parameters.ts";
 import { saveModel } from "../model/save_weights.ts";
+import { isFirst } from "../parallel/exchange.ts";
 import type { PretrainSettings } from "../settings.ts";
 import {
   collect,
@@ -38,7 +41,7 @@ export interface PretrainSummary {
   steps: number;
   /** Training tokens. */
   tokens: number;
-  /** Wall time of this process, seconds. */
+  /** Wall time, seconds: of the process that ended it, and of earlier ones that of their steps but for what a kill lost. */
   seconds: number;
   adapter: string;
   seed: number;
@@ -94,6 +97,7 @@ async function pretrainUnlessStopped(
   const { gpu, config, weights, batch, exchange } = run;
   const { context, sparse } = settings;
   const started = performance.now();
+  const before = isFirst(exchange) ? timeSpent(await readMetrics(run.folder.metrics)) : 0;
   const target = sparseTarget(settings);
   const from = gatesFrom(settings);
   const gates = sparse ? { ...gateObjective(settings), from } : undefined;
@@ -182,7 +186,7 @@ async function pretrainUnlessStopped(
     parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis), 0),
     steps: settings.steps,
     tokens: settings.steps * settings.accumulate * batch * context,
-    seconds: (performance.now() - started) / 1000,
+    seconds: before + (performance.now() - started) / 1000,
     adapter: gpu.adapter.name,
     seed: settings.seed,
   };

@@ -4,12 +4,20 @@
  *
  * @module
  */
+import { fixed } from "../fixed.ts";
 import type { MetricRow } from "../runs/metrics.ts";
+import type { RunConfig } from "../runs/run_config.ts";
 
 /** What is looked at after each step. */
 export interface HealthSample {
   /** Of the sample, from 1. */
   step: number;
+  /** Of the step's own tokens, nats; undefined where it is no cross-entropy that is minimised. */
+  ce?: number;
+  /** On validation tokens, at evaluations. */
+  validationCe?: number;
+  /** τ, nats. */
+  target?: number;
   /** CE − τ as last measured, nats; undefined before the first measurement and in dense training. */
   violation?: number;
   /** λ. */
@@ -24,6 +32,9 @@ export interface HealthSample {
 export function healthSample(row: MetricRow): HealthSample {
   return {
     step: row.step,
+    ce: row.ce,
+    validationCe: row.validation_ce ?? undefined,
+    target: row.target ?? undefined,
     violation: row.constraint ?? undefined,
     lambda: row.lambda ?? undefined,
     expectedOpen: row.expected_open ?? undefined,
@@ -47,6 +58,8 @@ export interface HealthBounds {
   spike?: number;
   /** Share of queries with no open edge above which the run is reported. */
   deadQueries?: number;
+  /** What guessing among all tokens costs, nats: ln of the vocabulary; left out: the loss is not held against it. */
+  guessing?: number;
   /** Open fraction at which a plateau is no failure. */
   goal?: number;
 }
@@ -54,12 +67,23 @@ export interface HealthBounds {
 /** A failure signature by name, with what was seen and what usually mends it. */
 export interface Signature {
   /** Which. */
-  name: "loss spike" | "plateau" | "wind-up" | "dead queries";
+  name: "worse than guessing" | "loss spike" | "plateau" | "wind-up" | "dead queries";
   /** At which it set in. */
   step: number;
   /** What was seen and what usually mends it, for people. */
   message: string;
 }
+
+/** The name of a loss that has run away. */
+const DIVERGENCE = "worse than guessing";
+/** Nats above what guessing costs, and steps in a row, from which on it has. */
+const DIVERGENCE_MARGIN = 0.5;
+const DIVERGENCE_STEPS = 5;
+/** What usually mends it. From the weights that it left nothing goes on well, so that it is another run's. */
+export const AGAINST_DIVERGENCE = "Begin another run with a lower --lr, a longer --warmup or a lower --clip";
+
+/** Whether a signature's message is of a loss that has run away. */
+export const tellsDivergence = (message: string): boolean => message.startsWith(DIVERGENCE);
 
 /** How the advice is followed: a run takes these settings also when it goes on. */
 const ON_RESUME = ", also with --resume";
@@ -76,6 +100,7 @@ function median(values: readonly number[]): number {
 export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
   const { steps, lambdaMin, lambdaMax, decay, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } =
     bounds;
+  const { guessing = Infinity } = bounds;
   const window = Math.max(100, Math.floor(steps / 10));
   // Closing the first gates of a dense model costs loss for a moment, in every run.
   const settling = Math.max(bounds.warmup ?? 0, Math.floor(steps / 20));
@@ -84,9 +109,14 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
   const active = new Set<Signature["name"]>();
   const recent: { step: number; expectedOpen: number; violation: number }[] = [];
   let atBoundSince: number | undefined;
+  /** Whether the model was ever better than a guess, or is to become so. */
+  let wasBetter = false;
+  let worseFor = 0;
+  /** As last measured. */
+  let validation: number | undefined;
 
   return function watch(sample) {
-    const { step, violation, lambda, expectedOpen, deadQueries } = sample;
+    const { step, ce, target, violation, lambda, expectedOpen, deadQueries } = sample;
     const found: Signature[] = [];
     const report = (name: Signature["name"], present: boolean, message: () => string): void => {
       if (!present) active.delete(name);
@@ -97,13 +127,28 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
     };
     const percent = (share: number): string => `${(100 * share).toFixed(2)} %`;
 
+    if (ce !== undefined) {
+      validation = sample.validationCe ?? validation;
+      wasBetter ||= Math.min(ce, validation ?? Infinity, target ?? Infinity) < guessing;
+      const worst = Math.max(ce, validation ?? -Infinity);
+      worseFor = worst > guessing + DIVERGENCE_MARGIN ? worseFor + 1 : 0;
+      report(
+        DIVERGENCE,
+        wasBetter && worseFor >= DIVERGENCE_STEPS,
+        () =>
+          `the loss is ${fixed(worst, 2)}, where guessing among all tokens costs ${
+            fixed(guessing, 2)
+          } and the model ` +
+          `was better before: it has run away. ${AGAINST_DIVERGENCE}`,
+      );
+    }
     if (violation !== undefined) {
       const before = measured.length < SPIKE_LEAST ? Infinity : median(measured);
       report(
         "loss spike",
         violation > Math.max(spike, spike + before),
         () =>
-          `CE stands ${violation.toFixed(2)} above its target, where it stood ${before.toFixed(2)} before; ` +
+          `CE stands ${fixed(violation, 2)} above its target, where it stood ${fixed(before, 2)} before; ` +
           `edges fell faster than the weights could follow (raise --lambda-min or lower --lr${ON_RESUME})`,
       );
       // What a spike is held against are not the steps of that spike.
@@ -157,6 +202,18 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
     }
     return found;
   };
+}
+
+/** What the signatures of a run of this config are told by. */
+export function healthBoundsOf({ command, settings, model }: RunConfig): HealthBounds {
+  const { steps = 0, warmup, decay = 0, lambdaMin = 0, lambdaMax = Infinity } = settings as Record<
+    string,
+    number | undefined
+  >;
+  // Elsewhere a row's loss is weighted by a reward.
+  const isCrossEntropy = command === "sparsify" || command === "pretrain";
+  const guessing = isCrossEntropy ? Math.log(model.config.vocabularySize) : undefined;
+  return { steps, warmup, decay, lambdaMin, lambdaMax, guessing };
 }
 
 /** Every signature of a phase, from its rows. */

@@ -17,6 +17,7 @@ import { teacherIsAdapted } from "./adaptation.ts";
 import { checkLoss, evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { controlIsFirst, teacherOf } from "../runs/phases.ts";
+import { timeSpent } from "../runs/time_spent.ts";
 import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
 import { initialWeights } from "../model/initial_weights.ts";
 import { type Network, prepareNetwork } from "../model/network.ts";
@@ -89,7 +90,7 @@ export interface SparsifySummary {
   steps: number;
   /** Training tokens of the sparse phase. */
   tokens: number;
-  /** Wall time of this process, seconds. */
+  /** Wall time, seconds: of the process that ended it, and of earlier ones that of their steps but for what a kill lost. */
   seconds: number;
   /** Name of the adapter. */
   adapter: string;
@@ -139,6 +140,7 @@ async function sparsifyUnlessStopped(
   const { gpu, config, batch, exchange } = run;
   const { adapters, train, frozen } = run.adaptation ?? {};
   const started = performance.now();
+  const before = isFirst(exchange) ? timeSpent(await readMetrics(run.folder.metrics)) : 0;
   const { context } = settings;
   const gates = gateObjective(settings);
   const teacher = teacherOf(settings);
@@ -326,7 +328,8 @@ async function sparsifyUnlessStopped(
   // Rank 0 alone has rows, and tells of the run.
   const rows = isFirst(exchange) ? await readMetrics(run.folder.metrics) : [];
   const sparseRows = rows.filter((row) => row.phase === "sparse");
-  const signatures = signaturesOf(sparseRows, healthBounds(settings, gates)).map(({ message }) => message);
+  const signatures = signaturesOf(sparseRows, healthBounds(settings, gates, config.vocabularySize))
+    .map(({ message }) => message);
   const losses = ({ ce, perplexity, accuracy, exactRows }: Evaluation) => ({
     ce,
     perplexity,
@@ -354,7 +357,7 @@ async function sparsifyUnlessStopped(
     test_tokens: dense.tokens,
     steps: settings.steps,
     tokens: settings.steps * settings.accumulate * batch * context,
-    seconds: (performance.now() - started) / 1000,
+    seconds: before + (performance.now() - started) / 1000,
     adapter: gpu.adapter.name,
     seed: settings.seed,
     model: settings.model,

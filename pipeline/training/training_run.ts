@@ -194,13 +194,19 @@ export function gateObjective(settings: GateSettings): GateObjective {
   };
 }
 
-/** What a phase's failure signatures are told by. */
+/**
+ * What a phase's failure signatures are told by.
+ *
+ * @param vocabularySize left out: its loss is no cross-entropy that guessing bounds
+ */
 export function healthBounds(
   { steps, warmup, decay }: Pick<TrainingSettings, "steps" | "warmup" | "decay">,
   gates: GateObjective | undefined,
+  vocabularySize?: number,
 ): HealthBounds {
   const { lowest: lambdaMin = 0, highest: lambdaMax = Infinity } = gates?.geco ?? {};
-  return { steps, warmup, decay, lambdaMin, lambdaMax };
+  const guessing = vocabularySize === undefined ? undefined : Math.log(vocabularySize);
+  return { steps, warmup, decay, lambdaMin, lambdaMax, guessing };
 }
 
 /** One phase of a run. */
@@ -348,7 +354,11 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
         return target === undefined ? undefined : target + levels[levelAt(step)];
       }),
       control: run.control,
-      health: healthBounds(settings, options.gates),
+      health: healthBounds(
+        settings,
+        options.gates,
+        options.held ? undefined : network.config.vocabularySize,
+      ),
       earlierRows: isFirst(exchange)
         ? (await readMetrics(folder.metrics)).filter((row) => row.phase === phase)
         : [],

@@ -2,12 +2,19 @@
 // @ts-check
 /** Numbers, shares, times and places as people read them. */
 
-/** @param {number | null | undefined} value @param {number} digits */
-export const fixed = (value, digits) => value === null || value === undefined ? "–" : value.toFixed(digits);
+/**
+ * A number with so many decimals, one of a million or more as `1.55e17`.
+ *
+ * @param {number | null | undefined} value @param {number} digits
+ */
+export function fixed(value, digits) {
+  if (value === null || value === undefined) return "–";
+  return Math.abs(value) < 1e6 ? value.toFixed(digits) : value.toExponential(2).replace("e+", "e");
+}
 
 /** A difference, with its sign. @param {number | null | undefined} value */
 export const signed = (value) =>
-  value === null || value === undefined ? "–" : `${value >= 0 ? "+" : "−"}${Math.abs(value).toFixed(3)}`;
+  value === null || value === undefined ? "–" : `${value >= 0 ? "+" : "−"}${fixed(Math.abs(value), 3)}`;
 
 /** A share as per cent. @param {number | null | undefined} share */
 export function percent(share) {

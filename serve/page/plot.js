@@ -2,6 +2,8 @@
 // @ts-check
 /** A chart of lines by uPlot: its colours from the palette, its legend for mouse and keyboard, its text for those who do not see it. */
 
+import { fixed } from "./format.js";
+
 const HEIGHT = 220;
 
 /**
@@ -18,7 +20,8 @@ const HEIGHT = 220;
  */
 
 /** @param {number} value */
-const number = (value) => Number(value.toPrecision(3)).toLocaleString("en");
+const number = (value) =>
+  Math.abs(value) < 1e6 ? Number(value.toPrecision(3)).toLocaleString("en") : fixed(value, 2);
 
 /** One column of x and one a line, as uPlot wants them: undefined where a line has no point. @param {Line[]} lines */
 function columns(lines) {

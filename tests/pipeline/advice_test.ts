@@ -22,11 +22,12 @@ import {
 import { CHANGEABLE } from "../../pipeline/settings/resume.ts";
 import type { SettingsTable } from "../../pipeline/settings/table.ts";
 import { SERVE } from "../../serve/settings.ts";
+import { metricRow } from "../support/metric_row.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
-/** No machine has it: a command that opens a device leaves with 4. */
-const NO_DEVICE = ["--gpu", "Voodoo 2"];
+/** A backend that no machine has: a command that opens a device leaves with 4. */
+const NO_DEVICE = { env: { DENO_WEBGPU_BACKEND: "none" } };
 
 /** The one line that a command fails with. */
 function errorOf(stderr: string): string {
@@ -94,6 +95,7 @@ Deno.test("every flag that a message, the README or the docs name is one that a 
   for (const name of CHANGEABLE) {
     assertStringIncludes(guide, `\`--${flagName(name)}\``);
   }
+  for (const column of Object.keys(metricRow(1))) assertStringIncludes(guide, `\`${column}\``);
 });
 
 Deno.test("too little text is said before a device is opened, by its own name, and leaves nothing behind", async () => {
@@ -102,19 +104,19 @@ Deno.test("too little text is said before a device is opened, by its own name, a
   await writeTinyModel(model);
   const text = join(folder.path, "little.txt");
   await Deno.writeTextFile(text, "12+34=46".repeat(4));
-  const data = ["--model", model, "--data", text, ...NO_DEVICE];
-  const trained = await runMain(["sparsify", ...data, "--context", "8", "--runs", runs]);
+  const data = ["--model", model, "--data", text];
+  const trained = await runMain(["sparsify", ...data, "--context", "8", "--runs", runs], NO_DEVICE);
   assertEquals(trained.code, 3, trained.stderr);
   const error = errorOf(trained.stderr);
   assertStringIncludes(error, `split of ${text} into windows`);
   assertStringIncludes(error, "give more text, or a smaller --context");
   assert(!error.includes("--resume"), error);
   assertEquals(await namesIn(runs), []);
-  const evaluated = await runMain(["evaluate", ...data]);
+  const evaluated = await runMain(["evaluate", ...data], NO_DEVICE);
   assertEquals(evaluated.code, 3, evaluated.stderr);
   assertStringIncludes(errorOf(evaluated.stderr), `the test split of ${text} into windows`);
   await Deno.writeTextFile(text, "12+34=46".repeat(400));
-  const more = await runMain(["sparsify", ...data, "--context", "8", "--runs", runs]);
+  const more = await runMain(["sparsify", ...data, "--context", "8", "--runs", runs], NO_DEVICE);
   assertEquals(more.code, 4, "more text comes as far as the device");
   assertEquals(await namesIn(runs), []);
 });
@@ -125,14 +127,14 @@ Deno.test("data with a character that has no token and a taken name are found be
   await writeTinyModel(model);
   const text = join(folder.path, "words.txt");
   await Deno.writeTextFile(text, "words ".repeat(100));
-  const bad = await runMain(["sparsify", "--model", model, "--data", text, "--runs", runs, ...NO_DEVICE]);
+  const bad = await runMain(["sparsify", "--model", model, "--data", text, "--runs", runs], NO_DEVICE);
   assertEquals(bad.code, 3, bad.stderr);
   assertStringIncludes(errorOf(bad.stderr), text);
   assertEquals(await namesIn(runs), []);
   await Deno.mkdir(join(runs, "taken"), { recursive: true });
   await Deno.writeTextFile(join(runs, "taken", "mine.txt"), "");
-  const named = ["--model", model, "--data", ADDITION.data, "--runs", runs, "--name", "taken", ...NO_DEVICE];
-  const taken = await runMain(["sparsify", ...named]);
+  const named = ["--model", model, "--data", ADDITION.data, "--runs", runs, "--name", "taken"];
+  const taken = await runMain(["sparsify", ...named], NO_DEVICE);
   assertEquals(taken.code, 2, taken.stderr);
   assertStringIncludes(errorOf(taken.stderr), "Cannot create run taken");
 });
@@ -154,15 +156,14 @@ Deno.test("a start that was killed while it tokenised gives its name to the next
     runs,
     "--name",
     "run",
-    ...NO_DEVICE,
   ];
   await Deno.writeTextFile(join(runs, "run", ".lock"), "");
-  assertEquals((await runMain(start)).code, 2, "without a mark it is somebody's");
+  assertEquals((await runMain(start, NO_DEVICE)).code, 2, "without a mark it is somebody's");
   await Deno.writeTextFile(
     join(runs, "run", ".start"),
     "A run was about to begin in this folder, which was made for it.\n",
   );
-  const again = await runMain(start);
+  const again = await runMain(start, NO_DEVICE);
   assertEquals(again.code, 4, again.stderr);
   assertEquals(await namesIn(runs), []);
 });
@@ -220,7 +221,7 @@ Deno.test("a run that was stopped goes on with the settings that the signatures 
     report,
     "gives other bits than this run’s, as settings changed on the way, and the slack",
   );
-  const finished = await runMain([...resume, "--json", ...NO_DEVICE]);
+  const finished = await runMain([...resume, "--json"], NO_DEVICE);
   assertEquals(finished.code, 0, finished.stderr);
   assertMatch(finished.stderr, /run .*run is finished: nothing is left to do/);
   assertEquals(
@@ -255,8 +256,7 @@ Deno.test("a run's folder, a name of the hub and a folder without a model are an
       model,
       "--data",
       ADDITION.data,
-      ...NO_DEVICE,
-    ]);
+    ], NO_DEVICE);
     assertEquals(code, 3, stderr);
     return errorOf(stderr);
   };
@@ -265,7 +265,7 @@ Deno.test("a run's folder, a name of the hub and a folder without a model are an
   assertStringIncludes(await evaluate(run), "it has not come to the end");
   await writeTinyModel(join(run, "model"));
   const [, offered] = /the folder of a run: give (.*)$/.exec(await evaluate(run))!;
-  const taken = await runMain(["evaluate", "--model", offered, "--data", ADDITION.data, ...NO_DEVICE]);
+  const taken = await runMain(["evaluate", "--model", offered, "--data", ADDITION.data], NO_DEVICE);
   assertEquals(taken.code, 4, "it comes as far as the device");
   assertStringIncludes(
     await evaluate("distilbert/distilgpt2"),
@@ -281,4 +281,30 @@ Deno.test("a run's folder, a name of the hub and a folder without a model are an
   );
   const { stderr } = await runMain(["evaluate", "--model", folder.path, "--data", ADDITION.data]);
   assertStringIncludes(errorOf(stderr), "a model is a Hugging Face folder");
+});
+
+Deno.test("a memory that no device makes enough is refused before the data is read, let alone before it is tokenised", async () => {
+  await using folder = await temporaryFolder();
+  const [model, text] = [join(folder.path, "tiny"), join(folder.path, "text.txt")];
+  await writeTinyModel(model);
+  // Of which the vocabulary has no token.
+  await Deno.writeTextFile(text, "Words".repeat(1000));
+  const { code, stderr } = await runMain([
+    "sparsify",
+    ...["--model", model, "--data", text, "--runs", join(folder.path, "runs"), "--memory", "0.00001"],
+  ]);
+  assertEquals(code, 2, stderr);
+  assertMatch(errorOf(stderr), /as it needs .* at least and there are 10 kB: lower --batch/);
+});
+
+Deno.test("an adapter that there is not is told before the data is read", async () => {
+  await using folder = await temporaryFolder();
+  const [model, text] = [join(folder.path, "tiny"), join(folder.path, "text.txt")];
+  await writeTinyModel(model);
+  await Deno.writeTextFile(text, "Words".repeat(1000));
+  const start = ["sparsify", "--model", model, "--data", text, "--runs", join(folder.path, "runs")];
+  const { code, stderr } = await runMain([...start, "--gpu", "Voodoo 2"]);
+  assertEquals(code, 4, stderr);
+  assertStringIncludes(errorOf(stderr), "Cannot open");
+  assertEquals(await namesIn(join(folder.path, "runs")), []);
 });

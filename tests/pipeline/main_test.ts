@@ -6,6 +6,7 @@ import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { saveModel } from "../../pipeline/model/save_weights.ts";
 import { readMetrics } from "../../pipeline/runs/metrics.ts";
 import { readRunConfig } from "../../pipeline/runs/run_config.ts";
+import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
@@ -28,6 +29,8 @@ const USAGE: [string, string[], RegExp][] = [
   ["a bad number", ["sparsify", "--steps", "many"], /--steps as it must be a number: many/],
   ["a number out of range", ["sparsify", "--steps", "0"], /--steps as it must be at least 1: 0/],
   ["a missing value", ["sparsify", "--lr"], /--lr as it must be/],
+  ["a share of one process", ["evaluate", "--share-adapter"], /Cannot use --share-adapter with one process/],
+  ["moments among one", ["sparsify", "--shard-optimizer"], /Cannot use --shard-optimizer with one process/],
   ["a missing settings file", ["sparsify", "--config", "nowhere.json"], /nowhere\.json: no such file/],
   ["a run that is not there", ["sparsify", "--resume", "nowhere"], /Cannot resume nowhere/],
   ["a name that leads elsewhere", ["sparsify", "--resume", "../up"], /Cannot name a run/],
@@ -201,7 +204,20 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
     assertEquals(evaluated.code, 0, evaluated.stderr);
     const result = JSON.parse(evaluated.stdout);
     assertEquals(result.ce, summary.sparse.ce);
-    assertEquals(result.openFraction, summary.sparse.open_fraction);
+    // By the names that the summary has.
+    for (
+      const name of [
+        "accuracy",
+        "exact_rows",
+        "open_fraction",
+        "edges_per_query",
+        "dead_queries",
+        "live_heads",
+      ]
+    ) {
+      assertEquals(result[name], summary.sparse[name], name);
+    }
+    assertEquals(Object.keys(result).filter((name) => /[A-Z]/.test(name)), []);
     const dense = await runMain([
       "evaluate",
       "--model",
@@ -213,7 +229,7 @@ Deno.test("sparsify, evaluate and resume agree: summary, saved model, and a fini
       "--batch",
       "16",
     ]);
-    assertEquals(JSON.parse(dense.stdout).openFraction, 1);
+    assertEquals(JSON.parse(dense.stdout).open_fraction, 1);
     // deno-fmt-ignore
     const tooMany = await runMain(["evaluate", "--model", model, "--data", ADDITION.data, "--batch", "2000000"]);
     assertEquals(tooMany.code, 2, tooMany.stderr);
@@ -278,4 +294,21 @@ Deno.test("pretrain saves a model, and with --sparse one whose gates are closed"
     assertEquals(refused.code, 2, refused.stderr);
     assertStringIncludes(refused.stderr, "--target-loss");
   });
+});
+
+Deno.test("a run whose loss runs away says so at its end, in its report and when it is asked again, and not to go on for longer", async () => {
+  await using folder = await temporaryFolder();
+  // deno-fmt-ignore
+  const away = await runMain(["sparsify", "--model", "data/addition", "--data", ADDITION.data, "--steps", "10",
+    "--batch", "16", "--lr", "5", "--warmup", "0", "--eval-every", "5", "--validation-tokens", "128", "--eval-tokens",
+    "128", "--no-control", "--no-autotune", "--runs", folder.path, "--name", "run"]);
+  assertEquals(away.code, 0, away.stderr);
+  assertStringIncludes(away.stderr, "warning: worse than guessing at step");
+  const said = "The loss ran away. Begin another run with a lower --lr, a longer --warmup or a lower --clip.";
+  assertStringIncludes(away.stdout, said);
+  assert(!away.stdout.includes("more --steps"), away.stdout);
+  assertStringIncludes(await Deno.readTextFile(join(folder.path, "run", "report.html")), said);
+  // A perplexity without bounds is none in JSON.
+  const again = await runMain(["sparsify", "--resume", "run", "--runs", folder.path]);
+  assertEquals([again.code, again.stdout], [0, away.stdout], again.stderr);
 });

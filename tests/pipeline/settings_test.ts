@@ -29,6 +29,8 @@ import { parseCommand } from "../../pipeline/settings/parse.ts";
 import { defaultsOf, fromModelLine, resolveFully, resolveSettings } from "../../pipeline/settings/resolve.ts";
 import { CHANGEABLE, resumedSettings } from "../../pipeline/settings/resume.ts";
 import type { SettingsTable } from "../../pipeline/settings/table.ts";
+import { checkRuns } from "../../pipeline/sweep/check_runs.ts";
+import { sweepRuns } from "../../pipeline/sweep/sweep_file.ts";
 import { SERVE } from "../../serve/settings.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 
@@ -69,6 +71,8 @@ for (
     [["--model"], "--model as it must be a path: nothing given"],
     [["--model", "--json"], "--model as it must be a path: nothing given"],
     [["--data"], "--data as it must be a path: nothing given"],
+    [["--control", "--no-control"], "--control with --no-control: give one of the two"],
+    [["--no-front", "--front=true"], "--front with --no-front: give one of the two"],
     [["--slack", " "], "--slack as it must be a number: nothing given"],
     [["--seed", "4294967296"], "--seed as it must be at most 4294967295: 4294967296"],
     [["--json=maybe"], "--json as it must be true or false: maybe"],
@@ -153,11 +157,68 @@ for (
   });
 }
 
+const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
+  [SPARSIFY, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
+  [PRETRAIN, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
+  [SPARSIFY, ["--lambda-start", "6"], "--lambda-start 6 as it must be at most --lambda-max 5"],
+  [SPARSIFY, ["--steps", "30", "--warmup", "40"], "--warmup 40 as it must be at most --steps 30"],
+  [PRETRAIN, ["--steps", "30", "--warmup", "31"], "--warmup 31 as it must be at most --steps 30"],
+  [SPARSIFY, ["--front-slack", "0.1"], "--front-slack without --front"],
+  [SPARSIFY, ["--distill", "0", "--teacher", "dense"], "--teacher dense as nothing is learnt from it"],
+  [PLAN, ["--teacher", "auto"], "--teacher auto as nothing is learnt from it"],
+  [PRETRAIN, ["--port", "8001"], "--port without --serve"],
+  [CIRCUITS, ["--method", "eap", "--ig-steps", "3"], "--ig-steps with --method eap, which has no such"],
+  [PLAN, ["--shard-optimizer"], "--shard-optimizer without --ranks"],
+];
+
+Deno.test("a flag that has no effect, or contradicts another, is refused; one that has is taken", async () => {
+  const resolved = (table: SettingsTable, flags: string[]) =>
+    resolveSettings(table, { given: parseCommand(table, flags).given, config: undefined });
+  for (const [table, flags, message] of IDLE) {
+    const error = await assertRejects(() => resolved(table, flags), UserError);
+    assertEquals(error.exitCode, 2);
+    assertStringIncludes(error.message, `Cannot use ${message}`);
+  }
+  const taken: [SettingsTable, string[]][] = [
+    [SPARSIFY, ["--target-loss", "control", "--slack", "0.5"]],
+    [SPARSIFY, ["--target-loss", "3"]],
+    // What holds by default follows.
+    [SPARSIFY, ["--lambda-max", "0.1"]],
+    [PRETRAIN, ["--steps", "10"]],
+    [SPARSIFY, ["--steps", "30", "--warmup", "30"]],
+    [SPARSIFY, ["--front", "--front-slack", "0.1"]],
+    // The embedded English model recommends a weight.
+    [SPARSIFY, ["--teacher", "dense"]],
+    [SPARSIFY, ["--distill", "0"]],
+    [SPARSIFY, ["--serve", "--port", "8001"]],
+    [CIRCUITS, ["--ig-steps", "3"]],
+    [PLAN, ["--shard-optimizer", "--ranks", "2"]],
+    [PLAN, ["--no-shard-optimizer"]],
+  ];
+  for (const [table, flags] of taken) await resolved(table, flags);
+});
+
+Deno.test("what the embedded models recommend, alone and in a sweep, is not refused for what a flag leaves idle", async () => {
+  for (const model of ["data/english", "data/addition"]) {
+    for (const target of [3, "auto", "control"]) {
+      const json = { settings: { model, targetLoss: target }, list: [{ distill: 0 }, { steps: 1 }] };
+      await checkRuns(sweepRuns(json, "tries.json", Deno.cwd()), "tries.json");
+    }
+  }
+  const idle = { settings: { targetLoss: 3 }, list: [{ slack: 0.1 }] };
+  await assertRejects(
+    () => checkRuns(sweepRuns(idle, "tries.json", Deno.cwd()), "tries.json"),
+    UserError,
+    "Cannot use --slack with --target-loss 3",
+  );
+});
+
 Deno.test("a resumed run keeps its settings but for the few that do not change its course", () => {
   const own = Object.fromEntries(
     Object.entries(SPARSIFY).map(([name, { value }]) => [name, value]),
   ) as unknown as SparsifySettings;
-  const free = { json: true, checkpointEvery: 3, autotune: false };
+  const elsewhere = { model: "moved", tokenizer: "moved/tokenizer.json", adapter: "moved/adapter" };
+  const free = { json: true, checkpointEvery: 3, autotune: false, ...elsewhere };
   assertEquals(resumedSettings<typeof SPARSIFY>(own, free, "run"), { ...own, ...free });
   assertThrows(
     () => resumedSettings<typeof SPARSIFY>(own, { steps: 5 }, "run"),
@@ -173,7 +234,8 @@ Deno.test("what a refused resume says may be new is taken", () => {
     UserError,
   );
   const offered = [...message.split(";")[1].matchAll(/--[a-z-]+/g)].map(([flag]) => flag);
-  assertEquals(offered.length, CHANGEABLE.length);
+  // What is read may be elsewhere; the data alone may be other data.
+  assertEquals(offered.length, CHANGEABLE.length + 1);
   for (const flag of offered) {
     const { given } = parseCommand(SPARSIFY, [flag, "0.5"]);
     assertEquals(resumedSettings<typeof SPARSIFY>(own, given, "run"), { ...own, ...given });

@@ -386,6 +386,8 @@ Deno.test("a prompt is passed on, and one that is not as it must be is refused",
     const answer = await post(body);
     assertEquals([answer.status, typeof answer.json?.error], [status, "string"], body.slice(0, 40));
   }
+  const { error } = (await post('{"prompt":"a","path":"/etc/passwd"}')).json!;
+  assertStringIncludes(String(error), 'Unknown key "path"; known are prompt, ');
   assertEquals((await post('{"prompt":"a"}', { "Content-Type": "text/plain" })).status, 415);
   assertEquals(server.explorer.asked.length, 1);
 });

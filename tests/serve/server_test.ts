@@ -1,10 +1,11 @@
 /** The server on a real port, and its command line. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { join } from "node:path";
 import { readRunConfig, writeRunConfig } from "../../pipeline/runs/run_config.ts";
 import { type RunningServer, startServer } from "../../serve/server.ts";
 import { fakeRun } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { ADDITION, writeTinyModel } from "../support/tiny_model.ts";
+import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
 
@@ -158,6 +159,11 @@ Deno.test("the command line: help, and one line and exit code 2 for what it cann
     [["--prot", "1"], {}, /Unknown flag --prot \(did you mean --port\?\)/],
     [["--port", "99999"], {}, /--port as it must be at most 65535/],
     [["--port", taken], {}, new RegExp(`Cannot listen on 127\\.0\\.0\\.1, port ${taken}`)],
+    [
+      ["--port", "0", "--models", "/nowhere/at/all"],
+      {},
+      /models from \/nowhere\/at\/all as there is no such folder/,
+    ],
     [["--port", "0"], { SPARSE_ATTENTION_TOKEN: "short" }, /at least 16 characters/],
     [["--port", "0"], { SPARSE_ATTENTION_TOKEN: "with a space in it and long" }, /must consist of/],
   ];
@@ -170,6 +176,19 @@ Deno.test("the command line: help, and one line and exit code 2 for what it cann
     }
   } finally {
     using.close();
+  }
+});
+
+Deno.test("a folder of runs that does not exist yet is said to be none", async () => {
+  await using folder = await temporaryFolder();
+  for (const [name, said] of [["later", ", a folder that does not exist yet"], [".", ""]]) {
+    const runs = join(folder.path, name);
+    const { stderr } = await runMain(["--runs", runs, "--port", "0"], {
+      script: "serve/main.ts",
+      allow: ["--allow-net", "--allow-sys=setPriority"],
+      hold: [{ when: "#token=", meanwhile: (send) => send("SIGTERM") }],
+    });
+    assertStringIncludes(stderr, `runs in ${runs}${said}: http://127.0.0.1:`);
   }
 });
 

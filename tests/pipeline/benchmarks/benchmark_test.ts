@@ -245,6 +245,7 @@ Deno.test("a row that is none of the benchmark is refused by its line, field and
       { context: "a", choices: ["b", ""], gold: 0 },
       "choices must be texts that are not empty and differ",
     ],
+    ["choices", { context: "a", choices: ["b", " c"], gold: 0 }, "without a space in front, as one is put"],
     [
       "choices",
       { context: "a", choices: ["b", "b"], gold: 0 },
@@ -685,4 +686,16 @@ Deno.test("what cannot be run is said in one line before a device is opened", as
     assertStringIncludes(result.stderr, said);
     assertEquals(result.stderr.trim().split("\n").filter((line) => line.startsWith("error: ")).length, 1);
   }
+});
+
+Deno.test("plain text is one document of perplexity, whole, and of no other benchmark", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "text.txt");
+  await Deno.writeTextFile(path, "It is so.\n\nAnd so on.\n");
+  const [item, ...more] = await readItems(readTask("perplexity"), [path], Infinity);
+  assert(item.kind === "rolling");
+  assertEquals([item.text, item.where, more], ["It is so.\n\nAnd so on.\n", path, []]);
+  await assertRejects(() => readItems(readTask("piqa"), [path], Infinity), UserError, "it is text");
+  await Deno.writeTextFile(path, "");
+  await assertRejects(() => readItems(readTask("perplexity"), [path], Infinity), UserError);
 });

@@ -154,6 +154,7 @@ Deno.test("the command writes the continuation, and with --json one line that ho
     "tokens",
     12,
   ]);
+  assertEquals([line.top_p, Object.keys(line).filter((name) => /[A-Z]/.test(name))], [1, []]);
   assertEquals(`${line.text}\n`, stdout);
   const tokenizer = await loadTokenizer(ROOT + ENGLISH);
   assertEquals(tokenizer.decode(line.tokens), line.text);

@@ -10,7 +10,7 @@ import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { type StoredParameter, storedParameters } from "../../../pipeline/model/stored.ts";
-import { PORTABLE_BINDING_BYTES } from "../../../pipeline/report/memory_needs.ts";
+import { PORTABLE_BINDING_BYTES } from "../../../pipeline/training/memory_budget.ts";
 import { assertClose } from "../../support/compare.ts";
 import { upload } from "../../support/gpu.ts";
 

@@ -2,12 +2,8 @@
 import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
-import {
-  needsText,
-  PORTABLE_BINDING_BYTES,
-  tellNeeds,
-  type ToldNeeds,
-} from "../../../pipeline/report/memory_needs.ts";
+import { needsText, tellNeeds, type ToldNeeds } from "../../../pipeline/report/memory_needs.ts";
+import { PORTABLE_BINDING_BYTES } from "../../../pipeline/training/memory_budget.ts";
 import { planTraining } from "../../../pipeline/report/training_plan.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { runMain } from "../../support/tiny_model.ts";

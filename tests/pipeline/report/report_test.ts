@@ -194,7 +194,7 @@ Deno.test("what was measured where, and how the run was made, stand in a report 
     ["Seed", "7"],
     ["Adapter", "a &lt;fast&gt; adapter"],
     ["Versions", "sparse-attention 0.1.0, Deno 2.9.6"],
-    ["Wall time", "3m48s (the process that ended it)"],
+    ["Wall time", "3m48s, without what a kill lost"],
     ["Skipped steps", "1, as their gradient was not finite"],
   ]);
   assert(!reportHtml(DATA).includes("Skipped steps"));
@@ -413,6 +413,9 @@ Deno.test("the command that makes a run again parses to the run's settings", () 
     debug: _5,
     serve: _6,
     port: _7,
+    // No flag without an effect is said, which would be refused.
+    teacher: _8,
+    frontSlack: _9,
     ...expected
   } = settings as Record<string, unknown>;
   // What no flag says is not said.

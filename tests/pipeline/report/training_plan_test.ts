@@ -12,7 +12,6 @@ import { memoryNeeds, type TrainedParts, trainingNeeds } from "../../../pipeline
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import type { FrozenType } from "../../../pipeline/model/op.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
-import { PORTABLE_BINDING_BYTES } from "../../../pipeline/report/memory_needs.ts";
 import {
   flopText,
   parseMemory,
@@ -21,7 +20,7 @@ import {
   planTraining,
   type TrainingPlan,
 } from "../../../pipeline/report/training_plan.ts";
-import { amount } from "../../../pipeline/training/memory_budget.ts";
+import { amount, PORTABLE_BINDING_BYTES } from "../../../pipeline/training/memory_budget.ts";
 import { createTrainer } from "../../../pipeline/training/trainer.ts";
 import { readDocument, scaleTables, withTables } from "../../scale_tables.ts";
 import { gpuTest } from "../../support/gpu.ts";

@@ -7,7 +7,7 @@ import { hashFile, writeSealedJson } from "../../../pipeline/files.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { readRunConfig } from "../../../pipeline/runs/run_config.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
-import { ADDITION, runMain, writeTinyModel } from "../../support/tiny_model.ts";
+import { ADDITION, type CommandOptions, runMain, writeTinyModel } from "../../support/tiny_model.ts";
 
 const STEPS = 40;
 
@@ -201,4 +201,66 @@ Deno.test("a run is not resumed on text that has changed, unless it is given aga
   );
   const piped = await resume("--data", "-");
   assertStringIncludes(piped.stderr, "the data is not what the run began with");
+});
+
+Deno.test("a run whose model has moved goes on from its own copy, or from where it is now, to the same bits", async () => {
+  await using folder = await temporaryFolder();
+  const [model, moved, other] = ["tiny", "moved", "other"].map((name) => join(folder.path, name));
+  await writeTinyModel(model);
+  await writeTinyModel(other, { contextLength: 16 });
+  // deno-fmt-ignore
+  const settings = ["sparsify", "--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--steps",
+    "24", "--lr", "0.01", "--eval-every", "6", "--checkpoint-every", "3", "--validation-tokens", "128", "--no-control",
+    "--eval-tokens", "128", "--slack", "5", "--no-autotune", "--runs", folder.path];
+  assertEquals((await runMain([...settings, "--name", "whole"])).code, 0);
+  const stop = (at: number): CommandOptions => ({
+    hold: [{ when: `sparse ${at}/24`, meanwhile: (send) => send("SIGHUP") }],
+  });
+  const resume = (more: string[] = [], options?: CommandOptions) =>
+    runMain(["sparsify", "--resume", "run", "--runs", folder.path, ...more], options);
+  assertEquals((await runMain([...settings, "--name", "run"], stop(6))).code, 130);
+  await Deno.rename(model, moved);
+  const own = await resume([], stop(12));
+  assertEquals(own.code, 130, own.stderr);
+  assertStringIncludes(own.stderr, `the model ${model} is no longer there: the run's own copy is taken`);
+  const copy = await resume(["--model", join(folder.path, "run", "dense")], stop(18));
+  assertEquals([copy.code, copy.stderr.includes("no longer there")], [130, false], copy.stderr);
+  const refused = await resume(["--model", other]);
+  assertEquals(refused.code, 3);
+  assertStringIncludes(refused.stderr, `as its model ${other} has changed since it began`);
+  const named = await resume(["--model", moved]);
+  assertEquals(named.code, 0, named.stderr);
+  const weights = (name: string) => hashFile(join(folder.path, name, "model", "model.safetensors"));
+  assertEquals(await weights("run"), await weights("whole"));
+  const { settings: kept } = await readRunConfig(join(folder.path, "run", "config.json"));
+  assertEquals(kept.model, moved);
+  // Without either there is nothing to go on with.
+  await Deno.rename(moved, model);
+  await Deno.remove(join(folder.path, "run", "dense"), { recursive: true });
+  const nowhere = await resume();
+  assertEquals(nowhere.code, 3);
+  assertStringIncludes(nowhere.stderr, "give --model, the folder where it is now");
+});
+
+Deno.test("a pretrained run whose tokenizer has moved goes on from its own copy", async () => {
+  await using folder = await temporaryFolder();
+  const [tokenizer, moved] = ["vocabulary.json", "moved.json"].map((name) => join(folder.path, name));
+  await Deno.copyFile(ADDITION.tokenizer, tokenizer);
+  // deno-fmt-ignore
+  const settings = ["pretrain", "--tokenizer", tokenizer, "--data", ADDITION.data, "--context", "8", "--batch", "16",
+    "--layers", "1", "--heads", "2", "--width", "16", "--steps", "12", "--checkpoint-every", "3", "--eval-every", "6",
+    "--validation-tokens", "128", "--eval-tokens", "128", "--no-autotune", "--runs", folder.path];
+  assertEquals((await runMain([...settings, "--name", "whole"])).code, 0);
+  const stopped = await runMain([...settings, "--name", "run"], {
+    hold: [{ when: "pretrain 6/12", meanwhile: (send) => send("SIGHUP") }],
+  });
+  assertEquals(stopped.code, 130, stopped.stderr);
+  await Deno.rename(tokenizer, moved);
+  const resumed = await runMain(["pretrain", "--resume", "run", "--runs", folder.path]);
+  assertEquals(resumed.code, 0, resumed.stderr);
+  assertStringIncludes(resumed.stderr, `the tokenizer ${tokenizer} is no longer there`);
+  const named = await runMain(["pretrain", "--resume", "run", "--runs", folder.path, "--tokenizer", moved]);
+  assertEquals(named.code, 0, named.stderr);
+  const weights = (name: string) => hashFile(join(folder.path, name, "model", "model.safetensors"));
+  assertEquals(await weights("run"), await weights("whole"));
 });

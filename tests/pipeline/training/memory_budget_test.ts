@@ -1,10 +1,11 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
 import {
   budgetMemory,
+  checkLeastMemory,
   describeNeeds,
   type MemorySettings,
   whatToLower,
@@ -152,6 +153,21 @@ gpuTest("auto takes the largest batch that stays within the memory it is given",
   assertEquals(needs.total, totalOf(13));
   const free = await budgetMemory(gpu, CONFIG, { ...SETTINGS, batch: "auto" });
   assertEquals(free.batch, 1024);
+});
+
+Deno.test("a run that fits on no device is refused without one", () => {
+  const shape = { batch: 2, context: 32, training: true, distill: true };
+  const least = memoryNeeds(CONFIG, shape, 128 << 20).total;
+  const settings = { ...SETTINGS, distill: 1 };
+  checkLeastMemory(CONFIG, { ...settings, memory: least / 1e9 });
+  checkLeastMemory(CONFIG, { ...settings, memory: "auto" });
+  assertThrows(
+    () => checkLeastMemory(CONFIG, { ...settings, memory: (least - 1) / 1e9 }),
+    UserError,
+    "Cannot train with a batch of 2 as it needs ",
+  );
+  // Of auto one row is enough.
+  checkLeastMemory(CONFIG, { ...settings, batch: "auto", memory: (least - 1) / 1e9 });
 });
 
 gpuTest("a run that does not fit is refused with what it needs and what to lower", async (gpu) => {

@@ -1,11 +1,20 @@
 import { assert, assertEquals } from "@std/assert";
 import { CHANGEABLE } from "../../../pipeline/settings/resume.ts";
-import { createHealthWatch, type HealthSample, signaturesOf } from "../../../pipeline/training/signatures.ts";
+import {
+  createHealthWatch,
+  type HealthSample,
+  signaturesOf,
+  tellsDivergence,
+} from "../../../pipeline/training/signatures.ts";
 import { metricRow } from "../../support/metric_row.ts";
 
 /** Names of the signatures that a course of samples sets off, with their steps. */
-function course(samples: Partial<HealthSample>[], steps = 1000, { decay = 0 } = {}): string[] {
-  const watch = createHealthWatch({ steps, decay, lambdaMin: 0.1, lambdaMax: 5 });
+function course(
+  samples: Partial<HealthSample>[],
+  steps = 1000,
+  { decay = 0, guessing }: { decay?: number; guessing?: number } = {},
+): string[] {
+  const watch = createHealthWatch({ steps, decay, lambdaMin: 0.1, lambdaMax: 5, guessing });
   return samples.flatMap((sample, index) =>
     watch({ step: index + 1, ...sample }).map(({ name, step }) => `${name} ${step}`)
   );
@@ -32,6 +41,30 @@ Deno.test("a loss that begins high, or climbs slowly, is no spike", () => {
   assertEquals(course(falling, 8), []);
   const climbing = Array.from({ length: 200 }, (_, n) => ({ violation: n / 200 }));
   assertEquals(course(climbing, 200), []);
+});
+
+Deno.test("a loss that has run away is named after five steps, where the model or its target was better than a guess", () => {
+  const losses = (...of: number[]) => of.map((ce) => ({ ce }));
+  const guessing = 2;
+  const away = losses(1, 3, 3, 3, 3, 3, 9, 9);
+  assertEquals(course(away, 10, { guessing }), ["worse than guessing 6"]);
+  assertEquals(course(away, 10), [], "where it is no cross-entropy");
+  assertEquals(course(losses(1, 3, 3, 3, 3, 1, 3, 3, 3, 3), 10, { guessing }), [], "four in a row");
+  assertEquals(course(losses(1, 2.4, 2.4, 2.4, 2.4, 2.4, 2.4), 10, { guessing }), [], "within the margin");
+  assertEquals(course(losses(3, 3, 3, 3, 3, 3, 3), 10, { guessing }), [], "it never was better");
+  const towards = losses(3, 3, 3, 3, 3).map((sample) => ({ ...sample, target: 1 }));
+  assertEquals(course(towards, 10, { guessing }), ["worse than guessing 5"]);
+  // Hard gates may be far off where those of training are not; the next evaluation tells.
+  const hard = losses(1, 1, 1, 1, 1, 1, 1, 1).map((sample, n) => ({
+    ...sample,
+    ...n === 1 ? { validationCe: 4 } : n === 6 ? { validationCe: 1 } : {},
+  }));
+  assertEquals(course(hard, 10, { guessing }), ["worse than guessing 6"]);
+  const [{ message }] = signaturesOf(
+    [1, 1.5e17, 1.5e17, 1.5e17, 1.5e17, 1.5e17].map((ce, n) => metricRow(n + 1, { ce, constraint: null })),
+    { steps: 10, decay: 0, lambdaMin: 0, lambdaMax: 9, guessing },
+  );
+  assert(tellsDivergence(message) && message.includes("the loss is 1.50e17, where"), message);
 });
 
 Deno.test("while the learning rate rises no spike is told", () => {

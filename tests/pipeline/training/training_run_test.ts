@@ -53,12 +53,13 @@ Deno.test("every setting of the gates comes where it belongs, and λ's bounds te
     lambdaStart: 5,
     geco: { scale: 6, alpha: 7, rate: 8, gain: 9, lowest: 10, highest: 11 },
   });
-  assertEquals(healthBounds({ steps: 100, warmup: 7, decay: 0.5 }, objective), {
+  assertEquals(healthBounds({ steps: 100, warmup: 7, decay: 0.5 }, objective, 13), {
     steps: 100,
     warmup: 7,
     decay: 0.5,
     lambdaMin: 10,
     lambdaMax: 11,
+    guessing: Math.log(13),
   });
   assertEquals(healthBounds({ steps: 100, warmup: 7, decay: 0.5 }, undefined), {
     steps: 100,
@@ -66,6 +67,8 @@ Deno.test("every setting of the gates comes where it belongs, and λ's bounds te
     decay: 0.5,
     lambdaMin: 0,
     lambdaMax: Infinity,
+    // Where the loss is no cross-entropy.
+    guessing: undefined,
   });
 });
 
