@@ -113,6 +113,7 @@ async function sensitivityOf(project: string): Promise<SweepRun[][]> {
     const tools = {
       quick: false,
       project,
+      folderOf: (stage: string, { name }: SweepRun) => join(stage, name),
       runs(_: string, runs: SweepRun[]) {
         runsOf.push(runs);
         return Promise.resolve(runs.map((run) => ({ run, status: "not begun", error: null, summary: null })));
