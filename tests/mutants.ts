@@ -1028,13 +1028,15 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
     "an old run goes on with another control": ['"teacher" in settings', "true"],
-    "a step that is taught is taken for an evaluation": [
-      '{ kind: "control", share: 1 / controlShare }',
-      '{ kind: "evaluation", share: stepShare(settings) }',
-    ],
     "batches are held to the dense loss, not the yardstick's": [
       "targetLoss: yardstick.batchCe[index] + offset",
       "targetLoss: denseValidation.batchCe[index] + offset",
+    ],
+  }),
+  ...plant("pipeline/training/work_ahead.ts", "pipeline/training/yardstick_test.ts", {
+    "a step that is taught is taken for an evaluation": [
+      '{ kind: "control", share: 1 / controlShare }',
+      '{ kind: "evaluation", share: stepShare(settings) }',
     ],
   }),
   ...plant("pipeline/runs/metrics.ts", "pipeline/training/yardstick_test.ts", {
@@ -1080,11 +1082,13 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
     "steps of a front are pruned": ["[bestOf(checkpoint), ...frontOf(checkpoint)]", "[bestOf(checkpoint)]"],
   }),
-  ...plant("pipeline/training/sparsify.ts", "pipeline/training/front_test.ts", {
+  ...plant("pipeline/training/front.ts", "pipeline/training/front_test.ts", {
     "the saved model is the front's last": [
       "await load(chosen === null",
       "if (chosen === null) await load(chosen === null",
     ],
+  }),
+  ...plant("pipeline/training/sparsify.ts", "pipeline/training/front_test.ts", {
     "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
   }),
   ...plant("pipeline/studies/paired.ts", "pipeline/studies/study_test.ts", {
@@ -2143,7 +2147,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a teacher has adapters of its own": ["(!adapter || teacherAdapted)", "true"],
   }),
   ...plant(
-    "pipeline/training/sparsify.ts",
+    "pipeline/training/trained_weights.ts",
     ["pipeline/training/lora_run_test.ts", "begins with an adapter"],
     {
       "an adapter to begin with is forgotten": ["adaptation?.from?.read(name) ??", "undefined ??"],

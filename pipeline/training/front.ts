@@ -8,6 +8,8 @@
  * @module
  */
 import type { SparsifySettings } from "../settings.ts";
+import type { Evaluation } from "./evaluate.ts";
+import type { PhaseOutcome } from "./training_run.ts";
 
 /** Levels, the run's own target among them. */
 export const FRONT_LEVELS = 5;
@@ -37,4 +39,41 @@ export function frontLevelAt(step: number, steps: number, levels: number): numbe
   const first = Math.ceil(steps / 2);
   if (step < first || levels < 2) return 0;
   return 1 + Math.min(levels - 2, Math.floor((step - first) * (levels - 1) / (steps - first)));
+}
+
+/**
+ * The levels of a front on test tokens. The weights are afterwards those of the chosen step again.
+ *
+ * @param options `sparse`: the chosen step's; `load`: takes the weights to those of a checkpoint; `last`: the last step
+ */
+export async function measureFront(
+  { levels, target, outcome, sparse, load, measure, last }: {
+    levels: readonly number[];
+    target: number;
+    outcome: PhaseOutcome;
+    sparse: Evaluation;
+    load(of: { phase: string; step: number }): Promise<void>;
+    measure(): Promise<Evaluation>;
+    last: number;
+  },
+): Promise<FrontPoint[]> {
+  const chosen = outcome.feasible ? outcome.step : null;
+  const steps = [chosen, ...outcome.front.map((best) => best?.step ?? null)];
+  const measured = new Map<number | null, Evaluation>(chosen === null ? [] : [[chosen, sparse]]);
+  for (const step of steps) {
+    if (step === null || measured.has(step)) continue;
+    await load({ phase: "sparse-best", step });
+    measured.set(step, await measure());
+  }
+  await load(chosen === null ? { phase: "sparse", step: last } : { phase: "sparse-best", step: chosen });
+  return levels.map((above, level) => {
+    const of = measured.get(steps[level]);
+    return {
+      above,
+      target: target + above,
+      step: steps[level],
+      ce: of?.ce ?? null,
+      open_fraction: of?.openFraction ?? null,
+    };
+  });
 }

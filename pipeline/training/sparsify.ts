@@ -18,9 +18,7 @@ import { checkLoss, evaluate, type Evaluation, type EvaluationBatch } from "./ev
 import { readMetrics } from "../runs/metrics.ts";
 import { controlIsFirst, teacherOf } from "../runs/phases.ts";
 import { timeSpent } from "../runs/time_spent.ts";
-import { mergedValues, type ReadValues } from "../model/adapter_files.ts";
-import { initialWeights } from "../model/initial_weights.ts";
-import { type Network, prepareNetwork } from "../model/network.ts";
+import { prepareNetwork } from "../model/network.ts";
 import type { Parameter } from "../model/op.ts";
 import {
   copyParameters,
@@ -31,15 +29,13 @@ import {
 } from "../model/parameters.ts";
 import { ofTeacherAlone } from "../model/needs.ts";
 import { createRoundingError } from "../model/rounding_error.ts";
-import { type SavedModel, saveModel } from "../model/save_weights.ts";
 import { isFirst } from "../parallel/exchange.ts";
 import type { SparsifySettings } from "../settings.ts";
-import type { Work } from "./time_left.ts";
-import { frontLevelAt, frontLevels, type FrontPoint } from "./front.ts";
+import { frontLevelAt, frontLevels, type FrontPoint, measureFront } from "./front.ts";
 import { signaturesOf } from "./signatures.ts";
+import { beginningOf, saveTrained } from "./trained_weights.ts";
 import {
   collect,
-  evaluationsAhead,
   gateObjective,
   healthBounds,
   loadStep,
@@ -51,6 +47,7 @@ import {
   stepShapeOf,
   withWeights,
 } from "./training_run.ts";
+import { workAhead } from "./work_ahead.ts";
 
 /** The result of a run, as it stands in summary.json. */
 export interface SparsifySummary {
@@ -121,14 +118,6 @@ export async function sparsify(
     throw error;
   }
 }
-
-/** Until it is measured, what a step costs beside batches of an evaluation: each forward and twice as much backward. */
-const stepShare = ({ accumulate }: SparsifySettings): number => 3 * accumulate + 2;
-/**
- * Until it is measured, what a step of the control costs beside one with gates, noise and the constraint: of the embedded
- * model on llvmpipe as much, and 0.7 of one that is taught.
- */
-const CONTROL_SHARE = { alone: 1, taught: 0.7 };
 
 /** As {@link sparsify}; a measurement that is stopped throws the signal's reason. */
 async function sparsifyUnlessStopped(
@@ -365,95 +354,6 @@ async function sparsifyUnlessStopped(
   };
 }
 
-/**
- * The levels of a front on test tokens. The weights are afterwards those of the chosen step again.
- *
- * @param options `sparse`: the chosen step's; `load`: takes the weights to those of a checkpoint; `last`: the last step
- */
-async function measureFront(
-  { levels, target, outcome, sparse, load, measure, last }: {
-    levels: readonly number[];
-    target: number;
-    outcome: PhaseOutcome;
-    sparse: Evaluation;
-    load(of: { phase: string; step: number }): Promise<void>;
-    measure(): Promise<Evaluation>;
-    last: number;
-  },
-): Promise<FrontPoint[]> {
-  const chosen = outcome.feasible ? outcome.step : null;
-  const steps = [chosen, ...outcome.front.map((best) => best?.step ?? null)];
-  const measured = new Map<number | null, Evaluation>(chosen === null ? [] : [[chosen, sparse]]);
-  for (const step of steps) {
-    if (step === null || measured.has(step)) continue;
-    await load({ phase: "sparse-best", step });
-    measured.set(step, await measure());
-  }
-  await load(chosen === null ? { phase: "sparse", step: last } : { phase: "sparse-best", step: chosen });
-  return levels.map((above, level) => {
-    const of = measured.get(steps[level]);
-    return {
-      above,
-      target: target + above,
-      step: steps[level],
-      ce: of?.ce ?? null,
-      open_fraction: of?.openFraction ?? null,
-    };
-  });
-}
-
-/** The values that every parameter begins with, by name: those of the model, and of adapters those given, or A by chance. */
-function beginningOf(
-  { weights, adaptation }: Pick<PreparedRun, "weights" | "adaptation">,
-  { model: { parameters } }: Network,
-  seed: number,
-): ReadValues {
-  const byName = new Map(parameters.map((parameter, index) => [parameter.name, { parameter, index }]));
-  return (name) => {
-    const { parameter, index } = byName.get(name)!;
-    if (!parameter.adapter) return weights.read(name);
-    return adaptation?.from?.read(name) ?? Promise.resolve(initialWeights(parameter, { seed, index }));
-  };
-}
-
-/** Saves the model, or the adapters that alone were trained: with `merge` both. */
-async function saveTrained(
-  { merge }: SparsifySettings,
-  { gpu, folder, weights, base, adaptation }: PreparedRun,
-  { model: { parameters: all } }: Network,
-  { parameters, readTrained }: { parameters: Parameters; readTrained: ReadValues },
-  saved: Omit<SavedModel, "tensors" | "adapter">,
-): Promise<void> {
-  // What lies rounded on the device, or at another rank, is saved as it was read.
-  const isTrained = new Set(all.filter(({ trainable }) => trainable).map(({ name }) => name));
-  const read: ReadValues = (name) => {
-    if (isTrained.has(name)) return readTrained(name);
-    const tensor = parameters.get(name);
-    if (tensor?.type === "f32") return gpu.read(tensor);
-    return weights.readAlone ? weights.readAlone(name) : weights.read(name);
-  };
-  const adapters = adaptation?.adapters;
-  const readable = (of: readonly Parameter[]): SavedModel["tensors"] =>
-    of.map((parameter) => ({
-      name: parameter.name,
-      shape: parameter.shape,
-      read: async () => {
-        const values = await read(parameter.name);
-        return adapters ? await mergedValues(parameter, adapters, values, read) : values;
-      },
-    }));
-  if (!adapters || merge) {
-    await saveModel(folder.model, { ...saved, tensors: readable(all.filter(({ adapter }) => !adapter)) });
-  }
-  if (!adapters) return;
-  const { model, revision, hash } = base!;
-  await saveModel(merge ? folder.adapter : folder.model, {
-    ...saved,
-    tensors: readable(all.filter(({ adapter }) => adapter)),
-    adapter: { adapters, base: model, revision, hash },
-  });
-}
-
 /** @throws {UserError} where the target or the teacher is a control that there will not be, or a teacher is not listened to */
 export function checkControl(
   { targetLoss, control, teacher, distill }: Pick<
@@ -478,38 +378,4 @@ export function checkControl(
 /** τ before any change of the slack: a loss that was given, or that of the yardstick with the slack. */
 function targetOf({ targetLoss, slack }: SparsifySettings, yardstick: Evaluation): number {
   return typeof targetLoss === "number" ? targetLoss : yardstick.ce + slack;
-}
-
-/**
- * What a run has ahead from where it goes on: the dense model measured, the phases with their evaluations, and all models
- * on test tokens.
- *
- * @param batches of each held-out split
- */
-export function workAhead(
-  settings: SparsifySettings,
-  { resume }: Pick<PreparedRun, "resume">,
-  batches: { validation: number; test: number },
-): Work[] {
-  const phases = settings.control ? ["sparse", "control"] as const : ["sparse"] as const;
-  const controlShare = teacherOf(settings) ? CONTROL_SHARE.taught : CONTROL_SHARE.alone;
-  // The control is measured on the validation tokens where it is the yardstick.
-  const measured = settings.targetLoss === "control" ? 2 : 1;
-  const work: Work[] = [{
-    kind: "evaluation",
-    // Of a front each level but the first.
-    units: measured * batches.validation + (phases.length + frontLevels(settings).length) * batches.test,
-  }];
-  for (const phase of phases) {
-    const from = resume.checkpoints.get(phase)?.step ?? 0;
-    const leads = (phase === "control") === controlIsFirst(settings);
-    const like = leads
-      ? { kind: "evaluation", share: stepShare(settings) }
-      : phase === "control"
-      ? { kind: "sparse", share: controlShare }
-      : { kind: "control", share: 1 / controlShare };
-    work.push({ kind: phase, units: settings.steps - from, like });
-    work.push({ kind: "evaluation", units: evaluationsAhead(settings, from) * batches.validation });
-  }
-  return work;
 }

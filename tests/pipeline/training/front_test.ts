@@ -7,7 +7,8 @@ import { openSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
 import { FRONT_LEVELS, frontLevelAt, frontLevels } from "../../../pipeline/training/front.ts";
-import { sparsify, workAhead } from "../../../pipeline/training/sparsify.ts";
+import { sparsify } from "../../../pipeline/training/sparsify.ts";
+import { workAhead } from "../../../pipeline/training/work_ahead.ts";
 import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import {

@@ -3,7 +3,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { ResumePoint } from "../../../pipeline/runs/resume.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
-import { workAhead } from "../../../pipeline/training/sparsify.ts";
+import { workAhead } from "../../../pipeline/training/work_ahead.ts";
 import { createTimeLeft, type Work } from "../../../pipeline/training/time_left.ts";
 
 /** Seconds of a unit in the scripted run; the first of each kind takes 10 more, as kernels are compiled in it. */

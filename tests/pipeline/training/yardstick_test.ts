@@ -6,7 +6,8 @@ import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
 import { createBatches } from "../../../pipeline/text/batches.ts";
 import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
-import { checkControl, sparsify, workAhead } from "../../../pipeline/training/sparsify.ts";
+import { checkControl, sparsify } from "../../../pipeline/training/sparsify.ts";
+import { workAhead } from "../../../pipeline/training/work_ahead.ts";
 import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
 import { gpuTest } from "../../support/gpu.ts";
 import {
