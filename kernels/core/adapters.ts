@@ -106,8 +106,10 @@ async function find(wanted: string | undefined): Promise<FoundAdapter> {
   if (found.length === 0) throw new AdapterError(NO_ADAPTER);
   const other = choose(found, wanted);
   if (other) return other;
-  const list = found.map(({ description }, n) => `${adapterLabel(description)} (--gpu ${n})`).join("; ");
-  throw new AdapterError(`Cannot open ${wanted} as a GPU as WebGPU gives here: ${list}`);
+  const list = found.map(({ description }, n) => `${adapterLabel(description)} (${n})`).join("; ");
+  throw new AdapterError(
+    `Cannot open ${wanted} as no adapter here has that in its name or as its number: ${list}`,
+  );
 }
 
 function choose(found: readonly FoundAdapter[], wanted = "0"): FoundAdapter | undefined {
