@@ -23,10 +23,14 @@ export class UserError extends Error {
 
 /** Training whose gradients are no longer finite, in which the same settings end again: exit code 1. */
 export class DivergedError extends UserError {
+  /** Whether the loss had run away before, so that nothing good comes of the last checkpoint. */
+  readonly isLost: boolean;
+
   /** An error with exit code 1. */
-  constructor(message: string) {
+  constructor(message: string, { isLost = false }: { isLost?: boolean } = {}) {
     super(1, message);
     this.name = "DivergedError";
+    this.isLost = isLost;
   }
 }
 

@@ -11,7 +11,7 @@ import { quietMesa, userFolder } from "./command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
 import { completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
-import { inputError, usageError } from "./errors.ts";
+import { DivergedError, inputError, usageError } from "./errors.ts";
 import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
@@ -266,7 +266,8 @@ async function train<Summary extends object>(
     summary = await completeRun(run, () => body(run, reporter, ranks?.exchange.signal ?? signal));
   } catch (error) {
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings, true)}`;
-    if (error instanceof Error) error.message += `; go on by ${goOn}`;
+    const isLost = error instanceof DivergedError && error.isLost;
+    if (error instanceof Error && !isLost) error.message += `; go on by ${goOn}`;
     throw error;
   }
   return summary !== undefined && printed(summary, folder);

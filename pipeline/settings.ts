@@ -742,7 +742,10 @@ export const TRAIN_TOKENIZER = {
 
 /** Settings of `activations`. */
 export const ACTIVATIONS = {
-  model: { ...SPARSIFY.model, help: `${SPARSIFY.model.help}; dense or sparse` },
+  model: {
+    ...SPARSIFY.model,
+    help: "folder, or owner/name on the hub, of a model as sparsify takes or saves it",
+  },
   ...ADAPTER,
   ...DATA,
   read: {

@@ -334,6 +334,7 @@ export const MUTANTS: readonly Mutant[] = [
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
   }),
   ...plant("pipeline/training/train_loop.ts", ["pipeline/training/training_run_test.ts", "is no number"], {
+    "a loss that ran away is advised to be gone on with": ["ranAway ||= ", ""],
     "a loss that is no number is gone on with": [
       "!Number.isFinite(row.validation_ce)",
       "row.validation_ce < 0",

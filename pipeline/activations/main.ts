@@ -113,6 +113,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   });
   const manifest = {
     model,
+    ...(settings.adapter === undefined ? {} : { adapter: settings.adapter }),
     model_sha256: await weights.hash(),
     mode: config.gate ? "gated" : "dense",
     tokenizer_sha256: tokenizer.hash,
@@ -126,7 +127,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   };
   // Before the device is opened, since it may not be possible.
   const shards = await makeOutputFolder(output, async (partial) => {
-    const gpu = await openCheckedGpu(reporter, settings, { models: [config] });
+    const gpu = await openCheckedGpu(reporter, settings, { models: [config], interventions: true });
     try {
       const told = { ...manifest, device: gpu.adapter.name };
       const batch = rowsThatFit(config, { ...settings, context }, gpu.maxBindingBytes);

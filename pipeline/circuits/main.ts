@@ -207,7 +207,7 @@ async function prepare(
   }
   const labels = places.map(({ name }, n) => {
     const adapter = adapterOf(n, settings);
-    return adapter === undefined ? name : `${name} with ${basename(adapter)}`;
+    return adapter === undefined ? name : `${name} with ${adapter}`;
   });
   const names = modelNames(configs.map(({ gate }, n) => ({ label: labels[n], gated: gate !== undefined })));
   return { job, places, configs, labels, names, tokenizer, set };

@@ -369,7 +369,7 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
   ];
   return markup`<dl>${entries.map(([term, value]) => markup`<dt>${term}</dt><dd>${value}</dd>\n`)}</dl>
 <details><summary>Make it again</summary>
-<pre>deno task ${commandOf(config).map(shellWord).join(" \\\n  ")}</pre>
+<pre>${commandOf(config).map(shellWord).join(" \\\n  ")}</pre>
 <p class="note">${
     config.changes?.length
       ? "It has the last value of each setting and gives other bits than this run’s, as settings changed on the way" +
@@ -382,13 +382,16 @@ function facts({ name, config, summary, rows, slackChanges = [] }: ReportData): 
 }
 
 /** The arguments that make the run again: all settings that have an effect, also the defaults, which may change. */
-export function commandOf({ command, settings }: Pick<RunConfig, "command" | "settings">): string[] {
+export function commandOf(
+  { command, settings, ranks = 1 }: Pick<RunConfig, "command" | "settings" | "ranks">,
+): string[] {
   const table: SettingsTable = command === "pretrain" ? PRETRAIN : SPARSIFY;
   const own = Object.entries(settings).filter(([name]) =>
     !BESIDE_THE_POINT.includes(name) &&
     !(name in table && faultOfNeed(table, name, settings) !== undefined)
   );
-  return [command, ...flagsOf(Object.fromEntries(own))];
+  const launcher = ranks > 1 ? ["mpirun", "-n", String(ranks)] : [];
+  return [...launcher, "deno", "task", command, ...flagsOf(Object.fromEntries(own))];
 }
 
 function evaluations(rows: readonly MetricRow[], chosen: Value): Markup | undefined {

@@ -67,8 +67,9 @@ export async function checkBegun(runs: readonly SweepRun[], folder: string, what
     // As it began, before the user changed anything on the way.
     for (const change of begun.changes?.toReversed() ?? []) before[change.setting] = change.before;
     const differing = COMPARED.filter((key) =>
-      // A setting that there was not yet is the program's business.
-      key in before && JSON.stringify(before[key]) !== JSON.stringify(now[key])
+      // A setting that there was not yet is the program's business, and a batch that was chosen stays the run's own.
+      key in before && JSON.stringify(before[key]) !== JSON.stringify(now[key]) &&
+      !(key === "batch" && now.batch === "auto")
     );
     if (differing.length > 0) others++;
     for (const key of differing) changed.add(`${flagName(key)} ${before[key]} (now ${now[key]})`);

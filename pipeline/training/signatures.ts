@@ -146,7 +146,8 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       const before = measured.length < SPIKE_LEAST ? Infinity : median(measured);
       report(
         "loss spike",
-        violation > Math.max(spike, spike + before),
+        // Of a loss that has run away more is said.
+        violation > Math.max(spike, spike + before) && !active.has(DIVERGENCE),
         () =>
           `CE stands ${fixed(violation, 2)} above its target, where it stood ${fixed(before, 2)} before; ` +
           `edges fell faster than the weights could follow (raise --lambda-min or lower --lr${ON_RESUME})`,

@@ -11,7 +11,14 @@ import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { HEAD_SNAPSHOTS, type MetricRow } from "../runs/metrics.ts";
 import { learningRate, type Schedule } from "./schedule.ts";
-import { createHealthWatch, type HealthBounds, healthSample, type Signature } from "./signatures.ts";
+import {
+  AGAINST_DIVERGENCE,
+  createHealthWatch,
+  type HealthBounds,
+  healthSample,
+  type Signature,
+  tellsDivergence,
+} from "./signatures.ts";
 import type { MicroBatch, StepLog, Trainer } from "./trainer.ts";
 import { turn } from "../turn.ts";
 
@@ -92,7 +99,13 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   const { exchange } = options;
   const { log } = trainer;
   const watch = createHealthWatch(options.health);
-  for (const row of options.earlierRows) watch(healthSample(row));
+  let ranAway = false;
+  function signaturesOf(row: MetricRow): Signature[] {
+    const found = watch(healthSample(row));
+    ranAway ||= found.some(({ message }) => tellsDivergence(message));
+    return found;
+  }
+  for (const row of options.earlierRows) signaturesOf(row);
   const evaluations = new Map<number, Evaluation>();
   const started = performance.now();
   let skippedInARow = 0;
@@ -102,8 +115,12 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
 
   const diverged = (step: number, why: string): DivergedError =>
     new DivergedError(
-      `Cannot go on at step ${step} of the ${options.phase} phase as ${why}: give --resume a lower --lr or --clip, ` +
-        `which hold from the last checkpoint on`,
+      `Cannot go on at step ${step} of the ${options.phase} phase as ${why}${
+        ranAway
+          ? `, and the loss had run away before. ${AGAINST_DIVERGENCE}`
+          : ": give --resume a lower --lr or --clip, which hold from the last checkpoint on"
+      }`,
+      { isLost: ranAway },
     );
 
   async function take(rows: MetricRow[]): Promise<void> {
@@ -117,7 +134,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
       if (row.validation_ce !== null && !Number.isFinite(row.validation_ce)) {
         throw diverged(row.step, "its loss on validation tokens is not finite");
       }
-      for (const signature of watch(healthSample(row))) options.onSignature(signature);
+      for (const signature of signaturesOf(row)) options.onSignature(signature);
     }
   }
 

@@ -402,8 +402,10 @@ Deno.test("the command that makes a run again parses to the run's settings", () 
     gpu: "llvmpipe",
     json: true,
   };
-  const [command, ...args] = commandOf({ command: "sparsify", settings });
-  assertEquals(command, "sparsify");
+  const [deno, task, command, ...args] = commandOf({ command: "sparsify", settings });
+  assertEquals([deno, task, command], ["deno", "task", "sparsify"]);
+  const byRanks = commandOf({ command: "sparsify", settings, ranks: 2 });
+  assertEquals(byRanks, ["mpirun", "-n", "2", deno, task, command, ...args]);
   const { given } = parseCommand(SPARSIFY, args);
   const {
     runs: _,

@@ -390,6 +390,8 @@ Deno.test("a sweep does not go on where the settings that it leaves open have be
     "Cannot go on with the sweep tries.json as 2 of its 3 runs began with settings that are others now",
   );
   assertStringIncludes(message, "the defaults: steps 200 (now 140); --table");
+  await recommend({ steps: 200, lr: 2e-3, batch: "auto" });
+  await check();
   await recommend({ steps: 200, lr: 1e-3 });
   assertStringIncludes(
     (await assertRejects(check, Error)).message,

@@ -60,6 +60,9 @@ Deno.test("a loss that has run away is named after five steps, where the model o
     ...n === 1 ? { validationCe: 4 } : n === 6 ? { validationCe: 1 } : {},
   }));
   assertEquals(course(hard, 10, { guessing }), ["worse than guessing 6"]);
+  // With it goes no spike, whose advice is another.
+  const spiking = away.map((sample, n) => ({ ...sample, violation: n < 6 ? 0 : 7 }));
+  assertEquals(course(spiking, 1000, { guessing }), ["worse than guessing 6"]);
   const [{ message }] = signaturesOf(
     [1, 1.5e17, 1.5e17, 1.5e17, 1.5e17, 1.5e17].map((ce, n) => metricRow(n + 1, { ce, constraint: null })),
     { steps: 10, decay: 0, lambdaMin: 0, lambdaMax: 9, guessing },

@@ -1,5 +1,6 @@
 /** What every kind of training run shares: settings as the controller gets them, and the step that a phase ends with. */
 import { assertEquals, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { DivergedError } from "../../../pipeline/errors.ts";
 import type { Evaluation } from "../../../pipeline/training/evaluate.ts";
 import { openMetrics, readMetrics } from "../../../pipeline/runs/metrics.ts";
@@ -245,14 +246,32 @@ for (const [how, stopAt, interrupted, expected] of STOPS) {
   );
 }
 
+const NO_NUMBER: [ces: number[], message: string, isLost: boolean][] = [
+  [
+    [1, NaN],
+    "Cannot go on at step 2 of the sparse phase as its loss on validation tokens is not finite: give --resume a lower --lr",
+    false,
+  ],
+  [
+    [50, 50, 50, 50, 50, NaN],
+    "at step 6 of the sparse phase as its loss on validation tokens is not finite, and the loss had run away before. " +
+    "Begin another run with a lower --lr",
+    true,
+  ],
+];
+
 gpuTest("an evaluation whose loss is no number ends the phase, and its weights are not kept", async (gpu) => {
+  for (const [ces, message, isLost] of NO_NUMBER) await endsWithout(gpu, [...ces], message, isLost);
+});
+
+async function endsWithout(gpu: Gpu, ces: number[], expected: string, isLost: boolean): Promise<void> {
+  const told = [...ces];
   await using folder = await temporaryFolder();
   const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 1) });
   const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
   const parameters = createParameters(gpu, run.weights.parameters);
   await uploadParameters(gpu, parameters, run.weights.read);
-  const settings = { ...(defaultsOf(SPARSIFY) as SparsifySettings), ...RUN_SHAPE, steps: 4 };
-  const ces = [1, NaN];
+  const settings = { ...(defaultsOf(SPARSIFY) as SparsifySettings), ...RUN_SHAPE, steps: 8 };
   const training = runTrainedPhase({
     run,
     settings: { ...settings, evalEvery: 1, checkpointEvery: 1 },
@@ -268,19 +287,17 @@ gpuTest("an evaluation whose loss is no number ends the phase, and its weights a
       return Promise.resolve(script as unknown as Evaluation);
     },
   });
-  const { message } = await assertRejects(() => training, DivergedError);
-  assertStringIncludes(
-    message,
-    "Cannot go on at step 2 of the sparse phase as its loss on validation tokens is not finite: give --resume a",
-  );
+  const error = await assertRejects(() => training, DivergedError);
+  assertStringIncludes(error.message, expected);
+  assertEquals(error.isLost, isLost);
   const { last } = await findResumePoint(run.folder.checkpoints, settings.steps, run.id);
-  assertEquals(last, { phase: "sparse", step: 1 });
+  assertEquals(last, { phase: "sparse", step: told.length - 1 });
   const rows = await readMetrics(run.folder.metrics);
-  assertEquals(rows.map(({ validation_ce }) => validation_ce), [1, NaN]);
+  assertEquals(rows.map(({ validation_ce }) => validation_ce), told);
   network.destroy();
   run.metrics.close();
   run.folder.release();
-});
+}
 
 gpuTest(
   "a phase that is to stop ends after the step under way, and before its first step at once",
