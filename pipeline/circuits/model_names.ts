@@ -21,11 +21,14 @@ export interface NamedModel {
 export function modelNames(models: readonly NamedModel[]): string[] {
   const kinds = models.map(({ gated }) => gated ? "sparse" : "dense");
   if (new Set(kinds).size === models.length) return kinds;
-  const parts = models.map(({ label }) => label.split(/[/\\]/).filter((part) => part !== "" && part !== "."));
+  const labels = models.map(({ label }) => label);
+  const parts = labels.map((label) => label.split(/[/\\]/).filter((part) => part !== "" && part !== "."));
   const end = (): string[] => parts.map((of) => of.at(-1) ?? "");
   const isShared = (): boolean => new Set(end()).size === 1;
   while (isShared() && parts.every((of) => of.length > 1)) for (const path of parts) path.pop();
-  return isShared() ? parts.map((of) => of.join("/")) : end();
+  // Two of a kind in folders called dense and sparse are not a dense and a sparse one.
+  const isPlain = end().some((name) => name === "dense" || name === "sparse");
+  return isShared() || isPlain ? labels : end();
 }
 
 /** A model as a sentence has it: `the dense model`, or the name that tells it from another of its kind. */

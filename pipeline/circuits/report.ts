@@ -13,6 +13,7 @@ import { type Filling, type Markup, markup } from "../report/markup.ts";
 import { pageHtml } from "../report/page.ts";
 import { formatShare } from "../report/progress.ts";
 import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
+import { fixed } from "../fixed.ts";
 import type { Performance } from "./analyse.ts";
 import type { Interval } from "./metrics.ts";
 import { MOST } from "./metrics.ts";
@@ -29,7 +30,9 @@ const WORDS = ["edge", "open", "circuit"];
 /** A number with so many significant digits. */
 function digits(value: number | null | undefined, significant = 3): string {
   if (value === null || value === undefined || !Number.isFinite(value)) return MISSING;
-  const text = Math.abs(value) >= 1000
+  const text = Math.abs(value) >= 1e12
+    ? fixed(value, 0)
+    : Math.abs(value) >= 1000
     ? Math.round(value).toLocaleString("en-US")
     : String(Number(value.toPrecision(significant)));
   return text.replace("-", "−");

@@ -332,6 +332,7 @@ Deno.test("models of a kind are called by what tells them apart", () => {
   assertEquals(of("./one/x/model", "/two/y/model"), ["x", "y"]);
   assertEquals(of("a", "runs/a"), ["a", "runs/a"]);
   assertEquals(of("data/m with adapter", "data/m"), ["m with adapter", "m"]);
+  assertEquals(of("m/dense", "m/sparse"), ["m/dense", "m/sparse"]);
   assertEquals(of("runs/a/model"), ["sparse"]);
   const kinds = [{ label: "b", gated: true }, { label: "a", gated: false }];
   assertEquals(modelNames(kinds), ["sparse", "dense"]);
