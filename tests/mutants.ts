@@ -1092,6 +1092,12 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/training/sparsify.ts", "pipeline/training/front_test.ts", {
     "a front is trained at one target": ["targetAt(step) + levels[levelAt(step)] -", "targetAt(step) -"],
   }),
+  ...plant("pipeline/studies/from_scratch.ts", "pipeline/studies/study_test.ts", {
+    "an arm that misses its target is praised for few edges": [
+      "valuesOf(arm, openAtLoss)",
+      "valuesOf(arm, openOf)",
+    ],
+  }),
   ...plant("pipeline/studies/paired.ts", "pipeline/studies/study_test.ts", {
     "seeds that one setting lacks are compared": [
       "return other === undefined ? [] :",

@@ -159,6 +159,8 @@ const lossOf = (_: ArmRun, { test }: PretrainSummary): number => test.ce;
 /** Whether a run is dense or met its target, so that it is at the dense model's loss but for the slack. */
 const isAtLoss = ({ constraint }: PretrainSummary): boolean =>
   constraint === undefined || constraint.feasible;
+const openAtLoss = (run: ArmRun, summary: PretrainSummary): number | null =>
+  isAtLoss(summary) ? openOf(run, summary) : null;
 const edgesAtLoss = ({ circuit }: ArmRun, summary: PretrainSummary): number | null | undefined =>
   isAtLoss(summary) ? circuit?.edges : null;
 const headsAtLoss = ({ circuit }: ArmRun, summary: PretrainSummary): number | null | undefined =>
@@ -182,7 +184,8 @@ export function fromScratchResult(
   const post = arms.at(-1)!;
   const effects = arms.slice(0, -1).map((arm) => ({
     arm,
-    open: pairedRatio(valuesOf(arm, openOf), valuesOf(post, openOf)),
+    // Few edges with a loss above the target are no better.
+    open: pairedRatio(valuesOf(arm, openAtLoss), valuesOf(post, openAtLoss)),
     edges: pairedRatio(valuesOf(arm, edgesAtLoss), valuesOf(post, edgesAtLoss)),
     heads: pairedRatio(valuesOf(arm, headsAtLoss), valuesOf(post, headsAtLoss)),
   }));
@@ -216,7 +219,10 @@ export function fromScratchResult(
   return {
     title,
     findings: [
-      ...finding("open edges", effects.map(({ arm, open }) => ({ arm, ratio: open }))),
+      ...finding(
+        "open edges, where both met their target,",
+        effects.map(({ arm, open }) => ({ arm, ratio: open })),
+      ),
       ...finding("edges of the circuit", effects.map(({ arm, edges }) => ({ arm, ratio: edges }))),
       ...denseFinding(dense, post),
     ],
@@ -255,7 +261,11 @@ export function fromScratchResult(
       },
     ],
     forests: [
-      forestOf("Open edges", "ratio of open edges", effects.map(({ arm, open }) => ({ arm, ratio: open }))),
+      forestOf(
+        "Open edges where both met their target",
+        "ratio of open edges",
+        effects.map(({ arm, open }) => ({ arm, ratio: open })),
+      ),
       forestOf(
         "Edges of the circuit at the same loss",
         "ratio of circuits’ edges",
