@@ -2538,6 +2538,10 @@ export const MUTANTS: readonly Mutant[] = [
       "if (await weights.hash() !== hash) {",
       "if (hash === undefined) {",
     ],
+    "an adapter names the place that its model has left": [
+      'isThere || await exists(join(place, "config.json"))',
+      "isThere",
+    ],
   }),
   ...plant("pipeline/export/export_step.ts", [EXPORT, "gates from the step on"], {
     "a step before the constraint has gates": ["!own.sparse || step <= gatesFrom(own)", "!own.sparse"],
