@@ -9,7 +9,7 @@ import { batchCount, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
 import { quietMesa, userFolder } from "./command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
-import { completeRun } from "./complete_run.ts";
+import { cannotBegin, completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
 import { inputError, usageError } from "./errors.ts";
 import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
@@ -266,7 +266,7 @@ async function train<Summary extends object>(
     summary = await completeRun(run, () => body(run, reporter, ranks?.exchange.signal ?? signal));
   } catch (error) {
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings, true)}`;
-    if (error instanceof Error) error.message += `; go on by ${goOn}`;
+    if (error instanceof Error && !cannotBegin(prepared, error)) error.message += `; go on by ${goOn}`;
     throw error;
   }
   return summary !== undefined && printed(summary, folder);

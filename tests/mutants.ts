@@ -1927,6 +1927,16 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
     "a loss that is no number is an evaluation": ["  checkLoss(result, model);\n", ""],
+    "what cannot begin is to go on": [
+      "error instanceof Error && !cannotBegin(prepared, error)",
+      "error instanceof Error",
+    ],
+  }),
+  ...plant("pipeline/complete_run.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "what cannot begin leaves its folder": ["isVain = cannotBegin(run, error);", "isVain = false;"],
+  }),
+  ...plant("pipeline/complete_run.ts", ["pipeline/main_test.ts", "kernels that do not compile"], {
+    "any new run that fails is taken away": [" && error instanceof UnmeasurableError", ""],
   }),
   ...plant("pipeline/training/sparsify.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
     "a run begins from a loss that is no number": ["  checkLoss(denseValidation, settings.model);\n", ""],

@@ -383,7 +383,7 @@ async function checkAndPrepare(
       const settingsFile = join(dirname(tokenizer.path), name);
       if (await exists(settingsFile)) await copyFile(settingsFile, join(folder.path, name));
     }
-    return await fillFolder(folder, {
+    const run = await fillFolder(folder, {
       gpu,
       config,
       model,
@@ -394,6 +394,7 @@ async function checkAndPrepare(
       reporter,
       resumed,
     });
+    return started ? { ...run, abandon: started.abandon } : run;
   } catch (error) {
     gpu?.close();
     await started?.abandon();
