@@ -1827,6 +1827,29 @@ export const MUTANTS: readonly Mutant[] = [
   ], {
     "how a tokenizer is used is not saved": ["if (!await exists(path)) continue;", "continue;"],
   }),
+  ...plant(
+    "pipeline/training/prepare_run.ts",
+    ["pipeline/runs/resume_test.ts", "/another target/"],
+    {
+      "a target is taken where a slack holds": [
+        'if (!("sparse" in table)) await checkTarget',
+        'if ("sparse" in table) await checkTarget',
+      ],
+      "a pre-trained run's target gives way to a slack": [
+        'if (!("sparse" in table)) await checkTarget',
+        "await checkTarget",
+      ],
+      "the target that a run began with is refused": ["targetLoss !== own.targetLoss && await", "await"],
+      "a slack and a target are taken together": [
+        "slack !== undefined && typeof targetLoss",
+        "slack === null && typeof targetLoss",
+      ],
+    },
+  ),
+  ...plant("pipeline/runs/control.ts", ["pipeline/runs/resume_test.ts", "only where no slack holds"], {
+    "a slack that is asked for does not hold": ["return slack !== null;", "return slack === undefined;"],
+    "a slack that took effect does not hold": ["(await readSlackChanges(run, id)).length > 0", "run === id"],
+  }),
   ...plant("pipeline/training/prepare_run.ts", ["pipeline/runs/resume_test.ts", "own start of texts"], {
     "a run goes on with another token before its texts": [
       "began.startOfText === found.startOfText",
