@@ -34,6 +34,15 @@ export class DivergedError extends UserError {
   }
 }
 
+/** A model whose loss is not finite, with which no run can begin: exit code 3. */
+export class UnmeasurableError extends UserError {
+  /** An error with exit code 3. */
+  constructor(message: string) {
+    super(EXIT.input, message);
+    this.name = "UnmeasurableError";
+  }
+}
+
 /** An unknown flag, a missing file, a number out of range: exit code 2. */
 export function usageError(message: string, options?: ErrorOptions): UserError {
   return new UserError(EXIT.usage, message, options);

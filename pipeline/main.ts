@@ -9,7 +9,7 @@ import { batchCount, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
 import { quietMesa, userFolder } from "./command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
-import { completeRun } from "./complete_run.ts";
+import { cannotBegin, completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
 import { DivergedError, inputError, usageError } from "./errors.ts";
 import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
@@ -266,8 +266,8 @@ async function train<Summary extends object>(
     summary = await completeRun(run, () => body(run, reporter, ranks?.exchange.signal ?? signal));
   } catch (error) {
     if (error instanceof OutOfMemoryError) error.message += `; ${whatToLower(settings, true)}`;
-    const isLost = error instanceof DivergedError && error.isLost;
-    if (error instanceof Error && !isLost) error.message += `; go on by ${goOn}`;
+    const isVain = cannotBegin(prepared, error) || (error instanceof DivergedError && error.isLost);
+    if (error instanceof Error && !isVain) error.message += `; go on by ${goOn}`;
     throw error;
   }
   return summary !== undefined && printed(summary, folder);

@@ -1834,6 +1834,29 @@ export const MUTANTS: readonly Mutant[] = [
   ], {
     "how a tokenizer is used is not saved": ["if (!await exists(path)) continue;", "continue;"],
   }),
+  ...plant(
+    "pipeline/training/prepare_run.ts",
+    ["pipeline/runs/resume_test.ts", "/another target/"],
+    {
+      "a target is taken where a slack holds": [
+        'if (!("sparse" in table)) await checkTarget',
+        'if ("sparse" in table) await checkTarget',
+      ],
+      "a pre-trained run's target gives way to a slack": [
+        'if (!("sparse" in table)) await checkTarget',
+        "await checkTarget",
+      ],
+      "the target that a run began with is refused": ["targetLoss !== own.targetLoss && await", "await"],
+      "a slack and a target are taken together": [
+        "slack !== undefined && typeof targetLoss",
+        "slack === null && typeof targetLoss",
+      ],
+    },
+  ),
+  ...plant("pipeline/runs/control.ts", ["pipeline/runs/resume_test.ts", "only where no slack holds"], {
+    "a slack that is asked for does not hold": ["return slack !== null;", "return slack === undefined;"],
+    "a slack that took effect does not hold": ["(await readSlackChanges(run, id)).length > 0", "run === id"],
+  }),
   ...plant("pipeline/training/prepare_run.ts", ["pipeline/runs/resume_test.ts", "own start of texts"], {
     "a run goes on with another token before its texts": [
       "began.startOfText === found.startOfText",
@@ -1934,6 +1957,16 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
     "a loss that is no number is an evaluation": ["  checkLoss(result, model);\n", ""],
+    "what cannot begin is to go on": [
+      "error instanceof Error && !cannotBegin(prepared, error)",
+      "error instanceof Error",
+    ],
+  }),
+  ...plant("pipeline/complete_run.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
+    "what cannot begin leaves its folder": ["isVain = cannotBegin(run, error);", "isVain = false;"],
+  }),
+  ...plant("pipeline/complete_run.ts", ["pipeline/main_test.ts", "kernels that do not compile"], {
+    "any new run that fails is taken away": [" && error instanceof UnmeasurableError", ""],
   }),
   ...plant("pipeline/training/sparsify.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
     "a run begins from a loss that is no number": ["  checkLoss(denseValidation, settings.model);\n", ""],
@@ -2544,6 +2577,10 @@ export const MUTANTS: readonly Mutant[] = [
     "the rest of another model is exported": [
       "if (await weights.hash() !== hash) {",
       "if (hash === undefined) {",
+    ],
+    "an adapter names the place that its model has left": [
+      'isThere || await exists(join(place, "config.json"))',
+      "isThere",
     ],
   }),
   ...plant("pipeline/export/export_step.ts", [EXPORT, "gates from the step on"], {

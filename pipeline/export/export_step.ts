@@ -118,8 +118,10 @@ async function baseOf(run: StoredRun, locate: Locate): Promise<Omit<SavedAdapter
   const { folder } = await locate(model);
   const isThere = await exists(join(folder, "config.json"));
   const hub = hubModel(model);
-  const { model: base, revision } = isThere
-    ? await nameOfBase(folder, model)
+  // The run's own copy, where the model has moved.
+  const place = isThere ? folder : join(run.path, "dense");
+  const { model: base, revision } = isThere || await exists(join(place, "config.json"))
+    ? await nameOfBase(place, model)
     : { model: hub?.name ?? model, revision: hub?.revision };
   // Where it began with an adapter, the run's digest is of both.
   if (adapter === undefined) return { base, revision, hash };

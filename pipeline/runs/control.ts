@@ -92,6 +92,21 @@ export async function readSlackChanges(run: string, id?: string): Promise<SlackC
   return changes as SlackChange[];
 }
 
+/**
+ * Whether another slack than the one that the run began with holds in it, or will: one that took effect, or is asked for.
+ *
+ * @throws {UserError} when its slack.json is another run's, or damaged
+ */
+export async function slackIsSteered(run: string, id: string): Promise<boolean> {
+  if ((await readSlackChanges(run, id)).length > 0) return true;
+  const { slack } = await readControl(run).catch((error) => {
+    // What cannot be read is forgotten where the run goes on.
+    if (error instanceof UserError) return NOTHING;
+    throw error;
+  });
+  return slack !== null;
+}
+
 /** A step that is about to begin, counted from 0. */
 export interface StepAhead {
   phase: string;

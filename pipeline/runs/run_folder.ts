@@ -75,6 +75,7 @@ const LOOKS = 20;
 const OF_A_START: OwnNames = [
   /^(tokenizer|tokenizer_config|generation_config|state|control|slack)\.json(\.partial)?$/,
   /^metrics\.arrows(\.partial)?$/,
+  /^rank-\d+\.log$/,
   /^(circuits\.(json|html)|summary\.json|(edges|curve)\.arrow)(\.partial)?$/,
   TOKENS,
   {

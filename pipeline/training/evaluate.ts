@@ -13,7 +13,7 @@ import { type Exchange, sharersOf } from "../parallel/exchange.ts";
 import { preparePipeline } from "./pipeline.ts";
 import { cutBatch } from "../text/batches.ts";
 import type { MicroBatch } from "./trainer.ts";
-import { inputError } from "../errors.ts";
+import { UnmeasurableError } from "../errors.ts";
 import { turn } from "../turn.ts";
 
 /** A batch of held-out tokens of which only the first rows are real. */
@@ -63,11 +63,11 @@ export interface Evaluation {
 /**
  * Refuses a model whose weights are finite, and whose loss is not.
  *
- * @throws {UserError} naming the model
+ * @throws {UnmeasurableError} naming the model
  */
 export function checkLoss({ ce, tokens }: Pick<Evaluation, "ce" | "tokens">, model: string): void {
   if (Number.isFinite(ce)) return;
-  throw inputError(
+  throw new UnmeasurableError(
     `Cannot measure ${model} as its loss on ${tokens} tokens must be finite: ${ce}; its weights may be too large for float32`,
   );
 }

@@ -8,7 +8,7 @@ import { adapterLabel, findAdapter } from "../../kernels/core/adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
-import { openControl, readSlackChanges, requestControl } from "../runs/control.ts";
+import { openControl, readSlackChanges, requestControl, slackIsSteered } from "../runs/control.ts";
 import { findDataFiles, type Source, STANDARD_INPUT } from "../text/data_files.ts";
 import { inputError, usageError } from "../errors.ts";
 import { hubModel } from "../hub/names.ts";
@@ -205,6 +205,7 @@ export async function openResumed<const Table extends SettingsTable>(
     if (slack !== undefined && "sparse" in table) {
       throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);
     }
+    if (!("sparse" in table)) await checkTarget(folder, config.id, own, given);
     // What it is at each step stands in slack.json, as where it is changed from outside.
     if (slack !== undefined) settings.slack = (own as { slack: number }).slack;
     const value = (of: object, key: string) => (of as Record<string, number | string>)[key];
@@ -214,6 +215,33 @@ export async function openResumed<const Table extends SettingsTable>(
   } catch (error) {
     folder.release();
     throw error;
+  }
+}
+
+/**
+ * A target that is given must hold from where a run goes on: a slack that is given, or has come since it began, holds in its
+ * place.
+ *
+ * @param own what the run began with
+ * @throws {UserError} when it would not
+ */
+async function checkTarget(
+  { name, path }: Pick<RunFolder, "name" | "path">,
+  id: string,
+  own: { targetLoss?: unknown },
+  { targetLoss, slack }: { targetLoss?: unknown; slack?: number },
+): Promise<void> {
+  if (targetLoss === undefined) return;
+  if (slack !== undefined && typeof targetLoss === "number") {
+    throw usageError(
+      `Cannot resume ${name} with --slack and --target-loss ${targetLoss}, which is the target itself: give one of them`,
+    );
+  }
+  if (targetLoss !== own.targetLoss && await slackIsSteered(path, id)) {
+    throw usageError(
+      `Cannot resume ${name} with --target-loss ${targetLoss}, as its slack has been changed and holds in its place: ` +
+        `give --slack instead`,
+    );
   }
 }
 
@@ -383,7 +411,7 @@ async function checkAndPrepare(
       const settingsFile = join(dirname(tokenizer.path), name);
       if (await exists(settingsFile)) await copyFile(settingsFile, join(folder.path, name));
     }
-    return await fillFolder(folder, {
+    const run = await fillFolder(folder, {
       gpu,
       config,
       model,
@@ -394,6 +422,7 @@ async function checkAndPrepare(
       reporter,
       resumed,
     });
+    return started ? { ...run, abandon: started.abandon } : run;
   } catch (error) {
     gpu?.close();
     await started?.abandon();

@@ -103,6 +103,7 @@ export interface SparsifySummary {
  * Runs, or goes on with, sparse post-training.
  *
  * @returns the summary, or undefined when the run was stopped with a checkpoint
+ * @throws {UnmeasurableError} when the dense model's loss is not finite, before the first step
  * @throws {UserError} on bad input or after repeated non-finite gradients
  */
 export async function sparsify(

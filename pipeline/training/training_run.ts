@@ -101,6 +101,8 @@ export interface PreparedRun {
   state: RunStateFile;
   /** Told what the run can go on from since it was saved. */
   onSaved?(what: string): void;
+  /** Of a new run: removes what it has written, where it turns out before the first step that it cannot begin. */
+  abandon?(): Promise<void>;
 }
 
 /** What is being done, and how far it is. */

@@ -93,10 +93,12 @@ Deno.test("a model of finite weights whose loss is no number is named, and measu
       tokenizer: ADDITION.tokenizer,
     });
     const rest = ["--model", large, "--data", ADDITION.data, "--context", "8", "--batch", "16"];
+    const runs = join(folder, "runs");
+    const run = ["--runs", runs, "--name", "run", "--steps", "1", "--validation-tokens", "128"];
     for (
       const args of [
         ["evaluate", ...rest, "--eval-tokens", "128"],
-        ["sparsify", ...rest, "--runs", folder, "--steps", "1", "--validation-tokens", "128"],
+        ["sparsify", ...rest, ...run],
       ]
     ) {
       const { code, stdout, stderr } = await runMain(args);
@@ -105,7 +107,17 @@ Deno.test("a model of finite weights whose loss is no number is named, and measu
       assertEquals(others, []);
       assertStringIncludes(line, `error: Cannot measure ${large} as its loss on `);
       assertStringIncludes(line, " tokens must be finite: NaN; its weights may be too large for float32");
+      assert(!line.includes("go on by"), line);
     }
+    assertEquals(await Array.fromAsync(Deno.readDir(runs)), []);
+    // In a folder that was there what was written goes, and the folder stays.
+    await Deno.mkdir(join(runs, "run"));
+    assertEquals((await runMain(["sparsify", ...rest, ...run])).code, 3);
+    assertEquals(await Array.fromAsync(Deno.readDir(join(runs, "run"))), []);
+    // The name is free for a model that can be measured.
+    const settings = [...run, "--data", ADDITION.data, "--context", "8", "--batch", "16", "--no-control"];
+    const sound = await runMain(["sparsify", "--model", model, ...settings, "--eval-tokens", "128"]);
+    assertEquals(sound.code, 0, sound.stderr);
   });
 });
 

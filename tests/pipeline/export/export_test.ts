@@ -35,6 +35,11 @@ async function filesOf(folder: string): Promise<Record<string, string>> {
   return Object.fromEntries((await Promise.all(read)).toSorted());
 }
 
+/** The model that an adapter's folder says it is for. */
+async function baseOf(folder: string): Promise<unknown> {
+  return JSON.parse(await Deno.readTextFile(join(folder, "adapter_config.json"))).base_model_name_or_path;
+}
+
 async function trained(args: readonly string[]): Promise<void> {
   const { code, stderr } = await runMain([...args]);
   assertEquals(code, 0, stderr);
@@ -198,7 +203,16 @@ Deno.test("a run's adapters are exported as adapters, also where its model is go
     assertEquals(code, 0, stderr);
     const weights = name === "lora" ? "adapter_model.safetensors" : "model.safetensors";
     assertEquals((await filesOf(output))[weights], (await filesOf(join(runs, name, "model")))[weights]);
+    if (name === "lora") assertEquals(await baseOf(output), await Deno.realPath(join(runs, name, "dense")));
   }
+  // Where there is no copy either, what it was called when the run began.
+  await Deno.remove(join(runs, "lora", "dense"), { recursive: true });
+  const bare = join(runs, "lora bare");
+  const named = await exported(
+    ...["--run", "lora", "--runs", runs, "--step", await step("lora"), "--output", bare],
+  );
+  assertEquals(named.code, 0, named.stderr);
+  assertEquals(await baseOf(bare), model);
   await Deno.remove(join(runs, "attention", "dense"), { recursive: true });
   const none = join(runs, "none");
   for (const name of ["more", "attention"]) {

@@ -2,10 +2,14 @@ import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "
 import { join } from "node:path";
 import { saveCheckpoint } from "../../../pipeline/runs/checkpoint.ts";
 import { UserError } from "../../../pipeline/errors.ts";
-import { readSlackChanges } from "../../../pipeline/runs/control.ts";
+import { openControl, readSlackChanges, requestControl } from "../../../pipeline/runs/control.ts";
 import { hashFile, writeSealedJson } from "../../../pipeline/files.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { readRunConfig } from "../../../pipeline/runs/run_config.ts";
+import { PRETRAIN, SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
+import { defaultsOf } from "../../../pipeline/settings/resolve.ts";
+import { openResumed } from "../../../pipeline/training/prepare_run.ts";
+import { fakeRun } from "../../support/fake_run.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { ADDITION, type CommandOptions, runMain, writeTinyModel } from "../../support/tiny_model.ts";
 
@@ -66,6 +70,58 @@ Deno.test("another run's checkpoint is not taken for this run's, nor its changes
   await writeSealedJson(join(folder.path, "slack.json"), { run: "a", changes: [] });
   assertEquals(await readSlackChanges(folder.path, "a"), []);
   await assertRejects(() => readSlackChanges(folder.path, "b"), UserError, "another run's");
+});
+
+Deno.test("a run goes on with another target only where no slack holds in its place", async () => {
+  await using folder = await temporaryFolder();
+  const settings = { targetLoss: "auto", slack: 0.1 };
+  const { path, release } = await fakeRun(folder.path, "run", { settings });
+  release();
+  /** What of the target changes where the run is resumed with this. */
+  async function targetOf(given: Partial<SparsifySettings>): Promise<unknown> {
+    const { resumed } = await openResumed("sparsify", SPARSIFY, folder.path, "run", given);
+    resumed.folder.release();
+    return resumed.changed?.find(({ setting }) => setting === "targetLoss")?.now;
+  }
+  const refused = (given: Partial<SparsifySettings>, why: string) =>
+    assertRejects(() => targetOf(given), UserError, `Cannot resume run with --${why}`);
+  const held = "target-loss 0.3, as its slack has been changed and holds in its place: give --slack instead";
+  const both = "slack and --target-loss 0.3, which is the target itself: give one of them";
+
+  assertEquals(await targetOf({ targetLoss: 0.3 }), 0.3);
+  await refused({ targetLoss: 0.3, slack: 0.2 }, both);
+  await requestControl(path, { paused: true });
+  assertEquals(await targetOf({ targetLoss: 0.3 }), 0.3);
+  // It will hold from the next step on.
+  await requestControl(path, { slack: 0.2 });
+  await refused({ targetLoss: 0.3 }, held);
+  const run = { run: path, id: "a run", onPause() {}, onSlack() {}, onProblem() {} };
+  const control = await openControl(run);
+  await control.beforeStep(
+    { phase: "sparse", step: 4, constrained: true },
+    new AbortController().signal,
+  );
+  // What cannot be read is forgotten where the run goes on; what took effect holds all the same.
+  await Deno.writeTextFile(join(path, "control.json"), "no JSON");
+  await refused({ targetLoss: 0.3 }, held);
+  await refused({ targetLoss: 0.3, slack: 0.2 }, both);
+  // As it began, and what does not concern the target.
+  for (const given of [{ targetLoss: "auto", slack: 0.3 }, { slack: 0.3 }, { lr: 0.1 }] as const) {
+    assertEquals(await targetOf(given), undefined);
+  }
+  await Deno.remove(join(path, "slack.json"));
+  assertEquals(await targetOf({ targetLoss: 0.3 }), 0.3);
+});
+
+Deno.test("a pre-trained run, which no slack steers, goes on with another target whatever was asked for", async () => {
+  await using folder = await temporaryFolder();
+  const settings = { ...defaultsOf(PRETRAIN), sparse: true, targetLoss: 2 };
+  const { path, release } = await fakeRun(folder.path, "run", { command: "pretrain", settings });
+  release();
+  await requestControl(path, { slack: 0.2 });
+  const { resumed } = await openResumed("pretrain", PRETRAIN, folder.path, "run", { targetLoss: 3 });
+  resumed.folder.release();
+  assertEquals(resumed.changed, [{ setting: "targetLoss", before: 2, now: 3 }]);
 });
 
 Deno.test("a checkpoint whose best step is damaged or gone gives way to one whose best step is whole", async () => {

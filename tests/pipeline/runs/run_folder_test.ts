@@ -32,12 +32,13 @@ Deno.test("what is put into a start while it is abandoned goes with it, and what
   await using folder = await temporaryFolder();
   for (const [name, left] of [["own", []], ["other", ["other"]]] as const) {
     const run = await createRun(folder.path, "sparsify", name);
-    // As tokenising does: a folder, and a file in it.
+    // As tokenising does: a folder, and a file in it; and another rank its log.
     const { remove } = Deno;
     Deno.remove = async (path, options) => {
       if (path === run.path) {
         Deno.remove = remove;
         await Deno.mkdir(run.tokens);
+        await Deno.writeTextFile(join(run.path, "rank-1.log"), "");
         if (name === "other") await Deno.writeTextFile(join(run.path, "notes.txt"), "mine");
       }
       await remove(path, options);
