@@ -1958,8 +1958,8 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/main.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
     "a loss that is no number is an evaluation": ["  checkLoss(result, model);\n", ""],
     "what cannot begin is to go on": [
-      "error instanceof Error && !cannotBegin(prepared, error)",
-      "error instanceof Error",
+      "cannotBegin(prepared, error) || (error",
+      "(error",
     ],
   }),
   ...plant("pipeline/complete_run.ts", ["pipeline/main_test.ts", "whose loss is no number"], {
