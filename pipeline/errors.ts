@@ -21,7 +21,7 @@ export class UserError extends Error {
   }
 }
 
-/** Training whose gradients are no longer finite, in which the same settings end again: exit code 1. */
+/** Training whose gradients or loss are no longer finite, in which the same settings end again: exit code 1. */
 export class DivergedError extends UserError {
   /** Whether the loss had run away before, so that nothing good comes of the last checkpoint. */
   readonly isLost: boolean;

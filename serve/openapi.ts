@@ -115,7 +115,8 @@ export function openApiDocument(): Schema {
             }),
             result: nullable({
               type: "object",
-              description: "What a finished run comes to, by its kind",
+              description:
+                "What a finished run comes to, by its kind; of circuits the task, and the sizes of each of its models by name",
               properties: { kind: { type: "string", enum: ["sparsify", "pretrain", "circuits", "sweep"] } },
             }),
             tokens_per_second: nullable(number("Training speed")),

@@ -102,10 +102,10 @@ export async function attributeLogit(
         }
         give(sources[firstHead + head].name, value);
       }
-    } else {give(
-        sources[mlp].name,
-        dot(rowOf(stepIn(branch, "add").reads.x.name), stream.direction) - unowned,
-      );}
+    } else {
+      const added = rowOf(stepIn(branch, "add").reads.x.name);
+      give(sources[mlp].name, dot(added, stream.direction) - unowned);
+    }
     if (ofBias !== undefined || ofNorm !== undefined) {
       give(`${branch.kind === "attention" ? "a" : "m"}${branch.layer}.bias`, unowned);
     }

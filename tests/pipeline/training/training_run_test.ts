@@ -73,6 +73,14 @@ Deno.test("every setting of the gates comes where it belongs, and λ's bounds te
   });
 });
 
+/** A run with random weights, on the device and as files. */
+async function beginRun(gpu: Gpu, runs: string) {
+  const run = await prepareTestRun(gpu, { runs, weights: randomWeights(RUN_CONFIG, 1) });
+  const parameters = createParameters(gpu, run.weights.parameters);
+  await uploadParameters(gpu, parameters, run.weights.read);
+  return { run, parameters };
+}
+
 /** CE, open fraction and τ of one evaluation after another, and the step that is chosen after all of them. */
 const SCRIPTS: [string, [ce: number, open: number, target: number][], number | undefined][] = [
   ["the fewest open edges", [[1, 0.5, 2], [1.5, 0.2, 2], [1, 0.3, 2]], 2],
@@ -113,11 +121,8 @@ for (
 ) {
   gpuTest(`a phase ends with the weights of ${name}`, async (gpu) => {
     await using folder = await temporaryFolder();
-    const weights = randomWeights(RUN_CONFIG, 1);
-    const run = await prepareTestRun(gpu, { runs: folder.path, weights });
+    const { run, parameters } = await beginRun(gpu, folder.path);
     const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
-    const parameters = createParameters(gpu, run.weights.parameters);
-    await uploadParameters(gpu, parameters, run.weights.read);
     const settings = {
       ...(defaultsOf(SPARSIFY) as SparsifySettings),
       ...RUN_SHAPE,
@@ -267,10 +272,8 @@ gpuTest("an evaluation whose loss is no number ends the phase, and its weights a
 async function endsWithout(gpu: Gpu, ces: number[], expected: string, isLost: boolean): Promise<void> {
   const told = [...ces];
   await using folder = await temporaryFolder();
-  const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 1) });
+  const { run, parameters } = await beginRun(gpu, folder.path);
   const network = await prepareNetwork(gpu, RUN_CONFIG, { ...RUN_SHAPE, training: true });
-  const parameters = createParameters(gpu, run.weights.parameters);
-  await uploadParameters(gpu, parameters, run.weights.read);
   const settings = { ...(defaultsOf(SPARSIFY) as SparsifySettings), ...RUN_SHAPE, steps: 8 };
   const training = runTrainedPhase({
     run,
@@ -312,9 +315,7 @@ gpuTest(
     };
     for (const stopAt of [0, 3]) {
       await using folder = await temporaryFolder();
-      const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 1) });
-      const parameters = createParameters(gpu, run.weights.parameters);
-      await uploadParameters(gpu, parameters, run.weights.read);
+      const { run, parameters } = await beginRun(gpu, folder.path);
       const stop = new AbortController();
       const told: string[] = [];
       const outcome = await runTrainedPhase({
