@@ -186,20 +186,14 @@ Deno.test("a run's adapters are exported as adapters, also where its model is go
   }
   const step = async (name: string): Promise<string> =>
     String(JSON.parse(await Deno.readTextFile(join(runs, name, "summary.json"))).sparse.step);
+  /** The chosen step of a run. */
+  const exportedStep = async (name: string, output: string) =>
+    await exported("--run", name, "--runs", runs, "--step", await step(name), "--output", output);
   await Deno.remove(model, { recursive: true });
   for (const name of ["lora", "attention"]) {
     // The run's own copy of the model's files.
     const output = join(runs, `${name} without`);
-    const { code, stderr } = await exported(
-      "--run",
-      name,
-      "--runs",
-      runs,
-      "--step",
-      await step(name),
-      "--output",
-      output,
-    );
+    const { code, stderr } = await exportedStep(name, output);
     assertEquals(code, 0, stderr);
     const weights = name === "lora" ? "adapter_model.safetensors" : "model.safetensors";
     assertEquals((await filesOf(output))[weights], (await filesOf(join(runs, name, "model")))[weights]);
@@ -208,24 +202,13 @@ Deno.test("a run's adapters are exported as adapters, also where its model is go
   // Where there is no copy either, what it was called when the run began.
   await Deno.remove(join(runs, "lora", "dense"), { recursive: true });
   const bare = join(runs, "lora bare");
-  const named = await exported(
-    ...["--run", "lora", "--runs", runs, "--step", await step("lora"), "--output", bare],
-  );
+  const named = await exportedStep("lora", bare);
   assertEquals(named.code, 0, named.stderr);
   assertEquals(await baseOf(bare), model);
   await Deno.remove(join(runs, "attention", "dense"), { recursive: true });
   const none = join(runs, "none");
   for (const name of ["more", "attention"]) {
-    const { code, stderr } = await exported(
-      "--run",
-      name,
-      "--runs",
-      runs,
-      "--step",
-      await step(name),
-      "--output",
-      none,
-    );
+    const { code, stderr } = await exportedStep(name, none);
     assertEquals(code, 3, stderr);
     assertStringIncludes(stderr, "the model that it began with is not there");
   }
