@@ -2706,7 +2706,7 @@ async function runTest(tree: string, { test, filter }: Pick<Mutant, "test" | "fi
     : [TEST_PERMISSIONS, []];
   const only = filter === undefined ? [] : ["--filter", filter];
   const args = ["--fail-fast", ...permissions, ...only, test, ...behind];
-  return await testProcess(args, { cwd: tree, signal: AbortSignal.timeout(LIMIT) });
+  return await testProcess(args, { cwd: tree, limit: LIMIT });
 }
 
 /** What went wrong, in one line. */

@@ -2,10 +2,10 @@
  * Runs tests, each file in a process of its own and as many at a time as there are processors. `deno test --parallel`
  * would run them in one, and there are tests of what a process has but once: its environment, signals and permissions.
  *
- *     deno task test [--jobs N] [--filter NAME] [--doc] [FILE or FOLDER...]
+ *     deno task test [--jobs N] [--minutes M] [--filter NAME] [--doc] [FILE or FOLDER...]
  *
  * Without a path, all of tests/ is run. `--doc` runs the examples in the documentation of everything first. What a file
- * printed comes when it has ended. The last line counts: `1437 passed, 0 failed, 61 ignored (4m 10s)`.
+ * printed comes when it has ended; one that has not after `--minutes` (30) is ended, and has failed. The last line counts: `1437 passed, 0 failed, 61 ignored (4m 10s)`.
  *
  * @module
  */
@@ -41,12 +41,16 @@ const isTest = (name: string): boolean => name.endsWith("_test.ts");
 
 /** What a process printed, and in what it failed beyond its tests. */
 function report({ name, mayBeEmpty }: Unit, outcome: TestOutcome): { text: string; broken: boolean } {
-  const { code, signal, passed, failed, ignored, output } = outcome;
+  const { code, signal, late, passed, failed, ignored, output } = outcome;
   const ran = passed + failed + ignored > 0 || mayBeEmpty;
   const broken = failed === 0 && !(ran && code === 0);
-  const how = signal ? `was ended by ${signal}` : `ended with ${code}`;
+  const how = late
+    ? "had not ended in time"
+    : signal
+    ? `was ended by ${signal}`
+    : `ended with ${code} behind its tests`;
   return {
-    text: [`\n--- ${name}`, output.trim(), ...(broken ? [`${name} ${how} behind its tests`] : [])].join("\n"),
+    text: [`\n--- ${name}`, output.trim(), ...(broken ? [`${name} ${how}`] : [])].join("\n"),
     broken,
   };
 }
@@ -77,15 +81,15 @@ async function unitsOf(
   ];
 }
 
-/** Runs all, `jobs` at a time, and gives the exit status. */
-async function runAll(units: Unit[], jobs: number): Promise<number> {
+/** Runs all, `jobs` at a time and each for `limit` milliseconds at most, and gives the exit status. */
+async function runAll(units: Unit[], { jobs, limit }: { jobs: number; limit: number }): Promise<number> {
   const began = performance.now();
   const total = { passed: 0, failed: 0, ignored: 0 };
   const failures: string[] = [];
   const queue = units.values();
   await Promise.all(Array.from({ length: jobs }, async () => {
     for (const unit of queue) {
-      const outcome = await testProcess(unit.args);
+      const outcome = await testProcess(unit.args, { limit });
       const { text, broken } = report(unit, outcome);
       console.log(text);
       total.passed += outcome.passed;
@@ -105,19 +109,24 @@ async function runAll(units: Unit[], jobs: number): Promise<number> {
 /** What is asked for on the command line. */
 function readArguments(args: string[]) {
   const parsed = parseArgs(args, {
-    string: ["jobs", "filter"],
+    string: ["jobs", "minutes", "filter"],
     boolean: ["doc"],
-    default: { jobs: String(navigator.hardwareConcurrency) },
+    default: { jobs: String(navigator.hardwareConcurrency), minutes: "30" },
     unknown: (_argument, flag) => {
-      if (flag !== undefined) throw new RangeError(`--${flag} is none of --jobs, --filter and --doc`);
+      if (flag !== undefined) {
+        throw new RangeError(`--${flag} is none of --jobs, --minutes, --filter and --doc`);
+      }
     },
   });
   const jobs = Number(parsed.jobs);
   if (!Number.isInteger(jobs) || jobs < 1) {
     throw new RangeError(`--jobs is no number of processes: ${parsed.jobs}`);
   }
+  const minutes = Number(parsed.minutes);
+  if (!(minutes > 0)) throw new RangeError(`--minutes is no time: ${parsed.minutes}`);
   return {
     jobs,
+    limit: minutes * 60_000,
     filter: parsed.filter as string | undefined,
     doc: parsed.doc as boolean,
     paths: parsed._.length > 0 ? parsed._ : ["tests"],
@@ -126,16 +135,16 @@ function readArguments(args: string[]) {
 
 /** Runs what the arguments ask for; 2 where they cannot be followed. */
 async function main(args: string[]): Promise<number> {
-  let units, jobs;
+  let units, bounds;
   try {
-    const { paths, ...rest } = readArguments(args);
-    [units, jobs] = [await unitsOf(paths, rest), rest.jobs];
+    const { paths, filter, doc, ...rest } = readArguments(args);
+    [units, bounds] = [await unitsOf(paths, { filter, doc }), rest];
   } catch (error) {
     if (!(error instanceof RangeError || error instanceof Deno.errors.NotFound)) throw error;
     console.error(`Cannot test: ${error.message}`);
     return 2;
   }
-  return await runAll(units, jobs);
+  return await runAll(units, bounds);
 }
 
 if (import.meta.main) Deno.exit(await main(Deno.args));

@@ -53,10 +53,25 @@ Deno.test("test files run each in a process, and every way to fail counts", asyn
   );
 });
 
+Deno.test("a file whose test waits for ever is ended, and what it had said is told", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/waits_test.ts`;
+  await Deno.writeTextFile(
+    path,
+    `Deno.test("seven", async () => { console.log("asks"); await new Promise((done) => setTimeout(done, 1e9)); });`,
+  );
+  const { code, lines } = await run("--minutes", "0.2", path);
+  assertEquals(code, 1);
+  assertStringIncludes(lines.join("\n"), "asks");
+  assertStringIncludes(lines.join("\n"), "waits_test.ts had not ended in time");
+  assertEquals(/^.*ignored/.exec(lines.at(-1)!)![0], "0 passed, 1 failed, 0 ignored");
+});
+
 Deno.test("what cannot be run is said in one line", async () => {
   for (
     const [args, why] of [
-      [["--foo"], "--foo is none of --jobs, --filter and --doc"],
+      [["--foo"], "--foo is none of --jobs, --minutes, --filter and --doc"],
+      [["--minutes", "soon"], "--minutes is no time: soon"],
       [["--jobs", "0"], "--jobs is no number of processes: 0"],
       [["nosuch"], "No such file or directory"],
     ] as const

@@ -19,6 +19,8 @@ export interface TestOutcome {
   code: number;
   /** What ended it, where it did not end by itself. */
   signal: Deno.Signal | null;
+  /** Whether it was ended as it took too long. */
+  late: boolean;
   passed: number;
   failed: number;
   ignored: number;
@@ -26,25 +28,41 @@ export interface TestOutcome {
   output: string;
 }
 
+/** How such a process is run. */
+export interface TestProcessOptions {
+  cwd?: string;
+  /** Milliseconds after which it is ended, for a test that waits for what never comes; left out: as long as it takes. */
+  limit?: number;
+}
+
 /** Runs `deno test --no-check` with these arguments. */
 export async function testProcess(
   args: readonly string[],
-  { cwd, signal }: { cwd?: string; signal?: AbortSignal } = {},
+  { cwd, limit }: TestProcessOptions = {},
 ): Promise<TestOutcome> {
-  const ended = await new Deno.Command(Deno.execPath(), {
+  const child = new Deno.Command(Deno.execPath(), {
     args: ["test", "--no-check", ...args],
     cwd,
     stdin: "null",
+    stdout: "piped",
+    stderr: "piped",
     env: { NO_COLOR: "1" },
-    signal,
-  }).output();
-  const output = [ended.stdout, ended.stderr].map((bytes) => new TextDecoder().decode(bytes)).join("\n");
+  }).spawn();
+  let late = false;
+  const timer = limit === undefined ? undefined : setTimeout(() => {
+    late = true;
+    child.kill("SIGKILL");
+  }, limit);
+  const { code, signal, stdout, stderr } = await child.output();
+  clearTimeout(timer);
+  const output = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("\n");
   // What tests print themselves may look the same: the last line of the kind is the process's own.
   const counts = output.match(/^.*\d+ passed.* \| \d+ failed.*$/gm)?.at(-1) ?? "";
   const count = (what: string) => Number(new RegExp(`(\\d+) ${what}`).exec(counts)?.[1] ?? 0);
   return {
-    code: ended.code,
-    signal: ended.signal,
+    code,
+    signal,
+    late,
     passed: count("passed"),
     failed: count("failed"),
     ignored: count("ignored"),
