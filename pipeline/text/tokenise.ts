@@ -169,7 +169,7 @@ export async function tokenise(
         onProgress,
         onLoss,
       }));
-    const { ranges, rule } = splitDocuments(all.documents);
+    const { ranges, rule } = splitDocuments(all);
     const digests: Record<string, string> = {};
     for (const split of SPLITS) {
       const tokens = ranges[split].reduce((sum, { start, end }) => sum + end - start, 0);
@@ -494,6 +494,9 @@ async function spillTokens(
   }
   const spilled = writer.end(names, onLoss);
   if (spilled.documents.length === 0) throw inputError(`Cannot use ${names} as there is no document`);
+  if (spilled.exampleTokens !== undefined && spilled.documents.length < SPLITS.length) {
+    throw inputError(`Cannot use ${names} as training, validation and test need an example each`);
+  }
   const goesOn = inParts && writer.kind === "text" && !SPLITS.every(hasEnough);
   return { ...spilled, filesRead: goesOn ? filesRead : undefined };
 }
@@ -547,16 +550,22 @@ function encodeExample(
   return { prompt: ends[0], tokens, ends };
 }
 
-/** Documents to splits by their index; by position where that leaves a split empty. */
-function splitDocuments(documents: readonly Range[]): { ranges: Record<Split, Range[]>; rule: string } {
+/** Documents to splits by their index; where that leaves a split empty, by position, which may cut a text and no example. */
+function splitDocuments(
+  { documents, exampleTokens }: Pick<Spilled, "documents" | "exampleTokens">,
+): { ranges: Record<Split, Range[]>; rule: string } {
   const ranges: Record<Split, Range[]> = { train: [], validation: [], test: [] };
   documents.forEach((range, index) => ranges[splitOf(index)].push(range));
   if (SPLITS.every((split) => ranges[split].length > 0)) {
     return { ranges, rule: BY_DOCUMENT };
   }
   const end = documents.at(-1)!.end;
-  const validation = Math.floor(end * (1 - HELD_OUT.validation - HELD_OUT.test));
-  const test = Math.floor(end * (1 - HELD_OUT.test));
+  let validation = Math.floor(end * (1 - HELD_OUT.validation - HELD_OUT.test));
+  let test = Math.floor(end * (1 - HELD_OUT.test));
+  if (exampleTokens !== undefined) {
+    test = Math.floor(test / exampleTokens) * exampleTokens;
+    validation = Math.min(Math.floor(validation / exampleTokens) * exampleTokens, test - exampleTokens);
+  }
   return {
     ranges: {
       train: [{ start: 0, end: validation }],

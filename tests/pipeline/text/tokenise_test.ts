@@ -522,6 +522,33 @@ Deno.test("tokenise splits by document, separates documents, and is reused until
   for (const file of [...Object.values(files), ...Object.values(changed)]) await file.close();
 });
 
+Deno.test("however few examples there are, none is cut, and fewer than one for each split are refused", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const source = join(folder.path, "few.jsonl");
+  for (const count of [2, 3, 7, 15]) {
+    const lines = Array.from(
+      { length: count },
+      (_, n) => `{"prompt":"1+${n % 10}=","completion":"${n % 10}"}\n`,
+    );
+    await Deno.writeTextFile(source, lines.join(""));
+    const tokens = tokenise({ sources: [source], tokenizer, folder: join(folder.path, String(count)) });
+    if (count === 2) {
+      await assertRejects(() => tokens, UserError, "training, validation and test need an example each");
+      continue;
+    }
+    const files = await tokens;
+    let examples = 0;
+    for (const [split, file] of Object.entries(files)) {
+      const { exampleTokens, length } = file;
+      assert(exampleTokens !== undefined && length > 0 && length % exampleTokens === 0, `${count}, ${split}`);
+      examples += length / exampleTokens;
+      await file.close();
+    }
+    assertEquals(examples, count);
+  }
+});
+
 Deno.test("of an example of several turns every completion counts, and nothing else", async () => {
   await using folder = await temporaryFolder();
   const tokenizer = await loadTokenizer(ADDITION.tokenizer);
