@@ -27,7 +27,7 @@ import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokeni
 import { tokeniseSplits } from "../tokenise_splits.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { checkOutputFolder, makeOutputFolder, MANIFEST } from "./output_folder.ts";
-import { readRows } from "./read_rows.ts";
+import { type ReadRow, readRows } from "./read_rows.ts";
 import { rowsThatFit } from "./rows_that_fit.ts";
 import { createShards, type Shard } from "./shards.ts";
 import { type StoredForm, storedForm } from "./stored_form.ts";
@@ -147,6 +147,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
       reporter.stage({ name: "compiling kernels" });
       const runs = await prepareInterventions(gpu, { config, parameters }, { batch, positions: context });
       const shards: Shard[] = [];
+      const lost = new Map<string, number>();
       const batches = (split: Split): number => batchCount({ tokens: tokens[split], batch, context, limit });
       const of = splits.reduce((sum, split) => sum + batches(split), 0);
       let before = 0;
@@ -170,10 +171,14 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
           signal,
           onBatch: (done) => reporter.stage({ name: "reading activations", done: before + done, of }),
         });
-        for await (const row of rows) await writer.add(row);
+        for await (const row of rows) {
+          countLost(row, lost);
+          await writer.add(row);
+        }
         await writer.end();
         before += batches(split);
       }
+      if (lost.size > 0) reporter.warning(lostLine(lost));
       await writeJson(join(partial, MANIFEST), { ...told, tokens: total(shards, "tokens"), shards });
       return shards;
     } finally {
@@ -191,6 +196,21 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
       } MB: ${output}`,
   );
   return true;
+}
+
+/** Adds, by activation, how many of a row's values are no number. */
+function countLost({ activations }: ReadRow, lost: Map<string, number>): void {
+  for (const [name, values] of activations) {
+    const count = values.reduce((sum, value) => sum + (Number.isNaN(value) ? 1 : 0), 0);
+    if (count > 0) lost.set(name, (lost.get(name) ?? 0) + count);
+  }
+}
+
+/** That values are no number, and of which activation the first: names stand in the order in which they are read. */
+function lostLine(lost: ReadonlyMap<string, number>): string {
+  const [[name, count]] = lost;
+  const others = lost.size === 1 ? "" : `, and some of ${lost.size - 1} others`;
+  return `${count} values of ${name}${others} are no number: the model's weights are broken, or its activations too large`;
 }
 
 /** What a file of safetensors can say of itself: texts alone. */

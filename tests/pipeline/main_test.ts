@@ -110,6 +110,16 @@ Deno.test("a model of finite weights whose loss is no number is named, and measu
       assert(!line.includes("go on by"), line);
     }
     assertEquals(await Array.fromAsync(Deno.readDir(runs)), []);
+    // What is not a number is written all the same, for whoever looks for where it begins.
+    // deno-fmt-ignore
+    const read = await runMain(["--model", large, "--data", ADDITION.data, "--context", "8", "--tokens", "64", "--read",
+      "hook_embed,blocks.0.ln1.hook_scale,blocks.0.hook_resid_post", "--output", join(folder, "read")],
+      { script: "pipeline/activations/main.ts" });
+    assertEquals(read.code, 0, read.stderr);
+    assertStringIncludes(
+      read.stderr,
+      "values of blocks.0.hook_resid_post are no number: the model's weights",
+    );
     // In a folder that was there what was written goes, and the folder stays.
     await Deno.mkdir(join(runs, "run"));
     assertEquals((await runMain(["sparsify", ...rest, ...run])).code, 3);
