@@ -10,7 +10,7 @@ import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";
 import { openControl, readSlackChanges, requestControl, slackIsSteered } from "../runs/control.ts";
 import { findDataFiles, type Source, STANDARD_INPUT } from "../text/data_files.ts";
-import { inputError, usageError } from "../errors.ts";
+import { inputError, usageError, UserError } from "../errors.ts";
 import { hubModel } from "../hub/names.ts";
 import {
   digestOf,
@@ -263,7 +263,7 @@ export async function finishedSummary(
   }
   const summary = await readJson(folder.summary).catch(() => undefined);
   if (!isObject(summary) || config.model.hash !== model.hash) return undefined;
-  const hash = await hashSources(sources);
+  const hash = await hashData(sources, resumed);
   if (config.data?.hash !== hash || (hash === STANDARD_INPUT && dataGiven)) return undefined;
   if (changed.length > 0 || slack !== undefined) {
     throw usageError(
@@ -272,6 +272,18 @@ export async function finishedSummary(
   }
   await replaceConfig(resumed, { ...config, settings: { ...config.settings, data } });
   return summary;
+}
+
+/** {@link hashSources}; of a run that goes on, whoever has moved the data is told how to say where it is. */
+async function hashData(sources: readonly Source[], resumed: ResumedRun | undefined): Promise<string> {
+  try {
+    return await hashSources(sources);
+  } catch (error) {
+    if (!resumed || resumed.dataGiven || !(error instanceof UserError)) throw error;
+    throw inputError(`${error.message}; where the data has moved, give --data with its place`, {
+      cause: error,
+    });
+  }
 }
 
 /**
@@ -342,7 +354,7 @@ async function checkAndPrepare(
   // One that is named is looked for before hours of tokenising; ranks have each their own.
   if (settings.gpu !== undefined && !openGpu) await findAdapter(settings.gpu);
   reporter.stage({ name: "reading the data" });
-  const data = { hash: await hashSources(sources) };
+  const data = { hash: await hashData(sources, resumed) };
   const { leftOut } = await findDataFiles(sources.filter((source) => typeof source === "string"));
   if (leftOut.length > 0) {
     reporter.message(

@@ -1,7 +1,7 @@
 /**
- * Where the model and the tokenizer of a run that goes on lie now. Each is compared with what the run began with by its
- * contents, so that any place of the same will do: the one it began with, another that a flag names, or the run's own
- * folder, which keeps both.
+ * Where the model, the tokenizer and the adapter of a run that goes on lie now. Each is compared with what the run began
+ * with by its contents, so that any place of the same will do: the one it began with, another that a flag names, or the
+ * run's own folder, which keeps the first two.
  *
  * @module
  */
@@ -17,6 +17,8 @@ interface Inputs {
   model?: string;
   /** Left out: the model's. */
   tokenizer?: string;
+  /** Left out: training began without one. */
+  adapter?: string;
 }
 
 /** What is found. */
@@ -33,7 +35,7 @@ export interface InputPlaces {
  * @param settings the run's, with the flags' in their place
  * @param given only what flags say: what is named there is not replaced
  * @param tell is told, in one line, what the run's own is taken for
- * @throws {UserError} when the model is nowhere
+ * @throws {UserError} when the model or the adapter is nowhere
  */
 export async function findInputs(
   folder: Pick<RunFolder, "name" | "dense" | "tokenizer">,
@@ -41,6 +43,12 @@ export async function findInputs(
   given: Inputs,
   { locate, tell }: { locate: Locate; tell(message: string): void },
 ): Promise<InputPlaces> {
+  const { adapter } = settings;
+  if (adapter !== undefined && given.adapter === undefined && !await exists(adapter)) {
+    throw inputError(
+      `Cannot resume ${folder.name} as its adapter ${adapter} is no longer there: give --adapter, the folder where it is now`,
+    );
+  }
   const gone: string[] = [];
   const model = settings.model === undefined
     ? undefined

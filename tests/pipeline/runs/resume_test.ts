@@ -242,6 +242,10 @@ Deno.test("a run is not resumed on text that has changed, unless it is given aga
   const resume = (...more: string[]) =>
     runMain(["sparsify", "--resume", "run", "--runs", folder.path, ...more]);
   await Deno.rename(data, moved);
+  const gone = await resume();
+  assertEquals(gone.code, 3);
+  assertStringIncludes(gone.stderr, `Cannot read data ${data}: `);
+  assertStringIncludes(gone.stderr, "; where the data has moved, give --data with its place");
   const same = await resume("--data", moved);
   assertEquals([same.code, same.stderr.includes("the data is not")], [0, false], same.stderr);
   await Deno.writeTextFile(moved, "12+35=47".repeat(200));

@@ -219,6 +219,18 @@ Deno.test("a run begins with an adapter that was saved, whose model is then the 
   await run(["sparsify", "--model", model, ...SETTINGS, "--adapter", adapter, "--train", "attention", "--no-control", "--runs", runs,
     "--name", "third"]);
   assert(near((await summaryOf(join(runs, "third"))).dense.ce, adapted));
+  const moved = join(runs, "moved");
+  await Deno.rename(adapter, moved);
+  const gone = await runMain(["sparsify", "--resume", "third", "--runs", runs]);
+  assertEquals(gone.code, 3);
+  assertStringIncludes(
+    gone.stderr,
+    `its adapter ${adapter} is no longer there: give --adapter, the folder where it is now`,
+  );
+  assertEquals(
+    (await runMain(["sparsify", "--resume", "third", "--runs", runs, "--adapter", moved])).code,
+    0,
+  );
 });
 
 Deno.test("a run whose base lies frozen as int8 goes on to the same bits, saves the base as it was read, and says what is lost", async () => {
