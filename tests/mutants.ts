@@ -2604,16 +2604,24 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/training/prepare_run.ts", MOVED, {
     "where the model lies now is not kept": ["...Object.fromEntries(read) };", "data: now.settings.data };"],
   }),
-  ...plant("pipeline/settings/resolve.ts", ["pipeline/settings_test.ts", "/no effect|left idle/"], {
-    "a flag without an effect is taken": [
-      "checkNeeds(table, chosen, settings);",
-      "checkNeeds(table, {}, settings);",
-    ],
-    "what a model recommends is held to be given": [
-      "checkNeeds(table, chosen, settings);",
-      "checkNeeds(table, settings, settings);",
-    ],
-  }),
+  ...plant(
+    "pipeline/settings/resolve.ts",
+    ["pipeline/settings_test.ts", "/no effect|left idle|idle in it/"],
+    {
+      "a flag without an effect is taken": [
+        "checkNeeds(table, { ...Object.fromEntries(fromFile), ...given }, settings);",
+        "checkNeeds(table, Object.fromEntries(fromFile), settings);",
+      ],
+      "a file's setting without an effect is taken": [
+        "filter(([name]) => !inForceAnyway(name))",
+        "filter(() => false)",
+      ],
+      "what a model recommends is held to be given": [
+        "checkNeeds(table, { ...Object.fromEntries(fromFile), ...given }, settings);",
+        "checkNeeds(table, settings, settings);",
+      ],
+    },
+  ),
   ...plant("pipeline/report/report.ts", ["pipeline/report/report_test.ts", "makes a run again"], {
     "a report's command has flags without an effect": [
       "!(name in table && faultOfNeed",

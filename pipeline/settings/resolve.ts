@@ -102,21 +102,23 @@ export async function resolveFully<const Table extends SettingsTable>(
   locate: Locate = inItsFolder,
 ): Promise<Resolved<Table>> {
   const defaults = defaultsIn(table, folder);
-  const file = config ? await readSettingsFile(table, config, folder) : {};
+  const file: Record<string, unknown> = config ? await readSettingsFile(table, config, folder) : {};
   const chosen: Record<string, unknown> = { ...file, ...given };
   const { model } = { ...defaults, ...chosen } as { model?: string };
   const located = model === undefined ? undefined : await locate(model);
   const inFile = await recommended(table, located);
   const fitted = await fittedTo(located?.folder, defaults, { ...inFile, ...chosen });
+  const without = { ...defaults, ...fitted, ...inFile } as Record<string, unknown>;
   const settings = {
-    ...defaults,
-    ...fitted,
-    ...inFile,
+    ...without,
     ...chosen,
     ...(located ? { model: located.name } : {}),
   };
   checkOrder(table, settings);
-  checkNeeds(table, chosen, settings);
+  // A file may hold all of a run's settings, also those that were idle there.
+  const inForceAnyway = (name: string) => JSON.stringify(file[name]) === JSON.stringify(without[name]);
+  const fromFile = Object.entries(file).filter(([name]) => !inForceAnyway(name));
+  checkNeeds(table, { ...Object.fromEntries(fromFile), ...given }, settings);
   return {
     settings: settings as SettingsOf<Table>,
     modelFolder: located?.folder,

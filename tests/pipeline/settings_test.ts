@@ -213,6 +213,18 @@ Deno.test("what the embedded models recommend, alone and in a sweep, is not refu
   );
 });
 
+Deno.test("all settings of a run, as a file, are taken with those that were idle in it; another idle one is refused", async () => {
+  await using folder = await temporaryFolder();
+  const resolved = (flags: string[]) => resolveSettings(SPARSIFY, parseCommand(SPARSIFY, flags));
+  const settings = await resolved(["--model", "data/english", "--target-loss", "3"]);
+  assert(settings.slack !== SPARSIFY.slack.value, "the model recommends a slack");
+  const file = join(folder.path, "run.json");
+  await Deno.writeTextFile(file, JSON.stringify(settings));
+  assertEquals(await resolved(["--config", file]), settings);
+  await Deno.writeTextFile(file, JSON.stringify({ ...settings, slack: 0.25 }));
+  await assertRejects(() => resolved(["--config", file]), UserError, "Cannot use --slack with");
+});
+
 Deno.test("a resumed run keeps its settings but for the few that do not change its course", () => {
   const own = Object.fromEntries(
     Object.entries(SPARSIFY).map(([name, { value }]) => [name, value]),
