@@ -368,6 +368,12 @@ export const SPARSIFY = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
+/** Settings of gates, which have an effect where training is sparse; those that need another have that need alone. */
+const whereSparse = <const Table extends SettingsTable>(table: Table): Table =>
+  Object.fromEntries(
+    Object.entries(table).map(([name, setting]) => [name, { needs: withFlag("sparse"), ...setting }]),
+  ) as Table;
+
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
   data: { ...DATA.data, help: `${TEXT}; required` },
@@ -380,11 +386,13 @@ export const PRETRAIN = {
   warmup: { ...TRAINING.warmup, value: 100 },
   weightDecay: atLeastZero(0.1, "AdamW's; never on queries, keys, biases and layer norms", "Training"),
   sparse: flag(false, "train under the constraint; needs --target-loss", "Gates"),
-  sparseFrom: {
-    ...share(0, "share of the steps after which it is switched on, dense before", "Gates"),
-    highest: 0.99,
-  },
-  ...GATES,
+  ...whereSparse({
+    sparseFrom: {
+      ...share(0, "share of the steps after which it is switched on, dense before", "Gates"),
+      highest: 0.99,
+    },
+    ...GATES,
+  }),
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(500, 1, "steps between checkpoints", "Run"),

@@ -159,7 +159,7 @@ for (
 
 const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [SPARSIFY, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
-  [PRETRAIN, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
+  [PRETRAIN, ["--sparse", "--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
   [SPARSIFY, ["--lambda-start", "6"], "--lambda-start 6 as it must be at most --lambda-max 5"],
   [SPARSIFY, ["--steps", "30", "--warmup", "40"], "--warmup 40 as it must be at most --steps 30"],
   [PRETRAIN, ["--steps", "30", "--warmup", "31"], "--warmup 31 as it must be at most --steps 30"],
@@ -167,6 +167,8 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [SPARSIFY, ["--distill", "0", "--teacher", "dense"], "--teacher dense as nothing is learnt from it"],
   [PLAN, ["--teacher", "auto"], "--teacher auto as nothing is learnt from it"],
   [PRETRAIN, ["--port", "8001"], "--port without --serve"],
+  [PRETRAIN, ["--gate-bias", "2"], "--gate-bias without --sparse"],
+  [PRETRAIN, ["--sparse-from", "0.5"], "--sparse-from without --sparse"],
   [CIRCUITS, ["--method", "eap", "--ig-steps", "3"], "--ig-steps with --method eap, which has no such"],
   [PLAN, ["--shard-optimizer"], "--shard-optimizer without --ranks"],
 ];
@@ -185,6 +187,7 @@ Deno.test("a flag that has no effect, or contradicts another, is refused; one th
     // What holds by default follows.
     [SPARSIFY, ["--lambda-max", "0.1"]],
     [PRETRAIN, ["--steps", "10"]],
+    [PRETRAIN, ["--sparse", "--target-loss", "3", "--gate-bias", "2", "--sparse-from", "0.5"]],
     [SPARSIFY, ["--steps", "30", "--warmup", "30"]],
     [SPARSIFY, ["--front", "--front-slack", "0.1"]],
     // The embedded English model recommends a weight.
