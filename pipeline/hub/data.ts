@@ -64,7 +64,12 @@ export async function openHubData(source: string, options: OpenDataOptions = {})
   const whole = wanted.revision !== undefined && isCommit(wanted.revision) && wanted.config !== undefined &&
     wanted.split !== undefined;
   let listing: Promise<Listing> | undefined;
-  const list = (): Promise<Listing> => listing ??= listSplit(client, cached, wanted);
+  // Whoever asks again after a failure may find the net there again.
+  const list = (): Promise<Listing> =>
+    listing ??= listSplit(client, cached, wanted).catch((error) => {
+      listing = undefined;
+      throw error;
+    });
   const place = environment.offline || whole
     ? await placeInCache(cached, wanted, { offline: environment.offline })
     : undefined;

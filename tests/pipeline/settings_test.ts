@@ -159,7 +159,11 @@ for (
 
 const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [SPARSIFY, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
-  [PRETRAIN, ["--sparse", "--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
+  [
+    PRETRAIN,
+    ["--sparse", "--target-loss", "3", "--slack", "0.5"],
+    "--slack with --target-loss 3, which is the target",
+  ],
   [SPARSIFY, ["--lambda-start", "6"], "--lambda-start 6 as it must be at most --lambda-max 5"],
   [SPARSIFY, ["--steps", "30", "--warmup", "40"], "--warmup 40 as it must be at most --steps 30"],
   [PRETRAIN, ["--steps", "30", "--warmup", "31"], "--warmup 31 as it must be at most --steps 30"],

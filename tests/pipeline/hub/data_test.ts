@@ -96,6 +96,13 @@ Deno.test("what has come is used without the net, to the end of the split and no
   assertEquals(await all(await open(hub, cache.path, shards.name)), paths);
   assertEquals(hub.asked.length, asked);
   await Deno.remove(paths[1]);
+  // A hub that could not be asked once is asked again.
+  const again = await open(hub, cache.path, shards.name);
+  hub.fault = () => ({ status: 503, retryAfter: 0 });
+  await assertRejects(() => again.file(1), UserError);
+  hub.fault = () => undefined;
+  assertEquals(await again.file(1), paths[1]);
+  await Deno.remove(paths[1]);
   assertEquals(await all(await open(hub, cache.path, shards.name)), paths);
 });
 
