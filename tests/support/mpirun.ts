@@ -134,7 +134,8 @@ export async function runRanks(
       else Deno.kill(await processOf(to, mark), signal);
     },
   };
-  const timer = setTimeout(() => child.kill("SIGKILL"), LIMIT);
+  // By this mpirun ends its ranks, which would hold its output open without it.
+  const timer = setTimeout(() => child.kill("SIGTERM"), LIMIT);
   const listen = async (): Promise<void> => {
     for await (const text of child.stderr.pipeThrough(new TextDecoderStream())) stderr += text;
     ended = true;
