@@ -317,7 +317,7 @@ export {
   AdapterError,
   findAdapters,
   type FoundAdapter,
-} from "./kernels/core/adapters.ts";
+} from "./kernels/core/gpu_adapters.ts";
 export { Device, DeviceError, type DeviceOptions } from "./kernels/core/device.ts";
 export { type Contest, Gpu, type Tuner } from "./kernels/core/gpu.ts";
 export { BindGroups, type Resource } from "./kernels/core/bind_groups.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 import { tmpdir } from "node:os";
-import { AdapterError } from "../kernels/core/adapters.ts";
+import { AdapterError } from "../kernels/core/gpu_adapters.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import { diskFullError, EXIT, UserError } from "./errors.ts";
 import { isNullDevice, PROJECT, reasonOf } from "./files.ts";

@@ -6,7 +6,7 @@
  * @module
  */
 import { join } from "node:path";
-import { adapterLabel } from "../kernels/core/adapters.ts";
+import { adapterLabel } from "../kernels/core/gpu_adapters.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
 import project from "../deno.json" with { type: "json" };
 import { userFolder } from "./command_line.ts";

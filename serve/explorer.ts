@@ -6,7 +6,7 @@
  */
 import { HTTPException } from "hono/http-exception";
 import { dirname, join, resolve } from "node:path";
-import { AdapterError } from "../kernels/core/adapters.ts";
+import { AdapterError } from "../kernels/core/gpu_adapters.ts";
 import { DeviceError } from "../kernels/core/device.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import { generate } from "../pipeline/generation/generate.ts";

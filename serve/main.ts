@@ -5,7 +5,7 @@
  * @module
  */
 import { constants, setPriority } from "node:os";
-import { adapterLabel, findAdapter } from "../kernels/core/adapters.ts";
+import { adapterLabel, findAdapter } from "../kernels/core/gpu_adapters.ts";
 import { quietMesa, runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { printedInstead } from "../pipeline/settings/help.ts";

@@ -2382,11 +2382,11 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/benchmarks/items.ts", [BENCHMARKED, "a gap"], {
     "lengths in JavaScript's units": ["[...text].length", "text.length"],
   }),
-  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "OpenGL"], {
+  ...plant("kernels/core/gpu_adapters.ts", ["kernels/core/gpu_adapters_test.ts", "OpenGL"], {
     "OpenGL is asked with the others": ["filter((backend) => backend !== LAST)", "filter(() => true)"],
     "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
   }),
-  ...plant("kernels/core/adapters.ts", ["kernels/core/adapters_test.ts", "at once"], {
+  ...plant("kernels/core/gpu_adapters.ts", ["kernels/core/gpu_adapters_test.ts", "at once"], {
     "adapters are asked for at once": ["const result = turn.then(work);", "const result = work();"],
     "nobody is asked behind one that failed": ["turn = result.catch(() => {});", "turn = result;"],
   }),

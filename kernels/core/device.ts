@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { type AdapterDescription, AdapterError, findAdapter } from "./adapters.ts";
+import { type AdapterDescription, AdapterError, findAdapter } from "./gpu_adapters.ts";
 import { BindGroups } from "./bind_groups.ts";
 import { Textures } from "./textures.ts";
 

@@ -10,7 +10,7 @@ import { intervalOf, type SweepRow } from "../sweep/results.ts";
 import { type SweepRun, sweepRun } from "../sweep/sweep_file.ts";
 import type { ReinforceSettings, ReinforceSummary } from "../training/reinforce.ts";
 import type { SparsifySummary } from "../training/sparsify.ts";
-import type { GateSettings } from "../training/training_run.ts";
+import type { ConstraintSettings } from "../training/training_run.ts";
 import { differs, type Estimate, estimateText, pairedRatio } from "./paired.ts";
 import { performReinforcement } from "./reinforcement_run.ts";
 import {
@@ -51,10 +51,10 @@ interface Sizes {
   /** The validation loss at which it begins, nats. */
   startLoss: number;
   /** Of reinforcement, dense and sparse. */
-  training: Omit<ReinforceSettings, keyof ArmSettings | keyof GateSettings | "seed" | "targetReward">;
+  training: Omit<ReinforceSettings, keyof ArmSettings | keyof ConstraintSettings | "seed" | "targetReward">;
   /** Of the dense policy, where they are others. */
   dense: Pick<ReinforceSettings, "steps" | "attentionRate">;
-  gates: GateSettings;
+  gates: ConstraintSettings;
   /** Of `sparsify`, beside those that it shares with sparse reinforcement. */
   supervised: Readonly<Record<string, unknown>>;
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { adapterLabel, findAdapter } from "../../kernels/core/adapters.ts";
+import { adapterLabel, findAdapter } from "../../kernels/core/gpu_adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import project from "../../deno.json" with { type: "json" };
 import { basename, dirname, join } from "node:path";

@@ -25,8 +25,8 @@ import { rollOut } from "./roll_out.ts";
 import type { MicroBatch, Trainer } from "./trainer.ts";
 import {
   collect,
+  type ConstraintSettings,
   gateObjective,
-  type GateSettings,
   type PreparedRun,
   type Reporter,
   runTrainedPhase,
@@ -34,7 +34,7 @@ import {
 } from "./training_run.ts";
 
 /** How a policy is trained. */
-export interface ReinforceSettings extends TrainingSettings, GateSettings {
+export interface ReinforceSettings extends TrainingSettings, ConstraintSettings {
   algorithm: Algorithm;
   /** Samples of a prompt; divides the rows of a micro-batch. */
   group: number;

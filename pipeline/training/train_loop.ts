@@ -10,7 +10,7 @@ import { DivergedError } from "../errors.ts";
 import { atFirst, type Exchange, isFirst } from "../parallel/exchange.ts";
 import type { Evaluation } from "./evaluate.ts";
 import { HEAD_SNAPSHOTS, type MetricRow } from "../runs/metrics.ts";
-import { learningRate, type Schedule } from "./schedule.ts";
+import { learningRate, type LearningRateSchedule } from "./learning_rate.ts";
 import {
   AGAINST_DIVERGENCE,
   createHealthWatch,
@@ -39,7 +39,7 @@ export interface PhaseOptions {
   trainer: Trainer;
   /** Steps done before, by an earlier process. */
   startStep: number;
-  schedule: Schedule;
+  schedule: LearningRateSchedule;
   /**
    * The other ranks: rank 0 gives batches and measurements of the constraint out, and alone is told rows and follows wishes. `signal` is then the exchange's.
    */

@@ -162,8 +162,8 @@ export interface TrainingSettings {
   shardOptimizer: boolean;
 }
 
-/** The settings of gates, as flags give them. */
-export interface GateSettings {
+/** The settings of gates and of the constraint, as flags give them. */
+export interface ConstraintSettings {
   gateBias: number;
   temperature: number;
   saturationWeight: number;
@@ -178,7 +178,7 @@ export interface GateSettings {
 }
 
 /** The objective that the settings describe. */
-export function gateObjective(settings: GateSettings): GateObjective {
+export function gateObjective(settings: ConstraintSettings): GateObjective {
   return {
     bias: settings.gateBias,
     temperature: settings.temperature,

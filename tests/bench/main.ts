@@ -8,7 +8,7 @@
  */
 import { join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
-import { adapterLabel } from "../../kernels/core/adapters.ts";
+import { adapterLabel } from "../../kernels/core/gpu_adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createTuner } from "../../kernels/core/tuner.ts";
 import type { MatmulLayout } from "../../kernels/matmul/op.ts";

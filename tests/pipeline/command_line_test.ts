@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { AdapterError } from "../../kernels/core/adapters.ts";
+import { AdapterError } from "../../kernels/core/gpu_adapters.ts";
 import { DeviceError } from "../../kernels/core/device.ts";
 import { describeError, isInteractive } from "../../pipeline/command_line.ts";
 import { inputError, usageError } from "../../pipeline/errors.ts";

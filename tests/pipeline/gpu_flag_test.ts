@@ -1,7 +1,7 @@
 /** `--gpu` as a user meets it: the choice is said, and an unknown one is answered with those that there are. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
-import { adapterLabel } from "../../kernels/core/adapters.ts";
+import { adapterLabel } from "../../kernels/core/gpu_adapters.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
 import { ADDITION, runMain, writeTinyModel } from "../support/tiny_model.ts";

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { AdapterError } from "../../../kernels/core/adapters.ts";
+import { AdapterError } from "../../../kernels/core/gpu_adapters.ts";
 import { DeviceError } from "../../../kernels/core/device.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { elementwise } from "../../../kernels/core/elementwise.ts";

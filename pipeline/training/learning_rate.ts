@@ -5,7 +5,7 @@
  */
 
 /** Shape of the schedule. */
-export interface Schedule {
+export interface LearningRateSchedule {
   /** Learning rate between warm-up and decay. */
   peak: number;
   /** Steps over which it rises linearly from 0. */
@@ -21,7 +21,7 @@ export interface Schedule {
  *
  * @example
  * ```ts
- * import { learningRate } from "./schedule.ts";
+ * import { learningRate } from "./learning_rate.ts";
  *
  * const schedule = { peak: 1e-3, warmup: 10, decay: 0.5, steps: 100 };
  * learningRate(schedule, 4); // 5e-4
@@ -29,7 +29,7 @@ export interface Schedule {
  * learningRate(schedule, 99); // 2e-5
  * ```
  */
-export function learningRate({ peak, warmup, decay, steps }: Schedule, step: number): number {
+export function learningRate({ peak, warmup, decay, steps }: LearningRateSchedule, step: number): number {
   const rising = warmup > 0 ? Math.min(1, (step + 1) / warmup) : 1;
   const decaySteps = decay * steps;
   const falling = decaySteps > 0 ? Math.min(1, (steps - step) / decaySteps) : 1;

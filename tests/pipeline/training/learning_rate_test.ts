@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { learningRate } from "../../../pipeline/training/schedule.ts";
+import { learningRate } from "../../../pipeline/training/learning_rate.ts";
 
 Deno.test("the learning rate rises, stays and falls", () => {
   const schedule = { peak: 1, warmup: 10, decay: 0.5, steps: 100 };

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
-import { AdapterError, findAdapter, findAdapters } from "../../../kernels/core/adapters.ts";
+import { AdapterError, findAdapter, findAdapters } from "../../../kernels/core/gpu_adapters.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
 import { gpuTest } from "../../support/gpu.ts";
 
