@@ -629,11 +629,11 @@ async function trainTokenizerCommand(args: string[], thread: CommandThread): Pro
   const purpose = PURPOSES["train-tokenizer"];
   const printed = await printedInstead("train-tokenizer", purpose, TRAIN_TOKENIZER, parsed);
   if (printed !== undefined) return shown(thread, printed);
-  const { data, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
+  const { data, textColumn, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
   requireData(data);
   thread.reporter.stage({ name: "training the vocabulary" });
   async function* texts(): AsyncGenerator<string> {
-    for await (const document of readDocuments(data)) {
+    for await (const document of readDocuments(data, { textColumn })) {
       yield document.kind === "text" ? document.text : document.prompt + document.completion;
     }
   }

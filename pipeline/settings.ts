@@ -9,6 +9,7 @@
 import { MOST_DISTANCE_POWER } from "../kernels/gated_attention/distance.ts";
 import { DEFAULT_RUNS } from "./runs/run_folder.ts";
 import { flagName } from "./flags.ts";
+import { TEXT_COLUMN } from "./text/documents.ts";
 import type { Need, SettingsOf, SettingsTable } from "./settings/table.ts";
 
 const integer = (value: number, lowest: number, help: string, group: string) =>
@@ -61,6 +62,13 @@ const DATA = {
     placeholder: "PATH",
     hub: true,
     help: `${TEXT}; repeatable`,
+    group: "Model and data",
+  },
+  textColumn: {
+    kind: "name",
+    value: TEXT_COLUMN,
+    placeholder: "NAME",
+    help: "where JSON and Parquet have their text",
     group: "Model and data",
   },
   tokenizer: {
@@ -377,6 +385,7 @@ const whereSparse = <const Table extends SettingsTable>(table: Table): Table =>
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
   data: { ...DATA.data, help: `${TEXT}; required` },
+  textColumn: DATA.textColumn,
   tokenizer: { ...DATA.tokenizer, help: "tokenizer.json of any kind, or a folder with one; required" },
   layers: integer(3, 1, "layers", "Model and data"),
   heads: integer(4, 1, "heads of a layer", "Model and data"),
@@ -737,6 +746,7 @@ export const STUDY = {
 /** Settings of `train-tokenizer`. */
 export const TRAIN_TOKENIZER = {
   data: { ...DATA.data, hub: false, help: `${FILES_OF_TEXT}; repeatable; required` },
+  textColumn: DATA.textColumn,
   vocabulary: integer(4096, 257, "entries, the bytes and the end-of-text token included", "Tokenizer"),
   output: {
     kind: "path",

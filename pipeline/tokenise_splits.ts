@@ -28,8 +28,9 @@ export interface TokenisedSplits {
  */
 export async function tokeniseSplits(
   thread: Pick<CommandThread, "reporter" | "signal" | "leaveNet">,
-  { data: named, split: wanted, limit, context, tokenizer, folder }: {
+  { data: named, textColumn, split: wanted, limit, context, tokenizer, folder }: {
     data: readonly string[];
+    textColumn: string;
     split: Split | "all";
     limit: number;
     context: number;
@@ -46,6 +47,7 @@ export async function tokeniseSplits(
     splits.includes(split) ? Math.max(limit, context) + context + 1 : 1;
   const tokens = await tokenise({
     sources: data.sources,
+    textColumn,
     enough: { train: enough("train"), validation: enough("validation"), test: enough("test") },
     tokenizer,
     folder,

@@ -54,25 +54,32 @@ type Format = "text" | "lines" | "array" | "parquet";
  * Every document of the sources in order. A folder stands for the data files below it, sorted by path.
  *
  * @param sources paths, or `-` for standard input
- * @param onBytes told of bytes that have been read, as they lie in the files
+ * @param options `textColumn`: where records of JSON or Parquet have their text; `onBytes`: told of bytes that have been read,
+ * as they lie in the files
  * @throws {UserError} naming the file, and the line where there are lines, for anything unreadable
  */
 export async function* readDocuments(
   sources: readonly string[],
-  onBytes: (count: number) => void = () => {},
+  { textColumn = TEXT_COLUMN, onBytes = () => {} }: {
+    textColumn?: string;
+    onBytes?: (count: number) => void;
+  } = {},
 ): AsyncGenerator<TextPiece | Example> {
+  const fields = textColumn === TEXT_COLUMN ? DOCUMENT_FIELDS : [textColumn];
   for (const source of (await findDataFiles(sources)).files) {
     const { format, bytes } = await openData(source, onBytes);
     if (format === "text") yield* readPlainText(source, bytes);
     // Of a wide table only what a document is made of.
-    else {for await (const record of recordsOf(format, source, bytes, onBytes, DOCUMENT_FIELDS)) {
-        yield documentOf(record);
+    else {for await (const record of recordsOf(format, source, bytes, onBytes, fields)) {
+        yield documentOf(record, textColumn);
       }}
   }
 }
 
+/** Where records have their text if nothing else is said. */
+export const TEXT_COLUMN = "text";
 /** What a document is made of. */
-const DOCUMENT_FIELDS = ["text", "prompt", "completion", "turns"];
+const DOCUMENT_FIELDS = [TEXT_COLUMN, "prompt", "completion", "turns"];
 
 /** A value of a file of values: an object, where the file is as it should be. */
 export interface DataRecord {
@@ -343,9 +350,19 @@ async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<Data
   for (const [n, value] of values.entries()) yield { value, where: `${source}, element ${n + 1}` };
 }
 
-function documentOf({ value, where }: DataRecord): TextPiece | Example {
-  const { text, prompt, completion, turns } = (value ?? {}) as Record<string, unknown>;
+function documentOf({ value, where }: DataRecord, textColumn: string): TextPiece | Example {
+  const record = (value ?? {}) as Record<string, unknown>;
+  const text = Object.hasOwn(record, textColumn) ? record[textColumn] : undefined;
   if (typeof text === "string") return { kind: "text", text, last: true, where };
+  const columns = Object.keys(record).filter((name) => typeof record[name] === "string");
+  if (textColumn !== TEXT_COLUMN) {
+    throw inputError(
+      `Cannot read ${where} as it needs a "${textColumn}" that is a string: ${
+        columns.length > 0 ? `strings are ${columns.map((name) => `"${name}"`).join(", ")}` : "none is one"
+      }`,
+    );
+  }
+  const { prompt, completion, turns } = record;
   if (typeof prompt === "string" && typeof completion === "string") {
     return { kind: "example", prompt, completion, where };
   }
@@ -354,7 +371,8 @@ function documentOf({ value, where }: DataRecord): TextPiece | Example {
     return { kind: "example", prompt: first.prompt, completion: first.completion, further, where };
   }
   throw inputError(
-    `Cannot read ${where} as it needs a "text", a "prompt" and a "completion", that are strings, or "turns" of these`,
+    `Cannot read ${where} as it needs a "text", a "prompt" and a "completion", that are strings, or "turns" of these` +
+      (columns.length > 0 ? `; --text-column ${columns[0]} takes the text from there` : ""),
   );
 }
 
@@ -389,7 +407,9 @@ async function* readParquet(
   try {
     const metadata = await parquetMetadataAsync(buffer);
     const present = new Set(metadata.schema.map(({ name }) => name));
-    const columns = fields?.filter((name) => present.has(name));
+    const wanted = fields?.filter((name) => present.has(name));
+    // Of a table without any, whoever reads it tells which there are.
+    const columns = wanted?.length === 0 ? undefined : wanted;
     let rowStart = 0;
     for (const group of metadata.row_groups) {
       const rowEnd = rowStart + Number(group.num_rows);

@@ -15,7 +15,7 @@ import {
   sourceName,
   STANDARD_INPUT,
 } from "./data_files.ts";
-import { type Example, lineEnds, readDocuments, type TextPiece } from "./documents.ts";
+import { type Example, lineEnds, readDocuments, TEXT_COLUMN, type TextPiece } from "./documents.ts";
 import { inputError, UserError } from "../errors.ts";
 import {
   digestOf,
@@ -115,14 +115,26 @@ export type Enough = Record<Split, number>;
  * files are read until there is enough of the held-out splits; each further file is a part of the training tokens, which
  * comes when it is asked for (`next`).
  *
- * @param options `hash` is the sources' {@link hashSources}; `enough`: left out: all there is; `onDamage` is told when token files were damaged, which are
+ * @param options `textColumn`: where records have their text; `hash` is the sources' {@link hashSources}; `enough`: left out: all there is; `onDamage` is told when token files were damaged, which are
  * made anew; `encoder` finds tokens ahead, of what is read to its end; `onLoss`, how many characters were left out as the vocabulary has no token for them, and where the first is
  * @throws {UserError} on unreadable data, on examples of unequal length or with a character that has no token, where more
  * than 1 % of a text has none, where there is too little to split, and when the disk is full
  */
 export async function tokenise(
-  { sources, hash, tokenizer, folder, enough, encoder, onProgress, onDamage, onLoss }: {
+  {
+    sources,
+    textColumn = TEXT_COLUMN,
+    hash,
+    tokenizer,
+    folder,
+    enough,
+    encoder,
+    onProgress,
+    onDamage,
+    onLoss,
+  }: {
     sources: readonly Source[];
+    textColumn?: string;
     hash?: string;
     enough?: Enough;
     tokenizer: Tokenizer;
@@ -141,6 +153,7 @@ export async function tokenise(
     sources: hash ?? await hashSources(sources),
     end_of_text: String(endOfText),
     ...(startOfText === undefined ? {} : { start_of_text: String(startOfText) }),
+    ...(textColumn === TEXT_COLUMN ? {} : { text_column: textColumn }),
     // What lies on the disk is read to its end.
     ...(enough && sources.some((source) => typeof source !== "string")
       ? { enough: SPLITS.map((split) => enough[split]).join(" ") }
@@ -148,7 +161,7 @@ export async function tokenise(
   };
   const [only] = sources;
   const sequence = sources.length === 1 && typeof only !== "string" ? only : undefined;
-  const further = sequence && { sequence, folder, identity, tokenizer, onLoss };
+  const further = sequence && { sequence, textColumn, folder, identity, tokenizer, onLoss };
   const known = await openSplits(folder, identity, onDamage, further);
   if (known) return known;
   // Not what it stands in: a start that is being taken back must not come again.
@@ -165,6 +178,7 @@ export async function tokenise(
     );
     const all = await storing(spillPath, () =>
       spillTokens(spill, sources, tokenizer, {
+        textColumn,
         ...(identity.enough === undefined ? { enough: undefined, encoder } : { enough }),
         onProgress,
         onLoss,
@@ -244,6 +258,7 @@ async function openFiles(folder: string, further: Further | undefined): Promise<
 /** What the further parts of the training tokens are made of. */
 interface Further {
   sequence: FileSequence;
+  textColumn: string;
   folder: string;
   identity: Record<string, string>;
   tokenizer: Tokenizer;
@@ -266,7 +281,7 @@ function withNext(part: TokenFile, further: Further, index: number): TokenFile {
 
 /** The training tokens of one file of a sequence, made where they are not there; undefined behind the last file. */
 async function openPart(further: Further, index: number): Promise<TokenFile | undefined> {
-  const { sequence, folder, identity, tokenizer, onLoss } = further;
+  const { sequence, folder, identity } = further;
   const name = `train-${index}`;
   const path = join(folder, `${name}.arrow`);
   const sealed = join(folder, `${name}.json`);
@@ -286,7 +301,7 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
         spillPath,
         () => Deno.open(spillPath, { read: true, write: true, createNew: true }),
       );
-      const all = await storing(spillPath, () => spillFile(spill, file, tokenizer, onLoss));
+      const all = await storing(spillPath, () => spillFile(spill, file, further));
       const metadata = { ...identity, split: "train", file: String(index), tokens: String(all.length) };
       const columns = { wide: all.wide, counted: false };
       const digest = await writeTokenFile(
@@ -307,11 +322,10 @@ async function openPart(further: Further, index: number): Promise<TokenFile | un
 async function spillFile(
   spill: Deno.FsFile,
   file: string,
-  tokenizer: Tokenizer,
-  onLoss: Further["onLoss"],
+  { tokenizer, textColumn, onLoss }: Pick<Further, "tokenizer" | "textColumn" | "onLoss">,
 ): Promise<Spilled> {
   const writer = new SpillWriter(spill, tokenizer, turn);
-  for await (const document of readDocuments([file])) {
+  for await (const document of readDocuments([file], { textColumn })) {
     if (document.kind !== "text") throw inputError(`Cannot use ${document.where} as it must be running text`);
     await writer.add(document);
   }
@@ -454,7 +468,8 @@ async function spillTokens(
   spill: Deno.FsFile,
   sources: readonly Source[],
   tokenizer: Tokenizer,
-  { enough, encoder, onProgress, onLoss }: {
+  { textColumn, enough, encoder, onProgress, onLoss }: {
+    textColumn: string;
     enough: Enough | undefined;
     encoder?: SharedEncoder;
     onProgress: ((read: { done: number; of: number | undefined }) => void) | undefined;
@@ -467,6 +482,7 @@ async function spillTokens(
   const hasEnough = (split: Split): boolean => enough !== undefined && have[split] >= enough[split];
   const of = onProgress && await bytesOf(sources);
   let read = 0;
+  const onBytes = (count: number): void => void (read += count);
   const progress = (): void => onProgress?.({ done: Math.min(read, of ?? Infinity), of });
   const writer = new SpillWriter(spill, tokenizer, progress);
   writer.onDocument = (index, tokens) => have[splitOf(index)] += tokens;
@@ -476,7 +492,7 @@ async function spillTokens(
   async function* wanted(): AsyncGenerator<TextPiece | Example> {
     for await (const file of filesOf(sources)) {
       filesRead++;
-      for await (const document of readDocuments([file], (count) => read += count)) {
+      for await (const document of readDocuments([file], { textColumn, onBytes })) {
         yield document;
         if (SPLITS.every(hasEnough)) return;
       }

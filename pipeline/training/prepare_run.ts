@@ -66,6 +66,8 @@ interface PreparedSettings extends MemorySettings {
   control?: boolean;
   /** What it is called in config.json and in messages. */
   data: string[];
+  /** Where its records have their text; left out: as `text`. */
+  textColumn?: string;
   autotune: boolean;
   /** Which adapter; undefined: the fastest. */
   gpu: string | undefined;
@@ -469,6 +471,7 @@ async function tokeniseInto(
   reporter.message("tokenising");
   const tokens = await tokenise({
     sources,
+    textColumn: settings.textColumn,
     hash,
     enough: wantedTokens(settings),
     tokenizer,

@@ -298,6 +298,29 @@ Deno.test("kernels that do not compile end a run in one sentence, exit code 5 an
   });
 });
 
+Deno.test("every command that reads text takes it from the column that is named", async () => {
+  await withFolder(async (folder) => {
+    const [model, data] = [join(folder, "tiny"), join(folder, "posts.jsonl")];
+    await writeTinyModel(model);
+    await Deno.writeTextFile(data, JSON.stringify({ content: "12+34=46".repeat(200) }));
+    const rows = ["--model", model, "--context", "8", "--batch", "16"];
+    const commands = [
+      ["evaluate", ...rows, "--eval-tokens", "32"],
+      // deno-fmt-ignore
+      ["sparsify", ...rows, "--steps", "1", "--warmup", "0", "--validation-tokens", "32", "--eval-tokens", "32", "--no-control",
+        "--no-autotune", "--runs", folder, "--name", "run"],
+      ["train-tokenizer", "--vocabulary", "258", "--output", join(folder, "tokenizer.json")],
+    ];
+    for (const [command, ...args] of commands) {
+      const refused = await runMain([command, ...args, "--data", data]);
+      assertEquals(refused.code, 3, refused.stderr);
+      assertStringIncludes(refused.stderr, "--text-column content takes the text from there");
+      const { code, stderr } = await runMain([command, ...args, "--data", data, "--text-column", "content"]);
+      assertEquals(code, 0, stderr);
+    }
+  });
+});
+
 Deno.test("pretrain saves a model, and with --sparse one whose gates are closed", async () => {
   await withFolder(async (folder) => {
     // deno-fmt-ignore

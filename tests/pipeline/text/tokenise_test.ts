@@ -411,6 +411,44 @@ Deno.test("documents come from the rows of a Parquet file, compressed or not, ov
   ]);
 });
 
+Deno.test("text comes from another column where one is named, and those there are are told where it is not there", async () => {
+  await using folder = await temporaryFolder();
+  const lines = join(folder.path, "posts.jsonl");
+  await Deno.writeTextFile(
+    lines,
+    ["12+3", "45"].map((content) => `{"id":"a","content":"${content}"}\n`).join(""),
+  );
+  const textsOf = async (source: string, textColumn?: string) =>
+    (await Array.fromAsync(readDocuments([source], { textColumn }))).map((document) =>
+      document.kind === "text" && document.text
+    );
+  assertEquals(await textsOf(lines, "content"), ["12+3", "45"]);
+  assertEquals(await textsOf(`${PARQUET}examples.parquet`, "completion"), ["2", "4"]);
+  for (
+    const [source, column, message] of [
+      [lines, undefined, '"turns" of these; --text-column id takes the text from there'],
+      [lines, "body", 'line 1 as it needs a "body" that is a string: strings are "id", "content"'],
+      [lines, "constructor", 'needs a "constructor" that is a string'],
+      [
+        `${PARQUET}examples.parquet`,
+        "body",
+        'needs a "body" that is a string: strings are "prompt", "completion"',
+      ],
+    ] as const
+  ) await assertRejects(() => textsOf(source, column), UserError, message);
+  // Tokens of one column are not taken for those of another.
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const tokens = async (textColumn: string) => {
+    const options = { sources: [lines], textColumn, tokenizer, folder: join(folder.path, "tokens") };
+    const files = Object.values(await tokenise(options));
+    const count = files.reduce((sum, { length }) => sum + length, 0);
+    for (const file of files) await file.close();
+    return count;
+  };
+  await Deno.writeTextFile(lines, `{"one":"12","two":"12345"}\n`);
+  assertEquals([await tokens("one"), await tokens("two")], [3, 6]);
+});
+
 Deno.test("a Parquet file without text, or one cut short, is refused, naming the file", async () => {
   const without = `${PARQUET}no_text.parquet`;
   await assertRejects(() => Array.fromAsync(readDocuments([without])), UserError, `${without}, row 1`);
