@@ -45,12 +45,26 @@ async function ended(child: Deno.ChildProcess): Promise<{ code: number; stdout: 
   return { code, stdout, stderr };
 }
 
-/** Waits for the first row of a run's metrics. */
-async function firstRow(run: string): Promise<void> {
-  const metrics = createMetricsReader(join(run, "metrics.arrows"));
-  while ((await metrics.read().catch(() => [])).length === 0) {
+/** Asks again and again until there is an answer, for as long as a process has not ended. */
+async function until<Answer>(
+  ask: () => Promise<Answer | undefined>,
+  told: Promise<{ stderr: string }>,
+): Promise<Answer> {
+  let over: { stderr: string } | undefined;
+  void told.then((end) => over = end);
+  for (;;) {
+    const isLast = over !== undefined;
+    const answer = await ask().catch(() => undefined);
+    if (answer !== undefined) return answer;
+    assert(!isLast, over?.stderr);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+/** Waits for the first row of a run's metrics. */
+async function firstRow(run: string, told: Promise<{ stderr: string }>): Promise<void> {
+  const metrics = createMetricsReader(join(run, "metrics.arrows"));
+  await until(async () => (await metrics.read())[0], told);
 }
 
 async function tableOf(folder: string): Promise<Record<string, unknown>[]> {
@@ -104,7 +118,7 @@ Deno.test("a sweep that is killed goes on to the table that it has without, and 
   const killed = sweep([file, "--runs", runs], path);
   const told = ended(killed);
   const first = String(expected[0].run);
-  await firstRow(join(runs, "tries", first));
+  await firstRow(join(runs, "tries", first), told);
   killed.kill("SIGKILL");
   await told;
   const again = await ended(sweep([file, "--runs", runs, "--quiet"], path));
@@ -169,19 +183,11 @@ Deno.test({
       }),
     );
     const told = ended(sweep([file, "--runs", path, "--name", "kept"], path));
-    const run = async (): Promise<string> => {
-      for (;;) {
-        for await (const { name, isDirectory } of Deno.readDir(join(path, "kept"))) {
-          if (isDirectory) return name;
-        }
-        await new Promise((resolve) => setTimeout(resolve, 20));
-      }
-    };
-    while (!(await Deno.stat(join(path, "kept")).catch(() => undefined))) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    const name = await run();
-    await firstRow(join(path, "kept", name));
+    const name = await until(async () => {
+      const entries = await Array.fromAsync(Deno.readDir(join(path, "kept")));
+      return entries.find(({ isDirectory }) => isDirectory)?.name;
+    }, told);
+    await firstRow(join(path, "kept", name), told);
     await killWith(name);
     const { code, stderr } = await told;
     assertEquals(code, 3, stderr);
