@@ -13,12 +13,14 @@ import {
   assertReplaceable,
   type Interventions,
   noActivation,
+  paddedPositions,
   placesOf,
   prepareInterventions,
   type Replacement,
 } from "./circuits/interventions.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
+import { type PatchAxis, patchEach, type PatchEffects, patchPlaces } from "./circuits/patch_each.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";
@@ -26,7 +28,7 @@ import { hardGates } from "./model/gates.ts";
 import { type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
-import { checkAttribution, checkGivenBack, checkLens, checkRun } from "./run_options.ts";
+import { checkAttribution, checkGivenBack, checkLens, checkPatches, checkRun } from "./run_options.ts";
 import {
   checkOwnTokenizer,
   checkTokenizer,
@@ -112,6 +114,22 @@ export interface LensOptions {
   at?: readonly number[] | "all";
 }
 
+/** What is patched, one place after the other. */
+export interface PatchEachOptions {
+  /** A prompt of as many tokens, whose activations stand in. */
+  from: Prompt;
+  /** Names of {@link LoadedModel.hooks}. */
+  activations: readonly string[];
+  /** Whether by head and by position: each position where left out, and where empty each activation as a whole. */
+  each?: readonly PatchAxis[];
+  /** A token, or a text that continues the prompt by one, whose logit is looked at. */
+  answer: string | number;
+  /** Another, whose logit is taken away. */
+  wrong?: string | number;
+  /** Position whose logits are meant, below 0 counted from the end; the last where left out. */
+  at?: number;
+}
+
 /** How a model is loaded. */
 export interface LoadOptions {
   /** A device that is open, which stays the caller's; left out, one is opened and checked, and closed with the model. */
@@ -173,12 +191,22 @@ export interface LoadedModel extends Disposable {
    * @throws {RangeError} on a number of tokens that the vocabulary has not, and as {@link LoadedModel.run}
    */
   logitLens(prompt: Prompt, options?: LensOptions): Promise<LensLayer[]>;
+  /**
+   * Activation patching, place by place: what it does to the answer's logit, or to its difference from another's, to take
+   * one activation at one position or head from another prompt's run. Many places are run at once.
+   *
+   * @throws {RangeError} on prompts of different lengths, on heads where there are none, and as {@link LoadedModel.run} and
+   * {@link LoadedModel.attributeLogits}
+   */
+  patchEach(prompt: Prompt, options: PatchEachOptions): Promise<PatchEffects>;
   /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
   destroy(): void;
 }
 
 /** Positions of a network that nobody has asked for more of: models of 131,072 would fill the device. */
 const MOST_POSITIONS = 1024;
+/** Positions of all prompts that are patched at once. */
+const PATCHED_POSITIONS = 512;
 /** Shapes that stay compiled; a prompt of another number of tokens, rounded up, is another. */
 const MOST_SHAPES = 4;
 
@@ -252,7 +280,7 @@ function modelOf(
   parts:
     & Omit<
       LoadedModel,
-      "hooks" | "run" | "attributeLogits" | "logitLens" | "destroy" | typeof Symbol.dispose
+      "hooks" | "run" | "attributeLogits" | "logitLens" | "patchEach" | "destroy" | typeof Symbol.dispose
     >
     & { closes: boolean },
 ): LoadedModel {
@@ -327,7 +355,7 @@ function modelOf(
     if (typeof answer === "number") {
       if (Number.isInteger(answer) && answer >= 0 && answer < config.vocabularySize) return answer;
       throw new RangeError(
-        `Cannot attribute the logit of a token as it must be below ${config.vocabularySize}: ${answer}`,
+        `Cannot take the logit of a token as it must be below ${config.vocabularySize}: ${answer}`,
       );
     }
     const { tokens, lost, firstLost } = tokenizer.encodeKnown(answer, { continued: true });
@@ -336,7 +364,7 @@ function modelOf(
       ? `none for ${JSON.stringify(firstLost)}`
       : `${tokens.length} (${tokens.map((token) => JSON.stringify(tokenizer.spell(token))).join(", ")})`;
     throw new RangeError(
-      `Cannot attribute the logit of ${JSON.stringify(answer)} as it must be one token: ${found}`,
+      `Cannot take the logit of ${JSON.stringify(answer)} as it must be one token: ${found}`,
     );
   }
 
@@ -363,6 +391,28 @@ function modelOf(
       top,
       at: at === "all" ? tokens.map((_, position) => position) : at,
     });
+  }
+
+  async function patchEachNow(
+    prompt: Prompt,
+    { from, activations, each = ["position"], answer, wrong, at = -1 }: PatchEachOptions,
+  ): Promise<PatchEffects> {
+    for (const name of activations) {
+      if (!hooks.has(name)) throw noActivation(name, hooks.keys());
+      assertReplaceable(name);
+    }
+    const task = {
+      prompt: tokensOf(prompt),
+      from: tokensOf(from),
+      answer: answerOf(answer),
+      wrong: wrong === undefined ? undefined : answerOf(wrong),
+      at,
+    };
+    assertTokens([task.prompt]);
+    const positions = task.prompt.length;
+    const padded = paddedPositions(positions, config.contextLength);
+    const runs = await compiledFor(Math.max(2, Math.floor(PATCHED_POSITIONS / padded)), positions);
+    return await patchEach(runs, task, patchPlaces(hooks, runs.names, activations, each));
   }
 
   /** What is compiled holds one run at a time. */
@@ -413,6 +463,11 @@ function modelOf(
       inTurn(() => {
         checkLens(prompt, options);
         return lensNow(prompt, options);
+      }),
+    patchEach: (prompt, options) =>
+      inTurn(() => {
+        checkPatches(prompt, options);
+        return patchEachNow(prompt, options);
       }),
     destroy,
     [Symbol.dispose]: destroy,

@@ -8,7 +8,8 @@ import { usageError } from "./errors.ts";
 import { nearest } from "./nearest.ts";
 
 const OPTIONS = ["read", "patch", "hooks", "at"];
-const OF_PATCH = ["activation", "head", "positions", "keys", "by"];
+const OF_PATCH = ["activation", "rows", "head", "positions", "keys", "by"];
+const OF_PATCHES = ["from", "activations", "each", "answer", "wrong", "at"];
 const OF_VALUES = ["values", "prompts", "meanOf"];
 
 /** What something must be, and whether it is that. */
@@ -29,6 +30,7 @@ const PROMPT: Kind = ["a text or an array of tokens", isPrompt];
 const TOKEN: Kind = ["a text or a token", (value) => isText(value) || typeof value === "number"];
 const INDEX: Kind = ["a whole number", Number.isInteger];
 const POSITIONS: Kind = ["an array of positions", isTokens];
+const ROWS: Kind = ["an array of places in the batch", isTokens];
 const PROMPTS: Kind = [
   "a text, an array of tokens, or an array of such",
   (value) => isPrompt(value) || isListOf(isPrompt)(value),
@@ -72,6 +74,26 @@ export function checkAttribution(prompt: unknown, options: unknown): void {
 }
 
 /**
+ * Checks the types of what is to be patched one by one.
+ *
+ * @throws {UserError} as {@link checkRun}
+ */
+export function checkPatches(prompt: unknown, options: unknown): void {
+  check("the prompt", prompt, PROMPT);
+  if (!checkKeys("the options of patches", options, OF_PATCHES)) return;
+  const { from, activations, each, answer, wrong, at } = options;
+  check("`from`", from, PROMPT);
+  check("`activations`", activations, ["an array of activations' names", isListOf(isText)]);
+  checkGiven("`each`", each, [
+    'an array of "head" and "position"',
+    isListOf((value) => value === "head" || value === "position"),
+  ]);
+  check("`answer`", answer, TOKEN);
+  checkGiven("`wrong`", wrong, TOKEN);
+  checkGiven("`at`", at, INDEX);
+}
+
+/**
  * Checks the types of what a logit lens is to show.
  *
  * @throws {UserError} as {@link checkRun}
@@ -94,8 +116,9 @@ export function checkGivenBack(activation: string, values: unknown): void {
 
 function checkPatch(what: string, patch: unknown): void {
   if (!checkKeys(what, patch, OF_PATCH)) return;
-  const { activation, head, positions, keys, by } = patch;
+  const { activation, rows, head, positions, keys, by } = patch;
   check(`\`activation\` of ${what}`, activation, NAME);
+  checkGiven(`\`rows\` of ${what}`, rows, ROWS);
   checkGiven(`\`head\` of ${what}`, head, INDEX);
   checkGiven(`\`positions\` of ${what}`, positions, POSITIONS);
   checkGiven(`\`keys\` of ${what}`, keys, POSITIONS);

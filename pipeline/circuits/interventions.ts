@@ -38,6 +38,8 @@ export type ReplacementValue =
 export interface Replacement {
   /** A name of {@link Interventions.names}. */
   activation: string;
+  /** Only of these prompts, by their places in the batch; of all, where left out. */
+  rows?: readonly number[];
   /** Only of this head; of all, where left out. */
   head?: number;
   /**
@@ -446,7 +448,7 @@ async function prepare(
   }
 
   /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
-  function partsOf({ activation, head, positions: chosen, keys }: Replacement) {
+  function partsOf({ activation, rows, head, positions: chosen, keys }: Replacement) {
     assertReplaceable(activation);
     const { shape, runs, length, start } = locate(activation);
     const isMap = isSquare(activation);
@@ -458,11 +460,14 @@ async function prepare(
       fail("a head", runs.length < 3 ? "it has none" : `it has ${count}`, head);
     }
     if (keys && !isMap) fail("keys", "it has none", keys);
+    const absent = rows?.find((row) => !(Number.isInteger(row) && row >= 0 && row < batch));
+    if (absent !== undefined) fail("a prompt", `there are ${batch}`, absent);
     const outside = (position: number) => fail("a position", `it has ${positions}`, position);
     const [ofChosen, ofKeys] = [chosen, keys].map((list) => list && fromStart(list, positions, outside));
     const parts: { at: number; from: number; length: number }[] = [];
     const all = runs.reduce((product, axis) => product * axis, 1);
     for (let run = 0; run < all; run++) {
+      if (rows && !rows.includes(Math.floor(run * batch / all))) continue;
       const [position, ofHead] = isMap
         ? [run % positions, Math.floor(run / positions) % heads]
         : runs.length === 3
@@ -503,6 +508,16 @@ async function prepare(
       for (let n = 0; n < part.length * ofPrompt; n++) mean[n % ofPrompt] += values[n] / meanOf.length;
     }
     return Float32Array.from({ length }, (_, n) => mean[n % ofPrompt]);
+  }
+
+  /** The values of a replacement on the device; undefined for zeros. */
+  async function bring(replacement: Replacement): Promise<Tensor | undefined> {
+    const values = await valuesOf(replacement);
+    if (!values) return undefined;
+    const tensor = gpu.tensor(`values for ${replacement.activation}`, [values.length]);
+    const isInfinite = isMasked(replacement.activation);
+    gpu.write(tensor, isInfinite ? values.map((value) => Math.max(value, MASKED)) : values);
+    return tensor;
   }
 
   /** A replacement whose values, if it has any, are on the device. */
@@ -632,20 +647,22 @@ async function prepare(
 
     async run(prompts, { replace = [], read = [], at = [positions - 1] } = {}) {
       const prepared: Prepared[] = [];
+      /** What stands in for several parts of an activation is brought to the device once. */
+      const brought = new Map<ReplacementValue, Map<string, Tensor | undefined>>();
       try {
         for (const replacement of replace) {
+          const { activation, by } = replacement;
           const parts = partsOf(replacement);
-          const values = await valuesOf(replacement);
-          const tensor = values && gpu.tensor(`values for ${replacement.activation}`, [values.length]);
-          if (values && tensor) {
-            const isInfinite = isMasked(replacement.activation);
-            gpu.write(tensor, isInfinite ? values.map((value) => Math.max(value, MASKED)) : values);
-          }
-          prepared.push({ hook: locate(replacement.activation).hook, parts, values: tensor });
+          const ofValue = brought.get(by) ?? new Map<string, Tensor | undefined>();
+          brought.set(by, ofValue);
+          if (!ofValue.has(activation)) ofValue.set(activation, await bring(replacement));
+          prepared.push({ hook: locate(activation).hook, parts, values: ofValue.get(activation) });
         }
         return await runOnce(prompts, prepared, read, at);
       } finally {
-        for (const { values } of prepared) if (values) destroyTensor(gpu, values);
+        for (const tensor of [...brought.values()].flatMap((ofValue) => [...ofValue.values()])) {
+          if (tensor) destroyTensor(gpu, tensor);
+        }
       }
     },
 

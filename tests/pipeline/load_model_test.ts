@@ -5,7 +5,7 @@ import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
 import { referenceLogits } from "../support/reference_run.ts";
 import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
-import { loadModel } from "../../pipeline/load_model.ts";
+import { loadModel, type Patch } from "../../pipeline/load_model.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { randomStream } from "../../kernels/core/random.ts";
@@ -269,6 +269,79 @@ gpuTest("what has no logit, and what the lens cannot show, is refused", async (g
   const inner = model.run("12", { hooks: { "blocks.0.hook_resid_pre": hook } });
   await assertRejects(() => inner, RangeError, "from a hook of its own run");
   assertEquals((await model.run("12")).tokens, [[1, 2]], "and it goes on");
+});
+
+gpuTest("places patched many at once have the logits of each patched by itself", async (gpu) => {
+  using model = await loadModel(SPARSE, { gpu });
+  const [prompt, from] = PROMPTS;
+  const [answer, wrong] = ["6", "1"];
+  const differenceOf = async (of: string, patch: Patch[] = []) => {
+    const { logits: { values } } = await model.run(of, { patch });
+    const [six, one] = [answer, wrong].flatMap(model.tokenizer.encode);
+    return values[six] - values[one];
+  };
+  const [value, ofFrom] = [await differenceOf(prompt), await differenceOf(from)];
+  const [stream, z, pattern, scores, keys] = [
+    "hook_resid_pre",
+    "attn.hook_z",
+    "attn.hook_pattern",
+    "attn.hook_attn_scores",
+    "attn.hook_k",
+  ].map((name) => `blocks.1.${name}`);
+  // More places than are run at once, and fewer.
+  for (
+    const [activations, each, count] of [
+      [[stream, "hook_embed"], undefined, 12],
+      [[z, keys], ["head"], 8],
+      [[z, scores, pattern], ["head", "position"], 72],
+      [["blocks.0.hook_resid_pre"], [], 1],
+    ] as const
+  ) {
+    const effects = await model.patchEach(prompt, { from, activations, each, answer, wrong });
+    assertEquals(effects.places.length, count);
+    assertAlmostEquals(effects.value, value, 1e-5);
+    assertAlmostEquals(effects.from, ofFrom, 1e-5);
+    // Every place once.
+    assertEquals(
+      new Set(effects.places.map(({ activation, head, position }) => `${activation} ${head} ${position}`))
+        .size,
+      count,
+    );
+    for (const { activation, head, position, value: patched, effect } of effects.places) {
+      const positions = position === undefined ? undefined : [position];
+      const alone = await differenceOf(prompt, [{ activation, head, positions, by: { prompts: from } }]);
+      // Measured: 1e-6 of differences to 20.
+      assertAlmostEquals(patched, alone, 1e-5);
+      assertAlmostEquals(effect, (alone - value) / (ofFrom - value), 1e-5);
+    }
+  }
+  // What a prompt begins with is all of it.
+  const [{ effect }] =
+    (await model.patchEach(prompt, { from, activations: ["hook_embed"], each: [], answer: 6, at: -1 }))
+      .places;
+  assertAlmostEquals(effect, 1, 1e-5);
+  const patched = (options: object) => () =>
+    model.patchEach(prompt, { from, activations: [z], answer, ...options });
+  await assertRejects(
+    patched({ activations: [stream], each: ["head"] }),
+    RangeError,
+    `patch ${stream} by head as it has none`,
+  );
+  await assertRejects(patched({ from: "1+2=" }), RangeError, "each has 6 tokens: 4");
+  await assertRejects(
+    patched({ activations: ["blocks.0.ln1.hook_scale"] }),
+    RangeError,
+    "it can only be read",
+  );
+  await assertRejects(patched({ activations: ["hook_zz"] }), RangeError, "none is named hook_zz");
+  await assertRejects(patched({ activations: z }), UserError, "`activations` must be an array");
+  await assertRejects(
+    patched({ each: ["layer"] }),
+    UserError,
+    '`each` must be an array of "head" and "position"',
+  );
+  await assertRejects(patched({ heads: true }), UserError, "no unknown key: heads");
+  await assertRejects(patched({ answer: "46" }), RangeError, "must be one token");
 });
 
 gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {

@@ -34,6 +34,7 @@ const REFUSED: [options: unknown, message: string][] = [
   [{ patch: [{ activation, by: { meanOf: "12" } }] }, "`meanOf` of patch[0] must be an array of texts"],
   [{ patch: [{ activation, by, positions: 3 }] }, "`positions` of patch[0] must be an array of positions: 3"],
   [{ patch: [{ activation, by, keys: "3" }] }, '`keys` of patch[0] must be an array of positions: "3"'],
+  [{ patch: [{ activation, by, rows: 1 }] }, "`rows` of patch[0] must be an array of places in the batch: 1"],
   [{ patch: [{ activation, by, head: "1" }] }, '`head` of patch[0] must be a whole number: "1"'],
   [{ patch: [{ activation, by, head: 1.5 }] }, "`head` of patch[0] must be a whole number: 1.5"],
   [{ read: activation }, `\`read\` must be "all" or an array of activations' names: "${activation}"`],

@@ -14,7 +14,7 @@ if (inCommandThread()) {
     return createShaderModule.call(this, { ...descriptor, code });
   };
   await import("../../pipeline/main.ts");
-} else await superviseCommand(import.meta.url);
+} else if (import.meta.main) await superviseCommand(import.meta.url);
 
 function isThere(path: string): boolean {
   try {

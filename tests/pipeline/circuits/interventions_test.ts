@@ -50,6 +50,40 @@ const masked = (square: Float32Array) =>
 const logitsInFloat64 = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
   prompts.flatMap((tokens) => [...referenceLogits(model.reference, tokens)]);
 
+gpuTest("what is replaced in one prompt of a batch leaves the others as they are", async (gpu) => {
+  await withModel(gpu, GATED, async (model) => {
+    const plain = (await model.run(CLEAN)).logits;
+    for (
+      const activation of ["blocks.0.hook_resid_mid", "blocks.1.attn.hook_z", "blocks.1.attn.hook_pattern"]
+    ) {
+      const by = { prompts: CORRUPTED };
+      const both = (await model.run(CLEAN, { replace: [{ activation, by }] })).logits;
+      const inRow = async (row: number) =>
+        (await model.run(CLEAN, { replace: [{ activation, rows: [row], by }] })).logits;
+      const [first, second] = [await inRow(0), await inRow(1)];
+      // Measured: 1e-7, as of a pattern that is written out.
+      assertClose(first, [...both.subarray(0, V), ...plain.subarray(V)], {
+        tolerance: 1e-6,
+        name: activation,
+      });
+      assertClose(second, [...plain.subarray(0, V), ...both.subarray(V)], {
+        tolerance: 1e-6,
+        name: activation,
+      });
+      // One value for two parts.
+      const parts = [0, 1].map((row) => ({ activation, rows: [row], by }));
+      assertEquals((await model.run(CLEAN, { replace: parts })).logits, both);
+    }
+    const absent = () =>
+      model.run(CLEAN, { replace: [{ activation: "blocks.0.hook_resid_mid", rows: [2], by: "zero" }] });
+    await assertRejects(
+      absent,
+      RangeError,
+      "Cannot replace a prompt of blocks.0.hook_resid_mid as there are 2: 2",
+    );
+  });
+});
+
 for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
   gpuTest(`${name}: the logits are those of float64, at any positions`, async (gpu) => {
     await withModel(gpu, config, async (model, sides) => {
