@@ -394,6 +394,36 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a disk without room"], {
     "the disk's room is not asked for": ["needed <= free) return;", "needed >= 0) return;"],
   }),
+  ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
+    "every place is patched in every row": ["rows: [row],", ""],
+    "the first row's place has the prompt's own activation": [
+      "values.copyWithin(0, ofRow, 2 * ofRow)",
+      "values",
+    ],
+    "the effect is not held against the other prompt's": ["/ (ofFrom - value)", "/ (ofFrom - 0)"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "one prompt of a batch",
+  ], {
+    "one prompt's replacement is all prompts'": [
+      "if (rows && !rows.includes(",
+      "if (false && !rows!.includes(",
+    ],
+    "what stands in for two activations is the first one's": [
+      "if (!ofValue.has(activation)) ofValue.set(",
+      "if (ofValue.size === 0) ofValue.set(",
+    ],
+  }),
+  ...plant("pipeline/text/tokenise.ts", ["pipeline/text/tokenise_test.ts", "from another column"], {
+    "tokens of one column are taken for those of another": [
+      "...(textColumn === TEXT_COLUMN ? {} : { text_column: textColumn }),",
+      "",
+    ],
+  }),
+  ...plant("pipeline/hub/data.ts", ["pipeline/hub/data_test.ts", "used without the net"], {
+    "a listing that failed is kept": ["listing = undefined;\n      throw error;", "throw error;"],
+  }),
   ...plant("pipeline/settings/resolve.ts", [
     "pipeline/settings_test.ts",
     "/a model of the hub says|how a model is trained/",

@@ -74,6 +74,14 @@ gpuTest("what is replaced in one prompt of a batch leaves the others as they are
       const parts = [0, 1].map((row) => ({ activation, rows: [row], by }));
       assertEquals((await model.run(CLEAN, { replace: parts })).logits, both);
     }
+    const [one, other] = ["blocks.0.hook_resid_mid", "blocks.1.attn.hook_z"];
+    const shared = { prompts: CORRUPTED };
+    const together = [one, other].map((activation) => ({ activation, by: shared }));
+    const apart = [one, other].map((activation) => ({ activation, by: { prompts: CORRUPTED } }));
+    assertEquals(
+      (await model.run(CLEAN, { replace: together })).logits,
+      (await model.run(CLEAN, { replace: apart })).logits,
+    );
     const absent = () =>
       model.run(CLEAN, { replace: [{ activation: "blocks.0.hook_resid_mid", rows: [2], by: "zero" }] });
     await assertRejects(
