@@ -150,6 +150,7 @@ export {
   type GenerateOptions,
   type GeneratingModel,
 } from "./pipeline/generation/generate.ts";
+export type { Steering } from "./pipeline/generation/steering.ts";
 export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
 export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
 export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
@@ -158,9 +159,8 @@ export {
   type LayerPattern,
   readAttention,
 } from "./pipeline/model/attention_pattern.ts";
+export { activationAxes, type ActivationAxis } from "./pipeline/model/activation_names.ts";
 export {
-  activationAxes,
-  type ActivationAxis,
   type AttentionEdge,
   closedEdges,
   type InterventionResult,

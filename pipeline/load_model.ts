@@ -8,19 +8,16 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { allOrNothing } from "../kernels/core/all_or_nothing.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import {
-  activationAxes,
-  type ActivationAxis,
   assertReplaceable,
   type Interventions,
-  noActivation,
   paddedPositions,
-  placesOf,
   prepareInterventions,
   type Replacement,
 } from "./circuits/interventions.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
 import { type PatchAxis, patchEach, type PatchEffects, patchPlaces } from "./circuits/patch_each.ts";
+import { activationAxes, type ActivationAxis, noActivation, placesOf } from "./model/activation_names.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
 import { readModelConfig } from "./model/config_file.ts";

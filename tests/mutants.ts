@@ -394,6 +394,20 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/hub/fetch_files.ts", ["pipeline/hub/model_test.ts", "a disk without room"], {
     "the disk's room is not asked for": ["needed <= free) return;", "needed >= 0) return;"],
   }),
+  ...plant(
+    "pipeline/generation/steering.ts",
+    ["pipeline/generation/generate_test.ts", "steers every token"],
+    {
+      "only one direction is added": [
+        "for (const { rows } of added.filter(",
+        "for (const { rows } of added.slice(0, 1).filter(",
+      ],
+      "what steers is left on the device": [
+        "for (const { rows } of added) destroyTensor",
+        "for (const { rows } of []  as typeof added) destroyTensor",
+      ],
+    },
+  ),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
     "the first row's place has the prompt's own activation": [
@@ -1744,7 +1758,7 @@ export const MUTANTS: readonly Mutant[] = [
       "tokenizer.encode(prompt)",
     ],
   }),
-  ...plant("pipeline/circuits/interventions.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+  ...plant("pipeline/model/activation_names.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
     "what a block ends with has the next block's name alone": [
       "new Set([`blocks.${layer}.hook_resid_post`, y.name])",
       "new Set([y.name])",
@@ -1823,7 +1837,7 @@ export const MUTANTS: readonly Mutant[] = [
       "if (isSquare(name)) return values.map",
     ],
   }),
-  ...plant("pipeline/circuits/interventions.ts", [
+  ...plant("pipeline/model/activation_names.ts", [
     "pipeline/circuits/families_test.ts",
     "olmo: its activations are read",
   ], {

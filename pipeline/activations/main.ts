@@ -5,12 +5,13 @@
  */
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
-import { activationAxes, noActivation, prepareInterventions } from "../circuits/interventions.ts";
+import { prepareInterventions } from "../circuits/interventions.ts";
 import { quietMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { usageError } from "../errors.ts";
 import { locateHere, locateModel } from "../fetch_named.ts";
 import { writeJson } from "../files.ts";
+import { activationAxes, noActivation } from "../model/activation_names.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
 import { openWeights } from "../model/load_weights.ts";

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { ActivationAxis } from "../circuits/interventions.ts";
+import type { ActivationAxis } from "../model/activation_names.ts";
 
 /** What stands in a shard for an activation. */
 export interface StoredForm {

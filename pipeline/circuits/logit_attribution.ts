@@ -11,11 +11,11 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import { scaleOf } from "../model/activation_names.ts";
 import type { Parameter, Step } from "../model/op.ts";
 import { normBehind, stepIn, trace } from "../model/trace.ts";
 import type { CircuitModel } from "./engine.ts";
 import { createGraph } from "./graph.ts";
-import { scaleOf } from "./interventions.ts";
 import { layerIndices } from "./layout.ts";
 
 /** What one component adds. */

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { activationAxes, type Interventions } from "./interventions.ts";
+import { activationAxes } from "../model/activation_names.ts";
+import type { Interventions } from "./interventions.ts";
 import type { ModelConfig } from "../model/config.ts";
 
 /** A token that comes next, and how likely. */

@@ -4,13 +4,15 @@
  *
  * @module
  */
-import type { ActivationAxis, Interventions, Replacement } from "./interventions.ts";
+import type { ActivationAxis } from "../model/activation_names.ts";
+import type { Interventions, Replacement } from "./interventions.ts";
 
 /** What an activation is patched by: one head, one position, both, or, of none of them, the whole at once. */
 export type PatchAxis = "head" | "position";
 
 /** A place that was patched, and what came of it. */
 export interface PatchedPlace {
+  /** Name of the activation. */
   activation: string;
   /** Left out: all heads, or there are none. */
   head?: number;

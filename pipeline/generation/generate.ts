@@ -12,6 +12,7 @@ import type { Parameters } from "../model/parameters.ts";
 import { type Tokenizer, withStart } from "../text/tokenizer.ts";
 import { GENERATE } from "../settings.ts";
 import { createSampler, type SamplingSettings } from "./sampling.ts";
+import { prepareSteering, type Steering } from "./steering.ts";
 import { createTextStream } from "./text_stream.ts";
 
 /** What generates: a {@link LoadedModel}, or its parts. */
@@ -34,6 +35,8 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
   tokens?: number;
   /** All gates of a sparse model are open. */
   dense?: boolean;
+  /** What is added to activations at every token, of the prompt too. */
+  steer?: readonly Steering[];
   /** Is given the text as it comes, whole characters of it. */
   onText?(text: string): void;
   /** Is told how many tokens there are of the continuation. */
@@ -113,7 +116,7 @@ export function promptTokens(
  *
  * @param prompt text, which gets the token that the model was trained with before every text, or tokens as they are
  * @throws {UserError} as {@link promptTokens}
- * @throws {RangeError} when the number of tokens is none from 1, or as {@link createSampler}
+ * @throws {RangeError} when the number of tokens is none from 1, or as {@link createSampler} and {@link prepareSteering}
  */
 export async function generate(
   model: GeneratingModel,
@@ -123,7 +126,7 @@ export async function generate(
   const { gpu, config, parameters, tokenizer, held } = model;
   const { tokens: most = GENERATE.tokens.value, temperature = 0, topP = 1, seed = 1, dense = false } =
     options;
-  const { onText, onToken, signal } = options;
+  const { steer = [], onText, onToken, signal } = options;
   if (!Number.isSafeInteger(most) || most < 1) {
     throw new RangeError(`Cannot generate tokens as their number must be a whole one from 1: ${most}`);
   }
@@ -131,8 +134,13 @@ export async function generate(
   const read = promptTokens(prompt, model);
   // The last token is drawn, and read no more.
   const wanted = STEP * Math.ceil((read.length + most - 1) / STEP);
+  const steering = steer.length > 0 ? await prepareSteering(gpu, config, steer) : undefined;
   const decoder = options.decoder ??
-    await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted), held });
+    await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted), held })
+      .catch((error) => {
+        steering?.destroy();
+        throw error;
+      });
   const ends = new Set([...tokenizer.endsOfText, config.endOfText]);
   const stream = createTextStream(tokenizer, read);
   const tokens: number[] = [];
@@ -144,7 +152,7 @@ export async function generate(
   };
   try {
     promptTokens(read, model, decoder.positions);
-    decoder.begin(parameters, dense ? undefined : config.gate?.bias);
+    decoder.begin(parameters, { gateBias: dense ? undefined : config.gate?.bias, hook: steering?.hook });
     let logits = await decoder.read(read, signal);
     while (true) {
       const token = choose(logits);
@@ -165,6 +173,7 @@ export async function generate(
     tell(stream.end());
   } finally {
     if (!options.decoder) decoder.destroy();
+    steering?.destroy();
   }
   return { prompt: read, tokens, text, ended };
 }

@@ -18,7 +18,7 @@ import type { Roles, Step, Value } from "./op.ts";
 import type { Parameters } from "./parameters.ts";
 import { headValues } from "./logits.ts";
 import { type NetworkShape, planActions } from "./plan.ts";
-import { type Bindings, prepareSteps } from "./runner.ts";
+import { type ActivationHook, type Bindings, prepareSteps } from "./runner.ts";
 import { schedule } from "./schedule.ts";
 import { stepsOf, trace } from "./trace.ts";
 
@@ -41,9 +41,10 @@ export interface Decoder {
   /**
    * Begins a text, which these parameters read.
    *
-   * @param gateBias b of the gates; left out: dense attention
+   * @param options `gateBias`: b of the gates; left out: dense attention; `hook` sees what each step computes of the tokens
+   * that are read together, and may record what changes it
    */
-  begin(parameters: Parameters, gateBias?: number): void;
+  begin(parameters: Parameters, options?: { gateBias?: number; hook?: ActivationHook }): void;
   /**
    * Reads the next tokens.
    *
@@ -58,6 +59,8 @@ export interface Decoder {
 
 /** Rows that are read at once, all but the last token of a text: a power of two between these. */
 const ROWS = { fewest: 16, most: 128 };
+/** All numbers of rows that are read at once. */
+export const ROW_COUNTS: readonly number[] = [1, 2, 4, 8, 16, 32, 64, 128];
 /** Positions that there is room for at first. */
 const ROOM = 256;
 
@@ -93,7 +96,7 @@ async function prepare(
   const byRows = new Map([[1, single]]);
   let [filled, capacity] = [0, 0];
   let kept: Roles[] = [];
-  let text: { parameters: Parameters; gateBias?: number } | undefined;
+  let text: { parameters: Parameters; gateBias?: number; hook?: ActivationHook } | undefined;
 
   /** Makes room for so many positions. */
   function reserve(count: number): void {
@@ -127,7 +130,7 @@ async function prepare(
     tokens: readonly number[],
     { withLogits }: { withLogits: boolean },
   ): void {
-    const { parameters, gateBias } = text!;
+    const { parameters, gateBias, hook } = text!;
     reserve(filled + rows.count);
     const inputs = new Uint32Array(rows.count);
     inputs.set(tokens);
@@ -135,7 +138,7 @@ async function prepare(
     const mode = gateBias === undefined ? "dense" : "deterministic";
     gpu.submit("reading tokens", (recorder) => {
       const keptBy = (step: Step): Roles => kept[rows.keeping.indexOf(step)];
-      rows.run(recorder, { parameters, keptBy }, mode);
+      rows.run(recorder, { parameters, keptBy }, mode, hook);
       if (!withLogits) return;
       const matrix = parameters.get(head.name)!;
       logitsOf.record(recorder, { final: rows.final, matrix, logits: logits! });
@@ -149,8 +152,8 @@ async function prepare(
       return filled;
     },
 
-    begin(parameters, gateBias) {
-      text = { parameters, gateBias };
+    begin(parameters, options = {}) {
+      text = { parameters, ...options };
       filled = 0;
     },
 
@@ -245,8 +248,11 @@ async function prepareRows(
       recorder: Recorder,
       bindings: Omit<Bindings, "tensorOf">,
       mode: "dense" | "deterministic",
+      hook: ActivationHook | undefined,
     ): void {
-      for (const group of scheduled.forward) runner.run(recorder, group, { tensorOf, ...bindings }, { mode });
+      for (const group of scheduled.forward) {
+        runner.run(recorder, group, { tensorOf, ...bindings }, { mode }, hook);
+      }
     },
     destroy(): void {
       runner.destroy();

@@ -2,13 +2,12 @@ import { assert, assertEquals, assertNotEquals, assertRejects, assertStringInclu
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import {
-  activationAxes,
   closedEdges,
   type Interventions,
-  noActivation,
   prepareInterventions,
   type Replacement,
 } from "../../../pipeline/circuits/interventions.ts";
+import { activationAxes, noActivation } from "../../../pipeline/model/activation_names.ts";
 import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";

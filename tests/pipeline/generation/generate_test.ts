@@ -1,5 +1,12 @@
 /** A model that continues a text: where it ends, what a seed keeps, and the command as a user meets it. */
-import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertNotEquals,
+  assertRejects,
+  assertStringIncludes,
+} from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../../pipeline/errors.ts";
 import { generate, type GeneratingModel } from "../../../pipeline/generation/generate.ts";
@@ -8,7 +15,9 @@ import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { loadParameters } from "../../../pipeline/model/parameters.ts";
 import { loadTokenizer } from "../../../pipeline/text/tokenizer.ts";
+import { loadModel } from "../../../pipeline/load_model.ts";
 import { gpuTest, testGpu } from "../../support/gpu.ts";
+import { normals } from "../../support/seeded.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { type CommandOptions, runMain, writeTinyModel } from "../../support/tiny_model.ts";
 
@@ -34,6 +43,56 @@ gpuTest("the sum of two numbers, as the model was trained to write it", async ()
   assertEquals([prompt, tokens], [model.tokenizer.encode("12+34="), model.tokenizer.encode("64")]);
   assertEquals([text, ended], ["64", "tokens"], "46, its last digit first");
 });
+
+gpuTest(
+  "what is added to activations steers every token, as hooks that add it to whole prompts do",
+  async (gpu) => {
+    using model = await loadModel(ROOT + ADDITION, { gpu });
+    const { width } = model.config;
+    const [stream, attention] = ["blocks.1.hook_resid_post", "blocks.3.hook_attn_out"];
+    const directions = [stream, attention].map((activation, n) => ({
+      activation,
+      add: normals(n + 3, width, 6),
+    }));
+    for (const steer of [directions.slice(0, 1), directions.slice(1), directions]) {
+      const hooks = Object.fromEntries(
+        steer.map((
+          { activation, add },
+        ) => [activation, (values: Float32Array) => values.map((value, n) => value + add[n % width])]),
+      );
+      const read = model.tokenizer.encode("12+34=");
+      const expected: number[] = [];
+      for (let n = 0; n < 2; n++) {
+        const { logits: { values } } = await model.run([...read, ...expected], { hooks });
+        const next = values.indexOf(Math.max(...values));
+        if (next === model.config.endOfText) break;
+        expected.push(next);
+      }
+      const held = gpu.allocatedBytes;
+      const { tokens } = await generate(model, "12+34=", { tokens: 2, steer });
+      assertEquals(gpu.allocatedBytes, held);
+      assertEquals(tokens, expected);
+      assertNotEquals(tokens, model.tokenizer.encode("64"), "it makes a difference");
+    }
+    const refused = (activation: string, add: Float32Array, message: string) =>
+      assertRejects(() => generate(model, "12+34=", { steer: [{ activation, add }] }), RangeError, message);
+    const before = gpu.allocatedBytes;
+    await refused(
+      "blocks.0.hook_resid_past",
+      new Float32Array(width),
+      "did you mean blocks.0.hook_resid_post?",
+    );
+    await refused(
+      "blocks.0.attn.hook_z",
+      new Float32Array(width),
+      "of the model's width that stands by itself",
+    );
+    await refused("hook_pos_embed", new Float32Array(width), "of the model's width that stands by itself");
+    await refused(stream, new Float32Array(width + 1), `it has ${width} elements: ${width + 1}`);
+    await refused(stream, new Float32Array(width).fill(NaN), "must be finite: NaN");
+    assertEquals(gpu.allocatedBytes, before);
+  },
+);
 
 gpuTest("a text ends before the token that ends it, whether tokenizer or config names it", async () => {
   const model = await open(ADDITION);

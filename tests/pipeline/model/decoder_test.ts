@@ -82,7 +82,7 @@ for (const folder of MODELS) {
       try {
         // One decoder takes both: nothing of the text before is seen.
         for (const gateBias of [undefined, config.gate?.bias ?? 0.3]) {
-          decoder.begin(parameters, gateBias);
+          decoder.begin(parameters, { gateBias });
           const { tokens, logits } = await continued(decoder, prompt);
           assertEquals([tokens.length, logits.length], [positions, positions - prompt.length + 1]);
           const want = await wholeText(gpu, model, tokens, gateBias);
@@ -124,7 +124,7 @@ gpuTest("a text read at once, in parts or token by token has the same logits, to
   const parts = [[101], [1, 33, 2, 65], [100, 1], new Array(101).fill(1)];
   const found: Float32Array[] = [];
   for (const counts of parts) {
-    decoder.begin(parameters, config.gate!.bias);
+    decoder.begin(parameters, { gateBias: config.gate!.bias });
     let at = 0;
     let logits: Float32Array | undefined;
     for (const count of counts) logits = await decoder.read(text.slice(at, at += count));
@@ -132,7 +132,7 @@ gpuTest("a text read at once, in parts or token by token has the same logits, to
     found.push(logits!);
   }
   for (const logits of found) assertEquals(logits, found[0]);
-  decoder.begin(parameters, config.gate!.bias);
+  decoder.begin(parameters, { gateBias: config.gate!.bias });
   await decoder.read(text.concat(text).slice(0, 119));
   const last = await decoder.read(text.slice(0, 9));
   assertEquals(decoder.filled, config.contextLength);
@@ -161,7 +161,7 @@ gpuTest(
       const parameters = await loadHeld(gpu, weights, (message) => said.push(message));
       assertEquals(said.length, frozen === "f32" ? 0 : 1);
       const decoder = await prepareDecoder(gpu, config, { held: weights.shape });
-      decoder.begin(parameters, 0.3);
+      decoder.begin(parameters, { gateBias: 0.3 });
       const found = await decoder.read(tokens);
       const want = await wholeText(gpu, { config, parameters }, tokens, 0.3, weights.shape);
       assertClose(found, want.at(-1)!, { tolerance: TOLERANCE, name: `${frozen}: logits` });
@@ -202,7 +202,7 @@ Deno.test({
       const model = await open(gpu, ENGLISH);
       const decoder = await prepareDecoder(gpu, model.config);
       const tokens = [5, 900, 4000, 17];
-      decoder.begin(model.parameters, model.config.gate!.bias);
+      decoder.begin(model.parameters, { gateBias: model.config.gate!.bias });
       const found = await decoder.read(tokens);
       const want = await wholeText(gpu, model, tokens, model.config.gate!.bias);
       assertClose(found, want[3], { tolerance: TOLERANCE, name: "logits" });
@@ -247,7 +247,7 @@ gpuTest("a decoder gives back all that it took", async (gpu) => {
   const { config, parameters } = await open(gpu, FAMILIES + "qwen3");
   const before = gpu.allocatedBytes;
   const decoder = await prepareDecoder(gpu, config, { room: 2 });
-  decoder.begin(parameters, 0.3);
+  decoder.begin(parameters, { gateBias: 0.3 });
   // Rooms of 2, 4, 8 and 23, the last for seven tokens and 16 rows.
   for (let token = 1; token <= 7; token++) await decoder.read([token]);
   await decoder.read([8, 9, 10]);
