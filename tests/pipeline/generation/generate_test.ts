@@ -52,7 +52,7 @@ gpuTest(
     const [stream, attention] = ["blocks.1.hook_resid_post", "blocks.3.hook_attn_out"];
     const directions = [stream, attention].map((activation, n) => ({
       activation,
-      add: normals(n + 3, width, 6),
+      add: normals(n + 4, width, 3),
     }));
     for (const steer of [directions.slice(0, 1), directions.slice(1), directions]) {
       const hooks = Object.fromEntries(
