@@ -7,6 +7,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { allOrNothing } from "../kernels/core/all_or_nothing.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
+import { oneAtATime } from "../kernels/core/one_at_a_time.ts";
 import {
   assertReplaceable,
   type Interventions,
@@ -286,7 +287,7 @@ function modelOf(
   const hooks = activationAxes(config);
   const places = placesOf(config);
   const compiled = new Map<string, Interventions>();
-  let turn: Promise<unknown> = Promise.resolve();
+  const behindOthers = oneAtATime();
   let waiting = 0;
   let destroyed = false;
   const inHook = new AsyncLocalStorage<true>();
@@ -421,19 +422,17 @@ function modelOf(
       return Promise.reject(error);
     }
     waiting++;
-    const result = turn.then(() => {
+    return behindOthers(() => {
       if (destroyed) throw new RangeError(`Cannot run ${model.folder} as it was destroyed`);
       return work();
     }).finally(() => waiting--);
-    turn = result.catch(() => {});
-    return result;
   }
 
   function destroy(): void {
     if (destroyed) return;
     destroyed = true;
     if (waiting === 0) free();
-    else turn = turn.then(free);
+    else void behindOthers(() => Promise.resolve(free()));
   }
 
   function free(): void {

@@ -408,6 +408,15 @@ export const MUTANTS: readonly Mutant[] = [
       ],
     },
   ),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "asked for together",
+  ], {
+    "runs overlap": [
+      "const inTurn = oneAtATime();",
+      "const inTurn = <Result>(work: () => Promise<Result>) => work();",
+    ],
+  }),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
     "the first row's place has the prompt's own activation": [

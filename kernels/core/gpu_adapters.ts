@@ -10,6 +10,8 @@
  * @module
  */
 
+import { oneAtATime } from "./one_at_a_time.ts";
+
 /** No adapter could be had, or it lacks something we cannot do without. */
 export class AdapterError extends Error {
   /** For telling it apart where classes do not reach. */
@@ -88,14 +90,8 @@ export function findAdapter(wanted?: string): Promise<FoundAdapter> {
   return inTurn(() => find(wanted));
 }
 
-let turn: Promise<unknown> = Promise.resolve();
-
-/** Does one thing behind the other, whatever became of those before: another would take what is asked with for the user's. */
-function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
-  const result = turn.then(work);
-  turn = result.catch(() => {});
-  return result;
-}
+/** Another that asked meanwhile would take what is asked with for the user's. */
+const inTurn = oneAtATime();
 
 async function find(wanted: string | undefined): Promise<FoundAdapter> {
   const [most, last] = backendsToAsk();

@@ -5,6 +5,7 @@
  * @module
  */
 import type { Contest, Gpu, Tuner } from "./gpu.ts";
+import { oneAtATime } from "./one_at_a_time.ts";
 import { createStopwatch, type Stopwatch } from "./stopwatch.ts";
 
 /** What a tuner starts from and where its findings go. */
@@ -24,7 +25,7 @@ const MOST_REPEATS = 64;
 export function createTuner({ known, seconds, onFound }: TunerOptions): Tuner {
   const found = new Map(known);
   let left = 1000 * seconds;
-  let last: Promise<unknown> = Promise.resolve();
+  const inTurn = oneAtATime();
 
   async function find(
     gpu: Gpu,
@@ -46,11 +47,7 @@ export function createTuner({ known, seconds, onFound }: TunerOptions): Tuner {
   }
 
   return {
-    choose(gpu, key, names, prepare) {
-      const result = last.then(() => find(gpu, key, names, prepare));
-      last = result.catch(() => {});
-      return result;
-    },
+    choose: (gpu, key, names, prepare) => inTurn(() => find(gpu, key, names, prepare)),
   };
 }
 

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { oneAtATime } from "../../kernels/core/one_at_a_time.ts";
 import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
@@ -96,6 +97,8 @@ export interface Interventions {
   /**
    * Runs B prompts with replacements, in the order in which they are given where they meet, and reads activations as
    * they are after replacement.
+   *
+   * Runs that are asked for together follow one another.
    *
    * @param options.at positions whose logits are wanted, below 0 counted from the end; the last, where left out
    * @throws {RangeError} when a name is unknown, or a head, a position, a prompt or the length of values is not the
@@ -223,6 +226,8 @@ async function prepare(
   const square = [batch, heads, padded, padded];
   const [pattern, gates] = ["pattern", "gates"].map((name) => gpu.tensor(`attention ${name}`, square));
 
+  /** The network holds one run. */
+  const inTurn = oneAtATime();
   let embeddingParts: EmbeddingParts | undefined;
   let finalNorm: StepRunner | undefined;
 
@@ -449,46 +454,48 @@ async function prepare(
   return {
     names: new Map([...locations].map(([name, { shape }]) => [name, shape])),
 
-    async run(prompts, { replace = [], read = [], at = [positions - 1] } = {}) {
-      const prepared: Prepared[] = [];
-      /** What stands in for several parts of an activation is brought to the device once. */
-      const brought = new Map<ReplacementValue, Map<string, Tensor | undefined>>();
-      try {
-        for (const replacement of replace) {
-          const { activation, by } = replacement;
-          const parts = partsOf(replacement);
-          const ofValue = brought.get(by) ?? new Map<string, Tensor | undefined>();
-          brought.set(by, ofValue);
-          if (!ofValue.has(activation)) ofValue.set(activation, await bring(replacement));
-          prepared.push({ hook: locate(activation).hook, parts, values: ofValue.get(activation) });
+    run: (prompts, { replace = [], read = [], at = [positions - 1] } = {}) =>
+      inTurn(async () => {
+        const prepared: Prepared[] = [];
+        /** What stands in for several parts of an activation is brought to the device once. */
+        const brought = new Map<ReplacementValue, Map<string, Tensor | undefined>>();
+        try {
+          for (const replacement of replace) {
+            const { activation, by } = replacement;
+            const parts = partsOf(replacement);
+            const ofValue = brought.get(by) ?? new Map<string, Tensor | undefined>();
+            brought.set(by, ofValue);
+            if (!ofValue.has(activation)) ofValue.set(activation, await bring(replacement));
+            prepared.push({ hook: locate(activation).hook, parts, values: ofValue.get(activation) });
+          }
+          return await runOnce(prompts, prepared, read, at);
+        } finally {
+          for (const tensor of [...brought.values()].flatMap((ofValue) => [...ofValue.values()])) {
+            if (tensor) destroyTensor(gpu, tensor);
+          }
         }
-        return await runOnce(prompts, prepared, read, at);
-      } finally {
-        for (const tensor of [...brought.values()].flatMap((ofValue) => [...ofValue.values()])) {
-          if (tensor) destroyTensor(gpu, tensor);
-        }
-      }
-    },
+      }),
 
-    async logitsOfStream(stream, at) {
-      const { final, config: { width } } = network.model;
-      const length = batch * positions * width;
-      if (stream.length !== length) {
-        throw new RangeError(`Cannot read logits as a stream has ${length} elements: ${stream.length}`);
-      }
-      const rows = rowsAt(at);
-      const runner = finalNorm ??= await prepareSteps(gpu, [[final]], { training: false });
-      const tensorOf = ({ name }: Value): Tensor => network.activations.get(name)!;
-      for (let n = 0; n < batch; n++) {
-        const ofPrompt = stream.subarray(n * positions * width, (n + 1) * positions * width);
-        gpu.write(tensorOf(final.reads.x), ofPrompt, n * padded * width);
-      }
-      gpu.submit(
-        "final norm of a stream",
-        (recorder) => runner.run(recorder, [final], { parameters, tensorOf }, { mode }),
-      );
-      return await logitsAt(rows);
-    },
+    logitsOfStream: (stream, at) =>
+      inTurn(async () => {
+        const { final, config: { width } } = network.model;
+        const length = batch * positions * width;
+        if (stream.length !== length) {
+          throw new RangeError(`Cannot read logits as a stream has ${length} elements: ${stream.length}`);
+        }
+        const rows = rowsAt(at);
+        const runner = finalNorm ??= await prepareSteps(gpu, [[final]], { training: false });
+        const tensorOf = ({ name }: Value): Tensor => network.activations.get(name)!;
+        for (let n = 0; n < batch; n++) {
+          const ofPrompt = stream.subarray(n * positions * width, (n + 1) * positions * width);
+          gpu.write(tensorOf(final.reads.x), ofPrompt, n * padded * width);
+        }
+        gpu.submit(
+          "final norm of a stream",
+          (recorder) => runner.run(recorder, [final], { parameters, tensorOf }, { mode }),
+        );
+        return await logitsAt(rows);
+      }),
 
     destroy() {
       for (const tensor of [pattern, gates]) destroyTensor(gpu, tensor);

@@ -8,6 +8,7 @@
 import { fstatSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
+import { oneAtATime } from "../../kernels/core/one_at_a_time.ts";
 import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { findDataFiles, HEAD_BYTES, jsonFormatOf, STANDARD_INPUT } from "./data_files.ts";
@@ -389,19 +390,17 @@ async function* readParquet(
   const { file: opened, size } = await openRegular(source);
   using file = opened;
   // The reader asks for several parts at once, and a file has one place where it is read.
-  let turn: Promise<unknown> = Promise.resolve();
+  const inTurn = oneAtATime();
   let ended = false;
   const buffer = {
     byteLength: size,
     slice(start: number, end = size): Promise<ArrayBuffer> {
-      const part = turn.then(async () => {
+      return inTurn(async () => {
         const inside = !ended && start <= end && end <= size;
         const bytes = inside ? await readAt(file, start, end - start) : undefined;
         if (!bytes) throw new Error("the file is cut short");
         return bytes.buffer;
       });
-      turn = part.catch(() => {});
-      return part;
     },
   };
   try {
@@ -433,6 +432,6 @@ async function* readParquet(
   } finally {
     // Parts may still be on their way, and the file is closed behind them.
     ended = true;
-    await turn;
+    await inTurn(() => Promise.resolve());
   }
 }

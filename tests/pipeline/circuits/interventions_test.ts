@@ -49,6 +49,30 @@ const masked = (square: Float32Array) =>
 const logitsInFloat64 = (model: TwoSidedModel, prompts: readonly (readonly number[])[]): number[] =>
   prompts.flatMap((tokens) => [...referenceLogits(model.reference, tokens)]);
 
+gpuTest("runs that are asked for together follow one another, also behind one that fails", async (gpu) => {
+  await withModel(gpu, GATED, async (model) => {
+    const events: string[] = [];
+    const { submit, read } = gpu;
+    gpu.submit = (operation, ...rest) => {
+      events.push(operation);
+      return submit.call(gpu, operation, ...rest);
+    };
+    gpu.read = async (...args: Parameters<typeof read>) => {
+      const values = await read.apply(gpu, args);
+      events.push("read");
+      return values;
+    };
+    try {
+      const failing = assertRejects(() => model.run(CLEAN, { at: [POSITIONS] }), RangeError);
+      await Promise.all([failing, ...[CLEAN, CORRUPTED].map((prompts) => model.run(prompts))]);
+    } finally {
+      Object.assign(gpu, { submit, read });
+    }
+    const one = ["run with interventions", "logits", "read"];
+    assertEquals(events, [...one, ...one]);
+  });
+});
+
 gpuTest("what is replaced in one prompt of a batch leaves the others as they are", async (gpu) => {
   await withModel(gpu, GATED, async (model) => {
     const plain = (await model.run(CLEAN)).logits;
