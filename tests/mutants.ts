@@ -2440,8 +2440,13 @@ export const MUTANTS: readonly Mutant[] = [
     "a CPU driver before a GPU": ["fastest && !fastest.description.software", "fastest"],
   }),
   ...plant("kernels/core/gpu_adapters.ts", ["kernels/core/gpu_adapters_test.ts", "at once"], {
-    "adapters are asked for at once": ["const result = turn.then(work);", "const result = work();"],
-    "nobody is asked behind one that failed": ["turn = result.catch(() => {});", "turn = result;"],
+    "adapters are asked for at once": [
+      "const inTurn = oneAtATime();",
+      "const inTurn = <Result>(work: () => Promise<Result>) => work();",
+    ],
+  }),
+  ...plant("kernels/core/one_at_a_time.ts", ["kernels/core/gpu_adapters_test.ts", "at once"], {
+    "nobody is asked behind one that failed": ["last = result.catch(() => {});", "last = result;"],
   }),
   ...plant("pipeline/report/stage_time.ts", "pipeline/report/stage_time_test.ts", {
     "stages wait for nobody": ["Math.max(queue.free, begins) +", "queue.free +"],
