@@ -417,6 +417,16 @@ export const MUTANTS: readonly Mutant[] = [
       "const inTurn = <Result>(work: () => Promise<Result>) => work();",
     ],
   }),
+  ...plant(
+    "pipeline/generation/steering.ts",
+    ["pipeline/generation/generate_test.ts", "often as the scale"],
+    {
+      "what steers has no scale": ["values.map((value) => scale * value)", "values"],
+    },
+  ),
+  ...plant("pipeline/generation/main.ts", ["pipeline/generation/generate_test.ts", "often as the scale"], {
+    "nothing steers": ["steer: steering,", ""],
+  }),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
     "the first row's place has the prompt's own activation": [

@@ -18,6 +18,7 @@ import { STANDARD_INPUT } from "../text/data_files.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { type Continuation, generate, type GeneratingModel, promptTokens } from "./generate.ts";
+import { readSteering, type Steering } from "./steering.ts";
 import { requireOneProcess } from "../parallel/one_process.ts";
 
 const PURPOSE = "Continues a text with a model, dense or sparse.";
@@ -71,6 +72,9 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
   checkTokenizer(tokenizer, config, folder);
   await checkOwnTokenizer(tokenizer, folder);
   const prompt = promptTokens(text, { config, tokenizer });
+  const steer = settings.steer === undefined
+    ? []
+    : await readSteering(settings.steer, config, settings.steerScale);
   const gpu = await openCheckedGpu(reporter, settings, {
     models: [config],
     stored: [weights.shape],
@@ -79,7 +83,8 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
   try {
     reporter.stage({ name: "loading the model" });
     const parameters = await loadHeld(gpu, weights, reporter.message);
-    await continueText({ gpu, config, parameters, tokenizer, held: weights.shape }, prompt, settings, thread);
+    const model = { gpu, config, parameters, tokenizer, held: weights.shape };
+    await continueText(model, prompt, { ...settings, steering: steer }, thread);
   } finally {
     await gpu.end();
   }
@@ -90,10 +95,10 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
 async function continueText(
   model: GeneratingModel,
   prompt: readonly number[],
-  settings: GenerateSettings,
+  settings: GenerateSettings & { steering: readonly Steering[] },
   { reporter, signal, write, print }: CommandThread,
 ): Promise<void> {
-  const { json, tokens, temperature, topP, seed } = settings;
+  const { json, tokens, temperature, topP, seed, steering, steerScale } = settings;
   const gated = model.config.gate !== undefined;
   // A sparse model's own comes first, beside that with all gates open where that is asked for.
   const kinds = gated && settings.dense ? [false, true] : [!gated];
@@ -111,6 +116,7 @@ async function continueText(
       temperature,
       topP,
       seed,
+      steer: steering,
       signal,
       onToken(done) {
         started ??= performance.now();
@@ -140,7 +146,21 @@ async function continueText(
   const beside = found.length > 1
     ? { gated: { tokens: found[0].tokens, text: found[0].text, ended: found[0].ended } }
     : {};
-  print(JSON.stringify({ model: settings.model, mode, temperature, top_p: topP, seed, ...shown, ...beside }));
+  const steered = steering.length > 0
+    ? { steer: steering.map(({ activation }) => activation), steer_scale: steerScale }
+    : {};
+  print(
+    JSON.stringify({
+      model: settings.model,
+      mode,
+      temperature,
+      top_p: topP,
+      seed,
+      ...steered,
+      ...shown,
+      ...beside,
+    }),
+  );
 }
 
 if (inCommandThread()) {

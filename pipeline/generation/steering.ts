@@ -8,10 +8,12 @@ import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor, within } from "../../kernels/core/tensor.ts";
 import { prepareAdditionTo } from "../../kernels/residual/op.ts";
+import { inputError } from "../errors.ts";
 import { streamNamed } from "../model/activation_names.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { ROW_COUNTS } from "../model/decoder.ts";
 import type { ActivationHook } from "../model/runner.ts";
+import { openSafetensors } from "../model/safetensors.ts";
 
 /** What is added to an activation. */
 export interface Steering {
@@ -30,6 +32,49 @@ export interface PreparedSteering {
 }
 
 /**
+ * Reads what is added from a file of safetensors: a tensor for each activation, by its name.
+ *
+ * @param scale what each is multiplied by
+ * @throws {UserError} when the file cannot be read, holds none, or one that {@link prepareSteering} would refuse
+ */
+export async function readSteering(path: string, config: ModelConfig, scale: number): Promise<Steering[]> {
+  const file = await openSafetensors(path);
+  const steering = await Promise.all(
+    Array.from(file.entries.keys(), async (activation) => {
+      const values = await file.read(activation);
+      return { activation, add: values.map((value) => scale * value) };
+    }),
+  );
+  if (steering.length === 0) throw inputError(`Cannot steer by ${path} as it holds no tensor`);
+  try {
+    placed(config, steering);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw inputError(`Cannot steer by ${path}: ${error.message}`);
+  }
+  return steering;
+}
+
+/** What is added by the network's own names of activations. */
+function placed(
+  config: ModelConfig,
+  steering: readonly Steering[],
+): { name: string; add: Float32Array }[] {
+  const { width } = config;
+  return steering.map(({ activation, add }) => {
+    const name = streamNamed(config, activation);
+    if (add.length !== width) {
+      throw new RangeError(`Cannot add to ${activation} as it has ${width} elements: ${add.length}`);
+    }
+    const lost = add.find((value) => !Number.isFinite(value));
+    if (lost !== undefined) {
+      throw new RangeError(`Cannot add to ${activation} as all that is added must be finite: ${lost}`);
+    }
+    return { name, add };
+  });
+}
+
+/**
  * Prepares what is added to activations.
  *
  * @throws {RangeError} on an activation that there is not or that is of another width, and on a direction of another length
@@ -43,17 +88,7 @@ export function prepareSteering(
   return allOrNothing(async () => {
     const { width } = config;
     const most = ROW_COUNTS.at(-1)!;
-    const places = steering.map(({ activation, add }) => {
-      const name = streamNamed(config, activation);
-      if (add.length !== width) {
-        throw new RangeError(`Cannot add to ${activation} as it has ${width} elements: ${add.length}`);
-      }
-      const lost = add.find((value) => !Number.isFinite(value));
-      if (lost !== undefined) {
-        throw new RangeError(`Cannot add to ${activation} as all that is added must be finite: ${lost}`);
-      }
-      return { name, add };
-    });
+    const places = placed(config, steering);
     const additions = new Map(
       await Promise.all(ROW_COUNTS.map(async (rows) => {
         const length = rows * width;

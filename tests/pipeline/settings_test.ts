@@ -174,6 +174,7 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [PRETRAIN, ["--gate-bias", "2"], "--gate-bias without --sparse"],
   [PRETRAIN, ["--sparse-from", "0.5"], "--sparse-from without --sparse"],
   [CIRCUITS, ["--method", "eap", "--ig-steps", "3"], "--ig-steps with --method eap, which has no such"],
+  [GENERATE, ["--steer-scale", "2"], "--steer-scale without --steer"],
   [PLAN, ["--shard-optimizer"], "--shard-optimizer without --ranks"],
 ];
 

@@ -13,6 +13,7 @@ import { generate, type GeneratingModel } from "../../../pipeline/generation/gen
 import { prepareDecoder } from "../../../pipeline/model/decoder.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
+import { writeSafetensors } from "../../../pipeline/model/safetensors.ts";
 import { loadParameters } from "../../../pipeline/model/parameters.ts";
 import { loadTokenizer } from "../../../pipeline/text/tokenizer.ts";
 import { loadModel } from "../../../pipeline/load_model.ts";
@@ -228,6 +229,53 @@ Deno.test("with --frozen the weights lie as frozen ones do in training, which is
   assertMatch(stderr, /weights as int8: off by \d\.\de-3 of their size \(RMS\)/);
   // The last digit first.
   assertEquals(lastLine(stdout).text, "64");
+});
+
+Deno.test("--steer adds a file's directions, as often as the scale says", async () => {
+  await using folder = await temporaryFolder();
+  const { width } = await readModelConfig(ROOT + ADDITION);
+  const [directions, activation] = [join(folder.path, "add.safetensors"), "blocks.1.hook_resid_post"];
+  const write = (name: string, values: Float32Array) =>
+    writeSafetensors(directions, [{
+      name,
+      shape: [values.length],
+      type: "F32",
+      read: () => Promise.resolve(values),
+    }]);
+  const add = normals(4, width, 3);
+  await write(activation, add.map((value) => value / 2));
+  const args = [
+    "--model",
+    ROOT + ADDITION,
+    "--prompt",
+    "12+34=",
+    "--tokens",
+    "2",
+    "--json",
+    "--steer",
+    directions,
+  ];
+  const { code, stdout, stderr } = await runMain([...args, "--steer-scale", "2"], GENERATE);
+  assertEquals(code, 0, stderr);
+  const { text, steer, steer_scale } = lastLine(stdout);
+  const steered = await generate(await open(ADDITION), "12+34=", { tokens: 2, steer: [{ activation, add }] });
+  assertEquals([text, steer, steer_scale], [steered.text, [activation], 2]);
+  assertEquals(lastLine((await runMain([...args, "--steer-scale", "0"], GENERATE)).stdout).text, "64");
+  const refused = async (name: string, values: Float32Array, message: string) => {
+    await write(name, values);
+    const { code, stderr } = await runMain(args, GENERATE);
+    assertEquals(code, 3, stderr);
+    assertStringIncludes(stderr, `Cannot steer by ${directions}: ${message}`);
+    assert(!stderr.includes("adapter"), "before a device is opened");
+  };
+  await refused("blocks.1.hook_resid", add, "Cannot find an activation as none is named blocks.1.hook_resid");
+  await refused(
+    activation,
+    add.subarray(1),
+    `Cannot add to ${activation} as it has ${width} elements: ${width - 1}`,
+  );
+  await Deno.writeTextFile(directions, "none");
+  assertEquals((await runMain(args, GENERATE)).code, 3);
 });
 
 Deno.test("with --dense the sparse model's own continuation stands beside", async () => {
