@@ -376,11 +376,14 @@ export const SPARSIFY = {
   ...OUTPUT,
 } as const satisfies SettingsTable;
 
-/** Settings of gates, which have an effect where training is sparse; those that need another have that need alone. */
+/** Settings of gates, which have an effect where training is sparse. */
 const whereSparse = <const Table extends SettingsTable>(table: Table): Table =>
   Object.fromEntries(
-    Object.entries(table).map(([name, setting]) => [name, { needs: withFlag("sparse"), ...setting }]),
-  ) as Table;
+    Object.entries(table).map(([name, setting]) => [
+      name,
+      { ...setting, needs: [withFlag("sparse"), ...[setting.needs ?? []].flat()] },
+    ]),
+  ) as SettingsTable as Table;
 
 /** Settings of `pretrain`. */
 export const PRETRAIN = {

@@ -132,7 +132,8 @@ function readArguments(args: string[]) {
     throw new RangeError(`--jobs is no number of processes: ${parsed.jobs}`);
   }
   const minutes = Number(parsed.minutes);
-  if (!(minutes > 0)) throw new RangeError(`--minutes is no time: ${parsed.minutes}`);
+  // A timer ends at once that is to go on for longer than it can.
+  if (!(minutes > 0 && minutes < 10_000)) throw new RangeError(`--minutes is no time: ${parsed.minutes}`);
   return {
     jobs,
     limit: minutes * 60_000,

@@ -23,6 +23,7 @@ import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { fromModelLine, resolveFully } from "../settings/resolve.ts";
 import { batchCount } from "../text/batches.ts";
+import { TEXT_COLUMN } from "../text/documents.ts";
 import type { Split } from "../text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
 import { tokeniseSplits } from "../tokenise_splits.ts";
@@ -120,6 +121,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
     tokenizer_sha256: tokenizer.hash,
     data,
     data_sha256: tokens.test.metadata.get("sources"),
+    ...(settings.textColumn === TEXT_COLUMN ? {} : { text_column: settings.textColumn }),
     split: settings.split,
     context,
     dtype,
@@ -179,7 +181,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
         await writer.end();
         before += batches(split);
       }
-      if (lost.size > 0) reporter.warning(lostLine(lost));
+      if (lost.size > 0) reporter.warning(lostLine(lost, [...runs.names.keys()]));
       await writeJson(join(partial, MANIFEST), { ...told, tokens: total(shards, "tokens"), shards });
       return shards;
     } finally {
@@ -207,9 +209,10 @@ function countLost({ activations }: ReadRow, lost: Map<string, number>): void {
   }
 }
 
-/** That values are no number, and of which activation the first: names stand in the order in which they are read. */
-function lostLine(lost: ReadonlyMap<string, number>): string {
-  const [[name, count]] = lost;
+/** That values are no number, and of which activation first, in the order in which a model computes them. */
+function lostLine(lost: ReadonlyMap<string, number>, computed: readonly string[]): string {
+  const name = computed.find((one) => lost.has(one))!;
+  const count = lost.get(name)!;
   const others = lost.size === 1 ? "" : `, and some of ${lost.size - 1} others`;
   return `${count} values of ${name}${others} are no number: the model's weights are broken, or its activations too large`;
 }

@@ -20,7 +20,7 @@ export interface PatchedPlace {
   position?: number;
   /** Logit of the answer, or its difference from the wrong one's. */
   value: number;
-  /** 0 as where nothing is patched, 1 as of the prompt that the activation is from; no number where these say the same. */
+  /** 0 as where nothing is patched, 1 as of the prompt that the activation is from; not finite where these say the same. */
   effect: number;
 }
 

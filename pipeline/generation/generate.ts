@@ -43,7 +43,7 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
   onToken?(count: number): void;
   /** Aborted to end it before the next token. */
   signal?: AbortSignal;
-  /** Compiled for this model, to be used again; left out: compiled for this text. */
+  /** Compiled for this model, to be used again, for another text where this one was steered; left out: compiled for this text. */
   decoder?: Decoder;
 }
 

@@ -39,38 +39,46 @@ export interface PreparedSteering {
  */
 export async function readSteering(path: string, config: ModelConfig, scale: number): Promise<Steering[]> {
   const file = await openSafetensors(path);
-  const steering = await Promise.all(
-    Array.from(file.entries.keys(), async (activation) => {
-      const values = await file.read(activation);
-      return { activation, add: values.map((value) => scale * value) };
-    }),
-  );
-  if (steering.length === 0) throw inputError(`Cannot steer by ${path} as it holds no tensor`);
+  if (file.entries.size === 0) throw inputError(`Cannot steer by ${path} as it holds no tensor`);
   try {
+    // Before they are read: it may be a model by mistake.
+    for (const { name, shape } of file.entries.values()) {
+      checkPlace(config, name, shape.reduce((product, axis) => product * axis, 1));
+    }
+    const steering: Steering[] = [];
+    for (const activation of file.entries.keys()) {
+      const values = await file.read(activation);
+      steering.push({ activation, add: values.map((value) => scale * value) });
+    }
     placed(config, steering);
+    return steering;
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw inputError(`Cannot steer by ${path}: ${error.message}`);
   }
-  return steering;
+}
+
+/** The network's own name of an activation, to which so many elements can be added. */
+function checkPlace(config: ModelConfig, activation: string, length: number): string {
+  const name = streamNamed(config, activation);
+  if (length !== config.width) {
+    throw new RangeError(`Cannot add to ${activation} as it has ${config.width} elements: ${length}`);
+  }
+  return name;
 }
 
 /** What is added by the network's own names of activations. */
 function placed(
   config: ModelConfig,
   steering: readonly Steering[],
-): { name: string; add: Float32Array }[] {
-  const { width } = config;
+): (Steering & { name: string })[] {
   return steering.map(({ activation, add }) => {
-    const name = streamNamed(config, activation);
-    if (add.length !== width) {
-      throw new RangeError(`Cannot add to ${activation} as it has ${width} elements: ${add.length}`);
-    }
+    const name = checkPlace(config, activation, add.length);
     const lost = add.find((value) => !Number.isFinite(value));
     if (lost !== undefined) {
       throw new RangeError(`Cannot add to ${activation} as all that is added must be finite: ${lost}`);
     }
-    return { name, add };
+    return { activation, name, add };
   });
 }
 
@@ -95,8 +103,8 @@ export function prepareSteering(
         return [length, await prepareAdditionTo(gpu, { length })] as const;
       })),
     );
-    const added = places.map(({ name, add }) => {
-      const rows = gpu.tensor(`what is added to ${name}`, [most * width]);
+    const added = places.map(({ activation, name, add }) => {
+      const rows = gpu.tensor(`what is added to ${activation}`, [most * width]);
       gpu.write(rows, Float32Array.from({ length: most * width }, (_, n) => add[n % width]));
       return { name, rows };
     });

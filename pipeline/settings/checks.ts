@@ -28,10 +28,12 @@ export function faultOfNeed(
   name: string,
   settings: Readonly<Record<string, unknown>>,
 ): string | undefined {
-  const { needs } = table[name];
-  if (!needs) return undefined;
-  const [other, own] = [settings[needs.setting], settings[name]];
-  return needs.holds(other, own) ? undefined : needs.told(other, own);
+  const { needs = [] } = table[name];
+  for (const { setting, holds, told } of [needs].flat()) {
+    const [other, own] = [settings[setting], settings[name]];
+    if (!holds(other, own)) return told(other, own);
+  }
+  return undefined;
 }
 
 /**

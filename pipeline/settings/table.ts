@@ -18,7 +18,7 @@ interface Common {
   help: string;
   group: string;
   /** Refused where the user gives it and this does not hold; what a model recommends, or holds by default, may be idle. */
-  needs?: Need;
+  needs?: Need | readonly Need[];
   /** False where a model's sparsify.json, which says how it is trained, has no say. */
   byModel?: false;
 }

@@ -84,7 +84,7 @@ export async function checkBegun(runs: readonly SweepRun[], folder: string, what
 
 /** Settings that decide a result; paths are told by their contents. */
 const COMPARED = (Object.keys(SPARSIFY) as (keyof SparsifySettings)[]).filter((key) =>
-  !["path", "paths", "name"].includes(SPARSIFY[key].kind) && !FREE_ON_RESUME.includes(key)
+  !["path", "paths"].includes(SPARSIFY[key].kind) && key !== "name" && !FREE_ON_RESUME.includes(key)
 );
 
 /** What a run would begin with now. */

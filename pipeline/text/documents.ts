@@ -9,11 +9,20 @@ import { fstatSync } from "node:fs";
 import { Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import { oneAtATime } from "../../kernels/core/one_at_a_time.ts";
-import { parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import { parquetMetadataAsync, parquetReadObjects, parquetSchema } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
 import { findDataFiles, HEAD_BYTES, jsonFormatOf, STANDARD_INPUT } from "./data_files.ts";
 import { inputError } from "../errors.ts";
-import { isNullDevice, openRegular, parseJson, readAt, reasonOf, streamRegular } from "../files.ts";
+import {
+  isNullDevice,
+  isObject,
+  openRegular,
+  parseJson,
+  readAt,
+  reasonOf,
+  shown,
+  streamRegular,
+} from "../files.ts";
 
 /** A piece of a document of running text. */
 export interface TextPiece {
@@ -79,6 +88,8 @@ export async function* readDocuments(
 
 /** Where records have their text if nothing else is said. */
 export const TEXT_COLUMN = "text";
+/** Columns that a message names at most. */
+const MOST_NAMED = 10;
 /** What a document is made of. */
 const DOCUMENT_FIELDS = [TEXT_COLUMN, "prompt", "completion", "turns"];
 
@@ -352,14 +363,13 @@ async function* readJsonArray(source: string, bytes: Bytes): AsyncGenerator<Data
 }
 
 function documentOf({ value, where }: DataRecord, textColumn: string): TextPiece | Example {
-  const record = (value ?? {}) as Record<string, unknown>;
+  const record = isObject(value) ? value : {};
   const text = Object.hasOwn(record, textColumn) ? record[textColumn] : undefined;
   if (typeof text === "string") return { kind: "text", text, last: true, where };
-  const columns = Object.keys(record).filter((name) => typeof record[name] === "string");
   if (textColumn !== TEXT_COLUMN) {
     throw inputError(
       `Cannot read ${where} as it needs a "${textColumn}" that is a string: ${
-        columns.length > 0 ? `strings are ${columns.map((name) => `"${name}"`).join(", ")}` : "none is one"
+        stringsOf(record) ?? "none is one"
       }`,
     );
   }
@@ -371,16 +381,31 @@ function documentOf({ value, where }: DataRecord, textColumn: string): TextPiece
     const [first, ...further] = turns;
     return { kind: "example", prompt: first.prompt, completion: first.completion, further, where };
   }
+  const isExample = ["prompt", "completion", "turns"].some((name) => Object.hasOwn(record, name));
+  const others = isExample ? undefined : stringsOf(record);
   throw inputError(
     `Cannot read ${where} as it needs a "text", a "prompt" and a "completion", that are strings, or "turns" of these` +
-      (columns.length > 0 ? `; --text-column ${columns[0]} takes the text from there` : ""),
+      (others === undefined ? "" : `; ${others}: --text-column NAME takes the text from one`),
   );
+}
+
+/** Which fields of a record are strings; undefined where none is. */
+function stringsOf(record: Record<string, unknown>): string | undefined {
+  const names = Object.keys(record).filter((name) => typeof record[name] === "string");
+  if (names.length === 0) return undefined;
+  const more = names.length > MOST_NAMED ? `, and ${names.length - MOST_NAMED} more` : "";
+  return `strings are ${names.slice(0, MOST_NAMED).map((name) => shown(name)).join(", ")}${more}`;
 }
 
 function isTurn(value: unknown): value is { prompt: string; completion: string } {
   const { prompt, completion } = (value ?? {}) as Record<string, unknown>;
   return typeof prompt === "string" && typeof completion === "string";
 }
+
+/** Whether a column of Parquet is of strings. */
+const isString = (
+  { converted_type, logical_type }: { converted_type?: string; logical_type?: { type: string } },
+): boolean => converted_type === "UTF8" || logical_type?.type === "STRING";
 
 async function* readParquet(
   source: string,
@@ -405,10 +430,10 @@ async function* readParquet(
   };
   try {
     const metadata = await parquetMetadataAsync(buffer);
-    const present = new Set(metadata.schema.map(({ name }) => name));
-    const wanted = fields?.filter((name) => present.has(name));
-    // Of a table without any, whoever reads it tells which there are.
-    const columns = wanted?.length === 0 ? undefined : wanted;
+    const present = parquetSchema(metadata).children.map(({ element }) => element);
+    const wanted = fields && present.filter(({ name }) => fields.includes(name));
+    // Of a table without any, whoever reads it tells which strings there are.
+    const columns = (wanted?.length === 0 ? present.filter(isString) : wanted)?.map(({ name }) => name);
     let rowStart = 0;
     for (const group of metadata.row_groups) {
       const rowEnd = rowStart + Number(group.num_rows);

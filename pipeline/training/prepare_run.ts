@@ -200,7 +200,12 @@ export async function openResumed<const Table extends SettingsTable>(
     // What is as the run began may be idle there.
     checkNeeds(
       table,
-      Object.fromEntries(Object.entries(given).filter(([key]) => FREE_ON_RESUME.includes(key))),
+      Object.fromEntries(
+        Object.entries(given).filter(([key, value]) =>
+          FREE_ON_RESUME.includes(key) ||
+          JSON.stringify(value) !== JSON.stringify((own as Record<string, unknown>)[key])
+        ),
+      ),
       settings,
     );
     const { slack } = given as { slack?: number };
@@ -281,7 +286,11 @@ async function hashData(sources: readonly Source[], resumed: ResumedRun | undefi
   try {
     return await hashSources(sources);
   } catch (error) {
-    if (!resumed || resumed.dataGiven || !(error instanceof UserError)) throw error;
+    const places = sources.filter((source) => typeof source === "string" && source !== STANDARD_INPUT);
+    const isThere = (await Promise.all(places.map((place) => exists(place as string)))).every((there) =>
+      there
+    );
+    if (!resumed || resumed.dataGiven || isThere || !(error instanceof UserError)) throw error;
     throw inputError(`${error.message}; where the data has moved, give --data with its place`, {
       cause: error,
     });

@@ -314,7 +314,10 @@ Deno.test("every command that reads text takes it from the column that is named"
     for (const [command, ...args] of commands) {
       const refused = await runMain([command, ...args, "--data", data]);
       assertEquals(refused.code, 3, refused.stderr);
-      assertStringIncludes(refused.stderr, "--text-column content takes the text from there");
+      assertStringIncludes(
+        refused.stderr,
+        '; strings are "content": --text-column NAME takes the text from one',
+      );
       const { code, stderr } = await runMain([command, ...args, "--data", data, "--text-column", "content"]);
       assertEquals(code, 0, stderr);
     }

@@ -172,6 +172,13 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [PLAN, ["--teacher", "auto"], "--teacher auto as nothing is learnt from it"],
   [PRETRAIN, ["--port", "8001"], "--port without --serve"],
   [PRETRAIN, ["--gate-bias", "2"], "--gate-bias without --sparse"],
+  [PRETRAIN, ["--slack", "0.1"], "--slack without --sparse"],
+  [PRETRAIN, ["--lambda-start", "0.1"], "--lambda-start without --sparse"],
+  [
+    PRETRAIN,
+    ["--sparse", "--target-loss", "3", "--lambda-start", "6"],
+    "--lambda-start 6 as it must be at most",
+  ],
   [PRETRAIN, ["--sparse-from", "0.5"], "--sparse-from without --sparse"],
   [CIRCUITS, ["--method", "eap", "--ig-steps", "3"], "--ig-steps with --method eap, which has no such"],
   [GENERATE, ["--steer-scale", "2"], "--steer-scale without --steer"],

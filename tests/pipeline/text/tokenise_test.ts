@@ -426,7 +426,11 @@ Deno.test("text comes from another column where one is named, and those there ar
   assertEquals(await textsOf(`${PARQUET}examples.parquet`, "completion"), ["2", "4"]);
   for (
     const [source, column, message] of [
-      [lines, undefined, '"turns" of these; --text-column id takes the text from there'],
+      [
+        lines,
+        undefined,
+        '"turns" of these; strings are "id", "content": --text-column NAME takes the text from one',
+      ],
       [lines, "body", 'line 1 as it needs a "body" that is a string: strings are "id", "content"'],
       [lines, "constructor", 'needs a "constructor" that is a string'],
       [
@@ -436,6 +440,30 @@ Deno.test("text comes from another column where one is named, and those there ar
       ],
     ] as const
   ) await assertRejects(() => textsOf(source, column), UserError, message);
+  const nested = `${PARQUET}nested.parquet`;
+  assertEquals(await Array.fromAsync(readDocuments([nested])), [
+    { kind: "example", prompt: "1+1=", completion: "2", where: `${nested}, row 1` },
+  ]);
+  await assertRejects(
+    () => textsOf(nested, "content"),
+    UserError,
+    'needs a "content" that is a string: strings are "prompt", "completion"',
+  );
+  for (
+    const [line, message] of [
+      ['"a text by itself"', 'or "turns" of these'],
+      ['["a", "b"]', 'or "turns" of these'],
+      ['{"prompt": "1", "note": "no completion"}', 'or "turns" of these'],
+      [
+        JSON.stringify(Object.fromEntries(Array.from({ length: 12 }, (_, n) => [`c${n}`, ""]))),
+        '"c9", and 2 more: --text-column',
+      ],
+    ]
+  ) {
+    await Deno.writeTextFile(lines, line);
+    const { message: found } = await assertRejects(() => textsOf(lines), UserError, message);
+    assertEquals(found.includes("--text-column"), message.includes("--text-column"), found);
+  }
   // Tokens of one column are not taken for those of another.
   const tokenizer = await loadTokenizer(ADDITION.tokenizer);
   const tokens = async (textColumn: string) => {
