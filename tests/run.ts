@@ -106,8 +106,9 @@ async function runAll(units: Unit[], { jobs, limit }: { jobs: number; limit: num
       if (broken || outcome.failed > 0) failures.push(unit.name);
     }
   }));
-  console.log(late.length > 0 ? `\nrun again, as they had not ended in time: ${late.join(", ")}` : "");
-  console.log(failures.length > 0 ? `failed in ${failures.join(", ")}` : "");
+  console.log();
+  if (late.length > 0) console.log(`run again, as they had not ended in time: ${late.join(", ")}`);
+  if (failures.length > 0) console.log(`failed in ${failures.join(", ")}`);
   const { passed, failed, ignored } = total;
   console.log(
     `${passed} passed, ${failed} failed, ${ignored} ignored (${spoken(performance.now() - began)})`,

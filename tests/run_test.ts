@@ -1,4 +1,4 @@
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { temporaryFolder } from "./support/temporary_folder.ts";
 
 /** Runs the runner from the top of the tree. */
@@ -59,6 +59,8 @@ Deno.test("a file that does not end in time is ended and run once more, and what
     if (await Deno.stat("${folder.path}/mark").catch(() => undefined)) return;
     await Deno.writeTextFile("${folder.path}/mark", "");
     console.log("asks");
+    const { pid } = new Deno.Command("sleep", { args: ["1000"] }).spawn();
+    await Deno.writeTextFile("${folder.path}/pid", String(pid));
     await new Promise((done) => setTimeout(done, 1e9));
   });`;
   const [waits, waitsOnce] = ["waits_test.ts", "waits_once_test.ts"].map((name) => `${folder.path}/${name}`);
@@ -74,6 +76,12 @@ Deno.test("a file that does not end in time is ended and run once more, and what
     assertStringIncludes(text, "asks");
     assertStringIncludes(text, `${path} had not ended in time\n`);
     assertStringIncludes(text, `run again, as they had not ended in time: ${path}\n`);
+    // What it had begun has ended with it.
+    const pid = await Deno.readTextFile(`${folder.path}/pid`);
+    if (Deno.build.os !== "linux") continue;
+    const { stdout } = await new Deno.Command("cat", { args: [`/proc/${pid}/stat`], stderr: "null" })
+      .output();
+    assertMatch(new TextDecoder().decode(stdout), /^$|\) Z /);
   }
 });
 

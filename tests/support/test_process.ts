@@ -35,6 +35,28 @@ export interface TestProcessOptions {
   limit?: number;
 }
 
+/** Processes that are running, each the first of a group: what it begins ends with it. */
+const running = new Set<number>();
+let listens = false;
+
+function end(pid: number): void {
+  try {
+    Deno.kill(-pid, "SIGKILL");
+  } catch {
+    // It ended by itself in the meantime.
+  }
+}
+
+/** A terminal's Ctrl-C does not come to groups of their own. */
+function endAllWithThisProcess(): void {
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    Deno.addSignalListener(signal, () => {
+      running.forEach(end);
+      Deno.exit(130);
+    });
+  }
+}
+
 /** Runs `deno test --no-check` with these arguments. */
 export async function testProcess(
   args: readonly string[],
@@ -47,14 +69,19 @@ export async function testProcess(
     stdout: "piped",
     stderr: "piped",
     env: { NO_COLOR: "1" },
+    detached: true,
   }).spawn();
+  if (!listens) endAllWithThisProcess();
+  listens = true;
+  running.add(child.pid);
   let late = false;
   const timer = limit === undefined ? undefined : setTimeout(() => {
     late = true;
-    child.kill("SIGKILL");
+    end(child.pid);
   }, limit);
   const { code, signal, stdout, stderr } = await child.output();
   clearTimeout(timer);
+  running.delete(child.pid);
   const output = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes)).join("\n");
   // What tests print themselves may look the same: the last line of the kind is the process's own.
   const counts = output.match(/^.*\d+ passed.* \| \d+ failed.*$/gm)?.at(-1) ?? "";
