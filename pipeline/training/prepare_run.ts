@@ -200,12 +200,7 @@ export async function openResumed<const Table extends SettingsTable>(
     // What is as the run began may be idle there.
     checkNeeds(
       table,
-      Object.fromEntries(
-        Object.entries(given).filter(([key, value]) =>
-          FREE_ON_RESUME.includes(key) ||
-          JSON.stringify(value) !== JSON.stringify((own as Record<string, unknown>)[key])
-        ),
-      ),
+      Object.fromEntries(Object.entries(given).filter(([key]) => FREE_ON_RESUME.includes(key))),
       settings,
     );
     const { slack } = given as { slack?: number };
@@ -216,7 +211,9 @@ export async function openResumed<const Table extends SettingsTable>(
     // What it is at each step stands in slack.json, as where it is changed from outside.
     if (slack !== undefined) settings.slack = (own as { slack: number }).slack;
     const value = (of: object, key: string) => (of as Record<string, number | string>)[key];
-    const changed = CHANGEABLE.filter((key) => key !== "slack" && value(settings, key) !== value(own, key))
+    const different = CHANGEABLE.filter((key) => key !== "slack" && value(settings, key) !== value(own, key));
+    checkNeeds(table, Object.fromEntries(different.map((key) => [key, value(settings, key)])), settings);
+    const changed = different
       .map((setting) => ({ setting, before: value(own, setting), now: value(settings, setting) }));
     return { resumed: { folder, config, dataGiven: "data" in given, changed, slack }, settings };
   } catch (error) {
