@@ -134,14 +134,10 @@ Deno.test("a pre-trained run, which no slack steers, goes on with another target
   release();
   await requestControl(path, { slack: 0.2 });
   assertEquals(await resumedTarget("pretrain", PRETRAIN, folder.path, { targetLoss: 3 }), 3);
-  const dense = await temporaryFolder();
-  (await fakeRun(dense.path, "run", { command: "pretrain", settings: defaultsOf(PRETRAIN) })).release();
-  await assertRejects(
-    () => resumedTarget("pretrain", PRETRAIN, dense.path, { lambdaMax: 3 }),
-    UserError,
-    "Cannot use --lambda-max without --sparse",
-  );
-  await dense[Symbol.asyncDispose]();
+  await using other = await temporaryFolder();
+  (await fakeRun(other.path, "run", { command: "pretrain", settings: defaultsOf(PRETRAIN) })).release();
+  const dense = resumedTarget("pretrain", PRETRAIN, other.path, { lambdaMax: 3 });
+  assertEquals(await dense, "Cannot use --lambda-max without --sparse");
 });
 
 Deno.test("a checkpoint whose best step is damaged or gone gives way to one whose best step is whole", async () => {
