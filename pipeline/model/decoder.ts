@@ -60,7 +60,10 @@ export interface Decoder {
 /** Rows that are read at once, all but the last token of a text: a power of two between these. */
 const ROWS = { fewest: 16, most: 128 };
 /** All numbers of rows that are read at once. */
-export const ROW_COUNTS: readonly number[] = [1, 2, 4, 8, 16, 32, 64, 128];
+export const ROW_COUNTS: readonly number[] = Array.from(
+  { length: Math.log2(ROWS.most) + 1 },
+  (_, n) => 2 ** n,
+);
 /** Positions that there is room for at first. */
 const ROOM = 256;
 

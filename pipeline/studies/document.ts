@@ -31,7 +31,7 @@ function extent({ parts, quick }: StudyData): string {
   const circuits = parts.flatMap(({ circuits }) => circuits && circuits.of > 0 ? [circuits] : []);
   const ran = [
     told(parts, "runs have ended"),
-    ...(circuits.length > 0 ? [told(circuits, "circuits of theirs have been found")] : []),
+    ...(circuits.length > 0 ? [told(circuits, "circuits of theirs have been looked for")] : []),
   ].join(" ");
   return quick
     ? `${ran} A quick run of tiny sizes: it shows that the study works, and its figures say nothing of the method.`

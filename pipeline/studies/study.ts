@@ -38,7 +38,7 @@ export interface PartResult {
   /** Runs that have ended, of so many. */
   done: number;
   of: number;
-  /** Circuits that have been found, of so many that are wanted of the runs that have ended; left out: none are. */
+  /** Circuits that have been looked for, of so many that are wanted of the runs that have ended; left out: none are. */
   circuits?: { done: number; of: number };
   /** The figures in sentences. */
   findings: readonly string[];

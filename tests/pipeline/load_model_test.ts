@@ -310,9 +310,9 @@ gpuTest("places patched many at once have the logits of each patched by itself",
     for (const { activation, head, position, value: patched, effect } of effects.places) {
       const positions = position === undefined ? undefined : [position];
       const alone = await differenceOf(prompt, [{ activation, head, positions, by: { prompts: from } }]);
-      // Measured: 1e-6 of differences to 20.
+      // Measured: 0, of differences to 16; products of another number of rows may round otherwise elsewhere.
       assertAlmostEquals(patched, alone, 1e-5);
-      assertAlmostEquals(effect, (alone - value) / (ofFrom - value), 1e-5);
+      assertAlmostEquals(effect, (alone - value) / (ofFrom - value), 1e-6);
     }
   }
   // What a prompt begins with is all of it.

@@ -102,7 +102,7 @@ Deno.test("a quick study from scratch holds each arm to its dense twin, and look
   assertEquals(JSON.parse(lastLine(without.stdout)).parts[0].circuits, { done: 0, of: 1 });
   assertStringIncludes(
     await Deno.readTextFile(join(folder, "study.html")),
-    "All 6 runs have ended. 0 of 1 circuits of theirs have been found.",
+    "All 6 runs have ended. 0 of 1 circuits of theirs have been looked for.",
   );
 });
 

@@ -172,7 +172,7 @@ Deno.test("a study's document says what was asked, how far it has been run, and 
   const circuits = { ...PART, circuits: { done: 2, of: 3 } };
   assertStringIncludes(
     studyMarkdown({ ...data, parts: [circuits, circuits] }),
-    "22 of 30 runs have ended. 4 of 6 circuits of theirs have been found. Written on",
+    "22 of 30 runs have ended. 4 of 6 circuits of theirs have been looked for. Written on",
   );
 });
 
