@@ -27,6 +27,8 @@ const WANTED_LIMITS = [
   "maxComputeInvocationsPerWorkgroup",
   "maxComputeWorkgroupSizeX",
 ] as const;
+/** Of a CPU driver, whose kernels read by texture (textures.ts). */
+const CPU_LIMITS = [...WANTED_LIMITS, "maxStorageTexturesPerShaderStage"] as const;
 
 /** What a {@link Device} is made of. */
 export interface OpenedDevice {
@@ -80,7 +82,9 @@ const [ATTEMPTS, PAUSE_MS] = [3, 250];
 async function openOnce(options: DeviceOptions): Promise<OpenedDevice> {
   const { adapter, description } = await findAdapter(options.adapter);
   const requiredLimits: Record<string, number> = {};
-  for (const limit of WANTED_LIMITS) requiredLimits[limit] = adapter.limits[limit] as number;
+  for (const limit of description.software ? CPU_LIMITS : WANTED_LIMITS) {
+    requiredLimits[limit] = adapter.limits[limit] as number;
+  }
   const { subgroupMinSize, subgroupMaxSize } = adapter.info;
   const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
     ? ["timestamp-query"]
@@ -120,6 +124,8 @@ export class Device {
   readonly bindGroups: BindGroups = new BindGroups();
   /** What a CPU driver's kernels read by texture. */
   readonly textures: Textures;
+  /** How many variables a kernel can read by texture; 0 on a GPU. */
+  readonly maxTextures: number;
   /** Bytes of every tensor and uniform that was created and not destroyed. */
   allocatedBytes = 0;
   #failure: DeviceError | undefined;
@@ -131,6 +137,7 @@ export class Device {
     this.adapter = adapter;
     this.maxBindingBytes = maxBindingBytes;
     this.lanes = lanes;
+    this.maxTextures = adapter.software ? device.limits.maxStorageTexturesPerShaderStage : 0;
     this.textures = new Textures(device, (texture) => this.bindGroups.drop(texture));
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();

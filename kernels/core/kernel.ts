@@ -218,7 +218,7 @@ export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const ofScales = textures.filter((name) => name in int8).map(scalesName);
   const { source: stored, reads } = readByTexture(
     storeInInt8(storeInHalf(body, half), int8),
-    gpu.adapter.software ? [...textures, ...ofScales] : [],
+    [...textures, ...ofScales].slice(0, gpu.maxTextures),
   );
   const code = constantLines(source) + stored;
   const key = `${source.label}\n${code}`;
@@ -245,13 +245,11 @@ async function build(
     entries: declarations.map(({ binding, access }) => ({
       binding,
       visibility: GPUShaderStage.COMPUTE,
-      ...(isTexture(access)
-        ? { texture: { sampleType: access.endsWith("uint") ? "uint" : "unfilterable-float" } }
-        : {
-          buffer: {
-            type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
-          },
-        }),
+      ...(isTexture(access) ? { storageTexture: { access: "read-only", format: access } } : {
+        buffer: {
+          type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
+        },
+      }),
     })),
   });
   const pipeline = device.createComputePipeline({

@@ -41,8 +41,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     $if B_ALONG_N {
     let b$k = b[min(4u * k + $ku, K - 1u) * B_STRIDE4 + b_first() + b_column];
     $}
+    $}
     $for i in 0..A_LOADS {
     $for s in 0..LANES {
+    $for k in 0..4 {
     c$i_$s = fma(vec4f(a$i_$s[$k]), b$k, c$i_$s);
     $}
     $}

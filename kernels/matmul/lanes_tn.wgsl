@@ -24,7 +24,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let b$i_$t = b[min(k + $iu * TERMS_EACH + $tu, K - 1u) * B_STRIDE4 + b_at];
     $for q in 0..ROWS4 {
     let a$i_$t_$q = subgroupBroadcast(loaded$i, $tu * ROWS4 + $qu);
+    $}
+    $}
+    $}
+    $for q in 0..ROWS4 {
     $for s in 0..4 {
+    $for i in 0..A_LOADS {
+    $for t in 0..TERMS_EACH {
     c$q_$s = fma(vec4f(a$i_$t_$q[$s]), b$i_$t, c$q_$s);
     $}
     $}

@@ -14,21 +14,24 @@ const DOUBLE = `
 Deno.test("what a kernel reads is read from a texture, what it writes is written to storage", () => {
   const of = (body: string, element = "vec4f", access = "read") =>
     readByTexture(`@group(0) @binding(3) var<storage, ${access}> x: array<${element}>;\n${body}`, ["x"]);
-  assertStringIncludes(of("let a = x[4u * i];").source, "let a = textureLoad(x, texel(4u * i), 0);");
-  assertStringIncludes(of("let a = x[i];", "f32").source, "let a = textureLoad(x, texel(i), 0).x;");
-  assertStringIncludes(of("let a = x[i].xy;", "vec2f").source, "textureLoad(x, texel(i), 0).xy.xy;");
+  assertStringIncludes(of("let a = x[4u * i];").source, "let a = textureLoad(x, texel(4u * i));");
+  assertStringIncludes(of("let a = x[i];", "f32").source, "let a = textureLoad(x, texel(i)).x;");
+  assertStringIncludes(of("let a = x[i].xy;", "vec2f").source, "textureLoad(x, texel(i)).xy.xy;");
   assertStringIncludes(of("let a = my.x[i] + max[i];").source, "let a = my.x[i] + max[i];");
   assertStringIncludes(
     of("let a = y[x[x[i]]];", "u32").source,
-    "let a = y[textureLoad(x, texel(textureLoad(x, texel(i), 0).x), 0).x];",
+    "let a = y[textureLoad(x, texel(textureLoad(x, texel(i)).x)).x];",
   );
   assertEquals(of("", "u32").reads.get("x"), { of: "x", format: "r32uint" });
   const both = of("x[i] = x[i] + 1.0; x[i] += 1.0; let same = x[i] == 1.0;", "f32", "read_write");
-  assertStringIncludes(both.source, "@group(0) @binding(4) var x_before: texture_2d<f32>;");
   assertStringIncludes(
     both.source,
-    "x[i] = textureLoad(x_before, texel(i), 0).x + 1.0; x[i] += 1.0; " +
-      "let same = textureLoad(x_before, texel(i), 0).x == 1.0;",
+    "@group(0) @binding(4) var x_before: texture_storage_2d<r32float, read>;",
+  );
+  assertStringIncludes(
+    both.source,
+    "x[i] = textureLoad(x_before, texel(i)).x + 1.0; x[i] += 1.0; " +
+      "let same = textureLoad(x_before, texel(i)).x == 1.0;",
   );
   assertEquals(both.reads.get("x_before"), { of: "x", format: "r32float" });
   assertThrows(() => of("", "vec3f"), SyntaxError, "as none holds this: var<storage, read> x: array<vec3f>");
