@@ -7,7 +7,7 @@ import { basename, dirname, join } from "node:path";
 import { OutOfMemoryError } from "../kernels/core/device.ts";
 import { batchCount, sequentialBatches } from "./text/batches.ts";
 import { trainBpe } from "./text/bpe_trainer.ts";
-import { quietMesa, userFolder } from "./command_line.ts";
+import { prepareMesa, userFolder } from "./command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "./command_thread.ts";
 import { cannotBegin, completeRun } from "./complete_run.ts";
 import { readDocuments } from "./text/documents.ts";
@@ -681,6 +681,6 @@ if (inCommandThread()) {
     return await command(args, thread);
   }, { debug: args.includes("--debug") });
 } else if (import.meta.main) {
-  quietMesa();
+  prepareMesa();
   await superviseCommand(import.meta.url);
 }

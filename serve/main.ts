@@ -6,7 +6,7 @@
  */
 import { constants, setPriority } from "node:os";
 import { adapterLabel, findAdapter } from "../kernels/core/gpu_adapters.ts";
-import { quietMesa, runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
+import { prepareMesa, runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
 import { printedInstead } from "../pipeline/settings/help.ts";
 import { parseCommand } from "../pipeline/settings/parse.ts";
@@ -73,6 +73,6 @@ async function serve(args: string[]): Promise<void> {
 }
 
 if (import.meta.main) {
-  quietMesa();
+  prepareMesa();
   await runCommand(() => serve(Deno.args), { debug: Deno.args.includes("--debug") });
 }

@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import { prepareInterventions } from "../circuits/interventions.ts";
-import { quietMesa, userFolder } from "../command_line.ts";
+import { prepareMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { usageError } from "../errors.ts";
 import { locateHere, locateModel } from "../fetch_named.ts";
@@ -232,6 +232,6 @@ if (inCommandThread()) {
   const args = [...Deno.args];
   performCommand((thread) => activationsCommand(args, thread), { debug: args.includes("--debug") });
 } else if (import.meta.main) {
-  quietMesa();
+  prepareMesa();
   await superviseCommand(import.meta.url);
 }

@@ -5,7 +5,7 @@
  */
 import { join } from "node:path";
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { quietMesa, userFolder } from "../command_line.ts";
+import { prepareMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { locateHere, locateModel, openData } from "../fetch_named.ts";
@@ -345,6 +345,6 @@ if (inCommandThread()) {
   const args = [...Deno.args];
   performCommand((thread) => benchmarkCommand(args, thread), { debug: args.includes("--debug") });
 } else if (import.meta.main) {
-  quietMesa();
+  prepareMesa();
   await superviseCommand(import.meta.url);
 }

@@ -6,7 +6,7 @@
 import { basename, extname, join, resolve } from "node:path";
 import project from "../../deno.json" with { type: "json" };
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { quietMesa, userFolder } from "../command_line.ts";
+import { prepareMesa, userFolder } from "../command_line.ts";
 import { locateHere, locateModel } from "../fetch_named.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
@@ -502,6 +502,6 @@ if (inCommandThread()) {
   const args = [...Deno.args];
   performCommand((thread) => circuitsCommand(args, thread), { debug: args.includes("--debug") });
 } else if (import.meta.main) {
-  quietMesa();
+  prepareMesa();
   await superviseCommand(import.meta.url);
 }

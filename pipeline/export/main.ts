@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { quietMesa, userFolder } from "../command_line.ts";
+import { prepareMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { locateHere } from "../fetch_named.ts";
@@ -135,6 +135,6 @@ if (inCommandThread()) {
   const args = [...Deno.args];
   performCommand((thread) => exportCommand(args, thread), { debug: args.includes("--debug") });
 } else if (import.meta.main) {
-  quietMesa();
+  prepareMesa();
   await superviseCommand(import.meta.url);
 }

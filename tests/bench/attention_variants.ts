@@ -8,7 +8,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { createStopwatch } from "../../kernels/core/stopwatch.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { prepareGatedAttention } from "../../kernels/gated_attention/op.ts";
-import { quietMesa } from "../../pipeline/command_line.ts";
+import { prepareMesa } from "../../pipeline/command_line.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
 import { raiseClock } from "./harness.ts";
 
@@ -27,7 +27,7 @@ if (!shape) {
   console.error("Usage: deno task attention-variants [gpt2|olmo]");
   Deno.exit(2);
 }
-quietMesa();
+prepareMesa();
 const gpu = await Gpu.open();
 const stopwatch = createStopwatch(gpu);
 const { batch, positions, heads, headSize } = shape;

@@ -12,7 +12,7 @@ import { adapterLabel } from "../../kernels/core/gpu_adapters.ts";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { createTuner } from "../../kernels/core/tuner.ts";
 import type { MatmulLayout } from "../../kernels/matmul/op.ts";
-import { quietMesa } from "../../pipeline/command_line.ts";
+import { prepareMesa } from "../../pipeline/command_line.ts";
 import { versionText } from "../../pipeline/settings/help.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
 import { attentionCase } from "./cases/attention.ts";
@@ -209,7 +209,7 @@ if (flags.help || flags.version) {
   console.log(flags.help ? HELP : versionText());
   Deno.exit(0);
 }
-quietMesa();
+prepareMesa();
 const rounds = flags.rounds === undefined ? undefined : Number(flags.rounds);
 if (rounds !== undefined && !(Number.isInteger(rounds) && rounds > 0)) {
   console.error(`error: Cannot use --rounds as it must be a positive integer: ${flags.rounds}`);

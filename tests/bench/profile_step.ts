@@ -11,7 +11,7 @@ import { Gpu } from "../../kernels/core/gpu.ts";
 import { Recorder } from "../../kernels/core/recorder.ts";
 import { createStopwatch } from "../../kernels/core/stopwatch.ts";
 import { createTuner } from "../../kernels/core/tuner.ts";
-import { quietMesa } from "../../pipeline/command_line.ts";
+import { prepareMesa } from "../../pipeline/command_line.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { formatTable } from "../../pipeline/report/table.ts";
@@ -36,7 +36,7 @@ if (!of || !dtype || ![batch, context].every((count) => Number.isInteger(count) 
   Deno.exit(2);
 }
 
-quietMesa();
+prepareMesa();
 const gpu = await Gpu.open();
 // Every product in the variant that is the fastest here, as in a run that has been started before.
 let chosen: ReadonlyMap<string, string> = new Map();
