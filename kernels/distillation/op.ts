@@ -16,7 +16,7 @@ import forwardSource from "./forward.wgsl" with { type: "text" };
 /** Shapes; compiled in. */
 export interface DistillationConfig {
   vocabularySize: number;
-  /** Elements from one row of logits to the next, at least the vocabulary. */
+  /** Elements from one row of logits to the next: a multiple of 4, at least the vocabulary. */
   stride: number;
 }
 
@@ -35,22 +35,27 @@ export interface Distillation {
   destroy(): void;
 }
 
-/** Compiles the distillation loss for one shape. */
+/**
+ * Compiles the distillation loss for one shape.
+ *
+ * @throws {RangeError} when the stride is no multiple of 4
+ */
 export async function prepareDistillation(gpu: Gpu, config: DistillationConfig): Promise<Distillation> {
   const { vocabularySize, stride } = config;
-  const constants = { V: vocabularySize, STRIDE: stride, LANES: lanesOf(gpu, 64) };
+  if (stride % 4 !== 0 || stride < vocabularySize) {
+    throw new RangeError(
+      `Cannot prepare distillation as the stride must be a multiple of 4 and at least ${vocabularySize}: ${stride}`,
+    );
+  }
+  const constants = { V: vocabularySize, STRIDE4: stride / 4, LANES: lanesOf(gpu, 64) };
   const functions = laneFunctions(gpu, [
     { name: "max_over_lanes", of: "max", type: "f32" },
     { name: "sum_over_lanes", of: "sum", type: "f32" },
   ]);
+  const textures = ["teacher", "student"];
   const [forward, backward] = await Promise.all([
-    compile(gpu, {
-      label: "distillation forward",
-      source: functions + forwardSource,
-      constants,
-      textures: ["teacher", "student"],
-    }),
-    compile(gpu, { label: "distillation backward", source: backwardSource, constants }),
+    compile(gpu, { label: "distillation forward", source: functions + forwardSource, constants, textures }),
+    compile(gpu, { label: "distillation backward", source: backwardSource, constants, textures }),
   ]);
   const loss = createUniform(gpu, "distillation", [["weight", "f32"]]);
   return {
