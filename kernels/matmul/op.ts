@@ -314,8 +314,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     BATCHED: config.batches !== undefined,
     ALONE: config.batches === undefined,
   };
-  const read = { bias, residual, c: accumulate };
-  const textures = ["a", "b", ...Object.entries(read).flatMap(([name, is]) => is ? [name] : [])];
+  // Not C, where it is added to: each of its elements is read once.
+  const textures = ["a", "b", ...(bias ? ["bias"] : []), ...(residual ? ["residual"] : [])];
   let kernel: Kernel;
   let grid: [number, number, number];
   if (aligned) {
