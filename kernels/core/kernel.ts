@@ -245,11 +245,15 @@ async function build(
     entries: declarations.map(({ binding, access }) => ({
       binding,
       visibility: GPUShaderStage.COMPUTE,
-      ...(isTexture(access) ? { storageTexture: { access: "read-only", format: access } } : {
-        buffer: {
-          type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
-        },
-      }),
+      ...(isTexture(access)
+        ? {
+          storageTexture: { access: "read-only", format: access, viewDimension: "2d-array" },
+        }
+        : {
+          buffer: {
+            type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
+          },
+        }),
     })),
   });
   const pipeline = device.createComputePipeline({

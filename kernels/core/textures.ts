@@ -8,8 +8,12 @@
  */
 import { freeBinding, replaceReads, storageElement } from "./wgsl.ts";
 
-/** Texels in a row of every texture: a power of two, so that a place is two bits of arithmetic away from an index. */
-const ROW = 4096;
+/**
+ * Texels in a row of every texture, and rows in a layer: powers of two, so that a place is a few bits of arithmetic away
+ * from an index. Behind each row are as many texels as fill a line of the processor's cache: rows of a matrix that are a
+ * power of two apart would else all have their places in the same few lines of it.
+ */
+const [ROW, LAYER, PADDING] = [256, 8192, 4];
 /**
  * Bytes of textures in use; where a dispatch needs more, the longest unused make place. With those that gave place, and
  * are kept for the next of their size, twice as many.
@@ -25,9 +29,12 @@ const TEXELS: Record<string, { format: GPUTextureFormat; bytes: number; read: st
   u32: { format: "r32uint", bytes: 4, read: ".x" },
 };
 
-const FUNCTION = `
-fn texel(at: u32) -> vec2u { return vec2u(at & ${ROW - 1}u, at >> ${Math.log2(ROW)}u); }
-`;
+/** The function that reads element `at` of a variable's texture. */
+function reader(name: string, element: string, read: string): string {
+  const [row, layer] = [Math.log2(ROW), Math.log2(ROW * LAYER)];
+  const place = `vec2u(at & ${ROW - 1}u, (at >> ${row}u) & ${LAYER - 1}u), at >> ${layer}u`;
+  return `fn texel_of_${name}(at: u32) -> ${element} { return textureLoad(${name}, ${place})${read}; }\n`;
+}
 
 /** What is copied: a tensor, as far as it matters here. */
 export interface Region {
@@ -63,18 +70,15 @@ export function readByTexture(
     if (!texel) throw new SyntaxError(`Cannot read ${storage} by texture as none holds this: ${declaration}`);
     const written = declaration.includes("read_write");
     const name = written ? `${storage}_before` : storage;
-    const texture = `var ${name}: texture_storage_2d<${texel.format}, read>`;
+    const texture = `var ${name}: texture_storage_2d_array<${texel.format}, read>`;
     result = written
       ? `@group(0) @binding(${freeBinding(result)}) ${texture};\n${result}`
       : result.replace(declaration, texture);
     reads.set(name, { of: storage, format: texel.format });
-    result = replaceReads(
-      result,
-      storage,
-      (index) => `textureLoad(${name}, texel(${index}))${texel.read}`,
-    );
+    result = reader(name, element, texel.read) +
+      replaceReads(result, storage, (index) => `texel_of_${name}(${index})`);
   }
-  return { source: FUNCTION + result, reads };
+  return { source: result, reads };
 }
 
 /** A tensor's elements as a texture. */
@@ -147,14 +151,15 @@ export class Textures {
     let entry = this.#entries.get(buffer)?.get(key);
     if (!entry) {
       const texels = Math.ceil(byteLength / texelBytes(format));
-      const width = Math.min(texels, ROW);
+      const width = texels > ROW ? ROW + PADDING : texels;
       // Few sizes, so that one can take another's place.
-      const height = 2 ** Math.ceil(Math.log2(Math.ceil(texels / ROW)));
-      const size = `${width} x ${height} ${format}`;
-      const bytes = width * height * texelBytes(format);
+      const rows = 2 ** Math.ceil(Math.log2(Math.ceil(texels / ROW)));
+      const [height, layers] = [Math.min(rows, LAYER), Math.ceil(rows / LAYER)];
+      const size = `${width} x ${height} x ${layers} ${format}`;
+      const bytes = width * height * layers * texelBytes(format);
       const texture = this.#makeRoom(bytes, size) ?? this.device.createTexture({
         label: `${label} as texture`,
-        size: [width, height],
+        size: [width, height, layers],
         format,
         usage: GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST,
       });
@@ -164,7 +169,7 @@ export class Textures {
         size,
         bytes,
         texture,
-        view: texture.createView(),
+        view: texture.createView({ dimension: "2d-array" }),
         id: ids++,
         stale: true,
         used: 0,
@@ -184,17 +189,22 @@ export class Textures {
     const { texture } = shadow;
     const bytes = texelBytes(texture.format);
     const texels = Math.ceil(byteLength / bytes);
-    const rows = Math.floor(texels / ROW);
-    if (rows > 0) {
-      encoder.copyBufferToTexture({ buffer, offset, bytesPerRow: ROW * bytes }, { texture }, [ROW, rows]);
-    }
-    if (texels % ROW > 0) {
-      encoder.copyBufferToTexture(
-        { buffer, offset: offset + rows * ROW * bytes },
-        { texture, origin: [0, rows] },
-        [texels % ROW, 1],
-      );
-    }
+    /** `width` texels of each of `height` rows of each of `layers`, from texel `first` on, which begins a row or a layer. */
+    const copy = (first: number, width: number, height = 1, layers = 1): void => {
+      if (width * height * layers === 0) return;
+      const source = {
+        buffer,
+        offset: offset + first * bytes,
+        bytesPerRow: ROW * bytes,
+        rowsPerImage: LAYER,
+      };
+      const origin = [0, Math.floor(first / ROW) % LAYER, Math.floor(first / (ROW * LAYER))];
+      encoder.copyBufferToTexture(source, { texture, origin }, [width, height, layers]);
+    };
+    const [inLayers, inRows] = [ROW * LAYER, ROW].map((part) => texels - texels % part);
+    copy(0, ROW, LAYER, inLayers / (ROW * LAYER));
+    copy(inLayers, ROW, (inRows - inLayers) / ROW);
+    copy(inRows, texels - inRows);
     shadow.stale = false;
   }
 

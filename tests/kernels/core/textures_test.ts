@@ -1,8 +1,11 @@
-import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { readByTexture, Textures } from "../../../kernels/core/textures.ts";
 import { destroyTensor, rows } from "../../../kernels/core/tensor.ts";
 import { gpuTest, runAndRead, testGpu, upload } from "../../support/gpu.ts";
+
+/** Bytes of the texture of 4,096 elements of 4 bytes: 16 rows of 256, with 4 behind each. */
+const OF_4096 = 16 * 260 * 4;
 
 const DOUBLE = `
 @group(0) @binding(0) var<storage, read> x: array<f32>;
@@ -14,24 +17,26 @@ const DOUBLE = `
 Deno.test("what a kernel reads is read from a texture, what it writes is written to storage", () => {
   const of = (body: string, element = "vec4f", access = "read") =>
     readByTexture(`@group(0) @binding(3) var<storage, ${access}> x: array<${element}>;\n${body}`, ["x"]);
-  assertStringIncludes(of("let a = x[4u * i];").source, "let a = textureLoad(x, texel(4u * i));");
-  assertStringIncludes(of("let a = x[i];", "f32").source, "let a = textureLoad(x, texel(i)).x;");
-  assertStringIncludes(of("let a = x[i].xy;", "vec2f").source, "textureLoad(x, texel(i)).xy.xy;");
+  assertStringIncludes(of("let a = x[4u * i];").source, "let a = texel_of_x(4u * i);");
+  assertStringIncludes(of("let a = x[i].xy;", "vec2f").source, "let a = texel_of_x(i).xy;");
+  assertMatch(
+    of("", "vec2f").source,
+    /^fn texel_of_x\(at: u32\) -> vec2f { return textureLoad\(x, .*\)\.xy; }/,
+  );
   assertStringIncludes(of("let a = my.x[i] + max[i];").source, "let a = my.x[i] + max[i];");
   assertStringIncludes(
     of("let a = y[x[x[i]]];", "u32").source,
-    "let a = y[textureLoad(x, texel(textureLoad(x, texel(i)).x)).x];",
+    "let a = y[texel_of_x(texel_of_x(i))];",
   );
   assertEquals(of("", "u32").reads.get("x"), { of: "x", format: "r32uint" });
   const both = of("x[i] = x[i] + 1.0; x[i] += 1.0; let same = x[i] == 1.0;", "f32", "read_write");
   assertStringIncludes(
     both.source,
-    "@group(0) @binding(4) var x_before: texture_storage_2d<r32float, read>;",
+    "@group(0) @binding(4) var x_before: texture_storage_2d_array<r32float, read>;",
   );
   assertStringIncludes(
     both.source,
-    "x[i] = textureLoad(x_before, texel(i)).x + 1.0; x[i] += 1.0; " +
-      "let same = textureLoad(x_before, texel(i)).x == 1.0;",
+    "x[i] = texel_of_x_before(i) + 1.0; x[i] += 1.0; let same = texel_of_x_before(i) == 1.0;",
   );
   assertEquals(both.reads.get("x_before"), { of: "x", format: "r32float" });
   assertThrows(() => of("", "vec3f"), SyntaxError, "as none holds this: var<storage, read> x: array<vec3f>");
@@ -75,6 +80,21 @@ gpuTest("a texture follows what is written to its tensor, by whatever way", asyn
   assertEquals(cleared, new Float32Array(5000), "cleared");
 });
 
+gpuTest("a texture of several layers, whole rows and a part of one holds all of its tensor", async (gpu) => {
+  const length = 2 * 8192 * 256 + 3 * 256 + 7;
+  const far = await compile(gpu, {
+    label: "far apart",
+    source: DOUBLE.replace("x[id.x]", "x[min(id.x * 4099u, LENGTH - 1u)]"),
+    constants: { N: 1032, LENGTH: length },
+    textures: ["x"],
+  });
+  const x = upload(gpu, "x", Float32Array.from({ length }, (_, n) => n));
+  const y = gpu.tensor("y", [1032]);
+  const expected = Float32Array.from({ length: 1032 }, (_, n) => 2 * Math.min(n * 4099, length - 1));
+  assert(expected[1023] < expected[1031], "the last elements are reached");
+  assertEquals(await runAndRead(gpu, y, (r) => r.dispatch(far, { x, y }, [1032 / 8])), expected);
+});
+
 gpuTest(
   "of a slice of a tensor the texture holds the slice, and writing the tensor makes it stale",
   async (gpu) => {
@@ -101,15 +121,14 @@ Deno.test({
   fn: async () => {
     const gpu = await testGpu();
     const forgotten: GPUTexture[] = [];
-    // Three rows of 4096 texels of 4 bytes.
-    const textures = new Textures(gpu.device, (texture) => forgotten.push(texture), 3 * 16384);
+    const textures = new Textures(gpu.device, (texture) => forgotten.push(texture), 3 * OF_4096);
     const tensors = Array.from({ length: 12 }, (_, n) => gpu.tensor(`tensor ${n}`, [4096]));
     // Three dispatches of two textures, then one of six.
     const shadows = tensors.map((tensor, n) => {
       if (n < 6 ? n % 2 === 0 : n === 6) textures.begin();
       return textures.of(tensor, "r32float");
     });
-    assertEquals(textures.bytes, 6 * 16384, "those of one dispatch are never taken from it");
+    assertEquals(textures.bytes, 6 * OF_4096, "those of one dispatch are never taken from it");
     assertEquals(
       forgotten,
       [0, 1, 2, 3, 4, 5].map((n) => shadows[n].texture),
@@ -134,9 +153,8 @@ Deno.test({
 
 gpuTest("steps that read more than textures may take make new ones in the first of them alone", (gpu) => {
   const made = new Set<GPUTexture>();
-  // Four rows of 4096 texels of 4 bytes, for tensors of one, two and four rows in turn.
-  const textures = new Textures(gpu.device, () => {}, 4 * 16384);
-  const tensors = [1, 1, 2, 1, 1, 1, 4, 2].map((rows, n) => gpu.tensor(`tensor ${n}`, [4096 * rows]));
+  const textures = new Textures(gpu.device, () => {}, 4 * OF_4096);
+  const tensors = [1, 1, 2, 1, 1, 1, 4, 2].map((times, n) => gpu.tensor(`tensor ${n}`, [4096 * times]));
   const step = (): number => {
     const before = made.size;
     for (const tensor of tensors) {
@@ -158,14 +176,14 @@ gpuTest("steps that read more than textures may take make new ones in the first 
 
 gpuTest("parts of one buffer that take each other's place are all still known", (gpu) => {
   // Room for one of the parts.
-  const textures = new Textures(gpu.device, () => {}, 4 * 16384);
+  const textures = new Textures(gpu.device, () => {}, 4 * OF_4096);
   const whole = gpu.tensor("whole", [8 * 4096]);
   const parts = [rows({ ...whole, shape: [8, 4096] }, 0, 4), rows({ ...whole, shape: [8, 4096] }, 4, 3)];
   for (let n = 0; n < 6; n++) {
     textures.begin();
     const shadow = textures.of(parts[n % 2], "r32float");
     shadow.stale = false;
-    assertEquals(textures.bytes, 4 * 16384, `after ${n + 1} times`);
+    assertEquals(textures.bytes, 4 * OF_4096, `after ${n + 1} times`);
     textures.written(whole.buffer);
     assert(shadow.stale, "what is bound must be told of what is written");
   }
