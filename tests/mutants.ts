@@ -2389,6 +2389,27 @@ export const MUTANTS: readonly Mutant[] = [
       "if (account === null) {",
     ],
   }),
+  // Reading by texture.
+  ...plant("kernels/core/textures.ts", ["kernels/core/textures_test.ts", "several layers"], {
+    "of a texture's last layer the rows are copied into the first": [
+      "Math.floor(first / (ROW * LAYER))];",
+      "0];",
+    ],
+    "elements of a texture's second layer are read from the first": [
+      "at >> ${layer}u`;",
+      "0u`;",
+    ],
+    "the elements behind a texture's last whole row are not copied": [
+      "    copy(inRows, texels - inRows);\n",
+      "",
+    ],
+  }),
+  ...plant("kernels/core/kernel.ts", ["kernels/core/textures_test.ts", "what is over"], {
+    "a kernel reads more by texture than it can": [".slice(0, gpu.maxTextures)", ""],
+  }),
+  ...plant("pipeline/command_line.ts", ["pipeline/command_line_test.ts", "what Mesa reads"], {
+    "what a user has set for Mesa is overwritten": ["if (!Deno.env.get(name)) Deno.env", "Deno.env"],
+  }),
   ...plant("kernels/core/kernel.ts", ["pipeline/destroyed_test.ts", "a tensor"], {
     "a kernel takes what was destroyed": ["      checkTensor(tensor);\n", ""],
   }),

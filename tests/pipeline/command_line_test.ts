@@ -1,3 +1,4 @@
+import { tmpdir } from "node:os";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { AdapterError } from "../../kernels/core/gpu_adapters.ts";
 import { DeviceError } from "../../kernels/core/device.ts";
@@ -23,6 +24,24 @@ Deno.test("each kind of error has its exit code, and only a bug is called one", 
       String(error),
     );
   }
+});
+
+Deno.test({
+  name: "what Mesa reads of the environment is set where nobody has set it",
+  ignore: Deno.build.os !== "linux",
+  fn: async () => {
+    const module = new URL("../../pipeline/command_line.ts", import.meta.url).href;
+    const body = `import { prepareMesa } from "${module}";
+      prepareMesa();
+      console.log(["XDG_RUNTIME_DIR", "LP_NUM_THREADS"].map((name) => Deno.env.get(name)).join());`;
+    const of = async (folder: string, threads: string) => {
+      const env = { XDG_RUNTIME_DIR: folder, LP_NUM_THREADS: threads };
+      const command = new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", body], env });
+      return new TextDecoder().decode((await command.output()).stdout).trim();
+    };
+    assertEquals(await of("", ""), `${tmpdir()},${2 * navigator.hardwareConcurrency}`);
+    assertEquals(await of("/else", "1"), "/else,1");
+  },
 });
 
 Deno.test("a hang-up is heeded, but not by a process that was started to outlive it", async () => {

@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { compile } from "../../../kernels/core/kernel.ts";
+import { Gpu } from "../../../kernels/core/gpu.ts";
 import { readByTexture, Textures } from "../../../kernels/core/textures.ts";
 import { destroyTensor, rows } from "../../../kernels/core/tensor.ts";
 import { gpuTest, runAndRead, testGpu, upload } from "../../support/gpu.ts";
@@ -93,6 +94,26 @@ gpuTest("a texture of several layers, whole rows and a part of one holds all of 
   const expected = Float32Array.from({ length: 1032 }, (_, n) => 2 * Math.min(n * 4099, length - 1));
   assert(expected[1023] < expected[1031], "the last elements are reached");
   assertEquals(await runAndRead(gpu, y, (r) => r.dispatch(far, { x, y }, [1032 / 8])), expected);
+});
+
+Deno.test("what is over the textures that a kernel can have is read from storage", async () => {
+  const gpu = await Gpu.open();
+  if (gpu.adapter.software) Object.assign(gpu, { maxTextures: 1 });
+  const kernel = await compile(gpu, {
+    label: "both",
+    source: DOUBLE.replace("2.0 * x[id.x]", "x[id.x] + z[id.x]") +
+      "@group(0) @binding(2) var<storage, read> z: array<f32>;",
+    constants: { N: 8 },
+    textures: ["x", "z"],
+  });
+  const [x, z] = [2, 3].map((value) => upload(gpu, "operand", new Float32Array(8).fill(value)));
+  const y = gpu.tensor("y", [8]);
+  assertEquals(
+    await runAndRead(gpu, y, (r) => r.dispatch(kernel, { x, y, z }, [1])),
+    new Float32Array(8).fill(5),
+  );
+  assertEquals(gpu.textures.bytes, gpu.adapter.software ? 8 * 4 : 0);
+  gpu.close();
 });
 
 gpuTest(
