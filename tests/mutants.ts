@@ -2400,12 +2400,20 @@ export const MUTANTS: readonly Mutant[] = [
       "0u`;",
     ],
     "the elements behind a texture's last whole row are not copied": [
-      "    copy(inRows, texels - inRows);\n",
+      "    copy(inWholeRows, texels - inWholeRows);\n",
       "",
     ],
+    "the rows behind a texture's last whole layer are those of the first": [
+      "copy(inWholeLayers, ROW,",
+      "copy(0, ROW,",
+    ],
   }),
-  ...plant("kernels/core/kernel.ts", ["kernels/core/textures_test.ts", "what is over"], {
-    "a kernel reads more by texture than it can": [".slice(0, gpu.maxTextures)", ""],
+  ...plant("kernels/core/textures.ts", ["kernels/core/textures_test.ts", "what cannot be read"], {
+    "a kernel reads more by texture than it can": ["    if (reads.size === most) break;\n", ""],
+    "a kernel reads a texture of a format that there is not": [
+      "    if (!formats.has(texel.format)) continue;\n",
+      "",
+    ],
   }),
   ...plant("pipeline/command_line.ts", ["pipeline/command_line_test.ts", "what Mesa reads"], {
     "what a user has set for Mesa is overwritten": ["if (!Deno.env.get(name)) Deno.env", "Deno.env"],

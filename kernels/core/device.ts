@@ -7,7 +7,7 @@
  */
 import { type AdapterDescription, AdapterError, findAdapter } from "./gpu_adapters.ts";
 import { BindGroups } from "./bind_groups.ts";
-import { Textures } from "./textures.ts";
+import { NO_TEXTURES, type TextureLimits, textureLimits, Textures } from "./textures.ts";
 
 /** The device failed: lost, out of memory, or an operation it refused. The message names the operation. */
 export class DeviceError extends Error {
@@ -40,6 +40,8 @@ export interface OpenedDevice {
   maxBindingBytes: number;
   /** Lanes of a CPU driver's vectors, which are its subgroups; undefined where they are not known, and on a GPU. */
   lanes: number | undefined;
+  /** What its kernels can read by texture: nothing on a GPU. */
+  textureLimits: TextureLimits;
 }
 
 /** How a device is opened. */
@@ -50,6 +52,8 @@ export interface DeviceOptions {
   maxBindingBytes?: number;
   /** False leaves a CPU driver's subgroups out, to test what adapters without known ones do. */
   subgroups?: boolean;
+  /** Of a CPU driver that can read less by texture than this one, to test what is done there. */
+  textureLimits?: TextureLimits;
 }
 
 /**
@@ -105,7 +109,13 @@ async function openOnce(options: DeviceOptions): Promise<OpenedDevice> {
   const lanes = device.features.has("subgroups") ? subgroupMaxSize : undefined;
   const portable = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
   const maxBindingBytes = Math.min(options.maxBindingBytes ?? portable, portable);
-  return { device, adapter: description, maxBindingBytes, lanes };
+  return {
+    device,
+    adapter: description,
+    maxBindingBytes,
+    lanes,
+    textureLimits: description.software ? options.textureLimits ?? await textureLimits(device) : NO_TEXTURES,
+  };
 }
 
 /** An open device with its limits, what is kept for it, and what went wrong on it. */
@@ -124,20 +134,20 @@ export class Device {
   readonly bindGroups: BindGroups = new BindGroups();
   /** What a CPU driver's kernels read by texture. */
   readonly textures: Textures;
-  /** How many variables a kernel can read by texture; 0 on a GPU. */
-  readonly maxTextures: number;
+  /** What kernels can read by texture: nothing on a GPU. */
+  readonly textureLimits: TextureLimits;
   /** Bytes of every tensor and uniform that was created and not destroyed. */
   allocatedBytes = 0;
   #failure: DeviceError | undefined;
   #closed = false;
 
   /** Use {@link Gpu.open}. */
-  protected constructor({ device, adapter, maxBindingBytes, lanes }: OpenedDevice) {
+  protected constructor({ device, adapter, maxBindingBytes, lanes, textureLimits }: OpenedDevice) {
     this.device = device;
     this.adapter = adapter;
     this.maxBindingBytes = maxBindingBytes;
     this.lanes = lanes;
-    this.maxTextures = adapter.software ? device.limits.maxStorageTexturesPerShaderStage : 0;
+    this.textureLimits = textureLimits;
     this.textures = new Textures(device, (texture) => this.bindGroups.drop(texture));
     device.addEventListener("uncapturederror", (event) => {
       event.preventDefault();

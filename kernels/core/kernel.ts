@@ -7,7 +7,7 @@ import { type Device, DeviceError } from "./device.ts";
 import { storeInHalf } from "./half.ts";
 import { scalesName, storeInInt8 } from "./int8.ts";
 import { BINDING_ALIGNMENT, checkTensor, type Tensor } from "./tensor.ts";
-import { readByTexture, type Shadow, type TextureReads } from "./textures.ts";
+import { readByTexture, type Shadow, textureEntry, type TextureReads } from "./textures.ts";
 import { unroll } from "./unroll.ts";
 
 /** What a kernel is made from. */
@@ -218,7 +218,8 @@ export function compile(gpu: Device, source: KernelSource): Promise<Kernel> {
   const ofScales = textures.filter((name) => name in int8).map(scalesName);
   const { source: stored, reads } = readByTexture(
     storeInInt8(storeInHalf(body, half), int8),
-    [...textures, ...ofScales].slice(0, gpu.maxTextures),
+    [...textures, ...ofScales],
+    gpu.textureLimits,
   );
   const code = constantLines(source) + stored;
   const key = `${source.label}\n${code}`;
@@ -242,19 +243,15 @@ async function build(
   const module = device.createShaderModule({ label, code });
   const layout = device.createBindGroupLayout({
     label,
-    entries: declarations.map(({ binding, access }) => ({
-      binding,
-      visibility: GPUShaderStage.COMPUTE,
-      ...(isTexture(access)
-        ? {
-          storageTexture: { access: "read-only", format: access, viewDimension: "2d-array" },
-        }
-        : {
-          buffer: {
-            type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
-          },
-        }),
-    })),
+    entries: declarations.map(({ binding, access }) =>
+      isTexture(access) ? textureEntry(binding, access) : {
+        binding,
+        visibility: GPUShaderStage.COMPUTE,
+        buffer: {
+          type: access === "uniform" ? "uniform" : access === "read" ? "read-only-storage" : "storage",
+        },
+      }
+    ),
   });
   const pipeline = device.createComputePipeline({
     label,

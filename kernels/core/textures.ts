@@ -1,6 +1,6 @@
 /**
  * Copies of tensors as storage textures, for CPU drivers. Such a driver loads a vector of eight lanes from storage lane by
- * lane; from a storage texture it takes a third of the time or less, and half of what a sampled texture takes, which has
+ * lane; from a storage texture it takes two fifths of the time or less, and half of what a sampled texture takes, which has
  * levels (docs/log.md). That pays for the copy wherever an element is read more than once. A kernel is written for
  * storage; which of its variables a CPU driver reads by texture is said when it is compiled, and its source is changed so.
  *
@@ -10,8 +10,8 @@ import { freeBinding, replaceReads, storageElement } from "./wgsl.ts";
 
 /**
  * Texels in a row of every texture, and rows in a layer: powers of two, so that a place is a few bits of arithmetic away
- * from an index. Behind each row are as many texels as fill a line of the processor's cache: rows of a matrix that are a
- * power of two apart would else all have their places in the same few lines of it.
+ * from an index. Behind each row are as many vectors of four as fill a line of the processor's cache: rows of a matrix that
+ * are a power of two apart would else all have their places in the same few lines of it.
  */
 const [ROW, LAYER, PADDING] = [256, 8192, 4];
 /**
@@ -51,23 +51,52 @@ export interface Region {
 /** The textures that a source reads: for each variable, the storage variable that it is a copy of, and its format. */
 export type TextureReads = ReadonlyMap<string, { of: string; format: GPUTextureFormat }>;
 
+/** What kernels can read by texture: how many variables each, and in which formats. */
+export interface TextureLimits {
+  readonly most: number;
+  readonly formats: ReadonlySet<GPUTextureFormat>;
+}
+
+/** Of a GPU, whose kernels read storage. */
+export const NO_TEXTURES: TextureLimits = { most: 0, formats: new Set() };
+
+/** What a CPU driver's kernels can read by texture: OpenGL, for one, knows none with two numbers to a texel. */
+export async function textureLimits(device: GPUDevice): Promise<TextureLimits> {
+  const formats = new Set<GPUTextureFormat>();
+  for (const { format } of Object.values(TEXELS)) {
+    device.pushErrorScope("validation");
+    device.createBindGroupLayout({ entries: [textureEntry(0, format)] });
+    if (await device.popErrorScope() === null) formats.add(format);
+  }
+  return { most: device.limits.maxStorageTexturesPerShaderStage, formats };
+}
+
+/** How a texture is bound. */
+export function textureEntry(binding: number, format: GPUTextureFormat): GPUBindGroupLayoutEntry {
+  const storageTexture = { access: "read-only", format, viewDimension: "2d-array" } as const;
+  return { binding, visibility: GPUShaderStage.COMPUTE, storageTexture };
+}
+
 /**
- * The source with what it reads of storage variables `names`, as `name[…]`, read from textures. Of a variable that the
- * kernel writes too, what stood there before the dispatch: an element may not be read after it was written.
+ * The source with what it reads of storage variables `names`, as `name[…]`, read from textures, as far as these `limits`
+ * go. Of a variable that the kernel writes too, what stood there before the dispatch: an element may not be read after it
+ * was written.
  *
  * @throws {SyntaxError} when one is not declared, or holds what no texture can
  */
 export function readByTexture(
   source: string,
   names: readonly string[],
+  { most, formats }: TextureLimits,
 ): { source: string; reads: TextureReads } {
   const reads = new Map<string, { of: string; format: GPUTextureFormat }>();
-  if (names.length === 0) return { source, reads };
   let result = source;
   for (const storage of names) {
+    if (reads.size === most) break;
     const { element, declaration } = storageElement(result, storage);
     const texel = TEXELS[element];
     if (!texel) throw new SyntaxError(`Cannot read ${storage} by texture as none holds this: ${declaration}`);
+    if (!formats.has(texel.format)) continue;
     const written = declaration.includes("read_write");
     const name = written ? `${storage}_before` : storage;
     const texture = `var ${name}: texture_storage_2d_array<${texel.format}, read>`;
@@ -201,10 +230,11 @@ export class Textures {
       const origin = [0, Math.floor(first / ROW) % LAYER, Math.floor(first / (ROW * LAYER))];
       encoder.copyBufferToTexture(source, { texture, origin }, [width, height, layers]);
     };
-    const [inLayers, inRows] = [ROW * LAYER, ROW].map((part) => texels - texels % part);
-    copy(0, ROW, LAYER, inLayers / (ROW * LAYER));
-    copy(inLayers, ROW, (inRows - inLayers) / ROW);
-    copy(inRows, texels - inRows);
+    const inWholeLayers = texels - texels % (ROW * LAYER);
+    const inWholeRows = texels - texels % ROW;
+    copy(0, ROW, LAYER, inWholeLayers / (ROW * LAYER));
+    copy(inWholeLayers, ROW, (inWholeRows - inWholeLayers) / ROW);
+    copy(inWholeRows, texels - inWholeRows);
     shadow.stale = false;
   }
 

@@ -7,6 +7,8 @@ struct Loss { weight: f32 }
 @group(0) @binding(3) var<storage, read> scale: array<f32>;
 @group(0) @binding(4) var<storage, read_write> teacher: array<vec4f>;
 
+fn inside(v: u32) -> vec4<bool> { return 4u * v + vec4u(0u, 1u, 2u, 3u) < vec4u(V); }
+
 @compute @workgroup_size(LANES)
 fn main(
   @builtin(workgroup_id) group: vec3u,
@@ -20,7 +22,7 @@ fn main(
     let weight = select(0.0, loss.weight * scale[0], sums.w != 0.0);
     for (var v = lane; v < STRIDE4; v += LANES) {
       let gradient = weight * (exp(student[at + v] - sums.z) - exp(teacher[at + v] - sums.y));
-      teacher[at + v] = select(vec4f(), gradient, 4u * v + vec4u(0u, 1u, 2u, 3u) < vec4u(V));
+      teacher[at + v] = select(vec4f(), gradient, inside(v));
     }
   }
 }

@@ -38,7 +38,7 @@ export interface Distillation {
 /**
  * Compiles the distillation loss for one shape.
  *
- * @throws {RangeError} when the stride is no multiple of 4
+ * @throws {RangeError} when the stride is no multiple of 4, or less than the vocabulary
  */
 export async function prepareDistillation(gpu: Gpu, config: DistillationConfig): Promise<Distillation> {
   const { vocabularySize, stride } = config;
@@ -52,6 +52,7 @@ export async function prepareDistillation(gpu: Gpu, config: DistillationConfig):
     { name: "max_over_lanes", of: "max", type: "f32" },
     { name: "sum_over_lanes", of: "sum", type: "f32" },
   ]);
+  // Backward reads each element once, but from the textures that forward has had made.
   const textures = ["teacher", "student"];
   const [forward, backward] = await Promise.all([
     compile(gpu, { label: "distillation forward", source: functions + forwardSource, constants, textures }),

@@ -1,6 +1,6 @@
 // C[m,n] = sum over k of A[m,k] B[k,n], or B[n,k] (B_ALONG_K), for CPU drivers. A workgroup is one vector of LANES lanes,
 // which compute ROWS rows of 4 columns each of C in registers. What all lanes need, rows of A, each loads a part of, and
-// hands it to the others by subgroup operations: a quarter of what a load costs (docs/log.md). Loads out of range
+// hands it to the others by subgroup operations, which cost less than a load (docs/log.md). Loads out of range
 // are clamped to the last row or column, stores are guarded. Where K is no multiple of 4, A's columns K.. must be zero.
 
 @compute @workgroup_size(LANES)

@@ -314,7 +314,8 @@ export async function prepareMatmul(gpu: Gpu, config: MatmulConfig): Promise<Mat
     BATCHED: config.batches !== undefined,
     ALONE: config.batches === undefined,
   };
-  // Not C, where it is added to: each of its elements is read once.
+  // Not C, where it is added to: each of its elements is read once, as are the residual's, but of these there is a texture
+  // already, which a norm has read.
   const textures = ["a", "b", ...(bias ? ["bias"] : []), ...(residual ? ["residual"] : [])];
   let kernel: Kernel;
   let grid: [number, number, number];

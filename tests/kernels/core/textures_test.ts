@@ -1,9 +1,15 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { compile } from "../../../kernels/core/kernel.ts";
 import { Gpu } from "../../../kernels/core/gpu.ts";
-import { readByTexture, Textures } from "../../../kernels/core/textures.ts";
+import { readByTexture, type TextureLimits, Textures } from "../../../kernels/core/textures.ts";
 import { destroyTensor, rows } from "../../../kernels/core/tensor.ts";
 import { gpuTest, runAndRead, testGpu, upload } from "../../support/gpu.ts";
+
+/** What can be read where all can. */
+const ALL: TextureLimits = {
+  most: 9,
+  formats: new Set(["rgba32float", "rg32float", "r32float", "rg32uint", "r32uint"]),
+};
 
 /** Bytes of the texture of 4,096 elements of 4 bytes: 16 rows of 256, with 4 behind each. */
 const OF_4096 = 16 * 260 * 4;
@@ -17,7 +23,7 @@ const DOUBLE = `
 
 Deno.test("what a kernel reads is read from a texture, what it writes is written to storage", () => {
   const of = (body: string, element = "vec4f", access = "read") =>
-    readByTexture(`@group(0) @binding(3) var<storage, ${access}> x: array<${element}>;\n${body}`, ["x"]);
+    readByTexture(`@group(0) @binding(3) var<storage, ${access}> x: array<${element}>;\n${body}`, ["x"], ALL);
   assertStringIncludes(of("let a = x[4u * i];").source, "let a = texel_of_x(4u * i);");
   assertStringIncludes(of("let a = x[i].xy;", "vec2f").source, "let a = texel_of_x(i).xy;");
   assertMatch(
@@ -41,7 +47,7 @@ Deno.test("what a kernel reads is read from a texture, what it writes is written
   );
   assertEquals(both.reads.get("x_before"), { of: "x", format: "r32float" });
   assertThrows(() => of("", "vec3f"), SyntaxError, "as none holds this: var<storage, read> x: array<vec3f>");
-  assertThrows(() => readByTexture("", ["x"]), SyntaxError, "storage array x: it is not declared");
+  assertThrows(() => readByTexture("", ["x"], ALL), SyntaxError, "storage array x: it is not declared");
 });
 
 gpuTest("a texture follows what is written to its tensor, by whatever way", async (gpu) => {
@@ -83,37 +89,48 @@ gpuTest("a texture follows what is written to its tensor, by whatever way", asyn
 
 gpuTest("a texture of several layers, whole rows and a part of one holds all of its tensor", async (gpu) => {
   const length = 2 * 8192 * 256 + 3 * 256 + 7;
+  // Far apart over all layers, then the last elements one by one: four rows, of which one is not whole.
+  const count = 1032;
   const far = await compile(gpu, {
     label: "far apart",
-    source: DOUBLE.replace("x[id.x]", "x[min(id.x * 4099u, LENGTH - 1u)]"),
-    constants: { N: 1032, LENGTH: length },
+    source: DOUBLE.replace("x[id.x]", "x[select(id.x * 8191u, LENGTH - N + id.x, id.x >= 512u)]"),
+    constants: { N: count, LENGTH: length },
     textures: ["x"],
   });
   const x = upload(gpu, "x", Float32Array.from({ length }, (_, n) => n));
-  const y = gpu.tensor("y", [1032]);
-  const expected = Float32Array.from({ length: 1032 }, (_, n) => 2 * Math.min(n * 4099, length - 1));
-  assert(expected[1023] < expected[1031], "the last elements are reached");
-  assertEquals(await runAndRead(gpu, y, (r) => r.dispatch(far, { x, y }, [1032 / 8])), expected);
+  const y = gpu.tensor("y", [count]);
+  const expected = Float32Array.from(
+    { length: count },
+    (_, n) => 2 * (n < 512 ? n * 8191 : length - count + n),
+  );
+  assertEquals(await runAndRead(gpu, y, (r) => r.dispatch(far, { x, y }, [count / 8])), expected);
 });
 
-Deno.test("what is over the textures that a kernel can have is read from storage", async () => {
-  const gpu = await Gpu.open();
-  if (gpu.adapter.software) Object.assign(gpu, { maxTextures: 1 });
-  const kernel = await compile(gpu, {
-    label: "both",
-    source: DOUBLE.replace("2.0 * x[id.x]", "x[id.x] + z[id.x]") +
-      "@group(0) @binding(2) var<storage, read> z: array<f32>;",
-    constants: { N: 8 },
-    textures: ["x", "z"],
-  });
-  const [x, z] = [2, 3].map((value) => upload(gpu, "operand", new Float32Array(8).fill(value)));
-  const y = gpu.tensor("y", [8]);
-  assertEquals(
-    await runAndRead(gpu, y, (r) => r.dispatch(kernel, { x, y, z }, [1])),
-    new Float32Array(8).fill(5),
-  );
-  assertEquals(gpu.textures.bytes, gpu.adapter.software ? 8 * 4 : 0);
-  gpu.close();
+Deno.test("what cannot be read by texture, for its format or as one too many, is read from storage", async () => {
+  const binding = (n: number, name: string, element: string) =>
+    `@group(0) @binding(${n}) var<storage, read> ${name}: array<${element}>;\n`;
+  const source = binding(2, "w", "vec2f") + binding(3, "z", "f32") +
+    DOUBLE.replace("2.0 * x[id.x]", "x[id.x] + w[id.x].y + z[id.x]");
+  const names = ["w", "x", "z"];
+  const readOf = (
+    { most, formats }: TextureLimits,
+  ): string[] => [...readByTexture(source, names, { most, formats }).reads.keys()];
+  const without = { ...ALL, formats: new Set([...ALL.formats].filter((format) => format !== "rg32float")) };
+  assertEquals([ALL, without, { ...without, most: 1 }, { ...ALL, most: 0 }].map(readOf), [names, ["x", "z"], [
+    "x",
+  ], []]);
+  const gpu = await Gpu.open({ textureLimits: { ...without, most: 1 } });
+  try {
+    const kernel = await compile(gpu, { label: "sum", source, constants: { N: 8 }, textures: names });
+    const [x, z] = [2, 3].map((value) => upload(gpu, "operand", new Float32Array(8).fill(value)));
+    const w = upload(gpu, "pairs", new Float32Array(16).fill(4));
+    const y = gpu.tensor("y", [8]);
+    const sums = await runAndRead(gpu, y, (r) => r.dispatch(kernel, { w, x, y, z }, [1]));
+    assertEquals(sums, new Float32Array(8).fill(9));
+    assertEquals(gpu.textures.bytes, gpu.adapter.software ? 8 * 4 : 0);
+  } finally {
+    gpu.close();
+  }
 });
 
 gpuTest(

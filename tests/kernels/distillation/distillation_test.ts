@@ -1,4 +1,4 @@
-import { assert, assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
 import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
@@ -108,6 +108,13 @@ gpuTest("distillation in blocks equals float64, and its gradient joins the cross
   const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 2 ? IGNORED_TARGET : row);
   const [student, teacher] = [normals(5, rows * V, 2), normals(6, rows * V, 2)];
   await check(gpu, { V, targets, student, teacher, blockRows: [64, 3] });
+});
+
+gpuTest("rows of logits that are no vectors of four, or too short, are refused", async (gpu) => {
+  for (const stride of [6, 4]) {
+    const message = `the stride must be a multiple of 4 and at least 5: ${stride}`;
+    await assertRejects(() => prepareDistillation(gpu, { vocabularySize: 5, stride }), RangeError, message);
+  }
 });
 
 gpuTest("a student that is the teacher has a divergence and a gradient of 0 to a rounding", async (gpu) => {

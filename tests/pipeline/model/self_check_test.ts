@@ -85,8 +85,8 @@ const FAULTS: Fault[] = [
   {
     kernel: "matmul nn",
     // A CPU driver reads it by texture.
-    from: gpu.adapter.software ? "value += textureLoad(residual" : "value += residual",
-    to: gpu.adapter.software ? "value -= textureLoad(residual" : "value -= residual",
+    from: gpu.adapter.software ? "value += texel_of_residual(" : "value += residual",
+    to: gpu.adapter.software ? "value -= texel_of_residual(" : "value -= residual",
     found: ["", " without a bias"].flatMap((bias) =>
       products(`${NN}${bias} with a residual`, "lanes", "registers", "workgroup")
     ),
