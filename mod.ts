@@ -323,7 +323,7 @@ export {
 export { Device, DeviceError, type DeviceOptions } from "./kernels/core/device.ts";
 export { type Contest, Gpu, type Tuner } from "./kernels/core/gpu.ts";
 export { BindGroups, type Resource } from "./kernels/core/bind_groups.ts";
-export { type Region, type Shadow, Textures } from "./kernels/core/textures.ts";
+export { type Region, type Shadow, type TextureLimits, Textures } from "./kernels/core/textures.ts";
 export { type Bindings, type Bound, compile, Kernel, type KernelSource } from "./kernels/core/kernel.ts";
 export { type Grid, Recorder } from "./kernels/core/recorder.ts";
 export { destroyTensor, type ElementType, reshape, rows, type Tensor } from "./kernels/core/tensor.ts";

@@ -53,7 +53,9 @@ export type TextureReads = ReadonlyMap<string, { of: string; format: GPUTextureF
 
 /** What kernels can read by texture: how many variables each, and in which formats. */
 export interface TextureLimits {
+  /** Variables of one kernel. */
   readonly most: number;
+  /** Formats of the textures. */
   readonly formats: ReadonlySet<GPUTextureFormat>;
 }
 
