@@ -42,6 +42,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     let b$k = b[min(4u * k + $ku, K - 1u) * B_STRIDE4 + b_first() + b_column];
     $}
     $}
+    // A row's terms one after the other: there are more sums than registers, and each is loaded and stored once so.
     $for i in 0..A_LOADS {
     $for s in 0..LANES {
     $for k in 0..4 {

@@ -27,6 +27,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     $}
     $}
     $}
+    // A row's terms one after the other, as in lanes.wgsl.
     $for q in 0..ROWS4 {
     $for s in 0..4 {
     $for i in 0..A_LOADS {
