@@ -49,8 +49,8 @@ export async function runAndRead(
 
 /**
  * Whether kernels that only GPUs take are tried: not on a CPU driver that compiles each for up to a minute. Mesa 25 does,
- * 22 does not; WebGPU tells no version, but the newer takes any number of textures. GPU_KERNELS says otherwise, by "try" or
- * "leave out".
+ * 22 does not; WebGPU tells no version, but the newer takes a hundred thousand textures and the older 37. GPU_KERNELS says
+ * otherwise, by "try" or "leave out".
  */
 export const WITH_GPU_KERNELS: boolean = await triesGpuKernels(Deno.env.get("GPU_KERNELS"));
 
