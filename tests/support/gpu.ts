@@ -4,7 +4,6 @@
  * @module
  */
 import { Gpu } from "../../kernels/core/gpu.ts";
-import { findAdapter } from "../../kernels/core/gpu_adapters.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import type { Tensor } from "../../kernels/core/tensor.ts";
 
@@ -45,19 +44,6 @@ export async function runAndRead(
 ): Promise<Float32Array> {
   gpu.submit("test", record);
   return await gpu.read(output);
-}
-
-/**
- * Whether kernels that only GPUs take are tried: not on a CPU driver that compiles each for up to a minute. Mesa 25 does,
- * 22 does not; WebGPU tells no version, but the newer takes a hundred thousand textures and the older 37. GPU_KERNELS says
- * otherwise, by "try" or "leave out".
- */
-export const WITH_GPU_KERNELS: boolean = await triesGpuKernels(Deno.env.get("GPU_KERNELS"));
-
-async function triesGpuKernels(wish: string | undefined): Promise<boolean> {
-  if (wish) return wish !== "leave out";
-  const { adapter, description } = await findAdapter();
-  return !description.software || adapter.limits.maxSampledTexturesPerShaderStage < 1000;
 }
 
 /** A test on the shared device, which stays open between tests. */

@@ -21,7 +21,8 @@ import {
 import { roundingReference } from "../../../kernels/rounding/reference.ts";
 import { assertClose, maxAbsoluteError, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
-import { gpuTest, poisoned, upload, WITH_GPU_KERNELS } from "../../support/gpu.ts";
+import { gpuTest, poisoned, upload } from "../../support/gpu.ts";
+import { WITH_GPU_KERNELS } from "../../support/gpu_kernels.ts";
 import { normals } from "../../support/seeded.ts";
 
 interface Shape {

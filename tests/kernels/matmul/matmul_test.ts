@@ -13,7 +13,8 @@ import { biasGradientReference, matmulReference } from "../../../kernels/matmul/
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { assertClose, relativeError } from "../../support/compare.ts";
 import { centralDifference } from "../../support/gradient_check.ts";
-import { gpuTest, poisoned, runAndRead, upload, WITH_GPU_KERNELS } from "../../support/gpu.ts";
+import { gpuTest, poisoned, runAndRead, upload } from "../../support/gpu.ts";
+import { WITH_GPU_KERNELS } from "../../support/gpu_kernels.ts";
 import { normals } from "../../support/seeded.ts";
 
 Deno.test("a linear layer's gradients, as the three layouts give them, agree with central differences", () => {

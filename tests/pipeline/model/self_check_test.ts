@@ -15,7 +15,8 @@ import { MATMUL_VARIANTS, type MatmulVariant, variantCost, variantName } from ".
 import { gatedAttentionChecks } from "../../../kernels/gated_attention/check.ts";
 import { productCheck } from "../../../kernels/matmul/check.ts";
 import { relativeError } from "../../support/compare.ts";
-import { gpuTest, testGpu, WITH_GPU_KERNELS } from "../../support/gpu.ts";
+import { gpuTest, testGpu } from "../../support/gpu.ts";
+import { WITH_GPU_KERNELS } from "../../support/gpu_kernels.ts";
 
 /** One mistake in the kernels whose label starts with `kernel`, and operations that must be found to be wrong by it. */
 interface Fault {
