@@ -252,7 +252,7 @@ export {
 export { type FrontPoint } from "./pipeline/training/front.ts";
 export { type SparsifySummary } from "./pipeline/training/sparsify.ts";
 export { type Work } from "./pipeline/training/time_left.ts";
-export { type Reporter, type Stage } from "./pipeline/training/training_run.ts";
+export { type Activity, type Reporter } from "./pipeline/training/training_run.ts";
 export { type Exchange, type Stages } from "./pipeline/parallel/exchange.ts";
 export {
   createTrainer,

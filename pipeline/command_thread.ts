@@ -18,7 +18,7 @@ import {
 } from "./command_line.ts";
 import { storing } from "./files.ts";
 import { createProgress, type Progress } from "./report/progress.ts";
-import type { Reporter, Stage } from "./training/training_run.ts";
+import type { Activity, Reporter } from "./training/training_run.ts";
 
 /** What the command's thread tells the main one. */
 type Told =
@@ -54,7 +54,7 @@ export interface CommandThread {
   beQuiet(): void;
   /** Writes a line to standard output, behind all that was shown. */
   print(text: string): void;
-  /** Writes to standard output what is no whole line yet; no stage is shown on the terminal until the next begins. */
+  /** Writes to standard output what is no whole line yet; no activity is shown on the terminal until the next begins. */
   write(text: string): void;
   /** Gives up the process's right to reach the net, for good; a port that is open still answers. */
   leaveNet(): void;
@@ -103,7 +103,7 @@ export function performCommand(
     tell({ ended, message, endsOthers: endOthers !== undefined });
   };
   const reporter = Object.fromEntries(
-    (["plan", "stage", "message", "warning", "row"] as const).map((report) => [
+    (["plan", "activity", "message", "warning", "row"] as const).map((report) => [
       report,
       (...values: unknown[]) => tell({ report, values } as Told),
     ]),
@@ -150,10 +150,10 @@ function leaveNet(): void {
 }
 
 /** What is said when the user wants to stop; `hasWritten`: there is a part of the result on standard output already. */
-export function stoppingText(stage: Stage | undefined, hasWritten = false): string {
-  if (!stage) return hasWritten ? "stopping" : "stopping at the start";
-  const { name, done, of, keep } = stage;
-  const what = of === undefined || stage.bytes ? name : `${name} at ${done ?? 0} of ${of}`;
+export function stoppingText(activity: Activity | undefined, hasWritten = false): string {
+  if (!activity) return hasWritten ? "stopping" : "stopping at the start";
+  const { name, done, of, keep } = activity;
+  const what = of === undefined || activity.bytes ? name : `${name} at ${done ?? 0} of ${of}`;
   return keep
     ? `stopping ${what}: what is under way is saved first; once more to stop at once`
     : `stopping: ${what}`;
@@ -299,15 +299,15 @@ export function superviseCommand(module: string): Promise<never> {
         return;
       }
       stoppedAt = performance.now();
-      const stage = progress.current();
+      const activity = progress.current();
       if (written !== undefined && !written.endsWith("\n")) writeOut("\n");
-      progress.message(stoppingText(stage, written !== undefined));
+      progress.message(stoppingText(activity, written !== undefined));
       // One that is asked to stop since another rank died will not come to save anything.
       if (rank !== undefined && saved !== undefined) {
         progress.message(`saved so far: ${saved}; go on by: ${goOn}`);
       }
       worker.postMessage("stop");
-      if (stage?.keep) return;
+      if (activity?.keep) return;
       // Rank 0 decides for all.
       if (rank !== undefined && rank > 0) return;
       setTimeout(() => {

@@ -48,7 +48,7 @@ export async function evaluateModel(
   { config, parameters: shapes, shape, batch, context, dense, of }: EvaluatedModel,
   from: MeasuredFrom | undefined,
   { reporter, signal, exchange }: {
-    reporter: Pick<Reporter, "stage" | "message">;
+    reporter: Pick<Reporter, "activity" | "message">;
     signal: AbortSignal;
     exchange?: Exchange;
   },
@@ -63,7 +63,7 @@ export async function evaluateModel(
         `holds ${amount(gpu.maxBindingBytes)}: give a lower --batch or --context`,
     );
   }
-  reporter.stage({ name: "compiling kernels" });
+  reporter.activity({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, sizes);
   const read = async (name: string): Promise<Float32Array> => await atFirst(exchange, () => from!.read(name));
   const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
@@ -89,7 +89,7 @@ export async function evaluateModel(
     batches: batches(),
     signal: exchange?.signal ?? signal,
     exchange,
-    onBatch: (done) => reporter.stage({ name: "evaluating", done, of }),
+    onBatch: (done) => reporter.activity({ name: "evaluating", done, of }),
   });
   return result;
 }

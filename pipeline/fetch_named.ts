@@ -20,7 +20,7 @@ const REPORT_MS = 100;
 
 /** What a fetch has of the command it is for. */
 export interface Asking {
-  reporter: Pick<Reporter, "stage" | "message">;
+  reporter: Pick<Reporter, "activity" | "message">;
   signal: AbortSignal;
 }
 
@@ -31,7 +31,7 @@ function comingOf(reporter: Asking["reporter"], name: string): (bytes: { done: n
     const now = performance.now();
     if (now - last < REPORT_MS && done < of) return;
     last = now;
-    reporter.stage({ name: `fetching ${name}`, bytes: true, done, of });
+    reporter.activity({ name: `fetching ${name}`, bytes: true, done, of });
   };
 }
 
@@ -89,7 +89,7 @@ export async function openData(data: readonly string[], { reporter, signal }: As
   for (const source of data) {
     if (!isHubData(source)) sources.push(source);
     else {
-      reporter.stage({ name: `looking for ${source}` });
+      reporter.activity({ name: `looking for ${source}` });
       sources.push(
         await openHubData(source, {
           signal,

@@ -631,7 +631,7 @@ async function trainTokenizerCommand(args: string[], thread: CommandThread): Pro
   if (printed !== undefined) return shown(thread, printed);
   const { data, textColumn, output, vocabulary } = await resolveSettings(TRAIN_TOKENIZER, parsed);
   requireData(data);
-  thread.reporter.stage({ name: "training the vocabulary" });
+  thread.reporter.activity({ name: "training the vocabulary" });
   async function* texts(): AsyncGenerator<string> {
     for await (const document of readDocuments(data, { textColumn })) {
       yield document.kind === "text" ? document.text : document.prompt + document.completion;

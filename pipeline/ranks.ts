@@ -305,7 +305,7 @@ export async function openGpuOfRank(
   ranks: Pick<Ranks, "exchange" | "host"> | undefined,
   settings: Omit<StartSettings, "rankLimit">,
   workload: () => Workload,
-  reporter: Pick<Reporter, "message" | "stage">,
+  reporter: Pick<Reporter, "message" | "activity">,
 ): Promise<Gpu> {
   const gpu = await openCheckedGpu(reporter, settings, await atFirst(ranks?.exchange, workload));
   try {

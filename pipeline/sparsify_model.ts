@@ -135,7 +135,7 @@ export interface SparsifiedModel {
   summary: SparsifySummary;
 }
 
-const SILENT: Reporter = { plan() {}, stage() {}, message() {}, warning() {}, row() {} };
+const SILENT: Reporter = { plan() {}, activity() {}, message() {}, warning() {}, row() {} };
 
 /**
  * Makes the attention of the model in a folder sparse, in a new run below `options.runs`.

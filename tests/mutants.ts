@@ -968,14 +968,14 @@ export const MUTANTS: readonly Mutant[] = [
     "work is not told from the time left": ["ofRun?.finish(next.work, units, seconds);", "{}"],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "SIGTERM ends"], {
-    "a held thread is waited for": ["      if (stage?.keep) return;\n", "      if (stage) return;\n"],
+    "a held thread is waited for": ["      if (activity?.keep) return;\n", "      if (stage) return;\n"],
     "a command leaves its folder": [
       "if (temporary !== undefined) Deno.removeSync",
       'if (temporary === "") Deno.removeSync',
     ],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "worth saving"], {
-    "what is saved is not waited for": ["      if (stage?.keep) return;\n", ""],
+    "what is saved is not waited for": ["      if (activity?.keep) return;\n", ""],
     "one wish to stop ends what is saved": ["performance.now() - stoppedAt >= ONE_WISH_MS", "true"],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "what goes on"], {

@@ -145,9 +145,9 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
           `${batch} rows at a time, not ${settings.batch}: no binding holds an activation of more`,
         );
       }
-      reporter.stage({ name: "loading the model" });
+      reporter.activity({ name: "loading the model" });
       const parameters = await loadParameters(gpu, weights.parameters, (name) => weights.read(name));
-      reporter.stage({ name: "compiling kernels" });
+      reporter.activity({ name: "compiling kernels" });
       const runs = await prepareInterventions(gpu, { config, parameters }, { batch, positions: context });
       const shards: Shard[] = [];
       const lost = new Map<string, number>();
@@ -172,7 +172,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
           limit,
           endOfText: tokenizer.endOfText,
           signal,
-          onBatch: (done) => reporter.stage({ name: "reading activations", done: before + done, of }),
+          onBatch: (done) => reporter.activity({ name: "reading activations", done: before + done, of }),
         });
         for await (const row of rows) {
           countLost(row, lost);

@@ -207,13 +207,13 @@ async function leadBenchmark(
   const items: PlacedItem[][] = [];
   for (const each of tasks) {
     if (!isRead(each)) {
-      reporter.stage({ name: `making ${each.name}` });
+      reporter.activity({ name: `making ${each.name}` });
       const models = candidates.map(({ name, config: { contextLength } }) => ({ name, contextLength }));
       const lengths = lengthsFor(models, given);
       items.push(makeItems(each, { lengths, limit, seed }, candidates[0].encoding));
       continue;
     }
-    reporter.stage({ name: `reading ${each.name}` });
+    reporter.activity({ name: `reading ${each.name}` });
     const { sources } = await openData([named[read.indexOf(each)]], thread);
     items.push(await readItems(each, sources, limit));
   }
@@ -236,7 +236,7 @@ async function leadBenchmark(
     await atFirst(exchange, async (): Promise<Next> => {
       const results = tasks.map(({ name, scoring }, n): BenchmarkResult => {
         const [own, other] = models[n];
-        if (other) reporter.stage({ name: "comparing" });
+        if (other) reporter.activity({ name: "comparing" });
         const differences = other && compareScores(items[n], scoring, own.items, other.items, seed);
         return { task: name, items: items[n], models: models[n], differences };
       });
@@ -288,7 +288,7 @@ async function helpBenchmark(
         batchTokens,
         signal: exchange.signal,
         exchange,
-        onDone: (done) => reporter.stage({ name: "measuring", done, of: sequences.length }),
+        onDone: (done) => reporter.activity({ name: "measuring", done, of: sequences.length }),
       });
     } finally {
       destroyParameters(gpu, parameters);
@@ -307,7 +307,7 @@ async function scoresOf(
   { reporter, signal }: CommandThread,
   exchange: Exchange | undefined,
 ): Promise<ModelScores[]> {
-  reporter.stage({ name: `loading ${name}` });
+  reporter.activity({ name: `loading ${name}` });
   const { parameters: shapes, shape } = weights;
   await exchange?.share((): Next => ({
     config,
@@ -326,7 +326,7 @@ async function scoresOf(
       batchTokens,
       signal: exchange?.signal ?? signal,
       exchange,
-      onDone: (done) => reporter.stage({ name: `measuring ${name}`, done, of }),
+      onDone: (done) => reporter.activity({ name: `measuring ${name}`, done, of }),
     });
     return tasks.map(({ scoring }, n) => ({
       model: name,

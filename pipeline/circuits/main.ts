@@ -139,7 +139,7 @@ async function helpCircuits(
         exchange,
         // Rank 0 draws the prompt.
         tokenizer: { spell: String },
-        progress: (name, done, of) => reporter.stage({ name, done, of }),
+        progress: (name, done, of) => reporter.activity({ name, done, of }),
       });
     } finally {
       destroyParameters(gpu, parameters);
@@ -238,7 +238,7 @@ async function investigate(
   const found: { findings: Findings; result: ModelResult }[] = [];
   for (const [n, place] of places.entries()) {
     const [label, name] = [labels[n], names[n]];
-    reporter.stage({ name: `compiling kernels for ${label}` });
+    reporter.activity({ name: `compiling kernels for ${label}` });
     const shared = { set, ablation, maxBytes, method, seed, leastAccuracy };
     const loaded = await loadModel(gpu, place, { adapter: adapterOf(n, settings), exchange, shared });
     models.push(loaded);
@@ -254,7 +254,7 @@ async function investigate(
               (bytes / 1e6).toFixed(0)
             } MB, ${batch} pairs at a time`,
           ),
-        progress: (text, done, of) => reporter.stage({ name: `${name}: ${text}`, done, of }),
+        progress: (text, done, of) => reporter.activity({ name: `${name}: ${text}`, done, of }),
       });
     } finally {
       destroyParameters(gpu, loaded.parameters);
@@ -485,7 +485,7 @@ async function leadCircuits(
     for (const [n, job] of jobs.entries()) {
       const investigation = await investigate(gpu, prepared[n], settings, reporter, exchange);
       await atFirst(exchange, async (): Promise<Next> => {
-        reporter.stage({ name: "saving" });
+        reporter.activity({ name: "saving" });
         const path = await save(investigation, settings, nameOf(n, job, settings.name));
         tellResults(investigation.results, path, settings, thread);
         return { saved: path };

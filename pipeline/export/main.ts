@@ -121,7 +121,7 @@ async function exportCommand(args: string[], thread: CommandThread): Promise<boo
     return true;
   }
   const of = chosen(run, kept, settings);
-  thread.reporter.stage({ name: `exporting step ${of.step}` });
+  thread.reporter.activity({ name: `exporting step ${of.step}` });
   await exportStep(run, of, output!, locateHere);
   thread.print(
     json

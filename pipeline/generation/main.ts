@@ -81,7 +81,7 @@ async function generateCommand(args: string[], thread: CommandThread): Promise<b
     generation: true,
   });
   try {
-    reporter.stage({ name: "loading the model" });
+    reporter.activity({ name: "loading the model" });
     const parameters = await loadHeld(gpu, weights, reporter.message);
     const model = { gpu, config, parameters, tokenizer, held: weights.shape };
     await continueText(model, prompt, { ...settings, steering: steer }, thread);
@@ -106,7 +106,7 @@ async function continueText(
   for (const dense of kinds) {
     const mode = dense ? "dense" : "gated";
     const title = dense ? "all gates open" : "with its gates";
-    reporter.stage({ name: "reading the prompt" });
+    reporter.activity({ name: "reading the prompt" });
     let last = "";
     let started: number | undefined;
     if (!json && kinds.length > 1) print(`${dense ? "\n" : ""}${title}:`);
@@ -121,7 +121,7 @@ async function continueText(
       onToken(done) {
         started ??= performance.now();
         if (json) {
-          reporter.stage({
+          reporter.activity({
             name: kinds.length > 1 ? `generating, ${title},` : "generating",
             done,
             of: tokens,

@@ -6,7 +6,7 @@
 import { fixed } from "../fixed.ts";
 import type { MetricRow } from "../runs/metrics.ts";
 import { createTimeLeft, type TimeLeft, type Work } from "../training/time_left.ts";
-import type { Reporter, Stage } from "../training/training_run.ts";
+import type { Activity, Reporter } from "../training/training_run.ts";
 
 /** Where and how progress is shown. */
 export interface ProgressOptions {
@@ -109,9 +109,9 @@ export function formatRow(
 
 const MEGABYTE = 1e6;
 
-/** The progress line of a stage: how far it is, how long it has gone on, and how long it or the run will. */
-export function formatStage(
-  { name, done, of, bytes }: Stage,
+/** The progress line of an activity: how far it is, how long it has gone on, and how long it or the run will. */
+export function formatActivity(
+  { name, done, of, bytes }: Activity,
   { seconds, secondsLeft }: { seconds: number; secondsLeft?: number },
 ): string {
   const count = (n: number): string => bytes ? (n / MEGABYTE).toFixed(1) : String(n);
@@ -129,8 +129,8 @@ export interface Progress extends Reporter {
   tick(): void;
   /** Takes the line off the terminal. */
   finish(): void;
-  /** What is being done; undefined before the first stage. */
-  current(): Stage | undefined;
+  /** What is being done; undefined before the first activity. */
+  current(): Activity | undefined;
 }
 
 /** Creates the reporter of a run. */
@@ -143,11 +143,11 @@ export function createProgress(options: ProgressOptions): Progress {
   let recent: { tokens: number; time: number }[] = [];
   /** The last row, as long as its phase goes on. */
   let last: { row: MetricRow; steps: number } | undefined;
-  let stage: Stage | undefined;
+  let activity: Activity | undefined;
   let since = now();
-  /** Over the whole run where it has said what it is made of, and over the stage. */
+  /** Over the whole run where it has said what it is made of, and over the activity. */
   let ofRun: TimeLeft | undefined;
-  let ofStage: TimeLeft | undefined;
+  let ofActivity: TimeLeft | undefined;
 
   const clear = (): void => {
     if (shown) write("\r\x1b[K");
@@ -172,13 +172,13 @@ export function createProgress(options: ProgressOptions): Progress {
   };
   /** What goes on now, in one line. */
   const currentText = (): string | undefined => {
-    if (!stage) return undefined;
-    if (last && stage.name === last.row.phase) {
+    if (!activity) return undefined;
+    if (last && activity.name === last.row.phase) {
       // Rows come some steps late.
-      return rowText(last, Math.max(stage.done ?? 0, last.row.step));
+      return rowText(last, Math.max(activity.done ?? 0, last.row.step));
     }
-    const secondsLeft = (ofRun ?? ofStage)?.secondsLeft(now() / 1000);
-    return formatStage(stage, { seconds: (now() - since) / 1000, secondsLeft });
+    const secondsLeft = (ofRun ?? ofActivity)?.secondsLeft(now() / 1000);
+    return formatActivity(activity, { seconds: (now() - since) / 1000, secondsLeft });
   };
   const draw = (text: string): void => {
     clear();
@@ -198,23 +198,23 @@ export function createProgress(options: ProgressOptions): Progress {
       ofRun = createTimeLeft(work);
       ofRun.begin(now() / 1000);
     },
-    stage(next) {
+    activity(next) {
       const seconds = now() / 1000;
-      const before = stage;
-      stage = next;
+      const before = activity;
+      activity = next;
       const another = before?.name !== next.name;
       const counted = before?.of === undefined && next.of !== undefined;
       if (another || counted || (next.done ?? 0) < (before.done ?? 0)) {
         if (!counted || another) since = now();
-        ofStage = next.of === undefined
+        ofActivity = next.of === undefined
           ? undefined
-          : createTimeLeft([{ kind: "stage", units: next.of - (next.done ?? 0), even: true }]);
-        ofStage?.begin(seconds);
+          : createTimeLeft([{ kind: "activity", units: next.of - (next.done ?? 0), even: true }]);
+        ofActivity?.begin(seconds);
         // What stands between two evaluations is the steps' time, and not lost.
         ofRun?.begin(seconds);
       } else {
         const units = (next.done ?? 0) - (before.done ?? 0);
-        ofStage?.finish("stage", units, seconds);
+        ofActivity?.finish("activity", units, seconds);
         if (next.work !== undefined && units > 0) ofRun?.finish(next.work, units, seconds);
       }
       if (!quiet && interactive && now() - drawn >= REDRAW_MS) draw(currentText()!);
@@ -238,9 +238,9 @@ export function createProgress(options: ProgressOptions): Progress {
       else if (now() - said >= PLAIN_INTERVAL_MS) line(text);
     },
     finish() {
-      stage = undefined;
+      activity = undefined;
       clear();
     },
-    current: () => stage,
+    current: () => activity,
   };
 }

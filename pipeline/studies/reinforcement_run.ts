@@ -45,7 +45,7 @@ export async function performReinforcement(
   say(`${name}: ${goesOn ? "goes on" : "begins"}`);
   const reporter: Reporter = {
     plan() {},
-    stage() {},
+    activity() {},
     message() {},
     warning() {},
     row({ step, expected_open, validation_ce }, { steps }) {

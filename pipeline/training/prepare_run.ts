@@ -160,17 +160,17 @@ export interface ResumedRun {
  * @throws {AdapterError} when there is no adapter, or none such
  */
 export async function openCheckedGpu(
-  reporter: Pick<Reporter, "message" | "stage">,
+  reporter: Pick<Reporter, "message" | "activity">,
   { gpu: wanted, autotune = false }: { gpu: string | undefined; autotune?: boolean },
   workload?: Workload,
 ): Promise<Gpu> {
-  reporter.stage({ name: "opening the device" });
+  reporter.activity({ name: "opening the device" });
   const gpu = await Gpu.open({ adapter: wanted });
   try {
     const name = "checking the adapter's arithmetic";
     await assertSelfCheck(gpu, {
       workload: workload && { ...workload, tuned: autotune },
-      progress: (done, of) => reporter.stage({ name, done, of }),
+      progress: (done, of) => reporter.activity({ name, done, of }),
     });
     if (autotune) gpu.tuner = await openTuner(gpu);
   } catch (error) {
@@ -361,7 +361,7 @@ async function checkAndPrepare(
   checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);
   // One that is named is looked for before hours of tokenising; ranks have each their own.
   if (settings.gpu !== undefined && !openGpu) await findAdapter(settings.gpu);
-  reporter.stage({ name: "reading the data" });
+  reporter.activity({ name: "reading the data" });
   const data = { hash: await hashData(sources, resumed) };
   const { leftOut } = await findDataFiles(sources.filter((source) => typeof source === "string"));
   if (leftOut.length > 0) {
@@ -452,9 +452,9 @@ async function checkAndPrepare(
 
 /** Tells how much of the data has been tokenised. */
 export function tokenising(
-  reporter: Pick<Reporter, "stage">,
+  reporter: Pick<Reporter, "activity">,
 ): (read: { done: number; of: number | undefined }) => void {
-  return (read) => reporter.stage({ name: "tokenising", bytes: true, ...read });
+  return (read) => reporter.activity({ name: "tokenising", bytes: true, ...read });
 }
 
 /**
@@ -521,7 +521,7 @@ async function fillFolder(
     run: folder.path,
     id: config.id,
     async onPause(paused) {
-      if (paused) reporter.stage({ name: "paused", keep: true });
+      if (paused) reporter.activity({ name: "paused", keep: true });
       reporter.message(paused ? "paused from outside" : "going on");
       await state.set({ state: paused ? "paused" : "training" });
     },

@@ -101,7 +101,7 @@ async function pretrainUnlessStopped(
   const target = sparseTarget(settings);
   const from = gatesFrom(settings);
   const gates = sparse ? { ...gateObjective(settings), from } : undefined;
-  reporter.stage({ name: "compiling kernels" });
+  reporter.activity({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
     batch: stepShapeOf(run, settings).batch,
     context,
@@ -124,7 +124,7 @@ async function pretrainUnlessStopped(
     evaluate(gpu, network, parameters, {
       signal,
       exchange,
-      onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
+      onBatch: (done) => reporter.activity({ name, done, of: batches.length, work: "evaluation", keep }),
       mode: gated ? "deterministic" : "dense",
       gateBias: settings.gateBias,
       batches,
@@ -160,7 +160,7 @@ async function pretrainUnlessStopped(
   if (!outcome) return undefined;
   const held = await measure("measuring the model on validation tokens", validation);
   const tested = await measure("measuring the model on test tokens", test);
-  reporter.stage({ name: "saving the model" });
+  reporter.activity({ name: "saving the model" });
   await withWeights(run, network, parameters, (read) =>
     saveModel(run.folder.model, {
       config: sparse

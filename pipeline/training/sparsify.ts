@@ -134,7 +134,7 @@ async function sparsifyUnlessStopped(
   const { context } = settings;
   const gates = gateObjective(settings);
   const teacher = teacherOf(settings);
-  reporter.stage({ name: "compiling kernels" });
+  reporter.activity({ name: "compiling kernels" });
   const network = await prepareNetwork(gpu, config, {
     batch: stepShapeOf(run, settings).batch,
     context,
@@ -202,7 +202,7 @@ async function sparsifyUnlessStopped(
       batches,
       signal,
       exchange,
-      onBatch: (done) => reporter.stage({ name, done, of: batches.length, work: "evaluation", keep }),
+      onBatch: (done) => reporter.activity({ name, done, of: batches.length, work: "evaluation", keep }),
     });
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
   const denseValidation = await measure("measuring the dense model", "dense", validation);
@@ -295,7 +295,7 @@ async function sparsifyUnlessStopped(
     fillDense,
     (of) => measure("measuring the dense model on test tokens", "dense", test, { of }),
   );
-  reporter.stage({ name: "saving the model" });
+  reporter.activity({ name: "saving the model" });
   await withWeights(
     run,
     network,

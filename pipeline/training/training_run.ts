@@ -106,7 +106,7 @@ export interface PreparedRun {
 }
 
 /** What is being done, and how far it is. */
-export interface Stage {
+export interface Activity {
   /** What is being done, such as `measuring the dense model`, or the name of a phase. */
   name: string;
   /** How much of it is done; left out where it cannot be counted. */
@@ -133,7 +133,7 @@ export interface Reporter {
   /** The work that lies ahead of the run, for the time left. */
   plan(work: readonly Work[]): void;
   /** What is being done, told again and again as it goes on. */
-  stage(stage: Stage): void;
+  activity(activity: Activity): void;
   /** What is being done. */
   message(text: string): void;
   /** A failure signature or another thing to look at. */
@@ -368,7 +368,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
       unevaluated: latest?.unevaluated,
       onStep(done) {
         // Of the first step nothing is lost, and it may take as long as compiling does.
-        reporter.stage({ name: phase, done, of: steps, work: phase, keep: done > startStep });
+        reporter.activity({ name: phase, done, of: steps, work: phase, keep: done > startStep });
       },
       async onRows(rows) {
         await metrics.append(rows);
@@ -398,7 +398,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
         every: settings.checkpointEvery,
         save(step, unevaluated) {
           return withTensors(exchange, trainer, async (tensorsOf) => {
-            reporter.stage({ name: `saving step ${step}`, keep: true });
+            reporter.activity({ name: `saving step ${step}`, keep: true });
             // After a power cut no checkpoint is ahead of the rows.
             await metrics.sync();
             await saveCheckpoint(folder.checkpoints, {
@@ -418,7 +418,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
             ]);
             await prune(folder.checkpoints, phase, settings.keepCheckpoints);
             run.onSaved?.(`step ${step} of the ${phase} phase`);
-            reporter.stage({ name: phase, done: step, of: steps, work: phase, keep: true });
+            reporter.activity({ name: phase, done: step, of: steps, work: phase, keep: true });
           });
         },
       },

@@ -65,7 +65,7 @@ async function resume(runs: string): Promise<{ taken: unknown; said: string[] }>
   const said: string[] = [];
   const reporter = {
     plan() {},
-    stage() {},
+    activity() {},
     message() {},
     warning: (text: string) => said.push(text),
     row() {},

@@ -57,7 +57,7 @@ const into = `${temporary.path}/logits`;
 await peer.ask({ logits: rows[0].inputs, into });
 const theirs = new Float32Array((await Deno.readFile(into)).buffer);
 
-const gpu = await openCheckedGpu({ message: console.log, stage() {} }, { gpu: settings.gpu });
+const gpu = await openCheckedGpu({ message: console.log, activity() {} }, { gpu: settings.gpu });
 {
   using model = await loadModel(folder, { gpu, dense: true, context });
   const { logits } = await model.run(rows[0].inputs, { at: "all" });

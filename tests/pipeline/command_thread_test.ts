@@ -76,7 +76,7 @@ Deno.test("the exit code and the one line of an error come from the thread, with
 
 Deno.test("what is written comes as it is, between lines that are printed", async () => {
   const { code, stdout, stderr } = await run(
-    `thread.reporter.stage({ name: "reading" });
+    `thread.reporter.activity({ name: "reading" });
      thread.print("a title:");
      thread.write("one ");
      thread.write("日本\\n");
@@ -98,7 +98,7 @@ Deno.test("what goes on is said while the thread is held, off a terminal too, bu
   await using folder = await temporaryFolder();
   const heard = join(folder.path, "heard");
   const { code, stderr } = await run(
-    `thread.reporter.stage({ name: "compiling kernels" });
+    `thread.reporter.activity({ name: "compiling kernels" });
      hold(() => there(${JSON.stringify(heard)}));
      thread.reporter.message("compiled");
      return true;`,
@@ -108,7 +108,7 @@ Deno.test("what goes on is said while the thread is held, off a terminal too, bu
   assertMatch(stderr, /compiling kernels {2}\d+s\n(.*\n)*compiled\n$/);
   const quiet = await run(
     `thread.beQuiet();
-     thread.reporter.stage({ name: "compiling kernels" });
+     thread.reporter.activity({ name: "compiling kernels" });
      thread.reporter.message("compiled");
      thread.reporter.warning("look");
      return true;`,
@@ -124,7 +124,7 @@ if (Deno.build.os !== "windows") {
         `const folder = await thread.temporaryFolder();
          await Deno.writeTextFile(folder.path + "/tokens", "");
          thread.goOnBy("deno task sparsify --resume run");
-         thread.reporter.stage({ name: "measuring the dense model", done: 2, of: 16 });
+         thread.reporter.activity({ name: "measuring the dense model", done: 2, of: 16 });
          thread.reporter.message("begun");
          hold(() => false);
          throw new Error("not stopped");`,
@@ -152,7 +152,7 @@ if (Deno.build.os !== "windows") {
     await using folder = await temporaryFolder();
     const saved = join(folder.path, "saved");
     const { code, stderr } = await run(
-      `thread.reporter.stage({ name: "sparse", done: 2, of: 16, keep: true });
+      `thread.reporter.activity({ name: "sparse", done: 2, of: 16, keep: true });
        thread.reporter.message("begun");
        await new Promise((resolve) => thread.signal.addEventListener("abort", resolve));
        const from = performance.now();
@@ -176,7 +176,7 @@ if (Deno.build.os !== "windows") {
 
   Deno.test("a second wish to stop, later than the first, does not wait for what is saved", async () => {
     const { code } = await run(
-      `thread.reporter.stage({ name: "sparse", done: 2, of: 16, keep: true });
+      `thread.reporter.activity({ name: "sparse", done: 2, of: 16, keep: true });
        thread.reporter.message("begun");
        hold(() => false);`,
       {
@@ -195,7 +195,7 @@ if (Deno.build.os !== "windows") {
   });
 }
 
-Deno.test("what is being stopped is named by its stage", () => {
+Deno.test("what is being stopped is named by its name", () => {
   assertEquals(stoppingText(undefined), "stopping at the start");
   assertEquals(stoppingText(undefined, true), "stopping");
   assertEquals(stoppingText({ name: "tokenising", bytes: true, done: 1, of: 2 }), "stopping: tokenising");

@@ -138,7 +138,7 @@ Deno.test({
     const checked: (number | undefined)[] = [];
     const reporterOf = (rank: number): CommandThread["reporter"] => ({
       ...SILENT,
-      stage: ({ of }) => checked[rank] = of ?? checked[rank],
+      activity: ({ of }) => checked[rank] = of ?? checked[rank],
     });
     const settings = { gpu: undefined, autotune: false, shareAdapter: true, rankLimit: 5 };
     const ranks = ranksInProcess(2).map((transport) => {

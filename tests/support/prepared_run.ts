@@ -107,7 +107,7 @@ export async function checkpointWeights(
 }
 
 /** Takes every message and shows none. */
-export const SILENT: Reporter = { plan() {}, stage() {}, message() {}, warning() {}, row() {} };
+export const SILENT: Reporter = { plan() {}, activity() {}, message() {}, warning() {}, row() {} };
 
 /** What is run on a device from now on, each with the split of the tokens it sees: `evaluation of validation`. */
 export function watchSplits(gpu: Gpu): string[] {

@@ -128,16 +128,16 @@ function scripted(interactive: boolean, columns = 80) {
 for (const interactive of [true, false]) {
   Deno.test(`nothing is silent for three seconds ${interactive ? "on" : "off"} a terminal`, () => {
     const { said, progress, wait } = scripted(interactive);
-    progress.stage({ name: "compiling kernels" });
+    progress.activity({ name: "compiling kernels" });
     wait(20);
-    progress.stage({ name: "measuring the dense model", done: 0, of: 4 });
+    progress.activity({ name: "measuring the dense model", done: 0, of: 4 });
     wait(9);
-    progress.stage({ name: "measuring the dense model", done: 1, of: 4 });
+    progress.activity({ name: "measuring the dense model", done: 1, of: 4 });
     wait(6);
-    progress.stage({ name: "sparse", done: 0, of: 100 });
+    progress.activity({ name: "sparse", done: 0, of: 100 });
     wait(9);
     progress.row(metricRow(8), { steps: 100 });
-    progress.stage({ name: "sparse", done: 10, of: 100 });
+    progress.activity({ name: "sparse", done: 10, of: 100 });
     wait(9);
     const times = [0, ...said.filter(({ text }) => /\w/.test(text)).map(({ at }) => at), 53_000];
     times.slice(1).forEach((at, n) => assert(at - times[n] < 3000, `${at} after ${times[n]}`));
@@ -148,13 +148,13 @@ for (const interactive of [true, false]) {
   });
 }
 
-Deno.test("of a stage that is counted the time left is said, of bytes in megabytes", () => {
+Deno.test("of an activity that is counted the time left is said, of bytes in megabytes", () => {
   const { said, progress, wait } = scripted(true);
-  progress.stage({ name: "tokenising", bytes: true, done: 0, of: undefined });
+  progress.activity({ name: "tokenising", bytes: true, done: 0, of: undefined });
   wait(1);
-  progress.stage({ name: "tokenising", bytes: true, done: 0, of: 8e6 });
+  progress.activity({ name: "tokenising", bytes: true, done: 0, of: 8e6 });
   wait(2);
-  progress.stage({ name: "tokenising", bytes: true, done: 2e6, of: 8e6 });
+  progress.activity({ name: "tokenising", bytes: true, done: 2e6, of: 8e6 });
   wait(0.5);
   assertEquals(said.at(-1)!.text, "tokenising 2.0 of 8.0 MB  6s left");
 });
@@ -167,11 +167,11 @@ Deno.test("time left counts the whole plan, goes down between steps, and is whol
     { kind: "control", units: 100, like: { kind: "sparse", share: 0.5 } },
   ]);
   for (let done = 0; done <= 10; done++) {
-    progress.stage({ name: "measuring the dense model", done, of: 10, work: "evaluation" });
+    progress.activity({ name: "measuring the dense model", done, of: 10, work: "evaluation" });
     wait(1);
   }
   for (let done = 0; done <= 20; done++) {
-    progress.stage({ name: "sparse", done, of: 100, work: "sparse" });
+    progress.activity({ name: "sparse", done, of: 100, work: "sparse" });
     if (done === 8 || done === 16) {
       for (let n = 7; n >= 0; n--) progress.row(metricRow(done - n), { steps: 100 });
     }

@@ -326,7 +326,7 @@ gpuTest(
         parameters,
         reporter: {
           ...SILENT,
-          stage({ name, done, of, keep }) {
+          activity({ name, done, of, keep }) {
             told.push(`${name} ${done} of ${of}${keep ? ", kept" : ""}`);
             // By a task of the event loop, as a signal of the system comes.
             if (done === stopAt) setTimeout(() => stop.abort());
