@@ -73,9 +73,14 @@ export class Recorder {
   /**
    * Copies `source` over `target` from its element `start` on.
    *
-   * @throws {RangeError} when it would end past the target
+   * @throws {RangeError} when it would end past the target, or they have elements of another type
    */
   copy(source: Tensor, target: Tensor, start = 0): void {
+    if (source.type !== target.type) {
+      throw new RangeError(
+        `Cannot copy ${source.label} to ${target.label} as its elements are ${target.type}: ${source.type}`,
+      );
+    }
     if (start + source.length > target.length) {
       throw new RangeError(
         `Cannot copy ${source.label} to ${target.label} as its length is ${target.length}: ${start} + ${source.length}`,

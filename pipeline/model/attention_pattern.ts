@@ -74,8 +74,9 @@ export async function readAttention(
   // Layers may share the memory of their activations: each one's are copied as they are computed.
   const copies = new Map(
     model.branches.filter(({ kind }) => kind === "attention").map((branch) => {
-      const { name, shape } = stepIn(branch, "attention").reads.x;
-      return [name, gpu.tensor(`queries, keys and values of layer ${branch.layer}`, shape)];
+      const { name, shape, half } = stepIn(branch, "attention").reads.x;
+      const label = `queries, keys and values of layer ${branch.layer}`;
+      return [name, gpu.tensor(label, shape, half ? "f16" : "f32")];
     }),
   );
   try {

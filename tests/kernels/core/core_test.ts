@@ -189,6 +189,8 @@ Deno.test("an operation that the device refuses throws a DeviceError that names 
   try {
     const [a, b] = [gpu.tensor("a", [8]), gpu.tensor("b", [4])];
     assertThrows(() => gpu.submit("copy", (recorder) => recorder.copy(a, b)), RangeError, "its length is 4");
+    const half = gpu.tensor("half", [16], "f16");
+    assertThrows(() => gpu.submit("copy", (recorder) => recorder.copy(a, half)), RangeError, "are f16: f32");
     gpu.submit("copying too much", (recorder) => recorder.copyToBuffer(a, b.buffer));
     const error = await assertRejects(() => gpu.sync(), DeviceError);
     assertStringIncludes(error.message, "copying too much");
