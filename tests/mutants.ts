@@ -581,8 +581,8 @@ export const MUTANTS: readonly Mutant[] = [
       "Promise.resolve();",
     ],
     "the control has the rate of what decides gates": [
-      "{ ...settings, attentionRate: 1 } : settings",
-      "settings : settings",
+      "settings: { ...settings, attentionRate: 1 },",
+      "settings,",
     ],
     "the teacher without its weight in the loss": ["weight: settings.distill }", "weight: 1 }"],
     "sparse is measured without gates": [
@@ -652,6 +652,7 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/signatures.ts", "pipeline/training/signatures_test.ts", {
     "a plateau is named once a run": ["if (still) recent.length = 0;", ""],
+    "a float32 is held against a bound that it cannot be": [".map(Math.fround)", ""],
     "edges that wait for the loss are a plateau": ["isStill && isFree", "isStill"],
     "edges that rest with the learning rate are a plateau": ["isFree && !isSettled", "isFree"],
   }),
@@ -1091,7 +1092,6 @@ export const MUTANTS: readonly Mutant[] = [
       "if (control) await begin();",
       "",
     ],
-    "an old run goes on with another control": ['"teacher" in settings', "true"],
     "batches are held to the dense loss, not the yardstick's": [
       "targetLoss: yardstick.batchCe[index] + offset",
       "targetLoss: denseValidation.batchCe[index] + offset",

@@ -4,7 +4,7 @@
  * @module
  */
 
-/** Settings of a run, of which the config.json of one before 2026-11-27 has no teacher: then it is the dense model. */
+/** Settings of a run; without a teacher it is the dense model. */
 export interface PhaseSettings {
   /** Weight of what is learnt from a teacher. */
   distill?: number;

@@ -54,14 +54,8 @@ export interface HealthBounds {
   warmup?: number;
   /** Share of all steps, at the end, over which the learning rate falls to 0. */
   decay: number;
-  /** A violation above this many nats, and as much above those measured before it, is a spike. */
-  spike?: number;
-  /** Share of queries with no open edge above which the run is reported. */
-  deadQueries?: number;
   /** What guessing among all tokens costs, nats: ln of the vocabulary; left out: the loss is not held against it. */
   guessing?: number;
-  /** Open fraction at which a plateau is no failure. */
-  goal?: number;
 }
 
 /** A failure signature by name, with what was seen and what usually mends it. */
@@ -87,9 +81,15 @@ export const tellsDivergence = (message: string): boolean => message.startsWith(
 
 /** How the advice is followed: a run takes these settings also when it goes on. */
 const ON_RESUME = ", also with --resume";
+/** A violation above this many nats, and as much above those measured before it, is a spike. */
+const SPIKE = 0.5;
 /** Measurements of the constraint that another is held against, and how few of them are too few. */
 const SPIKE_WINDOW = 16;
 const SPIKE_LEAST = 4;
+/** Open fraction at which a plateau is no failure. */
+const GOAL = 0.01;
+/** Share of queries with no open edge above which the run is reported. */
+const DEAD_QUERIES = 0.9;
 
 /** The middle one of some values. */
 function median(values: readonly number[]): number {
@@ -98,9 +98,9 @@ function median(values: readonly number[]): number {
 
 /** Watches a run: give it every step's sample, get the signatures that set in with it. */
 export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) => Signature[] {
-  const { steps, lambdaMin, lambdaMax, decay, spike = 0.5, deadQueries: deadBound = 0.9, goal = 0.01 } =
-    bounds;
-  const { guessing = Infinity } = bounds;
+  const { steps, lambdaMin, lambdaMax, decay, guessing = Infinity } = bounds;
+  // As the device holds them: λ is a float32.
+  const [floor, ceiling] = [lambdaMin, lambdaMax].map(Math.fround);
   const window = Math.max(100, Math.floor(steps / 10));
   // Closing the first gates of a dense model costs loss for a moment, in every run.
   const settling = Math.max(bounds.warmup ?? 0, Math.floor(steps / 20));
@@ -147,7 +147,7 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       report(
         "loss spike",
         // Of a loss that has run away more is said.
-        violation > Math.max(spike, spike + before) && !active.has(DIVERGENCE),
+        violation > Math.max(SPIKE, SPIKE + before) && !active.has(DIVERGENCE),
         () =>
           `CE stands ${fixed(violation, 2)} above its target, where it stood ${fixed(before, 2)} before; ` +
           `edges fell faster than the weights could follow (raise --lambda-min or lower --lr${ON_RESUME})`,
@@ -158,9 +158,9 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
     }
     if (lambda !== undefined) {
       // The floor is where a healthy run may rest while the constraint holds easily; the ceiling is not.
-      const bound = lambda >= lambdaMax
+      const bound = lambda >= ceiling
         ? lambdaMax
-        : lambda <= lambdaMin && (violation ?? 0) > 0
+        : lambda <= floor && (violation ?? 0) > 0
         ? lambdaMin
         : undefined;
       atBoundSince = bound === undefined ? undefined : atBoundSince ?? step;
@@ -178,11 +178,11 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
       while (recent[0].step < step - window) recent.shift();
       const { step: since, expectedOpen: before } = recent[0];
       // While CE is above its target and λ can still grow, edges wait for the loss, as they should.
-      const atCeiling = lambda === lambdaMax;
+      const atCeiling = lambda !== undefined && lambda >= ceiling;
       const isFree = atCeiling || median(recent.map(({ violation }) => violation)) <= 0;
       // Edges come to rest with the weights once the learning rate is half of what it was, which is no failure.
       const isSettled = step > steps * (1 - decay / 2);
-      const isStill = expectedOpen > goal && expectedOpen > 0.995 * before;
+      const isStill = expectedOpen > GOAL && expectedOpen > 0.995 * before;
       const still = step - since >= window && isStill && isFree && !isSettled;
       report("plateau", still, () => {
         const cause = atCeiling
@@ -197,7 +197,7 @@ export function createHealthWatch(bounds: HealthBounds): (sample: HealthSample) 
     if (deadQueries !== undefined) {
       report(
         "dead queries",
-        deadQueries > deadBound && (violation ?? 0) > 0,
+        deadQueries > DEAD_QUERIES && (violation ?? 0) > 0,
         () => `${percent(deadQueries)} of queries have no open edge`,
       );
     }

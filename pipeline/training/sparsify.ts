@@ -218,9 +218,8 @@ async function sparsifyUnlessStopped(
     await begin();
     const finished = await runTrainedPhase({
       ...shared,
-      // A rate for what decides the gates, of which it has none: with it, it ends higher (docs/log.md). A run that began
-      // before there were other teachers than the dense model goes on as it began.
-      settings: "teacher" in settings ? { ...settings, attentionRate: 1 } : settings,
+      // Its rate is for what decides the gates, of which a control has none: with it, a control ends higher (docs/log.md).
+      settings: { ...settings, attentionRate: 1 },
       phase: "control",
       evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
     });

@@ -8,13 +8,18 @@ import {
 } from "../../../pipeline/training/signatures.ts";
 import { metricRow } from "../../support/metric_row.ts";
 
+/** λ's bounds: of the first a float32 is above it, of the second below. */
+const BOUNDS = { lambdaMin: 0.1, lambdaMax: 3.3 };
+/** λ at them, as it comes from the device. */
+const [FLOOR, CEILING] = [0.1, 3.3].map(Math.fround);
+
 /** Names of the signatures that a course of samples sets off, with their steps. */
 function course(
   samples: Partial<HealthSample>[],
   steps = 1000,
   { decay = 0, guessing }: { decay?: number; guessing?: number } = {},
 ): string[] {
-  const watch = createHealthWatch({ steps, decay, lambdaMin: 0.1, lambdaMax: 5, guessing });
+  const watch = createHealthWatch({ steps, decay, ...BOUNDS, guessing });
   return samples.flatMap((sample, index) =>
     watch({ step: index + 1, ...sample }).map(({ name, step }) => `${name} ${step}`)
   );
@@ -81,11 +86,11 @@ Deno.test("while the learning rate rises no spike is told", () => {
 
 Deno.test("what the signatures advise can be given to a run that goes on", () => {
   const spike = [...Array(5).fill(0), 1].map((violation) => ({ violation }));
-  const ceiling = Array.from({ length: 150 }, () => ({ violation: 0.1, lambda: 5, expectedOpen: 0.2 }));
+  const ceiling = Array.from({ length: 150 }, () => ({ violation: 0.1, lambda: CEILING, expectedOpen: 0.2 }));
   const still = Array.from({ length: 150 }, () => ({ violation: -0.1, lambda: 1, expectedOpen: 0.2 }));
   const flags = new Set<string>();
   for (const samples of [spike, ceiling, still]) {
-    const watch = createHealthWatch({ steps: 10, decay: 0, lambdaMin: 0.1, lambdaMax: 5 });
+    const watch = createHealthWatch({ steps: 10, decay: 0, ...BOUNDS });
     for (const { message } of samples.flatMap((sample, n) => watch({ step: n + 1, ...sample }))) {
       for (const [, flag] of message.matchAll(/--([a-z-]+)/g)) flags.add(flag);
     }
@@ -98,12 +103,12 @@ Deno.test("what the signatures advise can be given to a run that goes on", () =>
   }
 });
 
-Deno.test("wind-up is λ at its ceiling, or at its floor while CE is too high, for a tenth of the run", () => {
+Deno.test("wind-up is λ at its ceiling, or at its floor while CE is too high, for 100 steps and a tenth of the run", () => {
   const at = (lambda: number, violation: number) =>
     Array.from({ length: 150 }, () => ({ lambda, violation }));
-  assertEquals(course(at(5, 0.1)), ["wind-up 101"]);
-  assertEquals(course(at(0.1, 0.1)), ["wind-up 101"]);
-  assertEquals(course(at(0.1, -0.1)), [], "resting on the floor while the constraint holds is healthy");
+  assertEquals(course(at(CEILING, 0.1)), ["wind-up 101"]);
+  assertEquals(course(at(FLOOR, 0.1)), ["wind-up 101"]);
+  assertEquals(course(at(FLOOR, -0.1)), [], "resting on the floor while the constraint holds is healthy");
 });
 
 Deno.test("a plateau above the goal is named once a window; one below the goal is none", () => {
@@ -112,7 +117,7 @@ Deno.test("a plateau above the goal is named once a window; one below the goal i
   assertEquals(course(still(0.2)), ["plateau 101", "plateau 202"]);
   assertEquals(course(still(0.005)), []);
   assertEquals(course(still(0.2, 0.1)), [], "edges wait while λ can still win the loss back");
-  assert(course(still(0.2, 0.1, 5)).includes("plateau 101"), "λ at its ceiling can no more");
+  assert(course(still(0.2, 0.1, CEILING)).includes("plateau 101"), "λ at its ceiling can no more");
   assertEquals(course(still(0.2), 250), ["plateau 101", "plateau 202"]);
   assertEquals(course(still(0.2), 250, { decay: 0.9 }), ["plateau 101"], "edges come to rest with the rate");
 });

@@ -146,31 +146,6 @@ gpuTest(
   },
 );
 
-gpuTest(
-  "a run that began before controls taught has its control's attention at the rate it began with",
-  async (gpu) => {
-    await using runs = await temporaryFolder();
-    for (const [rate, { teacher, ...settings }] of [[2, SETTINGS], [1, SETTINGS]] as const) {
-      const run = await prepareTestRun(gpu, { runs: `${runs.path}/${rate}`, weights: DENSE });
-      const given = {
-        ...settings,
-        targetLoss: "auto",
-        attentionRate: 2,
-        ...(rate === 1 ? { teacher } : {}),
-      };
-      await sparsify(given as SparsifySettings, run, SILENT, never);
-      const after = await checkpointWeights(run, { phase: "control", step: 1 });
-      const [from, to] = [DENSE, after].map((of) => of.get("h.0.attn.c_attn.weight")!);
-      const width = from.length / RUN_CONFIG.width;
-      // AdamW's first step is the learning rate.
-      const moved = Array.from(from, (value, n) => n % width < 2 * width / 3 ? Math.abs(to[n] - value) : 0);
-      assertAlmostEquals(Math.max(...moved), rate * SETTINGS.lr, 1e-5);
-      run.metrics.close();
-      run.folder.release();
-    }
-  },
-);
-
 /** Runs, stopped before a step of a phase where that is said, then on from its checkpoint. */
 async function runStopped(
   stopAt: { phase: string; step: number } | undefined,
