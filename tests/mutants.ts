@@ -333,6 +333,13 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
   }),
+  ...plant("pipeline/training/train_loop.ts", ["pipeline/training/pretrain_test.ts", "share the time"], {
+    "rows have the time at which they were read": ["since + (n + 1) / of * (read - since)", "read"],
+    "an evaluation is a part of the next steps' time": [
+      "await options.onEvaluation(done, result);\n      since = elapsed();",
+      "await options.onEvaluation(done, result);",
+    ],
+  }),
   ...plant("pipeline/training/train_loop.ts", ["pipeline/training/training_run_test.ts", "is no number"], {
     "a loss that ran away is advised to be gone on with": ["ranAway ||= ", ""],
     "a loss that is no number is gone on with": [

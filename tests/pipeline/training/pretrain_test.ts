@@ -82,6 +82,22 @@ gpuTest(
   },
 );
 
+gpuTest("steps whose rows are read at once share the time since the ones before", async (gpu) => {
+  await using folder = await temporaryFolder();
+  const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 2) });
+  const settings = { ...SETTINGS, steps: 6, evalEvery: 3, checkpointEvery: 6 };
+  await pretrain(settings, run, SILENT, new AbortController().signal);
+  const seconds = (await readMetrics(run.folder.metrics)).map((row) => row.seconds);
+  const [first, second, third, fourth, fifth, last] = seconds.map((at, n) => at - (seconds[n - 1] ?? 0));
+  assertAlmostEquals(first, second, 1e-9);
+  assertAlmostEquals(second, third, 1e-9);
+  assert(fourth > fifth + 1e-6, "the evaluation stands between the third and the fourth");
+  assertAlmostEquals(fifth, last, 1e-9);
+  assert(first > 0 && last > 0);
+  run.metrics.close();
+  run.folder.release();
+});
+
 const FROM_SCRATCH: PretrainSettings = {
   ...SETTINGS,
   steps: 6,
