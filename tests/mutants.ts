@@ -1998,6 +1998,12 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "in tiles the temperature is always 1": ["of_sum, unit)", "of_sum, true)"],
   }),
+  ...plant("kernels/gated_attention/tile.wgsl", [ATTENTION, "no number"], {
+    "a tile of NaN is taken for an empty one": [
+      "any((all & vec4u(0x7fffffffu)) != vec4u())",
+      "any(bitcast<vec4f>(all) > vec4f())",
+    ],
+  }),
   ...plant("kernels/gated_attention/tiled_gate.wgsl", [ATTENTION, "in tiles too"], {
     "in tiles saturated gates are pulled outwards": [
       "g - clamp(g, -bound, bound)",
