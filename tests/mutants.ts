@@ -273,7 +273,7 @@ export const MUTANTS: readonly Mutant[] = [
       "network.forward(recorder, parameters, mode)",
       'network.forward(recorder, parameters, "dense")',
     ],
-    "an evaluation's gates have no bias": ["bias: gateBias,", "bias: 0,"],
+    "an evaluation's gates have no bias": ["hardGates(gateBias, batch)", "hardGates(0, batch)"],
     "edges of padding are counted": ["network.configureRows(rowsOfPart)", "network.configureRows(batch)"],
     "queries of padding are counted": ["rows += rowsOfPart;", "rows += batch;"],
     "rows of padding are exact": ["r < rowCounts[row.step]", "r < batch"],
@@ -662,6 +662,10 @@ export const MUTANTS: readonly Mutant[] = [
     "a float32 is held against a bound that it cannot be": [".map(Math.fround)", ""],
     "edges that wait for the loss are a plateau": ["isStill && isFree", "isStill"],
     "edges that rest with the learning rate are a plateau": ["isFree && !isSettled", "isFree"],
+  }),
+
+  ...plant("pipeline/model/parameters.ts", "pipeline/model/parameters_test.ts", {
+    "all that is written is on its way at once": ["if (underWay < PIECE_BYTES) return;", "return;"],
   }),
 
   // What a resumed run goes on with.

@@ -7,6 +7,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { type GateMode, HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { createDeviceLog } from "./device_log.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
+import { hardGates } from "../model/gates.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Exchange, sharersOf } from "../parallel/exchange.ts";
@@ -137,23 +138,14 @@ export async function evaluate(
     exchange?: Exchange;
   },
 ): Promise<Evaluation> {
-  const { mode, gateBias = 0, batches, onBatch, signal, exchange } = options;
+  const { mode, gateBias, batches, onBatch, signal, exchange } = options;
   const { layers, heads } = network.config;
   const { context, batch } = network.shape;
   const { totals, headSums, lossRows, stage } = network;
   const stages = exchange?.stages;
   const pipeline = stages && preparePipeline(gpu, network, stages);
   const log = createDeviceLog(gpu, { totals, headSums, lossRows }, 2);
-  network.configureGates({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: gateBias,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows: batch,
-  });
+  network.configureGates(hardGates(gateBias, batch));
   let loss = 0;
   let correct = 0;
   let tokens = 0;

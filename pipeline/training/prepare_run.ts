@@ -26,7 +26,13 @@ import {
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
-import { budgetMemory, checkLeastMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
+import {
+  budgetMemory,
+  checkLeastMemory,
+  describeNeeds,
+  type MemorySettings,
+  MOST_ROWS,
+} from "./memory_budget.ts";
 import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { controlIsFirst } from "../runs/phases.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
@@ -566,9 +572,6 @@ async function fillFolder(
     state,
   };
 }
-
-/** Rows of a micro-batch of `auto`, at most. */
-const MOST_ROWS = 1024;
 
 /** As many tokens of each split as a run looks at, and the row that a grid's offset takes. */
 function wantedTokens(

@@ -24,7 +24,7 @@ import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.t
 import type { ModelConfig } from "../model/config.ts";
 import type { Network } from "../model/network.ts";
 import { inFlightOf, type StageShape } from "../model/stage.ts";
-import { type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
+import { createPace, type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
 import type { WritableTensor } from "../model/safetensors.ts";
 import {
   type Best,
@@ -487,10 +487,12 @@ export async function loadStep(
   of: { phase: string; step: number },
 ): Promise<void> {
   const chosen = isFirst(exchange) ? await readCheckpoint(checkpointPath(folder.checkpoints, of)) : undefined;
+  const pace = createPace(gpu);
   for (const { name, shape } of model.parameters.filter(({ trainable }) => trainable)) {
     const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, shape));
     const tensor = parameters.get(name);
     if (tensor) gpu.write(tensor, values);
+    await pace(values.byteLength);
   }
 }
 
@@ -499,9 +501,12 @@ async function restore(
   trainer: Trainer,
   read: (name: string, shape: readonly number[]) => Float32Array | Promise<Float32Array>,
 ): Promise<void> {
+  const pace = createPace(gpu);
   for (const kind of ["weight", "first", "second"] as const) {
     for (const { name, shape } of trainer.trained) {
-      trainer.write(kind, name, await read(`${kind}.${name}`, shape));
+      const values = await read(`${kind}.${name}`, shape);
+      trainer.write(kind, name, values);
+      await pace(values.byteLength);
     }
   }
   for (const [name, tensor] of trainer.controller) {
