@@ -319,8 +319,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "    if (tensor) gpu.write(tensor, values);\n  }\n}",
-      "    tensor;\n  }\n}",
+      "    if (tensor) gpu.write(tensor, values);\n    await pace",
+      "    tensor;\n    await pace",
     ],
     "the first step within the target stays": [
       "chooseStep(best[level], evaluated, target + above)",
