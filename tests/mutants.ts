@@ -664,6 +664,10 @@ export const MUTANTS: readonly Mutant[] = [
     "edges that rest with the learning rate are a plateau": ["isFree && !isSettled", "isFree"],
   }),
 
+  ...plant("pipeline/unless_stopped.ts", "pipeline/unless_stopped_test.ts", {
+    "what was stopped is begun": ["  signal.throwIfAborted();\n", ""],
+    "what ends behind a stop is taken for prepared": ["signal.aborted ? stopped : prepared", "prepared"],
+  }),
   ...plant("pipeline/model/parameters.ts", "pipeline/model/parameters_test.ts", {
     "all that is written is on its way at once": ["if (underWay < PIECE_BYTES) return;", "return;"],
   }),
@@ -980,10 +984,10 @@ export const MUTANTS: readonly Mutant[] = [
     "work is not told from the time left": ["ofRun?.finish(next.work, units, seconds);", "{}"],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "SIGTERM ends"], {
-    "a held thread is waited for": ["      if (activity?.keep) return;\n", "      if (stage) return;\n"],
+    "a held thread is waited for": ["      if (activity?.keep) return;\n", "      if (activity) return;\n"],
     "a command leaves its folder": [
-      "if (temporary !== undefined) Deno.removeSync",
-      'if (temporary === "") Deno.removeSync',
+      "        Deno.removeSync(path, { recursive: true });\n",
+      "",
     ],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "worth saving"], {
