@@ -664,6 +664,15 @@ export const MUTANTS: readonly Mutant[] = [
     "edges that rest with the learning rate are a plateau": ["isFree && !isSettled", "isFree"],
   }),
 
+  ...plant("pipeline/training/training_run.ts", [
+    "pipeline/training/pretrain_test.ts",
+    "whose folder is moved",
+  ], {
+    "a run is saved wherever its folder was": [
+      "            await folder.check();\n            // After",
+      "            // After",
+    ],
+  }),
   ...plant("pipeline/unless_stopped.ts", "pipeline/unless_stopped_test.ts", {
     "what was stopped is begun": ["  signal.throwIfAborted();\n", ""],
     "what ends behind a stop is taken for prepared": ["signal.aborted ? stopped : prepared", "prepared"],

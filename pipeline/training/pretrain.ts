@@ -161,15 +161,17 @@ async function pretrainUnlessStopped(
   const held = await measure("measuring the model on validation tokens", validation);
   const tested = await measure("measuring the model on test tokens", test);
   reporter.activity({ name: "saving the model" });
-  await withWeights(run, network, parameters, (read) =>
-    saveModel(run.folder.model, {
+  await withWeights(run, network, parameters, async (read) => {
+    await run.folder.check();
+    await saveModel(run.folder.model, {
       config: sparse
         ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
         : config,
       tensors: all.map(({ name, shape }) => ({ name, shape, read: () => read(name) })),
       type: settings.saveType,
       tokenizer: run.tokenizerPath,
-    }));
+    });
+  });
   return {
     validation: { ce: held.ce, tokens: held.tokens },
     test: {

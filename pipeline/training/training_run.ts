@@ -386,6 +386,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
           const evaluated = { step, ce: options.held?.(evaluation) ?? ce, openFraction };
           best = levels.map((above, level) => chooseStep(best[level], evaluated, target + above));
           if (best.some((chosen) => chosen?.step === step)) {
+            await folder.check();
             await saveCheckpoint(
               folder.checkpoints,
               { run: run.id, step, phase: `${phase}-best`, state: {} },
@@ -399,6 +400,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
         save(step, unevaluated) {
           return withTensors(exchange, trainer, async (tensorsOf) => {
             reporter.activity({ name: `saving step ${step}`, keep: true });
+            await folder.check();
             // After a power cut no checkpoint is ahead of the rows.
             await metrics.sync();
             await saveCheckpoint(folder.checkpoints, {

@@ -1,6 +1,8 @@
 /** Pre-training under the constraint, of three steps, against float64. */
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Gpu } from "../../../kernels/core/gpu.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import { exists } from "../../../pipeline/files.ts";
 import { readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { pretrain, sparseTarget } from "../../../pipeline/training/pretrain.ts";
@@ -97,6 +99,35 @@ gpuTest("steps whose rows are read at once share the time since the ones before"
   run.metrics.close();
   run.folder.release();
 });
+
+gpuTest(
+  "a run whose folder is moved ends at its next checkpoint, and makes no other of its name",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const prepared = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 2) });
+    const { path } = prepared.folder;
+    let trained = 0;
+    const run = {
+      ...prepared,
+      control: {
+        slackAt: () => undefined,
+        async beforeStep() {
+          if (++trained === 2) await Deno.rename(path, `${path} elsewhere`);
+          return { stop: false };
+        },
+      },
+    };
+    const ended = () => pretrain(SETTINGS, run, SILENT, new AbortController().signal);
+    await assertRejects(
+      ended,
+      UserError,
+      `Cannot save run ${run.folder.name} as ${path} was moved or removed`,
+    );
+    assertEquals([trained, await exists(path)], [2, false]);
+    run.metrics.close();
+    run.folder.release();
+  },
+);
 
 const FROM_SCRATCH: PretrainSettings = {
   ...SETTINGS,
