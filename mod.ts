@@ -137,10 +137,10 @@ export {
   type Batch,
   type BatchShape,
   createBatches,
-  IGNORED,
   sequentialBatches,
   type TokenSource,
 } from "./pipeline/text/batches.ts";
+export { IGNORED } from "./kernels/core/targets.ts";
 export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
@@ -153,7 +153,7 @@ export {
 export type { Steering } from "./pipeline/generation/steering.ts";
 export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
 export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
-export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
+export { evaluate, type Evaluation } from "./pipeline/training/evaluate.ts";
 export {
   type AttentionPattern,
   type LayerPattern,

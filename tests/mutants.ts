@@ -137,7 +137,7 @@ export const MUTANTS: readonly Mutant[] = [
     "edges are averaged over one micro-batch": ["batchRows: batch * accumulate", "batchRows: batch"],
     "the loss is averaged over one micro-batch": ["weight: 1 / counted,", "weight: accumulate / counted,"],
     "the loss is averaged over targets that do not count": [
-      "if (target !== IGNORED_TARGET) counted++",
+      "if (target !== IGNORED) counted++",
       "if (target >= 0) counted++",
     ],
     "every micro-batch clears the gradients": [

@@ -9,7 +9,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { inputError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { hardGates } from "../model/gates.ts";
@@ -248,7 +248,7 @@ async function create(
     Uint32Array.from(Array.from({ length: batch }, (_, n) => (pairs[n] ?? pairs[0])[side]).flat());
 
   function uploadToNetwork(part: Batch, side: "clean" | "corrupted"): void {
-    network.upload(tokensOf(part, side), new Uint32Array(rows).fill(IGNORED_TARGET));
+    network.upload(tokensOf(part, side), new Uint32Array(rows).fill(IGNORED));
   }
 
   /** Runs the unpatched network with hooks, one after the other. */

@@ -11,7 +11,7 @@ import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attenti
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import {
   EMBEDDINGS,
   isMasked,
@@ -350,7 +350,7 @@ async function prepare(
   ): Promise<InterventionResult> {
     const rows = rowsAt(at);
     const uploaded = tokensOf(prompts);
-    network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED));
     const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
     const isSeen = (name: string): boolean => replaces(name) || read.includes(name);
     const embedding = EMBEDDINGS.some((name) => locations.get(name)?.hook === name && isSeen(name))

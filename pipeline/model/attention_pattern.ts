@@ -6,7 +6,7 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { hardGates } from "./gates.ts";
 import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
@@ -67,7 +67,7 @@ export async function readAttention(
   // Behind the prompt stand zeros, which no position of the prompt sees.
   const inputs = new Uint32Array(context);
   inputs.set(tokens);
-  network.upload(inputs, new Uint32Array(context).fill(IGNORED_TARGET));
+  network.upload(inputs, new Uint32Array(context).fill(IGNORED));
   network.configureRows(1);
   network.configureGates(hardGates(gateBias, 1));
   const block = network.blocks.findIndex(({ first, count }) => length - 1 < first + count);

@@ -11,7 +11,7 @@ import { hardGates } from "../model/gates.ts";
 import { prepareNetwork } from "../model/network.ts";
 import { loadParameters } from "../model/parameters.ts";
 import { assertSelfCheck } from "../model/self_check.ts";
-import { IGNORED } from "../text/batches.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import type { TaskRow } from "./long_range_tasks.ts";
 

@@ -12,16 +12,9 @@ import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Exchange, sharersOf } from "../parallel/exchange.ts";
 import { preparePipeline } from "./pipeline.ts";
-import { cutBatch } from "../text/batches.ts";
-import type { MicroBatch } from "./trainer.ts";
+import { type Batch, cutBatch } from "../text/batches.ts";
 import { UnmeasurableError } from "../errors.ts";
 import { turn } from "../turn.ts";
-
-/** A batch of held-out tokens of which only the first rows are real. */
-export interface EvaluationBatch extends MicroBatch {
-  /** Rows that are not padding. */
-  rows: number;
-}
 
 /** Open edges a query from which on a head counts as live: one in a hundred queries. One in 65,536 is no use of a head. */
 export const LIVE_EDGES = 0.01;
@@ -90,9 +83,9 @@ interface MeasuredPart {
 
 /** Batches of more rows than a network has, in parts. */
 async function* partsOf(
-  batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>,
+  batches: Iterable<Batch> | AsyncIterable<Batch>,
   shape: Network["shape"],
-): AsyncGenerator<{ part: EvaluationBatch; batchIndex: number }> {
+): AsyncGenerator<{ part: Batch; batchIndex: number }> {
   let batchIndex = 0;
   for await (const whole of batches) {
     for (const part of cutBatch(whole, shape)) yield { part, batchIndex };
@@ -132,7 +125,7 @@ export async function evaluate(
   options: {
     mode: Extract<GateMode, "dense" | "deterministic">;
     gateBias?: number;
-    batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>;
+    batches: Iterable<Batch> | AsyncIterable<Batch>;
     onBatch?(done: number): void;
     signal?: AbortSignal;
     exchange?: Exchange;

@@ -55,7 +55,7 @@ import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts"
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { type Adaptation, adaptationOf, type AdaptationSettings, teacherIsAdapted } from "./adaptation.ts";
-import type { BaseModel, PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
+import type { BaseModel, InitialWeights, PreparedRun, Reporter } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
@@ -84,7 +84,7 @@ interface PreparedSettings extends MemorySettings {
 /** What a command knows of its model before the run is opened. */
 export interface RunModel {
   config: ModelConfig;
-  weights: WeightsSource;
+  weights: InitialWeights;
   /** Tells the model from another. */
   hash: string;
   /** What error messages call it. */

@@ -3,8 +3,9 @@
  *
  * @module
  */
+import type { Batch } from "../text/batches.ts";
 import { usageError } from "../errors.ts";
-import { evaluate, type EvaluationBatch } from "./evaluate.ts";
+import { evaluate } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { timeSpent } from "../runs/time_spent.ts";
 import { prepareNetwork } from "../model/network.ts";
@@ -118,7 +119,7 @@ async function pretrainUnlessStopped(
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const measure = (
     name: string,
-    batches: EvaluationBatch[],
+    batches: Batch[],
     { keep = false, gated = sparse }: { keep?: boolean; gated?: boolean } = {},
   ) =>
     evaluate(gpu, network, parameters, {

@@ -14,7 +14,7 @@ import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, rows, type Tensor } from "../../kernels/core/tensor.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { type GecoSettings, prepareGeco } from "../../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
 import type { Network } from "../model/network.ts";
@@ -366,7 +366,7 @@ async function create(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
       }
       let counted = 0;
       for (const { targets } of microBatches) {
-        for (const target of targets) if (target !== IGNORED_TARGET) counted++;
+        for (const target of targets) if (target !== IGNORED) counted++;
       }
       const gated = isGated(step);
       const mode = gated ? "sampled" : "dense";

@@ -54,8 +54,8 @@ import { type PhaseOptions, runPhase } from "./train_loop.ts";
 /** AdamW's constants (recipe: β 0.9 and 0.99). */
 const BETAS = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
 
-/** Where weights come from: a model folder, or a seed. */
-export interface WeightsSource {
+/** Where the weights come from that a run begins with: a model folder, or a seed. */
+export interface InitialWeights {
   readonly parameters: readonly ParameterShape[];
   read(name: string): Promise<Float32Array>;
   /** As `read`, by rank 0 alone, where several ranks read together. */
@@ -84,7 +84,7 @@ export interface PreparedRun {
   batch: number;
   folder: RunFolder;
   config: ModelConfig;
-  weights: WeightsSource;
+  weights: InitialWeights;
   /** What of the model is trained; left out: all. */
   adaptation?: Adaptation;
   /** The model that adapters are trained beside. */

@@ -10,7 +10,8 @@ import {
 import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { RecordBatchReader } from "apache-arrow";
-import { createBatches, IGNORED, sequentialBatches } from "../../../pipeline/text/batches.ts";
+import { createBatches, sequentialBatches } from "../../../pipeline/text/batches.ts";
+import { IGNORED } from "../../../kernels/core/targets.ts";
 import {
   bpeTokenizerJson,
   byteCharacters,
