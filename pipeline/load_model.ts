@@ -26,7 +26,14 @@ import { hardGates } from "./model/gates.ts";
 import { type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
-import { checkAttribution, checkGivenBack, checkLens, checkPatches, checkRun } from "./run_options.ts";
+import {
+  checkAttribution,
+  checkGivenBack,
+  checkLens,
+  checkLoad,
+  checkPatchEach,
+  checkRun,
+} from "./run_options.ts";
 import {
   checkOwnTokenizer,
   checkTokenizer,
@@ -244,10 +251,11 @@ const MOST_SHAPES = 4;
  * ```
  *
  * @throws {UserError} naming file and fault where the folder is no model, its weights are damaged or its tokenizer is
- * another model's
+ * another model's, and on an option that there is not or of another type than it must be
  * @throws {AdapterError} when there is no adapter
  */
 export async function loadModel(folder: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  checkLoad(options);
   const { adapterFolder } = options;
   const stored = await readModelConfig(folder, adapterFolder);
   const weights = await openWeights(folder, stored, adapterFolder);
@@ -462,7 +470,7 @@ function modelOf(
       }),
     patchEach: (prompt, options) =>
       inTurn(() => {
-        checkPatches(prompt, options);
+        checkPatchEach(prompt, options);
         return patchEachNow(prompt, options);
       }),
     destroy,

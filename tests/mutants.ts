@@ -2431,12 +2431,19 @@ export const MUTANTS: readonly Mutant[] = [
     "types of what is run are not looked at": ["        checkRun(prompts, options);\n", ""],
     "what a hook gives back is not looked at": ["      checkGivenBack(activation, changed);\n", ""],
   }),
-  ...plant("pipeline/run_options.ts", "pipeline/run_options_test.ts", {
+  ...plant("pipeline/option_checks.ts", "pipeline/run_options_test.ts", {
     "any array is values": ["value instanceof Float32Array]", "isList(value)]"],
     "keys of a patch are not looked at": [
-      "if (!checkKeys(what, patch, OF_PATCH)) return;",
-      "if (!checkKeys(what, patch, Object.keys(patch ?? {}))) return;",
+      "checkKeys(what, patch, OF_PATCH, doing);",
+      "checkKeys(what, patch, Object.keys(patch ?? {}), doing);",
     ],
+    "a slip is an option": ["checkKeys(what, options, Object.keys(kinds), doing);", ""],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/run_options_test.ts", "before they do anything"], {
+    "a model is loaded with whatever is given": ["  checkLoad(options);\n", ""],
+  }),
+  ...plant("pipeline/generation/generate.ts", ["pipeline/run_options_test.ts", "before they do anything"], {
+    "a text is continued with whatever is given": ["  checkGeneration(options);\n", ""],
   }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {

@@ -9,6 +9,7 @@ import type { ModelConfig } from "../model/config.ts";
 import { type Decoder, prepareDecoder } from "../model/decoder.ts";
 import type { HeldShape } from "../model/held_weights.ts";
 import type { Parameters } from "../model/parameters.ts";
+import { check, checkKeys, checkOptions, KINDS } from "../option_checks.ts";
 import { type Tokenizer, withStart } from "../text/tokenizer.ts";
 import { GENERATE } from "../settings.ts";
 import { createSampler, type SamplingSettings } from "./sampling.ts";
@@ -57,6 +58,31 @@ export interface Continuation {
   text: string;
   /** What ended it: as many tokens as were asked for, the end of the text, or that of the model's positions. */
   ended: "tokens" | "end of text" | "positions";
+}
+
+/** What a text is continued with. */
+const OPTIONS = {
+  tokens: KINDS.number,
+  dense: KINDS.flag,
+  temperature: KINDS.number,
+  topP: KINDS.number,
+  seed: KINDS.number,
+  steer: KINDS.array,
+  onText: KINDS.function,
+  onToken: KINDS.function,
+  signal: ["an AbortSignal", (value: unknown) => value instanceof AbortSignal],
+  decoder: KINDS.object,
+} as const;
+
+/** Refuses options that there are not, and what is of another type than it must be. */
+function checkGeneration(options: unknown): void {
+  const doing = "continue a text";
+  checkOptions("the options of a continuation", options, OPTIONS, doing);
+  for (const [n, one] of Object.entries(options.steer ?? [])) {
+    checkKeys(`steer[${n}]`, one, ["activation", "add"], doing);
+    check(`\`activation\` of steer[${n}]`, one.activation, KINDS.name, doing);
+    check(`\`add\` of steer[${n}]`, one.add, KINDS.values, doing);
+  }
 }
 
 /** Positions that a decoder is made for are a multiple of this, where the model has so many. */
@@ -115,7 +141,7 @@ export function promptTokens(
  * ```
  *
  * @param prompt text, which gets the token that the model was trained with before every text, or tokens as they are
- * @throws {UserError} as {@link promptTokens}
+ * @throws {UserError} as {@link promptTokens}, and on an option that there is not or of another type than it must be
  * @throws {RangeError} when the number of tokens is none from 1, or as {@link createSampler} and {@link prepareSteering}
  */
 export async function generate(
@@ -123,6 +149,7 @@ export async function generate(
   prompt: string | readonly number[],
   options: GenerateOptions = {},
 ): Promise<Continuation> {
+  checkGeneration(options);
   const { gpu, config, parameters, tokenizer, held } = model;
   const { tokens: most = GENERATE.tokens.value, temperature = 0, topP = 1, seed = 1, dense = false } =
     options;
