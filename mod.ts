@@ -74,9 +74,8 @@ export {
   loadModel,
   type LoadOptions,
   type ModelRun,
-  type Patch,
   type PatchEachOptions,
-  type Prompt,
+  type RunChanges,
   type RunOptions,
 } from "./pipeline/load_model.ts";
 export type { PatchAxis, PatchedPlace, PatchEffects } from "./pipeline/circuits/patch_each.ts";
@@ -166,10 +165,8 @@ export {
   type InterventionResult,
   type Interventions,
   prepareInterventions,
-  type Prompts,
-  type Replacement,
-  type ReplacementValue,
 } from "./pipeline/circuits/interventions.ts";
+export type { Patch, Prompt, Prompts, Replacement, ReplacementValue } from "./pipeline/model/replacement.ts";
 
 export { type LogitPart } from "./pipeline/circuits/logit_attribution.ts";
 export { type LensLayer, type LensToken } from "./pipeline/circuits/logit_lens.ts";

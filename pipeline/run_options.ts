@@ -70,7 +70,9 @@ function checkHooks(hooks: unknown): void {
  */
 export function checkAttribution(prompt: unknown, options: unknown): void {
   check("the prompt", prompt, KINDS.prompt);
-  checkKeys("the options of an attribution", options, ["answer", "wrong", "at"]);
+  checkKeys("the options of an attribution", options, ["answer", "wrong", "at", "patch", "hooks"]);
+  checkPatches(options.patch);
+  checkHooks(options.hooks);
   check("`answer`", options.answer, KINDS.token);
   checkGiven("`wrong`", options.wrong, KINDS.token);
   checkGiven("`at`", options.at, KINDS.index);
@@ -103,7 +105,9 @@ export function checkPatchEach(prompt: unknown, options: unknown): void {
  */
 export function checkLens(prompt: unknown, options: unknown): void {
   check("the prompt", prompt, KINDS.prompt);
-  checkKeys("the options of a lens", options, ["top", "at"]);
+  checkKeys("the options of a lens", options, ["top", "at", "patch", "hooks"]);
+  checkPatches(options.patch);
+  checkHooks(options.hooks);
   checkGiven("`top`", options.top, KINDS.index);
   checkAt(options.at);
 }

@@ -427,6 +427,46 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/generation/main.ts", ["pipeline/generation/generate_test.ts", "often as the scale"], {
     "nothing steers": ["steer: steering,", ""],
   }),
+  ...plant("pipeline/model/replacement.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "one prompt of a batch",
+  ], {
+    "one prompt's replacement is all prompts'": [
+      "if (rows && !rows.includes(",
+      "if (false && !rows!.includes(",
+    ],
+  }),
+  ...plant("pipeline/generation/patching.ts", ["pipeline/generation/patching_test.ts", "every token"], {
+    "what is replaced stands where the first row is": [
+      "call(part, part.at - first * row)",
+      "call(part, part.at - position * row)",
+    ],
+    "positions are counted from the end of all that there can be": [
+      "fromStart(chosen, prompt.length, outside)",
+      "fromStart(chosen, positions, outside)",
+    ],
+    "zero stands in for the prompt alone": ['patch.by !== "zero")', "true)"],
+    "a mean is the last prompt's": ["mean[n] += value / prompts.length", "mean[n] = value"],
+  }),
+  ...plant("pipeline/generation/generate.ts", ["pipeline/generation/patching_test.ts", "refused by name"], {
+    "hooks are passed over": ["options.hooks !== undefined", "options.hooks === null"],
+    "what steers is not added where something is replaced": [
+      "[patches, steering].flatMap",
+      "[patches].flatMap",
+    ],
+    "what stood in is left on the device": ["    patches?.destroy();\n", ""],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "taken apart, and the lens"], {
+    "a logit is taken apart as the run is without hooks": [
+      "      hooks: functions,\n      read: attributedActivations(config),",
+      "      read: attributedActivations(config),",
+    ],
+    "the lens passes patches over": [
+      "{ patch, hooks: functions, read: names,",
+      "{ hooks: functions, read: names,",
+    ],
+    "what no component gave is the whole logit": ["value: logit - given }", "value: logit }"],
+  }),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
     "the first row's place has the prompt's own activation": [
@@ -439,10 +479,6 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/interventions_test.ts",
     "one prompt of a batch",
   ], {
-    "one prompt's replacement is all prompts'": [
-      "if (rows && !rows.includes(",
-      "if (false && !rows!.includes(",
-    ],
     "what stands in for two activations is the first one's": [
       "if (!ofValue.has(activation)) ofValue.set(",
       "if (ofValue.size === 0) ofValue.set(",
@@ -1866,16 +1902,21 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/interventions_test.ts",
     "a position below 0",
   ], {
-    "the last position is not the last": [
-      "position < 0 ? positions + position : position",
-      "position < 0 ? (positions + 1 + position) % positions : position",
-    ],
     "logits are read at positions as they were given": [
       "new Float32Array() : await logitsAt(rows)",
       "new Float32Array() : await logitsAt(at)",
     ],
   }),
-  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+  ...plant("pipeline/model/replacement.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "a position below 0",
+  ], {
+    "the last position is not the last": [
+      "position < 0 ? positions + position : position",
+      "position < 0 ? (positions + 1 + position) % positions : position",
+    ],
+  }),
+  ...plant("pipeline/model/replacement.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
     "one activation is replaced under two names": [
       "other !== name && places.get(other) === places.get(name)",
       "other !== name && other.length === 0",

@@ -30,13 +30,14 @@ export interface LensLayer {
  * Looks at one prompt's residual stream behind the embedding and behind each layer.
  *
  * @param runs compiled for one prompt of as many tokens
- * @param options.at positions; all, where left out
+ * @param read runs that prompt and reads activations by name
+ * @param options.at positions
  * @throws {RangeError} when `top` is no number of tokens that there are, or a position is none of the prompt's
  */
 export async function lensOf(
   runs: Interventions,
   { config, spell }: { config: ModelConfig; spell(token: number): string },
-  tokens: readonly number[],
+  read: (names: readonly string[]) => Promise<ReadonlyMap<string, { values: Float32Array }>>,
   { top, at }: { top: number; at: readonly number[] },
 ): Promise<LensLayer[]> {
   const { vocabularySize } = config;
@@ -45,10 +46,10 @@ export async function lensOf(
   }
   const names = [...activationAxes(config).keys()]
     .filter((name) => name === "blocks.0.hook_resid_pre" || name.endsWith(".hook_resid_post"));
-  const { activations } = await runs.run([tokens], { read: names, at: [] });
+  const activations = await read(names);
   const layers: LensLayer[] = [];
   for (const activation of names) {
-    const logits = await runs.logitsOfStream(activations.get(activation)!, at);
+    const logits = await runs.logitsOfStream(activations.get(activation)!.values, at);
     const positions = at.map((_, n) =>
       likeliest(logits.subarray(n * vocabularySize, (n + 1) * vocabularySize), top)
         .map(({ token, logProbability }) => ({ token, text: spell(token), logProbability }))
