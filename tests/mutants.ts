@@ -1030,6 +1030,28 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // Circuits of every family.
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_test.ts", "asked for together"], {
+    "an engine's calls overlap": [
+      "const inTurn = oneAtATime();",
+      "const inTurn = <Result>(work: () => Promise<Result>) => work();",
+    ],
+  }),
+  ...plant(
+    "pipeline/circuits/engine_options.ts",
+    ["pipeline/circuits/engine_test.ts", "asked for together"],
+    {
+      "edges are those that are kept when their turn comes": ["return kept.slice();", "return kept;"],
+    },
+  ),
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_options_test.ts", "before it runs"], {
+    "an ablation that there is not is zero": ["      if (by !== undefined) checkAblation(by);\n", ""],
+    "a direction that there is not is denoising": ["      checkDirection(direction);\n", ""],
+    "a method that there is not is EAP-IG": ["      checkMethod(method);\n", ""],
+    "an engine is made whatever it is asked for": ["  checkEngineOptions(options);\n", ""],
+  }),
+  ...plant("pipeline/circuits/engine_options.ts", "pipeline/circuits/engine_options_test.ts", {
+    "edges are kept twice": ["findIndex((one) => one > 1)", "findIndex(() => false)"],
+  }),
   ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_test.ts", "dense: patched nodes"], {
     "a run begins behind the first input that has changed": ["inputs - 1 : next - 1", "inputs - 1 : next"],
   }),
@@ -2415,8 +2437,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/circuits/engine.ts", ["pipeline/failed_preparations_test.ts", "looks into"], {
     "an engine that fails is left in part": [
-      "return allOrNothing(() => create(gpu, model, options));",
-      "return create(gpu, model, options);",
+      "return await allOrNothing(() => create(gpu, model, options));",
+      "return await create(gpu, model, options);",
     ],
   }),
   ...plant("kernels/core/all_or_nothing.ts", "kernels/core/all_or_nothing_test.ts", {
