@@ -157,6 +157,7 @@ export {
   type AttentionPattern,
   type LayerPattern,
   readAttention,
+  type ReadAttentionOptions,
 } from "./pipeline/model/attention_pattern.ts";
 export { activationAxes, type ActivationAxis } from "./pipeline/model/activation_names.ts";
 export {

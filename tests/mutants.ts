@@ -1665,6 +1665,22 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a wish counts as a signature": ["isSignature: false", "isSignature: true"],
   }),
+  ...plant("pipeline/model/attention_pattern.ts", [
+    "pipeline/model/attention_pattern_test.ts",
+    "own gates",
+  ], {
+    "attention of a sparse model is read as if it were dense": ["gateBias ?? config.gate?.bias", "gateBias"],
+    "attention is read through gates whatever is asked for": [
+      "dense ? undefined : gateBias",
+      "gateBias",
+    ],
+  }),
+  ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "behind a sparse one"], {
+    "a dense model is looked at through the gates of one of its sizes": [
+      "gateBias === undefined ? { dense: true } : { gateBias }",
+      "{ gateBias }",
+    ],
+  }),
   ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "go on from a text"], {
     "the explorer goes on through open gates": [
       "gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 }",

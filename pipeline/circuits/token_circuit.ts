@@ -64,9 +64,9 @@ export interface TokenCircuit {
  * import { loadModel, readAttention, tokenCircuit } from "../../mod.ts";
  *
  * using model = await loadModel("data/addition-sparse");
- * const { gpu, network, parameters, config: { heads, gate } } = model;
+ * const { gpu, network, parameters, config: { heads } } = model;
  * const tokens = model.tokenizer.encode("12+34=");
- * const { layers } = await readAttention(gpu, network, parameters, tokens, gate!.bias);
+ * const { layers } = await readAttention(gpu, network, parameters, tokens);
  * const { edges, all, open, onPaths } = tokenCircuit(layers, { heads, length: 6, answers: [5] });
  * assert(edges.length === open && onPaths <= open && open < all);
  * ```

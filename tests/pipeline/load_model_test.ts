@@ -102,13 +102,7 @@ gpuTest(
       assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1), name);
     }
     const tokens = model.tokenizer.encode(PROMPTS[0]);
-    const { layers: seen } = await readAttention(
-      gpu,
-      model.network,
-      model.parameters,
-      tokens,
-      model.config.gate!.bias,
-    );
+    const { layers: seen } = await readAttention(gpu, model.network, model.parameters, tokens);
     for (let layer = 0; layer < layers; layer++) {
       const [pattern, gates] = ["pattern", "gates"].map((name) =>
         activations.get(`blocks.${layer}.attn.hook_${name}`)!.values.subarray(0, heads * 36)

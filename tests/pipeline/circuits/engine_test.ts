@@ -188,7 +188,7 @@ gpuTest("of the gated model's edges some are open and some are closed", async (g
   const network = await prepareNetwork(gpu, GATED, { batch: 1, context: 6, training: false });
   let open = 0;
   for (const { clean } of SET.pairs) {
-    const { layers } = await readAttention(gpu, network, parameters, clean, GATED.gate!.bias);
+    const { layers } = await readAttention(gpu, network, parameters, clean);
     open += layers.reduce((sum, { weights }) => sum + weights.filter((weight) => weight > 0).length, 0);
   }
   const share = open / (SET.pairs.length * TINY.layers * TINY.heads * 21);
