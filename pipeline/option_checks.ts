@@ -11,7 +11,7 @@ import { nearest } from "./nearest.ts";
 export type Kind = readonly [required: string, is: (value: unknown) => boolean];
 
 /** What cannot be done with options that are refused, as in "Cannot run a model as …". */
-export type Doing = "run a model" | "load a model" | "continue a text";
+export type Doing = "run a model" | "load a model" | "continue a text" | "read attention" | "find circuits";
 
 const isList = (value: unknown): value is readonly unknown[] =>
   Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
@@ -96,6 +96,20 @@ export function checkKeys(
   const near = nearest(unknown, known);
   const meant = near === undefined ? `there are ${known.join(", ")}` : `did you mean ${near}?`;
   throw usageError(`Cannot ${doing} as ${what} must have no unknown key: ${unknown} (${meant})`);
+}
+
+/**
+ * Refuses a name that there is not, which might be taken for another.
+ *
+ * @throws {UserError} naming it, those that there are and the nearest of them
+ */
+export function checkName(what: string, name: unknown, known: readonly string[], doing: Doing): void {
+  if (known.some((one) => one === name)) return;
+  const quoted = known.map((one) => JSON.stringify(one));
+  const near = typeof name === "string" ? nearest(name, known) : undefined;
+  const meant = near === undefined ? "" : ` (did you mean ${near}?)`;
+  const required = `${quoted.slice(0, -1).join(", ")} or ${quoted.at(-1)}`;
+  throw usageError(`Cannot ${doing} as ${what} must be ${required}: ${shown(name)}${meant}`);
 }
 
 /**

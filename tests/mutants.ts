@@ -1040,7 +1040,7 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/engine_options.ts",
     ["pipeline/circuits/engine_test.ts", "asked for together"],
     {
-      "edges are those that are kept when their turn comes": ["return kept.slice();", "return kept;"],
+      "edges are those that are kept when their turn comes": ["return mask.slice();", "return mask;"],
     },
   ),
   ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_options_test.ts", "before it runs"], {

@@ -4,13 +4,29 @@
  *
  * @module
  */
-import { usageError } from "../errors.ts";
-import { nearest } from "../nearest.ts";
+import {
+  check,
+  checkGiven,
+  checkKeys,
+  checkName,
+  isListOf,
+  isObject,
+  type Kind,
+  KINDS,
+} from "../option_checks.ts";
 
+const DOING = "find circuits";
 const OPTIONS = ["set", "ablation", "maxBytes", "exchange"];
 const ABLATIONS = ["resample", "mean", "zero"];
 const METRICS = ["logit_difference", "probability_difference"];
 const DIRECTIONS = ["noising", "denoising"];
+const SET: Kind = [
+  "a set of pairs, as a task generates it or readPairs gives it",
+  (value) => isObject(value) && Array.isArray(value.pairs),
+];
+const METHOD: Kind = ['{ name: "eap" } or { name: "eap-ig", steps }', isObject];
+const MASK: Kind = ["a Uint8Array of 0 and 1", (value) => value instanceof Uint8Array];
+
 /** What each method of attribution has. */
 const OF_METHODS: Readonly<Record<string, readonly string[]>> = {
   "eap": ["name"],
@@ -23,16 +39,12 @@ const OF_METHODS: Readonly<Record<string, readonly string[]>> = {
  * @throws {UserError} naming the part that is of another name or type, what it must be and what it is
  */
 export function checkEngineOptions(options: unknown): void {
-  checkKeys("the options of an engine", options, OPTIONS);
-  const { set, ablation, maxBytes } = options as Record<string, unknown>;
-  if (!isObject(set) || !Array.isArray(set.pairs)) {
-    throw refusal("`set` must be a set of pairs, as a task generates it or readPairs gives it", shown(set));
-  }
-  checkName("the set's metric", set.metric, METRICS);
+  checkKeys("the options of an engine", options, OPTIONS, DOING);
+  const { set, ablation, maxBytes } = options;
+  check("`set`", set, SET, DOING);
+  checkName("the set's metric", (set as Record<string, unknown>).metric, METRICS, DOING);
   if (ablation !== undefined) checkAblation(ablation);
-  if (maxBytes !== undefined && !(typeof maxBytes === "number" && maxBytes > 0)) {
-    throw refusal("`maxBytes` must be a number above 0", shown(maxBytes));
-  }
+  checkGiven("`maxBytes`", maxBytes, KINDS.number, DOING);
 }
 
 /**
@@ -41,7 +53,7 @@ export function checkEngineOptions(options: unknown): void {
  * @throws {UserError} naming those that there are
  */
 export function checkAblation(ablation: unknown): void {
-  checkName("the ablation", ablation, ABLATIONS);
+  checkName("the ablation", ablation, ABLATIONS, DOING);
 }
 
 /**
@@ -50,7 +62,7 @@ export function checkAblation(ablation: unknown): void {
  * @throws {UserError} naming those that there are
  */
 export function checkDirection(direction: unknown): void {
-  checkName("the direction of patching", direction, DIRECTIONS);
+  checkName("the direction of patching", direction, DIRECTIONS, DOING);
 }
 
 /**
@@ -60,15 +72,10 @@ export function checkDirection(direction: unknown): void {
  * @throws {RangeError} on a number of steps that there is not
  */
 export function checkMethod(method: unknown): void {
-  if (!isObject(method)) {
-    throw refusal(
-      'a method of attribution must be { name: "eap" } or { name: "eap-ig", steps }',
-      shown(method),
-    );
-  }
-  const { name, steps } = method;
-  checkName("the method of attribution", name, Object.keys(OF_METHODS));
-  checkKeys(`the method ${name}`, method, OF_METHODS[name as string]);
+  check("a method of attribution", method, METHOD, DOING);
+  const { name, steps } = method as Record<string, unknown>;
+  checkName("the method of attribution", name, Object.keys(OF_METHODS), DOING);
+  checkKeys(`the method ${name}`, method, OF_METHODS[name as string], DOING);
   if (name === "eap-ig" && !(Number.isInteger(steps) && (steps as number) >= 1)) {
     throw new RangeError(`Cannot attribute as the number of steps must be a positive integer: ${steps}`);
   }
@@ -82,19 +89,18 @@ export function checkMethod(method: unknown): void {
  * @throws {RangeError} when it is not one number of 0 or 1 for each edge
  */
 export function keptEdges(kept: unknown, edges: number): Uint8Array {
-  if (!(kept instanceof Uint8Array)) {
-    throw refusal("the edges that are kept must be a Uint8Array of 0 and 1", shown(kept));
+  check("what is kept of the edges", kept, MASK, DOING);
+  const mask = kept as Uint8Array;
+  if (mask.length !== edges) {
+    throw new RangeError(`Cannot run a circuit as the graph has ${edges} edges: ${mask.length}`);
   }
-  if (kept.length !== edges) {
-    throw new RangeError(`Cannot run a circuit as the graph has ${edges} edges: ${kept.length}`);
-  }
-  const at = kept.findIndex((one) => one > 1);
+  const at = mask.findIndex((one) => one > 1);
   if (at >= 0) {
     throw new RangeError(
-      `Cannot run a circuit as an edge is kept by 1 and left out by 0: edge ${at} has ${kept[at]}`,
+      `Cannot run a circuit as an edge is kept by 1 and left out by 0: edge ${at} has ${mask[at]}`,
     );
   }
-  return kept.slice();
+  return mask.slice();
 }
 
 /**
@@ -103,8 +109,8 @@ export function keptEdges(kept: unknown, edges: number): Uint8Array {
  * @throws {UserError} when it is no list
  */
 export function keptEdgesOfEach(circuits: unknown, edges: number): Uint8Array[] {
-  if (!Array.isArray(circuits)) throw refusal("circuits must be an array of Uint8Arrays", shown(circuits));
-  return circuits.map((kept: unknown) => keptEdges(kept, edges));
+  check("`circuits`", circuits, ["an array of Uint8Arrays", Array.isArray], DOING);
+  return (circuits as unknown[]).map((kept) => keptEdges(kept, edges));
 }
 
 /**
@@ -115,45 +121,14 @@ export function keptEdgesOfEach(circuits: unknown, edges: number): Uint8Array[] 
  * @throws {RangeError} on an edge that there is not
  */
 export function edgeNumbers(numbers: unknown, edges: number): number[] {
-  if (!Array.isArray(numbers)) throw refusal("edges must be an array of their numbers", shown(numbers));
-  const outside = numbers.find((edge) => !(Number.isInteger(edge) && edge >= 0 && edge < edges));
-  if (outside !== undefined) throw new RangeError(`Cannot patch edge ${outside} as the graph has ${edges}`);
-  return [...numbers];
-}
-
-function checkName(what: string, name: unknown, known: readonly string[]): void {
-  if (typeof name === "string" && known.includes(name)) return;
-  const quoted = known.map((one) => JSON.stringify(one));
-  const near = typeof name === "string" ? nearest(name, known) : undefined;
-  throw refusal(
-    `${what} must be ${quoted.slice(0, -1).join(", ")} or ${quoted.at(-1)}`,
-    shown(name) + (near === undefined ? "" : ` (did you mean ${near}?)`),
+  check(
+    "`edges`",
+    numbers,
+    ["an array of their numbers", isListOf((value) => typeof value === "number")],
+    DOING,
   );
-}
-
-function checkKeys(what: string, value: unknown, known: readonly string[]): void {
-  if (!isObject(value)) throw refusal(`${what} must be an object`, shown(value));
-  const unknown = Object.keys(value).find((key) => !known.includes(key));
-  if (unknown === undefined) return;
-  const near = nearest(unknown, known);
-  const meant = near === undefined ? `there are ${known.join(", ")}` : `did you mean ${near}?`;
-  throw refusal(`${what} must have no unknown key`, `${unknown} (${meant})`);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function refusal(required: string, found: string): Error {
-  return usageError(`Cannot find circuits as ${required}: ${found}`);
-}
-
-function shown(value: unknown): string {
-  if (value === undefined) return "nothing";
-  if (typeof value === "string") return JSON.stringify(value);
-  if (typeof value !== "object" || value === null) return String(value);
-  const name = value.constructor?.name ?? "Object";
-  return Array.isArray(value) || ArrayBuffer.isView(value)
-    ? `${name} of ${"length" in value ? value.length : value.byteLength}`
-    : name;
+  const all = Array.from(numbers as number[]);
+  const outside = all.find((edge) => !(Number.isInteger(edge) && edge >= 0 && edge < edges));
+  if (outside !== undefined) throw new RangeError(`Cannot patch edge ${outside} as the graph has ${edges}`);
+  return all;
 }

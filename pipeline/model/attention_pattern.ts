@@ -8,7 +8,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
 import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
 import { usageError } from "../errors.ts";
-import { shown } from "../files.ts";
+import { checkOptions, type Kind, KINDS } from "../option_checks.ts";
 import { hardGates } from "./gates.ts";
 import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
@@ -29,6 +29,8 @@ export interface AttentionPattern {
   /** Log-probabilities of the token behind the prompt [V]. */
   next: Float32Array;
 }
+
+const BIAS: Kind = ["a finite number", Number.isFinite];
 
 /** Which gates attention is read through. */
 export interface ReadAttentionOptions {
@@ -118,21 +120,11 @@ export async function readAttention(
 
 /** The bias of the gates that are read through; undefined where all edges are open. */
 function biasOf({ config }: Network, options: ReadAttentionOptions): number | undefined {
-  const isObject = typeof options === "object" && options !== null;
-  const unknown = isObject && Object.keys(options).find((key) => !["dense", "gateBias"].includes(key));
-  if (!isObject || unknown) {
-    throw usageError(
-      `Cannot read attention as its options must be { dense } or { gateBias }: ${unknown || shown(options)}`,
-    );
-  }
+  const given: unknown = options;
+  checkOptions("its options", given, { dense: KINDS.flag, gateBias: BIAS }, "read attention");
   const { dense = false, gateBias } = options;
-  if (gateBias !== undefined && (dense || !Number.isFinite(gateBias))) {
-    throw usageError(
-      `Cannot read attention as \`gateBias\` must be ${
-        dense ? "left out where `dense` is true" : "a number"
-      }: ` +
-        gateBias,
-    );
+  if (dense && gateBias !== undefined) {
+    throw usageError(`Cannot read attention as \`gateBias\` must be left out where it is dense: ${gateBias}`);
   }
   return dense ? undefined : gateBias ?? config.gate?.bias;
 }

@@ -135,11 +135,11 @@ gpuTest("attention is read through the model's own gates, unless others are name
   assertNotEquals(dense.next, own.next);
   const refused = (options: unknown, message: string) =>
     assertRejects(() => read(network, options as ReadAttentionOptions), UserError, message);
-  await refused(-0.5, "must be { dense } or { gateBias }: -0.5");
-  await refused(null, "{ gateBias }: null");
-  await refused({ Dense: true }, "{ gateBias }: Dense");
-  await refused({ gateBias: "3" }, "`gateBias` must be a number: 3");
-  await refused({ gateBias: 3, dense: true }, "left out where `dense` is true: 3");
+  await refused(-0.5, "its options must be an object: -0.5");
+  await refused(null, "its options must be an object: null");
+  await refused({ Dense: true }, "no unknown key: Dense (did you mean dense?)");
+  await refused({ gateBias: "3" }, '`gateBias` must be a finite number: "3"');
+  await refused({ gateBias: 3, dense: true }, "`gateBias` must be left out where it is dense: 3");
 });
 
 gpuTest("no token, and more tokens than positions, are refused", async (gpu) => {
