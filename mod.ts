@@ -74,6 +74,7 @@ export {
   loadModel,
   type LoadOptions,
   type ModelRun,
+  type OpenEdgesOptions,
   type PatchEachOptions,
   type RunChanges,
   type RunOptions,
@@ -169,6 +170,7 @@ export {
 } from "./pipeline/circuits/interventions.ts";
 export type { Patch, Prompt, Prompts, Replacement, ReplacementValue } from "./pipeline/model/replacement.ts";
 
+export { type OpenEdge } from "./pipeline/circuits/open_edges.ts";
 export { type LogitPart } from "./pipeline/circuits/logit_attribution.ts";
 export { type LensLayer, type LensToken } from "./pipeline/circuits/logit_lens.ts";
 
@@ -229,6 +231,7 @@ export {
 export {
   type TokenCircuit,
   tokenCircuit,
+  type TokenCircuitShape,
   type TokenEdge,
   type TokenPath,
   tokenPaths,

@@ -11,6 +11,7 @@ import { oneAtATime } from "../kernels/core/one_at_a_time.ts";
 import { type Interventions, paddedPositions, prepareInterventions } from "./circuits/interventions.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
+import { type OpenEdge, openEdgesOf } from "./circuits/open_edges.ts";
 import { type PatchAxis, patchEach, type PatchEffects, patchPlaces } from "./circuits/patch_each.ts";
 import { activationAxes, type ActivationAxis, noActivation, placesOf } from "./model/activation_names.ts";
 import { openWeights } from "./model/load_weights.ts";
@@ -33,6 +34,7 @@ import {
   checkGivenBack,
   checkLens,
   checkLoad,
+  checkOpenEdges,
   checkPatchEach,
   checkRun,
 } from "./run_options.ts";
@@ -125,6 +127,17 @@ export interface PatchEachOptions {
   at?: number;
 }
 
+/** Which edges are listed, and on the way to which answers. */
+export interface OpenEdgesOptions {
+  /** Positions whose logits are the answer, below 0 counted from the end; the last where left out. */
+  answers?: readonly number[];
+  /**
+   * Softmax weight, from 0 to 1, below which an edge is not listed; 0 where left out. A model without gates needs it, as all
+   * of its causal edges are open.
+   */
+  leastWeight?: number;
+}
+
 /** How a model is loaded. */
 export interface LoadOptions {
   /** A device that is open, which stays the caller's; left out, one is opened and checked, and closed with the model. */
@@ -189,6 +202,15 @@ export interface LoadedModel extends Disposable {
    * @throws {RangeError} on a number of tokens that the vocabulary has not, and as {@link LoadedModel.run}
    */
   logitLens(prompt: Prompt, options?: LensOptions): Promise<LensLayer[]>;
+  /**
+   * The open attention edges of a prompt by layer, head, query and key: which token looks at which, the softmax weight, and
+   * whether values go along the edge to an answer, through open edges and the residual stream. What such paths leave out,
+   * {@link tokenCircuit} says.
+   *
+   * @throws {UserError} of a model without gates, where no least weight is given, and as {@link LoadedModel.run}
+   * @throws {RangeError} on an answer at no position of the prompt, and as {@link LoadedModel.run}
+   */
+  openEdges(prompt: Prompt, options?: OpenEdgesOptions): Promise<OpenEdge[]>;
   /**
    * Activation patching, place by place: what it does to the answer's logit, or to its difference from another's, to take
    * one activation at one position or head from another prompt's run. Many places are run at once.
@@ -281,7 +303,14 @@ function modelOf(
   parts:
     & Omit<
       LoadedModel,
-      "hooks" | "run" | "attributeLogits" | "logitLens" | "patchEach" | "destroy" | typeof Symbol.dispose
+      | "hooks"
+      | "run"
+      | "attributeLogits"
+      | "logitLens"
+      | "openEdges"
+      | "patchEach"
+      | "destroy"
+      | typeof Symbol.dispose
     >
     & { closes: boolean },
 ): LoadedModel {
@@ -410,6 +439,16 @@ function modelOf(
     });
   }
 
+  async function openEdgesNow(
+    prompt: Prompt,
+    { answers = [-1], leastWeight }: OpenEdgesOptions,
+  ): Promise<OpenEdge[]> {
+    const tokens = tokensOf(prompt);
+    assertTokens([tokens]);
+    const runs = await compiledFor(1, tokens.length);
+    return await openEdgesOf(runs, { config, spell: tokenizer.spell }, tokens, { answers, leastWeight });
+  }
+
   async function patchEachNow(
     prompt: Prompt,
     { from, activations, each = ["position"], answer, wrong, at = -1 }: PatchEachOptions,
@@ -478,6 +517,11 @@ function modelOf(
       inTurn(() => {
         checkLens(prompt, options);
         return lensNow(prompt, options);
+      }),
+    openEdges: (prompt, options = {}) =>
+      inTurn(() => {
+        checkOpenEdges(prompt, options);
+        return openEdgesNow(prompt, options);
       }),
     patchEach: (prompt, options) =>
       inTurn(() => {

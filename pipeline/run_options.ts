@@ -11,9 +11,14 @@ import {
   checkPatches,
   isListOf,
   isObject,
+  type Kind,
   KINDS,
 } from "./option_checks.ts";
 
+const WEIGHT: Kind = [
+  "a number from 0 to 1",
+  (value) => typeof value === "number" && value >= 0 && value <= 1,
+];
 const OPTIONS = ["read", "patch", "hooks", "at"];
 const OF_PATCHES = ["from", "activations", "each", "answer", "wrong", "at"];
 
@@ -96,6 +101,16 @@ export function checkPatchEach(prompt: unknown, options: unknown): void {
   check("`answer`", answer, KINDS.token);
   checkGiven("`wrong`", wrong, KINDS.token);
   checkGiven("`at`", at, KINDS.index);
+}
+
+/**
+ * Checks the types of which open edges are to be listed.
+ *
+ * @throws {UserError} as {@link checkRun}
+ */
+export function checkOpenEdges(prompt: unknown, options: unknown): void {
+  check("the prompt", prompt, KINDS.prompt);
+  checkOptions("the options of open edges", options, { answers: KINDS.positions, leastWeight: WEIGHT });
 }
 
 /**

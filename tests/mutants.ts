@@ -1665,6 +1665,22 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a wish counts as a signature": ["isSignature: false", "isSignature: true"],
   }),
+  ...plant("pipeline/circuits/token_circuit.ts", [
+    "pipeline/circuits/token_circuit_test.ts",
+    "counted from the end",
+  ], {
+    "an answer is counted from the end by one too few": [
+      "answer < 0 ? length + answer : answer",
+      "answer < 0 ? length - 1 + answer : answer",
+    ],
+  }),
+  ...plant("pipeline/circuits/open_edges.ts", "pipeline/circuits/open_edges_test.ts", {
+    "every causal edge is listed": ["gate ? activations.get(gates[layer])! : new", "new"],
+    "edges of the least weight are left out": ["edge.weight < (", "edge.weight <= ("],
+    "open edges begin with the last layer": [".sort((a, b) => a.layer - b.layer)", ""],
+    "who looks is who is looked at": ["queryToken: texts[edge.query]", "queryToken: texts[edge.key]"],
+    "a dense model's edges are listed unasked": ["gate === undefined && leastWeight === undefined", "false"],
+  }),
   ...plant("pipeline/model/attention_pattern.ts", [
     "pipeline/model/attention_pattern_test.ts",
     "own gates",

@@ -296,6 +296,52 @@ gpuTest("the lens ends with what the model says, by text and log-probability", a
   assertEquals(positions[0].slice(0, 2), lens[0].positions[5]);
 });
 
+gpuTest(
+  "the open edges of a sparse model have the prompt's tokens, and lie on paths to its end or not",
+  async (gpu) => {
+    using model = await loadModel(SPARSE, { gpu });
+    const [prompt] = PROMPTS;
+    const edges = await model.openEdges(prompt);
+    const gates = [...model.hooks.keys()].filter((name) => name.endsWith(".hook_gates"));
+    const { activations } = await model.run(prompt, { read: gates });
+    let open = 0;
+    // Of keys behind the query a gate says nothing.
+    for (const { values } of activations.values()) {
+      values.forEach((gate, at) => open += at % 6 <= Math.floor(at / 6) % 6 ? gate : 0);
+    }
+    assertEquals(edges.length, open);
+    for (const { query, key, queryToken, keyToken } of edges) {
+      assertEquals([queryToken, keyToken], [prompt[query], prompt[key]]);
+    }
+    assert(edges.some(({ onPath }) => onPath) && edges.some(({ onPath }) => !onPath));
+    assertEquals(await model.openEdges(model.tokenizer.encode(prompt), { answers: [5, -1] }), edges);
+    assert((await model.openEdges(prompt, { answers: [] })).every(({ onPath }) => !onPath));
+  },
+);
+
+gpuTest("without gates every causal edge is open, and a least weight has to be given", async (gpu) => {
+  using dense = await loadModel(SPARSE, { gpu, dense: true });
+  const { layers, heads } = dense.config;
+  const all = layers * heads * 21;
+  await assertRejects(() => dense.openEdges("12+34="), UserError, `all ${all} of the prompt are open`);
+  const edges = await dense.openEdges("12+34=", { leastWeight: 0 });
+  assertEquals(edges.length, all);
+  const sums = Map.groupBy(edges, ({ layer, head, query }) => `${layer} ${head} ${query}`);
+  for (const ofQuery of sums.values()) {
+    assertAlmostEquals(ofQuery.reduce((sum, { weight }) => sum + weight, 0), 1, 1e-5);
+  }
+  // Of the last layer those of the answer's own queries, below all.
+  assertEquals(edges.filter(({ onPath }) => onPath).length, (layers - 1) * heads * 21 + heads * 6);
+  const refused = (options: unknown, message: string) =>
+    assertRejects(() => dense.openEdges("12", options as object), Error, message);
+  await refused({ answers: [2], leastWeight: 0 }, "position 2 as the prompt has 2 tokens");
+  await refused({ answers: -1 }, "`answers` must be an array of positions: -1");
+  await refused({ leastWeight: 2 }, "`leastWeight` must be a number from 0 to 1: 2");
+  await refused({ leastweight: 0 }, "leastweight (did you mean leastWeight?)");
+  await refused(null, "the options of open edges must be an object: null");
+  await assertRejects(() => dense.openEdges("", { leastWeight: 0 }), RangeError, "at least one token");
+});
+
 gpuTest("what has no logit, and what the lens cannot show, is refused", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const attributed = (answer: string | number, message: string, at?: number) =>
