@@ -153,6 +153,7 @@ export {
 export type { Steering } from "./pipeline/generation/steering.ts";
 export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
 export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
+export { likeliest, type LikelyToken } from "./pipeline/model/likeliest.ts";
 export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
 export {
   type AttentionPattern,

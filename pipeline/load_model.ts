@@ -238,14 +238,14 @@ const MOST_SHAPES = 4;
  * @example Attention, gates and logits of a sparse model, and one head patched from another prompt
  * ```ts
  * import assert from "node:assert/strict";
- * import { loadModel } from "../mod.ts";
+ * import { likeliest, loadModel } from "../mod.ts";
  *
  * using model = await loadModel("data/addition-sparse");
  * const pattern = "blocks.0.attn.hook_pattern", gates = "blocks.0.attn.hook_gates";
  * const { logits, activations } = await model.run("12+34=", { read: [pattern, gates] });
  *
- * const answer = logits.values.indexOf(Math.max(...logits.values));
- * assert(model.tokenizer.decode([answer]) === "6");
+ * const [answer] = likeliest(logits.values);
+ * assert(model.tokenizer.spell(answer.token) === "6");
  * assert(activations.get(gates)!.shape.join() === "1,4,6,6"); // (batch, head, query, key)
  *
  * const patched = await model.run("12+34=", {

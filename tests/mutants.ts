@@ -1924,8 +1924,15 @@ export const MUTANTS: readonly Mutant[] = [
     "kernels/explicit_attention/explicit_attention_test.ts",
     "a masked score has no weight",
   ], { "a gate behind its query opens": [" && at % T <= (at / T) % T", ""] }),
+  ...plant("pipeline/model/likeliest.ts", "pipeline/model/likeliest_test.ts", {
+    "the likeliest tokens have logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
+    "of equally likely tokens the last comes first": [
+      "logits[token] > logits[best[place",
+      "logits[token] >= logits[best[place",
+    ],
+    "logits that are no numbers have a likeliest token": ["!Number.isFinite(total)", "false"],
+  }),
   ...plant("pipeline/circuits/logit_lens.ts", ["pipeline/circuits/logits_test.ts", "the lens' tokens"], {
-    "the lens shows logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
     "the lens leaves the embedding out": [
       'name === "blocks.0.hook_resid_pre" ||',
       'name === "blocks.1.hook_resid_pre" ||',

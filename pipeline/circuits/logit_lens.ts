@@ -5,17 +5,14 @@
  * @module
  */
 import { activationAxes } from "../model/activation_names.ts";
+import { likeliest, type LikelyToken } from "../model/likeliest.ts";
 import type { Interventions } from "./interventions.ts";
 import type { ModelConfig } from "../model/config.ts";
 
 /** A token that comes next, and how likely. */
-export interface LensToken {
-  /** Its id. */
-  token: number;
+export interface LensToken extends LikelyToken {
   /** What it spells inside a text. */
   text: string;
-  /** Natural logarithm of its probability. */
-  logProbability: number;
 }
 
 /** What the residual stream says at one depth. */
@@ -57,20 +54,4 @@ export async function lensOf(
     layers.push({ activation, positions });
   }
   return layers;
-}
-
-/** The likeliest tokens by their logits, of equals the first. */
-function likeliest(logits: Float32Array, count: number): Omit<LensToken, "text">[] {
-  const best: number[] = [];
-  for (let token = 0; token < logits.length; token++) {
-    if (best.length === count && !(logits[token] > logits[best[count - 1]])) continue;
-    let place = best.length;
-    while (place > 0 && logits[token] > logits[best[place - 1]]) place--;
-    best.splice(place, 0, token);
-    best.length = Math.min(best.length, count);
-  }
-  const highest = logits[best[0]];
-  let total = 0;
-  for (const logit of logits) total += Math.exp(logit - highest);
-  return best.map((token) => ({ token, logProbability: logits[token] - highest - Math.log(total) }));
 }
