@@ -171,6 +171,7 @@ export {
 } from "./pipeline/circuits/interventions.ts";
 export type { Patch, Prompt, Prompts, Replacement, ReplacementValue } from "./pipeline/model/replacement.ts";
 
+export { type HeadWeights, type WeightArray } from "./pipeline/circuits/head_weights.ts";
 export { type OpenEdge } from "./pipeline/circuits/open_edges.ts";
 export { type LogitPart } from "./pipeline/circuits/logit_attribution.ts";
 export { type LensLayer, type LensToken } from "./pipeline/circuits/logit_lens.ts";

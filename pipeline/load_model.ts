@@ -9,6 +9,7 @@ import { allOrNothing } from "../kernels/core/all_or_nothing.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import { oneAtATime } from "../kernels/core/one_at_a_time.ts";
 import { type Interventions, paddedPositions, prepareInterventions } from "./circuits/interventions.ts";
+import { type HeadWeights, readHeadWeights } from "./circuits/head_weights.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
 import { type OpenEdge, openEdgesOf } from "./circuits/open_edges.ts";
@@ -219,6 +220,12 @@ export interface LoadedModel extends Disposable {
    * {@link LoadedModel.attributeLogits}
    */
   patchEach(prompt: Prompt, options: PatchEachOptions): Promise<PatchEffects>;
+  /**
+   * The weights of a head, in TransformerLens's shapes, whatever the family.
+   *
+   * @throws {RangeError} when there is no such layer or head
+   */
+  headWeights(layer: number, head: number): Promise<HeadWeights>;
   /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
   destroy(): void;
 }
@@ -309,6 +316,7 @@ function modelOf(
       | "logitLens"
       | "openEdges"
       | "patchEach"
+      | "headWeights"
       | "destroy"
       | typeof Symbol.dispose
     >
@@ -471,6 +479,12 @@ function modelOf(
     return await patchEach(runs, task, patchPlaces(hooks, runs.names, activations, each));
   }
 
+  /** Weights are read beside runs, and by hooks of a run. */
+  async function headWeights(layer: number, head: number): Promise<HeadWeights> {
+    if (destroyed) throw new RangeError(`Cannot read weights of ${model.folder} as it was destroyed`);
+    return await readHeadWeights(gpu, model, layer, head);
+  }
+
   /** What is compiled holds one run at a time. */
   function inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
     if (inHook.getStore()) {
@@ -528,6 +542,7 @@ function modelOf(
         checkPatchEach(prompt, options);
         return patchEachNow(prompt, options);
       }),
+    headWeights,
     destroy,
     [Symbol.dispose]: destroy,
   };

@@ -1674,6 +1674,12 @@ export const MUTANTS: readonly Mutant[] = [
       "answer < 0 ? length - 1 + answer : answer",
     ],
   }),
+  ...plant("pipeline/circuits/head_weights.ts", "pipeline/circuits/head_weights_test.ts", {
+    "every head has the keys of its own number": ["K: heads + keyHead", "K: heads + head"],
+    "a head has its keys for values": ["V: heads + keyValueHeads + keyHead", "V: heads + keyHead"],
+    "every head writes as the first": ["head * length, length", "0, length"],
+    "queries have no bias": ["b_Q: vector(places.Q)", "b_Q: vector(places.V)"],
+  }),
   ...plant("pipeline/circuits/open_edges.ts", "pipeline/circuits/open_edges_test.ts", {
     "every causal edge is listed": ["gate ? activations.get(gates[layer])! : new", "new"],
     "edges of the least weight are left out": ["edge.weight < (", "edge.weight <= ("],

@@ -319,6 +319,35 @@ gpuTest(
   },
 );
 
+gpuTest(
+  "a head's weights give the queries of a run from what its layer read, also in a hook of it",
+  async (gpu) => {
+    const model = await loadModel(SPARSE, { gpu });
+    const { width, headSize, heads } = model.config;
+    const read = "blocks.1.ln1.hook_normalized";
+    let inHook: number[] | undefined;
+    const { activations } = await model.run(PROMPTS[0], {
+      read: [read],
+      hooks: {
+        "blocks.1.attn.hook_q": async (queries) => {
+          inHook = [...queries.subarray((5 * heads + 2) * headSize, (5 * heads + 3) * headSize)];
+          assertEquals((await model.headWeights(1, 2)).W_Q.shape, [width, headSize]);
+        },
+      },
+    });
+    const { W_Q, b_Q } = await model.headWeights(1, 2);
+    const x = activations.get(read)!.values.subarray(5 * width, 6 * width);
+    const queries = b_Q.values.map((bias, n) =>
+      x.reduce((sum, value, m) => sum + value * W_Q.values[m * headSize + n], bias)
+    );
+    // Measured: 9.8e-8.
+    assertClose(inHook!, queries, { tolerance: 2e-6, name: "queries" });
+    await assertRejects(() => model.headWeights(1, heads), RangeError, `head ${heads} as there are 0 to`);
+    model.destroy();
+    await assertRejects(() => model.headWeights(0, 0), RangeError, "as it was destroyed");
+  },
+);
+
 gpuTest("without gates every causal edge is open, and a least weight has to be given", async (gpu) => {
   using dense = await loadModel(SPARSE, { gpu, dense: true });
   const { layers, heads } = dense.config;
