@@ -1669,9 +1669,9 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/token_circuit_test.ts",
     "counted from the end",
   ], {
-    "an answer is counted from the end by one too few": [
-      "answer < 0 ? length + answer : answer",
-      "answer < 0 ? length - 1 + answer : answer",
+    "an answer below 0 is counted from the start": [
+      "fromStart(given, length",
+      "fromStart(given.map(Math.abs), length",
     ],
   }),
   ...plant("pipeline/circuits/head_weights.ts", "pipeline/circuits/head_weights_test.ts", {

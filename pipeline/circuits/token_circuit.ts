@@ -11,6 +11,7 @@
  * @module
  */
 import type { LayerPattern } from "../model/attention_pattern.ts";
+import { fromStart } from "../model/replacement.ts";
 import type { AttentionEdge } from "./interventions.ts";
 
 /** An open attention edge. */
@@ -113,13 +114,9 @@ export function visitOpenEdges(
   { heads, length, answers: given }: TokenCircuitShape,
   visit: (edge: TokenEdge) => void,
 ): Pick<TokenCircuit, "answers" | "reached" | "paths"> {
-  const answers = given.map((answer) => answer < 0 ? length + answer : answer);
-  const outside = answers.findIndex((at) => !(Number.isInteger(at) && at >= 0 && at < length));
-  if (outside >= 0) {
-    throw new RangeError(
-      `Cannot find what reaches position ${given[outside]} as the prompt has ${length} tokens`,
-    );
-  }
+  const answers = fromStart(given, length, (position) => {
+    throw new RangeError(`Cannot find what reaches position ${position} as the prompt has ${length} tokens`);
+  });
   let paths = new Float64Array(length);
   for (const answer of new Set(answers)) paths[answer] = 1;
   const reached = [Array.from(paths, (count) => count > 0)];
