@@ -67,7 +67,7 @@ export async function measureRows(
       for (const { query } of answers) targets[query] = tokens[query + 1];
       const edges = bias === undefined
         ? undefined
-        : openEdges(await readAttention(gpu, network, parameters, [...inputs], bias), config.heads, context);
+        : openEdges(await readAttention(gpu, network, parameters, [...inputs]), config.heads, context);
       network.upload(inputs, targets);
       network.configureRows(1);
       network.configureGates(hardGates(bias, 1));
