@@ -81,10 +81,15 @@ export interface RunOptions extends RunChanges {
   at?: readonly number[] | "all";
 }
 
-/** What a run gives. */
+/**
+ * What a run gives. Of prompts of unequal length the position axes are as long as the longest: behind a prompt's end
+ * activations and logits are 0, scores and gate logits −∞.
+ */
 export interface ModelRun {
   /** Tokens of each prompt. */
   tokens: number[][];
+  /** How many they are of each. */
+  lengths: number[];
   /** Logits (batch, position asked for, vocabulary). */
   logits: Activation;
   /** What was read, by name. */
@@ -163,11 +168,11 @@ export interface LoadedModel extends Disposable {
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
-   * Runs one prompt, or several of the same number of tokens. Before a text comes the token that the model was trained
+   * Runs one prompt, or several, which may be of different lengths. Before a text comes the token that the model was trained
    * with before every text, `model.tokenizer.startOfText`, where there is one; tokens are run as they are given.
    *
-   * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
-   * different lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
+   * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long, on
+   * patches by prompts of other lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
    * of the next), and on a head, a position or a number of values that the activation has not
    * @throws {UserError} on a character that the vocabulary has no token for, and on what is of another type than it must be
    */
@@ -322,21 +327,23 @@ function modelOf(
     assertNoTwins(patch.map(({ activation }) => activation), places);
     const tokens = prompts.map(tokensOf);
     assertTokens(tokens);
-    const positions = tokens[0].length;
-    const at = options.at === "all" ? tokens[0].map((_, position) => position) : options.at ?? [-1];
+    const lengths = tokens.map(({ length }) => length);
+    const positions = Math.max(...lengths);
+    const { at = [-1] } = options;
     const runs = await compiledFor(tokens.length, positions);
     const replace = patch.map(({ by, ...rest }): Replacement => {
       if (by === "zero" || "values" in by) return { ...rest, by };
       if ("meanOf" in by) return { ...rest, by: { meanOf: by.meanOf.map(tokensOf) } };
       return { ...rest, by: { prompts: promptList(by.prompts).map(tokensOf) } };
     });
+    const shapeOf = (name: string) => [tokens.length, ...runs.names.get(name)!.slice(1)];
     for (const activation of hooks.keys()) {
       if (!Object.hasOwn(functions, activation)) continue;
       const { activations } = await runs.run(tokens, { replace, read: [activation], at: [] });
       const values = activations.get(activation)!;
       const changed = await inHook.run(
         true,
-        () => functions[activation](values, runs.names.get(activation)!),
+        () => functions[activation](values, shapeOf(activation)),
       );
       checkGivenBack(activation, changed);
       replace.push({ activation, by: { values: changed ?? values } });
@@ -344,9 +351,13 @@ function modelOf(
     const { logits, activations } = await runs.run(tokens, { replace, read, at });
     return {
       tokens,
-      logits: { values: logits, shape: [tokens.length, at.length, config.vocabularySize] },
+      lengths,
+      logits: {
+        values: logits,
+        shape: [tokens.length, at === "all" ? positions : at.length, config.vocabularySize],
+      },
       activations: new Map(
-        [...activations].map(([name, values]) => [name, { values, shape: runs.names.get(name)! }]),
+        [...activations].map(([name, values]) => [name, { values, shape: shapeOf(name) }]),
       ),
     };
   }
@@ -490,7 +501,7 @@ function modelOf(
 }
 
 function assertTokens(prompts: readonly (readonly number[])[]): void {
-  if (prompts.length === 0 || prompts[0].length === 0) {
+  if (prompts.length === 0 || prompts.some(({ length }) => length === 0)) {
     throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
   }
 }

@@ -436,6 +436,43 @@ export const MUTANTS: readonly Mutant[] = [
       "if (false && !rows!.includes(",
     ],
   }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/load_model_test.ts",
+    "says by itself, and behind",
+  ], {
+    "what fills a prompt up is shown": [
+      "if (position >= lengths[row]) shown.fill(",
+      "if (position < 0) shown.fill(",
+    ],
+    "logits are counted from the longest prompt's end": [
+      "return fromStart(at, tokens, (position) => {",
+      "return fromStart(at, positions, (position) => {",
+    ],
+    "there are logits behind a prompt's end": ["if (position >= lengths[prompt] || row < 0", "if (row < 0"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/load_model_test.ts",
+    "patched and hooked as each",
+  ], {
+    "a mean is over prompts that do not reach it": [
+      "mean[n % ofPrompt] += values[n] / reaching[position];",
+      "mean[n % ofPrompt] += values[n] / prompts.length;",
+    ],
+    "others of another length stand in": [
+      "if (others[row].length === prompts[row].length) continue;",
+      "if (others[row].length > 0) continue;",
+    ],
+    "a mean is taken where no prompt is": [
+      "parts.find(({ position }) => position >= longest)",
+      "parts.find(({ position }) => position > 1e6)",
+    ],
+  }),
+  ...plant("pipeline/model/replacement.ts", ["pipeline/load_model_test.ts", "patched and hooked as each"], {
+    "patches are counted from the first prompt's end": [
+      "list && fromStart(list, tokens, outside)",
+      "list && fromStart(list, lengths[0], outside)",
+    ],
+  }),
   ...plant("pipeline/generation/patching.ts", ["pipeline/generation/patching_test.ts", "every token"], {
     "what is replaced stands where the first row is": [
       "call(part, part.at - first * row)",
@@ -1855,7 +1892,10 @@ export const MUTANTS: readonly Mutant[] = [
       "      intervene(ofLogits, gates, recorder);\n      explicit.open(recorder, tensors);\n",
       "      explicit.open(recorder, tensors);\n      intervene(ofLogits, gates, recorder);\n",
     ],
-    "a masked score is told as the least number": ["isBehind(n) || value <= MASKED ?", "isBehind(n) ?"],
+    "a masked score is told as the least number": [
+      "|| shown[start + key] <= MASKED) shown",
+      "|| shown[start + key] < MASKED) shown",
+    ],
   }),
   ...plant("kernels/explicit_attention/pattern.wgsl", [
     "kernels/explicit_attention/explicit_attention_test.ts",
@@ -1888,8 +1928,8 @@ export const MUTANTS: readonly Mutant[] = [
     "qwen2: its activations are read",
   ], {
     "a norm's scale is one over what it divides by": [
-      "if (isScale(name)) return values.map",
-      "if (isSquare(name)) return values.map",
+      "isScale(name) ? values.map((inverse)",
+      "isMasked(name) ? values.map((inverse)",
     ],
   }),
   ...plant("pipeline/model/activation_names.ts", [
@@ -1903,8 +1943,8 @@ export const MUTANTS: readonly Mutant[] = [
     "a position below 0",
   ], {
     "logits are read at positions as they were given": [
-      "new Float32Array() : await logitsAt(rows)",
-      "new Float32Array() : await logitsAt(at)",
+      "new Float32Array() : await logitsAt(rows, lengths)",
+      "new Float32Array() : await logitsAt(lengths.map(() => at as number[]), lengths)",
     ],
   }),
   ...plant("pipeline/model/replacement.ts", [

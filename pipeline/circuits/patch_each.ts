@@ -93,6 +93,11 @@ export async function patchEach(
   { prompt, from, answer, wrong, at }: PatchTask,
   places: readonly Place[],
 ): Promise<PatchEffects> {
+  if (from.length !== prompt.length) {
+    throw new RangeError(
+      `Cannot patch a prompt of ${prompt.length} tokens by another as it must have as many: ${from.length}`,
+    );
+  }
   const [[batch]] = runs.names.values();
   const measured = (logits: Float32Array, row: number): number => {
     const vocabulary = logits.length / batch;

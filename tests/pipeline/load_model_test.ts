@@ -5,7 +5,8 @@ import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
 import { referenceLogits } from "../support/reference_run.ts";
 import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
-import { loadModel } from "../../pipeline/load_model.ts";
+import { type Activation, loadModel } from "../../pipeline/load_model.ts";
+import type { ActivationAxis } from "../../pipeline/model/activation_names.ts";
 import type { Patch } from "../../pipeline/model/replacement.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
@@ -13,7 +14,7 @@ import { randomStream } from "../../kernels/core/random.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { choicesOf, writeTinyModel } from "../support/tiny_model.ts";
+import { choicesOf, writeTinyModel, writeTinyOf } from "../support/tiny_model.ts";
 
 const DATA = new URL("../../data/", import.meta.url).pathname;
 const [DENSE, SPARSE] = [DATA + "addition", DATA + "addition-sparse"];
@@ -396,7 +397,11 @@ gpuTest("places patched many at once have the logits of each patched by itself",
     RangeError,
     `patch ${stream} by head as it has none`,
   );
-  await assertRejects(patched({ from: "1+2=" }), RangeError, "each has 6 tokens: 4");
+  await assertRejects(
+    patched({ from: "1+2=" }),
+    RangeError,
+    "a prompt of 6 tokens by another as it must have as many: 4",
+  );
   await assertRejects(
     patched({ activations: ["blocks.0.ln1.hook_scale"] }),
     RangeError,
@@ -411,6 +416,181 @@ gpuTest("places patched many at once have the logits of each patched by itself",
   );
   await assertRejects(patched({ heads: true }), UserError, "no unknown key: heads");
   await assertRejects(patched({ answer: "46" }), RangeError, "must be one token");
+});
+
+/** Prompts of a batch, and how one is run by itself. */
+const UNEQUAL = ["12+34=", "5", "1+2=", "50+21=6"];
+
+/** The prompt's own part of an activation of several, and what stands behind its end. */
+function ownPart(
+  { values, shape }: Activation,
+  axes: readonly ActivationAxis[],
+  row: number,
+  length: number,
+): { own: number[]; behind: number[] } {
+  const ofRow = values.length / shape[0];
+  const [own, behind]: number[][] = [[], []];
+  for (let n = 0; n < ofRow; n++) {
+    let rest = n;
+    const indices = shape.map((size) => size).reverse().map((size) => {
+      const index = rest % size;
+      rest = Math.floor(rest / size);
+      return index;
+    }).reverse();
+    const isBehind = axes.some((axis, at) =>
+      ["position", "query", "key"].includes(axis) && indices[at] >= length
+    );
+    (isBehind ? behind : own).push(values[row * ofRow + n]);
+  }
+  return { own, behind };
+}
+
+gpuTest(
+  "prompts of unequal length say what each says by itself, and behind the end of one there is nothing",
+  async (gpu) => {
+    await using tiny = await temporaryFolder();
+    await writeTinyOf("llama", tiny.path);
+    for (const folder of [DENSE, SPARSE, tiny.path]) {
+      using model = await loadModel(folder, { gpu });
+      const { config: { vocabularySize } } = model;
+      const read = "all";
+      const together = await model.run(UNEQUAL, { read, at: "all" });
+      assertEquals(together.lengths, [6, 1, 4, 7]);
+      assertEquals(together.lengths, together.tokens.map(({ length }) => length));
+      assertEquals(together.logits.shape, [4, 7, vocabularySize]);
+      const last = await model.run(UNEQUAL);
+      assertEquals(last.logits.shape, [4, 1, vocabularySize]);
+      const ends = await model.run(UNEQUAL.slice(2), { at: [-1, 0, -2] });
+      for (const [row, prompt] of UNEQUAL.entries()) {
+        const alone = await model.run(prompt, { read, at: "all" });
+        const length = alone.lengths[0];
+        for (const [name, axes] of model.hooks) {
+          const { shape } = together.activations.get(name)!;
+          assert(axes.every((axis, at) => !["position", "query", "key"].includes(axis) || shape[at] === 7));
+          const { own, behind } = ownPart(together.activations.get(name)!, axes, row, length);
+          const expected = [...alone.activations.get(name)!.values];
+          const isFinite = (values: number[]) => values.map((value) => Number.isFinite(value) ? value : 0);
+          // Measured: 0.
+          assertClose(isFinite(own), isFinite(expected), { tolerance: 1e-6, name: `${name}, ${prompt}` });
+          assertEquals(own.map(Number.isFinite), expected.map(Number.isFinite), name);
+          const nothing = /attn_scores|gate_logits/.test(name) ? -Infinity : 0;
+          assert(behind.every((value) => value === nothing), `${name} behind the end of ${prompt}`);
+        }
+        const ofRow = together.logits.values.slice(row * 7 * vocabularySize, (row + 1) * 7 * vocabularySize);
+        const ofOwn = length * vocabularySize;
+        const tolerance = 1e-6;
+        assertClose(ofRow.slice(0, ofOwn), alone.logits.values, { tolerance, name: `logits of ${prompt}` });
+        assert(ofRow.slice(ofOwn).every((value) => value === 0), "no logits behind the end");
+        const at = (position: number) =>
+          alone.logits.values.slice(position * vocabularySize, (position + 1) * vocabularySize);
+        const own = last.logits.values.slice(row * vocabularySize, (row + 1) * vocabularySize);
+        assertClose(own, at(length - 1), { tolerance, name: `last logits of ${prompt}` });
+        if (row < 2) continue;
+        const three = ends.logits.values.slice(
+          (row - 2) * 3 * vocabularySize,
+          (row - 1) * 3 * vocabularySize,
+        );
+        const expected = [length - 1, 0, length - 2].flatMap((position) => [...at(position)]);
+        assertClose(three, expected, { tolerance, name: `logits from the end of ${prompt}` });
+      }
+    }
+  },
+);
+
+gpuTest("prompts of unequal length are patched and hooked as each by itself", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const others = ["50+21=", "7", "4+5=", "12+34=6"];
+  const [z, stream, gates] = ["attn.hook_z", "hook_resid_pre", "attn.hook_gates"].map((name) =>
+    `blocks.1.${name}`
+  );
+  const size = model.config.width;
+  const values = Float32Array.from({ length: 4 * 7 * size }, (_, n) => Math.sin(n));
+  const ofRow = (row: number, length: number) => values.slice(row * 7 * size, (row * 7 + length) * size);
+  /** What is replaced in all, and in one by itself. */
+  const cases: [name: string, patch: Patch, alone: (row: number, length: number) => Patch][] = [
+    ["each one's last", { activation: z, positions: [-1], by: "zero" }, () => ({
+      activation: z,
+      positions: [-1],
+      by: "zero",
+    })],
+    ["each one's last key", { activation: gates, positions: [-1], keys: [-1], by: "zero" }, (_, length) => ({
+      activation: gates,
+      positions: [length - 1],
+      keys: [length - 1],
+      by: "zero",
+    })],
+    ["others", { activation: z, head: 1, by: { prompts: others } }, (row) => ({
+      activation: z,
+      head: 1,
+      by: { prompts: others[row] },
+    })],
+    ["values", { activation: stream, by: { values } }, (row, length) => ({
+      activation: stream,
+      by: { values: ofRow(row, length) },
+    })],
+    [
+      "means over those that reach it",
+      { activation: stream, by: { meanOf: [...others, "9+9="] } },
+      (_, length) => ({
+        activation: stream,
+        by: { meanOf: [...others, "9+9="] },
+        positions: Array.from({ length }, (_, position) => position),
+      }),
+    ],
+  ];
+  const plain = await model.run(UNEQUAL);
+  for (const [name, patch, alone] of cases) {
+    const { logits, lengths } = await model.run(UNEQUAL, { patch: [patch] });
+    assertNotEquals(logits.values, plain.logits.values, name);
+    for (const [row, prompt] of UNEQUAL.entries()) {
+      const one = await model.run(prompt, { patch: [alone(row, lengths[row])] });
+      const own = logits.values.slice(row * 13, (row + 1) * 13);
+      assertClose(own, one.logits.values, { tolerance: 1e-6, name: `${name}, ${prompt}` });
+    }
+  }
+  // A mean at a position is over the prompts that have it.
+  const reaching = await Promise.all(
+    ["50+21=", "12+34=6"].map(async (prompt) =>
+      (await model.run(prompt, { read: [stream] })).activations.get(stream)!.values.slice(5 * size, 6 * size)
+    ),
+  );
+  const meanOf = others;
+  const { activations } = await model.run("12+34=", {
+    patch: [{ activation: stream, by: { meanOf } }],
+    read: [stream],
+  });
+  const mean = reaching[0].map((value, n) => (value + reaching[1][n]) / 2);
+  assertClose(activations.get(stream)!.values.slice(5 * size), mean, { tolerance: 1e-6, name: "mean" });
+  // What a hook is shown, and what becomes of what it leaves behind a prompt's end.
+  const seen: string[] = [];
+  const fill = (values: Float32Array, shape: readonly number[]) => {
+    seen.push(shape.join());
+    assert(
+      values.subarray(size * 8, size * 14).every((value) => value === 0),
+      "behind the end of the second",
+    );
+    values.fill(0.5);
+  };
+  const hooked = await model.run(UNEQUAL, { hooks: { [stream]: fill }, read: [stream] });
+  assertEquals(seen, [`4,7,${size}`]);
+  const left = hooked.activations.get(stream)!.values;
+  assert(left.subarray(size * 7, size * 8).every((value) => value === 0.5));
+  assert(left.subarray(size * 8, size * 14).every((value) => value === 0));
+  const refused = (options: Parameters<typeof model.run>[1], message: string) =>
+    assertRejects(() => model.run(UNEQUAL, options), RangeError, message);
+  await refused({ at: [0, 4] }, "prompt 1 has 1 tokens: position 4");
+  await refused({ at: [-2] }, "prompt 1 has 1 tokens: position -2");
+  await refused({ patch: [{ activation: z, positions: [5], by: "zero" }] }, `of ${z} as prompt 1 has 1: 5`);
+  const inOne: Patch = { activation: z, rows: [0], positions: [5], by: "zero" };
+  assertNotEquals((await model.run(UNEQUAL, { patch: [inOne] })).logits, plain.logits);
+  await refused(
+    { patch: [{ activation: z, by: { prompts: [...others.slice(0, 3), "12"] } }] },
+    "by another prompt's as the prompt has 7 tokens: 2",
+  );
+  await refused(
+    { patch: [{ activation: z, by: { meanOf: ["12+3"] } }] },
+    "at position 4 as its prompts have up to 4",
+  );
 });
 
 gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {
@@ -456,7 +636,7 @@ gpuTest("names, prompts and characters that there are not are refused, naming wh
   await refused("12", { hooks: { [activation]: () => {} } }, nearest);
   await refused("12", { hooks: { "blocks.0.attn.hook_z": () => new Float32Array(3) } }, "3 values");
   await refused("1 2", {}, 'no token for " "');
-  await refused(["12", "123"], {}, "each has 2 tokens: 3");
+  await refused(["12", ""], {}, "at least one token");
   await refused("123456789", {}, "takes 1 to 8 tokens: 9");
   await refused("", {}, "at least one token");
   await refused([], {}, "at least one token");
