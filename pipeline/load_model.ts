@@ -11,7 +11,13 @@ import { oneAtATime } from "../kernels/core/one_at_a_time.ts";
 import { type Interventions, paddedPositions, prepareInterventions } from "./circuits/interventions.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
-import { type PatchAxis, patchEach, type PatchEffects, patchPlaces } from "./circuits/patch_each.ts";
+import {
+  type PatchAxis,
+  patchEach,
+  type PatchedPrompt,
+  type PatchEffects,
+  patchPlaces,
+} from "./circuits/patch_each.ts";
 import { activationAxes, type ActivationAxis, noActivation, placesOf } from "./model/activation_names.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
@@ -33,8 +39,10 @@ import {
   checkGivenBack,
   checkLens,
   checkLoad,
+  checkMeasured,
   checkPatchEach,
   checkRun,
+  isPairs,
 } from "./run_options.ts";
 import {
   checkOwnTokenizer,
@@ -114,19 +122,35 @@ export interface LensOptions extends RunChanges {
   at?: readonly number[] | "all";
 }
 
+/** A prompt that is patched beside others, with what of {@link PatchEachOptions} is its own. */
+export interface PatchPair {
+  /** The prompt. */
+  prompt: Prompt;
+  /** A prompt of as many tokens, whose activations stand in. */
+  from?: Prompt;
+  /** As there. */
+  answer?: string | number;
+  /** As there. */
+  wrong?: string | number;
+}
+
 /** What is patched, one place after the other. */
 export interface PatchEachOptions {
   /** A prompt of as many tokens, whose activations stand in. */
-  from: Prompt;
+  from?: Prompt;
+  /** In its place: zero, or the mean over prompts, at each position over those that reach it. */
+  by?: "zero" | { meanOf: readonly Prompt[] };
   /** Names of {@link LoadedModel.hooks}. */
   activations: readonly string[];
   /** Whether by head and by position: each position where left out, and where empty each activation as a whole. */
   each?: readonly PatchAxis[];
   /** A token, or a text that continues the prompt by one, whose logit is looked at. */
-  answer: string | number;
+  answer?: string | number;
   /** Another, whose logit is taken away. */
   wrong?: string | number;
-  /** Position whose logits are meant, below 0 counted from the end; the last where left out. */
+  /** In the answer's place: a number of the logits [V], told which pair they are of, from 0. */
+  metric?(logits: Float32Array, pair: number): number;
+  /** Position whose logits are meant, below 0 counted from each prompt's own end; the last where left out. */
   at?: number;
 }
 
@@ -195,13 +219,15 @@ export interface LoadedModel extends Disposable {
    */
   logitLens(prompt: Prompt, options?: LensOptions): Promise<LensLayer[]>;
   /**
-   * Activation patching, place by place: what it does to the answer's logit, or to its difference from another's, to take
-   * one activation at one position or head from another prompt's run. Many places are run at once.
+   * Activation patching, place by place: what it does to the answer's logit, to its difference from another's or to a metric
+   * of one's own, to take one activation at one position or head from another prompt's run, or to put zero or a mean there.
+   * Many places are run at once. Of several prompts the means are told, and each by itself; position by position they must
+   * have as many tokens each.
    *
    * @throws {RangeError} on prompts of different lengths, on heads where there are none, and as {@link LoadedModel.run} and
    * {@link LoadedModel.attributeLogits}
    */
-  patchEach(prompt: Prompt, options: PatchEachOptions): Promise<PatchEffects>;
+  patchEach(prompt: Prompt | readonly PatchPair[], options: PatchEachOptions): Promise<PatchEffects>;
   /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
   destroy(): void;
 }
@@ -422,22 +448,45 @@ function modelOf(
   }
 
   async function patchEachNow(
-    prompt: Prompt,
-    { from, activations, each = ["position"], answer, wrong, at = -1 }: PatchEachOptions,
+    prompt: Prompt | readonly PatchPair[],
+    options: PatchEachOptions,
   ): Promise<PatchEffects> {
+    const { by, activations, each = ["position"], metric, at = -1 } = options;
     for (const name of activations) {
       if (!hooks.has(name)) throw noActivation(name, hooks.keys());
       assertReplaceable(name);
     }
+    const pairs = pairsOf(prompt).map((pair, n): PatchedPrompt => {
+      const from = by === undefined ? pair.from ?? options.from : undefined;
+      const [answer, wrong] = [pair.answer ?? options.answer, pair.wrong ?? options.wrong].map((text) =>
+        text === undefined ? undefined : answerOf(text)
+      );
+      return {
+        prompt: tokensOf(pair.prompt),
+        from: from === undefined ? undefined : tokensOf(from),
+        measure(logits) {
+          const value = metric
+            ? metric(logits, n)
+            : logits[answer!] - (wrong === undefined ? 0 : logits[wrong]);
+          checkMeasured(value);
+          return value;
+        },
+      };
+    });
+    assertTokens(pairs.map(({ prompt }) => prompt));
+    const lengths = pairs.map(({ prompt }) => prompt.length);
+    const positions = Math.max(...lengths);
+    const other = each.includes("position") ? lengths.find((length) => length !== positions) : undefined;
+    if (other !== undefined) {
+      throw new RangeError(
+        `Cannot patch prompts position by position as they must be of one length: ${other} and ${positions} tokens`,
+      );
+    }
     const task = {
-      prompt: tokensOf(prompt),
-      from: tokensOf(from),
-      answer: answerOf(answer),
-      wrong: wrong === undefined ? undefined : answerOf(wrong),
+      pairs,
+      by: by === undefined || by === "zero" ? by : { meanOf: by.meanOf.map(tokensOf) },
       at,
     };
-    assertTokens([task.prompt]);
-    const positions = task.prompt.length;
     const padded = paddedPositions(positions, config.contextLength);
     const runs = await compiledFor(Math.max(2, Math.floor(PATCHED_POSITIONS / padded)), positions);
     return await patchEach(runs, task, patchPlaces(hooks, runs.names, activations, each));
@@ -498,6 +547,11 @@ function modelOf(
     destroy,
     [Symbol.dispose]: destroy,
   };
+}
+
+/** One prompt as a list of such as are patched. */
+function pairsOf(prompt: Prompt | readonly PatchPair[]): readonly PatchPair[] {
+  return isPairs(prompt) ? prompt : [{ prompt: prompt as Prompt }];
 }
 
 function assertTokens(prompts: readonly (readonly number[])[]): void {

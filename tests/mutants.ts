@@ -506,11 +506,28 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
-    "the first row's place has the prompt's own activation": [
-      "values.copyWithin(0, ofRow, 2 * ofRow)",
-      "values",
+    "a place has the prompt's own activation": ["const row = n * ofPair + 1;", "const row = n * ofPair;"],
+    "the effect is not held against the other prompt's": ["/ (from - value)", "/ (from - 0)"],
+  }),
+  ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "pairs are patched together"], {
+    "all pairs have the first one's activations": ["const row = n * ofPair + 1;", "const row = 1;"],
+    "all pairs are measured as the first": ["return pairs[n].measure(", "return pairs[0].measure("],
+    "of many pairs those that are run first are told": [
+      "first += together) {\n    effects.push",
+      "first += pairs.length) {\n    effects.push",
     ],
-    "the effect is not held against the other prompt's": ["/ (ofFrom - value)", "/ (ofFrom - 0)"],
+    "means are held against the first pair": [
+      "...effectsOf(meanOf(({ value }) => value), meanOf(({ from }) => from), places, found),",
+      "...effectsOf(effects[0].value, effects[0].from, places, found),",
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "by zero and by means"], {
+    "what a metric gives is not looked at": ["          checkMeasured(value);\n", ""],
+    "zero is a mean": [
+      'by: by === undefined || by === "zero" ? by :',
+      'by: by === undefined ? by : by === "zero" ? { meanOf: [tokensOf("50+21=")] } :',
+    ],
+    "prompts are patched by position whatever their lengths": ["if (other !== undefined) {", "if (false) {"],
   }),
   ...plant("pipeline/circuits/interventions.ts", [
     "pipeline/circuits/interventions_test.ts",

@@ -6,6 +6,7 @@ import { referenceLogits } from "../support/reference_run.ts";
 import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import { type Activation, loadModel } from "../../pipeline/load_model.ts";
+import type { PatchedPlace } from "../../pipeline/circuits/patch_each.ts";
 import type { ActivationAxis } from "../../pipeline/model/activation_names.ts";
 import type { Patch } from "../../pipeline/model/replacement.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
@@ -377,12 +378,15 @@ gpuTest("places patched many at once have the logits of each patched by itself",
         .size,
       count,
     );
-    for (const { activation, head, position, value: patched, effect } of effects.places) {
+    for (
+      const { activation, head, position, value: patched, change: patchedChange, effect } of effects.places
+    ) {
       const positions = position === undefined ? undefined : [position];
       const alone = await differenceOf(prompt, [{ activation, head, positions, by: { prompts: from } }]);
       // Measured: 0, of differences to 16; products of another number of rows may round otherwise elsewhere.
       assertAlmostEquals(patched, alone, 1e-5);
       assertAlmostEquals(effect, (alone - value) / (ofFrom - value), 1e-6);
+      assertEquals(patchedChange, patched - effects.value);
     }
   }
   // What a prompt begins with is all of it.
@@ -416,6 +420,132 @@ gpuTest("places patched many at once have the logits of each patched by itself",
   );
   await assertRejects(patched({ heads: true }), UserError, "no unknown key: heads");
   await assertRejects(patched({ answer: "46" }), RangeError, "must be one token");
+});
+
+gpuTest("places are patched by zero and by means, and measured by a metric of one's own", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const [prompt] = PROMPTS;
+  const [z, mlp] = ["blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"];
+  const meanOf = ["50+21=", "77+15=", "1+2="];
+  const seen: number[] = [];
+  /** The logit of the likeliest token above the next one's. */
+  const metric = (logits: Float32Array, pair: number): number => {
+    assertEquals(logits.length, 13);
+    seen.push(pair);
+    const [first, second] = logits.toSorted().reverse();
+    return first - second;
+  };
+  for (const by of ["zero", { meanOf: meanOf.slice(0, 2) }] as const) {
+    const effects = await model.patchEach(prompt, {
+      by,
+      activations: [z, mlp],
+      each: ["position"],
+      metric,
+      at: -1,
+    });
+    const measured = async (patch: Patch[]) => metric((await model.run(prompt, { patch })).logits.values, 0);
+    assertEquals(effects.places.length, 12);
+    assertAlmostEquals(effects.value, await measured([]), 1e-6);
+    assert(Number.isNaN(effects.from));
+    for (const { activation, position, value, change, effect } of effects.places) {
+      // Measured: 0.
+      assertAlmostEquals(value, await measured([{ activation, positions: [position!], by }]), 1e-6);
+      assertEquals(change, value - effects.value);
+      assert(Number.isNaN(effect));
+    }
+    assert(effects.places.some(({ change }) => Math.abs(change) > 0.1), "something must matter");
+    assertEquals(effects.pairs.length, 1);
+    assertEquals(effects.pairs[0].places, effects.places);
+  }
+  assertEquals(new Set(seen), new Set([0]));
+  // What stands in must be said, once, and so must what is measured.
+  const refused = (options: object, message: string, of: unknown = prompt) =>
+    assertRejects(
+      () => model.patchEach(of as string, { activations: [z], answer: "6", ...options }),
+      Error,
+      message,
+    );
+  await refused({}, "`from` must be a text or an array of tokens: nothing");
+  await refused({ by: "zero", from: prompt }, "`from` beside `by` must be left out");
+  await refused({ by: "mean" }, '`by` must be "zero" or { meanOf }: "mean"');
+  await refused({ by: { values: new Float32Array(1) } }, '`by` must be "zero" or { meanOf }');
+  await refused({ by: { meanOf: prompt } }, "`meanOf` of `by` must be an array of texts");
+  await refused({ by: { meanOf: ["1+2="] } }, "at position 4 as its prompts have up to 4 tokens");
+  await refused({ by: "zero", metric }, "`answer` beside `metric` must be left out");
+  await refused({ by: "zero", answer: undefined }, "`answer` must be a text or a token: nothing");
+  await refused({ by: "zero", metric: 3, answer: undefined }, "`metric` must be a function: 3");
+  const none = () => "much";
+  await refused({ by: "zero", answer: undefined, metric: none }, 'the metric gives must be a number: "much"');
+  await refused({ by: "zero" }, "the prompt of pair 0 must be a text or an array of tokens: nothing", [{}]);
+  await refused({ by: "zero" }, "pair 0 must have no unknown key: clean", [{ clean: prompt }]);
+  await refused({}, "`from` of pair 1 must be a text", [{ prompt, from: prompt }, { prompt }]);
+  await refused({}, "the prompt of pair 1 of 6 tokens by another as it must have as many: 4", [
+    { prompt, from: prompt },
+    { prompt, from: "1+2=" },
+  ]);
+  await refused({ by: "zero" }, "position by position as they must be of one length: 4 and 6", [
+    { prompt },
+    { prompt: "1+2=" },
+  ]);
+});
+
+gpuTest("pairs are patched together, each as by itself, with their means", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  // More than are run at once.
+  const texts = Array.from({ length: 70 }, (_, n) => `${10 + n}+${37 + (n * 7) % 60}=`);
+  const pairs = Array.from({ length: 35 }, (_, n) => ({
+    prompt: texts[2 * n],
+    from: texts[2 * n + 1],
+    ...(n % 2 === 0 ? { answer: `${n % 10}` } : {}),
+  }));
+  const activations = ["blocks.1.attn.hook_z", "blocks.2.attn.hook_pattern"];
+  const options = { activations, each: ["head", "position"] as const, answer: "4", wrong: "1" };
+  const together = await model.patchEach(pairs, options);
+  assertEquals(together.pairs.length, 35);
+  assertEquals(together.places.length, 48);
+  for (const n of [0, 1, 31, 32, 33, 34]) {
+    const { prompt, ...own } = pairs[n];
+    const { pairs: [alone] } = await model.patchEach(prompt, { ...options, ...own });
+    const { value, from, places } = together.pairs[n];
+    // Measured: 0.
+    assertAlmostEquals(value, alone.value, 1e-6);
+    assertAlmostEquals(from, alone.from, 1e-6);
+    const named = (place: PatchedPlace) => ({ ...place, value: 0, change: 0, effect: 0 });
+    assertEquals(places.map(named), alone.places.map(named));
+    for (const [at, place] of places.entries()) {
+      assertAlmostEquals(place.value, alone.places[at].value, 1e-6);
+      assertAlmostEquals(place.change, alone.places[at].change, 1e-6);
+    }
+  }
+  const meanOf = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const { pairs: each, places } = together;
+  assertAlmostEquals(together.value, meanOf(each.map(({ value }) => value)), 1e-9);
+  assertAlmostEquals(together.from, meanOf(each.map(({ from }) => from)), 1e-9);
+  for (const [at, { value, change, effect }] of places.entries()) {
+    assertAlmostEquals(value, meanOf(each.map(({ places }) => places[at].value)), 1e-9);
+    assertAlmostEquals(change, meanOf(each.map(({ places }) => places[at].change)), 1e-9);
+    assertAlmostEquals(effect, change / (together.from - together.value), 1e-9);
+  }
+  // Of unequal length, head by head; a metric is told whose logits it sees.
+  const seen: number[] = [];
+  const unequal = [{ prompt: "12+34=" }, { prompt: "1+2=" }];
+  const metric = (logits: Float32Array, pair: number) => {
+    seen.push(pair);
+    return logits[pair];
+  };
+  const ofHeads = await model.patchEach(unequal, {
+    activations: activations.slice(0, 1),
+    each: ["head"],
+    by: "zero",
+    metric,
+  });
+  assertEquals(seen.toSorted(), [...Array(5).fill(0), ...Array(5).fill(1)]);
+  for (const [n, { prompt }] of unequal.entries()) {
+    for (const { activation, head, value } of ofHeads.pairs[n].places) {
+      const { logits } = await model.run(prompt, { patch: [{ activation, head, by: "zero" }] });
+      assertAlmostEquals(value, logits.values[n], 1e-6);
+    }
+  }
 });
 
 /** Prompts of a batch, and how one is run by itself. */
