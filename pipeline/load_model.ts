@@ -234,7 +234,7 @@ export interface LoadedModel extends Disposable {
 
 /** Positions of a network that nobody has asked for more of: models of 131,072 would fill the device. */
 const MOST_POSITIONS = 1024;
-/** Positions of all prompts that are patched at once. */
+/** Positions of all prompts that are patched at once, and up to which a batch is rounded up. */
 const PATCHED_POSITIONS = 512;
 /** What the final norm gives. */
 const FINAL = "ln_final.hook_normalized";
@@ -329,6 +329,13 @@ function modelOf(
   const tokensOf = (prompt: Prompt): number[] =>
     typeof prompt === "string" ? withStart(tokenizer, tokenizer.encode(prompt)) : [...prompt];
 
+  /** Rows that a model is compiled for to run so many prompts, a few more where there is room: few shapes are compiled. */
+  function roundedBatch(prompts: number, positions: number): number {
+    const rounded = prompts <= 8 ? 2 ** Math.ceil(Math.log2(prompts)) : 8 * Math.ceil(prompts / 8);
+    const padded = paddedPositions(positions, config.contextLength);
+    return rounded * padded <= PATCHED_POSITIONS ? rounded : prompts;
+  }
+
   /** The model compiled for prompts of this shape; the ones asked for last are kept. */
   async function compiledFor(batch: number, positions: number): Promise<Interventions> {
     const key = `${batch} x ${positions}`;
@@ -356,7 +363,7 @@ function modelOf(
     const lengths = tokens.map(({ length }) => length);
     const positions = Math.max(...lengths);
     const { at = [-1] } = options;
-    const runs = await compiledFor(tokens.length, positions);
+    const runs = await compiledFor(roundedBatch(tokens.length, positions), positions);
     const replace = patch.map(({ by, ...rest }): Replacement => {
       if (by === "zero" || "values" in by) return { ...rest, by };
       if ("meanOf" in by) return { ...rest, by: { meanOf: by.meanOf.map(tokensOf) } };

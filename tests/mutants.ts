@@ -521,6 +521,13 @@ export const MUTANTS: readonly Mutant[] = [
       "...effectsOf(effects[0].value, effects[0].from, places, found),",
     ],
   }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "share what is compiled"], {
+    "every size of a batch is compiled": [
+      "<= PATCHED_POSITIONS ? rounded : prompts",
+      "< 0 ? rounded : prompts",
+    ],
+    "rows that are filled up are told": ["[tokens.length, ...runs.names", "[8, ...runs.names"],
+  }),
   ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "by zero and by means"], {
     "what a metric gives is not looked at": ["          checkMeasured(value);\n", ""],
     "zero is a mean": [

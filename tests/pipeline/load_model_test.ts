@@ -723,6 +723,45 @@ gpuTest("prompts of unequal length are patched and hooked as each by itself", as
   );
 });
 
+gpuTest(
+  "batches of about one size share what is compiled, and nothing is told of rows that are filled up",
+  async (gpu) => {
+    using model = await loadModel(DENSE, { gpu });
+    const prompts = Array.from({ length: 9 }, (_, n) => `${10 + 7 * n}+${20 + n}=`);
+    const others = prompts.toReversed();
+    const activation = "blocks.1.attn.hook_z";
+    const shapes: string[] = [];
+    const hooks = {
+      "blocks.0.hook_mlp_out": (_: Float32Array, shape: readonly number[]) => void shapes.push(shape.join()),
+    };
+    const run = (count: number, first = 0) =>
+      model.run(prompts.slice(first, first + count), {
+        read: [activation],
+        patch: [{ activation, head: 1, by: { prompts: others.slice(first, first + count) } }],
+        hooks,
+      });
+    const all = await run(8);
+    const held = gpu.allocatedBytes;
+    for (const count of [5, 6, 7]) {
+      const { logits, activations, tokens, lengths } = await run(count);
+      assertEquals([tokens.length, lengths.length], [count, count]);
+      assertEquals(logits.shape, [count, 1, 13]);
+      assertEquals(logits.values, all.logits.values.slice(0, count * 13));
+      const { shape, values } = activations.get(activation)!;
+      assertEquals(shape, [count, 6, 4, 16]);
+      assertEquals(values, all.activations.get(activation)!.values.slice(0, count * 6 * 64));
+    }
+    assertEquals(shapes, [8, 5, 6, 7].map((count) => `${count},6,64`));
+    assertEquals(gpu.allocatedBytes, held, "nothing was compiled for them");
+    const one = await run(1, 4);
+    assertClose(all.logits.values.slice(4 * 13, 5 * 13), one.logits.values, {
+      tolerance: 1e-6,
+      name: "one of them",
+    });
+    assert(gpu.allocatedBytes > held);
+  },
+);
+
 gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const [clean, other] = PROMPTS;
