@@ -61,7 +61,7 @@ export interface InterventionResult {
 /** A model compiled for up to B prompts of up to T tokens. */
 export interface Interventions {
   /**
-   * Names and shapes of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
+   * Names and shapes, for B prompts, of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
    * [B, T, d] (where they are not, `hook_embed` is `blocks.0.hook_resid_pre`), `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
    * (the next block's `hook_resid_pre`), `hook_attn_out`, `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
    * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_attn_scores`,

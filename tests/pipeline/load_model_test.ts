@@ -266,6 +266,10 @@ gpuTest(
       const ofLayer = withoutLayer.parts.filter(({ component }) => component.startsWith("a1."));
       assert(Math.abs(sumOf(ofLayer)) > 1e-3, "the layer must matter");
       assertAlmostEquals(withoutLayer.valueOf("replaced"), -sumOf(ofLayer), 1e-5);
+      // What an MLP adds, whoever put it there, is its own and its bias'.
+      const withoutMlp = await attributed([{ activation: "blocks.2.hook_mlp_out", by: "zero" }]);
+      assertAlmostEquals(withoutMlp.valueOf("m2") + withoutMlp.valueOf("m2.bias"), 0, 1e-5);
+      assertAlmostEquals(withoutMlp.valueOf("replaced"), 0, 1e-5);
       const hooks = {
         [z]: (values: Float32Array) => values.map((value, n) => (n >> 4) % 4 === 2 ? 0 : value),
       };
