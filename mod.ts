@@ -76,10 +76,11 @@ export {
   type ModelRun,
   type OpenEdgesOptions,
   type PatchEachOptions,
+  type PatchPair,
   type RunChanges,
   type RunOptions,
 } from "./pipeline/load_model.ts";
-export type { PatchAxis, PatchedPlace, PatchEffects } from "./pipeline/circuits/patch_each.ts";
+export type { PairEffects, PatchAxis, PatchedPlace, PatchEffects } from "./pipeline/circuits/patch_each.ts";
 export { type FetchedModel, fetchModel, type FetchModelOptions } from "./pipeline/hub/model.ts";
 export { type HubShards, type OpenDataOptions, openHubData } from "./pipeline/hub/data.ts";
 export { type HubEnvironment, hubEnvironment } from "./pipeline/hub/environment.ts";

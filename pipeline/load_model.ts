@@ -13,7 +13,13 @@ import { type HeadWeights, readHeadWeights } from "./circuits/head_weights.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
 import { type OpenEdge, openEdgesOf } from "./circuits/open_edges.ts";
-import { type PatchAxis, patchEach, type PatchEffects, patchPlaces } from "./circuits/patch_each.ts";
+import {
+  type PatchAxis,
+  patchEach,
+  type PatchedPrompt,
+  type PatchEffects,
+  patchPlaces,
+} from "./circuits/patch_each.ts";
 import { activationAxes, type ActivationAxis, noActivation, placesOf } from "./model/activation_names.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
@@ -35,9 +41,11 @@ import {
   checkGivenBack,
   checkLens,
   checkLoad,
+  checkMeasured,
   checkOpenEdges,
   checkPatchEach,
   checkRun,
+  isPairs,
 } from "./run_options.ts";
 import {
   checkOwnTokenizer,
@@ -84,10 +92,15 @@ export interface RunOptions extends RunChanges {
   at?: readonly number[] | "all";
 }
 
-/** What a run gives. */
+/**
+ * What a run gives. Of prompts of unequal length the position axes are as long as the longest: behind a prompt's end
+ * activations and logits are 0, scores and gate logits −∞.
+ */
 export interface ModelRun {
   /** Tokens of each prompt. */
   tokens: number[][];
+  /** How many they are of each. */
+  lengths: number[];
   /** Logits (batch, position asked for, vocabulary). */
   logits: Activation;
   /** What was read, by name. */
@@ -112,19 +125,35 @@ export interface LensOptions extends RunChanges {
   at?: readonly number[] | "all";
 }
 
+/** A prompt that is patched beside others, with what of {@link PatchEachOptions} is its own. */
+export interface PatchPair {
+  /** The prompt. */
+  prompt: Prompt;
+  /** A prompt of as many tokens, whose activations stand in. */
+  from?: Prompt;
+  /** As there. */
+  answer?: string | number;
+  /** As there. */
+  wrong?: string | number;
+}
+
 /** What is patched, one place after the other. */
 export interface PatchEachOptions {
   /** A prompt of as many tokens, whose activations stand in. */
-  from: Prompt;
+  from?: Prompt;
+  /** In its place: zero, or the mean over prompts, at each position over those that reach it. */
+  by?: "zero" | { meanOf: readonly Prompt[] };
   /** Names of {@link LoadedModel.hooks}. */
   activations: readonly string[];
   /** Whether by head and by position: each position where left out, and where empty each activation as a whole. */
   each?: readonly PatchAxis[];
   /** A token, or a text that continues the prompt by one, whose logit is looked at. */
-  answer: string | number;
+  answer?: string | number;
   /** Another, whose logit is taken away. */
   wrong?: string | number;
-  /** Position whose logits are meant, below 0 counted from the end; the last where left out. */
+  /** In the answer's place: a number of the logits [V], told which pair they are of, from 0. */
+  metric?(logits: Float32Array, pair: number): number;
+  /** Position whose logits are meant, below 0 counted from each prompt's own end; the last where left out. */
   at?: number;
 }
 
@@ -177,11 +206,11 @@ export interface LoadedModel extends Disposable {
    */
   readonly hooks: ReadonlyMap<string, readonly ActivationAxis[]>;
   /**
-   * Runs one prompt, or several of the same number of tokens. Before a text comes the token that the model was trained
+   * Runs one prompt, or several, which may be of different lengths. Before a text comes the token that the model was trained
    * with before every text, `model.tokenizer.startOfText`, where there is one; tokens are run as they are given.
    *
-   * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long or of
-   * different lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
+   * @throws {RangeError} on an unknown name, which is told with those that there are, on prompts that are too long, on
+   * patches by prompts of other lengths, on patches of one activation under two names (a block's `hook_resid_post` is the `hook_resid_pre`
    * of the next), and on a head, a position or a number of values that the activation has not
    * @throws {UserError} on a character that the vocabulary has no token for, and on what is of another type than it must be
    */
@@ -213,13 +242,15 @@ export interface LoadedModel extends Disposable {
    */
   openEdges(prompt: Prompt, options?: OpenEdgesOptions): Promise<OpenEdge[]>;
   /**
-   * Activation patching, place by place: what it does to the answer's logit, or to its difference from another's, to take
-   * one activation at one position or head from another prompt's run. Many places are run at once.
+   * Activation patching, place by place: what it does to the answer's logit, to its difference from another's or to a metric
+   * of one's own, to take one activation at one position or head from another prompt's run, or to put zero or a mean there.
+   * Many places are run at once. Of several prompts the means are told, and each by itself; position by position they must
+   * have as many tokens each.
    *
    * @throws {RangeError} on prompts of different lengths, on heads where there are none, and as {@link LoadedModel.run} and
    * {@link LoadedModel.attributeLogits}
    */
-  patchEach(prompt: Prompt, options: PatchEachOptions): Promise<PatchEffects>;
+  patchEach(prompt: Prompt | readonly PatchPair[], options: PatchEachOptions): Promise<PatchEffects>;
   /**
    * The weights of a head, in TransformerLens's shapes, whatever the family.
    *
@@ -232,7 +263,7 @@ export interface LoadedModel extends Disposable {
 
 /** Positions of a network that nobody has asked for more of: models of 131,072 would fill the device. */
 const MOST_POSITIONS = 1024;
-/** Positions of all prompts that are patched at once. */
+/** Positions of all prompts that are patched at once, and up to which a batch is rounded up. */
 const PATCHED_POSITIONS = 512;
 /** What the final norm gives. */
 const FINAL = "ln_final.hook_normalized";
@@ -335,6 +366,13 @@ function modelOf(
   const tokensOf = (prompt: Prompt): number[] =>
     typeof prompt === "string" ? withStart(tokenizer, tokenizer.encode(prompt)) : [...prompt];
 
+  /** Rows that a model is compiled for to run so many prompts, a few more where there is room: few shapes are compiled. */
+  function roundedBatch(prompts: number, positions: number): number {
+    const rounded = prompts <= 8 ? 2 ** Math.ceil(Math.log2(prompts)) : 8 * Math.ceil(prompts / 8);
+    const padded = paddedPositions(positions, config.contextLength);
+    return rounded * padded <= PATCHED_POSITIONS ? rounded : prompts;
+  }
+
   /** The model compiled for prompts of this shape; the ones asked for last are kept. */
   async function compiledFor(batch: number, positions: number): Promise<Interventions> {
     const key = `${batch} x ${positions}`;
@@ -359,21 +397,23 @@ function modelOf(
     assertNoTwins(patch.map(({ activation }) => activation), places);
     const tokens = prompts.map(tokensOf);
     assertTokens(tokens);
-    const positions = tokens[0].length;
-    const at = options.at === "all" ? tokens[0].map((_, position) => position) : options.at ?? [-1];
-    const runs = await compiledFor(tokens.length, positions);
+    const lengths = tokens.map(({ length }) => length);
+    const positions = Math.max(...lengths);
+    const { at = [-1] } = options;
+    const runs = await compiledFor(roundedBatch(tokens.length, positions), positions);
     const replace = patch.map(({ by, ...rest }): Replacement => {
       if (by === "zero" || "values" in by) return { ...rest, by };
       if ("meanOf" in by) return { ...rest, by: { meanOf: by.meanOf.map(tokensOf) } };
       return { ...rest, by: { prompts: promptList(by.prompts).map(tokensOf) } };
     });
+    const shapeOf = (name: string) => [tokens.length, ...runs.names.get(name)!.slice(1)];
     for (const activation of hooks.keys()) {
       if (!Object.hasOwn(functions, activation)) continue;
       const { activations } = await runs.run(tokens, { replace, read: [activation], at: [] });
       const values = activations.get(activation)!;
       const changed = await inHook.run(
         true,
-        () => functions[activation](values, runs.names.get(activation)!),
+        () => functions[activation](values, shapeOf(activation)),
       );
       checkGivenBack(activation, changed);
       replace.push({ activation, by: { values: changed ?? values } });
@@ -381,9 +421,13 @@ function modelOf(
     const { logits, activations } = await runs.run(tokens, { replace, read, at });
     return {
       tokens,
-      logits: { values: logits, shape: [tokens.length, at.length, config.vocabularySize] },
+      lengths,
+      logits: {
+        values: logits,
+        shape: [tokens.length, at === "all" ? positions : at.length, config.vocabularySize],
+      },
       activations: new Map(
-        [...activations].map(([name, values]) => [name, { values, shape: runs.names.get(name)! }]),
+        [...activations].map(([name, values]) => [name, { values, shape: shapeOf(name) }]),
       ),
     };
   }
@@ -458,22 +502,45 @@ function modelOf(
   }
 
   async function patchEachNow(
-    prompt: Prompt,
-    { from, activations, each = ["position"], answer, wrong, at = -1 }: PatchEachOptions,
+    prompt: Prompt | readonly PatchPair[],
+    options: PatchEachOptions,
   ): Promise<PatchEffects> {
+    const { by, activations, each = ["position"], metric, at = -1 } = options;
     for (const name of activations) {
       if (!hooks.has(name)) throw noActivation(name, hooks.keys());
       assertReplaceable(name);
     }
+    const pairs = pairsOf(prompt).map((pair, n): PatchedPrompt => {
+      const from = by === undefined ? pair.from ?? options.from : undefined;
+      const [answer, wrong] = [pair.answer ?? options.answer, pair.wrong ?? options.wrong].map((text) =>
+        text === undefined ? undefined : answerOf(text)
+      );
+      return {
+        prompt: tokensOf(pair.prompt),
+        from: from === undefined ? undefined : tokensOf(from),
+        measure(logits) {
+          const value = metric
+            ? metric(logits, n)
+            : logits[answer!] - (wrong === undefined ? 0 : logits[wrong]);
+          checkMeasured(value);
+          return value;
+        },
+      };
+    });
+    assertTokens(pairs.map(({ prompt }) => prompt));
+    const lengths = pairs.map(({ prompt }) => prompt.length);
+    const positions = Math.max(...lengths);
+    const other = each.includes("position") ? lengths.find((length) => length !== positions) : undefined;
+    if (other !== undefined) {
+      throw new RangeError(
+        `Cannot patch prompts position by position as they must be of one length: ${other} and ${positions} tokens`,
+      );
+    }
     const task = {
-      prompt: tokensOf(prompt),
-      from: tokensOf(from),
-      answer: answerOf(answer),
-      wrong: wrong === undefined ? undefined : answerOf(wrong),
+      pairs,
+      by: by === undefined || by === "zero" ? by : { meanOf: by.meanOf.map(tokensOf) },
       at,
     };
-    assertTokens([task.prompt]);
-    const positions = task.prompt.length;
     const padded = paddedPositions(positions, config.contextLength);
     const runs = await compiledFor(Math.max(2, Math.floor(PATCHED_POSITIONS / padded)), positions);
     return await patchEach(runs, task, patchPlaces(hooks, runs.names, activations, each));
@@ -548,8 +615,13 @@ function modelOf(
   };
 }
 
+/** One prompt as a list of such as are patched. */
+function pairsOf(prompt: Prompt | readonly PatchPair[]): readonly PatchPair[] {
+  return isPairs(prompt) ? prompt : [{ prompt: prompt as Prompt }];
+}
+
 function assertTokens(prompts: readonly (readonly number[])[]): void {
-  if (prompts.length === 0 || prompts[0].length === 0) {
+  if (prompts.length === 0 || prompts.some(({ length }) => length === 0)) {
     throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
   }
 }

@@ -20,7 +20,10 @@ const WEIGHT: Kind = [
   (value) => typeof value === "number" && value >= 0 && value <= 1,
 ];
 const OPTIONS = ["read", "patch", "hooks", "at"];
-const OF_PATCHES = ["from", "activations", "each", "answer", "wrong", "at"];
+const OF_PATCHES = ["from", "by", "activations", "each", "answer", "wrong", "metric", "at"];
+const OF_PAIR = ["prompt", "from", "answer", "wrong"];
+
+const LEFT_OUT: Kind = ["left out", (value) => value === undefined];
 
 /** What a model is loaded with; a device is what {@link Gpu.open} gives, of this release or another. */
 const OF_LOADING = {
@@ -83,24 +86,52 @@ export function checkAttribution(prompt: unknown, options: unknown): void {
   checkGiven("`at`", options.at, KINDS.index);
 }
 
+/** Whether what is patched are pairs, and no prompt. */
+export function isPairs<Pair extends object>(prompt: unknown): prompt is readonly Pair[] {
+  return Array.isArray(prompt) && prompt.length > 0 && prompt.every(isObject);
+}
+
 /**
- * Checks the types of what is to be patched one by one.
+ * Checks the types of what is to be patched one by one: what stands in, and what is measured, must be said once.
  *
  * @throws {UserError} as {@link checkLoad}
  */
 export function checkPatchEach(prompt: unknown, options: unknown): void {
-  check("the prompt", prompt, KINDS.prompt);
   checkKeys("the options of patches", options, OF_PATCHES);
-  const { from, activations, each, answer, wrong, at } = options;
-  check("`from`", from, KINDS.prompt);
+  const { by, activations, each, metric, at } = options;
   check("`activations`", activations, KINDS.names);
   checkGiven("`each`", each, [
     'an array of "head" and "position"',
     isListOf((value) => value === "head" || value === "position"),
   ]);
-  check("`answer`", answer, KINDS.token);
-  checkGiven("`wrong`", wrong, KINDS.token);
+  checkGiven("`metric`", metric, KINDS.function);
   checkGiven("`at`", at, KINDS.index);
+  if (by !== undefined && by !== "zero") {
+    check("`by`", by, ['"zero" or { meanOf }', (value) => isObject(value) && "meanOf" in value]);
+    checkKeys("`by`", by, ["meanOf"]);
+    check("`meanOf` of `by`", by.meanOf, KINDS.severalPrompts);
+  }
+  const pairs: readonly object[] = isPairs(prompt) ? prompt : [{ prompt }];
+  for (const [n, pair] of pairs.entries()) {
+    const of = isPairs(prompt) ? ` of pair ${n}` : "";
+    checkKeys(`pair ${n}`, pair, OF_PAIR);
+    check(`the prompt${of}`, pair.prompt, KINDS.prompt);
+    const [from, answer, wrong] = ["from", "answer", "wrong"].map((name) => pair[name] ?? options[name]);
+    if (by === undefined) check(`\`from\`${of}`, from, KINDS.prompt);
+    else check(`\`from\`${of} beside \`by\``, from, LEFT_OUT);
+    if (metric === undefined) check(`\`answer\`${of}`, answer, KINDS.token);
+    else check(`\`answer\`${of} beside \`metric\``, answer ?? wrong, LEFT_OUT);
+    checkGiven(`\`wrong\`${of}`, wrong, KINDS.token);
+  }
+}
+
+/**
+ * Checks what a metric gave.
+ *
+ * @throws {UserError} when it is no number
+ */
+export function checkMeasured(value: unknown): void {
+  check("what the metric gives", value, KINDS.number);
 }
 
 /**

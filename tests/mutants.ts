@@ -443,6 +443,43 @@ export const MUTANTS: readonly Mutant[] = [
       "if (false && !rows!.includes(",
     ],
   }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/load_model_test.ts",
+    "says by itself, and behind",
+  ], {
+    "what fills a prompt up is shown": [
+      "if (position >= lengths[row]) shown.fill(",
+      "if (position < 0) shown.fill(",
+    ],
+    "logits are counted from the longest prompt's end": [
+      "return fromStart(at, tokens, (position) => {",
+      "return fromStart(at, positions, (position) => {",
+    ],
+    "there are logits behind a prompt's end": ["if (position >= lengths[prompt] || row < 0", "if (row < 0"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/load_model_test.ts",
+    "patched and hooked as each",
+  ], {
+    "a mean is over prompts that do not reach it": [
+      "mean[n % ofPrompt] += values[n] / reaching[position];",
+      "mean[n % ofPrompt] += values[n] / prompts.length;",
+    ],
+    "others of another length stand in": [
+      "if (others[row].length === prompts[row].length) continue;",
+      "if (others[row].length > 0) continue;",
+    ],
+    "a mean is taken where no prompt is": [
+      "parts.find(({ position }) => position >= longest)",
+      "parts.find(({ position }) => position > 1e6)",
+    ],
+  }),
+  ...plant("pipeline/model/replacement.ts", ["pipeline/load_model_test.ts", "patched and hooked as each"], {
+    "patches are counted from the first prompt's end": [
+      "list && fromStart(list, tokens, outside)",
+      "list && fromStart(list, lengths[0], outside)",
+    ],
+  }),
   ...plant("pipeline/generation/patching.ts", ["pipeline/generation/patching_test.ts", "every token"], {
     "what is replaced stands where the first row is": [
       "call(part, part.at - first * row)",
@@ -476,11 +513,35 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
-    "the first row's place has the prompt's own activation": [
-      "values.copyWithin(0, ofRow, 2 * ofRow)",
-      "values",
+    "a place has the prompt's own activation": ["const row = n * ofPair + 1;", "const row = n * ofPair;"],
+    "the effect is not held against the other prompt's": ["/ (from - value)", "/ (from - 0)"],
+  }),
+  ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "pairs are patched together"], {
+    "all pairs have the first one's activations": ["const row = n * ofPair + 1;", "const row = 1;"],
+    "all pairs are measured as the first": ["return pairs[n].measure(", "return pairs[0].measure("],
+    "of many pairs those that are run first are told": [
+      "first += together) {\n    effects.push",
+      "first += pairs.length) {\n    effects.push",
     ],
-    "the effect is not held against the other prompt's": ["/ (ofFrom - value)", "/ (ofFrom - 0)"],
+    "means are held against the first pair": [
+      "...effectsOf(meanOf(({ value }) => value), meanOf(({ from }) => from), places, found),",
+      "...effectsOf(effects[0].value, effects[0].from, places, found),",
+    ],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "share what is compiled"], {
+    "every size of a batch is compiled": [
+      "<= PATCHED_POSITIONS ? rounded : prompts",
+      "< 0 ? rounded : prompts",
+    ],
+    "rows that are filled up are told": ["[tokens.length, ...runs.names", "[8, ...runs.names"],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "by zero and by means"], {
+    "what a metric gives is not looked at": ["          checkMeasured(value);\n", ""],
+    "zero is a mean": [
+      'by: by === undefined || by === "zero" ? by :',
+      'by: by === undefined ? by : by === "zero" ? { meanOf: [tokensOf("50+21=")] } :',
+    ],
+    "prompts are patched by position whatever their lengths": ["if (other !== undefined) {", "if (false) {"],
   }),
   ...plant("pipeline/circuits/interventions.ts", [
     "pipeline/circuits/interventions_test.ts",
@@ -1939,7 +2000,10 @@ export const MUTANTS: readonly Mutant[] = [
       "      intervene(ofLogits, gates, recorder);\n      explicit.open(recorder, tensors);\n",
       "      explicit.open(recorder, tensors);\n      intervene(ofLogits, gates, recorder);\n",
     ],
-    "a masked score is told as the least number": ["isBehind(n) || value <= MASKED ?", "isBehind(n) ?"],
+    "a masked score is told as the least number": [
+      "|| shown[start + key] <= MASKED) shown",
+      "|| shown[start + key] < MASKED) shown",
+    ],
   }),
   ...plant("kernels/explicit_attention/pattern.wgsl", [
     "kernels/explicit_attention/explicit_attention_test.ts",
@@ -1979,8 +2043,8 @@ export const MUTANTS: readonly Mutant[] = [
     "qwen2: its activations are read",
   ], {
     "a norm's scale is one over what it divides by": [
-      "if (isScale(name)) return values.map",
-      "if (isSquare(name)) return values.map",
+      "isScale(name) ? values.map((inverse)",
+      "isMasked(name) ? values.map((inverse)",
     ],
   }),
   ...plant("pipeline/model/activation_names.ts", [
@@ -1994,8 +2058,8 @@ export const MUTANTS: readonly Mutant[] = [
     "a position below 0",
   ], {
     "logits are read at positions as they were given": [
-      "new Float32Array() : await logitsAt(rows)",
-      "new Float32Array() : await logitsAt(at)",
+      "new Float32Array() : await logitsAt(rows, lengths)",
+      "new Float32Array() : await logitsAt(lengths.map(() => at as number[]), lengths)",
     ],
   }),
   ...plant("pipeline/model/replacement.ts", [

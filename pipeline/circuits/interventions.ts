@@ -16,6 +16,7 @@ import {
   EMBEDDINGS,
   isMasked,
   isScale,
+  isSquare,
   type Location,
   locationsOf,
   noActivation,
@@ -51,16 +52,16 @@ export interface AttentionEdge {
 
 /** What a run gives. */
 export interface InterventionResult {
-  /** Logits [B, positions asked for, V]. */
+  /** Logits [prompts, positions asked for, V]. */
   logits: Float32Array;
   /** What was read, by name. */
   activations: Map<string, Float32Array>;
 }
 
-/** A model compiled for batches of prompts of one length. */
+/** A model compiled for up to B prompts of up to T tokens. */
 export interface Interventions {
   /**
-   * Names and shapes of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
+   * Names and shapes, for B prompts, of what can be read and replaced: `hook_embed` and, where positions are learned, `hook_pos_embed`
    * [B, T, d] (where they are not, `hook_embed` is `blocks.0.hook_resid_pre`), `blocks.N.hook_resid_pre`, `hook_resid_mid`, `hook_resid_post`
    * (the next block's `hook_resid_pre`), `hook_attn_out`, `hook_mlp_out` [B, T, d], `blocks.N.attn.hook_q`, `hook_z` [B, T, H, D], `hook_k`, `hook_v` [B, T, K, D] (with rotary
    * positions before they are turned, and `hook_rot_q`, `hook_rot_k` after), `hook_attn_scores`,
@@ -71,19 +72,22 @@ export interface Interventions {
    */
   readonly names: ReadonlyMap<string, readonly number[]>;
   /**
-   * Runs B prompts with replacements, in the order in which they are given where they meet, and reads activations as
-   * they are after replacement.
+   * Runs up to B prompts with replacements, in the order in which they are given where they meet, and reads activations as
+   * they are after replacement, in their shapes, but for as many prompts as there are. A prompt of fewer than T tokens is
+   * filled up behind its end, which nothing before sees: what is read there is 0, of scores and gate logits −∞, and what
+   * replaces it stands for nothing.
    *
    * Runs that are asked for together follow one another.
    *
-   * @param options.at positions whose logits are wanted, below 0 counted from the end; the last, where left out
+   * @param options.at positions whose logits are wanted, below 0 counted from each prompt's own end, or all T; the last,
+   * where left out
    * @throws {RangeError} when a name is unknown, or a head, a position, a prompt or the length of values is not the
-   * activation's
+   * activation's, on other prompts that are not as long, and on a mean at a position that none of its prompts reaches
    */
   run(prompts: Prompts, options?: {
     replace?: readonly Replacement[];
     read?: readonly string[];
-    at?: readonly number[];
+    at?: readonly number[] | "all";
   }): Promise<InterventionResult>;
   /**
    * Logits [B, positions asked for, V] that the final norm and the head make of a residual stream [B, T, d].
@@ -119,7 +123,7 @@ export function paddedPositions(positions: number, contextLength: number): numbe
 }
 
 /**
- * Compiles the model for `batch` prompts of `positions` tokens.
+ * Compiles the model for up to `batch` prompts of up to `positions` tokens.
  *
  * {@link LoadedModel.run} does so by itself, for prompts of any length.
  *
@@ -185,12 +189,18 @@ async function prepare(
     return location;
   };
 
-  function tokensOf(prompts: Prompts): Uint32Array {
-    if (prompts.length !== batch) {
-      throw new RangeError(`Cannot run prompts as the batch holds ${batch}: ${prompts.length}`);
+  function assertPrompts(prompts: Prompts): void {
+    if (prompts.length < 1 || prompts.length > batch) {
+      throw new RangeError(`Cannot run prompts as there must be 1 to ${batch}: ${prompts.length}`);
     }
-    const other = prompts.find(({ length }) => length !== positions);
-    if (other) throw new RangeError(`Cannot run prompts as each has ${positions} tokens: ${other.length}`);
+    const other = prompts.find(({ length }) => length < 1 || length > positions);
+    if (other) {
+      throw new RangeError(`Cannot run prompts as each has 1 to ${positions} tokens: ${other.length}`);
+    }
+  }
+
+  function tokensOf(prompts: Prompts): Uint32Array {
+    assertPrompts(prompts);
     const tokens = new Uint32Array(batch * padded);
     prompts.forEach((prompt, n) => {
       const outside = prompt.find((token) =>
@@ -204,37 +214,88 @@ async function prepare(
     return tokens;
   }
 
-  /** The values of a replacement in its activation's shape; undefined for zeros. */
-  async function valuesOf({ activation, by }: Replacement): Promise<Float32Array | undefined> {
-    if (by === "zero") return undefined;
-    const length = locate(activation).shape.reduce((product, axis) => product * axis, 1);
-    if ("values" in by) {
-      if (by.values.length !== length) {
+  /** Elements of an activation of one prompt. */
+  const lengthOf = (activation: string): number =>
+    locate(activation).shape.slice(1).reduce((product, axis) => product * axis, 1);
+
+  const readOf = async (activation: string, prompts: Prompts): Promise<Float32Array> =>
+    (await runOnce(prompts, [], [activation], [])).activations.get(activation)!;
+
+  /** The mean of an activation over prompts, of one prompt; 0 where none has a position. */
+  async function meanOver(activation: string, prompts: Prompts): Promise<Float32Array> {
+    if (prompts.length === 0) throw new RangeError(`Cannot take the mean of ${activation} over no prompts`);
+    const { length, placeOf } = locate(activation);
+    const ofPrompt = lengthOf(activation);
+    const reaching = Array.from(
+      { length: positions },
+      (_, position) => prompts.filter(({ length }) => length > position).length,
+    );
+    const mean = new Float64Array(ofPrompt);
+    for (let first = 0; first < prompts.length; first += batch) {
+      // Of longer prompts is seen what these have too: nothing looks ahead.
+      const part = prompts.slice(first, first + batch).map((prompt) => prompt.slice(0, positions));
+      const values = await readOf(activation, part);
+      for (let start = 0; start < values.length; start += length) {
+        const { row, position } = placeOf(start / length);
+        if (position >= part[row].length) continue;
+        for (let n = start; n < start + length; n++) mean[n % ofPrompt] += values[n] / reaching[position];
+      }
+    }
+    return Float32Array.from(mean);
+  }
+
+  /** Refuses other prompts that do not reach where they are to stand in. */
+  function checkReach(
+    { activation, rows, by }: Replacement,
+    parts: readonly ReplacedPart[],
+    prompts: Prompts,
+  ): void {
+    if (by === "zero" || "values" in by) return;
+    if ("prompts" in by) {
+      const others = by.prompts;
+      if (others.length !== prompts.length) {
         throw new RangeError(
-          `Cannot replace ${activation} as it has ${length} elements: ${by.values.length} values`,
+          `Cannot replace ${activation} by other prompts' as there must be ${prompts.length}: ${others.length}`,
         );
       }
-      return by.values;
+      for (const row of rows ?? prompts.keys()) {
+        if (others[row].length === prompts[row].length) continue;
+        throw new RangeError(
+          `Cannot replace ${activation} by another prompt's as the prompt has ${
+            prompts[row].length
+          } tokens: ${others[row].length}`,
+        );
+      }
+      return;
     }
-    const readOf = async (prompts: Prompts): Promise<Float32Array> =>
-      (await runOnce(prompts, [], [activation], [])).activations.get(activation)!;
-    if ("prompts" in by) return await readOf(by.prompts);
-    const { meanOf } = by;
-    if (meanOf.length === 0) throw new RangeError(`Cannot take the mean of ${activation} over no prompts`);
-    const ofPrompt = length / batch;
-    const mean = new Float64Array(ofPrompt);
-    for (let first = 0; first < meanOf.length; first += batch) {
-      const part = meanOf.slice(first, first + batch);
-      const filled = Array.from({ length: batch }, (_, n) => part[n] ?? part[0]);
-      const values = await readOf(filled);
-      for (let n = 0; n < part.length * ofPrompt; n++) mean[n % ofPrompt] += values[n] / meanOf.length;
+    const longest = by.meanOf.reduce((most, { length }) => Math.max(most, length), 0);
+    const beyond = by.meanOf.length > 0 ? parts.find(({ position }) => position >= longest) : undefined;
+    if (beyond) {
+      throw new RangeError(
+        `Cannot take the mean of ${activation} at position ${beyond.position} as its prompts have up to ${longest} tokens`,
+      );
     }
+  }
+
+  /** The values of a replacement of so many prompts in its activation's shape; undefined for zeros. */
+  async function valuesOf({ activation, by }: Replacement, count: number): Promise<Float32Array | undefined> {
+    if (by === "zero") return undefined;
+    const ofPrompt = lengthOf(activation);
+    const length = count * ofPrompt;
+    if ("values" in by) {
+      if (by.values.length === length) return by.values;
+      throw new RangeError(
+        `Cannot replace ${activation} as it has ${length} elements: ${by.values.length} values`,
+      );
+    }
+    if ("prompts" in by) return await readOf(activation, by.prompts);
+    const mean = await meanOver(activation, by.meanOf);
     return Float32Array.from({ length }, (_, n) => mean[n % ofPrompt]);
   }
 
   /** The values of a replacement on the device; undefined for zeros. */
-  async function bring(replacement: Replacement): Promise<Tensor | undefined> {
-    const values = await valuesOf(replacement);
+  async function bring(replacement: Replacement, count: number): Promise<Tensor | undefined> {
+    const values = await valuesOf(replacement, count);
     if (!values) return undefined;
     const tensor = gpu.tensor(`values for ${replacement.activation}`, [values.length]);
     const isInfinite = isMasked(replacement.activation);
@@ -249,19 +310,30 @@ async function prepare(
     values?: Tensor;
   }
 
-  /** @throws {RangeError} on one that prompts have not */
-  const rowsAt = (at: readonly number[]): number[] =>
-    fromStart(at, positions, (position) => {
-      throw new RangeError(`Cannot read logits as prompts have ${positions} tokens: position ${position}`);
+  /**
+   * Positions of each prompt, of such as are counted from either end; with "all" also those behind its end.
+   *
+   * @throws {RangeError} on one that a prompt has not
+   */
+  function rowsAt(at: readonly number[] | "all", lengths: readonly number[]): number[][] {
+    const isOneLength = lengths.every((other) => other === lengths[0]);
+    return lengths.map((tokens, row) => {
+      if (at === "all") return Array.from({ length: positions }, (_, position) => position);
+      return fromStart(at, tokens, (position) => {
+        const found = isOneLength ? `prompts have ${tokens}` : `prompt ${row} has ${tokens}`;
+        throw new RangeError(`Cannot read logits as ${found} tokens: position ${position}`);
+      });
     });
+  }
 
   async function runOnce(
     prompts: Prompts,
     replace: readonly Prepared[],
     read: readonly string[],
-    at: readonly number[],
+    at: readonly number[] | "all",
   ): Promise<InterventionResult> {
-    const rows = rowsAt(at);
+    const lengths = prompts.map(({ length }) => length);
+    const rows = rowsAt(at, lengths);
     const uploaded = tokensOf(prompts);
     network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED));
     const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
@@ -271,7 +343,10 @@ async function prepare(
       : undefined;
     embedding?.upload(uploaded);
     const located = [...new Set(read)].map((name) => ({ name, location: locate(name) }));
-    const wanted = located.map((one) => ({ ...one, copy: gpu.tensor(one.name, one.location.shape) }));
+    const wanted = located.map((one) => ({
+      ...one,
+      copy: gpu.tensor(one.name, [prompts.length, ...one.location.shape.slice(1)]),
+    }));
     const intervene = (hook: string, tensor: Tensor, recorder: Recorder): void => {
       for (const { parts, values } of replace.filter((one) => one.hook === hook)) {
         for (const { at, from, length } of parts) {
@@ -284,7 +359,7 @@ async function prepare(
           one.location.hook === hook
         )
       ) {
-        const count = runs.reduce((product, axis) => product * axis, 1);
+        const count = runs.slice(1).reduce((product, axis) => product * axis, prompts.length);
         const source = from === undefined ? tensor : network.activations.get(from)!;
         for (let run = 0; run < count; run++) {
           recorder.copy(span(source, start(run), length), copy, run * length);
@@ -328,11 +403,10 @@ async function prepare(
             intervene(name, tensor, recorder);
           },
         }));
-      const logits = rows.length === 0 ? new Float32Array() : await logitsAt(rows);
+      const logits = rows[0].length === 0 ? new Float32Array() : await logitsAt(rows, lengths);
       const activations = new Map<string, Float32Array>();
-      for (const { name, copy } of wanted) {
-        const values = await gpu.read(copy);
-        activations.set(name, shownOf(name, values));
+      for (const { name, location, copy } of wanted) {
+        activations.set(name, shownOf(name, await gpu.read(copy), location, lengths));
       }
       return { logits, activations };
     } finally {
@@ -340,25 +414,46 @@ async function prepare(
     }
   }
 
-  /** What is told of an activation that was copied. */
-  function shownOf(name: string, values: Float32Array): Float32Array {
-    if (isScale(name)) return values.map((inverse) => 1 / inverse);
-    if (!isMasked(name)) return values;
-    const isBehind = (n: number): boolean => n % positions > Math.floor(n / positions) % positions;
-    return values.map((value, n) => isBehind(n) || value <= MASKED ? -Infinity : value);
+  /** What is told of an activation that was copied: nothing of what is behind a prompt's end. */
+  function shownOf(
+    name: string,
+    values: Float32Array,
+    { length, placeOf }: Location,
+    lengths: readonly number[],
+  ): Float32Array {
+    const shown = isScale(name) ? values.map((inverse) => 1 / inverse) : values;
+    const isHidden = isMasked(name);
+    const nothing = isHidden ? -Infinity : 0;
+    for (let start = 0; start < shown.length; start += length) {
+      const { row, position } = placeOf(start / length);
+      if (position >= lengths[row]) shown.fill(nothing, start, start + length);
+      else if (isHidden) {
+        for (let key = 0; key < length; key++) {
+          if (key > position || shown[start + key] <= MASKED) shown[start + key] = nothing;
+        }
+      } else if (isSquare(name)) shown.fill(nothing, start + lengths[row], start + length);
+    }
+    return shown;
   }
 
-  /** Logits of each prompt at these positions, after a forward. */
-  async function logitsAt(at: readonly number[]): Promise<Float32Array> {
-    const logits = new Float32Array(batch * at.length * vocabularySize);
+  /** Logits of each prompt at its positions, after a forward; 0 behind its end. */
+  async function logitsAt(
+    at: readonly (readonly number[])[],
+    lengths: readonly number[],
+  ): Promise<Float32Array> {
+    const ofPrompt = at[0].length;
+    const logits = new Float32Array(at.length * ofPrompt * vocabularySize);
     for (const [block, { first, count }] of network.blocks.entries()) {
       gpu.submit("logits", (recorder) => network.logits(recorder, parameters, block));
       const values = await gpu.read(network.logitsTensor, 0, count * network.logitsStride);
-      for (let n = 0; n < batch * at.length; n++) {
-        const row = Math.floor(n / at.length) * padded + at[n % at.length] - first;
-        if (row < 0 || row >= count) continue;
-        const start = row * network.logitsStride;
-        logits.set(values.subarray(start, start + vocabularySize), n * vocabularySize);
+      for (const [prompt, ofRow] of at.entries()) {
+        for (const [n, position] of ofRow.entries()) {
+          const row = prompt * padded + position - first;
+          if (position >= lengths[prompt] || row < 0 || row >= count) continue;
+          const start = row * network.logitsStride;
+          const place = (prompt * ofPrompt + n) * vocabularySize;
+          logits.set(values.subarray(start, start + vocabularySize), place);
+        }
       }
     }
     return logits;
@@ -367,18 +462,21 @@ async function prepare(
   return {
     names: new Map([...locations].map(([name, { shape }]) => [name, shape])),
 
-    run: (prompts, { replace = [], read = [], at = [positions - 1] } = {}) =>
+    run: (prompts, { replace = [], read = [], at = [-1] } = {}) =>
       inTurn(async () => {
         const prepared: Prepared[] = [];
         /** What stands in for several parts of an activation is brought to the device once. */
         const brought = new Map<ReplacementValue, Map<string, Tensor | undefined>>();
+        const lengths = prompts.map(({ length }) => length);
+        assertPrompts(prompts);
         try {
           for (const replacement of replace) {
             const { activation, by } = replacement;
-            const parts = replacedParts(replacement, locate(activation));
+            const parts = replacedParts(replacement, locate(activation), lengths);
+            checkReach(replacement, parts, prompts);
             const ofValue = brought.get(by) ?? new Map<string, Tensor | undefined>();
             brought.set(by, ofValue);
-            if (!ofValue.has(activation)) ofValue.set(activation, await bring(replacement));
+            if (!ofValue.has(activation)) ofValue.set(activation, await bring(replacement, prompts.length));
             prepared.push({ hook: locate(activation).hook, parts, values: ofValue.get(activation) });
           }
           return await runOnce(prompts, prepared, read, at);
@@ -396,7 +494,8 @@ async function prepare(
         if (stream.length !== length) {
           throw new RangeError(`Cannot read logits as a stream has ${length} elements: ${stream.length}`);
         }
-        const rows = rowsAt(at);
+        const lengths = Array.from({ length: batch }, () => positions);
+        const rows = rowsAt(at, lengths);
         const runner = finalNorm ??= await prepareSteps(gpu, [[final]], { training: false });
         const tensorOf = ({ name }: Value): Tensor => network.activations.get(name)!;
         for (let n = 0; n < batch; n++) {
@@ -407,7 +506,7 @@ async function prepare(
           "final norm of a stream",
           (recorder) => runner.run(recorder, [final], { parameters, tensorOf }, { mode }),
         );
-        return await logitsAt(rows);
+        return await logitsAt(rows, lengths);
       }),
 
     destroy() {

@@ -1,11 +1,11 @@
 /**
- * Activation patching over many places: each is taken by itself from another prompt's run, and what that does to the answer
- * is told. Rows of one batch are patched at a place each.
+ * Activation patching over many places: each is replaced by itself, by another prompt's activation, a mean or zero, and what
+ * that does to the answer is told. Rows of one batch are patched at a place each.
  *
  * @module
  */
 import type { ActivationAxis } from "../model/activation_names.ts";
-import type { Replacement } from "../model/replacement.ts";
+import type { Prompts, Replacement } from "../model/replacement.ts";
 import type { Interventions } from "./interventions.ts";
 
 /** What an activation is patched by: one head, one position, both, or, of none of them, the whole at once. */
@@ -19,36 +19,53 @@ export interface PatchedPlace {
   head?: number;
   /** Of scores, patterns and gates that of the query; left out: all positions. */
   position?: number;
-  /** Logit of the answer, or its difference from the wrong one's. */
+  /** Logit of the answer, its difference from the wrong one's, or what a metric makes of the logits. */
   value: number;
-  /** 0 as where nothing is patched, 1 as of the prompt that the activation is from; not finite where these say the same. */
+  /** What `value` is above that of the prompt as it is. */
+  change: number;
+  /**
+   * 0 as where nothing is patched, 1 as of the prompt that the activation is from; not finite where these say the same, or
+   * where it is from no prompt.
+   */
   effect: number;
 }
 
-/** What patching shows. */
-export interface PatchEffects {
-  /** Logit, or difference, of the prompt that is patched. */
+/** What patching shows of one prompt. */
+export interface PairEffects {
+  /** Logit, difference or metric of the prompt as it is. */
   value: number;
-  /** Of the prompt that activations are from. */
+  /** Of the prompt that activations are from; NaN where they are from none. */
   from: number;
   /** By activation in the order in which they were named, by head, by position. */
   places: PatchedPlace[];
 }
 
-/** A place that is patched. */
-export type Place = Omit<PatchedPlace, "value" | "effect">;
+/** What patching shows: means over the pairs, of which an effect is taken of the mean values, and each pair by itself. */
+export interface PatchEffects extends PairEffects {
+  /** In the order in which they were given; of one prompt it is one. */
+  pairs: PairEffects[];
+}
 
-/** Two prompts of equal length, and which logit is looked at. */
-export interface PatchTask {
-  /** The prompt that is patched. */
+/** A place that is patched. */
+export type Place = Omit<PatchedPlace, "value" | "change" | "effect">;
+
+/** A prompt that is patched. */
+export interface PatchedPrompt {
+  /** Its tokens. */
   prompt: readonly number[];
-  /** The one that activations are from. */
-  from: readonly number[];
-  /** Token whose logit is meant. */
-  answer: number;
-  /** Token whose logit is taken away. */
-  wrong?: number;
-  /** Position of the logits, below 0 counted from the end. */
+  /** Those of the one that activations are from, as many; left out where they are from none. */
+  from?: readonly number[];
+  /** What the logits [V] are measured by. */
+  measure(logits: Float32Array): number;
+}
+
+/** What is patched, and by what. */
+export interface PatchTask {
+  /** One at least; all have a `from`, or none has. */
+  pairs: readonly PatchedPrompt[];
+  /** What stands in where no prompt's activations do. */
+  by?: "zero" | { meanOf: Prompts };
+  /** Position of the logits, below 0 counted from each prompt's own end. */
   at: number;
 }
 
@@ -82,50 +99,131 @@ export function patchPlaces(
   });
 }
 
+/** What patching does to one value, or to means. */
+function effectsOf(
+  value: number,
+  from: number,
+  places: readonly Place[],
+  found: readonly number[],
+): PairEffects {
+  return {
+    value,
+    from,
+    places: places.map((place, n) => ({
+      ...place,
+      value: found[n],
+      change: found[n] - value,
+      effect: (found[n] - value) / (from - value),
+    })),
+  };
+}
+
 /**
  * Patches each place by itself.
  *
- * @param runs compiled for at least two prompts of as many tokens
- * @throws {RangeError} on what can be read only, and on a token or a position that there is not
+ * @param runs compiled for at least two prompts of as many tokens as the longest has
+ * @throws {RangeError} on what can be read only, on a token or a position that there is not, and on a prompt of another
+ * length than the one that activations are from
  */
 export async function patchEach(
   runs: Interventions,
-  { prompt, from, answer, wrong, at }: PatchTask,
+  { pairs, by, at }: PatchTask,
   places: readonly Place[],
 ): Promise<PatchEffects> {
-  const [[batch]] = runs.names.values();
-  const measured = (logits: Float32Array, row: number): number => {
-    const vocabulary = logits.length / batch;
-    const logitOf = (token: number): number => logits[row * vocabulary + token];
-    return logitOf(answer) - (wrong === undefined ? 0 : logitOf(wrong));
-  };
-  const activations = [...new Set(places.map(({ activation }) => activation))];
-  // All rows but the first are the other prompt, whose activations are so at hand for any row.
-  const both = Array.from({ length: batch }, (_, row) => row === 0 ? prompt : from);
-  const unpatched = await runs.run(both, { read: activations, at: [at] });
-  const [value, ofFrom] = [0, 1].map((row) => measured(unpatched.logits, row));
-  const sources = new Map(
-    [...unpatched.activations].map(([name, values]) => {
-      const ofRow = values.length / batch;
-      return [name, { values: values.copyWithin(0, ofRow, 2 * ofRow) }];
-    }),
-  );
-  const prompts = both.map(() => prompt);
-  const patched: PatchedPlace[] = [];
-  for (let first = 0; first < places.length; first += batch) {
-    const together = places.slice(first, first + batch);
-    const replace = together.map(({ activation, head, position }, row): Replacement => ({
-      activation,
-      rows: [row],
-      ...(head === undefined ? {} : { head }),
-      ...(position === undefined ? {} : { positions: [position] }),
-      by: sources.get(activation)!,
-    }));
-    const { logits } = await runs.run(prompts, { replace, at: [at] });
-    for (const [row, place] of together.entries()) {
-      const found = measured(logits, row);
-      patched.push({ ...place, value: found, effect: (found - value) / (ofFrom - value) });
-    }
+  for (const [n, { prompt, from = prompt }] of pairs.entries()) {
+    if (from.length === prompt.length) continue;
+    throw new RangeError(
+      `Cannot patch ${
+        pairs.length > 1 ? `the prompt of pair ${n}` : "a prompt"
+      } of ${prompt.length} tokens by another as it must have as many: ${from.length}`,
+    );
   }
-  return { value, from: ofFrom, places: patched };
+  const [[batch]] = runs.names.values();
+  const activations = [...new Set(places.map(({ activation }) => activation))];
+  const mean = by === undefined || by === "zero" ? undefined : await meansOf(runs, activations, by, pairs);
+  const together = pairs[0].from ? Math.floor(batch / 2) : batch;
+  const effects: PairEffects[] = [];
+  for (let first = 0; first < pairs.length; first += together) {
+    effects.push(
+      ...await patchTogether(runs, pairs.slice(first, first + together), { by, at, mean }, places),
+    );
+  }
+  const meanOf = (of: (one: PairEffects) => number): number =>
+    effects.reduce((sum, one) => sum + of(one), 0) / effects.length;
+  const found = places.map((_, n) => meanOf(({ places }) => places[n].value));
+  return {
+    ...effectsOf(meanOf(({ value }) => value), meanOf(({ from }) => from), places, found),
+    pairs: effects,
+  };
+}
+
+/** Means of activations over prompts, of as many positions as the longest pair has. */
+async function meansOf(
+  runs: Interventions,
+  activations: readonly string[],
+  by: { meanOf: Prompts },
+  pairs: readonly PatchedPrompt[],
+): Promise<Map<string, Float32Array>> {
+  const { prompt } = pairs.reduce((longest, pair) =>
+    pair.prompt.length > longest.prompt.length ? pair : longest
+  );
+  // An activation is read as it was replaced.
+  const replace = activations.map((activation) => ({ activation, by }));
+  return (await runs.run([prompt], { replace, read: activations, at: [] })).activations;
+}
+
+/** Patches pairs whose prompts are run at once, with those that activations are from. */
+async function patchTogether(
+  runs: Interventions,
+  pairs: readonly PatchedPrompt[],
+  { by, at, mean }: Pick<PatchTask, "by" | "at"> & { mean?: ReadonlyMap<string, Float32Array> },
+  places: readonly Place[],
+): Promise<PairEffects[]> {
+  const [[batch]] = runs.names.values();
+  const read = by === undefined ? [...new Set(places.map(({ activation }) => activation))] : [];
+  // Behind each prompt the one that activations are from, if there is one.
+  const prompts = pairs.flatMap(({ prompt, from }) => from ? [prompt, from] : [prompt]);
+  const ofPair = prompts.length / pairs.length;
+  const unpatched = await runs.run(prompts, { read, at: [at] });
+  const measured = (logits: Float32Array, count: number, row: number, n: number): number => {
+    const vocabulary = logits.length / count;
+    return pairs[n].measure(logits.subarray(row * vocabulary, (row + 1) * vocabulary));
+  };
+  /** What stands in for an activation of a pair's prompt. */
+  function sourceOf(activation: string, n: number): Float32Array {
+    if (mean) return mean.get(activation)!;
+    const values = unpatched.activations.get(activation)!;
+    const ofRow = values.length / prompts.length;
+    const row = n * ofPair + 1;
+    return values.subarray(row * ofRow, (row + 1) * ofRow);
+  }
+
+  const jobs = pairs.flatMap((_, n) => places.map((place) => ({ n, place })));
+  const found: number[] = [];
+  for (let first = 0; first < jobs.length; first += batch) {
+    const together = jobs.slice(first, first + batch);
+    /** What stands in for each activation, of all rows: it is brought to the device once. */
+    const sources = new Map<string, { values: Float32Array }>();
+    const replace = together.map(({ n, place: { activation, head, position } }, row): Replacement => {
+      const part = {
+        activation,
+        rows: [row],
+        ...(head === undefined ? {} : { head }),
+        ...(position === undefined ? {} : { positions: [position] }),
+      };
+      if (by === "zero") return { ...part, by };
+      const source = sourceOf(activation, n);
+      const ofAll = sources.get(activation) ?? { values: new Float32Array(together.length * source.length) };
+      sources.set(activation, ofAll);
+      ofAll.values.set(source, row * source.length);
+      return { ...part, by: ofAll };
+    });
+    const { logits } = await runs.run(together.map(({ n }) => pairs[n].prompt), { replace, at: [at] });
+    for (const [row, { n }] of together.entries()) found.push(measured(logits, together.length, row, n));
+  }
+  return pairs.map(({ from }, n) => {
+    const valueOf = (row: number) => measured(unpatched.logits, prompts.length, n * ofPair + row, n);
+    const ofPlaces = found.slice(n * places.length, (n + 1) * places.length);
+    return effectsOf(valueOf(0), from ? valueOf(1) : NaN, places, ofPlaces);
+  });
 }

@@ -100,7 +100,7 @@ async function prepare(
     };
     const all = ofPromptAlone ? [...prompt.keys()] : undefined;
     const within = chosen ? fromStart(chosen, prompt.length, outside) : all;
-    const parts = replacedParts({ ...replacement, positions: within }, location);
+    const parts = replacedParts({ ...replacement, positions: within }, location, [positions]);
     return Map.groupBy(parts, ({ position }) => position);
   }
 

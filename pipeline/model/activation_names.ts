@@ -161,6 +161,16 @@ export function placesOf(config: ModelConfig): Map<string, string> {
   );
 }
 
+/** Of what elements that lie together are. */
+export interface Place {
+  /** Which prompt's, by its place in the batch. */
+  row: number;
+  /** Of squares that of the query. */
+  position: number;
+  /** Where there are any. */
+  head?: number;
+}
+
 /** How an activation lies in a tensor. */
 export interface Location {
   hook: string;
@@ -174,6 +184,8 @@ export interface Location {
   row: number;
   /** Where the n-th run begins in the tensor; in the activation's own shape it begins at n · length. */
   start(run: number): number;
+  /** Of what the n-th run is; those of a prompt follow one another. */
+  placeOf(run: number): Place;
 }
 
 /** @param padded positions of the tensors, of which the activations have the first `positions` */
@@ -198,10 +210,11 @@ export function locationsOf(
   for (const [name, { hook, from, axes, row, first }] of partsOf(model)) {
     const shape = axes.map((axis) => sizes[axis]);
     const [runs, length] = axes === OF_ROW ? [shape, 1] : [shape.slice(0, -1), shape.at(-1)!];
+    const isMap = isSquare(name);
     /** Runs of a position. */
     const inner = axes.includes("headSize") ? shape[2] : 1;
     locations.set(name, {
-      hook: isSquare(name) ? name : hook,
+      hook: isMap ? name : hook,
       from,
       shape,
       runs,
@@ -210,7 +223,13 @@ export function locationsOf(
       start(run) {
         const at = Math.floor(run / inner);
         const place = Math.floor(at / positions) * padded + at % positions;
-        return isSquare(name) ? place * padded : place * row + first + (run % inner) * length;
+        return isMap ? place * padded : place * row + first + (run % inner) * length;
+      },
+      placeOf(run) {
+        const at = Math.floor(run / inner);
+        const [before, position] = [Math.floor(at / positions), at % positions];
+        if (isMap) return { row: Math.floor(before / heads), position, head: before % heads };
+        return { row: before, position, head: axes.includes("headSize") ? run % inner : undefined };
       },
     });
   }

@@ -17,9 +17,9 @@ export type ReplacementValue =
   | "zero"
   /** In the activation's own shape, whatever part of it is replaced. */
   | { values: Float32Array }
-  /** The same activation of other prompts, one for each of the batch. */
+  /** The same activation of other prompts, one for each of the batch and of as many tokens. */
   | { prompts: Prompts }
-  /** Its mean over any number of prompts, at each position. */
+  /** Its mean over any number of prompts, at each position over those that reach it. */
   | { meanOf: Prompts };
 
 /** One activation, or a part of it, and what replaces it. */
@@ -32,7 +32,7 @@ export interface Replacement {
   head?: number;
   /**
    * Only at these positions, for patterns and gates those of the query; at all, where left out. Below 0 they are counted
-   * from the end, −1 being the last, here and in `keys`.
+   * from each prompt's own end, −1 being its last, here and in `keys`.
    */
   positions?: readonly number[];
   /** Of patterns and gates, only at these keys. */
@@ -46,8 +46,8 @@ export type Patch = Omit<Replacement, "by"> & {
   /**
    * - `"zero"`
    * - `values`, in the activation's own shape, whatever part of it is replaced
-   * - `prompts`: the same activation of other prompts, one for each that is run
-   * - `meanOf`: its mean over any number of prompts, at each position
+   * - `prompts`: the same activation of other prompts, one for each that is run and of as many tokens
+   * - `meanOf`: its mean over any number of prompts, at each position over those that reach it
    */
   by: "zero" | { values: Float32Array } | { prompts: Prompt | readonly Prompt[] } | {
     meanOf: readonly Prompt[];
@@ -116,44 +116,45 @@ export function span(tensor: Tensor, start: number, length: number): Tensor {
 }
 
 /**
- * Which elements a replacement is of.
+ * Which elements a replacement is of. Behind a prompt's end there are none.
  *
+ * @param lengths tokens of each prompt that is run, from whose end positions below 0 are counted
  * @throws {RangeError} on what can only be read, and on a head, a position, keys or a prompt that the activation has not
  */
 export function replacedParts(
-  { activation, rows, head, positions: chosen, keys }: Omit<Replacement, "by">,
-  { shape, runs, length, start }: Location,
+  { activation, rows, head, positions, keys }: Omit<Replacement, "by">,
+  { shape, runs, length, start, placeOf }: Location,
+  lengths: readonly number[],
 ): ReplacedPart[] {
   assertReplaceable(activation);
   const isMap = isSquare(activation);
-  const [batch, positions] = [shape[0], shape[isMap ? 2 : 1]];
   const fail = (what: string, required: string, found: unknown): never => {
     throw new RangeError(`Cannot replace ${what} of ${activation} as ${required}: ${found}`);
   };
-  const count = isMap ? shape[1] : shape[2];
-  if (head !== undefined && (runs.length < 3 || !(head >= 0 && head < count))) {
-    fail("a head", runs.length < 3 ? "it has none" : `it has ${count}`, head);
+  const heads = isMap ? shape[1] : shape[2];
+  if (head !== undefined && (runs.length < 3 || !(head >= 0 && head < heads))) {
+    fail("a head", runs.length < 3 ? "it has none" : `it has ${heads}`, head);
   }
   if (keys && !isMap) fail("keys", "it has none", keys);
-  const absent = rows?.find((row) => !(Number.isInteger(row) && row >= 0 && row < batch));
-  if (absent !== undefined) fail("a prompt", `there are ${batch}`, absent);
-  const outside = (position: number) => fail("a position", `it has ${positions}`, position);
-  const [ofChosen, ofKeys] = [chosen, keys].map((list) => list && fromStart(list, positions, outside));
+  const absent = rows?.find((row) => !(Number.isInteger(row) && row >= 0 && row < lengths.length));
+  if (absent !== undefined) fail("a prompt", `there are ${lengths.length}`, absent);
+  const isOneLength = lengths.every((other) => other === lengths[0]);
   const parts: ReplacedPart[] = [];
-  const all = runs.reduce((product, axis) => product * axis, 1);
-  for (let run = 0; run < all; run++) {
-    if (rows && !rows.includes(Math.floor(run * batch / all))) continue;
-    const [position, ofHead] = isMap
-      ? [run % positions, Math.floor(run / positions) % count]
-      : runs.length === 3
-      ? [Math.floor(run / count) % positions, run % count]
-      : [run % positions, undefined];
-    if (head !== undefined && ofHead !== head) continue;
-    if (ofChosen && !ofChosen.includes(position)) continue;
-    const [at, from] = [start(run), run * length];
-    if (ofKeys) {
-      for (const key of ofKeys) parts.push({ position, at: at + key, from: from + key, length: 1 });
-    } else parts.push({ position, at, from, length });
+  const ofPrompt = runs.slice(1).reduce((product, axis) => product * axis, 1);
+  for (const [row, tokens] of lengths.entries()) {
+    if (rows && !rows.includes(row)) continue;
+    const outside = (position: number) =>
+      fail("a position", isOneLength ? `it has ${tokens}` : `prompt ${row} has ${tokens}`, position);
+    const [chosen, ofKeys] = [positions, keys].map((list) => list && fromStart(list, tokens, outside));
+    for (let run = row * ofPrompt; run < (row + 1) * ofPrompt; run++) {
+      const { position, head: ofHead } = placeOf(run);
+      if (position >= tokens || (head !== undefined && ofHead !== head)) continue;
+      if (chosen && !chosen.includes(position)) continue;
+      const [at, from] = [start(run), run * length];
+      if (ofKeys) {
+        for (const key of ofKeys) parts.push({ position, at: at + key, from: from + key, length: 1 });
+      } else parts.push({ position, at, from, length });
+    }
   }
   return parts;
 }

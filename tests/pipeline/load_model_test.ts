@@ -5,7 +5,9 @@ import { createCircuitEngine } from "../../pipeline/circuits/engine.ts";
 import { referenceLogits } from "../support/reference_run.ts";
 import { TASKS } from "../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../pipeline/errors.ts";
-import { loadModel } from "../../pipeline/load_model.ts";
+import { type Activation, loadModel } from "../../pipeline/load_model.ts";
+import type { PatchedPlace } from "../../pipeline/circuits/patch_each.ts";
+import type { ActivationAxis } from "../../pipeline/model/activation_names.ts";
 import type { Patch } from "../../pipeline/model/replacement.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
@@ -13,7 +15,7 @@ import { randomStream } from "../../kernels/core/random.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
-import { choicesOf, writeTinyModel } from "../support/tiny_model.ts";
+import { choicesOf, writeTinyModel, writeTinyOf } from "../support/tiny_model.ts";
 
 const DATA = new URL("../../data/", import.meta.url).pathname;
 const [DENSE, SPARSE] = [DATA + "addition", DATA + "addition-sparse"];
@@ -258,6 +260,10 @@ gpuTest(
       const ofLayer = withoutLayer.parts.filter(({ component }) => component.startsWith("a1."));
       assert(Math.abs(sumOf(ofLayer)) > 1e-3, "the layer must matter");
       assertAlmostEquals(withoutLayer.valueOf("replaced"), -sumOf(ofLayer), 1e-5);
+      // What an MLP adds, whoever put it there, is its own and its bias'.
+      const withoutMlp = await attributed([{ activation: "blocks.2.hook_mlp_out", by: "zero" }]);
+      assertAlmostEquals(withoutMlp.valueOf("m2") + withoutMlp.valueOf("m2.bias"), 0, 1e-5);
+      assertAlmostEquals(withoutMlp.valueOf("replaced"), 0, 1e-5);
       const hooks = {
         [z]: (values: Float32Array) => values.map((value, n) => (n >> 4) % 4 === 2 ? 0 : value),
       };
@@ -445,12 +451,15 @@ gpuTest("places patched many at once have the logits of each patched by itself",
         .size,
       count,
     );
-    for (const { activation, head, position, value: patched, effect } of effects.places) {
+    for (
+      const { activation, head, position, value: patched, change: patchedChange, effect } of effects.places
+    ) {
       const positions = position === undefined ? undefined : [position];
       const alone = await differenceOf(prompt, [{ activation, head, positions, by: { prompts: from } }]);
       // Measured: 0, of differences to 16; products of another number of rows may round otherwise elsewhere.
       assertAlmostEquals(patched, alone, 1e-5);
       assertAlmostEquals(effect, (alone - value) / (ofFrom - value), 1e-6);
+      assertEquals(patchedChange, patched - effects.value);
     }
   }
   // What a prompt begins with is all of it.
@@ -465,7 +474,11 @@ gpuTest("places patched many at once have the logits of each patched by itself",
     RangeError,
     `patch ${stream} by head as it has none`,
   );
-  await assertRejects(patched({ from: "1+2=" }), RangeError, "each has 6 tokens: 4");
+  await assertRejects(
+    patched({ from: "1+2=" }),
+    RangeError,
+    "a prompt of 6 tokens by another as it must have as many: 4",
+  );
   await assertRejects(
     patched({ activations: ["blocks.0.ln1.hook_scale"] }),
     RangeError,
@@ -481,6 +494,346 @@ gpuTest("places patched many at once have the logits of each patched by itself",
   await assertRejects(patched({ heads: true }), UserError, "no unknown key: heads");
   await assertRejects(patched({ answer: "46" }), RangeError, "must be one token");
 });
+
+gpuTest("places are patched by zero and by means, and measured by a metric of one's own", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const [prompt] = PROMPTS;
+  const [z, mlp] = ["blocks.1.attn.hook_z", "blocks.2.hook_mlp_out"];
+  const meanOf = ["50+21=", "77+15=", "1+2="];
+  const seen: number[] = [];
+  /** The logit of the likeliest token above the next one's. */
+  const metric = (logits: Float32Array, pair: number): number => {
+    assertEquals(logits.length, 13);
+    seen.push(pair);
+    const [first, second] = logits.toSorted().reverse();
+    return first - second;
+  };
+  for (const by of ["zero", { meanOf: meanOf.slice(0, 2) }] as const) {
+    const effects = await model.patchEach(prompt, {
+      by,
+      activations: [z, mlp],
+      each: ["position"],
+      metric,
+      at: -1,
+    });
+    const measured = async (patch: Patch[]) => metric((await model.run(prompt, { patch })).logits.values, 0);
+    assertEquals(effects.places.length, 12);
+    assertAlmostEquals(effects.value, await measured([]), 1e-6);
+    assert(Number.isNaN(effects.from));
+    for (const { activation, position, value, change, effect } of effects.places) {
+      // Measured: 0.
+      assertAlmostEquals(value, await measured([{ activation, positions: [position!], by }]), 1e-6);
+      assertEquals(change, value - effects.value);
+      assert(Number.isNaN(effect));
+    }
+    assert(effects.places.some(({ change }) => Math.abs(change) > 0.1), "something must matter");
+    assertEquals(effects.pairs.length, 1);
+    assertEquals(effects.pairs[0].places, effects.places);
+  }
+  assertEquals(new Set(seen), new Set([0]));
+  // What stands in must be said, once, and so must what is measured.
+  const refused = (options: object, message: string, of: unknown = prompt) =>
+    assertRejects(
+      () => model.patchEach(of as string, { activations: [z], answer: "6", ...options }),
+      Error,
+      message,
+    );
+  await refused({}, "`from` must be a text or an array of tokens: nothing");
+  await refused({ by: "zero", from: prompt }, "`from` beside `by` must be left out");
+  await refused({ by: "mean" }, '`by` must be "zero" or { meanOf }: "mean"');
+  await refused({ by: { values: new Float32Array(1) } }, '`by` must be "zero" or { meanOf }');
+  await refused({ by: { meanOf: prompt } }, "`meanOf` of `by` must be an array of texts");
+  await refused({ by: { meanOf: ["1+2="] } }, "at position 4 as its prompts have up to 4 tokens");
+  await refused({ by: "zero", metric }, "`answer` beside `metric` must be left out");
+  await refused({ by: "zero", answer: undefined }, "`answer` must be a text or a token: nothing");
+  await refused({ by: "zero", metric: 3, answer: undefined }, "`metric` must be a function: 3");
+  const none = () => "much";
+  await refused({ by: "zero", answer: undefined, metric: none }, 'the metric gives must be a number: "much"');
+  await refused({ by: "zero" }, "the prompt of pair 0 must be a text or an array of tokens: nothing", [{}]);
+  await refused({ by: "zero" }, "pair 0 must have no unknown key: clean", [{ clean: prompt }]);
+  await refused({}, "`from` of pair 1 must be a text", [{ prompt, from: prompt }, { prompt }]);
+  await refused({}, "the prompt of pair 1 of 6 tokens by another as it must have as many: 4", [
+    { prompt, from: prompt },
+    { prompt, from: "1+2=" },
+  ]);
+  await refused({ by: "zero" }, "position by position as they must be of one length: 4 and 6", [
+    { prompt },
+    { prompt: "1+2=" },
+  ]);
+});
+
+gpuTest("pairs are patched together, each as by itself, with their means", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  // More than are run at once.
+  const texts = Array.from({ length: 70 }, (_, n) => `${10 + n}+${37 + (n * 7) % 60}=`);
+  const pairs = Array.from({ length: 35 }, (_, n) => ({
+    prompt: texts[2 * n],
+    from: texts[2 * n + 1],
+    ...(n % 2 === 0 ? { answer: `${n % 10}` } : {}),
+  }));
+  const activations = ["blocks.1.attn.hook_z", "blocks.2.attn.hook_pattern"];
+  const options = { activations, each: ["head", "position"] as const, answer: "4", wrong: "1" };
+  const together = await model.patchEach(pairs, options);
+  assertEquals(together.pairs.length, 35);
+  assertEquals(together.places.length, 48);
+  for (const n of [0, 1, 31, 32, 33, 34]) {
+    const { prompt, ...own } = pairs[n];
+    const { pairs: [alone] } = await model.patchEach(prompt, { ...options, ...own });
+    const { value, from, places } = together.pairs[n];
+    // Measured: 0.
+    assertAlmostEquals(value, alone.value, 1e-6);
+    assertAlmostEquals(from, alone.from, 1e-6);
+    const named = (place: PatchedPlace) => ({ ...place, value: 0, change: 0, effect: 0 });
+    assertEquals(places.map(named), alone.places.map(named));
+    for (const [at, place] of places.entries()) {
+      assertAlmostEquals(place.value, alone.places[at].value, 1e-6);
+      assertAlmostEquals(place.change, alone.places[at].change, 1e-6);
+    }
+  }
+  const meanOf = (values: number[]) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const { pairs: each, places } = together;
+  assertAlmostEquals(together.value, meanOf(each.map(({ value }) => value)), 1e-9);
+  assertAlmostEquals(together.from, meanOf(each.map(({ from }) => from)), 1e-9);
+  for (const [at, { value, change, effect }] of places.entries()) {
+    assertAlmostEquals(value, meanOf(each.map(({ places }) => places[at].value)), 1e-9);
+    assertAlmostEquals(change, meanOf(each.map(({ places }) => places[at].change)), 1e-9);
+    assertAlmostEquals(effect, change / (together.from - together.value), 1e-9);
+  }
+  // Of unequal length, head by head; a metric is told whose logits it sees.
+  const seen: number[] = [];
+  const unequal = [{ prompt: "12+34=" }, { prompt: "1+2=" }];
+  const metric = (logits: Float32Array, pair: number) => {
+    seen.push(pair);
+    return logits[pair];
+  };
+  const ofHeads = await model.patchEach(unequal, {
+    activations: activations.slice(0, 1),
+    each: ["head"],
+    by: "zero",
+    metric,
+  });
+  assertEquals(seen.toSorted(), [...Array(5).fill(0), ...Array(5).fill(1)]);
+  for (const [n, { prompt }] of unequal.entries()) {
+    for (const { activation, head, value } of ofHeads.pairs[n].places) {
+      const { logits } = await model.run(prompt, { patch: [{ activation, head, by: "zero" }] });
+      assertAlmostEquals(value, logits.values[n], 1e-6);
+    }
+  }
+});
+
+/** Prompts of a batch, and how one is run by itself. */
+const UNEQUAL = ["12+34=", "5", "1+2=", "50+21=6"];
+
+/** The prompt's own part of an activation of several, and what stands behind its end. */
+function ownPart(
+  { values, shape }: Activation,
+  axes: readonly ActivationAxis[],
+  row: number,
+  length: number,
+): { own: number[]; behind: number[] } {
+  const ofRow = values.length / shape[0];
+  const [own, behind]: number[][] = [[], []];
+  for (let n = 0; n < ofRow; n++) {
+    let rest = n;
+    const indices = shape.map((size) => size).reverse().map((size) => {
+      const index = rest % size;
+      rest = Math.floor(rest / size);
+      return index;
+    }).reverse();
+    const isBehind = axes.some((axis, at) =>
+      ["position", "query", "key"].includes(axis) && indices[at] >= length
+    );
+    (isBehind ? behind : own).push(values[row * ofRow + n]);
+  }
+  return { own, behind };
+}
+
+gpuTest(
+  "prompts of unequal length say what each says by itself, and behind the end of one there is nothing",
+  async (gpu) => {
+    await using tiny = await temporaryFolder();
+    await writeTinyOf("llama", tiny.path);
+    for (const folder of [DENSE, SPARSE, tiny.path]) {
+      using model = await loadModel(folder, { gpu });
+      const { config: { vocabularySize } } = model;
+      const read = "all";
+      const together = await model.run(UNEQUAL, { read, at: "all" });
+      assertEquals(together.lengths, [6, 1, 4, 7]);
+      assertEquals(together.lengths, together.tokens.map(({ length }) => length));
+      assertEquals(together.logits.shape, [4, 7, vocabularySize]);
+      const last = await model.run(UNEQUAL);
+      assertEquals(last.logits.shape, [4, 1, vocabularySize]);
+      const ends = await model.run(UNEQUAL.slice(2), { at: [-1, 0, -2] });
+      for (const [row, prompt] of UNEQUAL.entries()) {
+        const alone = await model.run(prompt, { read, at: "all" });
+        const length = alone.lengths[0];
+        for (const [name, axes] of model.hooks) {
+          const { shape } = together.activations.get(name)!;
+          assert(axes.every((axis, at) => !["position", "query", "key"].includes(axis) || shape[at] === 7));
+          const { own, behind } = ownPart(together.activations.get(name)!, axes, row, length);
+          const expected = [...alone.activations.get(name)!.values];
+          const isFinite = (values: number[]) => values.map((value) => Number.isFinite(value) ? value : 0);
+          // Measured: 0.
+          assertClose(isFinite(own), isFinite(expected), { tolerance: 1e-6, name: `${name}, ${prompt}` });
+          assertEquals(own.map(Number.isFinite), expected.map(Number.isFinite), name);
+          const nothing = /attn_scores|gate_logits/.test(name) ? -Infinity : 0;
+          assert(behind.every((value) => value === nothing), `${name} behind the end of ${prompt}`);
+        }
+        const ofRow = together.logits.values.slice(row * 7 * vocabularySize, (row + 1) * 7 * vocabularySize);
+        const ofOwn = length * vocabularySize;
+        const tolerance = 1e-6;
+        assertClose(ofRow.slice(0, ofOwn), alone.logits.values, { tolerance, name: `logits of ${prompt}` });
+        assert(ofRow.slice(ofOwn).every((value) => value === 0), "no logits behind the end");
+        const at = (position: number) =>
+          alone.logits.values.slice(position * vocabularySize, (position + 1) * vocabularySize);
+        const own = last.logits.values.slice(row * vocabularySize, (row + 1) * vocabularySize);
+        assertClose(own, at(length - 1), { tolerance, name: `last logits of ${prompt}` });
+        if (row < 2) continue;
+        const three = ends.logits.values.slice(
+          (row - 2) * 3 * vocabularySize,
+          (row - 1) * 3 * vocabularySize,
+        );
+        const expected = [length - 1, 0, length - 2].flatMap((position) => [...at(position)]);
+        assertClose(three, expected, { tolerance, name: `logits from the end of ${prompt}` });
+      }
+    }
+  },
+);
+
+gpuTest("prompts of unequal length are patched and hooked as each by itself", async (gpu) => {
+  using model = await loadModel(DENSE, { gpu });
+  const others = ["50+21=", "7", "4+5=", "12+34=6"];
+  const [z, stream, gates] = ["attn.hook_z", "hook_resid_pre", "attn.hook_gates"].map((name) =>
+    `blocks.1.${name}`
+  );
+  const size = model.config.width;
+  const values = Float32Array.from({ length: 4 * 7 * size }, (_, n) => Math.sin(n));
+  const ofRow = (row: number, length: number) => values.slice(row * 7 * size, (row * 7 + length) * size);
+  /** What is replaced in all, and in one by itself. */
+  const cases: [name: string, patch: Patch, alone: (row: number, length: number) => Patch][] = [
+    ["each one's last", { activation: z, positions: [-1], by: "zero" }, () => ({
+      activation: z,
+      positions: [-1],
+      by: "zero",
+    })],
+    ["each one's last key", { activation: gates, positions: [-1], keys: [-1], by: "zero" }, (_, length) => ({
+      activation: gates,
+      positions: [length - 1],
+      keys: [length - 1],
+      by: "zero",
+    })],
+    ["others", { activation: z, head: 1, by: { prompts: others } }, (row) => ({
+      activation: z,
+      head: 1,
+      by: { prompts: others[row] },
+    })],
+    ["values", { activation: stream, by: { values } }, (row, length) => ({
+      activation: stream,
+      by: { values: ofRow(row, length) },
+    })],
+    [
+      "means over those that reach it",
+      { activation: stream, by: { meanOf: [...others, "9+9="] } },
+      (_, length) => ({
+        activation: stream,
+        by: { meanOf: [...others, "9+9="] },
+        positions: Array.from({ length }, (_, position) => position),
+      }),
+    ],
+  ];
+  const plain = await model.run(UNEQUAL);
+  for (const [name, patch, alone] of cases) {
+    const { logits, lengths } = await model.run(UNEQUAL, { patch: [patch] });
+    assertNotEquals(logits.values, plain.logits.values, name);
+    for (const [row, prompt] of UNEQUAL.entries()) {
+      const one = await model.run(prompt, { patch: [alone(row, lengths[row])] });
+      const own = logits.values.slice(row * 13, (row + 1) * 13);
+      assertClose(own, one.logits.values, { tolerance: 1e-6, name: `${name}, ${prompt}` });
+    }
+  }
+  // A mean at a position is over the prompts that have it.
+  const reaching = await Promise.all(
+    ["50+21=", "12+34=6"].map(async (prompt) =>
+      (await model.run(prompt, { read: [stream] })).activations.get(stream)!.values.slice(5 * size, 6 * size)
+    ),
+  );
+  const meanOf = others;
+  const { activations } = await model.run("12+34=", {
+    patch: [{ activation: stream, by: { meanOf } }],
+    read: [stream],
+  });
+  const mean = reaching[0].map((value, n) => (value + reaching[1][n]) / 2);
+  assertClose(activations.get(stream)!.values.slice(5 * size), mean, { tolerance: 1e-6, name: "mean" });
+  // What a hook is shown, and what becomes of what it leaves behind a prompt's end.
+  const seen: string[] = [];
+  const fill = (values: Float32Array, shape: readonly number[]) => {
+    seen.push(shape.join());
+    assert(
+      values.subarray(size * 8, size * 14).every((value) => value === 0),
+      "behind the end of the second",
+    );
+    values.fill(0.5);
+  };
+  const hooked = await model.run(UNEQUAL, { hooks: { [stream]: fill }, read: [stream] });
+  assertEquals(seen, [`4,7,${size}`]);
+  const left = hooked.activations.get(stream)!.values;
+  assert(left.subarray(size * 7, size * 8).every((value) => value === 0.5));
+  assert(left.subarray(size * 8, size * 14).every((value) => value === 0));
+  const refused = (options: Parameters<typeof model.run>[1], message: string) =>
+    assertRejects(() => model.run(UNEQUAL, options), RangeError, message);
+  await refused({ at: [0, 4] }, "prompt 1 has 1 tokens: position 4");
+  await refused({ at: [-2] }, "prompt 1 has 1 tokens: position -2");
+  await refused({ patch: [{ activation: z, positions: [5], by: "zero" }] }, `of ${z} as prompt 1 has 1: 5`);
+  const inOne: Patch = { activation: z, rows: [0], positions: [5], by: "zero" };
+  assertNotEquals((await model.run(UNEQUAL, { patch: [inOne] })).logits, plain.logits);
+  await refused(
+    { patch: [{ activation: z, by: { prompts: [...others.slice(0, 3), "12"] } }] },
+    "by another prompt's as the prompt has 7 tokens: 2",
+  );
+  await refused(
+    { patch: [{ activation: z, by: { meanOf: ["12+3"] } }] },
+    "at position 4 as its prompts have up to 4",
+  );
+});
+
+gpuTest(
+  "batches of about one size share what is compiled, and nothing is told of rows that are filled up",
+  async (gpu) => {
+    using model = await loadModel(DENSE, { gpu });
+    const prompts = Array.from({ length: 9 }, (_, n) => `${10 + 7 * n}+${20 + n}=`);
+    const others = prompts.toReversed();
+    const activation = "blocks.1.attn.hook_z";
+    const shapes: string[] = [];
+    const hooks = {
+      "blocks.0.hook_mlp_out": (_: Float32Array, shape: readonly number[]) => void shapes.push(shape.join()),
+    };
+    const run = (count: number, first = 0) =>
+      model.run(prompts.slice(first, first + count), {
+        read: [activation],
+        patch: [{ activation, head: 1, by: { prompts: others.slice(first, first + count) } }],
+        hooks,
+      });
+    const all = await run(8);
+    const held = gpu.allocatedBytes;
+    for (const count of [5, 6, 7]) {
+      const { logits, activations, tokens, lengths } = await run(count);
+      assertEquals([tokens.length, lengths.length], [count, count]);
+      assertEquals(logits.shape, [count, 1, 13]);
+      assertEquals(logits.values, all.logits.values.slice(0, count * 13));
+      const { shape, values } = activations.get(activation)!;
+      assertEquals(shape, [count, 6, 4, 16]);
+      assertEquals(values, all.activations.get(activation)!.values.slice(0, count * 6 * 64));
+    }
+    assertEquals(shapes, [8, 5, 6, 7].map((count) => `${count},6,64`));
+    assertEquals(gpu.allocatedBytes, held, "nothing was compiled for them");
+    const one = await run(1, 4);
+    assertClose(all.logits.values.slice(4 * 13, 5 * 13), one.logits.values, {
+      tolerance: 1e-6,
+      name: "one of them",
+    });
+    assert(gpu.allocatedBytes > held);
+  },
+);
 
 gpuTest("activations of other prompts stand in, as text or as tokens", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
@@ -525,7 +878,7 @@ gpuTest("names, prompts and characters that there are not are refused, naming wh
   await refused("12", { hooks: { [activation]: () => {} } }, nearest);
   await refused("12", { hooks: { "blocks.0.attn.hook_z": () => new Float32Array(3) } }, "3 values");
   await refused("1 2", {}, 'no token for " "');
-  await refused(["12", "123"], {}, "each has 2 tokens: 3");
+  await refused(["12", ""], {}, "at least one token");
   await refused("123456789", {}, "takes 1 to 8 tokens: 9");
   await refused("", {}, "at least one token");
   await refused([], {}, "at least one token");

@@ -431,8 +431,15 @@ gpuTest("what an activation has not is refused", async (gpu) => {
       { read: ["nothing"] },
       "none is named nothing: there are hook_embed, hook_pos_embed, blocks.N.",
     );
-    await assertRejects(() => model.run([CLEAN[0]]), RangeError, "holds 2: 1");
-    await assertRejects(() => model.run([CLEAN[0], [1]]), RangeError, "6 tokens: 1");
+    await assertRejects(() => model.run([]), RangeError, "there must be 1 to 2: 0");
+    await assertRejects(() => model.run([...CLEAN, CLEAN[0]]), RangeError, "there must be 1 to 2: 3");
+    await assertRejects(() => model.run([CLEAN[0], []]), RangeError, "each has 1 to 6 tokens: 0");
+    await assertRejects(() => model.run([[...CLEAN[0], 1]]), RangeError, "each has 1 to 6 tokens: 7");
+    const others = (prompts: number[][]) => one("blocks.0.attn.hook_z", { by: { prompts } });
+    await refused(others([CLEAN[0].slice()]), "by other prompts' as there must be 2: 1");
+    await refused(others([CLEAN[0].slice(), [1]]), "by another prompt's as the prompt has 6 tokens: 1");
+    const mean = one("blocks.0.attn.hook_z", { by: { meanOf: [[1, 2], [3]] } });
+    await refused(mean, "at position 2 as its prompts have up to 2 tokens");
     await assertRejects(() => model.run([CLEAN[0], [0, 1, 2, 3, 4, V]]), RangeError, `below ${V}: ${V}`);
     const long = () => prepareInterventions(gpu, sides, { batch: 1, positions: 9 });
     await assertRejects(long, RangeError, "the model takes 1 to 8 tokens: 9");
