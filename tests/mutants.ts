@@ -1460,10 +1460,10 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
-  ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
     "one pair is said to be two halves": [
-      "set.pairs.length === 1 ? null : {",
-      "set.pairs.length === 0 ? null : {",
+      "pairs.length === 1 ? null : {",
+      "pairs.length === 0 ? null : {",
     ],
   }),
   ...plant("pipeline/circuits/model_analysis.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
@@ -1490,6 +1490,17 @@ export const MUTANTS: readonly Mutant[] = [
     "an edge that moves a weight has no effect": [
       "if (!edge.mayMatter) continue;",
       "if (!edge.onPath) continue;",
+    ],
+    "edges are closed of a model without gates": ["if (!gate) {", "if (gate === null) {"],
+  }),
+  ...plant("pipeline/circuits/report.ts", ["pipeline/circuits/analyse_test.ts", "too few for intervals"], {
+    "too few pairs that score are enough": [": !enough_pairs.circuit\n", ": !enough_pairs.metric\n"],
+    "the sentence is silent about few pairs": [": enough_pairs.circuit\n", ": enough_pairs\n"],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "too few for intervals"], {
+    "all pairs count as those that score": [
+      "circuit: scoring.length >= FEWEST_PROMPTS",
+      "circuit: pairs.length >= FEWEST_PROMPTS",
     ],
   }),
   ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "edges of every prompt"], {

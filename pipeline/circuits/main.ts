@@ -30,23 +30,17 @@ import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
 import { MOST_EFFECTS } from "./off_paths.ts";
 import { modelNames } from "./model_names.ts";
-import {
-  circuitSentence,
-  circuitsHtml,
-  OFF_PATH_NOTE,
-  pairsText,
-  resultRows,
-  unableReason,
-} from "./report.ts";
+import { circuitSentence, circuitsHtml, pairsText, resultRows, tableNotes, unableReason } from "./report.ts";
 import {
   type CircuitResults,
   type ModelResult,
   modelResult,
+  ofPairs,
   resultLine,
   saveResults,
   tokenEdgeCounts,
 } from "./results.ts";
-import { type PromptSet, splitPairs } from "./prompts.ts";
+import type { PromptSet } from "./prompts.ts";
 import { onePair, type PairFlags } from "./tasks/one_pair.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
@@ -282,7 +276,7 @@ async function investigate(
           `${pairsText(set.pairs.length)}, ${listed.edges} in all`,
       );
     }
-    if (listed.with_effects < listed.prompts) {
+    if (result.gated && listed.with_effects < listed.prompts) {
       reporter.message(
         `${label}: what closing each attention edge alone does was measured in ${listed.with_effects} of ` +
           `${pairsText(listed.prompts)}; in the others more than ${
@@ -295,7 +289,6 @@ async function investigate(
   // The dense one first, where the other is sparse.
   if (found.length === 2 && found[0].result.gated && !found[1].result.gated) found.reverse();
   const { layers, heads, keyValueHeads, norm } = configs[0];
-  const { choosing, scoring } = splitPairs(set.pairs);
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
     ladder: of[kind],
     bounds: of.bounds,
@@ -311,11 +304,7 @@ async function investigate(
     task: set.task,
     purpose: purposeOf(job, set),
     metric: set.metric,
-    prompts: set.pairs.length,
-    left_out: set.leftOut ?? 0,
-    split: set.pairs.length === 1 ? null : { choosing: choosing.length, scoring: scoring.length },
-    length: set.pairs[0].clean.length,
-    templates: new Set(set.pairs.map(({ template }) => template)).size,
+    ...ofPairs(set),
     method,
     ablation,
     seed,
@@ -434,7 +423,11 @@ function tellResults(
     [results.task, ...results.models.map(({ name }) => name)],
     ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
   ]));
-  print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+  print(
+    `${tableNotes(results).join("\n")}\n\n${circuitSentence(results)}\nPage: ${
+      join(path, "circuits.html")
+    }\n`,
+  );
 }
 
 async function circuitsCommand(args: string[], thread: CommandThread): Promise<boolean> {

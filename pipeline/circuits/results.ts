@@ -11,9 +11,9 @@ import type { CurvePoint, Findings, Performance } from "./analyse.ts";
 import { connected, topEdges } from "./discovery.ts";
 import type { Ablation, AttributionMethod } from "./engine.ts";
 import { type CircuitGraph, edgeEnds } from "./graph.ts";
-import { faithfulness, type Interval } from "./metrics.ts";
+import { faithfulness, FEWEST_PROMPTS, type Interval } from "./metrics.ts";
 import type { OffPathEffect, TokenCircuits } from "./off_paths.ts";
-import type { PromptSet } from "./prompts.ts";
+import { type PromptSet, splitPairs } from "./prompts.ts";
 import type { TokenEdge } from "./token_circuit.ts";
 
 /** One edge, named by its ends. */
@@ -79,8 +79,9 @@ export interface ModelResult {
     on_paths: number;
     may_matter: number;
     off_paths: number;
-    held: OffPathEffect;
-    anew: OffPathEffect;
+    /** Null of a model without gates, as is `anew`: nothing off its paths reaches an answer. */
+    held: OffPathEffect | null;
+    anew: OffPathEffect | null;
   };
   /** Open attention edges of the first prompts, as many as are listed. */
   token_edges: PromptEdges[];
@@ -90,7 +91,7 @@ export interface ModelResult {
 export interface PromptEdges {
   /** The prompt's tokens as text. */
   tokens: string[];
-  /** In any order; `effect`: drop of the metric when the edge alone is closed, null where it was not measured. */
+  /** In any order; `effect`: drop of the metric when the edge alone is closed, null where that was not measured. */
   edges: (TokenEdge & { effect: number | null })[];
 }
 
@@ -119,6 +120,8 @@ export interface CircuitResults {
   left_out: number;
   /** How many of them ranked edges and heads, and how many others scored the circuits; null of one pair, which did both. */
   split: { choosing: number; scoring: number } | null;
+  /** Whether the pairs are enough for intervals of the metric, and those that score for intervals of circuits. */
+  enough_pairs: { metric: boolean; circuit: boolean };
   /** Tokens of each. */
   length: number;
   templates: number;
@@ -141,6 +144,21 @@ export interface CircuitResults {
   models: ModelResult[];
   /** How many times more the first needs than the second; null without two circuits. */
   ratio: { heads: Interval; edges: Interval } | null;
+}
+
+/** What of a result follows from its pairs alone. */
+export function ofPairs(
+  { pairs, leftOut = 0 }: PromptSet,
+): Pick<CircuitResults, "prompts" | "left_out" | "split" | "enough_pairs" | "length" | "templates"> {
+  const { choosing, scoring } = splitPairs(pairs);
+  return {
+    prompts: pairs.length,
+    left_out: leftOut,
+    split: pairs.length === 1 ? null : { choosing: choosing.length, scoring: scoring.length },
+    enough_pairs: { metric: pairs.length >= FEWEST_PROMPTS, circuit: scoring.length >= FEWEST_PROMPTS },
+    length: pairs[0].clean.length,
+    templates: new Set(pairs.map(({ template }) => template)).size,
+  };
 }
 
 /** A model's findings as they are saved. */
@@ -211,7 +229,7 @@ export function modelResult(
 }
 
 /** The line that `--json` ends with. */
-export function resultLine({ task, models, ratio }: CircuitResults): string {
+export function resultLine({ task, enough_pairs, models, ratio }: CircuitResults): string {
   const brief = (model: ModelResult) => ({
     name: model.name,
     label: model.label,
@@ -225,7 +243,7 @@ export function resultLine({ task, models, ratio }: CircuitResults): string {
     cmd: model.circuit?.cmd ?? null,
     token_circuits: model.token_circuits,
   });
-  return JSON.stringify({ task, models: models.map(brief), ratio });
+  return JSON.stringify({ task, enough_pairs, models: models.map(brief), ratio });
 }
 
 /** Writes circuits.json, edges.arrow, curve.arrow and token_edges.arrow into a run's folder. */

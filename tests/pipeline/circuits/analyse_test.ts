@@ -3,12 +3,12 @@ import { tableFromIPC } from "apache-arrow";
 import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
-import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
+import { type Interval, ladderSizes } from "../../../pipeline/circuits/metrics.ts";
 import { firstWithin } from "../../../pipeline/circuits/model_analysis.ts";
 import { modelNames } from "../../../pipeline/circuits/model_names.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
-import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
-import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
+import { circuitSentence, circuitsHtml, resultRows, tableNotes } from "../../../pipeline/circuits/report.ts";
+import { ofPairs, resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
 import { type TokenCircuit, tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { plantedEngine, plantedSet, withRun } from "./planted.ts";
@@ -142,7 +142,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   const results = resultsOf(findings, findings);
   assertEquals(results.ratio!.edges, { value: 1, low: 1, high: 1 });
   const line = JSON.parse(resultLine(results));
-  assertEquals(Object.keys(line), ["task", "models", "ratio"]);
+  assertEquals(Object.keys(line), ["task", "enough_pairs", "models", "ratio"]);
   const [dense, sparse] = line.models;
   assertEquals([dense.name, dense.gated, sparse.name, sparse.gated], ["dense", false, "sparse", true]);
   assertEquals([dense.n90_edges, dense.n90_heads, sparse.performance], [4, 2, 1]);
@@ -190,6 +190,66 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   ]);
   const curve = tableFromIPC(await Deno.readFile(`${folder.path}/curve.arrow`));
   assertEquals(curve.numRows, 2 * 2 * 6);
+});
+
+Deno.test("where pairs are too few for intervals, table, sentence, page and JSON say so", async () => {
+  const of = async (prompts: number) => {
+    const findings = await analyse(plantedEngine(prompts), plantedSet(prompts), OPTIONS);
+    const results = { ...resultsOf(findings, undefined), ...ofPairs(plantedSet(prompts)) };
+    const [note] = tableNotes(results);
+    assertStringIncludes(circuitsHtml("run", results), `<caption>${note}`);
+    const { enough_pairs } = JSON.parse(resultLine(results));
+    const hasInterval = ({ low }: Interval): boolean => low !== null;
+    assertEquals(enough_pairs, {
+      metric: hasInterval(findings.performance.clean),
+      circuit: hasInterval(findings.circuit!.edges),
+    });
+    return { note, sentence: circuitSentence(results) };
+  };
+  const onNew = "For 90 % of the effect on prompts that did not choose the circuit, the dense model needs";
+  const onFew = (pairs: string) =>
+    `For 90 % of the effect on ${pairs} that did not choose the circuit, too few for intervals, the dense model needs`;
+  const drawn = "95 % intervals in brackets, by drawing the prompts anew";
+  for (
+    const [prompts, said, begins] of [
+      [1, "One pair: what takes several, intervals,", "For 90 % of the effect on the one pair, which also"],
+      [3, "3 pairs: too few for 95 % intervals, which take 5.", onFew("1 pair")],
+      [4, "4 pairs: too few for 95 % intervals, which take 5.", onFew("2 pairs")],
+      [5, `${drawn}; 2 pairs that score circuits are too few for theirs, which take 5.`, onFew("2 pairs")],
+      [9, `${drawn}; 4 pairs that score circuits are too few for theirs, which take 5.`, onFew("4 pairs")],
+      [10, `${drawn}.`, onNew],
+    ] as const
+  ) {
+    const { note, sentence } = await of(prompts);
+    assertStringIncludes(note, said);
+    assertStringIncludes(sentence, begins);
+  }
+});
+
+Deno.test("of a model without gates nothing is closed off the paths: table, page and files say so", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const both = resultsOf(findings, findings);
+  const [dense, sparse] = both.models;
+  const ungated = { ...dense, token_circuits: { ...dense.token_circuits, held: null, anew: null } };
+  const rowsOf = (results: typeof both) =>
+    resultRows(results).filter(({ label }) => label.includes("closed")).map(({ cells }) => cells);
+  const mark = "¹ Prompts in which a logit moves by more than 0.0001";
+  assertEquals(tableNotes(both).map((note) => note.slice(0, mark.length)).at(-1), mark);
+  assert(!tableNotes(both).join().includes("Without gates"));
+
+  const beside = { ...both, models: [ungated, sparse] };
+  assertEquals(rowsOf(beside), [["–", "50.0 %; 0.00 %; 0.13; 0.03"], ["–", "75.0 %; 25.0 %; 11; 1.5"]]);
+  assertStringIncludes(tableNotes(beside).at(-1)!, "Without gates nothing off the paths reaches an answer.");
+  const html = circuitsHtml("run", beside);
+  assertEquals(html.match(/It has no gates, and nothing off the paths reaches the answer/g)!.length, 1);
+
+  const alone = { ...both, models: [ungated] };
+  assertEquals(rowsOf(alone), []);
+  assert(!tableNotes(alone).join().includes("¹"), "the table has no such mark");
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, alone);
+  const { models: [saved] } = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals([saved.token_circuits.held, saved.token_circuits.anew], [null, null]);
 });
 
 /** Every key of objects within a value. */

@@ -4,8 +4,8 @@
  * @module
  */
 import { type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
-import { type CircuitResults, modelResult } from "../../../pipeline/circuits/results.ts";
-import { plantedEngine } from "./planted.ts";
+import { type CircuitResults, modelResult, ofPairs } from "../../../pipeline/circuits/results.ts";
+import { plantedEngine, plantedSet } from "./planted.ts";
 
 /** Pairs of the planted task. */
 export const PROMPTS = 12;
@@ -81,11 +81,7 @@ export function resultsOf(
     task: "planted",
     purpose: "what was planted",
     metric: "logit_difference",
-    prompts: PROMPTS,
-    left_out: 0,
-    split: { choosing: 6, scoring: 6 },
-    length: 3,
-    templates: 2,
+    ...ofPairs(plantedSet(PROMPTS)),
     method: OPTIONS.method,
     ablation: "resample",
     seed: 1,
