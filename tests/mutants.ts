@@ -1493,6 +1493,16 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "edges are closed of a model without gates": ["if (!gate) {", "if (gate === null) {"],
   }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "two circuits"], {
+    "what either circuit has counts as shared": ["one && second[n]", "one || second[n]"],
+    "what is no circuit is compared": [
+      "circuit && circuit[size].value !== null",
+      "circuit",
+    ],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "every pair's metrics"], {
+    "a pair's metric is another's": ["metrics?.[scoring.indexOf(n)]", "metrics?.[n]"],
+  }),
   ...plant("pipeline/circuits/report.ts", ["pipeline/circuits/analyse_test.ts", "too few for intervals"], {
     "too few pairs that score are enough": [": !enough_pairs.circuit\n", ": !enough_pairs.metric\n"],
     "the sentence is silent about few pairs": [": enough_pairs.circuit\n", ": enough_pairs\n"],

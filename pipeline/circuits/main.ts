@@ -38,6 +38,7 @@ import {
   ofPairs,
   resultLine,
   saveResults,
+  sharedOf,
   tokenEdgeCounts,
 } from "./results.ts";
 import type { PromptSet } from "./prompts.ts";
@@ -263,7 +264,7 @@ async function investigate(
       );
     }
     const graph = createGraph(loaded.config);
-    const result = modelResult(graph, {
+    const result = modelResult(graph, set, {
       name,
       label,
       gated: loaded.config.gate !== undefined,
@@ -304,7 +305,7 @@ async function investigate(
     task: set.task,
     purpose: purposeOf(job, set),
     metric: set.metric,
-    ...ofPairs(set),
+    ...ofPairs(set, tokenizer),
     method,
     ablation,
     seed,
@@ -320,6 +321,7 @@ async function investigate(
     },
     models: found.map(({ result }) => result),
     ratio,
+    shared: sharedOf(found.map(({ result }) => result)),
   };
   return { results, models, tokenizer };
 }

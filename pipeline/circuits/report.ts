@@ -19,7 +19,7 @@ import type { Interval } from "./metrics.ts";
 import { FEWEST_PROMPTS, MOST } from "./metrics.ts";
 import { MOVED, type OffPathEffect } from "./off_paths.ts";
 import { calledModel } from "./model_names.ts";
-import type { CircuitResults, EdgeResult, ModelResult } from "./results.ts";
+import type { CircuitResults, EdgeResult, ModelResult, Overlap } from "./results.ts";
 
 const MISSING = "–";
 /** Edges of a circuit that are drawn one by one: of more, nothing could be seen. */
@@ -159,6 +159,7 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     },
     ofCircuit(`edges for ${100 * MOST} % of the effect`, ({ n90_edges }) => intervalText(n90_edges)),
     ofCircuit(`heads for ${100 * MOST} % of the effect`, ({ n90_heads }) => intervalText(n90_heads)),
+    ...sharedRows(results),
     ofCircuit("CPR (area under faithfulness)", ({ cpr }) => digits(cpr)),
     ofCircuit("CMD (area of its distance from 1)", ({ cmd }) => digits(cmd)),
     ofCircuit("grown from the logits, edges", ({ greedy }) => digits(greedy.edges)),
@@ -185,6 +186,20 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
   ];
   // Of models that cannot do the task there is nothing to say about circuits.
   return rows.filter(({ cells }) => cells.some((cell) => cell !== MISSING));
+}
+
+/** What two circuits have in common: how many of each model's edges and heads, and the overlap. */
+function sharedRows({ models, shared: { edges, heads } }: CircuitResults): ReturnType<typeof resultRows> {
+  const of = (overlap: Overlap | null, size: "n90_edges" | "n90_heads") =>
+    models.map(({ circuit }) =>
+      overlap ? `${digits(overlap.count)} of ${digits(circuit?.[size].value)}` : MISSING
+    );
+  const overlaps = edges || heads ? `${digits(edges?.jaccard)}, ${digits(heads?.jaccard)}` : MISSING;
+  return [
+    { label: "edges of the circuit that the other model’s has too", cells: of(edges, "n90_edges") },
+    { label: "heads of the circuit that the other model’s has too", cells: of(heads, "n90_heads") },
+    { label: "overlap of the two circuits, edges and heads", cells: models.map(() => overlaps) },
+  ];
 }
 
 /** The page as HTML. */

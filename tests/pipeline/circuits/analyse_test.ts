@@ -8,7 +8,7 @@ import { firstWithin } from "../../../pipeline/circuits/model_analysis.ts";
 import { modelNames } from "../../../pipeline/circuits/model_names.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
 import { circuitSentence, circuitsHtml, resultRows, tableNotes } from "../../../pipeline/circuits/report.ts";
-import { ofPairs, resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
+import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
 import { type TokenCircuit, tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
 import { plantedEngine, plantedSet, withRun } from "./planted.ts";
@@ -142,7 +142,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   const results = resultsOf(findings, findings);
   assertEquals(results.ratio!.edges, { value: 1, low: 1, high: 1 });
   const line = JSON.parse(resultLine(results));
-  assertEquals(Object.keys(line), ["task", "enough_pairs", "models", "ratio"]);
+  assertEquals(Object.keys(line), ["task", "enough_pairs", "models", "ratio", "shared"]);
   const [dense, sparse] = line.models;
   assertEquals([dense.name, dense.gated, sparse.name, sparse.gated], ["dense", false, "sparse", true]);
   assertEquals([dense.n90_edges, dense.n90_heads, sparse.performance], [4, 2, 1]);
@@ -195,7 +195,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
 Deno.test("where pairs are too few for intervals, table, sentence, page and JSON say so", async () => {
   const of = async (prompts: number) => {
     const findings = await analyse(plantedEngine(prompts), plantedSet(prompts), OPTIONS);
-    const results = { ...resultsOf(findings, undefined), ...ofPairs(plantedSet(prompts)) };
+    const results = resultsOf(findings, undefined);
     const [note] = tableNotes(results);
     assertStringIncludes(circuitsHtml("run", results), `<caption>${note}`);
     const { enough_pairs } = JSON.parse(resultLine(results));
@@ -224,6 +224,89 @@ Deno.test("where pairs are too few for intervals, table, sentence, page and JSON
     assertStringIncludes(note, said);
     assertStringIncludes(sentence, begins);
   }
+});
+
+Deno.test("two circuits: what both have, and its share of what either has, in table, page, line and file", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const circuit = findings.circuit!;
+  // Another of as many edges and heads, of which one each is another.
+  const other = circuit.circuit.slice();
+  other[other.indexOf(1)] = 0;
+  other[other.lastIndexOf(0)] = 1;
+  const [kept, left, ...rest] = circuit.rankedHeads;
+  const changed = { ...circuit, circuit: other, rankedHeads: [rest[0], kept, left, ...rest.slice(1)] };
+  const results = resultsOf(findings, { ...findings, circuit: changed });
+  const shared = { heads: { count: 1, jaccard: 1 / 3 }, edges: { count: 3, jaccard: 3 / 5 } };
+  assertEquals(results.shared, shared);
+  assertEquals(JSON.parse(resultLine(results)).shared, shared);
+  const rowsOf = (of: typeof results) =>
+    resultRows(of).slice(7, 10).map(({ label, cells }) => [label, ...cells]);
+  const [edges, heads, overlap] = [
+    "edges of the circuit that the other model’s has too",
+    "heads of the circuit that the other model’s has too",
+    "overlap of the two circuits, edges and heads",
+  ];
+  assertEquals(rowsOf(results), [
+    [edges, "3 of 4", "3 of 4"],
+    [heads, "1 of 2", "1 of 2"],
+    [overlap, "0.6, 0.333", "0.6, 0.333"],
+  ]);
+  assertStringIncludes(circuitsHtml("run", results), `${overlap}</th><td>0.6, 0.333</td>`);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, results);
+  assertEquals(JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`)).shared, shared);
+
+  // No circuit does enough: there is none to compare, and of heads there still is.
+  const none = { value: null, low: null, high: null };
+  const partly = resultsOf(findings, { ...findings, circuit: { ...changed, edges: none } });
+  assertEquals(partly.shared, { ...shared, edges: null });
+  assertEquals(rowsOf(partly)[1], [overlap, "–, 0.333", "–, 0.333"]);
+  const alone = resultsOf(findings, undefined);
+  assertEquals(alone.shared, { heads: null, edges: null });
+  assert(!resultRows(alone).some(({ label }) => label.includes("other model")), "there is no other");
+});
+
+Deno.test("every pair's metrics stand in a table, with its prompts, and what it is for", async () => {
+  const set = plantedSet(PROMPTS);
+  const findings = await analyse(plantedEngine(PROMPTS), set, OPTIONS);
+  const unable = await analyse(plantedEngine(PROMPTS, { able: false }), set, OPTIONS);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, resultsOf(findings, unable));
+  const rows = tableFromIPC(await Deno.readFile(`${folder.path}/pairs.arrow`)).toArray();
+  assertEquals(rows.length, 2 * PROMPTS);
+  const { choosing, scoring } = splitPairs(set.pairs);
+  const { full } = findings.circuit!.bounds;
+  for (const [n, pair] of set.pairs.entries()) {
+    const size = 1 + n % 3;
+    const scores = scoring.includes(n);
+    const row = {
+      model: "dense",
+      prompt: n,
+      clean: pair.clean.join(" "),
+      corrupted: pair.corrupted.join(" "),
+      template: pair.template,
+      part: scores ? "scores" : "chooses",
+      clean_metric: 4 * size,
+      corrupted_metric: 0,
+      // The circuit of all that was planted does all.
+      circuit_metric: scores ? full[scoring.indexOf(n)] : null,
+      correct: 1,
+      exact: 0.25,
+    };
+    assertEquals(rows[n].toJSON(), row);
+    assertEquals(rows[PROMPTS + n].toJSON(), {
+      ...row,
+      model: "sparse",
+      corrupted_metric: 4 * size,
+      circuit_metric: null,
+      correct: 0.5,
+    });
+  }
+  assertEquals([choosing.length, scoring.length], [6, 6]);
+  const one = resultsOf(await analyse(plantedEngine(1), plantedSet(1), OPTIONS), undefined);
+  assertEquals([one.pairs.map(({ part }) => part), one.models[0].pairs[0].circuit], [["both"], 4]);
+  const { pairs, models } = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals([pairs, models[0].pairs], [undefined, undefined]);
 });
 
 Deno.test("of a model without gates nothing is closed off the paths: table, page and files say so", async () => {
@@ -287,7 +370,7 @@ Deno.test("the guide names what is saved: every column, and every key of circuit
     // What is in brackets explains.
     return [...row.split("|")[2].replace(/\([^)]*\)/g, "").matchAll(/`(\w+)`/g)].map(([, name]) => name);
   };
-  for (const file of ["edges.arrow", "curve.arrow", "token_edges.arrow"]) {
+  for (const file of ["edges.arrow", "curve.arrow", "pairs.arrow", "token_edges.arrow"]) {
     const table = tableFromIPC(await Deno.readFile(`${folder.path}/${file}`));
     assertEquals(rowOf(`\`${file}\``), table.schema.fields.map(({ name }) => name), file);
   }
