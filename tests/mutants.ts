@@ -1493,6 +1493,24 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "edges are closed of a model without gates": ["if (!gate) {", "if (gate === null) {"],
   }),
+  ...plant("pipeline/circuits/report.ts", ["pipeline/circuits/analyse_test.ts", "how many answers must"], {
+    "whatever is wrong was exchanged": ["correct === 0 && (corrupted.value ?? 0) > 0", "correct === 0"],
+  }),
+  ...plant("pipeline/text/one_token.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+    "a word is looked for without its space": ["const spaced = ` ${text}`;", "const spaced = text;"],
+  }),
+  ...plant("pipeline/model/activation_names.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "unknown activation is told",
+  ], {
+    "a layer that there is not is a slip of the name": ["if (generalOf(name) !== name &&", "if (false &&"],
+  }),
+  ...plant("pipeline/circuits/interventions.ts", [
+    "pipeline/load_model_test.ts",
+    "names, prompts and characters",
+  ], {
+    "of prompts of two lengths the first is named": ["of prompt ${other} (from 0)", "of prompt 0 (from 0)"],
+  }),
   ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "two circuits"], {
     "what either circuit has counts as shared": ["one && second[n]", "one || second[n]"],
     "what is no circuit is compared": [

@@ -241,8 +241,14 @@ async function prepare(
     if (prompts.length !== batch) {
       throw new RangeError(`Cannot run prompts as the batch holds ${batch}: ${prompts.length}`);
     }
-    const other = prompts.find(({ length }) => length !== positions);
-    if (other) throw new RangeError(`Cannot run prompts as each has ${positions} tokens: ${other.length}`);
+    const other = prompts.findIndex(({ length }) => length !== positions);
+    if (other >= 0) {
+      throw new RangeError(
+        `Cannot run prompts as each has ${positions} tokens: ${
+          prompts[other].length
+        } of prompt ${other} (from 0)`,
+      );
+    }
     const tokens = new Uint32Array(batch * padded);
     prompts.forEach((prompt, n) => {
       const outside = prompt.find((token) =>

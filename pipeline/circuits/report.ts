@@ -73,8 +73,16 @@ function compared(ratio: number, what: string): string {
 /** Why no circuit is looked for in a model. */
 export function unableReason({ correct, clean, corrupted }: Performance, leastAccuracy: number): string {
   const right = `${formatShare(correct)} of answers right`;
+  // What is right there is what the corrupted prompts are answered with.
+  const isExchanged = correct === 0 && (corrupted.value ?? 0) > 0;
   return correct < leastAccuracy
-    ? `${right}, where --least-accuracy asks for ${formatShare(leastAccuracy)}`
+    ? `${right}, where --least-accuracy asks for ${formatShare(leastAccuracy)}${
+      isExchanged
+        ? `, and the metric is ${intervalText(clean)} for clean prompts and ${
+          intervalText(corrupted)
+        } for corrupted ones, as if clean and corrupted, or right and wrong answers, had been exchanged`
+        : ""
+    }`
     : `${right}, but the metric is not surely higher than for corrupted prompts: ${
       intervalText(clean)
     } beside ${intervalText(corrupted)}`;

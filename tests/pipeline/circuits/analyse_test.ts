@@ -128,6 +128,14 @@ Deno.test("how many answers must be right is the caller's to say, and which of t
   for (const least of [undefined, 0.51]) assertEquals((await of(half, least)).performance.able, false);
   const asked = await of(half, 0.5);
   assertEquals([asked.performance.able, asked.circuit?.edges.value], [true, 4]);
+  // Nothing is right, and the corrupted prompts have what is: someone has exchanged them.
+  const none = { ...found, clean: found.corrupted, corrupted: found.clean, correct: found.correct.fill(0) };
+  const exchanged = await of({ ...whole, baselines: () => Promise.resolve(none) });
+  const asIf = "as if clean and corrupted, or right and wrong answers, had been exchanged";
+  assertStringIncludes(circuitSentence(resultsOf(exchanged, undefined)), asIf);
+  const neither = { ...none, corrupted: none.corrupted.map((metric) => -metric) };
+  const lost = await of({ ...whole, baselines: () => Promise.resolve(neither) });
+  assert(!circuitSentence(resultsOf(lost, undefined)).includes(asIf));
   // As much is right, and as right for the corrupted prompts.
   const alike = await of(plantedEngine(PROMPTS, { able: false }), 0.5);
   assertEquals(alike.circuit, undefined);

@@ -49,7 +49,7 @@ const REFUSED: [string, string[], RegExp][] = [
   [
     "an answer of two tokens",
     [...PAIR.slice(0, 4), "--answer", "64", "--wrong", "1", "--model", "data/addition"],
-    /the pair of --prompt as an answer must be one token: "64" is 2/,
+    /the pair of --prompt as an answer must be one token: "64" is 2 \("6", "4"\)$/,
   ],
   ["an unknown task", ["--task", "chess"], /Unknown task chess: copy, ioi/],
   ["a model without a task", ["--model", "data/addition"], /give --task, --pairs or --prompt/],
