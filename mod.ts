@@ -184,6 +184,7 @@ export {
 export { type Task, type TaskOptions } from "./pipeline/circuits/tasks/task.ts";
 export { TASKS } from "./pipeline/circuits/tasks/tasks.ts";
 export { readPairs } from "./pipeline/circuits/tasks/pairs_file.ts";
+export { type PairsOptions, promptPairs, type TextPair } from "./pipeline/circuits/tasks/prompt_pairs.ts";
 export { type RandomStream, randomStream } from "./kernels/core/random.ts";
 export {
   type Ablation,

@@ -514,7 +514,7 @@ export const CIRCUITS = {
     kind: "path",
     value: undefined,
     placeholder: "FILE",
-    help: "your own pairs instead: .jsonl of clean, corrupted, answers, wrong",
+    help: "your own pairs instead: JSON Lines, or an array, of clean, corrupted, answers, wrong",
     group: "Task",
   },
   prompt: {

@@ -1560,8 +1560,12 @@ export const MUTANTS: readonly Mutant[] = [
       "mean(correct) >= LEAST_ACCURACY",
     ],
   }),
-  ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+  ...plant("pipeline/circuits/tasks/prompt_pairs.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
     "pairs that are left out are not counted": ["leftOut++;", "leftOut = 0;"],
+    "a pair in memory is named by its place from 1": ["`pairs[${n}]`", "`pairs[${n + 1}]`"],
+  }),
+  ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+    "lines that begin as an array are one": ["!/\\.(jsonl|ndjson)$/i.test(path) && text", "text"],
   }),
   ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
     "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
@@ -1800,7 +1804,7 @@ export const MUTANTS: readonly Mutant[] = [
       "if (startOfText !== 0) return task",
     ],
   }),
-  ...plant("pipeline/circuits/tasks/pairs_file.ts", "pipeline/text/start_of_text_test.ts", {
+  ...plant("pipeline/circuits/tasks/prompt_pairs.ts", "pipeline/text/start_of_text_test.ts", {
     "pairs do not begin as the model's texts": [
       "return startOfText === undefined ? set",
       "return startOfText !== 0 ? set",

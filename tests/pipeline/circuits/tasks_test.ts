@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { decode, encode } from "gpt-tokenizer/encoding/r50k_base";
 import { placeMetric, type PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { readPairs } from "../../../pipeline/circuits/tasks/pairs_file.ts";
+import { promptPairs, type TextPair } from "../../../pipeline/circuits/tasks/prompt_pairs.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { randomStream } from "../../../kernels/core/random.ts";
@@ -225,6 +226,39 @@ Deno.test("a user's pairs are read, and what is wrong with a line is told", asyn
   ];
   for (const [line, message] of refused) await assertRejects(() => read(good, line), UserError, message);
   await assertRejects(() => read(""), UserError, "it has no pair");
+  // The same in memory, and as one array.
+  const inMemory = (list: unknown[]) =>
+    promptPairs(list as TextPair[], { tokenizer: GPT2, contextLength: 16, task: "colours" });
+  assertEquals(inMemory([good, sun]), set);
+  const array = `${folder.path}/colours.json`;
+  const readArray = async (text: string, prompts?: number) => {
+    await Deno.writeTextFile(array, text);
+    return await readPairs(array, { tokenizer: GPT2, contextLength: 16, prompts });
+  };
+  assertEquals(await readArray(`\n ${JSON.stringify([good, sun], null, 2)}`), set);
+  assertEquals(await readArray([good, sun].map((pair) => JSON.stringify(pair)).join("\n")), set);
+  const first = await readArray(JSON.stringify([good, sun, 3]), 1);
+  assertEquals([first.pairs, first.leftOut], [set.pairs.slice(0, 1), 2]);
+  for (const [line, message] of refused.slice(1)) {
+    const told = message.replace("line 1", "element 1");
+    const list = [good, line];
+    await assertRejects(() => readArray(JSON.stringify(list)), UserError, told);
+    assertThrows(() => inMemory(list), UserError, message.replace("line 1", "pairs[0]"));
+  }
+  await assertRejects(
+    () => readArray(`[${JSON.stringify(good)}, 3]`),
+    UserError,
+    "json, element 2, as it must be",
+  );
+  assertThrows(() => inMemory([good, 3]), UserError, "Cannot use pairs[1] as it must be");
+  await assertRejects(() => readArray("[]"), UserError, "colours.json as it has no pair");
+  assertThrows(() => inMemory([]), UserError, "Cannot use pairs as it has no pair");
+  await assertRejects(() => readArray("[{"), UserError, "colours.json as it is no JSON");
+  await assertRejects(
+    () => read([good, sun]),
+    UserError,
+    "colours.jsonl, line 1, as it must be a JSON object",
+  );
   assertEquals((await read(good)).pairs.length, 1, "one pair alone");
   const another = { ...good, corrupted: "The sun is" };
   await assertRejects(() => read(good, another), UserError, "all pairs have one clean prompt");
