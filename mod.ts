@@ -120,6 +120,7 @@ export {
 } from "./pipeline/model/parameters.ts";
 export { type SavedAdapter, type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
 export {
+  type HeldTensor,
   openSafetensors,
   type Safetensors,
   type TensorEntry,

@@ -792,7 +792,7 @@ export const ACTIVATIONS = {
     kind: "names",
     value: [],
     placeholder: "NAME[,NAME]",
-    help: "activations, such as blocks.2.hook_resid_pre (an unknown name lists them); required",
+    help: "activations, such as blocks.2.hook_resid_pre, or all (an unknown name lists them); required",
     group: "Activations",
   },
   tokens: integer(65536, 1, "tokens of each split, at most", "Activations"),

@@ -1493,6 +1493,19 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "edges are closed of a model without gates": ["if (!gate) {", "if (gate === null) {"],
   }),
+  ...plant("pipeline/activations/main.ts", [ACTIVATIONS, "by one word"], {
+    "all gates of a model without are written": ["config.gate || storedForm(", "config || storedForm("],
+  }),
+  ...plant(
+    "pipeline/model/safetensors.ts",
+    ["pipeline/model/safetensors_test.ts", "whose values are there"],
+    {
+      "integers are written as of another type": [
+        'values instanceof Int32Array && (type === undefined || type === "I32")',
+        "values instanceof Int32Array",
+      ],
+    },
+  ),
   ...plant("pipeline/circuits/report.ts", ["pipeline/circuits/analyse_test.ts", "how many answers must"], {
     "whatever is wrong was exchanged": ["correct === 0 && (corrupted.value ?? 0) > 0", "correct === 0"],
   }),

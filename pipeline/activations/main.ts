@@ -36,6 +36,8 @@ import { type StoredForm, storedForm } from "./stored_form.ts";
 
 const PURPOSE = "Writes what a model computes on a text, its activations and open edges, as safetensors.";
 const MEGABYTE = 1e6;
+/** Stands for every activation. */
+const ALL = "all";
 
 /** Names as they were given, one by one or with commas between them; and where they go. */
 function readWish({ read = [], output }: Partial<ActivationsSettings>): { names: string[]; output: string } {
@@ -43,7 +45,7 @@ function readWish({ read = [], output }: Partial<ActivationsSettings>): { names:
     .filter((name) => name !== "");
   if (names.length === 0) {
     throw usageError(
-      "Cannot write activations without knowing which: give --read NAME[,NAME], such as blocks.0.hook_resid_pre",
+      "Cannot write activations without knowing which: give --read NAME[,NAME], such as blocks.0.hook_resid_pre, or --read all",
     );
   }
   if (output === undefined) {
@@ -53,7 +55,7 @@ function readWish({ read = [], output }: Partial<ActivationsSettings>): { names:
 }
 
 /**
- * How the activations of these names are stored.
+ * How the activations of these names are stored; of all, gates are left out where the model has none.
  *
  * @throws {UserError} on a name that the model has not, and where the open edges would be all that there are
  */
@@ -63,7 +65,10 @@ function formsOf(
   { model, dense }: Pick<ActivationsSettings, "model" | "dense">,
 ): StoredForm[] {
   const axes = activationAxes(config);
-  return names.map((name) => {
+  const all = [...axes.keys()].filter((name) =>
+    config.gate || storedForm(name, axes.get(name)!).kind !== "edges"
+  );
+  return (names.includes(ALL) ? all : names).map((name) => {
     const own = axes.get(name);
     if (!own) throw usageError(noActivation(name, axes.keys()).message);
     const form = storedForm(name, own);
@@ -164,7 +169,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
           metadata: asTexts(told),
           onShard: (shard) => shards.push(shard),
         });
-        const rows = readRows(runs, names, {
+        const rows = readRows(runs, forms.map(({ name }) => name), {
           tokens,
           split,
           batch,

@@ -10,6 +10,7 @@ import { storedForm } from "../../../pipeline/activations/stored_form.ts";
 import type { Interventions } from "../../../pipeline/circuits/interventions.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { type LoadedModel, loadModel } from "../../../pipeline/load_model.ts";
+import { activationAxes } from "../../../pipeline/model/activation_names.ts";
 import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
@@ -243,6 +244,28 @@ Deno.test("values and open edges are those of float64; with --dense there are no
     const [query, key, head] = ["query", "key", "head"].map((of) => shard.get(`${gates}.${of}`)!.values);
     assertEquals(query.map((q, n) => [q, key[n], head[n]]), expected);
     assert(expected.length > 20 && expected.length < 0.9 * batch * 36 * heads, String(expected.length));
+  }
+});
+
+Deno.test("all activations are read by one word, of a model without gates all but these", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "model");
+  await writeTinyModel(model, { gate: GATE });
+  const all = [...activationAxes(await readModelConfig(model)).keys()];
+  for (const [flags, left] of [[[], []], [["--dense"], ["hook_gates", "hook_gate_logits"]]] as const) {
+    const output = join(folder.path, `activations${flags.length}`);
+    // deno-fmt-ignore
+    const { code, stderr } = await runMain(["--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "2",
+      "--tokens", "16", "--read", "all", "--output", output, ...flags], ACTIVATIONS);
+    assertEquals(code, 0, stderr);
+    const expected = all.filter((name) => !left.some((end) => name.endsWith(end)));
+    const { activations } = JSON.parse(await Deno.readTextFile(join(output, MANIFEST)));
+    assertEquals(Object.keys(activations), expected);
+    const stored = expected.flatMap((name) =>
+      name.endsWith("hook_gates") ? ["query", "key", "head"].map((of) => `${name}.${of}`) : [name]
+    );
+    const written = await tensorsOf(join(output, "test-000000.safetensors"));
+    assertEquals(new Set(written.keys()), new Set([...stored, "tokens", "positions", "documents"]));
   }
 });
 
