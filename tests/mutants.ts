@@ -1493,6 +1493,20 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "edges are closed of a model without gates": ["if (!gate) {", "if (gate === null) {"],
   }),
+  ...plant("pipeline/activations/document_rows.ts", [ACTIVATIONS, "row for each"], {
+    "what pads a row is written": ["length / context * tokens.length", "length"],
+    "documents are numbered by their rows": ["fill(place)", "fill(first + row)"],
+  }),
+  ...plant("pipeline/activations/stored_form.ts", [ACTIVATIONS, "row for each"], {
+    "open edges of what pads a row are written": [
+      "for (let q = 0; q < queries; q++)",
+      "for (let q = 0; q < positions; q++)",
+    ],
+  }),
+  ...plant("pipeline/activations/whole_documents.ts", [ACTIVATIONS, "as prompts are"], {
+    "a document that fills the limit is left out": ["total + length > limit", "total + length >= limit"],
+    "a document that is cut is not counted": ["if (tokens.length > context) found.cut++;", ""],
+  }),
   ...plant("pipeline/activations/main.ts", [ACTIVATIONS, "by one word"], {
     "all gates of a model without are written": ["config.gate || storedForm(", "config || storedForm("],
   }),
