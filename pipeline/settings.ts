@@ -517,6 +517,15 @@ export const CIRCUITS = {
     help: "your own pairs instead: JSON Lines, or an array, of clean, corrupted, answers, wrong",
     group: "Task",
   },
+  pairsLength: {
+    kind: "numberOrAuto",
+    value: "auto",
+    lowest: 1,
+    integer: true,
+    help: "tokens of the prompts of pairs that are taken; auto: all must have as many",
+    group: "Task",
+    needs: { setting: "pairs", holds: (other) => other !== undefined, told: () => "without --pairs" },
+  },
   prompt: {
     kind: "text",
     value: undefined,

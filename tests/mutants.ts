@@ -1474,8 +1474,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "all pairs of a file"], {
     "a file gives no more pairs than a task": [
-      "readPairs(pairs, { tokenizer, contextLength, prompts })",
-      "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
+      "      prompts,\n      length: settings",
+      "      prompts: prompts ?? TASK_PROMPTS,\n      length: settings",
     ],
   }),
   ...plant("pipeline/circuits/off_paths.ts", ["pipeline/circuits/off_paths_test.ts", "random models"], {
@@ -1591,6 +1591,20 @@ export const MUTANTS: readonly Mutant[] = [
     "pairs that are left out are not counted": ["leftOut++;", "leftOut = 0;"],
     "a pair in memory is named by its place from 1": ["`pairs[${n}]`", "`pairs[${n + 1}]`"],
   }),
+  ...plant(
+    "pipeline/circuits/tasks/prompt_pairs.ts",
+    ["pipeline/circuits/tasks_test.ts", "several lengths"],
+    {
+      "longer pairs alone are of another length": [
+        "if (wanted !== undefined && length !== wanted) continue;",
+        "if (wanted !== undefined && length > wanted) continue;",
+      ],
+      "the token before every text has no length": [
+        "pair.clean.length + started",
+        "pair.clean.length + 0 * started",
+      ],
+    },
+  ),
   ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
     "lines that begin as an array are one": ["!/\\.(jsonl|ndjson)$/i.test(path) && text", "text"],
   }),

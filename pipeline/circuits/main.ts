@@ -30,7 +30,15 @@ import { createGraph } from "./graph.ts";
 import { analyseModel, type ModelAnalysis, type ModelAnalysisOptions } from "./model_analysis.ts";
 import { MOST_EFFECTS } from "./off_paths.ts";
 import { modelNames } from "./model_names.ts";
-import { circuitSentence, circuitsHtml, pairsText, resultRows, tableNotes, unableReason } from "./report.ts";
+import {
+  circuitSentence,
+  circuitsHtml,
+  otherLengthsText,
+  pairsText,
+  resultRows,
+  tableNotes,
+  unableReason,
+} from "./report.ts";
 import {
   type CircuitResults,
   type ModelResult,
@@ -194,7 +202,12 @@ async function prepare(
       prompts: prompts ?? TASK_PROMPTS,
       random: randomStream(settings.seed, 0),
     })
-    : await readPairs(pairs, { tokenizer, contextLength, prompts });
+    : await readPairs(pairs, {
+      tokenizer,
+      contextLength,
+      prompts,
+      length: settings.pairsLength === "auto" ? undefined : settings.pairsLength,
+    });
   if (set.pairs.length === 1 && settings.ablation === "mean") {
     throw usageError(
       "Cannot use --ablation mean with one pair: the mean of one corrupted prompt is that prompt",
@@ -223,8 +236,8 @@ async function investigate(
     ? { name: "eap" }
     : { name: "eap-ig", steps: settings.igSteps };
   reporter.message(
-    `${set.task}: ${pairsText(set.pairs.length, set.leftOut)}${
-      set.leftOut ? " (--prompts)" : ""
+    `${set.task}: ${pairsText(set.pairs.length, set.leftOut)}${set.leftOut ? " (--prompts)" : ""}${
+      otherLengthsText(set.otherLengths)
     } of prompts of ` +
       `${set.pairs[0].clean.length} tokens, such as ${JSON.stringify(tokenizer.decode(set.pairs[0].clean))}`,
   );

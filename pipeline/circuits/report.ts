@@ -61,6 +61,10 @@ const effectText = (effect: OffPathEffect | null): string =>
 export const pairsText = (pairs: number, leftOut = 0): string =>
   leftOut === 0 ? counted(pairs, "pair") : `the first ${digits(pairs)} of ${digits(pairs + leftOut)} pairs`;
 
+/** How many pairs of other lengths are not among those that were counted; nothing where there are none. */
+export const otherLengthsText = (pairs = 0): string =>
+  pairs === 0 ? "" : ` (${digits(pairs)} of other lengths left out)`;
+
 /** A text as a sentence begins with it, where it begins with a word of ours. */
 const asBeginning = (text: string): string => text.replace(/^the /, "The ");
 
@@ -477,11 +481,23 @@ function attentionSection(models: readonly ModelResult[]): Markup | undefined {
 }
 
 function method(results: CircuitResults): Markup {
-  const { prompts, left_out, length, templates, method, ablation, graph, metric, seed, adapter } = results;
+  const {
+    prompts,
+    left_out,
+    other_lengths,
+    length,
+    templates,
+    method,
+    ablation,
+    graph,
+    metric,
+    seed,
+    adapter,
+  } = results;
   const name = method.name === "eap" ? "EAP" : `EAP-IG over ${method.steps} steps`;
   const { split } = results;
   return markup`<p>${
-    pairsText(prompts, left_out).replace(/^t/, "T")
+    pairsText(prompts, left_out).replace(/^t/, "T") + otherLengthsText(other_lengths)
   } of prompts of ${length} tokens in ${templates} ${templates === 1 ? "template" : "templates"}; metric: ${
     metric.replace("_", " ")
   }. The graph has ${

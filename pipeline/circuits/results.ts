@@ -140,6 +140,8 @@ export interface CircuitResults {
   prompts: number;
   /** How many further pairs their file has. */
   left_out: number;
+  /** How many pairs before those are left out as their prompts have another length. */
+  other_lengths: number;
   /** How many of them ranked edges and heads, and how many others scored the circuits; null of one pair, which did both. */
   split: { choosing: number; scoring: number } | null;
   /** Whether the pairs are enough for intervals of the metric, and those that score for intervals of circuits. */
@@ -174,11 +176,11 @@ export interface CircuitResults {
 
 /** What of a result follows from its pairs alone. */
 export function ofPairs(
-  { pairs, leftOut = 0 }: PromptSet,
+  { pairs, leftOut = 0, otherLengths = 0 }: PromptSet,
   tokenizer: Pick<Tokenizer, "decode">,
 ): Pick<
   CircuitResults,
-  "prompts" | "left_out" | "split" | "enough_pairs" | "length" | "templates" | "pairs"
+  "prompts" | "left_out" | "other_lengths" | "split" | "enough_pairs" | "length" | "templates" | "pairs"
 > {
   const { choosing, scoring } = splitPairs(pairs);
   const partOf = (n: number): PairResult["part"] => {
@@ -194,6 +196,7 @@ export function ofPairs(
     })),
     prompts: pairs.length,
     left_out: leftOut,
+    other_lengths: otherLengths,
     split: pairs.length === 1 ? null : { choosing: choosing.length, scoring: scoring.length },
     enough_pairs: { metric: pairs.length >= FEWEST_PROMPTS, circuit: scoring.length >= FEWEST_PROMPTS },
     length: pairs[0].clean.length,

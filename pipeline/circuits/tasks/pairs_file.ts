@@ -43,13 +43,13 @@ const MAX_PAIRS_BYTES = 256 << 20;
  */
 export async function readPairs(
   path: string,
-  { tokenizer, contextLength, prompts }: PairsOptions & { prompts?: number },
+  { prompts, ...options }: PairsOptions & { prompts?: number },
 ): Promise<PromptSet> {
   return gatherPairs(pairsIn(await readText(path, MAX_PAIRS_BYTES), path), {
     task: path.replace(/^.*[/\\]/, "").replace(/\.jsonl?$/, ""),
-    tokenizer,
-    contextLength,
+    ...options,
     prompts,
+    lengthName: "--pairs-length",
     fail: (required, name) => {
       throw inputError(`Cannot use ${path}${name === undefined ? "" : `, ${name},`} as ${required}`);
     },

@@ -29,7 +29,12 @@ export interface PairsOptions {
   tokenizer: Tokenizer;
   /** Positions that the model has; of a model that was trained with a token before every text one is that token's. */
   contextLength: number;
+  /** Tokens of the prompts of pairs that are taken, with one before every text; left out: all pairs must have as many. */
+  length?: number;
 }
+
+/** Lengths of prompts that a message names. */
+const MOST_LENGTHS = 4;
 
 /** A pair as it was found: what it is called, and its value, looked at only where it is taken. */
 export interface FoundPair {
@@ -68,6 +73,7 @@ export function promptPairs(
   return gatherPairs(found, {
     ...options,
     task,
+    lengthName: "length:",
     fail: (required, name) => {
       throw inputError(`Cannot use ${name ?? "pairs"} as ${required}`);
     },
@@ -77,14 +83,15 @@ export function promptPairs(
 /**
  * The set of pairs that were found.
  *
- * @param options `prompts`: how many to take at most, from the beginning; all when left out. `fail` throws that a pair
- * cannot be used, told what it must be and its name, or all of them, without a name
+ * @param options `prompts`: how many to take at most, from the beginning; all when left out. `lengthName`: what `length` is
+ * set by. `fail` throws that a pair cannot be used, told what it must be and its name, or all of them, without a name
  */
 export function gatherPairs(
   found: Iterable<FoundPair>,
-  { task, tokenizer, contextLength, prompts, fail }: PairsOptions & {
+  { task, tokenizer, contextLength, length: wanted, prompts, lengthName, fail }: PairsOptions & {
     task: string;
     prompts?: number;
+    lengthName: string;
     fail: (required: string, name?: string) => never;
   },
 ): PromptSet {
@@ -92,6 +99,8 @@ export function gatherPairs(
   const started = startOfText === undefined ? 0 : 1;
   const pairs: PromptPair[] = [];
   let leftOut = 0;
+  /** By their length, how many pairs there are, and what the first is called. */
+  const lengths = new Map<number, { count: number; first: string }>();
   /** What each pair of prompts is called. */
   const seen = new Map<string, string>();
   for (const { name, value } of found) {
@@ -103,23 +112,38 @@ export function gatherPairs(
     const written = value();
     if (!isObject(written)) return failHere("it must be a JSON object");
     const pair = parsePair(written, tokenizer, failHere);
-    const [length, wanted] = [pair.clean.length, pairs[0]?.clean.length ?? pair.clean.length];
-    if (length !== wanted) {
-      failHere(`all prompts must have the same number of tokens: ${length}, not ${wanted}`);
-    }
-    if (length + started > contextLength) {
-      failHere(`the model has ${contextLength} positions: ${length + started} tokens`);
-    }
+    const length = pair.clean.length + started;
+    const { count, first } = lengths.get(length) ?? { count: 0, first: name };
+    lengths.set(length, { count: count + 1, first });
+    if (wanted !== undefined && length !== wanted) continue;
+    if (length > contextLength) failHere(`the model has ${contextLength} positions: ${length} tokens`);
     const key = `${pair.clean} ${pair.corrupted}`;
     const before = seen.get(key);
     if (before !== undefined) failHere(`it repeats the prompts of ${before}, which would count twice`);
     seen.set(key, name);
     pairs.push(pair);
   }
-  if (pairs.length === 0) fail("it has no pair");
+  const byCount = [...lengths].sort(([, a], [, b]) => b.count - a.count);
+  const ofLengths = byCount.slice(0, MOST_LENGTHS)
+    .map(([length, { count, first }]) =>
+      `${length} in ${count === 1 ? first : `${count} pairs, such as ${first}`}`
+    )
+    .join("; ") +
+    (byCount.length > MOST_LENGTHS ? `; and ${byCount.length - MOST_LENGTHS} other lengths` : "");
+  if (pairs.length === 0) {
+    fail(lengths.size === 0 ? "it has no pair" : `no pair has ${wanted} tokens: ${ofLengths}`);
+  }
+  if (wanted === undefined && lengths.size > 1) {
+    fail(
+      `all prompts must have the same number of tokens: ${ofLengths}; ${lengthName} ${
+        byCount[0][0]
+      } leaves the others out`,
+    );
+  }
   if (pairs.length > 1 && new Set(pairs.map(({ clean }) => clean.join())).size < 2) {
     fail("all pairs have one clean prompt, and a circuit chosen on one is scored on another");
   }
-  const set: PromptSet = { task, metric: "logit_difference", pairs, leftOut };
+  const otherLengths = byCount.reduce((sum, [, { count }]) => sum + count, 0) - pairs.length;
+  const set: PromptSet = { task, metric: "logit_difference", pairs, leftOut, otherLengths };
   return startOfText === undefined ? set : withStartToken(set, startOfText);
 }
