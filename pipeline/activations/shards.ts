@@ -42,8 +42,8 @@ interface Growing {
 }
 
 /**
- * Begins the shards of a split, or of documents each in a row, `SPLIT-000000.safetensors` and so on, with tensors `tokens`, `positions` (in the row of text) and
- * `documents` (place in the data) beside the activations.
+ * Begins the shards of a split, or of documents in rows of their own, `SPLIT-000000.safetensors` and so on, with tensors
+ * `tokens`, `positions` (in the row of text) and `documents` (place in the data) beside the activations.
  *
  * @param options `shapes`: of the activations as they are computed; `bytes`: of a file, at most, or one row;
  * `metadata`: goes into each; `onShard` is told of each

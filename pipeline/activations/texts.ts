@@ -95,7 +95,11 @@ export async function rowsOfDocuments(
   const { documents, cut, empty, more } = await readWholeDocuments(sources, options);
   const { length } = documents;
   const { context: most, limit } = options;
-  if (more) onMessage(`the first ${length} documents: with the next they have more than ${limit} --tokens`);
+  if (more) {
+    onMessage(
+      `${length} ${length === 1 ? "document is" : "documents are"} read: --tokens ${limit} holds no more`,
+    );
+  }
   if (empty > 0) onWarning(`${empty} ${empty === 1 ? "document has" : "documents have"} no token: left out`);
   if (cut > 0) {
     onWarning(

@@ -22,6 +22,9 @@ export interface WrittenPair {
   template?: unknown;
 }
 
+/** Tokens of a prompt that a message shows. */
+const MOST_PIECES = 8;
+
 const isText = (value: unknown): value is string => typeof value === "string" && value.length > 0;
 const areTexts = (value: unknown): value is string[] =>
   Array.isArray(value) && value.length > 0 && value.every(isText);
@@ -55,9 +58,11 @@ export function parsePair(
   const tokens = encode(clean);
   const other = encode(corrupted);
   if (tokens.length !== other.length) {
-    const said = parted(tokens, other).map((part) =>
-      part.length === 0 ? "nothing" : part.map((token) => JSON.stringify(tokenizer.spell(token))).join(", ")
-    );
+    const said = parted(tokens, other).map((part) => {
+      const pieces = part.slice(0, MOST_PIECES).map((token) => JSON.stringify(tokenizer.spell(token)));
+      if (part.length > MOST_PIECES) pieces.push(`${part.length - MOST_PIECES} more`);
+      return pieces.join(", ") || "nothing";
+    });
     fail(
       `both prompts must have the same number of tokens: ${tokens.length} and ${other.length}, ` +
         `with ${said.join(" beside ")}`,

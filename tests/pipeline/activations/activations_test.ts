@@ -7,6 +7,7 @@ import { type ReadRow, readRows } from "../../../pipeline/activations/read_rows.
 import { rowsThatFit } from "../../../pipeline/activations/rows_that_fit.ts";
 import { createShards, type Shard } from "../../../pipeline/activations/shards.ts";
 import { storedForm } from "../../../pipeline/activations/stored_form.ts";
+import { rowsOfDocuments } from "../../../pipeline/activations/texts.ts";
 import { readWholeDocuments } from "../../../pipeline/activations/whole_documents.ts";
 import type { Interventions } from "../../../pipeline/circuits/interventions.ts";
 import { UserError } from "../../../pipeline/errors.ts";
@@ -391,6 +392,21 @@ Deno.test("documents are read as prompts are: examples whole, a file of text wit
     empty: 0,
     more: false,
   });
+  const told: string[] = [];
+  const tell = { onMessage: (text: string) => told.push(text), onWarning: (text: string) => told.push(text) };
+  const rows = async (
+    change = {},
+  ) => (await rowsOfDocuments([text, example], ["a"], { ...options, ...tell, ...change }));
+  const [all, some] = [await rows(), await rows({ limit: 9 })];
+  assertEquals([all.rows, all.context, all.told], [3, 8, { documents: 3, cut: 1 }]);
+  assertEquals([some.rows, some.context, some.told], [2, 5, { documents: 2, cut: 0 }]);
+  assertEquals([1, 2, 4].map((batch) => all.parts[0].batches(batch)), [3, 2, 1]);
+  assertEquals(told, [
+    "1 document has no token: left out",
+    "longer than 8 tokens, of which the first 8 are read: 1 of 3 documents",
+    "2 documents are read: --tokens 9 holds no more",
+    "1 document has no token: left out",
+  ]);
   const letter = await write("c.jsonl", '{"text":"12"}\n{"text":"1x"}');
   await assertRejects(
     () => read([letter]),

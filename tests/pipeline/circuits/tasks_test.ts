@@ -284,6 +284,10 @@ Deno.test("a user's pairs are read, and what is wrong with a line is told", asyn
     [{ ...good, answers: [" unfathomable"] }, 'must be one token: " unfathomable" is'],
     [{ ...good, wrong: ["mosquito"] }, '"mosquito" is 3 ("mos", "qu", "ito"), but " mosquito" is one'],
     [{ ...good, corrupted: "The deep sea is" }, 'tokens: 3 and 4, with " sky" beside " deep", " sea"'],
+    [
+      { ...good, corrupted: "so ".repeat(12) + "is" },
+      'with "The", " sky" beside "so", " so", " so", " so", " so", " so", " so", " so", 4 more',
+    ],
     [{ ...good, corrupted: "The is" }, 'tokens: 3 and 2, with " sky" beside nothing'],
     [good, "it repeats the prompts of line 1"],
     [{ ...good, corrupted: good.clean }, "clean and corrupted are the same prompt"],
