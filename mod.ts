@@ -74,9 +74,9 @@ export {
   loadModel,
   type LoadOptions,
   type ModelRun,
-  type Patch,
+  type OpenEdgesOptions,
   type PatchEachOptions,
-  type Prompt,
+  type RunChanges,
   type RunOptions,
 } from "./pipeline/load_model.ts";
 export type { PatchAxis, PatchedPlace, PatchEffects } from "./pipeline/circuits/patch_each.ts";
@@ -138,10 +138,10 @@ export {
   type Batch,
   type BatchShape,
   createBatches,
-  IGNORED,
   sequentialBatches,
   type TokenSource,
 } from "./pipeline/text/batches.ts";
+export { IGNORED } from "./kernels/core/targets.ts";
 export { trainBpe } from "./pipeline/text/bpe_trainer.ts";
 
 // What a model does.
@@ -154,11 +154,13 @@ export {
 export type { Steering } from "./pipeline/generation/steering.ts";
 export { type SamplingSettings } from "./pipeline/generation/sampling.ts";
 export { type Decoder, type DecoderOptions, prepareDecoder } from "./pipeline/model/decoder.ts";
-export { evaluate, type Evaluation, type EvaluationBatch } from "./pipeline/training/evaluate.ts";
+export { evaluate, type Evaluation } from "./pipeline/training/evaluate.ts";
+export { likeliest, type LikelyToken } from "./pipeline/model/likeliest.ts";
 export {
   type AttentionPattern,
   type LayerPattern,
   readAttention,
+  type ReadAttentionOptions,
 } from "./pipeline/model/attention_pattern.ts";
 export { activationAxes, type ActivationAxis } from "./pipeline/model/activation_names.ts";
 export {
@@ -167,11 +169,11 @@ export {
   type InterventionResult,
   type Interventions,
   prepareInterventions,
-  type Prompts,
-  type Replacement,
-  type ReplacementValue,
 } from "./pipeline/circuits/interventions.ts";
+export type { Patch, Prompt, Prompts, Replacement, ReplacementValue } from "./pipeline/model/replacement.ts";
 
+export { type HeadWeights, type WeightArray } from "./pipeline/circuits/head_weights.ts";
+export { type OpenEdge } from "./pipeline/circuits/open_edges.ts";
 export { type LogitPart } from "./pipeline/circuits/logit_attribution.ts";
 export { type LensLayer, type LensToken } from "./pipeline/circuits/logit_lens.ts";
 
@@ -233,6 +235,7 @@ export {
 export {
   type TokenCircuit,
   tokenCircuit,
+  type TokenCircuitShape,
   type TokenEdge,
   type TokenPath,
   tokenPaths,

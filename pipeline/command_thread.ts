@@ -27,7 +27,7 @@ type Told =
   | { write: string }
   | { quiet: boolean }
   | { goOn: string }
-  | { temporary: string | undefined }
+  | { temporary: string }
   | { rank: number }
   | { log: string }
   | { saved: string }
@@ -70,6 +70,8 @@ export interface CommandThread {
   logTo(path: string): void;
   /** What has been saved last, for whoever ends the process. */
   savedAs(what: string): void;
+  /** Where the command is stopped, what is at `path` is removed with all below it, if it is there. */
+  removeIfStopped(path: string): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
   temporaryFolder(): Promise<AsyncDisposable & { path: string }>;
 }
@@ -123,6 +125,7 @@ export function performCommand(
     },
     logTo: (log) => tell({ log }),
     savedAs: (saved) => tell({ saved }),
+    removeIfStopped: (path) => tell({ temporary: path }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
       tell({ temporary: path });
@@ -130,7 +133,6 @@ export function performCommand(
         path,
         async [Symbol.asyncDispose]() {
           await Deno.remove(path, { recursive: true });
-          tell({ temporary: undefined });
         },
       };
     },
@@ -167,7 +169,7 @@ export function stoppingText(activity: Activity | undefined, hasWritten = false)
  */
 export function superviseCommand(module: string): Promise<never> {
   let quiet = false;
-  let temporary: string | undefined;
+  const temporary: string[] = [];
   let goOn: string | undefined;
   /** Of several processes: which this is, and what has been saved. */
   let rank: number | undefined;
@@ -198,12 +200,13 @@ export function superviseCommand(module: string): Promise<never> {
   }
 
   function removeTemporary(): void {
-    try {
-      if (temporary !== undefined) Deno.removeSync(temporary, { recursive: true });
-    } catch {
-      // The thread has removed it in the meantime.
+    for (const path of temporary.splice(0)) {
+      try {
+        Deno.removeSync(path, { recursive: true });
+      } catch {
+        // The thread has removed it in the meantime.
+      }
     }
-    temporary = undefined;
   }
 
   function leave(code: number): never {
@@ -246,7 +249,7 @@ export function superviseCommand(module: string): Promise<never> {
       quiet = told.quiet;
       progress = create();
     } else if ("goOn" in told) goOn = told.goOn;
-    else if ("temporary" in told) temporary = told.temporary;
+    else if ("temporary" in told) temporary.push(told.temporary);
     else if ("saved" in told) saved = told.saved;
     else if ("rank" in told) {
       rank = told.rank;

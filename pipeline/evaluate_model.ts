@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { Batch } from "./text/batches.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { usageError } from "./errors.ts";
 import type { ModelConfig } from "./model/config.ts";
@@ -11,7 +12,7 @@ import { prepareNetwork } from "./model/network.ts";
 import { type HeldShape, loadHeld } from "./model/held_weights.ts";
 import type { ParameterShape } from "./model/parameters.ts";
 import { atFirst, type Exchange } from "./parallel/exchange.ts";
-import { evaluate, type Evaluation, type EvaluationBatch } from "./training/evaluate.ts";
+import { evaluate, type Evaluation } from "./training/evaluate.ts";
 import { amount } from "./training/memory_budget.ts";
 import type { Reporter } from "./training/training_run.ts";
 
@@ -33,7 +34,7 @@ export interface EvaluatedModel {
 /** Where the first rank has weights and tokens from. */
 export interface MeasuredFrom {
   read(name: string): Promise<Float32Array>;
-  batches: AsyncIterable<EvaluationBatch>;
+  batches: AsyncIterable<Batch>;
 }
 
 /**
@@ -68,7 +69,7 @@ export async function evaluateModel(
   const read = async (name: string): Promise<Float32Array> => await atFirst(exchange, () => from!.read(name));
   const parameters = await loadHeld(gpu, { parameters: shapes, shape, read }, reporter.message);
   const reading = from?.batches[Symbol.asyncIterator]();
-  async function* batches(): AsyncGenerator<EvaluationBatch> {
+  async function* batches(): AsyncGenerator<Batch> {
     try {
       for (;;) {
         const next = await atFirst(exchange, async () => {

@@ -8,15 +8,11 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { allOrNothing } from "../kernels/core/all_or_nothing.ts";
 import { Gpu } from "../kernels/core/gpu.ts";
 import { oneAtATime } from "../kernels/core/one_at_a_time.ts";
-import {
-  assertReplaceable,
-  type Interventions,
-  paddedPositions,
-  prepareInterventions,
-  type Replacement,
-} from "./circuits/interventions.ts";
+import { type Interventions, paddedPositions, prepareInterventions } from "./circuits/interventions.ts";
+import { type HeadWeights, readHeadWeights } from "./circuits/head_weights.ts";
 import { attributedActivations, attributeLogit, type LogitPart } from "./circuits/logit_attribution.ts";
 import { type LensLayer, lensOf } from "./circuits/logit_lens.ts";
+import { type OpenEdge, openEdgesOf } from "./circuits/open_edges.ts";
 import { type PatchAxis, patchEach, type PatchEffects, patchPlaces } from "./circuits/patch_each.ts";
 import { inputError } from "./errors.ts";
 import { exists } from "./files.ts";
@@ -28,8 +24,24 @@ import { readModelConfig } from "./model/config_file.ts";
 import { hardGates } from "./model/gates.ts";
 import { type Network, prepareNetwork } from "./model/network.ts";
 import { destroyParameters, loadParameters, type Parameters } from "./model/parameters.ts";
+import {
+  assertNoTwins,
+  assertReplaceable,
+  type Patch,
+  type Prompt,
+  promptList,
+  type Replacement,
+} from "./model/replacement.ts";
 import { assertSelfCheck } from "./model/self_check.ts";
-import { checkAttribution, checkGivenBack, checkLens, checkPatches, checkRun } from "./run_options.ts";
+import {
+  checkAttribution,
+  checkGivenBack,
+  checkLens,
+  checkLoad,
+  checkOpenEdges,
+  checkPatchEach,
+  checkRun,
+} from "./run_options.ts";
 import { oneToken } from "./text/one_token.ts";
 import {
   checkOwnTokenizer,
@@ -39,9 +51,6 @@ import {
   withStart,
 } from "./text/tokenizer.ts";
 
-/** A prompt: text, or its tokens. */
-export type Prompt = string | readonly number[];
-
 /** An array with its axes' sizes, the last axis the fastest. */
 export interface Activation {
   /** All elements. */
@@ -49,19 +58,6 @@ export interface Activation {
   /** Sizes of the axes. */
   shape: readonly number[];
 }
-
-/** What stands in for an activation, as {@link ReplacementValue}, with prompts as text or tokens. */
-export type Patch = Omit<Replacement, "by"> & {
-  /**
-   * - `"zero"`
-   * - `values`, in the activation's own shape, whatever part of it is replaced
-   * - `prompts`: the same activation of other prompts, one for each that is run
-   * - `meanOf`: its mean over any number of prompts, at each position
-   */
-  by: "zero" | { values: Float32Array } | { prompts: Prompt | readonly Prompt[] } | {
-    meanOf: readonly Prompt[];
-  };
-};
 
 /**
  * Sees an activation, and may change it in place or give back another of the same length.
@@ -73,10 +69,8 @@ export type Hook = (
   shape: readonly number[],
 ) => Float32Array | void | Promise<Float32Array | void>;
 
-/** What a run reads and changes. */
-export interface RunOptions {
-  /** Names of {@link LoadedModel.hooks} to read, as they are after patches and hooks; `"all"` for every one. */
-  read?: readonly string[] | "all";
+/** What a run changes. */
+export interface RunChanges {
   /** Replacements, in the order in which they are given where they meet. */
   patch?: readonly Patch[];
   /**
@@ -84,6 +78,12 @@ export interface RunOptions {
    * with what the hooks before it, in the order of computation, have made of the activation.
    */
   hooks?: Readonly<Record<string, Hook>>;
+}
+
+/** What a run reads and changes. */
+export interface RunOptions extends RunChanges {
+  /** Names of {@link LoadedModel.hooks} to read, as they are after patches and hooks; `"all"` for every one. */
+  read?: readonly string[] | "all";
   /** Positions whose logits are wanted, `"all"` or a list, below 0 counted from the end; the last where left out. */
   at?: readonly number[] | "all";
 }
@@ -98,8 +98,8 @@ export interface ModelRun {
   activations: Map<string, Activation>;
 }
 
-/** Which logit is taken apart. */
-export interface AttributionOptions {
+/** Which logit is taken apart, and of which run. */
+export interface AttributionOptions extends RunChanges {
   /** A token, or a text that continues the prompt by one. */
   answer: string | number;
   /** Another, whose logit is taken away: what tells the two apart is attributed. */
@@ -108,8 +108,8 @@ export interface AttributionOptions {
   at?: number;
 }
 
-/** What a logit lens shows. */
-export interface LensOptions {
+/** What a logit lens shows, and of which run. */
+export interface LensOptions extends RunChanges {
   /** How many of the likeliest tokens; 5 where left out. */
   top?: number;
   /** Positions, `"all"` or a list, below 0 counted from the end; all where left out. */
@@ -130,6 +130,17 @@ export interface PatchEachOptions {
   wrong?: string | number;
   /** Position whose logits are meant, below 0 counted from the end; the last where left out. */
   at?: number;
+}
+
+/** Which edges are listed, and on the way to which answers. */
+export interface OpenEdgesOptions {
+  /** Positions whose logits are the answer, below 0 counted from the end; the last where left out. */
+  answers?: readonly number[];
+  /**
+   * Softmax weight, from 0 to 1, below which an edge is not listed; 0 where left out. A model without gates needs it, as all
+   * of its causal edges are open.
+   */
+  leastWeight?: number;
 }
 
 /** How a model is loaded. */
@@ -182,17 +193,29 @@ export interface LoadedModel extends Disposable {
   /**
    * Direct logit attribution: what each component of the model adds to the answer's logit, or to its difference from
    * another's, each norm in between being held to the scale that it has in this run. The values sum to that logit but for
-   * rounding.
+   * rounding. Of a run with patches or hooks the last part, `replaced`, is what of the logit no component gave: 0 but for
+   * rounding where what was replaced is a head's or an MLP's own, and otherwise what stands in for attention's output, the
+   * residual stream or the final norm's.
    *
    * @throws {RangeError} on an answer that is not one token, and as {@link LoadedModel.run}
    */
   attributeLogits(prompt: Prompt, options: AttributionOptions): Promise<LogitPart[]>;
   /**
-   * Logit lens: the likeliest next tokens if the residual stream behind each layer were the last, by layer and position.
+   * Logit lens: the likeliest next tokens if the residual stream behind each layer were the last, by layer and position; of
+   * a run with patches or hooks the stream that they left. The final norm is computed anew, and cannot be replaced here.
    *
    * @throws {RangeError} on a number of tokens that the vocabulary has not, and as {@link LoadedModel.run}
    */
   logitLens(prompt: Prompt, options?: LensOptions): Promise<LensLayer[]>;
+  /**
+   * The open attention edges of a prompt by layer, head, query and key: which token looks at which, the softmax weight, and
+   * whether values go along the edge to an answer, through open edges and the residual stream. What such paths leave out,
+   * {@link tokenCircuit} says.
+   *
+   * @throws {UserError} of a model without gates, where no least weight is given, and as {@link LoadedModel.run}
+   * @throws {RangeError} on an answer at no position of the prompt, and as {@link LoadedModel.run}
+   */
+  openEdges(prompt: Prompt, options?: OpenEdgesOptions): Promise<OpenEdge[]>;
   /**
    * Activation patching, place by place: what it does to the answer's logit, or to its difference from another's, to take
    * one activation at one position or head from another prompt's run. Many places are run at once.
@@ -201,6 +224,12 @@ export interface LoadedModel extends Disposable {
    * {@link LoadedModel.attributeLogits}
    */
   patchEach(prompt: Prompt, options: PatchEachOptions): Promise<PatchEffects>;
+  /**
+   * The weights of a head, in TransformerLens's shapes, whatever the family.
+   *
+   * @throws {RangeError} when there is no such layer or head
+   */
+  headWeights(layer: number, head: number): Promise<HeadWeights>;
   /** Frees all that it holds on the device, and closes a device that was opened for it. A second call does nothing. */
   destroy(): void;
 }
@@ -209,6 +238,8 @@ export interface LoadedModel extends Disposable {
 const MOST_POSITIONS = 1024;
 /** Positions of all prompts that are patched at once. */
 const PATCHED_POSITIONS = 512;
+/** What the final norm gives. */
+const FINAL = "ln_final.hook_normalized";
 /** Shapes that stay compiled; a prompt of another number of tokens, rounded up, is another. */
 const MOST_SHAPES = 4;
 
@@ -218,14 +249,14 @@ const MOST_SHAPES = 4;
  * @example Attention, gates and logits of a sparse model, and one head patched from another prompt
  * ```ts
  * import assert from "node:assert/strict";
- * import { loadModel } from "../mod.ts";
+ * import { likeliest, loadModel } from "../mod.ts";
  *
  * using model = await loadModel("data/addition-sparse");
  * const pattern = "blocks.0.attn.hook_pattern", gates = "blocks.0.attn.hook_gates";
  * const { logits, activations } = await model.run("12+34=", { read: [pattern, gates] });
  *
- * const answer = logits.values.indexOf(Math.max(...logits.values));
- * assert(model.tokenizer.decode([answer]) === "6");
+ * const [answer] = likeliest(logits.values);
+ * assert(model.tokenizer.spell(answer.token) === "6");
  * assert(activations.get(gates)!.shape.join() === "1,4,6,6"); // (batch, head, query, key)
  *
  * const patched = await model.run("12+34=", {
@@ -248,10 +279,11 @@ const MOST_SHAPES = 4;
  * ```
  *
  * @throws {UserError} naming file and fault where the folder is no model, its weights are damaged or its tokenizer is
- * another model's
+ * another model's, and on an option that there is not or of another type than it must be
  * @throws {AdapterError} when there is no adapter
  */
 export async function loadModel(folder: string, options: LoadOptions = {}): Promise<LoadedModel> {
+  checkLoad(options);
   const { adapterFolder } = options;
   if (hubModel(folder) && !await exists(folder)) {
     throw inputError(
@@ -288,7 +320,15 @@ function modelOf(
   parts:
     & Omit<
       LoadedModel,
-      "hooks" | "run" | "attributeLogits" | "logitLens" | "patchEach" | "destroy" | typeof Symbol.dispose
+      | "hooks"
+      | "run"
+      | "attributeLogits"
+      | "logitLens"
+      | "openEdges"
+      | "patchEach"
+      | "headWeights"
+      | "destroy"
+      | typeof Symbol.dispose
     >
     & { closes: boolean },
 ): LoadedModel {
@@ -335,7 +375,7 @@ function modelOf(
     const replace = patch.map(({ by, ...rest }): Replacement => {
       if (by === "zero" || "values" in by) return { ...rest, by };
       if ("meanOf" in by) return { ...rest, by: { meanOf: by.meanOf.map(tokensOf) } };
-      return { ...rest, by: { prompts: listOf(by.prompts).map(tokensOf) } };
+      return { ...rest, by: { prompts: promptList(by.prompts).map(tokensOf) } };
     });
     for (const activation of hooks.keys()) {
       if (!Object.hasOwn(functions, activation)) continue;
@@ -378,7 +418,10 @@ function modelOf(
     const [answer, wrong] = [options.answer, options.wrong].map((text) =>
       text === undefined ? undefined : answerOf(text)
     );
-    const { tokens: [{ length }], activations } = await runNow([prompt], {
+    const { patch, hooks: functions } = options;
+    const { tokens: [{ length }], activations, logits } = await runNow([prompt], {
+      patch,
+      hooks: functions,
       read: attributedActivations(config),
       at: [options.at ?? -1],
     });
@@ -387,16 +430,39 @@ function modelOf(
       const { values } = activations.get(name)!;
       return values.subarray(position * values.length / length, (position + 1) * values.length / length);
     };
-    return await attributeLogit(gpu, model, rowOf, { answer: answer!, wrong });
+    const parts = await attributeLogit(gpu, model, rowOf, { answer: answer!, wrong });
+    if (patch === undefined && functions === undefined) return parts;
+    const given = parts.reduce((sum, { value }) => sum + value, 0);
+    const logit = logits.values[answer!] - (wrong === undefined ? 0 : logits.values[wrong]);
+    return [...parts, { component: "replaced", value: logit - given }];
   }
 
-  async function lensNow(prompt: Prompt, { top = 5, at = "all" }: LensOptions): Promise<LensLayer[]> {
+  async function lensNow(prompt: Prompt, options: LensOptions): Promise<LensLayer[]> {
+    const { top = 5, at = "all", patch = [], hooks: functions = {} } = options;
+    const replaced = [...patch.map(({ activation }) => activation), ...Object.keys(functions)];
+    const unseen = replaced.find((name) => name === FINAL);
+    if (unseen !== undefined) {
+      throw new RangeError(`Cannot replace ${unseen} under a lens as it is computed anew for each layer`);
+    }
     const tokens = tokensOf(prompt);
     assertTokens([tokens]);
-    return await lensOf(await compiledFor(1, tokens.length), { config, spell: tokenizer.spell }, tokens, {
+    const read = async (names: readonly string[]) =>
+      (await runNow([tokens], { patch, hooks: functions, read: names, at: [] })).activations;
+    const runs = await compiledFor(1, tokens.length);
+    return await lensOf(runs, { config, spell: tokenizer.spell }, read, {
       top,
       at: at === "all" ? tokens.map((_, position) => position) : at,
     });
+  }
+
+  async function openEdgesNow(
+    prompt: Prompt,
+    { answers = [-1], leastWeight }: OpenEdgesOptions,
+  ): Promise<OpenEdge[]> {
+    const tokens = tokensOf(prompt);
+    assertTokens([tokens]);
+    const runs = await compiledFor(1, tokens.length);
+    return await openEdgesOf(runs, { config, spell: tokenizer.spell }, tokens, { answers, leastWeight });
   }
 
   async function patchEachNow(
@@ -419,6 +485,12 @@ function modelOf(
     const padded = paddedPositions(positions, config.contextLength);
     const runs = await compiledFor(Math.max(2, Math.floor(PATCHED_POSITIONS / padded)), positions);
     return await patchEach(runs, task, patchPlaces(hooks, runs.names, activations, each));
+  }
+
+  /** Weights are read beside runs, and by hooks of a run. */
+  async function headWeights(layer: number, head: number): Promise<HeadWeights> {
+    if (destroyed) throw new RangeError(`Cannot read weights of ${model.folder} as it was destroyed`);
+    return await readHeadWeights(gpu, model, layer, head);
   }
 
   /** What is compiled holds one run at a time. */
@@ -456,7 +528,7 @@ function modelOf(
     run: (prompts, options = {}) =>
       inTurn(() => {
         checkRun(prompts, options);
-        return runNow(listOf(prompts), options);
+        return runNow(promptList(prompts), options);
       }),
     attributeLogits: (prompt, options) =>
       inTurn(() => {
@@ -468,11 +540,17 @@ function modelOf(
         checkLens(prompt, options);
         return lensNow(prompt, options);
       }),
+    openEdges: (prompt, options = {}) =>
+      inTurn(() => {
+        checkOpenEdges(prompt, options);
+        return openEdgesNow(prompt, options);
+      }),
     patchEach: (prompt, options) =>
       inTurn(() => {
-        checkPatches(prompt, options);
+        checkPatchEach(prompt, options);
         return patchEachNow(prompt, options);
       }),
+    headWeights,
     destroy,
     [Symbol.dispose]: destroy,
   };
@@ -482,21 +560,4 @@ function assertTokens(prompts: readonly (readonly number[])[]): void {
   if (prompts.length === 0 || prompts[0].length === 0) {
     throw new RangeError(`Cannot run a prompt as it needs at least one token: none`);
   }
-}
-
-/** @throws {RangeError} when two names, of those that are replaced, are of one place */
-function assertNoTwins(names: readonly string[], places: ReadonlyMap<string, string>): void {
-  for (const name of names) {
-    const twin = names.find((other) => other !== name && places.get(other) === places.get(name));
-    if (twin === undefined) continue;
-    throw new RangeError(
-      `Cannot replace both ${name} and ${twin} as they are one activation: name one of them`,
-    );
-  }
-}
-
-/** One prompt as a list of prompts. */
-function listOf(prompts: Prompt | readonly Prompt[]): readonly Prompt[] {
-  if (typeof prompts === "string") return [prompts];
-  return prompts.every((part) => typeof part === "number") ? [prompts as number[]] : prompts as Prompt[];
 }

@@ -63,6 +63,7 @@ import { tokeniseSplits } from "./tokenise_splits.ts";
 import type { Split } from "./text/tokenise.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "./text/tokenizer.ts";
 import type { PreparedRun, Reporter } from "./training/training_run.ts";
+import { unlessStopped } from "./unless_stopped.ts";
 
 const PURPOSES = {
   sparsify: "Makes a pretrained transformer's attention sparse at the dense model's loss.",
@@ -130,27 +131,6 @@ async function runSettings<const Table extends SettingsTable>(
 function shown(thread: CommandThread, text: string): true {
   thread.print(text);
   return true;
-}
-
-/** What is prepared, unless it is stopped: then what was begun is taken back. */
-async function unlessStopped<Prepared>(
-  signal: AbortSignal,
-  work: Promise<Prepared>,
-  takeBack: () => Promise<void> | undefined,
-): Promise<Prepared> {
-  const { promise: stopped, reject } = Promise.withResolvers<never>();
-  const onStop = async (): Promise<void> => {
-    await takeBack();
-    reject(signal.reason);
-  };
-  signal.addEventListener("abort", onStop);
-  try {
-    // What fails because it was taken back is no failure.
-    const unlessAborted = work.catch((error) => signal.aborted ? stopped : Promise.reject(error));
-    return await Promise.race([unlessAborted, stopped]);
-  } finally {
-    signal.removeEventListener("abort", onStop);
-  }
 }
 
 /** Folders that a model's files are read from; those of the hub's cache are links to another. */
@@ -243,14 +223,15 @@ async function train<Summary extends object>(
   await ranks?.begin(settings);
   const prepared = await unlessStopped(
     signal,
-    prepareRun(command, settings, model, reporter, {
-      resumed,
-      sources: data.sources,
-      onStart: (remove) => abandon = remove,
-      ranks: ranks?.exchange.size,
-      withEncoder: ranks && encoderOf(ranks),
-      openGpu: ranks && ((workload) => openGpuOfRank(ranks, settings, () => workload, reporter)),
-    }),
+    () =>
+      prepareRun(command, settings, model, reporter, {
+        resumed,
+        sources: data.sources,
+        onStart: (remove) => abandon = remove,
+        ranks: ranks?.exchange.size,
+        withEncoder: ranks && encoderOf(ranks),
+        openGpu: ranks && ((workload) => openGpuOfRank(ranks, settings, () => workload, reporter)),
+      }),
     // What cannot be removed is an empty start, which the next one of its name takes over.
     () => abandon?.().catch(() => {}),
   );

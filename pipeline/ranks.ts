@@ -160,7 +160,7 @@ interface Program {
   deno: string;
   /** Digest of all modules. */
   code: string;
-  /** As given, but for what names files of the machine alone. */
+  /** As given. */
   args: readonly string[];
 }
 

@@ -190,7 +190,10 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
     const { model, threshold = DEFAULT_THRESHOLD } = request;
     const { source, tokenizer, all, bench: { gpu, network }, parameters } = await modelFor(run, request);
     const tokens = all.slice(0, network.shape.context);
-    const pattern = await readAttention(gpu, network, parameters, tokens, source.gateBias);
+    const { gateBias } = source;
+    // The network is of all models of its sizes, with whatever gates the first of them has.
+    const through = gateBias === undefined ? { dense: true } : { gateBias };
+    const pattern = await readAttention(gpu, network, parameters, tokens, through);
 
     const length = tokens.length;
     const edges: AttentionEdge[] = [];
@@ -200,7 +203,7 @@ export function createExplorer(roots: readonly string[], adapter?: string): Expl
         for (let query = 0; query < length; query++) {
           for (let key = 0; key <= query; key++) {
             const at = (head * length + query) * length + key;
-            const gate = source.gateBias === undefined ? null : gates[at];
+            const gate = gateBias === undefined ? null : gates[at];
             if (gate !== null && gate <= 0) continue;
             open++;
             if (weights[at] >= threshold) edges.push([layer, head, query, key, weights[at], gate]);

@@ -83,7 +83,17 @@ function localPath(from: string, specifier: string, importMap: ImportMap): strin
 }
 
 /** Of the pipeline's files that stand in no room: what every room may use. The others are doors, above all rooms. */
-const FOR_ALL = ["errors", "files", "fixed", "flags", "nearest", "turn", "tuning_cache", "std/parse_args"]
+const FOR_ALL = [
+  "errors",
+  "files",
+  "fixed",
+  "flags",
+  "nearest",
+  "option_checks",
+  "turn",
+  "tuning_cache",
+  "std/parse_args",
+]
   .map((name) => `pipeline/${name}.ts`);
 
 /** The floors from the bottom up; no room imports its neighbour on the same floor. */

@@ -137,7 +137,7 @@ export const MUTANTS: readonly Mutant[] = [
     "edges are averaged over one micro-batch": ["batchRows: batch * accumulate", "batchRows: batch"],
     "the loss is averaged over one micro-batch": ["weight: 1 / counted,", "weight: accumulate / counted,"],
     "the loss is averaged over targets that do not count": [
-      "if (target !== IGNORED_TARGET) counted++",
+      "if (target !== IGNORED) counted++",
       "if (target >= 0) counted++",
     ],
     "every micro-batch clears the gradients": [
@@ -273,7 +273,7 @@ export const MUTANTS: readonly Mutant[] = [
       "network.forward(recorder, parameters, mode)",
       'network.forward(recorder, parameters, "dense")',
     ],
-    "an evaluation's gates have no bias": ["bias: gateBias,", "bias: 0,"],
+    "an evaluation's gates have no bias": ["hardGates(gateBias, batch)", "hardGates(0, batch)"],
     "edges of padding are counted": ["network.configureRows(rowsOfPart)", "network.configureRows(batch)"],
     "queries of padding are counted": ["rows += rowsOfPart;", "rows += batch;"],
     "rows of padding are exact": ["r < rowCounts[row.step]", "r < batch"],
@@ -319,8 +319,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/training/training_run.ts", PHASE, {
     "the chosen weights are not taken": [
-      "    if (tensor) gpu.write(tensor, values);\n  }\n}",
-      "    tensor;\n  }\n}",
+      "    if (tensor) gpu.write(tensor, values);\n    await pace",
+      "    tensor;\n    await pace",
     ],
     "the first step within the target stays": [
       "chooseStep(best[level], evaluated, target + above)",
@@ -332,6 +332,13 @@ export const MUTANTS: readonly Mutant[] = [
       "best[level]",
     ],
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
+  }),
+  ...plant("pipeline/training/train_loop.ts", ["pipeline/training/pretrain_test.ts", "share the time"], {
+    "rows have the time at which they were read": ["since + (n + 1) / of * (read - since)", "read"],
+    "an evaluation is a part of the next steps' time": [
+      "await options.onEvaluation(done, result);\n      since = elapsed();",
+      "await options.onEvaluation(done, result);",
+    ],
   }),
   ...plant("pipeline/training/train_loop.ts", ["pipeline/training/training_run_test.ts", "is no number"], {
     "a loss that ran away is advised to be gone on with": ["ranAway ||= ", ""],
@@ -427,6 +434,46 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/generation/main.ts", ["pipeline/generation/generate_test.ts", "often as the scale"], {
     "nothing steers": ["steer: steering,", ""],
   }),
+  ...plant("pipeline/model/replacement.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "one prompt of a batch",
+  ], {
+    "one prompt's replacement is all prompts'": [
+      "if (rows && !rows.includes(",
+      "if (false && !rows!.includes(",
+    ],
+  }),
+  ...plant("pipeline/generation/patching.ts", ["pipeline/generation/patching_test.ts", "every token"], {
+    "what is replaced stands where the first row is": [
+      "call(part, part.at - first * row)",
+      "call(part, part.at - position * row)",
+    ],
+    "positions are counted from the end of all that there can be": [
+      "fromStart(chosen, prompt.length, outside)",
+      "fromStart(chosen, positions, outside)",
+    ],
+    "zero stands in for the prompt alone": ['patch.by !== "zero")', "true)"],
+    "a mean is the last prompt's": ["mean[n] += value / prompts.length", "mean[n] = value"],
+  }),
+  ...plant("pipeline/generation/generate.ts", ["pipeline/generation/patching_test.ts", "refused by name"], {
+    "hooks are passed over": ["options.hooks !== undefined", "options.hooks === null"],
+    "what steers is not added where something is replaced": [
+      "[patches, steering].flatMap",
+      "[patches].flatMap",
+    ],
+    "what stood in is left on the device": ["    patches?.destroy();\n", ""],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "taken apart, and the lens"], {
+    "a logit is taken apart as the run is without hooks": [
+      "      hooks: functions,\n      read: attributedActivations(config),",
+      "      read: attributedActivations(config),",
+    ],
+    "the lens passes patches over": [
+      "{ patch, hooks: functions, read: names,",
+      "{ hooks: functions, read: names,",
+    ],
+    "what no component gave is the whole logit": ["value: logit - given }", "value: logit }"],
+  }),
   ...plant("pipeline/circuits/patch_each.ts", ["pipeline/load_model_test.ts", "patched many at once"], {
     "every place is patched in every row": ["rows: [row],", ""],
     "the first row's place has the prompt's own activation": [
@@ -439,10 +486,6 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/interventions_test.ts",
     "one prompt of a batch",
   ], {
-    "one prompt's replacement is all prompts'": [
-      "if (rows && !rows.includes(",
-      "if (false && !rows!.includes(",
-    ],
     "what stands in for two activations is the first one's": [
       "if (!ofValue.has(activation)) ofValue.set(",
       "if (ofValue.size === 0) ofValue.set(",
@@ -655,6 +698,23 @@ export const MUTANTS: readonly Mutant[] = [
     "a float32 is held against a bound that it cannot be": [".map(Math.fround)", ""],
     "edges that wait for the loss are a plateau": ["isStill && isFree", "isStill"],
     "edges that rest with the learning rate are a plateau": ["isFree && !isSettled", "isFree"],
+  }),
+
+  ...plant("pipeline/training/training_run.ts", [
+    "pipeline/training/pretrain_test.ts",
+    "whose folder is moved",
+  ], {
+    "a run is saved wherever its folder was": [
+      "            await folder.check();\n            // After",
+      "            // After",
+    ],
+  }),
+  ...plant("pipeline/unless_stopped.ts", "pipeline/unless_stopped_test.ts", {
+    "what was stopped is begun": ["  signal.throwIfAborted();\n", ""],
+    "what ends behind a stop is taken for prepared": ["signal.aborted ? stopped : prepared", "prepared"],
+  }),
+  ...plant("pipeline/model/parameters.ts", "pipeline/model/parameters_test.ts", {
+    "all that is written is on its way at once": ["if (underWay < PIECE_BYTES) return;", "return;"],
   }),
 
   // What a resumed run goes on with.
@@ -969,10 +1029,10 @@ export const MUTANTS: readonly Mutant[] = [
     "work is not told from the time left": ["ofRun?.finish(next.work, units, seconds);", "{}"],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "SIGTERM ends"], {
-    "a held thread is waited for": ["      if (activity?.keep) return;\n", "      if (stage) return;\n"],
+    "a held thread is waited for": ["      if (activity?.keep) return;\n", "      if (activity) return;\n"],
     "a command leaves its folder": [
-      "if (temporary !== undefined) Deno.removeSync",
-      'if (temporary === "") Deno.removeSync',
+      "        Deno.removeSync(path, { recursive: true });\n",
+      "",
     ],
   }),
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "worth saving"], {
@@ -994,6 +1054,28 @@ export const MUTANTS: readonly Mutant[] = [
   }),
 
   // Circuits of every family.
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_test.ts", "asked for together"], {
+    "an engine's calls overlap": [
+      "const inTurn = oneAtATime();",
+      "const inTurn = <Result>(work: () => Promise<Result>) => work();",
+    ],
+  }),
+  ...plant(
+    "pipeline/circuits/engine_options.ts",
+    ["pipeline/circuits/engine_test.ts", "asked for together"],
+    {
+      "edges are those that are kept when their turn comes": ["return mask.slice();", "return mask;"],
+    },
+  ),
+  ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_options_test.ts", "before it runs"], {
+    "an ablation that there is not is zero": ["      if (by !== undefined) checkAblation(by);\n", ""],
+    "a direction that there is not is denoising": ["      checkDirection(direction);\n", ""],
+    "a method that there is not is EAP-IG": ["      checkMethod(method);\n", ""],
+    "an engine is made whatever it is asked for": ["  checkEngineOptions(options);\n", ""],
+  }),
+  ...plant("pipeline/circuits/engine_options.ts", "pipeline/circuits/engine_options_test.ts", {
+    "edges are kept twice": ["findIndex((one) => one > 1)", "findIndex(() => false)"],
+  }),
   ...plant("pipeline/circuits/engine.ts", ["pipeline/circuits/engine_test.ts", "dense: patched nodes"], {
     "a run begins behind the first input that has changed": ["inputs - 1 : next - 1", "inputs - 1 : next"],
   }),
@@ -1691,6 +1773,44 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a wish counts as a signature": ["isSignature: false", "isSignature: true"],
   }),
+  ...plant("pipeline/circuits/token_circuit.ts", [
+    "pipeline/circuits/token_circuit_test.ts",
+    "counted from the end",
+  ], {
+    "an answer below 0 is counted from the start": [
+      "fromStart(given, length",
+      "fromStart(given.map(Math.abs), length",
+    ],
+  }),
+  ...plant("pipeline/circuits/head_weights.ts", "pipeline/circuits/head_weights_test.ts", {
+    "every head has the keys of its own number": ["K: heads + keyHead", "K: heads + head"],
+    "a head has its keys for values": ["V: heads + keyValueHeads + keyHead", "V: heads + keyHead"],
+    "every head writes as the first": ["head * length, length", "0, length"],
+    "queries have no bias": ["b_Q: vector(places.Q)", "b_Q: vector(places.V)"],
+  }),
+  ...plant("pipeline/circuits/open_edges.ts", "pipeline/circuits/open_edges_test.ts", {
+    "every causal edge is listed": ["gate ? activations.get(gates[layer])! : new", "new"],
+    "edges of the least weight are left out": ["edge.weight < (", "edge.weight <= ("],
+    "open edges begin with the last layer": [".sort((a, b) => a.layer - b.layer)", ""],
+    "who looks is who is looked at": ["queryToken: texts[edge.query]", "queryToken: texts[edge.key]"],
+    "a dense model's edges are listed unasked": ["gate === undefined && leastWeight === undefined", "false"],
+  }),
+  ...plant("pipeline/model/attention_pattern.ts", [
+    "pipeline/model/attention_pattern_test.ts",
+    "own gates",
+  ], {
+    "attention of a sparse model is read as if it were dense": ["gateBias ?? config.gate?.bias", "gateBias"],
+    "attention is read through gates whatever is asked for": [
+      "dense ? undefined : gateBias",
+      "gateBias",
+    ],
+  }),
+  ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "behind a sparse one"], {
+    "a dense model is looked at through the gates of one of its sizes": [
+      "gateBias === undefined ? { dense: true } : { gateBias }",
+      "{ gateBias }",
+    ],
+  }),
   ...plant("serve/explorer.ts", ["serve/explorer_test.ts", "go on from a text"], {
     "the explorer goes on through open gates": [
       "gateBias === undefined ? undefined : { bias: gateBias, temperature: 1 }",
@@ -1918,8 +2038,15 @@ export const MUTANTS: readonly Mutant[] = [
     "kernels/explicit_attention/explicit_attention_test.ts",
     "a masked score has no weight",
   ], { "a gate behind its query opens": [" && at % T <= (at / T) % T", ""] }),
+  ...plant("pipeline/model/likeliest.ts", "pipeline/model/likeliest_test.ts", {
+    "the likeliest tokens have logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
+    "of equally likely tokens the last comes first": [
+      "logits[token] > logits[best[place",
+      "logits[token] >= logits[best[place",
+    ],
+    "logits that are no numbers have a likeliest token": ["!Number.isFinite(total)", "false"],
+  }),
   ...plant("pipeline/circuits/logit_lens.ts", ["pipeline/circuits/logits_test.ts", "the lens' tokens"], {
-    "the lens shows logits for log-probabilities": ["- highest - Math.log(total)", "- highest"],
     "the lens leaves the embedding out": [
       'name === "blocks.0.hook_resid_pre" ||',
       'name === "blocks.1.hook_resid_pre" ||',
@@ -1950,16 +2077,21 @@ export const MUTANTS: readonly Mutant[] = [
     "pipeline/circuits/interventions_test.ts",
     "a position below 0",
   ], {
-    "the last position is not the last": [
-      "position < 0 ? positions + position : position",
-      "position < 0 ? (positions + 1 + position) % positions : position",
-    ],
     "logits are read at positions as they were given": [
       "new Float32Array() : await logitsAt(rows)",
       "new Float32Array() : await logitsAt(at)",
     ],
   }),
-  ...plant("pipeline/load_model.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
+  ...plant("pipeline/model/replacement.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "a position below 0",
+  ], {
+    "the last position is not the last": [
+      "position < 0 ? positions + position : position",
+      "position < 0 ? (positions + 1 + position) % positions : position",
+    ],
+  }),
+  ...plant("pipeline/model/replacement.ts", ["pipeline/load_model_test.ts", "what a block ends with"], {
     "one activation is replaced under two names": [
       "other !== name && places.get(other) === places.get(name)",
       "other !== name && other.length === 0",
@@ -2074,6 +2206,12 @@ export const MUTANTS: readonly Mutant[] = [
       "",
     ],
     "in tiles the temperature is always 1": ["of_sum, unit)", "of_sum, true)"],
+  }),
+  ...plant("kernels/gated_attention/tile.wgsl", [ATTENTION, "no number"], {
+    "a tile of NaN is taken for an empty one": [
+      "any((all & vec4u(0x7fffffffu)) != vec4u())",
+      "any(bitcast<vec4f>(all) > vec4f())",
+    ],
   }),
   ...plant("kernels/gated_attention/tiled_gate.wgsl", [ATTENTION, "in tiles too"], {
     "in tiles saturated gates are pulled outwards": [
@@ -2458,8 +2596,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/circuits/engine.ts", ["pipeline/failed_preparations_test.ts", "looks into"], {
     "an engine that fails is left in part": [
-      "return allOrNothing(() => create(gpu, model, options));",
-      "return create(gpu, model, options);",
+      "return await allOrNothing(() => create(gpu, model, options));",
+      "return await create(gpu, model, options);",
     ],
   }),
   ...plant("kernels/core/all_or_nothing.ts", "kernels/core/all_or_nothing_test.ts", {
@@ -2515,12 +2653,19 @@ export const MUTANTS: readonly Mutant[] = [
     "types of what is run are not looked at": ["        checkRun(prompts, options);\n", ""],
     "what a hook gives back is not looked at": ["      checkGivenBack(activation, changed);\n", ""],
   }),
-  ...plant("pipeline/run_options.ts", "pipeline/run_options_test.ts", {
+  ...plant("pipeline/option_checks.ts", "pipeline/run_options_test.ts", {
     "any array is values": ["value instanceof Float32Array]", "isList(value)]"],
     "keys of a patch are not looked at": [
-      "if (!checkKeys(what, patch, OF_PATCH)) return;",
-      "if (!checkKeys(what, patch, Object.keys(patch ?? {}))) return;",
+      "checkKeys(what, patch, OF_PATCH, doing);",
+      "checkKeys(what, patch, Object.keys(patch ?? {}), doing);",
     ],
+    "a slip is an option": ["checkKeys(what, options, Object.keys(kinds), doing);", ""],
+  }),
+  ...plant("pipeline/load_model.ts", ["pipeline/run_options_test.ts", "before they do anything"], {
+    "a model is loaded with whatever is given": ["  checkLoad(options);\n", ""],
+  }),
+  ...plant("pipeline/generation/generate.ts", ["pipeline/run_options_test.ts", "before they do anything"], {
+    "a text is continued with whatever is given": ["  checkGeneration(options);\n", ""],
   }),
   // Benchmarks.
   ...plant("pipeline/benchmarks/requests.ts", [BENCHMARKED, "/a request is cut|windows count/"], {

@@ -45,6 +45,8 @@ function openAccount(): Account | undefined {
 function enter(account: Account | undefined, buffer: GPUBuffer, free: () => void): void {
   accounts.delete(buffer);
   if (!account) return;
+  // What it is a part of may have failed in the meantime.
+  if (account.state === "freed") return free();
   account.held.set(buffer, free);
   accounts.set(buffer, account);
 }

@@ -55,15 +55,11 @@ function storeOneInHalf(source: string, name: string): string {
     } else if (after[1] === "=") {
       const start = end + after[0].length;
       const semicolon = source.indexOf(";", start);
-      // What is assigned may itself read the variable.
-      result += `${place} = pack_half(${unpackReads(source.slice(start, semicolon).trim(), use, fail)})`;
+      const assigned = source.slice(start, semicolon).trim();
+      if (assigned.search(use) >= 0) fail(`written from other variables: ${assigned}`);
+      result += `${place} = pack_half(${assigned})`;
       from = semicolon;
     } else fail(`assigned as a whole: ${place} ${after[1]}`);
   }
   return (result + source.slice(from)).replace(declaration, declaration.replace(/<\w+>$/, "<vec2u>"));
-}
-
-function unpackReads(expression: string, use: RegExp, fail: (required: string) => never): string {
-  if (expression.search(use) >= 0) fail(`written from other variables: ${expression}`);
-  return expression;
 }

@@ -1,7 +1,8 @@
 /** Cross-entropy on fixed inputs, against the float64 reference. @module */
 import { type Check, normals, padded, plus, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
-import { IGNORED_TARGET, prepareCrossEntropy } from "./op.ts";
+import { prepareCrossEntropy } from "./op.ts";
+import { IGNORED } from "../core/targets.ts";
 import { crossEntropyGradientReference, crossEntropyReference } from "./reference.ts";
 
 /** Columns of logits, of which there are more vectors than lanes on any adapter, and with padding. */
@@ -17,7 +18,7 @@ export async function crossEntropyCheck(gpu: Gpu): Promise<Check> {
   const logits = normals(1, rows * V);
   const extra = normals(2, rows * V);
   const targets = Uint32Array.from({ length: rows }, (_, row) => (row * 211) % V);
-  targets[1] = IGNORED_TARGET;
+  targets[1] = IGNORED;
   const predicted = logits.subarray(2 * V, 3 * V);
   targets[2] = predicted.indexOf(Math.max(...predicted));
   const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride: STRIDE });

@@ -13,9 +13,6 @@ import { createUniform } from "../core/uniform.ts";
 import lossSource from "./loss.wgsl" with { type: "text" };
 import totalsSource from "./totals.wgsl" with { type: "text" };
 
-/** A target that does not count in the loss. */
-export const IGNORED_TARGET = 0xffffffff;
-
 /** Shapes; compiled in. */
 export interface CrossEntropyConfig {
   /** Positions in the batch, of all blocks. */

@@ -1,5 +1,6 @@
-// The scaled score of every query and key; the least number for keys behind the query. Scores are summed as in the gated
-// attention that stores none, so that the same gates are open.
+// The scaled score of every query and key; the least number for keys behind the query. Scores are summed as in
+// gated_attention/forward.wgsl, so that the same gates are open; tiled kernels round otherwise, and a gate within rounding of
+// its threshold may differ.
 //
 // qkv (batch, position, H + 2 K, D), as heads.wgsl has it; scores (batch, head, query, key)
 @group(0) @binding(0) var<storage, read> qkv: array<ELEMENT>;

@@ -1,6 +1,7 @@
 // forward.wgsl's y of new positions, whose keys and values, and those of all positions before, stand in a cache. A new
 // query of a head to a workgroup, whose lanes take the keys in turn: once for the log-sum-exp, and again for y. Scores are
-// summed as there, so that the same gates are open.
+// summed as there, so that the same gates are open; tiled kernels round otherwise, and a gate within rounding of its threshold
+// may differ.
 //
 // qkv           (batch, new position, H + 2 K, D), as heads.wgsl has it; of which the queries are read
 // keys, values  (position, batch, key head, D)

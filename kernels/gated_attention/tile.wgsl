@@ -145,15 +145,15 @@ fn put(edges: Edges, place: Place) {
   $}
 }
 
-// Whether any edge is not zero.
+// Whether any edge is not zero, by its bits: NaN is not.
 fn any_of(edges: Edges) -> bool {
-  var all = vec4f();
+  var all = vec4u();
   $for s in 0..4 {
   $for j in 0..COLUMNS {
-  all += abs(edges.r$s_$j);
+  all |= bitcast<vec4u>(edges.r$s_$j);
   $}
   $}
-  return any(all > vec4f());
+  return any((all & vec4u(0x7fffffffu)) != vec4u());
 }
 
 // What an invocation loads of ROWS whole rows.

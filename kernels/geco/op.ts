@@ -32,14 +32,14 @@ export interface GecoSettings {
   highest: number;
 }
 
-/** A compiled controller. Its state [4] is λ, the moving average, CE − τ as last measured, and 1 once measured. */
+/** A compiled controller. Its state [4] is λ, C̄, CE − τ as last measured, and 1 once measured. */
 export interface Geco {
   configure(settings: GecoSettings): void;
   /** Takes CE − τ from `totals` [4] (sum of losses, correct, 0, counted) into `state`; a CE not finite is not taken. */
   measure(recorder: Recorder, tensors: Record<"totals" | "state", Tensor>): void;
   /**
-   * One step of λ by the latest measurement. Changes `state` and overwrites `lossScale` [1] = λ/(1+λ) and `edgeScale`
-   * [1] = 1/(1+λ); does nothing before the first measurement.
+   * One step of λ by the latest measurement. Changes `state`, and overwrites `lossScale` [1] = a / (1 + a) and `edgeScale`
+   * [1] = 1 / (1 + a), where a = λ exp(κ C̄) within λ's bounds; does nothing before the first measurement.
    */
   update(recorder: Recorder, tensors: Record<"state" | "lossScale" | "edgeScale", Tensor>): void;
   /** Frees what it holds on the device. */

@@ -158,8 +158,10 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
     activations: Object.fromEntries(forms.map(({ name, axes }) => [name, { axes }])),
     version: project.version,
   };
+  signal.throwIfAborted();
   // Before the device is opened, since it may not be possible.
   const shards = await makeOutputFolder(output, async (partial) => {
+    thread.removeIfStopped(partial);
     const gpu = await openCheckedGpu(reporter, settings, { models: [config], interventions: true });
     try {
       const told = { ...manifest, device: gpu.adapter.name };

@@ -10,7 +10,7 @@ import { hardGates } from "../model/gates.ts";
 import { type Network, prepareNetwork } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import type { Exchange } from "../parallel/exchange.ts";
-import { IGNORED } from "../text/batches.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { createDeviceLog } from "../training/device_log.ts";
 import { turn } from "../turn.ts";
 import type { Sequence } from "./requests.ts";

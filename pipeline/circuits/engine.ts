@@ -5,11 +5,12 @@
  * @module
  */
 import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
+import { oneAtATime } from "../../kernels/core/one_at_a_time.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareBlend } from "../../kernels/blend/op.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { inputError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { hardGates } from "../model/gates.ts";
@@ -21,6 +22,15 @@ import type { Exchange } from "../parallel/exchange.ts";
 import { prepareAblation } from "./ablation.ts";
 import { type AnswerRow, answerRows, prepareAnswers } from "./answers.ts";
 import { prepareAttribution } from "./attribution.ts";
+import {
+  checkAblation,
+  checkDirection,
+  checkEngineOptions,
+  checkMethod,
+  edgeNumbers,
+  keptEdges,
+  keptEdgesOfEach,
+} from "./engine_options.ts";
 import { type CircuitGraph, createGraph } from "./graph.ts";
 import { type CircuitShape, engineBytes, engineShapes, type EngineTensor, networkShape } from "./layout.ts";
 import { preparePatchedRun } from "./patched_run.ts";
@@ -74,7 +84,11 @@ export interface Baselines {
   exact: Float64Array;
 }
 
-/** A model and its prompt pairs, compiled and ready. */
+/**
+ * A model and its prompt pairs, compiled and ready. What is asked for together is done one behind the other. A call refuses
+ * at once names that there are not, edges that are no Uint8Array, and whatever is of another type (UserError), and masks of
+ * another length or with another number than 0 and 1 (RangeError); what its arguments hold is taken as it is called.
+ */
 export interface CircuitEngine {
   /** What edges are numbered by. */
   readonly graph: CircuitGraph;
@@ -90,6 +104,8 @@ export interface CircuitEngine {
    * `resample`.
    *
    * @param by the ablation, the engine's own where left out
+   * @throws {UserError} on another ablation, and what is no Uint8Array
+   * @throws {RangeError} on another number of edges, and another number than 0 and 1
    */
   run(kept: Uint8Array, by?: Ablation): Promise<Float64Array>;
   /** The same of several circuits, [circuit][pair]; one whose first edges are those of the one before takes less time. */
@@ -122,6 +138,7 @@ interface Batch {
 
 /** Fails unless the model can run the pairs and answer at their places; returns the number of positions. */
 function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }: ModelConfig): number {
+  const isToken = (token: number): boolean => Number.isInteger(token) && token >= 0 && token < vocabularySize;
   const fail = (required: string, found: unknown): never => {
     throw new RangeError(`Cannot find circuits for ${task} as ${required}: ${found}`);
   };
@@ -134,13 +151,15 @@ function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }:
     for (const { length } of [clean, corrupted]) {
       if (length !== positions) fail(`all prompts must have the ${positions} tokens of the first`, length);
     }
+    const unknown = [...clean, ...corrupted].find((token) => !isToken(token));
+    if (unknown !== undefined) fail(`prompts must be of tokens below ${vocabularySize}`, unknown);
     if (places.length === 0) fail("every pair needs a place at which the model answers", 0);
     for (const { position, right, wrong } of places) {
       if (!(Number.isInteger(position) && position >= 0 && position < positions)) {
         fail(`places must be positions below ${positions}`, position);
       }
       if (right.length === 0 || wrong.length === 0) fail("every place needs a right and a wrong token", 0);
-      const outside = [...right, ...wrong].find((token) => !(token >= 0 && token < vocabularySize));
+      const outside = [...right, ...wrong].find((token) => !isToken(token));
       if (outside !== undefined) fail(`answers must be tokens below ${vocabularySize}`, outside);
     }
   }
@@ -148,7 +167,8 @@ function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }:
 }
 
 /**
- * Compiles the model for the set's pairs. An engine's methods use the same memory: wait for one before the next.
+ * Compiles the model for the set's pairs. An engine's methods use the same memory: what is asked for together is done one
+ * behind the other, in the order of the calls.
  *
  * @example What patching a head's output from the corrupted prompt does to each pair
  * ```ts
@@ -168,13 +188,15 @@ function checkSet({ pairs, task }: PromptSet, { vocabularySize, contextLength }:
  *
  * @throws {RangeError} when there is no pair, a prompt or a place is not as the model needs it, or one pair needs more
  * than `maxBytes` or than one binding holds
+ * @throws {UserError} on an option, an ablation or a metric that there is not, and on a model that no circuit can be found in
  */
-export function createCircuitEngine(
+export async function createCircuitEngine(
   gpu: Gpu,
   model: CircuitModel,
   options: CircuitEngineOptions,
 ): Promise<CircuitEngine> {
-  return allOrNothing(() => create(gpu, model, options));
+  checkEngineOptions(options);
+  return await allOrNothing(() => create(gpu, model, options));
 }
 
 async function create(
@@ -243,12 +265,15 @@ async function create(
   const interpolation = await prepareBlend(gpu, { length: rows * config.width });
   const ablations = await prepareAblation(gpu, { ...shared, pairs: set.pairs.length });
 
+  /** The network and the ablation's outputs hold one piece of work. */
+  const inTurn = oneAtATime();
+
   /** A batch's prompts, the last batch filled up with its first pair. */
   const tokensOf = ({ pairs }: Batch, side: "clean" | "corrupted"): Uint32Array =>
     Uint32Array.from(Array.from({ length: batch }, (_, n) => (pairs[n] ?? pairs[0])[side]).flat());
 
   function uploadToNetwork(part: Batch, side: "clean" | "corrupted"): void {
-    network.upload(tokensOf(part, side), new Uint32Array(rows).fill(IGNORED_TARGET));
+    network.upload(tokensOf(part, side), new Uint32Array(rows).fill(IGNORED));
   }
 
   /** Runs the unpatched network with hooks, one after the other. */
@@ -380,9 +405,66 @@ async function create(
     });
   }
 
-  function checkEdges({ length }: Uint8Array): void {
-    if (length === graph.edges) return;
-    throw new RangeError(`Cannot run a circuit as the graph has ${graph.edges} edges: ${length}`);
+  /** Metrics of the unpatched model. */
+  async function measureBaselines(): Promise<Baselines> {
+    const total = set.pairs.length;
+    const [clean, corrupted, correct, exact] = Array.from({ length: 4 }, () => new Float64Array(total));
+    const found = await shareOut(batches.length, "runs of the prompts", async (index) => {
+      const part = batches[index];
+      const measure = async (side: "clean" | "corrupted") => {
+        uploadToNetwork(part, side);
+        gpu.submit("unpatched run", (recorder) => forward(recorder, gather(part)));
+        return await answers.measure(part.rows, part.pairs.length);
+      };
+      return { clean: await measure("clean"), corrupted: await measure("corrupted") };
+    });
+    batches.forEach(({ first }, index) => {
+      const ofBatch = found[index];
+      clean.set(ofBatch.clean.metric, first);
+      corrupted.set(ofBatch.corrupted.metric, first);
+      correct.set(ofBatch.clean.correct, first);
+      exact.set(ofBatch.clean.exact, first);
+    });
+    return { clean, corrupted, correct, exact };
+  }
+
+  /** Estimates of every edge, on the way from the ablated embedding in so many steps. */
+  async function attributeIn(steps: number, progress?: Progress): Promise<Float32Array[]> {
+    const scores = await shareOut(batches.length, "attribution", async (index) => {
+      const part = batches[index];
+      let done = index * steps;
+      await ablate(part, "noising");
+      uploadToNetwork(part, "clean");
+      // The last step is the clean prompt itself, which also gives what the sources write.
+      for (let step = steps; step > 0; step--) {
+        interpolation.configure({ a: -1, b: step / steps });
+        const interpolate: ActivationHook = (name, tensor, recorder) => {
+          if (name !== embedded) return;
+          const [a, b] = [tensors.minusAblated, tensors.delta].map((t) => rowOf(t, 0, tensor.length));
+          interpolation.forward(recorder, { a, b, sum: tensor });
+        };
+        gpu.submit("attribution forward", (recorder) => {
+          if (step === steps) attribution.clear(recorder);
+          forward(recorder, step === steps ? sources.collect : interpolate, gather(part));
+        });
+        await answers.measure(part.rows, part.pairs.length, { gradients: true });
+        gpu.submit("attribution backward", (recorder) =>
+          network.backward(
+            recorder,
+            parameters,
+            undefined,
+            mode,
+            tensors.edgeScale,
+            (name, tensor, recorder) => {
+              if (name === final) answers.scatter(recorder, part.rows, tensor);
+              attribution.hook(name, tensor, recorder);
+            },
+          ));
+        progress?.(++done, steps * batches.length);
+      }
+      return await attribution.read(part.pairs.length, 1 / steps);
+    });
+    return scores.flat();
   }
 
   return {
@@ -390,94 +472,37 @@ async function create(
     bytes,
     batch,
 
-    async baselines() {
-      const total = set.pairs.length;
-      const [clean, corrupted, correct, exact] = Array.from({ length: 4 }, () => new Float64Array(total));
-      const found = await shareOut(batches.length, "runs of the prompts", async (index) => {
-        const part = batches[index];
-        const measure = async (side: "clean" | "corrupted") => {
-          uploadToNetwork(part, side);
-          gpu.submit("unpatched run", (recorder) => forward(recorder, gather(part)));
-          return await answers.measure(part.rows, part.pairs.length);
-        };
-        return { clean: await measure("clean"), corrupted: await measure("corrupted") };
-      });
-      batches.forEach(({ first }, index) => {
-        const ofBatch = found[index];
-        clean.set(ofBatch.clean.metric, first);
-        corrupted.set(ofBatch.corrupted.metric, first);
-        correct.set(ofBatch.clean.correct, first);
-        exact.set(ofBatch.clean.exact, first);
-      });
-      return { clean, corrupted, correct, exact };
-    },
+    baselines: () => inTurn(measureBaselines),
 
     async run(kept, by) {
-      checkEdges(kept);
-      const [metric] = await runAll(1, () => kept, "noising", { by });
+      if (by !== undefined) checkAblation(by);
+      const circuit = keptEdges(kept, graph.edges);
+      const [metric] = await inTurn(() => runAll(1, () => circuit, "noising", { by }));
       return metric;
     },
 
     async runEach(circuits, progress) {
-      circuits.forEach(checkEdges);
-      return await runAll(circuits.length, (index) => circuits[index], "noising", { progress });
+      const all = keptEdgesOfEach(circuits, graph.edges);
+      return await inTurn(() => runAll(all.length, (index) => all[index], "noising", { progress }));
     },
 
     async attribute(method, progress) {
+      checkMethod(method);
       const steps = method.name === "eap" ? 1 : method.steps;
-      if (!Number.isInteger(steps) || steps < 1) {
-        throw new RangeError(`Cannot attribute as the number of steps must be a positive integer: ${steps}`);
-      }
-      const scores = await shareOut(batches.length, "attribution", async (index) => {
-        const part = batches[index];
-        let done = index * steps;
-        await ablate(part, "noising");
-        uploadToNetwork(part, "clean");
-        // The last step is the clean prompt itself, which also gives what the sources write.
-        for (let step = steps; step > 0; step--) {
-          interpolation.configure({ a: -1, b: step / steps });
-          const interpolate: ActivationHook = (name, tensor, recorder) => {
-            if (name !== embedded) return;
-            const [a, b] = [tensors.minusAblated, tensors.delta].map((t) => rowOf(t, 0, tensor.length));
-            interpolation.forward(recorder, { a, b, sum: tensor });
-          };
-          gpu.submit("attribution forward", (recorder) => {
-            if (step === steps) attribution.clear(recorder);
-            forward(recorder, step === steps ? sources.collect : interpolate, gather(part));
-          });
-          await answers.measure(part.rows, part.pairs.length, { gradients: true });
-          gpu.submit("attribution backward", (recorder) =>
-            network.backward(
-              recorder,
-              parameters,
-              undefined,
-              mode,
-              tensors.edgeScale,
-              (name, tensor, recorder) => {
-                if (name === final) answers.scatter(recorder, part.rows, tensor);
-                attribution.hook(name, tensor, recorder);
-              },
-            ));
-          progress?.(++done, steps * batches.length);
-        }
-        return await attribution.read(part.pairs.length, 1 / steps);
-      });
-      return scores.flat();
+      return await inTurn(() => attributeIn(steps, progress));
     },
 
     async patchNodes(direction, progress) {
+      checkDirection(direction);
       const left = graph.sources.map((_, source) =>
         graph.inputs.flatMap(({ firstEdge, sources }) => source < sources ? [firstEdge + source] : [])
       );
-      return await effects(left, direction, progress);
+      return await inTurn(() => effects(left, direction, progress));
     },
 
     async patchEdges(edges, progress) {
-      const outside = edges.find((edge) => !(Number.isInteger(edge) && edge >= 0 && edge < graph.edges));
-      if (outside !== undefined) {
-        throw new RangeError(`Cannot patch edge ${outside} as the graph has ${graph.edges}`);
-      }
-      return await effects(edges.map((edge) => [edge]), "noising", progress);
+      const left = edgeNumbers(edges, graph.edges).map((edge) => [edge]);
+      return await inTurn(() => effects(left, "noising", progress));
     },
 
     destroy() {

@@ -11,55 +11,31 @@ import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attenti
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import {
   EMBEDDINGS,
   isMasked,
   isScale,
-  isSquare,
   type Location,
   locationsOf,
   noActivation,
 } from "../model/activation_names.ts";
 import type { Value } from "../model/op.ts";
+import {
+  fromStart,
+  type Prompts,
+  type ReplacedPart,
+  replacedParts,
+  type Replacement,
+  type ReplacementValue,
+  span,
+} from "../model/replacement.ts";
 import { prepareSteps, type StepRunner } from "../model/runner.ts";
 import { stepIn } from "../model/trace.ts";
 import { hardGates } from "../model/gates.ts";
 import { prepareNetwork } from "../model/network.ts";
 import { type EmbeddingParts, prepareEmbeddingParts } from "./embedding_parts.ts";
 import type { CircuitModel } from "./engine.ts";
-
-/** Tokens of some prompts, each of T. */
-export type Prompts = readonly (readonly number[])[];
-
-/** What stands in for an activation. */
-export type ReplacementValue =
-  | "zero"
-  /** In the activation's own shape, whatever part of it is replaced. */
-  | { values: Float32Array }
-  /** The same activation of other prompts, one for each of the batch. */
-  | { prompts: Prompts }
-  /** Its mean over any number of prompts, at each position. */
-  | { meanOf: Prompts };
-
-/** One activation, or a part of it, and what replaces it. */
-export interface Replacement {
-  /** A name of {@link Interventions.names}. */
-  activation: string;
-  /** Only of these prompts, by their places in the batch; of all, where left out. */
-  rows?: readonly number[];
-  /** Only of this head; of all, where left out. */
-  head?: number;
-  /**
-   * Only at these positions, for patterns and gates those of the query; at all, where left out. Below 0 they are counted
-   * from the end, −1 being the last, here and in `keys`.
-   */
-  positions?: readonly number[];
-  /** Of patterns and gates, only at these keys. */
-  keys?: readonly number[];
-  /** What replaces it. */
-  by: ReplacementValue;
-}
 
 /** One attention edge. */
 export interface AttentionEdge {
@@ -137,37 +113,9 @@ export function closedEdges(edges: readonly AttentionEdge[]): Replacement[] {
  */
 const ROUND = 16;
 
-/**
- * Refuses what can be read and not replaced.
- *
- * @throws {RangeError} on such a name
- */
-export function assertReplaceable(name: string): void {
-  if (isScale(name)) {
-    throw new RangeError(`Cannot replace ${name} as it can only be read: replace what the norm gives`);
-  }
-}
-
 /** Positions that a model of `contextLength` is compiled for to run prompts of so many tokens. */
 export function paddedPositions(positions: number, contextLength: number): number {
   return Math.min(Math.ceil(positions / ROUND) * ROUND, contextLength);
-}
-
-/** Positions counted from the start, of such that below 0 are counted from the end; `fail` is told one that there is not. */
-function fromStart(
-  chosen: readonly number[],
-  positions: number,
-  fail: (position: number) => never,
-): number[] {
-  return chosen.map((position) => {
-    const found = position < 0 ? positions + position : position;
-    return Number.isInteger(found) && found >= 0 && found < positions ? found : fail(position);
-  });
-}
-
-/** A run of elements of a tensor, for copies, which may start where bindings may not. */
-function span(tensor: Tensor, start: number, length: number): Tensor {
-  return { ...tensor, shape: [length], length, byteLength: 4 * length, offset: tensor.offset + 4 * start };
 }
 
 /**
@@ -262,41 +210,6 @@ async function prepare(
     return tokens;
   }
 
-  /** Which elements a replacement is of: where in the tensor, where in the values, how many. */
-  function partsOf({ activation, rows, head, positions: chosen, keys }: Replacement) {
-    assertReplaceable(activation);
-    const { shape, runs, length, start } = locate(activation);
-    const isMap = isSquare(activation);
-    const fail = (what: string, required: string, found: unknown): never => {
-      throw new RangeError(`Cannot replace ${what} of ${activation} as ${required}: ${found}`);
-    };
-    const count = isMap ? heads : shape[2];
-    if (head !== undefined && (runs.length < 3 || !(head >= 0 && head < count))) {
-      fail("a head", runs.length < 3 ? "it has none" : `it has ${count}`, head);
-    }
-    if (keys && !isMap) fail("keys", "it has none", keys);
-    const absent = rows?.find((row) => !(Number.isInteger(row) && row >= 0 && row < batch));
-    if (absent !== undefined) fail("a prompt", `there are ${batch}`, absent);
-    const outside = (position: number) => fail("a position", `it has ${positions}`, position);
-    const [ofChosen, ofKeys] = [chosen, keys].map((list) => list && fromStart(list, positions, outside));
-    const parts: { at: number; from: number; length: number }[] = [];
-    const all = runs.reduce((product, axis) => product * axis, 1);
-    for (let run = 0; run < all; run++) {
-      if (rows && !rows.includes(Math.floor(run * batch / all))) continue;
-      const [position, ofHead] = isMap
-        ? [run % positions, Math.floor(run / positions) % heads]
-        : runs.length === 3
-        ? [Math.floor(run / count) % positions, run % count]
-        : [run % positions, undefined];
-      if (head !== undefined && ofHead !== head) continue;
-      if (ofChosen && !ofChosen.includes(position)) continue;
-      const [at, from] = [start(run), run * length];
-      if (ofKeys) { for (const key of ofKeys) parts.push({ at: at + key, from: from + key, length: 1 }); }
-      else parts.push({ at, from, length });
-    }
-    return parts;
-  }
-
   /** The values of a replacement in its activation's shape; undefined for zeros. */
   async function valuesOf({ activation, by }: Replacement): Promise<Float32Array | undefined> {
     if (by === "zero") return undefined;
@@ -338,7 +251,7 @@ async function prepare(
   /** A replacement whose values, if it has any, are on the device. */
   interface Prepared {
     hook: string;
-    parts: ReturnType<typeof partsOf>;
+    parts: ReplacedPart[];
     values?: Tensor;
   }
 
@@ -356,7 +269,7 @@ async function prepare(
   ): Promise<InterventionResult> {
     const rows = rowsAt(at);
     const uploaded = tokensOf(prompts);
-    network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED_TARGET));
+    network.upload(uploaded, new Uint32Array(batch * padded).fill(IGNORED));
     const replaces = (hook: string): boolean => replace.some((one) => one.hook === hook);
     const isSeen = (name: string): boolean => replaces(name) || read.includes(name);
     const embedding = EMBEDDINGS.some((name) => locations.get(name)?.hook === name && isSeen(name))
@@ -468,7 +381,7 @@ async function prepare(
         try {
           for (const replacement of replace) {
             const { activation, by } = replacement;
-            const parts = partsOf(replacement);
+            const parts = replacedParts(replacement, locate(activation));
             const ofValue = brought.get(by) ?? new Map<string, Tensor | undefined>();
             brought.set(by, ofValue);
             if (!ofValue.has(activation)) ofValue.set(activation, await bring(replacement));

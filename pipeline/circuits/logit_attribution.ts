@@ -23,7 +23,7 @@ export interface LogitPart {
   /**
    * As in circuits' graphs: `embed` (tokens and learned positions), head `a3.h1`, MLP `m2`; and of its own each bias that
    * is added to the stream (`a3.bias`, `m2.bias`) or by the final norm (`ln_final.bias`). What biases inside an attention
-   * layer or an MLP do is its heads' or its own.
+   * layer or an MLP do is its heads' or its own. Of a run in which something was replaced, at the end, `replaced`.
    */
   component: string;
   /** In the logits' unit. */

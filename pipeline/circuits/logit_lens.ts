@@ -5,17 +5,14 @@
  * @module
  */
 import { activationAxes } from "../model/activation_names.ts";
+import { likeliest, type LikelyToken } from "../model/likeliest.ts";
 import type { Interventions } from "./interventions.ts";
 import type { ModelConfig } from "../model/config.ts";
 
 /** A token that comes next, and how likely. */
-export interface LensToken {
-  /** Its id. */
-  token: number;
+export interface LensToken extends LikelyToken {
   /** What it spells inside a text. */
   text: string;
-  /** Natural logarithm of its probability. */
-  logProbability: number;
 }
 
 /** What the residual stream says at one depth. */
@@ -30,13 +27,14 @@ export interface LensLayer {
  * Looks at one prompt's residual stream behind the embedding and behind each layer.
  *
  * @param runs compiled for one prompt of as many tokens
- * @param options.at positions; all, where left out
+ * @param read runs that prompt and reads activations by name
+ * @param options.at positions
  * @throws {RangeError} when `top` is no number of tokens that there are, or a position is none of the prompt's
  */
 export async function lensOf(
   runs: Interventions,
   { config, spell }: { config: ModelConfig; spell(token: number): string },
-  tokens: readonly number[],
+  read: (names: readonly string[]) => Promise<ReadonlyMap<string, { values: Float32Array }>>,
   { top, at }: { top: number; at: readonly number[] },
 ): Promise<LensLayer[]> {
   const { vocabularySize } = config;
@@ -45,10 +43,10 @@ export async function lensOf(
   }
   const names = [...activationAxes(config).keys()]
     .filter((name) => name === "blocks.0.hook_resid_pre" || name.endsWith(".hook_resid_post"));
-  const { activations } = await runs.run([tokens], { read: names, at: [] });
+  const activations = await read(names);
   const layers: LensLayer[] = [];
   for (const activation of names) {
-    const logits = await runs.logitsOfStream(activations.get(activation)!, at);
+    const logits = await runs.logitsOfStream(activations.get(activation)!.values, at);
     const positions = at.map((_, n) =>
       likeliest(logits.subarray(n * vocabularySize, (n + 1) * vocabularySize), top)
         .map(({ token, logProbability }) => ({ token, text: spell(token), logProbability }))
@@ -56,20 +54,4 @@ export async function lensOf(
     layers.push({ activation, positions });
   }
   return layers;
-}
-
-/** The likeliest tokens by their logits, of equals the first. */
-function likeliest(logits: Float32Array, count: number): Omit<LensToken, "text">[] {
-  const best: number[] = [];
-  for (let token = 0; token < logits.length; token++) {
-    if (best.length === count && !(logits[token] > logits[best[count - 1]])) continue;
-    let place = best.length;
-    while (place > 0 && logits[token] > logits[best[place - 1]]) place--;
-    best.splice(place, 0, token);
-    best.length = Math.min(best.length, count);
-  }
-  const highest = logits[best[0]];
-  let total = 0;
-  for (const logit of logits) total += Math.exp(logit - highest);
-  return best.map((token) => ({ token, logProbability: logits[token] - highest - Math.log(total) }));
 }

@@ -8,7 +8,8 @@
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { CircuitModel, Progress } from "./engine.ts";
 import type { Exchange } from "../parallel/exchange.ts";
-import { type AttentionEdge, closedEdges, prepareInterventions, type Replacement } from "./interventions.ts";
+import type { Replacement } from "../model/replacement.ts";
+import { type AttentionEdge, closedEdges, prepareInterventions } from "./interventions.ts";
 import { placeMetric, type PromptSet } from "./prompts.ts";
 import { type TokenCircuit, tokenCircuit } from "./token_circuit.ts";
 

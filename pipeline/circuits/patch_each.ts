@@ -5,7 +5,8 @@
  * @module
  */
 import type { ActivationAxis } from "../model/activation_names.ts";
-import type { Interventions, Replacement } from "./interventions.ts";
+import type { Replacement } from "../model/replacement.ts";
+import type { Interventions } from "./interventions.ts";
 
 /** What an activation is patched by: one head, one position, both, or, of none of them, the whole at once. */
 export type PatchAxis = "head" | "position";

@@ -11,6 +11,7 @@
  * @module
  */
 import type { LayerPattern } from "../model/attention_pattern.ts";
+import { fromStart } from "../model/replacement.ts";
 import type { AttentionEdge } from "./interventions.ts";
 
 /** An open attention edge. */
@@ -29,7 +30,7 @@ export interface TokenEdge extends AttentionEdge {
 
 /** Which tokens' values can have reached the answers, and by which edges. */
 export interface TokenCircuit {
-  /** Positions of the answers. */
+  /** Positions of the answers, from 0. */
   answers: readonly number[];
   /** Every open edge of the prompt, the last layer's first. */
   edges: TokenEdge[];
@@ -52,6 +53,16 @@ export interface TokenCircuit {
   paths: Float64Array;
 }
 
+/** What layers' patterns are of. */
+export interface TokenCircuitShape {
+  /** Of each layer. */
+  heads: number;
+  /** Tokens of the prompt. */
+  length: number;
+  /** Positions whose logits are the answer, below 0 counted from the end. */
+  answers: readonly number[];
+}
+
 /**
  * The open edges of a prompt, and the paths along which values go through them.
  *
@@ -64,26 +75,48 @@ export interface TokenCircuit {
  * import { loadModel, readAttention, tokenCircuit } from "../../mod.ts";
  *
  * using model = await loadModel("data/addition-sparse");
- * const { gpu, network, parameters, config: { heads, gate } } = model;
+ * const { gpu, network, parameters, config: { heads } } = model;
  * const tokens = model.tokenizer.encode("12+34=");
- * const { layers } = await readAttention(gpu, network, parameters, tokens, gate!.bias);
- * const { edges, all, open, onPaths } = tokenCircuit(layers, { heads, length: 6, answers: [5] });
+ * const { layers } = await readAttention(gpu, network, parameters, tokens);
+ * const { edges, all, open, onPaths } = tokenCircuit(layers, { heads, length: 6, answers: [-1] });
  * assert(edges.length === open && onPaths <= open && open < all);
  * ```
  *
  * @param layers as `readAttention` gives them, or with 0 and 1 for gates; without gates every causal edge is open
- * @param answers positions whose logits are the answer
+ * @param shape.answers positions whose logits are the answer, below 0 counted from the end
  * @throws {RangeError} when an answer is at no position of the prompt
  */
-export function tokenCircuit(
-  layers: readonly LayerPattern[],
-  { heads, length, answers }: { heads: number; length: number; answers: readonly number[] },
-): TokenCircuit {
-  const outside = answers.find((answer) => !(Number.isInteger(answer) && answer >= 0 && answer < length));
-  if (outside !== undefined) {
-    throw new RangeError(`Cannot find what reaches position ${outside} as the prompt has ${length} tokens`);
-  }
+export function tokenCircuit(layers: readonly LayerPattern[], shape: TokenCircuitShape): TokenCircuit {
   const edges: TokenEdge[] = [];
+  const { answers, reached, paths } = visitOpenEdges(layers, shape, (edge) => edges.push(edge));
+  const { heads, length } = shape;
+  return {
+    answers,
+    edges,
+    all: layers.length * heads * length * (length + 1) / 2,
+    open: edges.length,
+    onPaths: edges.filter(({ onPath }) => onPath).length,
+    mayMatter: edges.filter(({ mayMatter }) => mayMatter).length,
+    sources: [...paths.keys()].filter((position) => paths[position] > 0),
+    reached,
+    paths,
+  };
+}
+
+/**
+ * As {@link tokenCircuit}, but tells of each open edge, the last layer's first, and keeps none.
+ *
+ * @returns positions of the answers counted from the start, and what of a {@link TokenCircuit} is not of single edges
+ * @throws {RangeError} as there
+ */
+export function visitOpenEdges(
+  layers: readonly LayerPattern[],
+  { heads, length, answers: given }: TokenCircuitShape,
+  visit: (edge: TokenEdge) => void,
+): Pick<TokenCircuit, "answers" | "reached" | "paths"> {
+  const answers = fromStart(given, length, (position) => {
+    throw new RangeError(`Cannot find what reaches position ${position} as the prompt has ${length} tokens`);
+  });
   let paths = new Float64Array(length);
   for (const answer of new Set(answers)) paths[answer] = 1;
   const reached = [Array.from(paths, (count) => count > 0)];
@@ -102,7 +135,7 @@ export function tokenCircuit(
           // The weight of an open edge depends on all of its query's keys.
           if (matters[query]) mattersBelow.fill(true, 0, query + 1);
           const onPath = paths[query] > 0;
-          edges.push({ layer, head, query, key, weight: weights[at], onPath, mayMatter: matters[query] });
+          visit({ layer, head, query, key, weight: weights[at], onPath, mayMatter: matters[query] });
         }
       }
     }
@@ -110,17 +143,7 @@ export function tokenCircuit(
     matters = mattersBelow;
     reached.unshift(Array.from(paths, (count) => count > 0));
   }
-  return {
-    answers,
-    edges,
-    all: layers.length * heads * length * (length + 1) / 2,
-    open: edges.length,
-    onPaths: edges.filter(({ onPath }) => onPath).length,
-    mayMatter: edges.filter(({ mayMatter }) => mayMatter).length,
-    sources: [...paths.keys()].filter((position) => paths[position] > 0),
-    reached,
-    paths,
-  };
+  return { answers, reached, paths };
 }
 
 /** One path: its token, its answer, and in each layer the edge that it goes along; undefined: the residual stream. */

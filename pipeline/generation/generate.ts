@@ -4,14 +4,18 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { inputError } from "../errors.ts";
+import { inputError, usageError } from "../errors.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { type Decoder, prepareDecoder } from "../model/decoder.ts";
 import type { HeldShape } from "../model/held_weights.ts";
 import type { Parameters } from "../model/parameters.ts";
+import type { ActivationHook } from "../model/runner.ts";
+import { type Patch, type Prompt, promptList, type ReplacementValue } from "../model/replacement.ts";
+import { check, checkKeys, checkOptions, checkPatches, isObject, KINDS } from "../option_checks.ts";
 import { type Tokenizer, withStart } from "../text/tokenizer.ts";
 import { GENERATE } from "../settings.ts";
 import { createSampler, type SamplingSettings } from "./sampling.ts";
+import { type PreparedPatches, preparePatches } from "./patching.ts";
 import { prepareSteering, type Steering } from "./steering.ts";
 import { createTextStream } from "./text_stream.ts";
 
@@ -35,7 +39,13 @@ export interface GenerateOptions extends Partial<SamplingSettings> {
   tokens?: number;
   /** All gates of a sparse model are open. */
   dense?: boolean;
-  /** What is added to activations at every token, of the prompt too. */
+  /**
+   * Replacements, as a run of the whole text would make them. Values and activations of other prompts, of as many tokens as
+   * the prompt, stand in at the prompt's positions; zero also behind it, unless it is told where. Positions below 0 are
+   * counted from the prompt's end. Scores, patterns and gates cannot be replaced here.
+   */
+  patch?: readonly Patch[];
+  /** What is added to activations at every token, of the prompt too, behind what is replaced. */
   steer?: readonly Steering[];
   /** Is given the text as it comes, whole characters of it. */
   onText?(text: string): void;
@@ -57,6 +67,39 @@ export interface Continuation {
   text: string;
   /** What ended it: as many tokens as were asked for, the end of the text, or that of the model's positions. */
   ended: "tokens" | "end of text" | "positions";
+}
+
+/** What a text is continued with. */
+const OPTIONS = {
+  tokens: KINDS.number,
+  dense: KINDS.flag,
+  temperature: KINDS.number,
+  topP: KINDS.number,
+  seed: KINDS.number,
+  patch: KINDS.array,
+  steer: KINDS.array,
+  onText: KINDS.function,
+  onToken: KINDS.function,
+  signal: ["an AbortSignal", (value: unknown) => value instanceof AbortSignal],
+  decoder: KINDS.object,
+} as const;
+
+/** Refuses options that there are not, and what is of another type than it must be. */
+function checkGeneration(options: unknown): void {
+  const doing = "continue a text";
+  if (isObject(options) && options.hooks !== undefined) {
+    throw usageError(
+      "Cannot continue a text with `hooks` as they see all positions at once, and here a token is read by itself: replace by " +
+        "`patch`, or add by `steer`",
+    );
+  }
+  checkOptions("the options of a continuation", options, OPTIONS, doing);
+  checkPatches(options.patch, doing);
+  for (const [n, one] of Object.entries(options.steer ?? [])) {
+    checkKeys(`steer[${n}]`, one, ["activation", "add"], doing);
+    check(`\`activation\` of steer[${n}]`, one.activation, KINDS.name, doing);
+    check(`\`add\` of steer[${n}]`, one.add, KINDS.values, doing);
+  }
 }
 
 /** Positions that a decoder is made for are a multiple of this, where the model has so many. */
@@ -91,6 +134,13 @@ export function promptTokens(
   return tokens;
 }
 
+/** A replacement's value with prompts as tokens. */
+function asTokens(by: Patch["by"], model: GeneratingModel): ReplacementValue {
+  if (by === "zero" || "values" in by) return by;
+  const tokensOf = (prompts: readonly Prompt[]) => prompts.map((prompt) => promptTokens(prompt, model));
+  return "meanOf" in by ? { meanOf: tokensOf(by.meanOf) } : { prompts: tokensOf(promptList(by.prompts)) };
+}
+
 /**
  * Continues a text. Greedy where no temperature is given. It ends behind so many tokens, before a token that ends a
  * text, or where the model has no position for another.
@@ -115,18 +165,19 @@ export function promptTokens(
  * ```
  *
  * @param prompt text, which gets the token that the model was trained with before every text, or tokens as they are
- * @throws {UserError} as {@link promptTokens}
- * @throws {RangeError} when the number of tokens is none from 1, or as {@link createSampler} and {@link prepareSteering}
+ * @throws {UserError} as {@link promptTokens}, and on an option that there is not or of another type than it must be
+ * @throws {RangeError} when the number of tokens is none from 1, or as {@link createSampler}, {@link preparePatches} and {@link prepareSteering}
  */
 export async function generate(
   model: GeneratingModel,
   prompt: string | readonly number[],
   options: GenerateOptions = {},
 ): Promise<Continuation> {
+  checkGeneration(options);
   const { gpu, config, parameters, tokenizer, held } = model;
   const { tokens: most = GENERATE.tokens.value, temperature = 0, topP = 1, seed = 1, dense = false } =
     options;
-  const { steer = [], onText, onToken, signal } = options;
+  const { patch = [], steer = [], onText, onToken, signal } = options;
   if (!Number.isSafeInteger(most) || most < 1) {
     throw new RangeError(`Cannot generate tokens as their number must be a whole one from 1: ${most}`);
   }
@@ -134,6 +185,7 @@ export async function generate(
   const read = promptTokens(prompt, model);
   // The last token is drawn, and read no more.
   const wanted = STEP * Math.ceil((read.length + most - 1) / STEP);
+  const replacements = patch.map(({ by, ...rest }) => ({ ...rest, by: asTokens(by, model) }));
   const steering = steer.length > 0 ? await prepareSteering(gpu, config, steer) : undefined;
   const decoder = options.decoder ??
     await prepareDecoder(gpu, config, { positions: Math.min(config.contextLength, wanted), held })
@@ -146,13 +198,22 @@ export async function generate(
   const tokens: number[] = [];
   let text = "";
   let ended: Continuation["ended"] = "tokens";
+  let patches: PreparedPatches | undefined;
   const tell = (more: string): void => {
     text += more;
     if (more !== "") onText?.(more);
   };
   try {
     promptTokens(read, model, decoder.positions);
-    decoder.begin(parameters, { gateBias: dense ? undefined : config.gate?.bias, hook: steering?.hook });
+    const gateBias = dense ? undefined : config.gate?.bias;
+    patches = replacements.length > 0
+      ? await preparePatches(model, decoder, read, replacements, { gateBias, signal })
+      : undefined;
+    const hooks = [patches, steering].flatMap((one) => one ? [one.hook] : []);
+    const hook: ActivationHook | undefined = hooks.length > 0
+      ? (...activation) => hooks.forEach((hook) => hook(...activation))
+      : undefined;
+    decoder.begin(parameters, { gateBias, hook });
     let logits = await decoder.read(read, signal);
     while (true) {
       const token = choose(logits);
@@ -173,6 +234,7 @@ export async function generate(
     tell(stream.end());
   } finally {
     if (!options.decoder) decoder.destroy();
+    patches?.destroy();
     steering?.destroy();
   }
   return { prompt: read, tokens, text, ended };

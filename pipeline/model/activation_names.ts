@@ -127,6 +127,11 @@ export function activationAxes(config: ModelConfig): Map<string, readonly Activa
   return new Map([...parts].map(([name, { axes }]) => [name, axes]));
 }
 
+/** Whether what tokens and learned positions add is summed in one kernel, so that the parts do not stand by themselves. */
+export function isSummedIn(model: Model, name: string): boolean {
+  return model.embed.parameters.position !== undefined && EMBEDDINGS.some((one) => one === name);
+}
+
 /**
  * The network's own name of an activation of a model's width, such as the residual stream.
  *
@@ -137,8 +142,7 @@ export function streamNamed(config: ModelConfig, name: string): string {
   const parts = partsOf(model);
   const part = parts.get(name);
   if (!part) throw noActivation(name, parts.keys());
-  const isSummed = model.embed.parameters.position !== undefined && EMBEDDINGS.some((one) => one === name);
-  if (part.axes !== STREAM || isSummed) {
+  if (part.axes !== STREAM || isSummedIn(model, name)) {
     throw new RangeError(
       `Cannot add to ${name} as it must be an activation of the model's width that stands by itself, such as blocks.0.hook_resid_post`,
     );
@@ -166,6 +170,8 @@ export interface Location {
   runs: readonly number[];
   /** Elements that lie together. */
   length: number;
+  /** Elements of a position in the tensor. */
+  row: number;
   /** Where the n-th run begins in the tensor; in the activation's own shape it begins at n · length. */
   start(run: number): number;
 }
@@ -200,6 +206,7 @@ export function locationsOf(
       shape,
       runs,
       length,
+      row,
       start(run) {
         const at = Math.floor(run / inner);
         const place = Math.floor(at / positions) * padded + at % positions;

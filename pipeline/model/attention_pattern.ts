@@ -6,7 +6,9 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { destroyTensor } from "../../kernels/core/tensor.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
+import { usageError } from "../errors.ts";
+import { checkOptions, type Kind, KINDS } from "../option_checks.ts";
 import { hardGates } from "./gates.ts";
 import type { Network } from "./network.ts";
 import type { Parameters } from "./parameters.ts";
@@ -28,33 +30,46 @@ export interface AttentionPattern {
   next: Float32Array;
 }
 
+const BIAS: Kind = ["a finite number", Number.isFinite];
+
+/** Which gates attention is read through. */
+export interface ReadAttentionOptions {
+  /** Reads it as if every causal edge were open, whatever gates the model has. */
+  dense?: boolean;
+  /** b of the gates; where left out that of `network.config.gate`, and where there is none attention is dense. */
+  gateBias?: number;
+}
+
 /**
- * Runs a prompt and reads its attention.
+ * Runs a prompt and reads its attention, through the model's gates where it has some.
  *
- * @example Attention of a dense model: the weights of a query's keys sum to 1
+ * @example Attention of a sparse model, through its gates and without: there the weights of a query's keys sum to 1
  * ```ts
  * import assert from "node:assert/strict";
  * import { loadModel, readAttention } from "../../mod.ts";
  *
- * using model = await loadModel("data/addition");
+ * using model = await loadModel("data/addition-sparse");
  * const tokens = model.tokenizer.encode("12+34=");
- * const { layers, next } = await readAttention(model.gpu, model.network, model.parameters, tokens);
- * const ofLastQuery = layers[0].weights.subarray(5 * 6, 6 * 6); // of head 0
- * assert(Math.abs(ofLastQuery.reduce((sum, weight) => sum + weight, 0) - 1) < 1e-5);
- * assert(model.tokenizer.decode([next.indexOf(Math.max(...next))]) === "6");
+ * const read = (dense: boolean) =>
+ *   readAttention(model.gpu, model.network, model.parameters, tokens, { dense });
+ * const [gated, dense] = [await read(false), await read(true)];
+ * const sum = ({ layers }: typeof gated) => layers[0].weights.reduce((sum, weight) => sum + weight, 0);
+ * const queries = 4 * 6; // of each head one for each token
+ * assert(sum(gated) < queries - 1 && Math.abs(sum(dense) - queries) < 1e-4);
  * ```
  *
  * @param network compiled for one row of at least as many positions as there are tokens
- * @param gateBias b of the gates; left out: dense attention
  * @throws {RangeError} when there is no token, or there are more than positions
+ * @throws {UserError} on options that are of another type, or that contradict each other
  */
 export async function readAttention(
   gpu: Gpu,
   network: Network,
   parameters: Parameters,
   tokens: readonly number[],
-  gateBias?: number,
+  options: ReadAttentionOptions = {},
 ): Promise<AttentionPattern> {
+  const gateBias = biasOf(network, options);
   const { context, batch } = network.shape;
   const { config: { heads, vocabularySize }, model } = network;
   const { keyValueHeads, headSize } = network.config;
@@ -67,7 +82,7 @@ export async function readAttention(
   // Behind the prompt stand zeros, which no position of the prompt sees.
   const inputs = new Uint32Array(context);
   inputs.set(tokens);
-  network.upload(inputs, new Uint32Array(context).fill(IGNORED_TARGET));
+  network.upload(inputs, new Uint32Array(context).fill(IGNORED));
   network.configureRows(1);
   network.configureGates(hardGates(gateBias, 1));
   const block = network.blocks.findIndex(({ first, count }) => length - 1 < first + count);
@@ -101,6 +116,17 @@ export async function readAttention(
   } finally {
     for (const copy of copies.values()) destroyTensor(gpu, copy);
   }
+}
+
+/** The bias of the gates that are read through; undefined where all edges are open. */
+function biasOf({ config }: Network, options: ReadAttentionOptions): number | undefined {
+  const given: unknown = options;
+  checkOptions("its options", given, { dense: KINDS.flag, gateBias: BIAS }, "read attention");
+  const { dense = false, gateBias } = options;
+  if (dense && gateBias !== undefined) {
+    throw usageError(`Cannot read attention as \`gateBias\` must be left out where it is dense: ${gateBias}`);
+  }
+  return dense ? undefined : gateBias ?? config.gate?.bias;
 }
 
 /** One layer's pattern from its queries, keys and values [T, H + 2 K, D], in float64 (docs/method.md, gated attention). */

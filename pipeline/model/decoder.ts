@@ -42,7 +42,7 @@ export interface Decoder {
    * Begins a text, which these parameters read.
    *
    * @param options `gateBias`: b of the gates; left out: dense attention; `hook` sees what each step computes of the tokens
-   * that are read together, and may record what changes it
+   * that are read together, and may record what changes it; the first of them is at the position of `filled`
    */
   begin(parameters: Parameters, options?: { gateBias?: number; hook?: ActivationHook }): void;
   /**

@@ -4,19 +4,14 @@
  *
  * @module
  */
+import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import { usageError } from "../errors.ts";
 import { mergedWeights, openAdapter } from "./adapter_files.ts";
 import { faultOfFours, type ModelConfig } from "./config.ts";
 import { adapterBeside, openApart, openWeights } from "./load_weights.ts";
 import type { FrozenType } from "./op.ts";
-import {
-  createParameters,
-  destroyParameters,
-  type Parameters,
-  type ParameterShape,
-  uploadParameters,
-} from "./parameters.ts";
+import { createParameters, type Parameters, type ParameterShape, uploadParameters } from "./parameters.ts";
 import type { NetworkShape } from "./plan.ts";
 import { createRoundingError } from "./rounding_error.ts";
 import { parametersOf } from "./trace.ts";
@@ -90,21 +85,18 @@ export async function openHeld(
  *
  * @param tell is told what is lost where they are held in less than float32
  */
-export async function loadHeld(
+export function loadHeld(
   gpu: Gpu,
   { parameters: shapes, shape: { frozen }, read }: Pick<HeldWeights, "shape" | "read"> & {
     parameters: readonly ParameterShape[];
   },
   tell: (message: string) => void,
 ): Promise<Parameters> {
-  const parameters = createParameters(gpu, shapes);
-  try {
+  return allOrNothing(async () => {
+    const parameters = createParameters(gpu, shapes);
     const rounding = createRoundingError(parameters);
     await uploadParameters(gpu, parameters, async (name) => rounding.of(name, await read(name)));
     if (frozen !== undefined) tell(`weights as ${frozen}: ${rounding.text()}`);
     return parameters;
-  } catch (error) {
-    destroyParameters(gpu, parameters);
-    throw error;
-  }
+  });
 }

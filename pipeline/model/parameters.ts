@@ -36,12 +36,29 @@ export function rowsOfPiece({ shape, length }: Tensor): number {
   return Math.max(1, Math.floor(PIECE_BYTES / rowBytes / INT8_BLOCK)) * INT8_BLOCK;
 }
 
+/** Told of what is written, waits for the device before more than {@link PIECE_BYTES} are on their way, but for one tensor. */
+export function createPace(gpu: Gpu): (written: number) => Promise<void> {
+  let underWay = 0;
+  return async (written) => {
+    underWay += written;
+    if (underWay < PIECE_BYTES) return;
+    await gpu.sync();
+    underWay = 0;
+  };
+}
+
 /** Writes a tensor's values piece by piece, so that beside them and the tensor nothing of its size is held. */
-export async function writeInPieces(gpu: Gpu, tensor: Tensor, values: Float32Array): Promise<void> {
+async function writeInPieces(
+  gpu: Gpu,
+  tensor: Tensor,
+  values: Float32Array,
+  pace: (written: number) => Promise<void>,
+): Promise<void> {
   const piece = rowsOfPiece(tensor) * tensor.length / tensor.shape[0];
   for (let start = 0; start < values.length; start += piece) {
-    gpu.write(tensor, values.subarray(start, start + piece), start);
-    if (values.length > piece) await gpu.sync();
+    const part = values.subarray(start, start + piece);
+    gpu.write(tensor, part, start);
+    await pace(part.byteLength);
   }
 }
 
@@ -56,10 +73,11 @@ export async function uploadParameters(
   read: (name: string) => Promise<Float32Array>,
   names: Iterable<string> = parameters.keys(),
 ): Promise<void> {
+  const pace = createPace(gpu);
   for (const name of names) {
     const values = await read(name);
     const tensor = parameters.get(name);
-    if (tensor) await writeInPieces(gpu, tensor, values);
+    if (tensor) await writeInPieces(gpu, tensor, values, pace);
   }
   await gpu.sync();
 }

@@ -140,7 +140,7 @@ export function createProgress(options: ProgressOptions): Progress {
   let said = now();
   let drawn = -Infinity;
   let phase: MetricRow["phase"] | undefined;
-  let recent: { tokens: number; time: number }[] = [];
+  let recent: Pick<MetricRow, "tokens" | "seconds">[] = [];
   /** The last row, as long as its phase goes on. */
   let last: { row: MetricRow; steps: number } | undefined;
   let activity: Activity | undefined;
@@ -160,7 +160,7 @@ export function createProgress(options: ProgressOptions): Progress {
   };
   const rowText = ({ row, steps }: NonNullable<typeof last>, done?: number): string => {
     const [first] = recent;
-    const elapsed = (recent.at(-1)!.time - first.time) / 1000;
+    const elapsed = recent.at(-1)!.seconds - first.seconds;
     return formatRow(row, {
       steps,
       done,
@@ -222,7 +222,7 @@ export function createProgress(options: ProgressOptions): Progress {
     row(row, { steps }) {
       if (row.phase !== phase) recent = [];
       phase = row.phase;
-      recent.push({ tokens: row.tokens, time: now() });
+      recent.push({ tokens: row.tokens, seconds: row.seconds });
       if (recent.length > WINDOW) recent.shift();
       last = { row, steps };
       if (quiet) return;

@@ -24,7 +24,7 @@ import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
 import type { PlanSettings } from "../settings.ts";
 import { adaptationOf, teacherIsAdapted } from "../training/adaptation.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
-import { amount, PORTABLE_BINDING_BYTES } from "../training/memory_budget.ts";
+import { amount, MOST_ROWS, PORTABLE_BINDING_BYTES } from "../training/memory_budget.ts";
 import { BUCKET_BYTES } from "../training/trainer.ts";
 import { formatShare } from "./progress.ts";
 import { type StagedTime, timeOfStages } from "./stage_time.ts";
@@ -33,9 +33,6 @@ import { formatTable } from "./table.ts";
 
 /** Bytes that a binding holds at most wherever wgpu, which Deno's WebGPU is, runs: it computes offsets in 32 signed bits. */
 export const LARGEST_BINDING_BYTES = 2 ** 31 - 1;
-
-/** No batch beyond it is asked for, as in `--batch auto`. */
-const MOST_ROWS = 1024;
 
 /** What is planned. */
 export interface PlanAsked {

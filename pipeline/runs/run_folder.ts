@@ -41,6 +41,12 @@ export interface RunFolder {
   readonly state: string;
   readonly tokenizer: string;
   readonly dense: string;
+  /**
+   * Checks that the folder is still there, before something is written that would make another of its name.
+   *
+   * @throws {UserError} where it was moved or removed
+   */
+  check(): Promise<void>;
   /** Lets other processes write the run again; more than once is once. */
   release(): void;
 }
@@ -301,6 +307,7 @@ async function lock(name: string, path: string): Promise<RunFolder> {
   for (const folder of [path, dirname(path)]) {
     await Deno.utime(folder, new Date(), new Date()).catch(() => {});
   }
+  const began = await Deno.stat(path);
   let held = true;
   return {
     name,
@@ -316,6 +323,14 @@ async function lock(name: string, path: string): Promise<RunFolder> {
     state: join(path, "state.json"),
     tokenizer: join(path, "tokenizer.json"),
     dense: join(path, "dense"),
+    async check() {
+      const now = await Deno.stat(path).catch(() => undefined);
+      if (now?.ino === began.ino && now?.dev === began.dev) return;
+      throw inputError(
+        `Cannot save run ${name} as ${path} was moved or removed while it was written: put it back to go on from its last ` +
+          `checkpoint`,
+      );
+    },
     release() {
       if (!held) return;
       held = false;

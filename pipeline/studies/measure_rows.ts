@@ -11,7 +11,7 @@ import { hardGates } from "../model/gates.ts";
 import { prepareNetwork } from "../model/network.ts";
 import { loadParameters } from "../model/parameters.ts";
 import { assertSelfCheck } from "../model/self_check.ts";
-import { IGNORED } from "../text/batches.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { loadTokenizer } from "../text/tokenizer.ts";
 import type { TaskRow } from "./long_range_tasks.ts";
 
@@ -67,7 +67,7 @@ export async function measureRows(
       for (const { query } of answers) targets[query] = tokens[query + 1];
       const edges = bias === undefined
         ? undefined
-        : openEdges(await readAttention(gpu, network, parameters, [...inputs], bias), config.heads, context);
+        : openEdges(await readAttention(gpu, network, parameters, [...inputs]), config.heads, context);
       network.upload(inputs, targets);
       network.configureRows(1);
       network.configureGates(hardGates(bias, 1));

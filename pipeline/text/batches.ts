@@ -6,9 +6,7 @@
  */
 import { inputError } from "../errors.ts";
 import { permutation, randomStream } from "../../kernels/core/random.ts";
-
-/** A target that does not count in the loss. */
-export const IGNORED = 0xffffffff;
+import { IGNORED } from "../../kernels/core/targets.ts";
 
 /** Tokens by position. */
 export interface TokenSource {

@@ -183,6 +183,11 @@ async function openData(
     if (zipped) opened = await peek(gunzip(opened.bytes), HEAD_BYTES);
     else opened = await peek(opened.bytes, HEAD_BYTES);
     const format = formatOf(source, opened.head);
+    if (format !== "parquet" && isWide(opened.head)) {
+      throw inputError(
+        `Cannot read ${source} as it must be UTF-8 text: it has characters of 16 or 32 bits, or is no text`,
+      );
+    }
     if (format === "parquet" && (zipped || source === STANDARD_INPUT)) {
       throw inputError(`Cannot read ${source} as Parquet must be a file that is not compressed itself`);
     }
@@ -191,6 +196,14 @@ async function openData(
     await raw.cancel().catch(() => {});
     throw readingError(source, error);
   }
+}
+
+/** Share of zero bytes from which on a file is no UTF-8 text; in UTF-16 Latin letters have one each. */
+const MOST_ZEROS = 0.1;
+
+/** Whether a file's beginning has more zero bytes than text has. */
+function isWide(head: Uint8Array): boolean {
+  return head.reduce((zeros, byte) => zeros + (byte === 0 ? 1 : 0), 0) > MOST_ZEROS * head.length;
 }
 
 /** What a source holds, by its name where that says it, else by its beginning. */
@@ -407,6 +420,17 @@ const isString = (
   { converted_type, logical_type }: { converted_type?: string; logical_type?: { type: string } },
 ): boolean => converted_type === "UTF8" || logical_type?.type === "STRING";
 
+/** Strings of Parquet, decoded strictly. */
+const strictParser = (source: string) => ({
+  stringFromBytes(bytes: Uint8Array | undefined): string | undefined {
+    try {
+      return bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    } catch {
+      throw inputError(`Cannot read ${source} as its strings must be UTF-8 text`);
+    }
+  },
+});
+
 async function* readParquet(
   source: string,
   onBytes: (count: number) => void,
@@ -444,6 +468,7 @@ async function* readParquet(
         rowEnd,
         compressors,
         columns,
+        parsers: strictParser(source),
       });
       for (let n = 0; n < rows.length; n++) {
         yield { value: rows[n], where: `${source}, row ${rowStart + n + 1}` };

@@ -7,20 +7,14 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import { type GateMode, HEAD_SUMS } from "../../kernels/gated_attention/op.ts";
 import { createDeviceLog } from "./device_log.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
+import { hardGates } from "../model/gates.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { type Exchange, sharersOf } from "../parallel/exchange.ts";
 import { preparePipeline } from "./pipeline.ts";
-import { cutBatch } from "../text/batches.ts";
-import type { MicroBatch } from "./trainer.ts";
+import { type Batch, cutBatch } from "../text/batches.ts";
 import { UnmeasurableError } from "../errors.ts";
 import { turn } from "../turn.ts";
-
-/** A batch of held-out tokens of which only the first rows are real. */
-export interface EvaluationBatch extends MicroBatch {
-  /** Rows that are not padding. */
-  rows: number;
-}
 
 /** Open edges a query from which on a head counts as live: one in a hundred queries. One in 65,536 is no use of a head. */
 export const LIVE_EDGES = 0.01;
@@ -89,9 +83,9 @@ interface MeasuredPart {
 
 /** Batches of more rows than a network has, in parts. */
 async function* partsOf(
-  batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>,
+  batches: Iterable<Batch> | AsyncIterable<Batch>,
   shape: Network["shape"],
-): AsyncGenerator<{ part: EvaluationBatch; batchIndex: number }> {
+): AsyncGenerator<{ part: Batch; batchIndex: number }> {
   let batchIndex = 0;
   for await (const whole of batches) {
     for (const part of cutBatch(whole, shape)) yield { part, batchIndex };
@@ -131,29 +125,20 @@ export async function evaluate(
   options: {
     mode: Extract<GateMode, "dense" | "deterministic">;
     gateBias?: number;
-    batches: Iterable<EvaluationBatch> | AsyncIterable<EvaluationBatch>;
+    batches: Iterable<Batch> | AsyncIterable<Batch>;
     onBatch?(done: number): void;
     signal?: AbortSignal;
     exchange?: Exchange;
   },
 ): Promise<Evaluation> {
-  const { mode, gateBias = 0, batches, onBatch, signal, exchange } = options;
+  const { mode, gateBias, batches, onBatch, signal, exchange } = options;
   const { layers, heads } = network.config;
   const { context, batch } = network.shape;
   const { totals, headSums, lossRows, stage } = network;
   const stages = exchange?.stages;
   const pipeline = stages && preparePipeline(gpu, network, stages);
   const log = createDeviceLog(gpu, { totals, headSums, lossRows }, 2);
-  network.configureGates({
-    seed: 0,
-    step: 0,
-    firstRow: 0,
-    bias: gateBias,
-    temperature: 1,
-    saturationWeight: 0,
-    saturationBound: 0,
-    batchRows: batch,
-  });
+  network.configureGates(hardGates(gateBias, batch));
   let loss = 0;
   let correct = 0;
   let tokens = 0;

@@ -42,8 +42,8 @@ export interface MemoryBudget {
   stages?: number;
 }
 
-/** No one asked for more rows by `auto`; at some point a larger batch only trains worse. */
-const MOST_ROWS = 1024;
+/** Rows of a micro-batch of `auto`, at most: at some point a larger batch only trains worse. */
+export const MOST_ROWS = 1024;
 
 /** Bytes of a binding that every adapter has (WebGPU's default limit). */
 export const PORTABLE_BINDING_BYTES = 128 << 20;

@@ -3,12 +3,12 @@
  *
  * @module
  */
+import type { Batch } from "../text/batches.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
-import { IGNORED } from "../text/batches.ts";
-import type { EvaluationBatch } from "./evaluate.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 
 /** What is measured of a policy at positions that count, each after the right tokens before it. */
 export interface PolicyMeasure {
@@ -75,7 +75,7 @@ export function logProbabilities(logits: ArrayLike<number>): Float64Array {
 export async function measurePolicy(
   gpu: Gpu,
   network: Network,
-  batches: readonly EvaluationBatch[],
+  batches: readonly Batch[],
   policy: Policy,
   reference: Policy,
 ): Promise<PolicyMeasure> {

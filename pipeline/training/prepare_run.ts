@@ -26,7 +26,13 @@ import {
 } from "../files.ts";
 import { checkWindows } from "../text/batches.ts";
 import { pipelinesOf, shareOfStep } from "../parallel/share_of_step.ts";
-import { budgetMemory, checkLeastMemory, describeNeeds, type MemorySettings } from "./memory_budget.ts";
+import {
+  budgetMemory,
+  checkLeastMemory,
+  describeNeeds,
+  type MemorySettings,
+  MOST_ROWS,
+} from "./memory_budget.ts";
 import { openMetrics, phasesFrom } from "../runs/metrics.ts";
 import { controlIsFirst } from "../runs/phases.ts";
 import { ADAPTER_WEIGHTS, mergedWeights } from "../model/adapter_files.ts";
@@ -49,7 +55,7 @@ import { hashSources, SPLITS, tokenise, type Tokens } from "../text/tokenise.ts"
 import { openTuner } from "../tuning_cache.ts";
 import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { type Adaptation, adaptationOf, type AdaptationSettings, teacherIsAdapted } from "./adaptation.ts";
-import type { BaseModel, PreparedRun, Reporter, WeightsSource } from "./training_run.ts";
+import type { BaseModel, InitialWeights, PreparedRun, Reporter } from "./training_run.ts";
 
 /** The settings that preparing a run looks at. */
 interface PreparedSettings extends MemorySettings {
@@ -78,7 +84,7 @@ interface PreparedSettings extends MemorySettings {
 /** What a command knows of its model before the run is opened. */
 export interface RunModel {
   config: ModelConfig;
-  weights: WeightsSource;
+  weights: InitialWeights;
   /** Tells the model from another. */
   hash: string;
   /** What error messages call it. */
@@ -566,9 +572,6 @@ async function fillFolder(
     state,
   };
 }
-
-/** Rows of a micro-batch of `auto`, at most. */
-const MOST_ROWS = 1024;
 
 /** As many tokens of each split as a run looks at, and the row that a grid's offset takes. */
 function wantedTokens(

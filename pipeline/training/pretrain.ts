@@ -3,8 +3,9 @@
  *
  * @module
  */
+import type { Batch } from "../text/batches.ts";
 import { usageError } from "../errors.ts";
-import { evaluate, type EvaluationBatch } from "./evaluate.ts";
+import { evaluate } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { timeSpent } from "../runs/time_spent.ts";
 import { prepareNetwork } from "../model/network.ts";
@@ -118,7 +119,7 @@ async function pretrainUnlessStopped(
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const measure = (
     name: string,
-    batches: EvaluationBatch[],
+    batches: Batch[],
     { keep = false, gated = sparse }: { keep?: boolean; gated?: boolean } = {},
   ) =>
     evaluate(gpu, network, parameters, {
@@ -161,15 +162,17 @@ async function pretrainUnlessStopped(
   const held = await measure("measuring the model on validation tokens", validation);
   const tested = await measure("measuring the model on test tokens", test);
   reporter.activity({ name: "saving the model" });
-  await withWeights(run, network, parameters, (read) =>
-    saveModel(run.folder.model, {
+  await withWeights(run, network, parameters, async (read) => {
+    await run.folder.check();
+    await saveModel(run.folder.model, {
       config: sparse
         ? { ...config, gate: { bias: settings.gateBias, temperature: settings.temperature } }
         : config,
       tensors: all.map(({ name, shape }) => ({ name, shape, read: () => read(name) })),
       type: settings.saveType,
       tokenizer: run.tokenizerPath,
-    }));
+    });
+  });
   return {
     validation: { ce: held.ce, tokens: held.tokens },
     test: {

@@ -19,7 +19,7 @@ import {
 import { saveModel } from "../model/save_weights.ts";
 import { type Batch, createBatches } from "../text/batches.ts";
 import { advantagesOf, type Algorithm } from "./advantages.ts";
-import { evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
+import { evaluate, type Evaluation } from "./evaluate.ts";
 import { measurePolicy, type Policy } from "./policy.ts";
 import { rollOut } from "./roll_out.ts";
 import type { MicroBatch, Trainer } from "./trainer.ts";
@@ -120,7 +120,7 @@ async function reinforceUnlessStopped(
   const validation = await collect(run, "validation", { context, limit: settings.validationTokens });
   const test = await collect(run, "test", { context, limit: settings.evalTokens });
   const mode = gates ? "deterministic" : "dense";
-  const measure = (batches: EvaluationBatch[], as: Policy["mode"]): Promise<Evaluation> =>
+  const measure = (batches: Batch[], as: Policy["mode"]): Promise<Evaluation> =>
     evaluate(gpu, network, parameters, { mode: as, gateBias: settings.gateBias, batches, signal });
   const start = await measure(validation, "dense");
   const { batchAt, reward } = createRollOuts(settings, run, { network, parameters });

@@ -11,7 +11,7 @@ import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
-import { IGNORED } from "../text/batches.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { logProbabilities, readLogits } from "./policy.ts";
 import type { MicroBatch } from "./trainer.ts";
 

@@ -12,9 +12,10 @@
  *
  * @module
  */
+import type { Batch } from "../text/batches.ts";
 import { usageError } from "../errors.ts";
 import { teacherIsAdapted } from "./adaptation.ts";
-import { checkLoss, evaluate, type Evaluation, type EvaluationBatch } from "./evaluate.ts";
+import { checkLoss, evaluate, type Evaluation } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
 import { controlIsFirst, teacherOf } from "../runs/phases.ts";
 import { timeSpent } from "../runs/time_spent.ts";
@@ -193,7 +194,7 @@ async function sparsifyUnlessStopped(
   const measure = (
     name: string,
     mode: "dense" | "deterministic",
-    batches: EvaluationBatch[],
+    batches: Batch[],
     { of = parameters, keep = false }: { of?: Parameters; keep?: boolean } = {},
   ): Promise<Evaluation> =>
     evaluate(gpu, network, of, {

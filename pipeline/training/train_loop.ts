@@ -88,6 +88,8 @@ export interface PhaseOptions {
   signal: AbortSignal;
 }
 
+type LoggedSteps = Awaited<ReturnType<StepLog["poll"]>>;
+
 /**
  * Runs the phase from `startStep` to the schedule's end.
  *
@@ -108,10 +110,20 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   for (const row of options.earlierRows) signaturesOf(row);
   const evaluations = new Map<number, Evaluation>();
   const started = performance.now();
+  const elapsed = (): number => (performance.now() - started) / 1000;
+  /** When the steps began whose rows come next. */
+  let since = 0;
   let skippedInARow = 0;
 
-  const rowsOf = (logged: Awaited<ReturnType<StepLog["poll"]>>): MetricRow[] =>
-    logged.map((entry) => metricRow(options, entry, evaluations.get(entry.step + 1), started));
+  /** Rows that were read at once: each has an even share of the time since the ones before, evaluations and saving apart. */
+  const rowsOf = (logged: LoggedSteps, read = elapsed()): MetricRow[] => {
+    const of = logged.length;
+    const rows = logged.map((entry, n) =>
+      metricRow(options, entry, evaluations.get(entry.step + 1), since + (n + 1) / of * (read - since))
+    );
+    if (of > 0) since = read;
+    return rows;
+  };
 
   const diverged = (step: number, why: string): DivergedError =>
     new DivergedError(
@@ -182,23 +194,26 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const stopping = (stopWanted || signal.aborted) && !last;
     const evaluating = last || done % evaluation.every === 0;
     if (evaluating) {
+      const [logged, read] = [await log.drain(), elapsed()];
       const result = await evaluate(done);
       if (!result) {
-        const rows = rowsOf(await log.drain());
+        const rows = rowsOf(logged, read);
         const unevaluated = rows.pop();
         await take(rows);
         await checkpoint.save(done, unevaluated);
         return { finished: false };
       }
       evaluations.set(done, result);
-      await take(rowsOf(await log.drain()));
+      await take(rowsOf(logged, read));
       await options.onEvaluation(done, result);
+      since = elapsed();
     } else if (log.waiting === log.capacity) {
       await take(rowsOf(await log.poll()));
     }
     if (last || stopping || done % checkpoint.every === 0) {
       await take(rowsOf(await log.drain()));
       await checkpoint.save(done);
+      since = elapsed();
     }
     if (stopping) return { finished: false };
   }
@@ -225,9 +240,9 @@ function measured(
 
 function metricRow(
   options: PhaseOptions,
-  entry: Awaited<ReturnType<StepLog["poll"]>>[number],
+  entry: LoggedSteps[number],
   evaluation: Evaluation | undefined,
-  started: number,
+  seconds: number,
 ): MetricRow {
   const { schedule, accumulate, microBatchTokens, edges } = options;
   const gated = isGated(options, entry.step);
@@ -258,6 +273,6 @@ function metricRow(
     skipped: update[2],
     ...measured(evaluation, gated),
     expected_open_by_head: snapshot ? byHead("openProbability").map((sum) => sum * heads / edges) : null,
-    seconds: (performance.now() - started) / 1000,
+    seconds,
   };
 }

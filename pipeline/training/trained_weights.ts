@@ -34,6 +34,7 @@ export async function saveTrained(
   { parameters, readTrained }: { parameters: Parameters; readTrained: ReadValues },
   saved: Omit<SavedModel, "tensors" | "adapter">,
 ): Promise<void> {
+  await folder.check();
   // What lies rounded on the device, or at another rank, is saved as it was read.
   const isTrained = new Set(all.filter(({ trainable }) => trainable).map(({ name }) => name));
   const read: ReadValues = (name) => {

@@ -14,7 +14,7 @@ import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
 import { destroyTensor, rows, type Tensor } from "../../kernels/core/tensor.ts";
-import { IGNORED_TARGET } from "../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../kernels/core/targets.ts";
 import { type GecoSettings, prepareGeco } from "../../kernels/geco/op.ts";
 import { createDeviceLog, type DeviceLog } from "./device_log.ts";
 import type { Network } from "../model/network.ts";
@@ -115,7 +115,7 @@ export interface Trainer {
   /** Writes a parameter's weights or moment, or what of it is here. */
   write(of: "weight" | Moment, name: string, values: Float32Array): void;
   /**
-   * `multiplier` [4] (λ, its moving average, CE − τ as last measured, 1 once measured) and what the device made of it,
+   * `multiplier` [4] (λ, the moving average of the scaled and clipped violation, CE − τ as last measured, 1 once measured) and what the device made of it,
    * `loss_scale` [1] and `edge_scale` [1], which the host could not compute to the same bits.
    */
   readonly controller: Parameters;
@@ -124,6 +124,8 @@ export interface Trainer {
   /**
    * Submits step `step`, counted from 0, with the micro-batches of all ranks, of which each takes its share; among several
    * ranks resolves when the sums are made.
+   *
+   * @throws {RangeError} where there are not as many micro-batches as `accumulate` says
    */
   step(step: number, learningRate: number, microBatches: readonly MicroBatch[]): void | Promise<void>;
   /**
@@ -357,9 +359,14 @@ async function create(gpu: Gpu, options: TrainerOptions): Promise<Trainer> {
     log,
 
     step(step, learningRate, microBatches) {
+      if (microBatches.length !== accumulate) {
+        throw new RangeError(
+          `Cannot take a step of ${microBatches.length} micro-batches as this trainer takes ${accumulate}`,
+        );
+      }
       let counted = 0;
       for (const { targets } of microBatches) {
-        for (const target of targets) if (target !== IGNORED_TARGET) counted++;
+        for (const target of targets) if (target !== IGNORED) counted++;
       }
       const gated = isGated(step);
       const mode = gated ? "sampled" : "dense";

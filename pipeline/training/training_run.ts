@@ -24,7 +24,7 @@ import { type MetricRow, type MetricsFile, readMetrics } from "../runs/metrics.t
 import type { ModelConfig } from "../model/config.ts";
 import type { Network } from "../model/network.ts";
 import { inFlightOf, type StageShape } from "../model/stage.ts";
-import { type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
+import { createPace, type Parameters, type ParameterShape, readableParameters } from "../model/parameters.ts";
 import type { WritableTensor } from "../model/safetensors.ts";
 import {
   type Best,
@@ -54,8 +54,8 @@ import { type PhaseOptions, runPhase } from "./train_loop.ts";
 /** AdamW's constants (recipe: β 0.9 and 0.99). */
 const BETAS = { beta1: 0.9, beta2: 0.99, epsilon: 1e-8 };
 
-/** Where weights come from: a model folder, or a seed. */
-export interface WeightsSource {
+/** Where the weights come from that a run begins with: a model folder, or a seed. */
+export interface InitialWeights {
   readonly parameters: readonly ParameterShape[];
   read(name: string): Promise<Float32Array>;
   /** As `read`, by rank 0 alone, where several ranks read together. */
@@ -84,7 +84,7 @@ export interface PreparedRun {
   batch: number;
   folder: RunFolder;
   config: ModelConfig;
-  weights: WeightsSource;
+  weights: InitialWeights;
   /** What of the model is trained; left out: all. */
   adaptation?: Adaptation;
   /** The model that adapters are trained beside. */
@@ -386,6 +386,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
           const evaluated = { step, ce: options.held?.(evaluation) ?? ce, openFraction };
           best = levels.map((above, level) => chooseStep(best[level], evaluated, target + above));
           if (best.some((chosen) => chosen?.step === step)) {
+            await folder.check();
             await saveCheckpoint(
               folder.checkpoints,
               { run: run.id, step, phase: `${phase}-best`, state: {} },
@@ -399,6 +400,7 @@ export async function runTrainedPhase(options: TrainedPhase): Promise<PhaseOutco
         save(step, unevaluated) {
           return withTensors(exchange, trainer, async (tensorsOf) => {
             reporter.activity({ name: `saving step ${step}`, keep: true });
+            await folder.check();
             // After a power cut no checkpoint is ahead of the rows.
             await metrics.sync();
             await saveCheckpoint(folder.checkpoints, {
@@ -487,10 +489,12 @@ export async function loadStep(
   of: { phase: string; step: number },
 ): Promise<void> {
   const chosen = isFirst(exchange) ? await readCheckpoint(checkpointPath(folder.checkpoints, of)) : undefined;
+  const pace = createPace(gpu);
   for (const { name, shape } of model.parameters.filter(({ trainable }) => trainable)) {
     const values = await atFirst(exchange, () => chosen!.read(`weight.${name}`, shape));
     const tensor = parameters.get(name);
     if (tensor) gpu.write(tensor, values);
+    await pace(values.byteLength);
   }
 }
 
@@ -499,9 +503,12 @@ async function restore(
   trainer: Trainer,
   read: (name: string, shape: readonly number[]) => Float32Array | Promise<Float32Array>,
 ): Promise<void> {
+  const pace = createPace(gpu);
   for (const kind of ["weight", "first", "second"] as const) {
     for (const { name, shape } of trainer.trained) {
-      trainer.write(kind, name, await read(`${kind}.${name}`, shape));
+      const values = await read(`${kind}.${name}`, shape);
+      trainer.write(kind, name, values);
+      await pace(values.byteLength);
     }
   }
   for (const [name, tensor] of trainer.controller) {

@@ -123,6 +123,11 @@ if (Deno.build.os !== "windows") {
       const { code, stderr } = await run(
         `const folder = await thread.temporaryFolder();
          await Deno.writeTextFile(folder.path + "/tokens", "");
+         const output = Deno.env.get("TMPDIR") + "/output.partial";
+         await Deno.mkdir(output);
+         await Deno.writeTextFile(output + "/shard", "");
+         thread.removeIfStopped(output + " that is not there");
+         thread.removeIfStopped(output);
          thread.goOnBy("deno task sparsify --resume run");
          thread.reporter.activity({ name: "measuring the dense model", done: 2, of: 16 });
          thread.reporter.message("begun");

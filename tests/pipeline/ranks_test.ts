@@ -156,6 +156,7 @@ Deno.test({
       beRank: () => ({ leave() {} }),
       logTo() {},
       savedAs() {},
+      removeIfStopped() {},
       temporaryFolder: () => Promise.reject(new Error("none is asked for")),
     };
     let isHelped = false;

@@ -1,6 +1,7 @@
 /** What a model is to run, from who does not have types checked. */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { UserError } from "../../pipeline/errors.ts";
+import { generate } from "../../pipeline/generation/generate.ts";
 import { loadModel } from "../../pipeline/load_model.ts";
 import { checkGivenBack, checkRun } from "../../pipeline/run_options.ts";
 import { gpuTest } from "../support/gpu.ts";
@@ -83,4 +84,44 @@ gpuTest("a model refuses what is of another type, whoever calls it, and goes on"
   await assertRejects(() => call("12", asArray), UserError, "gives back must be a Float32Array: Array of");
   assertEquals((await model.run("12")).tokens, [[1, 2]]);
   await gpu.sync();
+});
+
+/** Options of loading, and of a continuation, and what of the sentence that refuses them tells the fault. */
+const REFUSED_TO_LOAD: [options: unknown, message: string][] = [
+  [{ Dense: true }, "options of loading must have no unknown key: Dense (did you mean dense?)"],
+  [{ device: "cuda" }, "unknown key: device (there are gpu, adapter, tokenizer, adapterFolder, dense,"],
+  [{ dense: "no" }, '`dense` must be true or false: "no"'],
+  [{ context: "8" }, '`context` must be a whole number: "8"'],
+  [null, "the options of loading must be an object: null"],
+];
+const REFUSED_TO_GENERATE: [options: unknown, message: string][] = [
+  [
+    { temprature: 5 },
+    "options of a continuation must have no unknown key: temprature (did you mean temperature?)",
+  ],
+  [{ temperature: "1" }, '`temperature` must be a number: "1"'],
+  [{ signal: {} }, "`signal` must be an AbortSignal: Object {  }"],
+  [{ steer: { activation } }, "`steer` must be an array: Object { activation }"],
+  [{ steer: [{ activation, values: 1 }] }, "steer[0] must have no unknown key: values"],
+  [{ steer: [{ activation, add: [1] }] }, "`add` of steer[0] must be a Float32Array: Array of 1"],
+  [
+    { steer: [{ add: new Float32Array(1) }] },
+    "`activation` of steer[0] must be an activation's name: nothing",
+  ],
+];
+
+gpuTest("loading and continuing refuse options that there are not, before they do anything", async (gpu) => {
+  const load = (options: unknown) => () => loadModel("nowhere", options as object);
+  for (const [options, message] of REFUSED_TO_LOAD) {
+    await assertRejects(load(options), UserError, message);
+  }
+  using model = await loadModel(FOLDER, { gpu, adapter: undefined, dense: false });
+  const before = gpu.allocatedBytes;
+  for (const [options, message] of REFUSED_TO_GENERATE) {
+    await assertRejects(() => generate(model, "12+34=", options as object), UserError, message);
+  }
+  assertEquals(gpu.allocatedBytes, before);
+  const signal = new AbortController().signal;
+  const { text } = await generate(model, "12+34=", { tokens: 2, seed: 3, steer: [], signal });
+  assertEquals(text, "64");
 });

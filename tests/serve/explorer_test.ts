@@ -141,6 +141,18 @@ explorerTest(
   },
 );
 
+explorerTest("a dense model asked for behind a sparse one of its sizes has all its edges open", async () => {
+  await using site_ = await site();
+  const { ask, run } = site_;
+  const dense = await ask("dense");
+  site_.explorer.close();
+  // The network, which both share, is then compiled of a config that has a gate.
+  await writeTinyModel(join(run, "model"), { gate: { bias: 0, temperature: 1 } });
+  const { open } = await ask("sparse");
+  assert(open > 0 && open < PAIRS, `${open} of ${PAIRS} are open`);
+  assertEquals(await ask("dense"), dense);
+});
+
 explorerTest(
   "a run of adapters: checkpoint and model are merged into what it began with, which alone is read",
   async () => {

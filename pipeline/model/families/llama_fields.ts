@@ -3,9 +3,9 @@ import type { ModelConfig } from "../config.ts";
 import type { Fields } from "../family.ts";
 import { rotaryFields, rotaryOf } from "./rotary.ts";
 
-/** An RMS norm with a weight. */
-export function rmsNorm(fields: Fields, at: "input" | "output"): ModelConfig["norm"] {
-  return { kind: "rms", affine: "weight", epsilon: fields.positive("rms_norm_eps", 1e-6), at };
+/** An RMS norm with a weight; `usual` is ε where the file has none. */
+export function rmsNorm(fields: Fields, at: "input" | "output", usual = 1e-6): ModelConfig["norm"] {
+  return { kind: "rms", affine: "weight", epsilon: fields.positive("rms_norm_eps", usual), at };
 }
 
 /** Reads what all of them have; `choices` are what a family has otherwise than Llama. */
@@ -61,15 +61,16 @@ export function llamaFields(config: ModelConfig): Record<string, unknown> {
   };
 }
 
-/** Refuses windows that are shorter than the context. */
-export function refuseWindows(fields: Fields): void {
+/** Refuses windows that are shorter than the context; `usual` is that of a file that has none. */
+export function refuseWindows(fields: Fields, usual: number | null = null): void {
   const { json } = fields;
   const types = json.layer_types;
   if (Array.isArray(types) && types.some((type) => type !== "full_attention")) {
     fields.fail("layer_types", `"full_attention" for every layer`);
   }
-  const window = json.sliding_window;
-  if (window === null || window === undefined || json.use_sliding_window === false) return;
+  const window = json.sliding_window === undefined ? usual : json.sliding_window;
+  if (window === null || json.use_sliding_window === false) return;
   if (typeof window === "number" && window >= fields.count("max_position_embeddings")) return;
-  fields.fail("sliding_window", "null, or no shorter than max_position_embeddings");
+  const leftOut = json.sliding_window === undefined ? ` (left out, it is ${usual})` : "";
+  fields.fail("sliding_window", `null, or no shorter than max_position_embeddings${leftOut}`);
 }

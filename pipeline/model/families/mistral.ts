@@ -6,7 +6,7 @@ export const MISTRAL = likeLlama({
   type: "mistral",
   architecture: "MistralForCausalLM",
   parse(fields) {
-    refuseWindows(fields);
+    refuseWindows(fields, 4096);
     return parseLlama(fields, "mistral");
   },
   toJson: (fields) => ({ ...fields, sliding_window: null }),

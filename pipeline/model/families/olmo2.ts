@@ -13,7 +13,7 @@ export const OLMO2 = likeLlama({
   parse(fields) {
     fields.oneOf("attention_bias", [false]);
     return parseLlama(fields, "olmo2", {
-      norm: rmsNorm(fields, "output"),
+      norm: rmsNorm(fields, "output", 1e-5),
       queryKeyNorm: "all",
     });
   },

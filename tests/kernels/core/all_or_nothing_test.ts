@@ -71,3 +71,22 @@ gpuTest("what goes on behind a preparation that has failed can make nothing any 
     await late;
   });
 });
+
+gpuTest("a part that ends behind a preparation that has failed leaves nothing either", async (gpu) => {
+  await assertLeavesNothing(gpu, async () => {
+    const failed = Promise.withResolvers<void>();
+    let part: Promise<unknown> | undefined;
+    const preparing = allOrNothing(async () => {
+      part = allOrNothing(async () => {
+        const tensor = gpu.tensor("of the part", [4]);
+        await failed.promise;
+        return tensor;
+      });
+      await Promise.resolve();
+      fails();
+    });
+    await assertRejects(() => preparing, Error, "the last part fails");
+    failed.resolve();
+    await part;
+  });
+});

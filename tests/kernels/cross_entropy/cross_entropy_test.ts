@@ -2,7 +2,8 @@ import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import type { Bindings, Kernel } from "../../../kernels/core/kernel.ts";
 import { MAX_WORKGROUPS, Recorder } from "../../../kernels/core/recorder.ts";
-import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
+import { prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../../kernels/core/targets.ts";
 import {
   crossEntropyGradientReference,
   crossEntropyReference,
@@ -19,7 +20,7 @@ const SCALE = 0.7;
 
 Deno.test("the cross-entropy reference's gradient agrees with central differences", () => {
   const logits = normals(1, 3 * 11, 2);
-  const targets = [4, IGNORED_TARGET, 0];
+  const targets = [4, IGNORED, 0];
   const loss = centralDifference(
     (x) => crossEntropyReference(x, targets, 11).losses.reduce((sum, value) => sum + value, 0),
     Float64Array.from(logits),
@@ -98,7 +99,7 @@ gpuTest("cross-entropy equals float64 at awkward numbers of rows and of entries"
 gpuTest("cross-entropy in blocks equals float64, with targets that do not count", async (gpu) => {
   const V = 131;
   const rows = 67;
-  const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 1 ? IGNORED_TARGET : 130 - row);
+  const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 1 ? IGNORED : 130 - row);
   await check(gpu, { V, targets, logits: normals(4, rows * V, 3), blockRows: [64, 3] });
 });
 
@@ -107,7 +108,7 @@ gpuTest(
   async (gpu) => {
     const [rows, V, stride] = [5, 6, 8];
     const logits = normals(7, rows * V, 2);
-    const targets = Uint32Array.of(5, 0, IGNORED_TARGET, 3, 3);
+    const targets = Uint32Array.of(5, 0, IGNORED, 3, 3);
     const ofPositions = [0.5, -2, 3, 0, 1.25];
     const op = await prepareCrossEntropy(gpu, { rows, vocabularySize: V, stride, weighted: true });
     op.configure({ weight: WEIGHT });
@@ -174,7 +175,7 @@ gpuTest("rows past the largest grid of workgroups are reached by looping", async
   // Losses of 0 and 200, whose sum is exact in whatever order.
   const logits = Float32Array.from({ length: rows * V }, (_, n) => n % V === 0 ? 0 : -200);
   const targets = Uint32Array.from({ length: rows }, (_, row) => (row + 1) % V);
-  targets[rows - 2] = IGNORED_TARGET;
+  targets[rows - 2] = IGNORED;
   await check(gpu, { V, targets, logits });
 });
 

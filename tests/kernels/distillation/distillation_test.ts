@@ -1,7 +1,8 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { MAX_WORKGROUPS } from "../../../kernels/core/recorder.ts";
-import { IGNORED_TARGET, prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
+import { prepareCrossEntropy } from "../../../kernels/cross_entropy/op.ts";
+import { IGNORED } from "../../../kernels/core/targets.ts";
 import { crossEntropyGradientReference } from "../../../kernels/cross_entropy/reference.ts";
 import { prepareDistillation } from "../../../kernels/distillation/op.ts";
 import { distillationReference } from "../../../kernels/distillation/reference.ts";
@@ -105,7 +106,7 @@ gpuTest("distillation equals float64 at awkward numbers of entries", async (gpu)
 gpuTest("distillation in blocks equals float64, and its gradient joins the cross-entropy's", async (gpu) => {
   const V = 131;
   const rows = 67;
-  const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 2 ? IGNORED_TARGET : row);
+  const targets = Uint32Array.from({ length: rows }, (_, row) => row % 3 === 2 ? IGNORED : row);
   const [student, teacher] = [normals(5, rows * V, 2), normals(6, rows * V, 2)];
   await check(gpu, { V, targets, student, teacher, blockRows: [64, 3] });
 });
@@ -141,7 +142,7 @@ gpuTest("a student that is the teacher has a divergence and a gradient of 0 to a
 gpuTest("rows past the largest grid of workgroups are reached by looping", async (gpu) => {
   const [rows, V] = [MAX_WORKGROUPS + 2, 3];
   const targets = new Uint32Array(rows).fill(2);
-  targets[rows - 2] = IGNORED_TARGET;
+  targets[rows - 2] = IGNORED;
   const [student, teacher] = [new Float32Array(rows * V).fill(0.5), new Float32Array(rows * V).fill(-1)];
   student[rows * V - 2] = 2;
   teacher[rows * V - 3] = 1;
@@ -159,7 +160,7 @@ gpuTest(
     const t = {
       teacher: upload(gpu, "teacher", normals(1, rows * V), [rows, V]),
       student: upload(gpu, "student", normals(2, rows * V), [rows, V]),
-      targets: upload(gpu, "targets", new Uint32Array(rows).fill(IGNORED_TARGET)),
+      targets: upload(gpu, "targets", new Uint32Array(rows).fill(IGNORED)),
       scale: upload(gpu, "scale", Float32Array.of(0.7)),
     };
     const [klRows, ceRows] = [poisoned(gpu, "kl rows", [rows, 4]), poisoned(gpu, "ce rows", [rows, 4])];

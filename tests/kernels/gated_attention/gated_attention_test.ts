@@ -655,6 +655,15 @@ gpuTest(
   },
 );
 
+gpuTest("a gradient that is no number makes none of queries, keys and values, in tiles too", async (gpu) => {
+  for (const variant of ["registers", "tiled 4 x 4 by 16"] as const) {
+    if (!isTried({ variant })) continue;
+    const { qkv, dy } = inputs(TILED_DENSE, 9);
+    const { dqkv } = await run(gpu, { ...TILED_DENSE, mode: "dense", variant }, qkv, dy.fill(NaN));
+    assert(dqkv.every(Number.isNaN), variant);
+  }
+});
+
 gpuTest("a GPU gets tiles where they fit its workgroup memory, a CPU driver never", (gpu) => {
   const chosen = (headSize: number, maxComputeWorkgroupStorageSize = 49152, vendor = "", software = false) =>
     ([1, 2] as const).map((results) =>

@@ -188,7 +188,7 @@ gpuTest("of the gated model's edges some are open and some are closed", async (g
   const network = await prepareNetwork(gpu, GATED, { batch: 1, context: 6, training: false });
   let open = 0;
   for (const { clean } of SET.pairs) {
-    const { layers } = await readAttention(gpu, network, parameters, clean, GATED.gate!.bias);
+    const { layers } = await readAttention(gpu, network, parameters, clean);
     open += layers.reduce((sum, { weights }) => sum + weights.filter((weight) => weight > 0).length, 0);
   }
   const share = open / (SET.pairs.length * TINY.layers * TINY.heads * 21);
@@ -364,6 +364,47 @@ gpuTest("one engine runs under every ablation what engines of their own run, to 
   });
 });
 
+gpuTest("what is asked for together is done one behind the other, as it was at each call", async (gpu) => {
+  const [kept, other] = [randomEdges(8), randomEdges(9)];
+  await withEngine(gpu, GATED, { set: SET }, async (engine) => {
+    const changed = kept.slice();
+    const asked = [
+      () => engine.patchNodes("noising"),
+      () => engine.patchNodes("denoising"),
+      () => engine.run(changed),
+      () => engine.run(kept, "zero"),
+      () => engine.attribute({ name: "eap" }),
+      () => engine.baselines(),
+      () => engine.attribute({ name: "eap-ig", steps: 2 }),
+      () => engine.runEach([kept, other]),
+      () => engine.patchEdges([3, 0]),
+    ];
+    const alone: unknown[] = [];
+    for (const ask of asked) alone.push(await ask());
+    const order: number[] = [];
+    const together = asked.map((ask, n) => ask().finally(() => order.push(n)));
+    // What fails keeps no other waiting, and what is changed behind a call is not what it was called with.
+    const refused = assertRejects(() => engine.run(new Uint8Array(1)), RangeError, "edges: 1");
+    changed.fill(0);
+    assertEquals(await Promise.all(together), alone);
+    assertEquals(order, [...asked.keys()]);
+    await refused;
+  });
+});
+
+gpuTest("a run that fails keeps none behind it from being done", async (gpu) => {
+  await withEngine(gpu, TINY, { set: SET }, async (engine) => {
+    const kept = randomEdges(10);
+    const alone = await engine.run(kept);
+    const fails = engine.runEach([kept], () => {
+      throw new Error("not told");
+    });
+    const behind = engine.run(kept);
+    await assertRejects(() => fails, Error, "not told");
+    assertEquals(await behind, alone);
+  });
+});
+
 gpuTest("sizes that are no multiples of 4 are as exact", async (gpu) => {
   const config = { ...TINY, width: 6, mlpWidth: 10, vocabularySize: 11, gate: { bias: 0.3, temperature: 1 } };
   const set = randomSet(config, { pairs: 3, positions: 5 });
@@ -426,6 +467,8 @@ gpuTest("a set that cannot be run is refused, and memory that is too small", asy
   await refused([{ ...pair, places: [] }], "a place");
   await refused([{ ...pair, places: [{ position: 6, right: [1], wrong: [2] }] }], "below 6: 6");
   await refused([{ ...pair, places: [{ position: 1, right: [13], wrong: [2] }] }], "below 13: 13");
+  await refused([{ ...pair, clean: pair.clean.map(() => 13) }], "tokens below 13: 13");
+  await refused([{ ...pair, corrupted: pair.clean.map(() => 0.5) }], "tokens below 13: 0.5");
   await refused([pair], "one pair must fit 1000 bytes", 1000);
   const engine = await createCircuitEngine(gpu, model, { set: SET });
   await assertRejects(() => engine.run(new Uint8Array(3)), RangeError, "edges: 3");

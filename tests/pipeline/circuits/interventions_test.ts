@@ -5,8 +5,8 @@ import {
   closedEdges,
   type Interventions,
   prepareInterventions,
-  type Replacement,
 } from "../../../pipeline/circuits/interventions.ts";
+import type { Replacement } from "../../../pipeline/model/replacement.ts";
 import { activationAxes, noActivation } from "../../../pipeline/model/activation_names.ts";
 import { referenceLogits } from "../../support/reference_run.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";

@@ -128,7 +128,11 @@ for (const [name, open] of MODELS) {
       const { vocabularySize, width, layers } = config;
       const runs = await prepareInterventions(gpu, model, { batch: 1, positions: TOKENS.length });
       const spell = (token: number) => `<${token}>`;
-      const lens = await lensOf(runs, { config, spell }, TOKENS, { top: vocabularySize, at: [0, -1] });
+      const read = async (names: readonly string[]) => {
+        const { activations } = await runs.run([TOKENS], { read: names, at: [] });
+        return new Map(Array.from(activations, ([name, values]) => [name, { values }]));
+      };
+      const lens = await lensOf(runs, { config, spell }, read, { top: vocabularySize, at: [0, -1] });
       const traced = trace(config, { batch: 1, context: TOKENS.length });
       const pass = { gateBias: config.gate?.bias };
       const { values } = referenceModel(traced, weights, TOKENS, pass);
@@ -171,11 +175,11 @@ for (const [name, open] of MODELS) {
           });
         }
       }
-      const [first] = await lensOf(runs, { config, spell }, TOKENS, { top: 3, at: [0] });
+      const [first] = await lensOf(runs, { config, spell }, read, { top: 3, at: [0] });
       assertEquals(first.positions, [lens[0].positions[0].slice(0, 3)]);
       for (const top of [0, 1.5, vocabularySize + 1]) {
         await assertRejects(
-          () => lensOf(runs, { config, spell }, TOKENS, { top, at: [0] }),
+          () => lensOf(runs, { config, spell }, read, { top, at: [0] }),
           RangeError,
           `there are 1 to ${vocabularySize}: ${top}`,
         );

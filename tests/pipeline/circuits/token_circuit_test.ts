@@ -78,6 +78,21 @@ Deno.test("of a dense model every causal edge that the answers can see is on a p
   }
 });
 
+Deno.test("answers below 0 are counted from the end", () => {
+  const layers = layersOf([[[2, 1], [1, 0]], [[3, 2], [2, 0]]]);
+  for (const [given, positions] of [[[-1], [3]], [[-4, 2], [0, 2]], [[3, -1], [3, 3]]]) {
+    const counted = tokenCircuit(layers, { ...SHAPE, answers: given });
+    assertEquals(counted, tokenCircuit(layers, { ...SHAPE, answers: positions }));
+    assertEquals(counted.answers, positions);
+  }
+});
+
 Deno.test("a position that is not in the prompt is refused", () => {
-  assertThrows(() => tokenCircuit(layersOf([[], []]), { ...SHAPE, answers: [4] }), RangeError, "position 4");
+  for (const answer of [4, -5, 0.5, NaN]) {
+    assertThrows(
+      () => tokenCircuit(layersOf([[], []]), { ...SHAPE, answers: [3, answer] }),
+      RangeError,
+      `position ${answer} as the prompt has 4 tokens`,
+    );
+  }
 });

@@ -1,6 +1,11 @@
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { layerPattern, readAttention } from "../../../pipeline/model/attention_pattern.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import {
+  layerPattern,
+  readAttention,
+  type ReadAttentionOptions,
+} from "../../../pipeline/model/attention_pattern.ts";
 import { initialWeights } from "../../../pipeline/model/initial_weights.ts";
 import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
@@ -24,8 +29,8 @@ const HEAD_SIZE = 8;
  * A random network with weights large enough that gates at bias 0 are open here and closed there. Its logits are held in
  * blocks of 64 positions.
  */
-async function randomNetwork(gpu: Gpu, context = 16, half = false) {
-  const config = { ...CONFIG, contextLength: context };
+async function randomNetwork(gpu: Gpu, context = 16, half = false, gate?: ModelConfig["gate"]) {
+  const config = { ...CONFIG, contextLength: context, gate };
   const shape = { batch: 1, context, training: false, keep: true, logitsBytes: 1, half };
   const network = await prepareNetwork(gpu, config, shape);
   const shapes = parametersOf(config);
@@ -51,7 +56,7 @@ for (const { what, gateBias, half = false } of CASES) {
     `${what}: weights times values give what the device's attention gave, and the same edges are open`,
     async (gpu) => {
       const { network, parameters } = await randomNetwork(gpu, 16, half);
-      const { layers } = await readAttention(gpu, network, parameters, TOKENS, gateBias);
+      const { layers } = await readAttention(gpu, network, parameters, TOKENS, { gateBias });
       let open = 0;
       for (const [layer, { weights, gates }] of layers.entries()) {
         const read = (name: string) => gpu.read(network.activations.get(`blocks.${layer}.attn.${name}`)!);
@@ -115,6 +120,27 @@ for (const [where, length, blocks] of [["the first", 6, 1], ["the last", 68, 2]]
     },
   );
 }
+
+gpuTest("attention is read through the model's own gates, unless others are named or none", async (gpu) => {
+  const { network: plain, parameters } = await randomNetwork(gpu);
+  const { network } = await randomNetwork(gpu, 16, false, { bias: -0.5, temperature: 1 });
+  const read = (of: typeof network, options?: ReadAttentionOptions) =>
+    readAttention(gpu, of, parameters, TOKENS, options);
+  const own = await read(network);
+  assertEquals(own, await read(plain, { gateBias: -0.5 }));
+  assertEquals(own, await read(network, { dense: false }));
+  assertEquals(await read(network, { gateBias: 0 }), await read(plain, { gateBias: 0 }));
+  const dense = await read(network, { dense: true });
+  assertEquals(dense, await read(plain));
+  assertNotEquals(dense.next, own.next);
+  const refused = (options: unknown, message: string) =>
+    assertRejects(() => read(network, options as ReadAttentionOptions), UserError, message);
+  await refused(-0.5, "its options must be an object: -0.5");
+  await refused(null, "its options must be an object: null");
+  await refused({ Dense: true }, "no unknown key: Dense (did you mean dense?)");
+  await refused({ gateBias: "3" }, '`gateBias` must be a finite number: "3"');
+  await refused({ gateBias: 3, dense: true }, "`gateBias` must be left out where it is dense: 3");
+});
 
 gpuTest("no token, and more tokens than positions, are refused", async (gpu) => {
   const { network, parameters } = await randomNetwork(gpu);

@@ -103,6 +103,33 @@ Deno.test("what may be left out, null or of another spelling is understood", () 
   assertEquals(parse({ n_inner: 100 }).mlpWidth, 100);
 });
 
+/** Fields that every model built like Llama has. */
+const LIKE_LLAMA = {
+  hidden_act: "silu",
+  hidden_size: 8,
+  num_attention_heads: 2,
+  vocab_size: 11,
+  max_position_embeddings: 4096,
+  num_hidden_layers: 1,
+  intermediate_size: 16,
+};
+
+Deno.test("a field that is left out is what transformers takes for that family", () => {
+  const parsed = (type: string, more = {}) =>
+    parseModelConfig({ ...LIKE_LLAMA, model_type: type, ...more }, "config.json");
+  assertEquals(
+    ["llama", "mistral", "olmo2", "qwen2", "qwen3"].map((type) => parsed(type).norm.epsilon),
+    [1e-6, 1e-6, 1e-5, 1e-6, 1e-6],
+  );
+  const longer = { max_position_embeddings: 8192 };
+  assertEquals(parsed("mistral", { ...longer, sliding_window: null }).contextLength, 8192);
+  const error = assertThrows(() => parsed("mistral", longer), UserError);
+  assertEquals(
+    error.message,
+    "Cannot load config.json as sliding_window must be null, or no shorter than max_position_embeddings (left out, it is 4096): undefined",
+  );
+});
+
 Deno.test("a sparse model's gate is read", () => {
   const sparse_attention = { gate: { bias: -1.5, temperature: 0.5 }, open_fraction: 0.01 };
   assertEquals(parse({ sparse_attention }).gate, { bias: -1.5, temperature: 0.5 });

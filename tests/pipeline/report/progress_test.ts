@@ -80,9 +80,9 @@ function course(
 
 Deno.test("speed comes from this phase's last rows", () => {
   const last = course(200, true, [
-    { row: metricRow(99, { phase: "sparse" }), at: 0 },
-    { row: metricRow(10, { phase: "control" }), at: 5000 },
-    { row: metricRow(20, { phase: "control" }), at: 15000 },
+    { row: metricRow(99, { phase: "sparse", seconds: 90 }), at: 0 },
+    { row: metricRow(10, { phase: "control", seconds: 5 }), at: 15000 },
+    { row: metricRow(20, { phase: "control", seconds: 15 }), at: 15000 },
   ]).at(-1)!;
   assertStringIncludes(last, "1024 tokens/s");
 });

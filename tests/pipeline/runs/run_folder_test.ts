@@ -86,6 +86,26 @@ Deno.test("a run whose folders lead elsewhere is not written", async () => {
   (await openRun(folder.path, "one", "sparsify")).folder.release();
 });
 
+Deno.test("a run whose folder was moved, removed or replaced is told so", async () => {
+  await using folder = await temporaryFolder();
+  const run = await createRun(folder.path, "sparsify", "one");
+  await run.begin(fakeConfig("sparsify"));
+  await run.check();
+  const elsewhere = join(folder.path, "two");
+  await Deno.rename(run.path, elsewhere);
+  await assertRejects(
+    () => run.check(),
+    UserError,
+    `Cannot save run one as ${run.path} was moved or removed`,
+  );
+  await Deno.mkdir(run.path);
+  await assertRejects(() => run.check(), UserError, "was moved or removed");
+  await Deno.remove(run.path);
+  await Deno.rename(elsewhere, run.path);
+  await run.check();
+  run.release();
+});
+
 Deno.test("runs without a name that begin in the same second get different folders", async () => {
   await using folder = await temporaryFolder();
   const runs = await Promise.all(Array.from({ length: 4 }, () => createRun(folder.path, "sparsify")));

@@ -324,7 +324,8 @@ gpuTest("a model's right answers and open edges on rows are those of float64", a
   const network = await prepareNetwork(gpu, RUN_CONFIG, { batch: 1, context, training: false });
   const parameters = createParameters(gpu, parametersOf(RUN_CONFIG));
   await uploadParameters(gpu, parameters, (name) => Promise.resolve(weights.get(name)!));
-  const { layers } = await readAttention(gpu, network, parameters, tokens.slice(0, context), gate.bias);
+  const prompt = tokens.slice(0, context);
+  const { layers } = await readAttention(gpu, network, parameters, prompt, { gateBias: gate.bias });
   for (const { layer, query, key, heads: count } of measured.edges!) {
     const of = [0, 1, 2].filter((head) =>
       layers[layer].weights[(head * context + query) * context + key] > 0

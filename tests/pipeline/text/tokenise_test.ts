@@ -10,7 +10,8 @@ import {
 import { dirname, join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { RecordBatchReader } from "apache-arrow";
-import { createBatches, IGNORED, sequentialBatches } from "../../../pipeline/text/batches.ts";
+import { createBatches, sequentialBatches } from "../../../pipeline/text/batches.ts";
+import { IGNORED } from "../../../kernels/core/targets.ts";
 import {
   bpeTokenizerJson,
   byteCharacters,
@@ -522,8 +523,20 @@ Deno.test("a long text comes in pieces that add up and that cut no word", async 
   assert(texts.slice(1).every((piece) => piece.startsWith(" word")));
 });
 
+/** Text in UTF-16 without a mark of its byte order. */
+const utf16 = (text: string): Uint8Array =>
+  new Uint8Array(Uint16Array.from(text, (c) => c.charCodeAt(0)).buffer);
+
+/** A Parquet file with the two bytes of an ï cut short. */
+const LATIN = (await Deno.readFile(`${PARQUET}texts.parquet`))
+  .map((byte, n, bytes) => byte === 0xaf && bytes[n - 1] === 0xc3 ? 0x20 : byte);
+
 for (
   const [what, name, content, message] of [
+    ["text of 16 bits", "bad.txt", utf16("Plain letters alone."), "has characters of 16"],
+    ["its high bytes first", "bad.txt", utf16("Plain letters alone.").slice(1), "has characters of 16"],
+    ["JSON Lines of 16 bits", "bad.jsonl", utf16('{"text":"a"}\n'), "has characters of 16"],
+    ["Parquet with strings that are no UTF-8", "bad.parquet", LATIN, "its strings must be UTF-8 text"],
     ["bytes that are no UTF-8", "bad.txt", Uint8Array.of(0xff, 0xfe, 0x41), "UTF-8"],
     ["a line that is no JSON", "bad.jsonl", '{"text":"a"}\n{oops}\n', "line 2"],
     ["a line without text", "bad.jsonl", '{"body":"a"}\n', 'needs a "text"'],

@@ -123,7 +123,7 @@ gpuTest("an evaluation frees what it held beside its network, also where it fail
 
 gpuTest("reading attention frees what it held beside its network", async (gpu) => {
   await withNetwork(gpu, { ...TRAINING, batch: 1, training: false }, async (network, parameters) => {
-    const read = () => readAttention(gpu, network, parameters, [1, 2, 3], 0.5);
+    const read = () => readAttention(gpu, network, parameters, [1, 2, 3], { gateBias: 0.5 });
     await read();
     await assertLeavesNothing(gpu, async () => assertEquals((await read()).layers.length, 2));
   });

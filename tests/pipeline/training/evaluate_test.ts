@@ -1,7 +1,8 @@
 /** Held-out figures against float64: what is counted, over what, and that nothing is drawn at random. */
+import type { Batch } from "../../../pipeline/text/batches.ts";
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
-import { evaluate, type EvaluationBatch } from "../../../pipeline/training/evaluate.ts";
+import { evaluate } from "../../../pipeline/training/evaluate.ts";
 import { gpt2Config, type ModelConfig } from "../../../pipeline/model/config.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
@@ -40,7 +41,7 @@ for (const name of ["h.1.attn.c_attn.weight", "h.1.attn.c_attn.bias"]) {
 const HEADS = CONFIG.layers * CONFIG.heads;
 
 /** Three batches of three rows, the last with one row and two of padding, whose inputs are tokens all the same. */
-const BATCHES: EvaluationBatch[] = [3, 3, 1].map((rows, n) => {
+const BATCHES: Batch[] = [3, 3, 1].map((rows, n) => {
   const random = seeded(40 + n);
   const token = () => random.integer(CONFIG.vocabularySize);
   const length = BATCH * CONTEXT;
@@ -55,7 +56,7 @@ const BATCHES: EvaluationBatch[] = [3, 3, 1].map((rows, n) => {
 });
 
 /** The rows of a batch that are no padding. */
-const real = ({ inputs, targets, rows }: EvaluationBatch): Rows => ({
+const real = ({ inputs, targets, rows }: Batch): Rows => ({
   inputs: inputs.subarray(0, rows * CONTEXT),
   targets: targets.subarray(0, rows * CONTEXT),
 });
@@ -63,7 +64,7 @@ const real = ({ inputs, targets, rows }: EvaluationBatch): Rows => ({
 async function withModel(
   gpu: Gpu,
   body: (
-    measure: (mode: "dense" | "deterministic", batches?: EvaluationBatch[]) => ReturnType<typeof evaluate>,
+    measure: (mode: "dense" | "deterministic", batches?: Batch[]) => ReturnType<typeof evaluate>,
   ) => Promise<void>,
 ): Promise<void> {
   const parameters = createParameters(gpu, parametersOf(CONFIG));

@@ -1,6 +1,8 @@
 /** Pre-training under the constraint, of three steps, against float64. */
-import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { Gpu } from "../../../kernels/core/gpu.ts";
+import { UserError } from "../../../pipeline/errors.ts";
+import { exists } from "../../../pipeline/files.ts";
 import { readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import { pretrain, sparseTarget } from "../../../pipeline/training/pretrain.ts";
@@ -77,6 +79,51 @@ gpuTest(
       const edges = RUN_CONFIG.layers * RUN_CONFIG.heads * 3 * 28;
       assertEquals(summary!.test.open_fraction, headTotal(expected.heads, "open") / edges);
     }
+    run.metrics.close();
+    run.folder.release();
+  },
+);
+
+gpuTest("steps whose rows are read at once share the time since the ones before", async (gpu) => {
+  await using folder = await temporaryFolder();
+  const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 2) });
+  const settings = { ...SETTINGS, steps: 6, evalEvery: 3, checkpointEvery: 6 };
+  await pretrain(settings, run, SILENT, new AbortController().signal);
+  const seconds = (await readMetrics(run.folder.metrics)).map((row) => row.seconds);
+  const [first, second, third, fourth, fifth, last] = seconds.map((at, n) => at - (seconds[n - 1] ?? 0));
+  assertAlmostEquals(first, second, 1e-9);
+  assertAlmostEquals(second, third, 1e-9);
+  assert(fourth > fifth + 1e-6, "the evaluation stands between the third and the fourth");
+  assertAlmostEquals(fifth, last, 1e-9);
+  assert(first > 0 && last > 0);
+  run.metrics.close();
+  run.folder.release();
+});
+
+gpuTest(
+  "a run whose folder is moved ends at its next checkpoint, and makes no other of its name",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const prepared = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 2) });
+    const { path } = prepared.folder;
+    let trained = 0;
+    const run = {
+      ...prepared,
+      control: {
+        slackAt: () => undefined,
+        async beforeStep() {
+          if (++trained === 2) await Deno.rename(path, `${path} elsewhere`);
+          return { stop: false };
+        },
+      },
+    };
+    const ended = () => pretrain(SETTINGS, run, SILENT, new AbortController().signal);
+    await assertRejects(
+      ended,
+      UserError,
+      `Cannot save run ${run.folder.name} as ${path} was moved or removed`,
+    );
+    assertEquals([trained, await exists(path)], [2, false]);
     run.metrics.close();
     run.folder.release();
   },

@@ -4,7 +4,7 @@ import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { readMetrics } from "../../../pipeline/runs/metrics.ts";
 import { findResumePoint } from "../../../pipeline/runs/resume.ts";
 import type { TokenSource } from "../../../pipeline/text/batches.ts";
-import { IGNORED } from "../../../pipeline/text/batches.ts";
+import { IGNORED } from "../../../kernels/core/targets.ts";
 import { reinforce, type ReinforceSettings, repeatRows } from "../../../pipeline/training/reinforce.ts";
 import type { PreparedRun } from "../../../pipeline/training/training_run.ts";
 import type { Gpu } from "../../../kernels/core/gpu.ts";

@@ -7,7 +7,7 @@ import { hardGates } from "../../../pipeline/model/gates.ts";
 import { type Network, prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, type Parameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
 import { parametersOf } from "../../../pipeline/model/trace.ts";
-import { IGNORED } from "../../../pipeline/text/batches.ts";
+import { IGNORED } from "../../../kernels/core/targets.ts";
 import { logProbabilities, measurePolicy, readLogits } from "../../../pipeline/training/policy.ts";
 import { type RollOut, rollOut } from "../../../pipeline/training/roll_out.ts";
 import { createTrainer, type MicroBatch, type Trainer } from "../../../pipeline/training/trainer.ts";

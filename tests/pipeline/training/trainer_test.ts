@@ -176,6 +176,20 @@ for (
   );
 }
 
+gpuTest("a step of more or fewer micro-batches than the trainer takes is refused", async (gpu) => {
+  await withTrainer(gpu, { gated: false, distill: false }, (trainer) => {
+    for (const count of [1, 3]) {
+      const microBatches = new Array<MicroBatch>(count).fill(MICRO_BATCHES[0]);
+      assertThrows(
+        () => trainer.step(0, 1e-3, microBatches),
+        RangeError,
+        `${count} micro-batches as this trainer`,
+      );
+    }
+    return Promise.resolve();
+  });
+});
+
 gpuTest("stored in half precision, a teacher has its own weights", async (gpu) => {
   await withTrainer(gpu, { gated: true, distill: true, half: true }, async (trainer) => {
     trainer.step(4, 0, MICRO_BATCHES);
