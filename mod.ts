@@ -121,6 +121,7 @@ export {
 } from "./pipeline/model/parameters.ts";
 export { type SavedAdapter, type SavedModel, saveModel } from "./pipeline/model/save_weights.ts";
 export {
+  type HeldTensor,
   openSafetensors,
   type Safetensors,
   type TensorEntry,
@@ -187,6 +188,7 @@ export {
 export { type Task, type TaskOptions } from "./pipeline/circuits/tasks/task.ts";
 export { TASKS } from "./pipeline/circuits/tasks/tasks.ts";
 export { readPairs } from "./pipeline/circuits/tasks/pairs_file.ts";
+export { type PairsOptions, promptPairs, type TextPair } from "./pipeline/circuits/tasks/prompt_pairs.ts";
 export { type RandomStream, randomStream } from "./kernels/core/random.ts";
 export {
   type Ablation,

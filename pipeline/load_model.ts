@@ -20,6 +20,9 @@ import {
   type PatchEffects,
   patchPlaces,
 } from "./circuits/patch_each.ts";
+import { inputError } from "./errors.ts";
+import { exists } from "./files.ts";
+import { hubModel } from "./hub/names.ts";
 import { activationAxes, type ActivationAxis, noActivation, placesOf } from "./model/activation_names.ts";
 import { openWeights } from "./model/load_weights.ts";
 import type { ModelConfig } from "./model/config.ts";
@@ -47,6 +50,7 @@ import {
   checkRun,
   isPairs,
 } from "./run_options.ts";
+import { oneToken } from "./text/one_token.ts";
 import {
   checkOwnTokenizer,
   checkTokenizer,
@@ -312,6 +316,12 @@ const MOST_SHAPES = 4;
 export async function loadModel(folder: string, options: LoadOptions = {}): Promise<LoadedModel> {
   checkLoad(options);
   const { adapterFolder } = options;
+  if (hubModel(folder) && !await exists(folder)) {
+    throw inputError(
+      `Cannot load ${folder} as there is no folder of that name; a model of the Hugging Face hub is brought by ` +
+        `fetchModel, which tells its folder`,
+    );
+  }
   const stored = await readModelConfig(folder, adapterFolder);
   const weights = await openWeights(folder, stored, adapterFolder);
   await weights.verify();
@@ -440,13 +450,11 @@ function modelOf(
         `Cannot take the logit of a token as it must be below ${config.vocabularySize}: ${answer}`,
       );
     }
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(answer, { continued: true });
-    if (lost === 0 && tokens.length === 1) return tokens[0];
-    const found = lost > 0
-      ? `none for ${JSON.stringify(firstLost)}`
-      : `${tokens.length} (${tokens.map((token) => JSON.stringify(tokenizer.spell(token))).join(", ")})`;
+    const found = oneToken(answer, tokenizer);
+    if ("token" in found) return found.token;
+    const instead = "lost" in found ? `none for ${JSON.stringify(found.lost)}` : found.tokens;
     throw new RangeError(
-      `Cannot take the logit of ${JSON.stringify(answer)} as it must be one token: ${found}`,
+      `Cannot take the logit of ${JSON.stringify(answer)} as it must be one token: ${instead}`,
     );
   }
 

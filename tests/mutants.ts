@@ -1603,10 +1603,10 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a resumption is thinned away": ["rows[n].seconds < rows[n - 1].seconds", "false"],
   }),
-  ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
     "one pair is said to be two halves": [
-      "set.pairs.length === 1 ? null : {",
-      "set.pairs.length === 0 ? null : {",
+      "pairs.length === 1 ? null : {",
+      "pairs.length === 0 ? null : {",
     ],
   }),
   ...plant("pipeline/circuits/model_analysis.ts", ["pipeline/circuits/main_test.ts", "one pair by flags"], {
@@ -1617,8 +1617,8 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("pipeline/circuits/main.ts", ["pipeline/circuits/main_test.ts", "all pairs of a file"], {
     "a file gives no more pairs than a task": [
-      "readPairs(pairs, { tokenizer, contextLength, prompts })",
-      "readPairs(pairs, { tokenizer, contextLength, prompts: prompts ?? TASK_PROMPTS })",
+      "      prompts,\n      length: settings",
+      "      prompts: prompts ?? TASK_PROMPTS,\n      length: settings",
     ],
   }),
   ...plant("pipeline/circuits/off_paths.ts", ["pipeline/circuits/off_paths_test.ts", "random models"], {
@@ -1633,6 +1633,66 @@ export const MUTANTS: readonly Mutant[] = [
     "an edge that moves a weight has no effect": [
       "if (!edge.mayMatter) continue;",
       "if (!edge.onPath) continue;",
+    ],
+    "edges are closed of a model without gates": ["if (!gate) {", "if (gate === null) {"],
+  }),
+  ...plant("pipeline/activations/document_rows.ts", [ACTIVATIONS, "row for each"], {
+    "what pads a row is written": ["length / context * tokens.length", "length"],
+    "documents are numbered by their rows": ["fill(place)", "fill(first + row)"],
+  }),
+  ...plant("pipeline/activations/stored_form.ts", [ACTIVATIONS, "row for each"], {
+    "open edges of what pads a row are written": [
+      "for (let q = 0; q < queries; q++)",
+      "for (let q = 0; q < positions; q++)",
+    ],
+  }),
+  ...plant("pipeline/activations/whole_documents.ts", [ACTIVATIONS, "as prompts are"], {
+    "a document that fills the limit is left out": ["total + length > limit", "total + length >= limit"],
+    "a document that is cut is not counted": ["if (tokens.length > context) found.cut++;", ""],
+  }),
+  ...plant("pipeline/activations/main.ts", [ACTIVATIONS, "by one word"], {
+    "all gates of a model without are written": ["config.gate || storedForm(", "config || storedForm("],
+  }),
+  ...plant(
+    "pipeline/model/safetensors.ts",
+    ["pipeline/model/safetensors_test.ts", "whose values are there"],
+    {
+      "integers are written as of another type": [
+        'values instanceof Int32Array && (type === undefined || type === "I32")',
+        "values instanceof Int32Array",
+      ],
+    },
+  ),
+  ...plant("pipeline/circuits/report.ts", ["pipeline/circuits/analyse_test.ts", "how many answers must"], {
+    "whatever is wrong was exchanged": ["correct === 0 && (corrupted.value ?? 0) > 0", "correct === 0"],
+  }),
+  ...plant("pipeline/text/one_token.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+    "a word is looked for without its space": ["const spaced = ` ${text}`;", "const spaced = text;"],
+  }),
+  ...plant("pipeline/model/activation_names.ts", [
+    "pipeline/circuits/interventions_test.ts",
+    "unknown activation is told",
+  ], {
+    "a layer that there is not is a slip of the name": ["if (generalOf(name) !== name &&", "if (false &&"],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "two circuits"], {
+    "what either circuit has counts as shared": ["one && second[n]", "one || second[n]"],
+    "what is no circuit is compared": [
+      "circuit && circuit[size].value !== null",
+      "circuit",
+    ],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "every pair's metrics"], {
+    "a pair's metric is another's": ["metrics?.[scoring.indexOf(n)]", "metrics?.[n]"],
+  }),
+  ...plant("pipeline/circuits/report.ts", ["pipeline/circuits/analyse_test.ts", "too few for intervals"], {
+    "too few pairs that score are enough": [": !enough_pairs.circuit\n", ": !enough_pairs.metric\n"],
+    "the sentence is silent about few pairs": [": enough_pairs.circuit\n", ": enough_pairs\n"],
+  }),
+  ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "too few for intervals"], {
+    "all pairs count as those that score": [
+      "circuit: scoring.length >= FEWEST_PROMPTS",
+      "circuit: pairs.length >= FEWEST_PROMPTS",
     ],
   }),
   ...plant("pipeline/circuits/results.ts", ["pipeline/circuits/analyse_test.ts", "edges of every prompt"], {
@@ -1664,8 +1724,26 @@ export const MUTANTS: readonly Mutant[] = [
       "mean(correct) >= LEAST_ACCURACY",
     ],
   }),
-  ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+  ...plant("pipeline/circuits/tasks/prompt_pairs.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
     "pairs that are left out are not counted": ["leftOut++;", "leftOut = 0;"],
+    "a pair in memory is named by its place from 1": ["`pairs[${n}]`", "`pairs[${n + 1}]`"],
+  }),
+  ...plant(
+    "pipeline/circuits/tasks/prompt_pairs.ts",
+    ["pipeline/circuits/tasks_test.ts", "several lengths"],
+    {
+      "longer pairs alone are of another length": [
+        "if (wanted !== undefined && length !== wanted) continue;",
+        "if (wanted !== undefined && length > wanted) continue;",
+      ],
+      "the token before every text has no length": [
+        "pair.clean.length + started",
+        "pair.clean.length + 0 * started",
+      ],
+    },
+  ),
+  ...plant("pipeline/circuits/tasks/pairs_file.ts", ["pipeline/circuits/tasks_test.ts", "user's pairs"], {
+    "lines that begin as an array are one": ["!/\\.(jsonl|ndjson)$/i.test(path) && text", "text"],
   }),
   ...plant("pipeline/circuits/results.ts", ["serve/reports_in_browser.ts", "every count is the data's"], {
     "an edge stands in the next larger circuit": ["smallest[edge] = n;", "smallest[edge] = n + 1;"],
@@ -1942,7 +2020,7 @@ export const MUTANTS: readonly Mutant[] = [
       "if (startOfText !== 0) return task",
     ],
   }),
-  ...plant("pipeline/circuits/tasks/pairs_file.ts", "pipeline/text/start_of_text_test.ts", {
+  ...plant("pipeline/circuits/tasks/prompt_pairs.ts", "pipeline/text/start_of_text_test.ts", {
     "pairs do not begin as the model's texts": [
       "return startOfText === undefined ? set",
       "return startOfText !== 0 ? set",

@@ -9,7 +9,7 @@ import { prepareInterventions } from "../circuits/interventions.ts";
 import { prepareMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { usageError } from "../errors.ts";
-import { locateHere, locateModel } from "../fetch_named.ts";
+import { locateHere, locateModel, openData } from "../fetch_named.ts";
 import { writeJson } from "../files.ts";
 import { activationAxes, noActivation } from "../model/activation_names.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -22,20 +22,21 @@ import { checkContext, requireData } from "../settings/checks.ts";
 import { printedInstead } from "../settings/help.ts";
 import { parseCommand } from "../settings/parse.ts";
 import { fromModelLine, resolveFully } from "../settings/resolve.ts";
-import { batchCount } from "../text/batches.ts";
 import { TEXT_COLUMN } from "../text/documents.ts";
-import type { Split } from "../text/tokenise.ts";
-import { checkOwnTokenizer, checkTokenizer, loadTokenizer } from "../text/tokenizer.ts";
+import { checkOwnTokenizer, checkTokenizer, loadTokenizer, type Tokenizer } from "../text/tokenizer.ts";
 import { tokeniseSplits } from "../tokenise_splits.ts";
 import { openCheckedGpu } from "../training/prepare_run.ts";
 import { checkOutputFolder, makeOutputFolder, MANIFEST } from "./output_folder.ts";
-import { type ReadRow, readRows } from "./read_rows.ts";
+import type { ReadRow } from "./read_rows.ts";
 import { rowsThatFit } from "./rows_that_fit.ts";
 import { createShards, type Shard } from "./shards.ts";
 import { type StoredForm, storedForm } from "./stored_form.ts";
+import { rowsOfDocuments, rowsOfSplits, type TextRows } from "./texts.ts";
 
 const PURPOSE = "Writes what a model computes on a text, its activations and open edges, as safetensors.";
 const MEGABYTE = 1e6;
+/** Stands for every activation. */
+const ALL = "all";
 
 /** Names as they were given, one by one or with commas between them; and where they go. */
 function readWish({ read = [], output }: Partial<ActivationsSettings>): { names: string[]; output: string } {
@@ -43,7 +44,7 @@ function readWish({ read = [], output }: Partial<ActivationsSettings>): { names:
     .filter((name) => name !== "");
   if (names.length === 0) {
     throw usageError(
-      "Cannot write activations without knowing which: give --read NAME[,NAME], such as blocks.0.hook_resid_pre",
+      "Cannot write activations without knowing which: give --read NAME[,NAME], such as blocks.0.hook_resid_pre, or --read all",
     );
   }
   if (output === undefined) {
@@ -53,7 +54,7 @@ function readWish({ read = [], output }: Partial<ActivationsSettings>): { names:
 }
 
 /**
- * How the activations of these names are stored.
+ * How the activations of these names are stored; of all, gates are left out where the model has none.
  *
  * @throws {UserError} on a name that the model has not, and where the open edges would be all that there are
  */
@@ -63,7 +64,10 @@ function formsOf(
   { model, dense }: Pick<ActivationsSettings, "model" | "dense">,
 ): StoredForm[] {
   const axes = activationAxes(config);
-  return names.map((name) => {
+  const all = [...axes.keys()].filter((name) =>
+    config.gate || storedForm(name, axes.get(name)!).kind !== "edges"
+  );
+  return (names.includes(ALL) ? all : names).map((name) => {
     const own = axes.get(name);
     if (!own) throw usageError(noActivation(name, axes.keys()).message);
     const form = storedForm(name, own);
@@ -71,6 +75,30 @@ function formsOf(
     const why = dense ? "--dense leaves the gates out" : `${model} has no gates`;
     throw usageError(`Cannot write the open edges of ${name} as ${why}: all are open`);
   });
+}
+
+/** The data with a row for each document; gives up the net as soon as all is there. */
+async function openEachDocument(
+  thread: CommandThread,
+  { data, ...options }: {
+    data: readonly string[];
+    textColumn: string;
+    tokenizer: Tokenizer;
+    context: number;
+    limit: number;
+  },
+): Promise<TextRows> {
+  const { reporter } = thread;
+  const { sources, names, fetches } = await openData(data, thread);
+  if (!fetches) thread.leaveNet();
+  reporter.activity({ name: "tokenising" });
+  const rows = await rowsOfDocuments(sources, names, {
+    ...options,
+    onMessage: reporter.message,
+    onWarning: reporter.warning,
+  });
+  thread.leaveNet();
+  return rows;
 }
 
 async function activationsCommand(args: string[], thread: CommandThread): Promise<boolean> {
@@ -88,7 +116,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   const resolved = await resolveFully(ACTIVATIONS, parsed, locateModel(thread));
   const { settings } = resolved;
   const folder = resolved.modelFolder!;
-  const { model, dense, dtype, tokens: limit } = settings;
+  const { model, dense, dtype } = settings;
   if (settings.quiet) thread.beQuiet();
   const { names, output } = readWish(settings);
   await checkOutputFolder(output);
@@ -96,8 +124,8 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   const stored = await readModelConfig(folder, settings.adapter);
   const config = dense ? { ...stored, gate: undefined } : stored;
   const forms = formsOf(names, config, settings);
-  const context = settings.context || config.contextLength;
-  checkContext(context, config.contextLength, model);
+  const most = settings.context || config.contextLength;
+  checkContext(most, config.contextLength, model);
   const weights = await openWeights(folder, stored, settings.adapter);
   await weights.verify();
   const tokenizer = await loadTokenizer(settings.tokenizer ?? folder, stored, reporter.message);
@@ -106,23 +134,25 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   const fromModel = fromModelLine(resolved);
   if (fromModel !== undefined) reporter.message(fromModel);
   await using temporary = await thread.temporaryFolder();
-  const { names: data, splits, tokens } = await tokeniseSplits(thread, {
-    ...settings,
-    limit,
-    context,
-    tokenizer,
-    folder: temporary.path,
-  });
+  const reading = { ...settings, context: most, tokenizer, limit: settings.tokens };
+  const text = settings.eachDocument
+    ? await openEachDocument(thread, reading)
+    : rowsOfSplits(await tokeniseSplits(thread, { ...reading, folder: temporary.path }), {
+      ...reading,
+      endOfText: tokenizer.endOfText,
+    });
+  const { context } = text;
   const manifest = {
     model,
     ...(settings.adapter === undefined ? {} : { adapter: settings.adapter }),
     model_sha256: await weights.hash(),
     mode: config.gate ? "gated" : "dense",
     tokenizer_sha256: tokenizer.hash,
-    data,
-    data_sha256: tokens.test.metadata.get("sources"),
+    data: text.data,
+    data_sha256: text.sha256,
     ...(settings.textColumn === TEXT_COLUMN ? {} : { text_column: settings.textColumn }),
-    split: settings.split,
+    split: settings.eachDocument ? "documents" : settings.split,
+    ...text.told,
     context,
     dtype,
     activations: Object.fromEntries(forms.map(({ name, axes }) => [name, { axes }])),
@@ -135,16 +165,17 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
     const gpu = await openCheckedGpu(reporter, settings, { models: [config], interventions: true });
     try {
       const told = { ...manifest, device: gpu.adapter.name };
-      const batch = rowsThatFit(config, { ...settings, context }, gpu.maxBindingBytes);
+      const wanted = Math.min(settings.batch, text.rows ?? Infinity);
+      const batch = rowsThatFit(config, { batch: wanted, context }, gpu.maxBindingBytes);
       if (batch === 0) {
         throw usageError(
           `Cannot read a row of ${context} tokens as one activation of it, such as a layer's pattern, is larger than a binding ` +
             `of this device, which holds ${gpu.maxBindingBytes} bytes: give a lower --context`,
         );
       }
-      if (batch < settings.batch) {
+      if (batch < wanted) {
         reporter.message(
-          `${batch} rows at a time, not ${settings.batch}: no binding holds an activation of more`,
+          `${batch} rows at a time, not ${wanted}: no binding holds an activation of more`,
         );
       }
       reporter.activity({ name: "loading the model" });
@@ -153,12 +184,11 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
       const runs = await prepareInterventions(gpu, { config, parameters }, { batch, positions: context });
       const shards: Shard[] = [];
       const lost = new Map<string, number>();
-      const batches = (split: Split): number => batchCount({ tokens: tokens[split], batch, context, limit });
-      const of = splits.reduce((sum, split) => sum + batches(split), 0);
+      const of = text.parts.reduce((sum, part) => sum + part.batches(batch), 0);
       let before = 0;
-      for (const split of splits) {
+      for (const part of text.parts) {
         const writer = createShards(partial, {
-          split,
+          split: part.name,
           forms,
           shapes: runs.names,
           type: dtype === "f16" ? "F16" : "F32",
@@ -166,13 +196,8 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
           metadata: asTexts(told),
           onShard: (shard) => shards.push(shard),
         });
-        const rows = readRows(runs, names, {
-          tokens,
-          split,
+        const rows = part.rows(runs, forms, {
           batch,
-          context,
-          limit,
-          endOfText: tokenizer.endOfText,
           signal,
           onBatch: (done) => reporter.activity({ name: "reading activations", done: before + done, of }),
         });
@@ -181,7 +206,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
           await writer.add(row);
         }
         await writer.end();
-        before += batches(split);
+        before += part.batches(batch);
       }
       if (lost.size > 0) reporter.warning(lostLine(lost, [...runs.names.keys()]));
       await writeJson(join(partial, MANIFEST), { ...told, tokens: total(shards, "tokens"), shards });
@@ -195,7 +220,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   const files = shards.length === 1 ? "a file" : `${shards.length} files`;
   thread.print(
     settings.json
-      ? JSON.stringify({ output, model, mode, tokens: written, bytes, shards: shards.length })
+      ? JSON.stringify({ output, model, mode, ...text.told, tokens: written, bytes, shards: shards.length })
       : `${written.toLocaleString("en-US")} tokens in ${files}, ${
         (bytes / MEGABYTE).toFixed(1)
       } MB: ${output}`,

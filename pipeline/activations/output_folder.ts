@@ -14,7 +14,7 @@ const LOCK = ".lock";
 const OWN: OwnNames = [
   LOCK,
   /^activations\.json(\.partial)?$/,
-  /^(train|validation|test)-\d{6,}\.safetensors(\.partial)?$/,
+  /^(train|validation|test|documents)-\d{6,}\.safetensors(\.partial)?$/,
 ];
 const isOwn = (name: string): boolean =>
   OWN.some((own) => own instanceof RegExp ? own.test(name) : own === name);

@@ -16,7 +16,12 @@ export interface ReadRow {
   tokens: Int32Array;
   /** Which document each is of, by its place in the data. */
   documents: Int32Array;
-  /** What was read, by name, in the activation's own shape without the batch. */
+  /** Positions of the row, of which there are more than tokens where it is padded behind them. */
+  positions: number;
+  /**
+   * What was read, by name, in the activation's own shape without the batch, and without the positions that pad the row; but
+   * queries and keys are all of the row's.
+   */
   activations: ReadonlyMap<string, Float32Array>;
 }
 
@@ -64,6 +69,7 @@ export async function* readRows(
       yield {
         tokens: Int32Array.from(prompts[row]),
         documents: Int32Array.from({ length: context }, (_, t) => ofWindow[Math.max(0, t - before)]),
+        positions: context,
         activations: new Map(
           Array.from(activations, ([name, values]) => {
             const length = values.length / batch;

@@ -16,7 +16,7 @@ import { byQuery, EDGE_PARTS, openEdges, type StoredForm } from "./stored_form.t
 export interface Shard {
   /** Name in the folder. */
   file: string;
-  split: Split;
+  split: Split | "documents";
   tokens: number;
   /** Bytes of its tensors. */
   bytes: number;
@@ -42,8 +42,8 @@ interface Growing {
 }
 
 /**
- * Begins a split's shards, `SPLIT-000000.safetensors` and so on, with tensors `tokens`, `positions` (in the row of text) and
- * `documents` (place in the data) beside the activations.
+ * Begins the shards of a split, or of documents in rows of their own, `SPLIT-000000.safetensors` and so on, with tensors
+ * `tokens`, `positions` (in the row of text) and `documents` (place in the data) beside the activations.
  *
  * @param options `shapes`: of the activations as they are computed; `bytes`: of a file, at most, or one row;
  * `metadata`: goes into each; `onShard` is told of each
@@ -51,7 +51,7 @@ interface Growing {
 export function createShards(
   folder: string,
   { split, forms, shapes, type, bytes: most, metadata, onShard }: {
-    split: Split;
+    split: Split | "documents";
     forms: readonly StoredForm[];
     shapes: ReadonlyMap<string, readonly number[]>;
     type: "F32" | "F16";
@@ -70,7 +70,7 @@ export function createShards(
 
   /** What a row adds, by tensor. */
   function partsOf(row: ReadRow, first: number): Map<string, Growing> {
-    const positions = row.tokens.length;
+    const { positions, tokens: { length: queries } } = row;
     const parts = new Map<string, Growing>();
     const integers = (name: string, piece: Int32Array): void => {
       parts.set(name, { inner: [], isInteger: true, pieces: [piece] });
@@ -78,11 +78,11 @@ export function createShards(
     for (const { name, kind } of forms) {
       const values = row.activations.get(name)!;
       if (kind === "edges") {
-        const edges = openEdges(values, positions, first);
+        const edges = openEdges(values, { positions, queries, first });
         for (const part of EDGE_PARTS) integers(`${name}.${part}`, edges[part]);
       } else {
         // What is read is a view of a whole batch.
-        const piece = kind === "map" ? byQuery(values, positions) : values.slice();
+        const piece = kind === "map" ? byQuery(values, positions, queries) : values.slice();
         parts.set(name, { inner: innerOf(kind, shapes.get(name)!), isInteger: false, pieces: [piece] });
       }
     }

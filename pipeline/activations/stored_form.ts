@@ -31,12 +31,12 @@ export function storedForm(name: string, axes: readonly ActivationAxis[]): Store
   return { name, kind: "values", axes: ["token", ...axes.slice(2)] };
 }
 
-/** A row's map (head, query, key) as it is stored (query, head, key). */
-export function byQuery(map: Float32Array, positions: number): Float32Array {
+/** The first `queries` of a row's map (head, query, key) as they are stored (query, head, key). */
+export function byQuery(map: Float32Array, positions: number, queries: number): Float32Array {
   const heads = map.length / positions ** 2;
-  const stored = new Float32Array(map.length);
+  const stored = new Float32Array(heads * queries * positions);
   for (let head = 0; head < heads; head++) {
-    for (let query = 0; query < positions; query++) {
+    for (let query = 0; query < queries; query++) {
       const from = (head * positions + query) * positions;
       stored.set(map.subarray(from, from + positions), (query * heads + head) * positions);
     }
@@ -45,20 +45,19 @@ export function byQuery(map: Float32Array, positions: number): Float32Array {
 }
 
 /**
- * The open edges of a row's gates (head, query, key), by query, then head, then key.
+ * The open edges of the first `queries` of a row's gates (head, query, key), by query, then head, then key.
  *
  * @param first row of the shard at which the row of text begins
  */
 export function openEdges(
   gates: Float32Array,
-  positions: number,
-  first: number,
+  { positions, queries, first }: { positions: number; queries: number; first: number },
 ): Record<typeof EDGE_PARTS[number], Int32Array> {
   const heads = gates.length / positions ** 2;
-  const count = gates.reduce((sum, gate) => sum + (gate === 0 ? 0 : 1), 0);
-  const [query, key, head] = EDGE_PARTS.map(() => new Int32Array(count));
+  const most = gates.reduce((sum, gate) => sum + (gate === 0 ? 0 : 1), 0);
+  const [query, key, head] = EDGE_PARTS.map(() => new Int32Array(most));
   let at = 0;
-  for (let q = 0; q < positions; q++) {
+  for (let q = 0; q < queries; q++) {
     for (let h = 0; h < heads; h++) {
       const row = (h * positions + q) * positions;
       for (let k = 0; k <= q; k++) {
@@ -69,5 +68,5 @@ export function openEdges(
       }
     }
   }
-  return { query, key, head };
+  return { query: query.slice(0, at), key: key.slice(0, at), head: head.slice(0, at) };
 }

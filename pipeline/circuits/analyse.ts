@@ -15,7 +15,7 @@ import {
   rankEdges,
   topEdges,
 } from "./discovery.ts";
-import type { AttributionMethod, CircuitEngine } from "./engine.ts";
+import type { AttributionMethod, Baselines, CircuitEngine } from "./engine.ts";
 import {
   areas,
   bisectForMost,
@@ -146,6 +146,8 @@ export interface Stability {
 export interface Findings {
   /** How well it does the task. */
   performance: Performance;
+  /** The same pair by pair. */
+  baselines: Baselines;
   /** Left out where the model cannot do the task. */
   circuit?: CircuitFindings;
 }
@@ -198,7 +200,8 @@ export async function analyse(
   const random = (part: number): RandomStream => randomStream(seed, part);
   const told = (text: string) => (done: number, of: number): void => progress(text, done, of);
 
-  const { clean, corrupted, correct, exact } = await engine.baselines();
+  const baselines = await engine.baselines();
+  const { clean, corrupted, correct, exact } = baselines;
   const meanOf = (values: ArrayLike<number>, part: number): Interval =>
     bootstrap([count], (chosen) => mean(values, chosen), { draws: DRAWS, random: random(part) });
   const difference = meanOf(clean.map((value, n) => value - corrupted[n]), 3);
@@ -211,7 +214,7 @@ export async function analyse(
     // Of few pairs there is no interval; their difference itself has to do.
     able: mean(correct) >= leastAccuracy && (difference.low ?? difference.value ?? 0) > 0,
   };
-  if (!performance.able) return { performance };
+  if (!performance.able) return { performance, baselines };
 
   const pairScores = await engine.attribute(method, told("attribution"));
   const { choosing, scoring } = splitPairs(set.pairs);
@@ -311,6 +314,7 @@ export async function analyse(
 
   return {
     performance,
+    baselines,
     circuit: {
       scores,
       pairScores,

@@ -33,20 +33,23 @@ import { modelNames } from "./model_names.ts";
 import {
   circuitSentence,
   circuitsHtml,
-  OFF_PATH_NOTE,
+  otherLengthsText,
   pairsText,
   resultRows,
+  tableNotes,
   unableReason,
 } from "./report.ts";
 import {
   type CircuitResults,
   type ModelResult,
   modelResult,
+  ofPairs,
   resultLine,
   saveResults,
+  sharedOf,
   tokenEdgeCounts,
 } from "./results.ts";
-import { type PromptSet, splitPairs } from "./prompts.ts";
+import type { PromptSet } from "./prompts.ts";
 import { onePair, type PairFlags } from "./tasks/one_pair.ts";
 import { readPairs } from "./tasks/pairs_file.ts";
 import { TASKS } from "./tasks/tasks.ts";
@@ -199,7 +202,12 @@ async function prepare(
       prompts: prompts ?? TASK_PROMPTS,
       random: randomStream(settings.seed, 0),
     })
-    : await readPairs(pairs, { tokenizer, contextLength, prompts });
+    : await readPairs(pairs, {
+      tokenizer,
+      contextLength,
+      prompts,
+      length: settings.pairsLength === "auto" ? undefined : settings.pairsLength,
+    });
   if (set.pairs.length === 1 && settings.ablation === "mean") {
     throw usageError(
       "Cannot use --ablation mean with one pair: the mean of one corrupted prompt is that prompt",
@@ -228,8 +236,8 @@ async function investigate(
     ? { name: "eap" }
     : { name: "eap-ig", steps: settings.igSteps };
   reporter.message(
-    `${set.task}: ${pairsText(set.pairs.length, set.leftOut)}${
-      set.leftOut ? " (--prompts)" : ""
+    `${set.task}: ${pairsText(set.pairs.length, set.leftOut)}${set.leftOut ? " (--prompts)" : ""}${
+      otherLengthsText(set.otherLengths)
     } of prompts of ` +
       `${set.pairs[0].clean.length} tokens, such as ${JSON.stringify(tokenizer.decode(set.pairs[0].clean))}`,
   );
@@ -269,7 +277,7 @@ async function investigate(
       );
     }
     const graph = createGraph(loaded.config);
-    const result = modelResult(graph, {
+    const result = modelResult(graph, set, {
       name,
       label,
       gated: loaded.config.gate !== undefined,
@@ -282,7 +290,7 @@ async function investigate(
           `${pairsText(set.pairs.length)}, ${listed.edges} in all`,
       );
     }
-    if (listed.with_effects < listed.prompts) {
+    if (result.gated && listed.with_effects < listed.prompts) {
       reporter.message(
         `${label}: what closing each attention edge alone does was measured in ${listed.with_effects} of ` +
           `${pairsText(listed.prompts)}; in the others more than ${
@@ -295,7 +303,6 @@ async function investigate(
   // The dense one first, where the other is sparse.
   if (found.length === 2 && found[0].result.gated && !found[1].result.gated) found.reverse();
   const { layers, heads, keyValueHeads, norm } = configs[0];
-  const { choosing, scoring } = splitPairs(set.pairs);
   const ladder = (of: CircuitFindings, kind: "edgeLadder" | "headLadder") => ({
     ladder: of[kind],
     bounds: of.bounds,
@@ -311,11 +318,7 @@ async function investigate(
     task: set.task,
     purpose: purposeOf(job, set),
     metric: set.metric,
-    prompts: set.pairs.length,
-    left_out: set.leftOut ?? 0,
-    split: set.pairs.length === 1 ? null : { choosing: choosing.length, scoring: scoring.length },
-    length: set.pairs[0].clean.length,
-    templates: new Set(set.pairs.map(({ template }) => template)).size,
+    ...ofPairs(set, tokenizer),
     method,
     ablation,
     seed,
@@ -331,6 +334,7 @@ async function investigate(
     },
     models: found.map(({ result }) => result),
     ratio,
+    shared: sharedOf(found.map(({ result }) => result)),
   };
   return { results, models, tokenizer };
 }
@@ -434,7 +438,11 @@ function tellResults(
     [results.task, ...results.models.map(({ name }) => name)],
     ...resultRows(results).map(({ label, cells }) => [label, ...cells]),
   ]));
-  print(`${OFF_PATH_NOTE}\n\n${circuitSentence(results)}\nPage: ${join(path, "circuits.html")}\n`);
+  print(
+    `${tableNotes(results).join("\n")}\n\n${circuitSentence(results)}\nPage: ${
+      join(path, "circuits.html")
+    }\n`,
+  );
 }
 
 async function circuitsCommand(args: string[], thread: CommandThread): Promise<boolean> {

@@ -158,7 +158,7 @@ function percentiles(values: number[], low: number, high: number): [number, numb
 }
 
 /** Prompts below which draws say too little: of two, half of the draws are one of them alone. */
-const FEWEST_PROMPTS = 5;
+export const FEWEST_PROMPTS = 5;
 
 /**
  * The bootstrap's interval of a statistic of prompts: it is computed again for each of `draws` draws of as many prompts,

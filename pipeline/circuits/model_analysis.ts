@@ -76,7 +76,8 @@ export async function analyseModel(
     gpu,
     model,
     set,
-    (done, of) => options.progress?.("closing edges off the paths", done, of),
+    (done, of) =>
+      options.progress?.(model.config.gate ? "closing edges off the paths" : "edges over tokens", done, of),
     exchange,
   );
   return {

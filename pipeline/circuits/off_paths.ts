@@ -37,23 +37,26 @@ export interface TokenCircuits {
   mayMatter: number;
   /** Share of prompts that have an open edge off the paths. */
   offPaths: number;
-  /** All other gates held as they were in the whole run. */
-  held: OffPathEffect;
-  /** All other gates computed anew: they open and close as queries and keys now have it. */
-  anew: OffPathEffect;
+  /**
+   * All other gates held as they were in the whole run. Null of a model without gates: every edge whose query an answer
+   * can see is on a path, so that nothing off them reaches an answer, and nothing is closed.
+   */
+  held: OffPathEffect | null;
+  /** All other gates computed anew: they open and close as queries and keys now have it. Null likewise. */
+  anew: OffPathEffect | null;
 }
 
 /** What one prompt gives. */
 export interface PromptTokenCircuit {
   /** Its edges and paths. */
   circuit: TokenCircuit;
-  /** With shares of one prompt, 0 or 1. */
-  held: OffPathEffect;
+  /** With shares of one prompt, 0 or 1; null of a model without gates. */
+  held: OffPathEffect | null;
   /** Likewise, gates anew. */
-  anew: OffPathEffect;
+  anew: OffPathEffect | null;
   /**
    * By how much the metric drops when each edge alone is closed and all other gates are held; 0 of those that cannot
-   * matter. Null where so many may that their share of {@link MOST_EFFECTS} does not do.
+   * matter. Null where so many may that their share of {@link MOST_EFFECTS} does not do, and of a model without gates.
    */
   effects: Float64Array | null;
 }
@@ -68,6 +71,7 @@ const NONE: OffPathEffect = { moved: 0, changed: 0, logit: 0, metric: 0 };
 
 /**
  * Finds each clean prompt's token circuit, runs the prompt without what is off it, and without each edge that may matter.
+ * Of a model without gates, which has no edge to close, it finds the token circuits alone.
  *
  * @param exchange the other ranks, which take prompts in turn; every one gets all that is found
  */
@@ -78,7 +82,7 @@ export async function measureOffPaths(
   progress: Progress = () => {},
   exchange?: Exchange,
 ): Promise<PromptTokenCircuit[]> {
-  const { layers, heads, vocabularySize } = model.config;
+  const { layers, heads, vocabularySize, gate } = model.config;
   const length = pairs[0].clean.length;
   const names = (what: string) => Array.from({ length: layers }, (_, n) => `blocks.${n}.attn.hook_${what}`);
   const [patterns, gates] = [names("pattern"), names("gates")];
@@ -101,6 +105,10 @@ export async function measureOffPaths(
         }),
         { heads, length, answers },
       );
+      if (!gate) {
+        found.push({ circuit, held: null, anew: null, effects: null });
+        continue;
+      }
       const off = circuit.edges.filter(({ onPath }) => !onPath);
 
       const metricOf = (logits: Float32Array): number => {
@@ -163,19 +171,25 @@ export async function measureOffPaths(
 export function summariseOffPaths(prompts: readonly PromptTokenCircuit[]): TokenCircuits {
   const mean = (value: (prompt: PromptTokenCircuit) => number): number =>
     prompts.reduce((sum, prompt) => sum + value(prompt), 0) / prompts.length;
-  const effect = (gates: "held" | "anew"): OffPathEffect => ({
-    moved: mean((prompt) => prompt[gates].moved),
-    changed: mean((prompt) => prompt[gates].changed),
-    logit: Math.max(...prompts.map((prompt) => prompt[gates].logit)),
-    metric: mean((prompt) => prompt[gates].metric),
-  });
+  const together = (effects: (OffPathEffect | null)[]): OffPathEffect | null => {
+    const measured = effects.filter((effect) => effect !== null);
+    if (measured.length === 0) return null;
+    const meanOf = (what: keyof OffPathEffect): number =>
+      measured.reduce((sum, effect) => sum + effect[what], 0) / measured.length;
+    return {
+      moved: meanOf("moved"),
+      changed: meanOf("changed"),
+      logit: Math.max(...measured.map(({ logit }) => logit)),
+      metric: meanOf("metric"),
+    };
+  };
   return {
     all: prompts[0].circuit.all,
     open: mean(({ circuit }) => circuit.open),
     onPaths: mean(({ circuit }) => circuit.onPaths),
     mayMatter: mean(({ circuit }) => circuit.mayMatter),
     offPaths: mean(({ circuit }) => circuit.open > circuit.onPaths ? 1 : 0),
-    held: effect("held"),
-    anew: effect("anew"),
+    held: together(prompts.map(({ held }) => held)),
+    anew: together(prompts.map(({ anew }) => anew)),
   };
 }

@@ -68,6 +68,8 @@ export interface PromptSet {
   pairs: readonly PromptPair[];
   /** How many further pairs the file has that these are from; 0 when left out. */
   leftOut?: number;
+  /** How many of the pairs before those are left out as their prompts have another length; 0 when left out. */
+  otherLengths?: number;
 }
 
 /** Prompts behind a token that stands before every text. */

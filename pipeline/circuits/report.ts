@@ -16,10 +16,10 @@ import { type Chart, lineChart, type Series } from "../report/svg_chart.ts";
 import { fixed } from "../fixed.ts";
 import type { Performance } from "./analyse.ts";
 import type { Interval } from "./metrics.ts";
-import { MOST } from "./metrics.ts";
+import { FEWEST_PROMPTS, MOST } from "./metrics.ts";
 import { MOVED, type OffPathEffect } from "./off_paths.ts";
 import { calledModel } from "./model_names.ts";
-import type { CircuitResults, EdgeResult, ModelResult } from "./results.ts";
+import type { CircuitResults, EdgeResult, ModelResult, Overlap } from "./results.ts";
 
 const MISSING = "–";
 /** Edges of a circuit that are drawn one by one: of more, nothing could be seen. */
@@ -50,12 +50,20 @@ export function intervalText({ value, low, high }: Interval, significant = 3): s
 const counted = (count: number, what: string): string => `${digits(count)} ${what}${count === 1 ? "" : "s"}`;
 
 /** What closing open edges off the paths changes. */
-const effectText = ({ moved, changed, logit, metric }: OffPathEffect): string =>
-  `${formatShare(moved)}; ${formatShare(changed)}; ${digits(logit, 2)}; ${digits(metric, 2)}`;
+const effectText = (effect: OffPathEffect | null): string =>
+  effect
+    ? `${formatShare(effect.moved)}; ${formatShare(effect.changed)}; ${digits(effect.logit, 2)}; ${
+      digits(effect.metric, 2)
+    }`
+    : MISSING;
 
 /** `32 pairs`, or how many of a file's they are. */
 export const pairsText = (pairs: number, leftOut = 0): string =>
   leftOut === 0 ? counted(pairs, "pair") : `the first ${digits(pairs)} of ${digits(pairs + leftOut)} pairs`;
+
+/** How many pairs of other lengths are not among those that were counted; nothing where there are none. */
+export const otherLengthsText = (pairs = 0): string =>
+  pairs === 0 ? "" : ` (${digits(pairs)} of other lengths left out)`;
 
 /** A text as a sentence begins with it, where it begins with a word of ours. */
 const asBeginning = (text: string): string => text.replace(/^the /, "The ");
@@ -69,15 +77,25 @@ function compared(ratio: number, what: string): string {
 /** Why no circuit is looked for in a model. */
 export function unableReason({ correct, clean, corrupted }: Performance, leastAccuracy: number): string {
   const right = `${formatShare(correct)} of answers right`;
+  // What is right there is what the corrupted prompts are answered with.
+  const isExchanged = correct === 0 && (corrupted.value ?? 0) > 0;
   return correct < leastAccuracy
-    ? `${right}, where --least-accuracy asks for ${formatShare(leastAccuracy)}`
+    ? `${right}, where --least-accuracy asks for ${formatShare(leastAccuracy)}${
+      isExchanged
+        ? `, and the metric is ${intervalText(clean)} for clean prompts and ${
+          intervalText(corrupted)
+        } for corrupted ones, as if clean and corrupted, or right and wrong answers, had been exchanged`
+        : ""
+    }`
     : `${right}, but the metric is not surely higher than for corrupted prompts: ${
       intervalText(clean)
     } beside ${intervalText(corrupted)}`;
 }
 
 /** The result in one or two sentences. */
-export function circuitSentence({ task, models, ratio, split, least_accuracy }: CircuitResults): string {
+export function circuitSentence(
+  { task, models, ratio, split, enough_pairs, least_accuracy }: CircuitResults,
+): string {
   const unable = models.filter(({ performance }) => !performance.able);
   if (unable.length > 0) {
     const names = unable.map(calledModel);
@@ -95,7 +113,11 @@ export function circuitSentence({ task, models, ratio, split, least_accuracy }: 
           ? "more than all its heads"
           : counted(circuit!.n90_heads.value, "head")
       } with all of their edges`;
-  const on = split ? "prompts that did not choose the circuit" : "the one pair, which also chose the circuit";
+  const on = !split
+    ? "the one pair, which also chose the circuit"
+    : enough_pairs.circuit
+    ? "prompts that did not choose the circuit"
+    : `${counted(split.scoring, "pair")} that did not choose the circuit, too few for intervals`;
   const sentence = `For ${100 * MOST} % of the effect on ${on}, ${models.map(needs).join("; ")}`;
   const times = ratio && ratio.edges.value !== null
     ? `: ${compared(ratio.edges.value, "edges")}${
@@ -105,10 +127,27 @@ export function circuitSentence({ task, models, ratio, split, least_accuracy }: 
   return `${sentence}${times}.`;
 }
 
-/** What the table's mark ¹ stands for. */
-export const OFF_PATH_NOTE =
-  `¹ Prompts in which a logit moves by more than ${MOVED} at an answer; in which the first choice of all tokens changes ` +
-  "there; largest move of a logit; mean move of the metric.";
+/** What stands below the table: where its intervals are from, or why there are none, and what its mark ¹ stands for. */
+export function tableNotes({ prompts, split, enough_pairs, models }: CircuitResults): string[] {
+  const intervals = "95 % intervals in brackets, by drawing the prompts anew";
+  const ofIntervals = !split
+    ? "One pair: what takes several, intervals, overlaps and scores on other prompts, cannot be measured."
+    : !enough_pairs.metric
+    ? `${counted(prompts, "pair")}: too few for 95 % intervals, which take ${FEWEST_PROMPTS}.`
+    : !enough_pairs.circuit
+    ? `${intervals}; ${
+      counted(split.scoring, "pair")
+    } that score circuits are too few for theirs, which take ${FEWEST_PROMPTS}.`
+    : `${intervals}.`;
+  const without = models.filter(({ token_circuits }) => token_circuits.held === null).length;
+  if (without === models.length) return [ofIntervals];
+  return [
+    ofIntervals,
+    `¹ Prompts in which a logit moves by more than ${MOVED} at an answer; in which the first choice of all tokens changes ` +
+    "there; largest move of a logit; mean move of the metric." +
+    (without > 0 ? " Without gates nothing off the paths reaches an answer." : ""),
+  ];
+}
 
 /** Rows of the table of results: a label, and the text of each model. */
 export function resultRows(results: CircuitResults): { label: string; cells: string[] }[] {
@@ -132,6 +171,7 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
     },
     ofCircuit(`edges for ${100 * MOST} % of the effect`, ({ n90_edges }) => intervalText(n90_edges)),
     ofCircuit(`heads for ${100 * MOST} % of the effect`, ({ n90_heads }) => intervalText(n90_heads)),
+    ...sharedRows(results),
     ofCircuit("CPR (area under faithfulness)", ({ cpr }) => digits(cpr)),
     ofCircuit("CMD (area of its distance from 1)", ({ cmd }) => digits(cmd)),
     ofCircuit("grown from the logits, edges", ({ greedy }) => digits(greedy.edges)),
@@ -158,6 +198,20 @@ export function resultRows(results: CircuitResults): { label: string; cells: str
   ];
   // Of models that cannot do the task there is nothing to say about circuits.
   return rows.filter(({ cells }) => cells.some((cell) => cell !== MISSING));
+}
+
+/** What two circuits have in common: how many of each model's edges and heads, and the overlap. */
+function sharedRows({ models, shared: { edges, heads } }: CircuitResults): ReturnType<typeof resultRows> {
+  const of = (overlap: Overlap | null, size: "n90_edges" | "n90_heads") =>
+    models.map(({ circuit }) =>
+      overlap ? `${digits(overlap.count)} of ${digits(circuit?.[size].value)}` : MISSING
+    );
+  const overlaps = edges || heads ? `${digits(edges?.jaccard)}, ${digits(heads?.jaccard)}` : MISSING;
+  return [
+    { label: "edges of the circuit that the other model’s has too", cells: of(edges, "n90_edges") },
+    { label: "heads of the circuit that the other model’s has too", cells: of(heads, "n90_heads") },
+    { label: "overlap of the two circuits, edges and heads", cells: models.map(() => overlaps) },
+  ];
 }
 
 /** The page as HTML. */
@@ -189,11 +243,7 @@ ${words()}`,
 
 function resultTable(results: CircuitResults): Markup {
   return markup`<div class="scroll" role="region" aria-label="Results" tabindex="0"><table class="results">
-<caption>${
-    results.split
-      ? "95 % intervals in brackets, by drawing the prompts anew."
-      : "One pair: what takes several, intervals, overlaps and scores on other prompts, cannot be measured."
-  } ${OFF_PATH_NOTE}</caption>
+<caption>${tableNotes(results).join(" ")}</caption>
 <thead><tr><td></td>${results.models.map(({ name }) => markup`<th scope="col">${name}</th>`)}</tr></thead>
 <tbody>${
     resultRows(results).map(({ label, cells }) =>
@@ -407,10 +457,12 @@ function attentionSection(models: readonly ModelResult[]): Markup | undefined {
     } of them on a path that carries values from a token to the answer; ${
       digits(may_matter)
     } may matter with the gates held, by value, query or key. ${
-      formatShare(off_paths)
-    } of all prompts have open edges off the paths: closing them changes ${
-      effect(held)
-    } with the other gates held, ${effect(anew)} with gates computed anew.</li>`;
+      held && anew
+        ? `${formatShare(off_paths)} of all prompts have open edges off the paths: closing them changes ${
+          effect(held)
+        } with the other gates held, ${effect(anew)} with gates computed anew.`
+        : "It has no gates, and nothing off the paths reaches the answer."
+    }</li>`;
   });
   return markup`<h2>Attention over the first prompt</h2>
 <ul>${counts}</ul>
@@ -429,11 +481,23 @@ function attentionSection(models: readonly ModelResult[]): Markup | undefined {
 }
 
 function method(results: CircuitResults): Markup {
-  const { prompts, left_out, length, templates, method, ablation, graph, metric, seed, adapter } = results;
+  const {
+    prompts,
+    left_out,
+    other_lengths,
+    length,
+    templates,
+    method,
+    ablation,
+    graph,
+    metric,
+    seed,
+    adapter,
+  } = results;
   const name = method.name === "eap" ? "EAP" : `EAP-IG over ${method.steps} steps`;
   const { split } = results;
   return markup`<p>${
-    pairsText(prompts, left_out).replace(/^t/, "T")
+    pairsText(prompts, left_out).replace(/^t/, "T") + otherLengthsText(other_lengths)
   } of prompts of ${length} tokens in ${templates} ${templates === 1 ? "template" : "templates"}; metric: ${
     metric.replace("_", " ")
   }. The graph has ${
@@ -461,7 +525,9 @@ function method(results: CircuitResults): Markup {
   } % is the smallest from which on all larger circuits that were run restore as much, bisected to the edge or head, on ${
     split ? "the pairs that score" : "this pair"
   }, so that this circuit restores as much of ${split ? "them" : "it"} by construction${
-    split ? "; its interval is of sizes that were run, and there is none of fewer than five pairs" : undefined
+    split
+      ? `; its interval is of sizes that were run, and there is none of fewer than ${FEWEST_PROMPTS} pairs`
+      : undefined
   }. Edges that lead nowhere are not counted, and a circuit of heads keeps every edge but those from the heads it leaves out. CPR ranks edges by their estimate, CMD and everything else by its absolute value (MIB, arXiv 2504.13151), over the shares of edges that were chosen, each number of edges once. ${
     split ? "Intervals draw the prompts anew and measure the same circuits on them. " : undefined
   }Seed ${seed}; ${adapter}.</p>`;

@@ -1,19 +1,20 @@
 /**
  * What an analysis of one or two models comes to, as it is saved: circuits.json for people and programs, edges.arrow,
- * curve.arrow and token_edges.arrow for data frames, and the one line that `--json` ends with.
+ * curve.arrow, pairs.arrow and token_edges.arrow for data frames, and the one line that `--json` ends with.
  *
  * @module
  */
 import { Bool, Float64, Int32, Table, tableToIPC, Utf8, type Vector, vectorFromArray } from "apache-arrow";
 import { join } from "node:path";
 import { writeAll, writeAtomically, writeJson } from "../files.ts";
+import type { Tokenizer } from "../text/tokenizer.ts";
 import type { CurvePoint, Findings, Performance } from "./analyse.ts";
 import { connected, topEdges } from "./discovery.ts";
 import type { Ablation, AttributionMethod } from "./engine.ts";
 import { type CircuitGraph, edgeEnds } from "./graph.ts";
-import { faithfulness, type Interval } from "./metrics.ts";
+import { faithfulness, FEWEST_PROMPTS, type Interval, jaccard } from "./metrics.ts";
 import type { OffPathEffect, TokenCircuits } from "./off_paths.ts";
-import type { PromptSet } from "./prompts.ts";
+import { type PromptSet, splitPairs } from "./prompts.ts";
 import type { TokenEdge } from "./token_circuit.ts";
 
 /** One edge, named by its ends. */
@@ -79,18 +80,40 @@ export interface ModelResult {
     on_paths: number;
     may_matter: number;
     off_paths: number;
-    held: OffPathEffect;
-    anew: OffPathEffect;
+    /** Null of a model without gates, as is `anew`: nothing off its paths reaches an answer. */
+    held: OffPathEffect | null;
+    anew: OffPathEffect | null;
   };
   /** Open attention edges of the first prompts, as many as are listed. */
   token_edges: PromptEdges[];
+  /** Of each pair; `circuit`: the metric of the clean prompt under the circuit, null of pairs that do not score it. */
+  pairs: { clean: number; corrupted: number; circuit: number | null; correct: number; exact: number }[];
+}
+
+/** A pair of prompts, and what it is for. */
+export interface PairResult {
+  /** The clean prompt as text. */
+  clean: string;
+  /** The corrupted one. */
+  corrupted: string;
+  template: string;
+  /** What it does to circuits; one pair alone does both. */
+  part: "chooses" | "scores" | "both";
+}
+
+/** How much two circuits have in common. */
+export interface Overlap {
+  /** How many edges, or heads, both have. */
+  count: number;
+  /** Their share of those that either has; 1 where neither has any. */
+  jaccard: number;
 }
 
 /** The open attention edges of one prompt. */
 export interface PromptEdges {
   /** The prompt's tokens as text. */
   tokens: string[];
-  /** In any order; `effect`: drop of the metric when the edge alone is closed, null where it was not measured. */
+  /** In any order; `effect`: drop of the metric when the edge alone is closed, null where that was not measured. */
   edges: (TokenEdge & { effect: number | null })[];
 }
 
@@ -117,8 +140,12 @@ export interface CircuitResults {
   prompts: number;
   /** How many further pairs their file has. */
   left_out: number;
+  /** How many pairs before those are left out as their prompts have another length. */
+  other_lengths: number;
   /** How many of them ranked edges and heads, and how many others scored the circuits; null of one pair, which did both. */
   split: { choosing: number; scoring: number } | null;
+  /** Whether the pairs are enough for intervals of the metric, and those that score for intervals of circuits. */
+  enough_pairs: { metric: boolean; circuit: boolean };
   /** Tokens of each. */
   length: number;
   templates: number;
@@ -139,13 +166,77 @@ export interface CircuitResults {
   };
   /** One or two: the dense one before the sparse one, two of a kind as they were named. */
   models: ModelResult[];
+  /** Each pair of prompts, in their order. */
+  pairs: PairResult[];
   /** How many times more the first needs than the second; null without two circuits. */
   ratio: { heads: Interval; edges: Interval } | null;
+  /** What the two circuits that `n90_edges` and `n90_heads` count have in common; null where one has no such size. */
+  shared: { heads: Overlap | null; edges: Overlap | null };
 }
 
-/** A model's findings as they are saved. */
+/** What of a result follows from its pairs alone. */
+export function ofPairs(
+  { pairs, leftOut = 0, otherLengths = 0 }: PromptSet,
+  tokenizer: Pick<Tokenizer, "decode">,
+): Pick<
+  CircuitResults,
+  "prompts" | "left_out" | "other_lengths" | "split" | "enough_pairs" | "length" | "templates" | "pairs"
+> {
+  const { choosing, scoring } = splitPairs(pairs);
+  const partOf = (n: number): PairResult["part"] => {
+    if (!scoring.includes(n)) return "chooses";
+    return choosing.includes(n) ? "both" : "scores";
+  };
+  return {
+    pairs: pairs.map(({ clean, corrupted, template }, n) => ({
+      clean: tokenizer.decode(clean),
+      corrupted: tokenizer.decode(corrupted),
+      template,
+      part: partOf(n),
+    })),
+    prompts: pairs.length,
+    left_out: leftOut,
+    other_lengths: otherLengths,
+    split: pairs.length === 1 ? null : { choosing: choosing.length, scoring: scoring.length },
+    enough_pairs: { metric: pairs.length >= FEWEST_PROMPTS, circuit: scoring.length >= FEWEST_PROMPTS },
+    length: pairs[0].clean.length,
+    templates: new Set(pairs.map(({ template }) => template)).size,
+  };
+}
+
+/** What the circuits of two models have in common. */
+export function sharedOf(models: readonly ModelResult[]): CircuitResults["shared"] {
+  type Circuit = NonNullable<ModelResult["circuit"]>;
+  const overlap = (size: "n90_heads" | "n90_edges", members: (circuit: Circuit) => boolean[]) => {
+    const [first, second] = models.flatMap(({ circuit }) =>
+      circuit && circuit[size].value !== null ? [members(circuit).map(Number)] : []
+    );
+    if (!second) return null;
+    return { count: first.filter((one, n) => one && second[n]).length, jaccard: jaccard(first, second) };
+  };
+  return {
+    heads: overlap("n90_heads", ({ nodes, heads }) => nodes.map(({ name }) => heads.includes(name))),
+    edges: overlap("n90_edges", ({ edges }) => edges.map(({ kept }) => kept)),
+  };
+}
+
+/** Each pair's metrics, of `set`'s findings. */
+function pairMetrics({ pairs }: PromptSet, { baselines, circuit }: Findings): ModelResult["pairs"] {
+  const { scoring } = splitPairs(pairs);
+  const metrics = circuit?.edgeLadder.find(({ size }) => size === circuit.edges.value)?.metrics;
+  return pairs.map((_, n) => ({
+    clean: baselines.clean[n],
+    corrupted: baselines.corrupted[n],
+    circuit: metrics?.[scoring.indexOf(n)] ?? null,
+    correct: baselines.correct[n],
+    exact: baselines.exact[n],
+  }));
+}
+
+/** A model's findings on the pairs of `set`, as they are saved. */
 export function modelResult(
   graph: CircuitGraph,
+  set: PromptSet,
   { name, label, gated, findings, ablations, attention, tokenCircuits, tokenEdges }: {
     name: string;
     label: string;
@@ -160,7 +251,16 @@ export function modelResult(
   const { performance, circuit } = findings;
   const { onPaths: on_paths, mayMatter: may_matter, offPaths: off_paths, ...others } = tokenCircuits;
   const token_circuits = { ...others, on_paths, may_matter, off_paths };
-  const shared = { name, label, gated, performance, attention, token_circuits, token_edges: tokenEdges };
+  const shared = {
+    name,
+    label,
+    gated,
+    performance,
+    attention,
+    token_circuits,
+    token_edges: tokenEdges,
+    pairs: pairMetrics(set, findings),
+  };
   if (!circuit) return shared;
   const smallest = new Int32Array(graph.edges).fill(-1);
   for (const [n, { chosen }] of circuit.edgeLadder.entries()) {
@@ -211,7 +311,7 @@ export function modelResult(
 }
 
 /** The line that `--json` ends with. */
-export function resultLine({ task, models, ratio }: CircuitResults): string {
+export function resultLine({ task, enough_pairs, models, ratio, shared }: CircuitResults): string {
   const brief = (model: ModelResult) => ({
     name: model.name,
     label: model.label,
@@ -225,19 +325,21 @@ export function resultLine({ task, models, ratio }: CircuitResults): string {
     cmd: model.circuit?.cmd ?? null,
     token_circuits: model.token_circuits,
   });
-  return JSON.stringify({ task, models: models.map(brief), ratio });
+  return JSON.stringify({ task, enough_pairs, models: models.map(brief), ratio, shared });
 }
 
-/** Writes circuits.json, edges.arrow, curve.arrow and token_edges.arrow into a run's folder. */
-export async function saveResults(folder: string, results: CircuitResults): Promise<void> {
+/** Writes circuits.json, edges.arrow, curve.arrow, pairs.arrow and token_edges.arrow into a run's folder. */
+export async function saveResults(folder: string, { pairs, ...results }: CircuitResults): Promise<void> {
   const { models } = results;
-  // Edges are tables of their own.
-  const withoutEdges = (model: ModelResult) => ({
+  // Edges and pairs are tables of their own.
+  const withoutTables = (model: ModelResult) => ({
     ...model,
     token_edges: tokenEdgeCounts(model),
+    pairs: undefined,
     circuit: model.circuit && { ...model.circuit, edges: undefined },
   });
-  await writeJson(join(folder, "circuits.json"), { ...results, models: models.map(withoutEdges) });
+  await writeJson(join(folder, "circuits.json"), { ...results, models: models.map(withoutTables) });
+  await savePairs(join(folder, "pairs.arrow"), pairs, models);
   const edges = models.flatMap((model) =>
     (model.circuit?.edges ?? []).map((edge) => ({ ...edge, model: model.name }))
   );
@@ -277,6 +379,32 @@ export function tokenEdgeCounts({ token_edges }: Pick<ModelResult, "token_edges"
     edges: token_edges.reduce((sum, { edges }) => sum + edges.length, 0),
     with_effects: token_edges.filter(({ edges }) => edges.every(({ effect }) => effect !== null)).length,
   };
+}
+
+async function savePairs(
+  path: string,
+  pairs: readonly PairResult[],
+  models: readonly ModelResult[],
+): Promise<void> {
+  const rows = models.flatMap((model) =>
+    model.pairs.map((metrics, prompt) => ({ model: model.name, prompt, pair: pairs[prompt], metrics }))
+  );
+  const texts = (name: keyof PairResult) => vectorFromArray(rows.map(({ pair }) => pair[name]), new Utf8());
+  const numbers = (name: keyof ModelResult["pairs"][number]) =>
+    vectorFromArray(rows.map(({ metrics }) => metrics[name]), new Float64());
+  await writeTable(path, {
+    model: vectorFromArray(rows.map(({ model }) => model), new Utf8()),
+    prompt: vectorFromArray(Int32Array.from(rows, ({ prompt }) => prompt)),
+    clean: texts("clean"),
+    corrupted: texts("corrupted"),
+    template: texts("template"),
+    part: texts("part"),
+    clean_metric: numbers("clean"),
+    corrupted_metric: numbers("corrupted"),
+    circuit_metric: numbers("circuit"),
+    correct: numbers("correct"),
+    exact: numbers("exact"),
+  });
 }
 
 async function saveTokenEdges(path: string, models: readonly ModelResult[]): Promise<void> {

@@ -236,17 +236,25 @@ export function locationsOf(
   return locations;
 }
 
-/** The error that there is no activation of a name: the nearest that there is, and all there are, one for all layers. */
+/**
+ * The error that there is no activation of a name: the layers that there are, where it is of another; else the nearest that
+ * there is, and all there are, one for all layers.
+ */
 export function noActivation(name: string, known: Iterable<string>): RangeError {
   const names = [...known];
-  const near = nearest(name, names);
+  const generalOf = (one: string): string => one.replace(/^blocks\.(\d+)\./, "blocks.N.");
   const layersOf = new Map<string, number[]>();
   for (const one of names) {
-    const general = one.replace(/^blocks\.(\d+)\./, "blocks.N.");
     const [, layer] = /^blocks\.(\d+)\./.exec(one) ?? [];
-    layersOf.set(general, [...layersOf.get(general) ?? [], Number(layer ?? NaN)]);
+    layersOf.set(generalOf(one), [...layersOf.get(generalOf(one)) ?? [], Number(layer ?? NaN)]);
   }
   const layers = Math.max(0, ...[...layersOf.values()].map(({ length }) => length));
+  if (generalOf(name) !== name && layersOf.get(generalOf(name))?.length === layers) {
+    return new RangeError(
+      `Cannot find an activation as none is named ${name}: the model has layers 0 to ${layers - 1}`,
+    );
+  }
+  const near = nearest(name, names);
   const listed = [...layersOf].map(([general, of]) =>
     of.length === layers || Number.isNaN(of[0]) ? general : general.replace("N", String(of[0]))
   );

@@ -433,13 +433,41 @@ export interface WritableIntegers extends Pick<WritableTensor, "name" | "shape">
   read(): Promise<Int32Array>;
 }
 
+/** A tensor whose values are there, such as an activation that was read. */
+export type HeldTensor =
+  & Pick<WritableTensor, "name" | "shape">
+  & ({
+    /** F32 when left out. */
+    type?: TensorType;
+    /** All elements, the last axis the fastest. */
+    values: Float32Array;
+  } | {
+    /** I32 also when left out. */
+    type?: "I32";
+    /** As of numbers. */
+    values: Int32Array;
+  });
+
 /**
  * Writes a file with checksums, some tensors in memory at a time, under a temporary name until it is whole.
  *
  * @throws {UserError} naming the tensor, when a value is too large for its type
  * @throws {RangeError} when two tensors have the same name, or one has not as many values as its shape says
+ * @throws {TypeError} when a tensor has neither `values` of its type nor `read`
  *
- * @example
+ * @example What a run of a model reads, for numpy and torch
+ * ```ts
+ * import assert from "node:assert/strict";
+ * import { loadModel, openSafetensors, writeSafetensors } from "../../mod.ts";
+ *
+ * using model = await loadModel("data/addition");
+ * const { activations } = await model.run("12+34=", { read: "all" });
+ * const path = await Deno.makeTempFile({ suffix: ".safetensors" });
+ * await writeSafetensors(path, Array.from(activations, ([name, activation]) => ({ name, ...activation })));
+ * assert((await openSafetensors(path)).entries.get("blocks.3.hook_resid_post")!.shape.join() === "1,6,64");
+ * ```
+ *
+ * @example Values that are asked for one tensor after the other
  * ```ts
  * const path = await Deno.makeTempFile();
  * const read = () => Promise.resolve(new Float32Array([1, 2, 3, 4, 5, 6]));
@@ -451,13 +479,14 @@ export interface WritableIntegers extends Pick<WritableTensor, "name" | "shape">
  */
 export async function writeSafetensors(
   path: string,
-  tensors: readonly (WritableTensor | WritableIntegers)[],
+  tensors: readonly (WritableTensor | WritableIntegers | HeldTensor)[],
   metadata?: Record<string, string>,
 ): Promise<void> {
+  const all = tensors.map(readable);
   const header: Record<string, unknown> = Object.create(null);
   const digests: Record<string, string> = {};
   let offset = 0;
-  for (const { name, shape, type = "F32" } of tensors) {
+  for (const { name, shape, type = "F32" } of all) {
     if (name in header || name === "__metadata__") {
       throw new RangeError(`Cannot write ${path} as the name ${name} is taken`);
     }
@@ -478,7 +507,7 @@ export async function writeSafetensors(
   };
   await writeAtomically(path, async (file) => {
     await writeAll(file, headBytes(NO_DIGEST));
-    for await (const [{ name, shape, type = "F32" }, values] of readAhead(tensors)) {
+    for await (const [{ name, shape, type = "F32" }, values] of readAhead(all)) {
       const wanted = elements(shape);
       if (values.length !== wanted) {
         throw new RangeError(
@@ -492,6 +521,21 @@ export async function writeSafetensors(
     await file.seek(0, Deno.SeekMode.Start);
     await writeAll(file, headBytes(digestOf(headBytes(NO_DIGEST).subarray(8))));
   });
+}
+
+/** A tensor that is asked for its values, whether they are there or not. */
+function readable(tensor: WritableTensor | WritableIntegers | HeldTensor): WritableTensor | WritableIntegers {
+  if ("read" in tensor) return tensor;
+  const { name, shape, type, values } = tensor;
+  if (values instanceof Int32Array && (type === undefined || type === "I32")) {
+    return { name, shape, type: "I32", read: () => Promise.resolve(values) };
+  }
+  if (values instanceof Float32Array && type !== "I32") {
+    return { name, shape, type, read: () => Promise.resolve(values) };
+  }
+  throw new TypeError(
+    `Cannot write tensor ${name} as it needs \`values\`, a Float32Array, or of I32 an Int32Array, or else \`read\``,
+  );
 }
 
 /** Every tensor with its values, those of the next already asked for: some at a time, or one that is larger alone. */

@@ -540,11 +540,16 @@ function encodePiece(
   return { ...known, tokens: [...before, ...known.tokens, ...(last ? [endOfText] : [])] };
 }
 
-/** An example's tokens, those of its first prompt, and behind how many each prompt and each completion ends. */
-function encodeExample(
+/**
+ * An example's tokens, those of its first prompt, and behind how many each prompt and each completion ends.
+ *
+ * @param ahead tokens of its texts that are known already
+ * @throws {UserError} on a character without a token, or a text of none
+ */
+export function encodeExample(
   example: Example,
   tokenizer: Tokenizer,
-  ahead: readonly (KnownTokens | undefined)[],
+  ahead: readonly (KnownTokens | undefined)[] = [],
 ): { prompt: number; tokens: number[]; ends: number[] } {
   const ends: number[] = [];
   let tokens: number[] = [];

@@ -866,6 +866,16 @@ gpuTest("a loaded model is what circuits are found in", async (gpu) => {
   assertEquals([...correct], [1, 1, 1, 1]);
 });
 
+Deno.test("a model of the hub is not taken for a folder that is missing, and it is told how it is brought", async () => {
+  for (const name of ["nobody/nothing", "nothing", "nobody/nothing@main"]) {
+    await assertRejects(
+      () => loadModel(name),
+      UserError,
+      `Cannot load ${name} as there is no folder of that name; a model of the Hugging Face hub is brought by fetchModel`,
+    );
+  }
+});
+
 gpuTest("names, prompts and characters that there are not are refused, naming what there is", async (gpu) => {
   using model = await loadModel(DENSE, { gpu });
   const nearest =
@@ -879,6 +889,11 @@ gpuTest("names, prompts and characters that there are not are refused, naming wh
   await refused("12", { hooks: { "blocks.0.attn.hook_z": () => new Float32Array(3) } }, "3 values");
   await refused("1 2", {}, 'no token for " "');
   await refused(["12", ""], {}, "at least one token");
+  await refused(
+    "12",
+    { read: ["blocks.4.attn.hook_z"] },
+    "named blocks.4.attn.hook_z: the model has layers 0 to 3",
+  );
   await refused("123456789", {}, "takes 1 to 8 tokens: 9");
   await refused("", {}, "at least one token");
   await refused([], {}, "at least one token");

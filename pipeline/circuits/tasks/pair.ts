@@ -4,6 +4,7 @@
  * @module
  */
 import { shown } from "../../files.ts";
+import { oneToken } from "../../text/one_token.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import type { PromptPair } from "../prompts.ts";
 
@@ -21,6 +22,9 @@ export interface WrittenPair {
   template?: unknown;
 }
 
+/** Tokens of a prompt that a message shows. */
+const MOST_PIECES = 8;
+
 const isText = (value: unknown): value is string => typeof value === "string" && value.length > 0;
 const areTexts = (value: unknown): value is string[] =>
   Array.isArray(value) && value.length > 0 && value.every(isText);
@@ -32,29 +36,37 @@ const areTexts = (value: unknown): value is string[] =>
  */
 export function parsePair(
   { clean, corrupted, answers, wrong, template = "pairs" }: WrittenPair,
-  tokenizer: Pick<Tokenizer, "encodeKnown">,
+  tokenizer: Pick<Tokenizer, "encodeKnown" | "spell">,
   fail: (required: string) => never,
 ): PromptPair {
   if (!isText(clean) || !isText(corrupted)) return fail("clean and corrupted must be text");
   if (!areTexts(answers) || !areTexts(wrong)) return fail("answers and wrong must be lists of text");
   if (!isText(template)) return fail("template must be text");
-  const encode = (text: string, continued = false): number[] => {
-    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text, { continued });
-    if (lost > 0) fail(`the tokenizer has no token for ${shown(firstLost)}`);
-    return tokens;
+  const failLost = (lost: string | undefined) => fail(`the tokenizer has no token for ${shown(lost)}`);
+  const encode = (text: string): number[] => {
+    const { tokens, lost, firstLost } = tokenizer.encodeKnown(text);
+    return lost > 0 ? failLost(firstLost) : tokens;
   };
   const tokensOf = (words: string[]): number[] =>
     words.map((word) => {
-      const encoded = encode(word, true);
-      if (encoded.length !== 1) {
-        fail(`an answer must be one token: ${JSON.stringify(word)} is ${encoded.length}`);
-      }
-      return encoded[0];
+      const found = oneToken(word, tokenizer);
+      if ("lost" in found) return failLost(found.lost);
+      return "token" in found
+        ? found.token
+        : fail(`an answer must be one token: ${JSON.stringify(word)} is ${found.tokens}`);
     });
   const tokens = encode(clean);
   const other = encode(corrupted);
   if (tokens.length !== other.length) {
-    fail(`both prompts must have the same number of tokens: ${tokens.length} and ${other.length}`);
+    const said = parted(tokens, other).map((part) => {
+      const pieces = part.slice(0, MOST_PIECES).map((token) => JSON.stringify(tokenizer.spell(token)));
+      if (part.length > MOST_PIECES) pieces.push(`${part.length - MOST_PIECES} more`);
+      return pieces.join(", ") || "nothing";
+    });
+    fail(
+      `both prompts must have the same number of tokens: ${tokens.length} and ${other.length}, ` +
+        `with ${said.join(" beside ")}`,
+    );
   }
   if (tokens.every((token, n) => token === other[n])) {
     fail("clean and corrupted are the same prompt, so that nothing can be told by exchanging them");
@@ -68,4 +80,14 @@ export function parsePair(
     places: [{ position: tokens.length - 1, right, wrong: against }],
     template,
   };
+}
+
+/** What of two lists is between the beginning and the end that they share. */
+function parted(one: readonly number[], other: readonly number[]): readonly number[][] {
+  const least = Math.min(one.length, other.length);
+  let first = 0;
+  while (first < least && one[first] === other[first]) first++;
+  let last = 0;
+  while (last < least - first && one.at(-1 - last) === other.at(-1 - last)) last++;
+  return [one, other].map((list) => list.slice(first, list.length - last));
 }

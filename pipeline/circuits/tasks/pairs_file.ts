@@ -1,5 +1,5 @@
 /**
- * A user's own pairs: one JSON object a line,
+ * A user's own pairs in a file: one JSON object a line, or an array of them,
  *
  *     {"clean": "…", "corrupted": "…", "answers": [" Mary"], "wrong": [" John"], "template": "…"}
  *
@@ -9,16 +9,15 @@
  * @module
  */
 import { inputError } from "../../errors.ts";
-import { readText } from "../../files.ts";
-import type { Tokenizer } from "../../text/tokenizer.ts";
-import { type PromptPair, type PromptSet, withStartToken } from "../prompts.ts";
-import { parsePair, type WrittenPair } from "./pair.ts";
+import { parseJson, readText } from "../../files.ts";
+import type { PromptSet } from "../prompts.ts";
+import { type FoundPair, gatherPairs, type PairsOptions } from "./prompt_pairs.ts";
 
 /** Bytes of the largest file of pairs: a hundred thousand of a page each. */
 const MAX_PAIRS_BYTES = 256 << 20;
 
 /**
- * Reads pairs from a JSONL file.
+ * Reads pairs from a file of JSON Lines, or of one array of JSON.
  *
  * @example
  * ```ts
@@ -39,55 +38,39 @@ const MAX_PAIRS_BYTES = 256 << 20;
  * ```
  *
  * @param prompts how many to take at most, from the beginning; all when left out. What is behind them is counted alone
- * @throws {UserError} naming the file and the line: no JSON, a missing field, an answer of several tokens, prompts of
+ * @throws {UserError} naming the file and the line, or the element from 1: no JSON, a missing field, an answer of several tokens, prompts of
  * different or too great lengths
  */
 export async function readPairs(
   path: string,
-  { tokenizer, contextLength, prompts }: { tokenizer: Tokenizer; contextLength: number; prompts?: number },
+  { prompts, ...options }: PairsOptions & { prompts?: number },
 ): Promise<PromptSet> {
-  const text = await readText(path, MAX_PAIRS_BYTES);
-  const { startOfText } = tokenizer;
-  const started = startOfText === undefined ? 0 : 1;
-  const pairs: PromptPair[] = [];
-  let leftOut = 0;
-  /** The line that each pair of prompts stands on. */
-  const seen = new Map<string, number>();
+  return gatherPairs(pairsIn(await readText(path, MAX_PAIRS_BYTES), path), {
+    task: path.replace(/^.*[/\\]/, "").replace(/\.jsonl?$/, ""),
+    ...options,
+    prompts,
+    lengthName: "--pairs-length",
+    fail: (required, name) => {
+      throw inputError(`Cannot use ${path}${name === undefined ? "" : `, ${name},`} as ${required}`);
+    },
+  });
+}
+
+function* pairsIn(text: string, path: string): Generator<FoundPair> {
+  if (!/\.(jsonl|ndjson)$/i.test(path) && text.trimStart().startsWith("[")) {
+    const values = parseJson(text, path) as unknown[];
+    for (const [n, value] of values.entries()) yield { name: `element ${n + 1}`, value: () => value };
+    return;
+  }
   for (const [n, line] of text.split("\n").entries()) {
-    if (line.trim() === "") continue;
-    if (pairs.length === prompts) {
-      leftOut++;
-      continue;
-    }
-    const fail = (required: string): never => {
-      throw inputError(`Cannot use ${path}, line ${n + 1}, as ${required}`);
-    };
-    let json: WrittenPair | null = null;
-    try {
-      json = JSON.parse(line);
-    } catch { /* told below */ }
-    if (typeof json !== "object" || json === null) return fail("it must be a JSON object");
-    const pair = parsePair(json, tokenizer, fail);
-    const [length, wanted] = [pair.clean.length, pairs[0]?.clean.length ?? pair.clean.length];
-    if (length !== wanted) fail(`all prompts must have the same number of tokens: ${length}, not ${wanted}`);
-    if (length + started > contextLength) {
-      fail(`the model has ${contextLength} positions: ${length + started} tokens`);
-    }
-    const key = `${pair.clean} ${pair.corrupted}`;
-    const before = seen.get(key);
-    if (before !== undefined) {
-      fail(`it repeats the prompts of line ${before}, which would count twice`);
-    }
-    seen.set(key, n + 1);
-    pairs.push(pair);
+    if (line.trim() !== "") yield { name: `line ${n + 1}`, value: () => valueOf(line) };
   }
-  if (pairs.length === 0) throw inputError(`Cannot use ${path} as it has no pair`);
-  if (pairs.length > 1 && new Set(pairs.map(({ clean }) => clean.join())).size < 2) {
-    throw inputError(
-      `Cannot use ${path} as all pairs have one clean prompt, and a circuit chosen on one is scored on another`,
-    );
+}
+
+function valueOf(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
   }
-  const task = path.replace(/^.*[/\\]/, "").replace(/\.jsonl$/, "");
-  const set: PromptSet = { task, metric: "logit_difference", pairs, leftOut };
-  return startOfText === undefined ? set : withStartToken(set, startOfText);
 }

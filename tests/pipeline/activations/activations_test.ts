@@ -7,9 +7,12 @@ import { type ReadRow, readRows } from "../../../pipeline/activations/read_rows.
 import { rowsThatFit } from "../../../pipeline/activations/rows_that_fit.ts";
 import { createShards, type Shard } from "../../../pipeline/activations/shards.ts";
 import { storedForm } from "../../../pipeline/activations/stored_form.ts";
+import { rowsOfDocuments } from "../../../pipeline/activations/texts.ts";
+import { readWholeDocuments } from "../../../pipeline/activations/whole_documents.ts";
 import type { Interventions } from "../../../pipeline/circuits/interventions.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { type LoadedModel, loadModel } from "../../../pipeline/load_model.ts";
+import { activationAxes } from "../../../pipeline/model/activation_names.ts";
 import { gpt2Config } from "../../../pipeline/model/config.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
@@ -246,6 +249,196 @@ Deno.test("values and open edges are those of float64; with --dense there are no
   }
 });
 
+gpuTest(
+  "a row for each document: what is written is what the library reads of it, without what pads it",
+  async (gpu) => {
+    await using folder = await temporaryFolder();
+    const [model, data] = [join(folder.path, "model"), join(folder.path, "texts.jsonl")];
+    await writeTinyModel(model, { gate: GATE });
+    using loaded = await loadModel(model, { gpu });
+    const names = [...loaded.hooks.keys()];
+    const texts = ["12", "3456", "", "7", "123456789012", "98765432", "4+5=9"];
+    await writeTexts(data, texts);
+    const output = join(folder.path, "activations");
+    // deno-fmt-ignore
+    const { code, stderr, stdout } = await runMain(["--model", model, "--data", data, "--each-document", "--batch", "4",
+    "--context", "7", "--shard-size", "0.04", "--read", "all", "--output", output, "--json"], ACTIVATIONS);
+    assertEquals(code, 0, stderr);
+    assertStringIncludes(stderr, "1 document has no token: left out");
+    assertStringIncludes(stderr, "longer than 7 tokens, of which the first 7 are read: 2 of 6 documents");
+    const kept = texts.map((text) => text.slice(0, 7)).filter((text) => text !== "");
+    const count = kept.join("").length;
+    const told = JSON.parse(stdout);
+    assertEquals([told.documents, told.cut, told.tokens], [6, 2, count]);
+    const manifest = JSON.parse(await Deno.readTextFile(join(output, MANIFEST)));
+    assertEquals([manifest.split, manifest.documents, manifest.cut, manifest.context], [
+      "documents",
+      6,
+      2,
+      7,
+    ]);
+    assertEquals(manifest.tokens, count);
+    const files = manifest.shards.length;
+    assert(files > 1 && files < 6, `${files} files: several, and one of several documents`);
+    const shards: Awaited<ReturnType<typeof tensorsOf>>[] = [];
+    for (const { file } of manifest.shards) {
+      assertMatch(file, /^documents-\d{6}\.safetensors$/);
+      shards.push(await tensorsOf(join(output, file)));
+    }
+    const all = (name: string) => shards.flatMap((shard) => shard.get(name)!.values);
+    assertEquals(all("tokens"), kept.flatMap((text) => loaded.tokenizer.encode(text)));
+    assertEquals(all("positions"), kept.flatMap((text) => [...text].map((_, n) => n)));
+    const places = texts.flatMap((text, place) => text === "" ? [] : [place]);
+    assertEquals(all("documents"), kept.flatMap((text, n) => [...text].map(() => places[n])));
+
+    /** What stands of a document: its shard, and the first of its rows there. */
+    const found = places.map((place) => {
+      const shard = shards.find((shard) => shard.get("documents")!.values.includes(place))!;
+      return { shard, first: shard.get("documents")!.values.indexOf(place) };
+    });
+    for (let start = 0; start < kept.length; start += 4) {
+      const part = kept.slice(start, start + 4).map((text) => loaded.tokenizer.encode(text));
+      const prompts = Array.from(
+        { length: 4 },
+        (_, n) => [...(part[n] ?? []), ...Array<number>(7).fill(0)].slice(0, 7),
+      );
+      const { activations } = await loaded.run(prompts, { read: names });
+      for (const [n, { length }] of part.entries()) {
+        const { shard, first } = found[start + n];
+        const alone = (await loaded.run(part[n], { read: names })).activations;
+        for (const name of names) {
+          const axes = loaded.hooks.get(name)!;
+          const own = rowsOf([...activations.get(name)!.values], 4)[n];
+          const ofOne = [...alone.get(name)!.values];
+          if (name.endsWith("hook_gates")) {
+            const [query, key, head] = ["query", "key", "head"].map((of) =>
+              shard.get(`${name}.${of}`)!.values
+            );
+            const edges = query.flatMap((q, edge) =>
+              q >= first && q < first + length ? [[q - first, key[edge] - first, head[edge]].join()] : []
+            );
+            const open = ofOne.flatMap((gate, at) =>
+              gate === 1
+                ? [[Math.floor(at / length) % length, at % length, Math.floor(at / length ** 2)].join()]
+                : []
+            );
+            assertEquals(edges.toSorted(), open.toSorted(), name);
+            continue;
+          }
+          const { shape, values } = shard.get(name)!;
+          assertEquals(shape[0], shard.get("tokens")!.shape[0], name);
+          const inner = values.length / shape[0];
+          const stored = values.slice(first * inner, (first + length) * inner);
+          if (!axes.includes("query")) {
+            assertEquals(stored, own.slice(0, length * inner), name);
+            // Measured: 0; a batch of another size may be computed by other kernels.
+            assertClose(stored, ofOne, { tolerance: 1e-6, name });
+            continue;
+          }
+          const heads = shape[1];
+          assertEquals(shape.slice(1), [heads, 7], name);
+          for (let at = 0; at < stored.length; at++) {
+            const [query, head, key] = [Math.floor(at / 7 / heads), Math.floor(at / 7) % heads, at % 7];
+            assertEquals(stored[at], own[(head * 7 + query) * 7 + key], name);
+            if (key < length) {
+              const expected = ofOne[(head * length + query) * length + key];
+              assert(stored[at] === expected || Math.abs(stored[at] - expected) < 1e-6, name);
+            }
+          }
+        }
+      }
+    }
+  },
+);
+
+Deno.test("documents are read as prompts are: examples whole, a file of text without its last line end, as far as --tokens says", async () => {
+  await using folder = await temporaryFolder();
+  const tokenizer = await loadTokenizer(ADDITION.tokenizer);
+  const write = async (name: string, text: string): Promise<string> => {
+    const path = join(folder.path, name);
+    await Deno.writeTextFile(path, text);
+    return path;
+  };
+  const options = { textColumn: "text", tokenizer, context: 8, limit: 100 };
+  const read = async (sources: string[], change = {}) => {
+    const { documents, ...counts } = await readWholeDocuments(sources, { ...options, ...change });
+    return { ...counts, documents: documents.map(({ place, tokens }) => [place, tokenizer.decode(tokens)]) };
+  };
+  const text = await write("a.txt", "12+3\r\n");
+  const example = await write(
+    "b.jsonl",
+    '{"prompt":"1+2=","completion":"3"}\n{"text":""}\n{"text":"123456789"}',
+  );
+  const whole = [[0, "12+3"], [1, "1+2=3"], [3, "12345678"]];
+  assertEquals(await read([text, example]), { documents: whole, cut: 1, empty: 1, more: false });
+  // Those that the limit holds, and the first in any case.
+  assertEquals(await read([text, example], { limit: 17 }), {
+    documents: whole,
+    cut: 1,
+    empty: 1,
+    more: false,
+  });
+  assertEquals(await read([text, example], { limit: 16 }), {
+    documents: whole.slice(0, 2),
+    cut: 0,
+    empty: 1,
+    more: true,
+  });
+  assertEquals((await read([text, example], { limit: 1 })).documents, whole.slice(0, 1));
+  const begun = { ...tokenizer, startOfText: 10 };
+  assertEquals(await read([text], { tokenizer: begun, context: 3 }), {
+    documents: [[0, "+12"]],
+    cut: 1,
+    empty: 0,
+    more: false,
+  });
+  const told: string[] = [];
+  const tell = { onMessage: (text: string) => told.push(text), onWarning: (text: string) => told.push(text) };
+  const rows = async (
+    change = {},
+  ) => (await rowsOfDocuments([text, example], ["a"], { ...options, ...tell, ...change }));
+  const [all, some] = [await rows(), await rows({ limit: 9 })];
+  assertEquals([all.rows, all.context, all.told], [3, 8, { documents: 3, cut: 1 }]);
+  assertEquals([some.rows, some.context, some.told], [2, 5, { documents: 2, cut: 0 }]);
+  assertEquals([1, 2, 4].map((batch) => all.parts[0].batches(batch)), [3, 2, 1]);
+  assertEquals(told, [
+    "1 document has no token: left out",
+    "longer than 8 tokens, of which the first 8 are read: 1 of 3 documents",
+    "2 documents are read: --tokens 9 holds no more",
+    "1 document has no token: left out",
+  ]);
+  const letter = await write("c.jsonl", '{"text":"12"}\n{"text":"1x"}');
+  await assertRejects(
+    () => read([letter]),
+    UserError,
+    'c.jsonl, line 2 as the tokenizer has no token for "x"',
+  );
+  const none = await write("d.jsonl", '{"text":""}');
+  await assertRejects(() => read([none]), UserError, "d.jsonl as no document has a token");
+});
+
+Deno.test("all activations are read by one word, of a model without gates all but these", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "model");
+  await writeTinyModel(model, { gate: GATE });
+  const all = [...activationAxes(await readModelConfig(model)).keys()];
+  for (const [flags, left] of [[[], []], [["--dense"], ["hook_gates", "hook_gate_logits"]]] as const) {
+    const output = join(folder.path, `activations${flags.length}`);
+    // deno-fmt-ignore
+    const { code, stderr } = await runMain(["--model", model, "--data", ADDITION.data, "--context", "8", "--batch", "2",
+      "--tokens", "16", "--read", "all", "--output", output, ...flags], ACTIVATIONS);
+    assertEquals(code, 0, stderr);
+    const expected = all.filter((name) => !left.some((end) => name.endsWith(end)));
+    const { activations } = JSON.parse(await Deno.readTextFile(join(output, MANIFEST)));
+    assertEquals(Object.keys(activations), expected);
+    const stored = expected.flatMap((name) =>
+      name.endsWith("hook_gates") ? ["query", "key", "head"].map((of) => `${name}.${of}`) : [name]
+    );
+    const written = await tensorsOf(join(output, "test-000000.safetensors"));
+    assertEquals(new Set(written.keys()), new Set([...stored, "tokens", "positions", "documents"]));
+  }
+});
+
 /** A model that gives of each prompt its tokens as the only activation. */
 const ECHO: Pick<Interventions, "run"> = {
   run: (prompts) =>
@@ -319,6 +512,7 @@ Deno.test("documents are counted from the data's beginning where a split is a pa
 const row = (values: readonly number[]): ReadRow => ({
   tokens: Int32Array.from(values, (_, n) => n),
   documents: new Int32Array(values.length),
+  positions: values.length,
   activations: new Map([["blocks.0.hook_resid_pre", Float32Array.from(values)]]),
 });
 const FORM = storedForm("blocks.0.hook_resid_pre", ["batch", "position", "width"]);
@@ -469,6 +663,11 @@ Deno.test("what cannot be done is one sentence before a device is opened", async
       /model has no gates: all are open/,
     ],
     [[...read, ...output], 2, /give --data/],
+    [
+      [...data, ...read, ...output, "--each-document", "--split", "all"],
+      2,
+      /--split with --each-document, which reads all documents/,
+    ],
     [[...data, ...read, ...output, "--context", "9"], 3, /context of 9/],
     [[...data, ...read, ...output, "--dtype", "f64"], 2, /one of f32, f16/],
     [["--data", join(folder.path, "none.txt"), ...read, ...output], 3, /no such file/],

@@ -3,11 +3,11 @@ import { tableFromIPC } from "apache-arrow";
 import { analyse } from "../../../pipeline/circuits/analyse.ts";
 import { connected, edgeCount, topEdges } from "../../../pipeline/circuits/discovery.ts";
 import type { CircuitEngine } from "../../../pipeline/circuits/engine.ts";
-import { ladderSizes } from "../../../pipeline/circuits/metrics.ts";
+import { type Interval, ladderSizes } from "../../../pipeline/circuits/metrics.ts";
 import { firstWithin } from "../../../pipeline/circuits/model_analysis.ts";
 import { modelNames } from "../../../pipeline/circuits/model_names.ts";
 import { splitPairs } from "../../../pipeline/circuits/prompts.ts";
-import { circuitSentence, circuitsHtml, resultRows } from "../../../pipeline/circuits/report.ts";
+import { circuitSentence, circuitsHtml, resultRows, tableNotes } from "../../../pipeline/circuits/report.ts";
 import { resultLine, saveResults } from "../../../pipeline/circuits/results.ts";
 import { type TokenCircuit, tokenCircuit } from "../../../pipeline/circuits/token_circuit.ts";
 import { temporaryFolder } from "../../support/temporary_folder.ts";
@@ -128,6 +128,14 @@ Deno.test("how many answers must be right is the caller's to say, and which of t
   for (const least of [undefined, 0.51]) assertEquals((await of(half, least)).performance.able, false);
   const asked = await of(half, 0.5);
   assertEquals([asked.performance.able, asked.circuit?.edges.value], [true, 4]);
+  // Nothing is right, and the corrupted prompts have what is: someone has exchanged them.
+  const none = { ...found, clean: found.corrupted, corrupted: found.clean, correct: found.correct.fill(0) };
+  const exchanged = await of({ ...whole, baselines: () => Promise.resolve(none) });
+  const asIf = "as if clean and corrupted, or right and wrong answers, had been exchanged";
+  assertStringIncludes(circuitSentence(resultsOf(exchanged, undefined)), asIf);
+  const neither = { ...none, corrupted: none.corrupted.map((metric) => -metric) };
+  const lost = await of({ ...whole, baselines: () => Promise.resolve(neither) });
+  assert(!circuitSentence(resultsOf(lost, undefined)).includes(asIf));
   // As much is right, and as right for the corrupted prompts.
   const alike = await of(plantedEngine(PROMPTS, { able: false }), 0.5);
   assertEquals(alike.circuit, undefined);
@@ -142,7 +150,7 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   const results = resultsOf(findings, findings);
   assertEquals(results.ratio!.edges, { value: 1, low: 1, high: 1 });
   const line = JSON.parse(resultLine(results));
-  assertEquals(Object.keys(line), ["task", "models", "ratio"]);
+  assertEquals(Object.keys(line), ["task", "enough_pairs", "models", "ratio", "shared"]);
   const [dense, sparse] = line.models;
   assertEquals([dense.name, dense.gated, sparse.name, sparse.gated], ["dense", false, "sparse", true]);
   assertEquals([dense.n90_edges, dense.n90_heads, sparse.performance], [4, 2, 1]);
@@ -192,6 +200,149 @@ Deno.test("two models: the ratio with its interval, the line, the table, and fil
   assertEquals(curve.numRows, 2 * 2 * 6);
 });
 
+Deno.test("where pairs are too few for intervals, table, sentence, page and JSON say so", async () => {
+  const of = async (prompts: number) => {
+    const findings = await analyse(plantedEngine(prompts), plantedSet(prompts), OPTIONS);
+    const results = resultsOf(findings, undefined);
+    const [note] = tableNotes(results);
+    assertStringIncludes(circuitsHtml("run", results), `<caption>${note}`);
+    const { enough_pairs } = JSON.parse(resultLine(results));
+    const hasInterval = ({ low }: Interval): boolean => low !== null;
+    assertEquals(enough_pairs, {
+      metric: hasInterval(findings.performance.clean),
+      circuit: hasInterval(findings.circuit!.edges),
+    });
+    return { note, sentence: circuitSentence(results) };
+  };
+  const onNew = "For 90 % of the effect on prompts that did not choose the circuit, the dense model needs";
+  const onFew = (pairs: string) =>
+    `For 90 % of the effect on ${pairs} that did not choose the circuit, too few for intervals, the dense model needs`;
+  const drawn = "95 % intervals in brackets, by drawing the prompts anew";
+  for (
+    const [prompts, said, begins] of [
+      [1, "One pair: what takes several, intervals,", "For 90 % of the effect on the one pair, which also"],
+      [3, "3 pairs: too few for 95 % intervals, which take 5.", onFew("1 pair")],
+      [4, "4 pairs: too few for 95 % intervals, which take 5.", onFew("2 pairs")],
+      [5, `${drawn}; 2 pairs that score circuits are too few for theirs, which take 5.`, onFew("2 pairs")],
+      [9, `${drawn}; 4 pairs that score circuits are too few for theirs, which take 5.`, onFew("4 pairs")],
+      [10, `${drawn}.`, onNew],
+    ] as const
+  ) {
+    const { note, sentence } = await of(prompts);
+    assertStringIncludes(note, said);
+    assertStringIncludes(sentence, begins);
+  }
+});
+
+Deno.test("two circuits: what both have, and its share of what either has, in table, page, line and file", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const circuit = findings.circuit!;
+  // Another of as many edges and heads, of which one each is another.
+  const other = circuit.circuit.slice();
+  other[other.indexOf(1)] = 0;
+  other[other.lastIndexOf(0)] = 1;
+  const [kept, left, ...rest] = circuit.rankedHeads;
+  const changed = { ...circuit, circuit: other, rankedHeads: [rest[0], kept, left, ...rest.slice(1)] };
+  const results = resultsOf(findings, { ...findings, circuit: changed });
+  const shared = { heads: { count: 1, jaccard: 1 / 3 }, edges: { count: 3, jaccard: 3 / 5 } };
+  assertEquals(results.shared, shared);
+  assertEquals(JSON.parse(resultLine(results)).shared, shared);
+  const rowsOf = (of: typeof results) =>
+    resultRows(of).slice(7, 10).map(({ label, cells }) => [label, ...cells]);
+  const [edges, heads, overlap] = [
+    "edges of the circuit that the other model’s has too",
+    "heads of the circuit that the other model’s has too",
+    "overlap of the two circuits, edges and heads",
+  ];
+  assertEquals(rowsOf(results), [
+    [edges, "3 of 4", "3 of 4"],
+    [heads, "1 of 2", "1 of 2"],
+    [overlap, "0.6, 0.333", "0.6, 0.333"],
+  ]);
+  assertStringIncludes(circuitsHtml("run", results), `${overlap}</th><td>0.6, 0.333</td>`);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, results);
+  assertEquals(JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`)).shared, shared);
+
+  // No circuit does enough: there is none to compare, and of heads there still is.
+  const none = { value: null, low: null, high: null };
+  const partly = resultsOf(findings, { ...findings, circuit: { ...changed, edges: none } });
+  assertEquals(partly.shared, { ...shared, edges: null });
+  assertEquals(rowsOf(partly)[1], [overlap, "–, 0.333", "–, 0.333"]);
+  const alone = resultsOf(findings, undefined);
+  assertEquals(alone.shared, { heads: null, edges: null });
+  assert(!resultRows(alone).some(({ label }) => label.includes("other model")), "there is no other");
+});
+
+Deno.test("every pair's metrics stand in a table, with its prompts, and what it is for", async () => {
+  const set = plantedSet(PROMPTS);
+  const findings = await analyse(plantedEngine(PROMPTS), set, OPTIONS);
+  const unable = await analyse(plantedEngine(PROMPTS, { able: false }), set, OPTIONS);
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, resultsOf(findings, unable));
+  const rows = tableFromIPC(await Deno.readFile(`${folder.path}/pairs.arrow`)).toArray();
+  assertEquals(rows.length, 2 * PROMPTS);
+  const { choosing, scoring } = splitPairs(set.pairs);
+  const { full } = findings.circuit!.bounds;
+  for (const [n, pair] of set.pairs.entries()) {
+    const size = 1 + n % 3;
+    const scores = scoring.includes(n);
+    const row = {
+      model: "dense",
+      prompt: n,
+      clean: pair.clean.join(" "),
+      corrupted: pair.corrupted.join(" "),
+      template: pair.template,
+      part: scores ? "scores" : "chooses",
+      clean_metric: 4 * size,
+      corrupted_metric: 0,
+      // The circuit of all that was planted does all.
+      circuit_metric: scores ? full[scoring.indexOf(n)] : null,
+      correct: 1,
+      exact: 0.25,
+    };
+    assertEquals(rows[n].toJSON(), row);
+    assertEquals(rows[PROMPTS + n].toJSON(), {
+      ...row,
+      model: "sparse",
+      corrupted_metric: 4 * size,
+      circuit_metric: null,
+      correct: 0.5,
+    });
+  }
+  assertEquals([choosing.length, scoring.length], [6, 6]);
+  const one = resultsOf(await analyse(plantedEngine(1), plantedSet(1), OPTIONS), undefined);
+  assertEquals([one.pairs.map(({ part }) => part), one.models[0].pairs[0].circuit], [["both"], 4]);
+  const { pairs, models } = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals([pairs, models[0].pairs], [undefined, undefined]);
+});
+
+Deno.test("of a model without gates nothing is closed off the paths: table, page and files say so", async () => {
+  const findings = await analyse(plantedEngine(PROMPTS), plantedSet(PROMPTS), OPTIONS);
+  const both = resultsOf(findings, findings);
+  const [dense, sparse] = both.models;
+  const ungated = { ...dense, token_circuits: { ...dense.token_circuits, held: null, anew: null } };
+  const rowsOf = (results: typeof both) =>
+    resultRows(results).filter(({ label }) => label.includes("closed")).map(({ cells }) => cells);
+  const mark = "¹ Prompts in which a logit moves by more than 0.0001";
+  assertEquals(tableNotes(both).map((note) => note.slice(0, mark.length)).at(-1), mark);
+  assert(!tableNotes(both).join().includes("Without gates"));
+
+  const beside = { ...both, models: [ungated, sparse] };
+  assertEquals(rowsOf(beside), [["–", "50.0 %; 0.00 %; 0.13; 0.03"], ["–", "75.0 %; 25.0 %; 11; 1.5"]]);
+  assertStringIncludes(tableNotes(beside).at(-1)!, "Without gates nothing off the paths reaches an answer.");
+  const html = circuitsHtml("run", beside);
+  assertEquals(html.match(/It has no gates, and nothing off the paths reaches the answer/g)!.length, 1);
+
+  const alone = { ...both, models: [ungated] };
+  assertEquals(rowsOf(alone), []);
+  assert(!tableNotes(alone).join().includes("¹"), "the table has no such mark");
+  await using folder = await temporaryFolder();
+  await saveResults(folder.path, alone);
+  const { models: [saved] } = JSON.parse(await Deno.readTextFile(`${folder.path}/circuits.json`));
+  assertEquals([saved.token_circuits.held, saved.token_circuits.anew], [null, null]);
+});
+
 /** Every key of objects within a value. */
 function keysOf(value: unknown): string[] {
   if (typeof value !== "object" || value === null) return [];
@@ -227,7 +378,7 @@ Deno.test("the guide names what is saved: every column, and every key of circuit
     // What is in brackets explains.
     return [...row.split("|")[2].replace(/\([^)]*\)/g, "").matchAll(/`(\w+)`/g)].map(([, name]) => name);
   };
-  for (const file of ["edges.arrow", "curve.arrow", "token_edges.arrow"]) {
+  for (const file of ["edges.arrow", "curve.arrow", "pairs.arrow", "token_edges.arrow"]) {
     const table = tableFromIPC(await Deno.readFile(`${folder.path}/${file}`));
     assertEquals(rowOf(`\`${file}\``), table.schema.fields.map(({ name }) => name), file);
   }

@@ -384,10 +384,16 @@ Deno.test("an unknown activation is told with the nearest, and with all there ar
   for (const name of general) assertStringIncludes(message, name);
   assertStringIncludes(message, "for N from 0 to 47");
   assert(message.length < 900, `${message.length} characters`);
-  assertStringIncludes(
-    noActivation("blocks.1.attn.hook_q", ["blocks.0.attn.hook_q"]).message,
-    "mean blocks.0.attn",
-  );
+  // Of a layer that there is not, the layers that there are.
+  for (const name of ["blocks.48.attn.hook_q", "blocks.100.hook_mlp_out"]) {
+    assertEquals(
+      noActivation(name, names.keys()).message,
+      `Cannot find an activation as none is named ${name}: the model has layers 0 to 47`,
+    );
+  }
+  // One that some layers have is not of all.
+  const some = ["blocks.0.attn.hook_q", "blocks.0.hook_x", "blocks.1.hook_x"];
+  assertStringIncludes(noActivation("blocks.1.attn.hook_q", some).message, "mean blocks.0.attn");
 });
 
 gpuTest("activations stand in the order in which they are computed", async (gpu) => {

@@ -49,10 +49,15 @@ const REFUSED: [string, string[], RegExp][] = [
   [
     "an answer of two tokens",
     [...PAIR.slice(0, 4), "--answer", "64", "--wrong", "1", "--model", "data/addition"],
-    /the pair of --prompt as an answer must be one token: "64" is 2/,
+    /the pair of --prompt as an answer must be one token: "64" is 2 \("6", "4"\)$/,
   ],
   ["an unknown task", ["--task", "chess"], /Unknown task chess: copy, ioi/],
   ["a model without a task", ["--model", "data/addition"], /give --task, --pairs or --prompt/],
+  [
+    "a length without pairs",
+    ["--task", "addition", "--pairs-length", "6", "--model", "data/addition"],
+    /--pairs-length without --pairs/,
+  ],
   ["pairs without a model", ["--pairs", "x.jsonl"], /Cannot use --pairs without --model/],
   [
     "a task and pairs",
@@ -133,8 +138,20 @@ Deno.test("circuits: all pairs of a file are taken, and of --prompts it is told 
   const [some, fewer] = await said("some", ["--prompts", "4"]);
   assertStringIncludes(some, "sums: the first 4 of 40 pairs (--prompts) of prompts of 6 tokens");
   assertEquals(fewer, [4, 36]);
-  const page = await Deno.readTextFile(join(folder.path, "runs", "some", "circuits.html"));
-  assertStringIncludes(page, "The first 4 of 40 pairs of prompts");
+  const page = async (name: string) =>
+    await Deno.readTextFile(join(folder.path, "runs", name, "circuits.html"));
+  assertStringIncludes(await page("some"), "The first 4 of 40 pairs of prompts");
+  const shorter = { clean: "1+20=", corrupted: "2+30=", answers: ["1"], wrong: ["2"] };
+  await Deno.writeTextFile(pairs, [JSON.stringify(shorter), ...sums(6)].join("\n"));
+  const [ofLength] = await said("length", ["--pairs-length", "6", "--prompts", "5"]);
+  assertStringIncludes(
+    ofLength,
+    "sums: the first 5 of 6 pairs (--prompts) (1 of other lengths left out) of prompts of 6 tokens",
+  );
+  assertStringIncludes(
+    await page("length"),
+    "The first 5 of 6 pairs (1 of other lengths left out) of prompts",
+  );
 });
 
 for (const [what, args, message] of REFUSED) {

@@ -103,7 +103,7 @@ async function assertMeasured(
       for (const what of ["moved", "changed", "logit", "metric"] as const) {
         // Measured: 5.5e-6, of moves up to 13.
         assertAlmostEquals(
-          effects[gates][what],
+          effects[gates]![what],
           expected[gates][what],
           1e-4,
           `prompt ${pair}, ${gates}, ${what}`,
@@ -136,6 +136,7 @@ gpuTest(
     const reference = { ...config, weights };
     const measured = await assertMeasured(gpu, { config, parameters }, reference, set);
     const { open, onPaths, mayMatter, offPaths, held, anew } = summariseOffPaths(measured);
+    assert(held && anew, "the model has gates");
     assert(offPaths > 0.2, `share of prompts with an edge off the paths: ${offPaths}`);
     assert(onPaths < mayMatter && mayMatter < open, `${onPaths}, ${mayMatter}, ${open}`);
     // Measured: 0.0075 and 17 %; 13 and 2 of 23.
@@ -149,46 +150,53 @@ gpuTest("random models, gated and dense: what closing moves is what float64 says
   const set = randomSet(TINY, { pairs: 12, positions: 6 });
   const gated = randomModel(gpu, { ...TINY, gate: { bias: -0.1, temperature: 1 } });
   const { offPaths, held, anew } = summariseOffPaths(await assertMeasured(gpu, gated, gated.reference, set));
+  assert(held && anew, "the model has gates");
   assert(offPaths > 0.5 && held.logit > 0.01 && anew.logit > 0.01, `${offPaths} ${held.logit} ${anew.logit}`);
   // Where more may matter than a prompt's share of runs, no edge's effect is measured.
   const many = { ...set, pairs: Array.from({ length: 100 }, (_, n) => set.pairs[n % 12]) };
   const least = Math.floor(MOST_EFFECTS / many.pairs.length);
-  const dense = randomModel(gpu, TINY);
-  for (const { circuit, effects } of await measureOffPaths(gpu, dense, many)) {
+  const open = randomModel(gpu, { ...TINY, gate: { bias: 20, temperature: 1 } });
+  for (const { circuit, held, effects } of await measureOffPaths(gpu, open, many)) {
     assert(circuit.mayMatter > least, `${circuit.mayMatter} of ${least}`);
-    assertEquals(effects, null);
+    assertEquals([held!.logit, effects], [0, null]);
   }
-  const ofDense = summariseOffPaths(await measureOffPaths(gpu, dense, set));
-  const nothing = { moved: 0, changed: 0, logit: 0, metric: 0 };
-  assertEquals([ofDense.all, ofDense.open, ofDense.mayMatter], [84, 84, ofDense.onPaths]);
-  assertEquals([ofDense.offPaths, ofDense.held, ofDense.anew], [1, nothing, nothing]);
+  // Without gates nothing is closed, as nothing could change.
+  const ofDense = await measureOffPaths(gpu, randomModel(gpu, TINY), set);
+  assertEquals(new Set(ofDense.map(({ effects }) => effects)), new Set([null]));
+  const dense = summariseOffPaths(ofDense);
+  assertEquals([dense.all, dense.open, dense.mayMatter], [84, 84, dense.onPaths]);
+  assertEquals([dense.offPaths, dense.held, dense.anew], [1, null, null]);
 });
 
 gpuTest(
-  "with gates held, closing what cannot matter leaves the answers' bits, any edge on a path moves them",
+  "with gates held or none, closing what cannot matter leaves the answers' bits, any edge on a path moves them",
   async (gpu) => {
-    const config = { ...TINY, gate: { bias: -0.1, temperature: 1 } };
-    const model = randomModel(gpu, config);
     const set = randomSet(TINY, { pairs: 6, positions: 6 });
-    const run = await prepareInterventions(gpu, model, { batch: 1, positions: 6 });
     const gates = [0, 1].map((layer) => `blocks.${layer}.attn.hook_gates`);
-    let off = 0;
-    for (const [pair, { circuit }] of (await measureOffPaths(gpu, model, set)).entries()) {
-      const { clean } = set.pairs[pair];
-      const at = circuit.answers;
-      const { activations } = await run.run([clean], { read: gates });
-      const held = gates.map((activation) => ({ activation, by: { values: activations.get(activation)! } }));
-      const without = async (edges: readonly ReferenceEdge[]) =>
-        (await run.run([clean], { at, replace: [...held, ...closedEdges(edges)] })).logits;
-      const logits = await without([]);
-      const cannot = circuit.edges.filter(({ mayMatter }) => !mayMatter);
-      off += cannot.length;
-      assertEquals(await without(cannot), logits);
-      for (const edge of circuit.edges.filter(({ onPath }) => onPath)) {
-        assertNotEquals(await without([edge]), logits, nameOf(edge));
+    for (const config of [{ ...TINY, gate: { bias: -0.1, temperature: 1 } }, TINY]) {
+      const model = randomModel(gpu, config);
+      const run = await prepareInterventions(gpu, model, { batch: 1, positions: 6 });
+      let off = 0;
+      for (const [pair, { circuit }] of (await measureOffPaths(gpu, model, set)).entries()) {
+        const { clean } = set.pairs[pair];
+        const at = circuit.answers;
+        const { activations } = await run.run([clean], { read: gates });
+        const held = gates.map((activation) => ({
+          activation,
+          by: { values: activations.get(activation)! },
+        }));
+        const without = async (edges: readonly ReferenceEdge[]) =>
+          (await run.run([clean], { at, replace: [...held, ...closedEdges(edges)] })).logits;
+        const logits = await without([]);
+        const cannot = circuit.edges.filter(({ mayMatter }) => !mayMatter);
+        off += cannot.length;
+        assertEquals(await without(cannot), logits);
+        for (const edge of circuit.edges.filter(({ onPath }) => onPath)) {
+          assertNotEquals(await without([edge]), logits, nameOf(edge));
+        }
       }
+      assert(off > 0, "some edges are off the paths");
+      run.destroy();
     }
-    assert(off > 0);
-    run.destroy();
   },
 );

@@ -4,8 +4,8 @@
  * @module
  */
 import { type Findings, ratioOf } from "../../../pipeline/circuits/analyse.ts";
-import { type CircuitResults, modelResult } from "../../../pipeline/circuits/results.ts";
-import { plantedEngine } from "./planted.ts";
+import { type CircuitResults, modelResult, ofPairs, sharedOf } from "../../../pipeline/circuits/results.ts";
+import { plantedEngine, plantedSet } from "./planted.ts";
 
 /** Pairs of the planted task. */
 export const PROMPTS = 12;
@@ -19,6 +19,7 @@ export function resultsOf(
   { graph } = plantedEngine(PROMPTS),
   [first, second] = ["dense", "sparse"],
 ): CircuitResults {
+  const set = plantedSet(findings.baselines.clean.length);
   const attention = {
     tokens: ["one", "<two>", "</script>"],
     heads: [0, 1, 2, 3].map((n) => ({
@@ -56,7 +57,7 @@ export function resultsOf(
     edges: [edge, off],
   }];
   const of = (findings: Findings, name: string) =>
-    modelResult(graph, {
+    modelResult(graph, set, {
       name,
       label: "a model",
       gated: name === "sparse",
@@ -67,6 +68,7 @@ export function resultsOf(
       tokenEdges,
     });
   const { circuit } = findings;
+  const models = [of(findings, first), ...(other ? [of(other, second)] : [])];
   const ratio = circuit && other?.circuit
     ? {
       edges: ratioOf(
@@ -81,11 +83,7 @@ export function resultsOf(
     task: "planted",
     purpose: "what was planted",
     metric: "logit_difference",
-    prompts: PROMPTS,
-    left_out: 0,
-    split: { choosing: 6, scoring: 6 },
-    length: 3,
-    templates: 2,
+    ...ofPairs(set, { decode: (tokens) => [...tokens].join(" ") }),
     method: OPTIONS.method,
     ablation: "resample",
     seed: 1,
@@ -99,7 +97,8 @@ export function resultsOf(
       edges: graph.edges,
       norm_behind_attention: false,
     },
-    models: [of(findings, first), ...(other ? [of(other, second)] : [])],
+    models,
     ratio,
+    shared: sharedOf(models),
   };
 }

@@ -119,7 +119,7 @@ gpuTest("edges off the paths are found by ranks that take prompts in turn, as by
     });
   const [one] = await foundBy(1);
   assertEquals(one.length, 5);
-  assert(one.some(({ anew }) => anew.logit > 0), "some edges are off the paths");
+  assert(one.some(({ anew }) => anew!.logit > 0), "some edges are off the paths");
   for (const found of await foundBy(2)) assertEquals(found, one);
   assertEquals(told, [[0, 1, 2, 3, 4, 5], [0, 2, 4, 5], [1, 3, 5]]);
 });

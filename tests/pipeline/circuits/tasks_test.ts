@@ -2,6 +2,7 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { decode, encode } from "gpt-tokenizer/encoding/r50k_base";
 import { placeMetric, type PromptSet } from "../../../pipeline/circuits/prompts.ts";
 import { readPairs } from "../../../pipeline/circuits/tasks/pairs_file.ts";
+import { promptPairs, type TextPair } from "../../../pipeline/circuits/tasks/prompt_pairs.ts";
 import { TASKS } from "../../../pipeline/circuits/tasks/tasks.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import { randomStream } from "../../../kernels/core/random.ts";
@@ -181,6 +182,72 @@ Deno.test("pairs and words with a character that the model has no token for are 
   assertThrows(() => make("ioi", addition), UserError, "0 of ");
 });
 
+Deno.test("pairs of several lengths: they are told, and of one length those alone are taken", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/colours.jsonl`;
+  const pair = (sky: string, sea: string): TextPair => ({
+    clean: sky,
+    corrupted: sea,
+    answers: [" blue"],
+    wrong: [" green"],
+  });
+  const [three, four] = [pair("The sky is", "The sea is"), pair("A sky so is", "A sea so is")];
+  const [again, more] = [pair("My sky so is", "My sea so is"), pair("Our sky so is", "Our sea so is")];
+  const pairs = [three, four, again, more];
+  await Deno.writeTextFile(path, pairs.map((pair) => JSON.stringify(pair)).join("\n"));
+  const options = { tokenizer: GPT2, contextLength: 4 };
+  const read = (
+    change: { length?: number; prompts?: number; tokenizer?: Tokenizer; contextLength?: number },
+  ) => readPairs(path, { ...options, ...change });
+  await assertRejects(
+    () => read({}),
+    UserError,
+    "colours.jsonl as all prompts must have the same number of tokens: 4 in 3 pairs, such as line 2; 3 in line 1; " +
+      "--pairs-length 4 leaves the others out",
+  );
+  assertThrows(
+    () => promptPairs(pairs, options),
+    UserError,
+    "Cannot use pairs as all prompts must have the same number of tokens: 4 in 3 pairs, such as pairs[1]; 3 in pairs[0]; " +
+      "length: 4 leaves the others out",
+  );
+  assertEquals(promptPairs(pairs, { ...options, length: 3 }), {
+    ...promptPairs([three], options),
+    otherLengths: 3,
+  });
+  const ofFour = promptPairs([four, again, more], { ...options, task: "colours" });
+  assertEquals(await read({ length: 4 }), { ...ofFour, otherLengths: 1 });
+  // Of these the first; what is behind them is not looked at.
+  assertEquals(await read({ length: 4, prompts: 2 }), {
+    ...ofFour,
+    pairs: ofFour.pairs.slice(0, 2),
+    otherLengths: 1,
+    leftOut: 1,
+  });
+  // A length that no pair has, and one that the model has not.
+  await assertRejects(
+    () => read({ length: 7 }),
+    UserError,
+    "no pair has 7 tokens: 4 in 3 pairs, such as line 2; 3",
+  );
+  assertEquals((await read({ length: 3, contextLength: 3 })).pairs.length, 1);
+  await assertRejects(
+    () => read({ length: 4, contextLength: 3 }),
+    UserError,
+    "line 2, as the model has 3 positions",
+  );
+  // With a token before every text it counts.
+  const begun = { ...GPT2, startOfText: 50256 };
+  const { pairs: [{ clean }] } = await read({ length: 4, tokenizer: begun });
+  assertEquals(clean, [50256, ...promptPairs([three], options).pairs[0].clean]);
+  const many = Array.from({ length: 6 }, (_, n) => pair("so ".repeat(n) + "sky", "so ".repeat(n) + "sea"));
+  assertThrows(
+    () => promptPairs(many, { ...options, contextLength: 16 }),
+    UserError,
+    "1 in pairs[0]; 2 in pairs[1]; 3 in pairs[2]; 4 in pairs[3]; and 2 other lengths; length: 1 leaves",
+  );
+});
+
 Deno.test("a user's pairs are read, and what is wrong with a line is told", async () => {
   await using folder = await temporaryFolder();
   const path = `${folder.path}/colours.jsonl`;
@@ -215,14 +282,52 @@ Deno.test("a user's pairs are read, and what is wrong with a line is told", asyn
     [{ ...good, clean: "" }, "clean and corrupted must be text"],
     [{ ...good, wrong: [] }, "answers and wrong must be lists of text"],
     [{ ...good, answers: [" unfathomable"] }, 'must be one token: " unfathomable" is'],
-    [{ ...good, corrupted: "The deep sea is" }, "the same number of tokens: 3 and 4"],
+    [{ ...good, wrong: ["mosquito"] }, '"mosquito" is 3 ("mos", "qu", "ito"), but " mosquito" is one'],
+    [{ ...good, corrupted: "The deep sea is" }, 'tokens: 3 and 4, with " sky" beside " deep", " sea"'],
+    [
+      { ...good, corrupted: "so ".repeat(12) + "is" },
+      'with "The", " sky" beside "so", " so", " so", " so", " so", " so", " so", " so", 4 more',
+    ],
+    [{ ...good, corrupted: "The is" }, 'tokens: 3 and 2, with " sky" beside nothing'],
     [good, "it repeats the prompts of line 1"],
     [{ ...good, corrupted: good.clean }, "clean and corrupted are the same prompt"],
     [{ ...good, clean: "The sun is", answers: [" blue", " red"] }, 'right and wrong: " red" is both'],
-    [{ ...good, clean: "A sky so is", corrupted: "A sea so is" }, "the same number of tokens: 4, not 3"],
   ];
   for (const [line, message] of refused) await assertRejects(() => read(good, line), UserError, message);
   await assertRejects(() => read(""), UserError, "it has no pair");
+  // The same in memory, and as one array.
+  const inMemory = (list: unknown[]) =>
+    promptPairs(list as TextPair[], { tokenizer: GPT2, contextLength: 16, task: "colours" });
+  assertEquals(inMemory([good, sun]), set);
+  const array = `${folder.path}/colours.json`;
+  const readArray = async (text: string, prompts?: number) => {
+    await Deno.writeTextFile(array, text);
+    return await readPairs(array, { tokenizer: GPT2, contextLength: 16, prompts });
+  };
+  assertEquals(await readArray(`\n ${JSON.stringify([good, sun], null, 2)}`), set);
+  assertEquals(await readArray([good, sun].map((pair) => JSON.stringify(pair)).join("\n")), set);
+  const first = await readArray(JSON.stringify([good, sun, 3]), 1);
+  assertEquals([first.pairs, first.leftOut], [set.pairs.slice(0, 1), 2]);
+  for (const [line, message] of refused.slice(1)) {
+    const told = message.replace("line 1", "element 1");
+    const list = [good, line];
+    await assertRejects(() => readArray(JSON.stringify(list)), UserError, told);
+    assertThrows(() => inMemory(list), UserError, message.replace("line 1", "pairs[0]"));
+  }
+  await assertRejects(
+    () => readArray(`[${JSON.stringify(good)}, 3]`),
+    UserError,
+    "json, element 2, as it must be",
+  );
+  assertThrows(() => inMemory([good, 3]), UserError, "Cannot use pairs[1] as it must be");
+  await assertRejects(() => readArray("[]"), UserError, "colours.json as it has no pair");
+  assertThrows(() => inMemory([]), UserError, "Cannot use pairs as it has no pair");
+  await assertRejects(() => readArray("[{"), UserError, "colours.json as it is no JSON");
+  await assertRejects(
+    () => read([good, sun]),
+    UserError,
+    "colours.jsonl, line 1, as it must be a JSON object",
+  );
   assertEquals((await read(good)).pairs.length, 1, "one pair alone");
   const another = { ...good, corrupted: "The sun is" };
   await assertRejects(() => read(good, another), UserError, "all pairs have one clean prompt");

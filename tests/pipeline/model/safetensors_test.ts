@@ -5,6 +5,7 @@
 import { assertEquals, assertRejects } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import {
+  type HeldTensor,
   openSafetensors,
   openSafetensorsFolder,
   type TensorType,
@@ -98,6 +99,43 @@ Deno.test("float32 keeps every bit, also of a NaN and of a view into a larger bu
   const view = new Float32Array(fromBits(["3f800000", ...bits]).buffer, 4);
   await writeSafetensors(path, [{ name: "a", shape: [3], read: () => Promise.resolve(view) }]);
   assertEquals(bitsOf(await (await openSafetensors(path)).read("a")), bits);
+});
+
+Deno.test("a tensor whose values are there is written as one that is asked for them, and one with neither is refused", async () => {
+  await using folder = await temporaryFolder();
+  const path = `${folder.path}/a.safetensors`;
+  const values = Float32Array.of(1, -2, 0.1, 4);
+  const held: HeldTensor[] = [
+    { name: "a", shape: [2, 2], values },
+    { name: "b", shape: [4], type: "F16", values },
+    { name: "c", shape: [2], values: Int32Array.of(-1, 7) },
+  ];
+  await writeSafetensors(path, held);
+  const { entries } = await openSafetensors(path);
+  const types = Array.from(entries.values(), ({ name, type, shape }) => [name, type, shape]);
+  assertEquals(types, [["a", "F32", [2, 2]], ["b", "F16", [4]], ["c", "I32", [2]]]);
+  const bytes = await Deno.readFile(path);
+  const read = () => Promise.resolve(values);
+  const integers = () => Promise.resolve(Int32Array.of(-1, 7));
+  await writeSafetensors(path, [
+    { name: "a", shape: [2, 2], read },
+    { name: "b", shape: [4], type: "F16", read },
+    { name: "c", shape: [2], type: "I32", read: integers },
+  ]);
+  assertEquals(await Deno.readFile(path), bytes);
+
+  const refused = (tensor: object, error: typeof TypeError | typeof RangeError, message: string) =>
+    assertRejects(() => writeSafetensors(path, [{ ...held[0], ...tensor } as HeldTensor]), error, message);
+  await refused(
+    { values: undefined },
+    TypeError,
+    "Cannot write tensor a as it needs `values`, a Float32Array,",
+  );
+  await refused({ values: [1, 2, 3, 4] }, TypeError, "tensor a as it needs");
+  await refused({ type: "I32" }, TypeError, "tensor a as it needs");
+  await refused({ type: "F16", values: new Int32Array(4) }, TypeError, "tensor a as it needs");
+  await refused({ shape: [3] }, RangeError, "shape has 3 elements: 4");
+  assertEquals(await Deno.readFile(path), bytes, "the file is as it was");
 });
 
 Deno.test("a NaN stays one in the short types", async () => {
