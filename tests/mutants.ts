@@ -2620,6 +2620,14 @@ export const MUTANTS: readonly Mutant[] = [
       "meanOf(placed.map(({ distance }) => distance))",
     ],
   }),
+  ...plant("pipeline/benchmarks/output_folder.ts", "pipeline/benchmarks/output_folder_test.ts", {
+    "two benchmarks write one folder": ["if (lock.tryLockSync(true)) {", "if (lock) {"],
+    "results of another since are written over": [
+      "    await checkOutputFolder(output);\n  } catch",
+      "  } catch",
+    ],
+    "a folder of no results is left": ["keepFolder: !isNew", "keepFolder: true"],
+  }),
   ...plant("pipeline/benchmarks/main.ts", [PASSKEY, "/needs no data|cannot be/"], {
     "what is read is the first that was given": ["read.indexOf(each)", "tasks.indexOf(each)"],
     "data for a task that has none is not looked at": [
