@@ -2589,8 +2589,8 @@ export const MUTANTS: readonly Mutant[] = [
       "if (!isAllowed(1)) most = middle;",
     ],
     "the needle's depth is what stands behind it": [
-      "sentences * depth / 100",
-      "sentences * (100 - depth) / 100",
+      "filler.length * depth / 100",
+      "filler.length * (100 - depth) / 100",
     ],
     "the distance counts the number too": [
       "    encode(request).counted;",
@@ -2598,7 +2598,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "each length has one depth": ["(n + Math.floor(n / turn))", "(n + 0 * turn)"],
     "items are those of their place in the list": ["depth, Math.floor(n / cells));", "depth, n);"],
-    "one number for all": ["10_000 + below(90_000)", "10_000 + below(1)"],
+    "one number for all": ["LOWEST + below(NUMBERS)", "10_000 + below(1)"],
     "all copies are the first": ["Math.floor(n / cells)", "0 * cells"],
   }),
   ...plant("pipeline/benchmarks/passkey.ts", [PASSKEY, "lengths are the powers"], {
@@ -2606,11 +2606,15 @@ export const MUTANTS: readonly Mutant[] = [
       "b.contextLength < a.contextLength ? b : a",
       "b.contextLength < 0 ? b : a",
     ],
-    "a text without filler is an item": ["if (sentences === 0)", "if (sentences < 0)"],
     "a length as long as the model is too long": [
       "length <= Math.min(LONGEST, contextLength)",
       "length < Math.min(LONGEST, contextLength)",
     ],
+  }),
+  ...plant("pipeline/benchmarks/passkey.ts", [PASSKEY, "a length without room"], {
+    "a text without filler is an item": ["if (sentences === 0)", "if (sentences < 0)"],
+    "the least room is of any number": ["if (length > most)", 'if (widest === "")'],
+    "the least room is of any sentence": ["return Math.max(...rooms);", "return rooms[0];"],
   }),
   ...plant("pipeline/benchmarks/scores.ts", [PASSKEY, "/right answers|scores dense/"], {
     "means by depth in the order of the items": [".toSorted(([a], [b]) => a - b)", ""],
