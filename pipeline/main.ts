@@ -15,7 +15,7 @@ import { DivergedError, inputError, usageError } from "./errors.ts";
 import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
-import { exists, writeNew } from "./files.ts";
+import { checkIsFree, exists, writeNew } from "./files.ts";
 import { fixed } from "./fixed.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
@@ -639,9 +639,7 @@ async function trainTokenizerCommand(args: string[], thread: CommandThread): Pro
   }
   const info = await Deno.stat(output).catch(() => undefined);
   const path = info?.isDirectory ? join(output, "tokenizer.json") : output;
-  if (await exists(path)) {
-    throw usageError(`Cannot write ${path} as it is there, and would be lost: use another --output`);
-  }
+  await checkIsFree(path);
   const tokenizer = await trainBpe(texts(), { vocabularySize: vocabulary }) as {
     model: { vocab: Record<string, number> };
   };

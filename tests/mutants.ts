@@ -2624,6 +2624,23 @@ export const MUTANTS: readonly Mutant[] = [
       "meanOf(placed.map(({ distance }) => distance))",
     ],
   }),
+  ...plant("pipeline/errors.ts", ["pipeline/files_test.ts", "/a path is free|keeps programs from/"], {
+    "a path of the system's own is a bug": [
+      "error instanceof Deno.errors.NotCapable",
+      "error instanceof RangeError",
+    ],
+    "a path below a file is a full disk": [
+      "error instanceof Deno.errors.NotADirectory ? EXIT.usage : EXIT.device",
+      "EXIT.device",
+    ],
+  }),
+  ...plant("pipeline/files.ts", ["pipeline/files_test.ts", "/a path is free|keeps programs from/"], {
+    "what cannot be looked at is taken": [
+      "    throw storageError(path, error);\n  });\n  if",
+      "    return true;\n  });\n  if",
+    ],
+    "a link to nothing is free": ["await Deno.lstat(path).then(", "await Deno.stat(path).then("],
+  }),
   ...plant("pipeline/benchmarks/output_folder.ts", "pipeline/benchmarks/output_folder_test.ts", {
     "two benchmarks write one folder": ["if (lock.tryLockSync(true)) {", "if (lock) {"],
     "results of another since are written over": [

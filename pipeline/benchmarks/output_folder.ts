@@ -4,8 +4,8 @@
  * @module
  */
 import { join } from "node:path";
-import { inputError, usageError } from "../errors.ts";
-import { exists, removeOwn, storing } from "../files.ts";
+import { inputError } from "../errors.ts";
+import { checkIsFree, exists, removeOwn, storing } from "../files.ts";
 
 /** A row for each choice of each item and model. */
 export const ITEMS = "items.arrow";
@@ -19,12 +19,7 @@ const LOCK = ".lock";
  * @throws {UserError} when there are some
  */
 export async function checkOutputFolder(output: string): Promise<void> {
-  for (const name of [ITEMS, RESULTS]) {
-    const path = join(output, name);
-    if (await exists(path)) {
-      throw usageError(`Cannot write ${path} as it is there, and would be lost: use another --output`);
-    }
-  }
+  for (const name of [ITEMS, RESULTS]) await checkIsFree(join(output, name));
 }
 
 /**
