@@ -2624,6 +2624,12 @@ export const MUTANTS: readonly Mutant[] = [
       "meanOf(placed.map(({ distance }) => distance))",
     ],
   }),
+  ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "outgrows its limit"], {
+    "a limit on files ends a command without a word": ["  surviveFileLimit();\n", ""],
+  }),
+  ...plant("pipeline/command_line.ts", ["pipeline/command_line_test.ts", "outgrows its limit"], {
+    "a limit on files ends a sweep without a word": ["  surviveFileLimit();\n", ""],
+  }),
   ...plant("pipeline/errors.ts", ["pipeline/files_test.ts", "/a path is free|keeps programs from/"], {
     "a path of the system's own is a bug": [
       "error instanceof Deno.errors.NotCapable",
