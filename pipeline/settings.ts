@@ -131,9 +131,10 @@ const GATES = {
   temperature: positive(1, "of the straight-through relaxation", "Gates"),
   targetLoss: {
     kind: "numberOrAuto",
+    or: "control",
     value: "auto",
     lowest: -Infinity,
-    help: "held-out loss to stay at, nats; auto: the dense model's plus --slack",
+    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
     group: "Gates",
   },
   slack: {
@@ -141,7 +142,7 @@ const GATES = {
     value: 0,
     lowest: -100,
     highest: 100,
-    help: "nats above the dense loss, with auto",
+    help: "nats above that loss, with auto or control",
     group: "Gates",
     needs: {
       setting: "targetLoss",
@@ -330,12 +331,6 @@ export const SPARSIFY = {
   ...GATES,
   ...PRETRAINED,
   ...LORA,
-  targetLoss: {
-    ...GATES.targetLoss,
-    or: "control",
-    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
-  },
-  slack: { ...GATES.slack, help: "nats above that loss, with auto or control" },
   front: flag(
     false,
     "also the trade-off: from half of the steps on the target rises, in levels; each is measured",
@@ -385,6 +380,9 @@ const whereSparse = <const Table extends SettingsTable>(table: Table): Table =>
     ]),
   ) as SettingsTable as Table;
 
+/** Settings of gates that hold of a model from scratch too: there is no dense model whose loss a slack stands above. */
+const { slack: _, ...GATES_FROM_SCRATCH } = GATES;
+
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
   data: { ...DATA.data, help: `${TEXT}; required` },
@@ -403,7 +401,14 @@ export const PRETRAIN = {
       ...share(0, "share of the steps after which it is switched on, dense before", "Gates"),
       highest: 0.99,
     },
-    ...GATES,
+    ...GATES_FROM_SCRATCH,
+    targetLoss: {
+      kind: "numberOrAuto",
+      value: "auto",
+      lowest: -Infinity,
+      help: "held-out loss to stay at, nats, which --sparse needs; auto: none",
+      group: "Gates",
+    },
   }),
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),

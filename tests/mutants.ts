@@ -1154,6 +1154,9 @@ export const MUTANTS: readonly Mutant[] = [
     "pre-training weighs edges alike": ["distancePower: settings.distancePower", "distancePower: 0"],
     "the last dense step is measured with gates": ["sparse && done > from", "sparse"],
   }),
+  ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
+    "what a run has not may be new": [".filter((each) => each in own)", ""],
+  }),
   ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
     "steps of a front are pruned": ["[bestOf(checkpoint), ...frontOf(checkpoint)]", "[bestOf(checkpoint)]"],
   }),

@@ -210,9 +210,6 @@ export async function openResumed<const Table extends SettingsTable>(
       settings,
     );
     const { slack } = given as { slack?: number };
-    if (slack !== undefined && "sparse" in table) {
-      throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);
-    }
     if (!("sparse" in table)) await checkTarget(folder, config.id, own, given);
     // What it is at each step stands in slack.json, as where it is changed from outside.
     if (slack !== undefined) settings.slack = (own as { slack: number }).slack;

@@ -28,7 +28,7 @@ import { helpText, printedInstead } from "../../pipeline/settings/help.ts";
 import { parseCommand } from "../../pipeline/settings/parse.ts";
 import { defaultsOf, fromModelLine, resolveFully, resolveSettings } from "../../pipeline/settings/resolve.ts";
 import { CHANGEABLE, resumedSettings } from "../../pipeline/settings/resume.ts";
-import type { SettingsTable } from "../../pipeline/settings/table.ts";
+import type { SettingsOf, SettingsTable } from "../../pipeline/settings/table.ts";
 import { checkRuns } from "../../pipeline/sweep/check_runs.ts";
 import { sweepRuns } from "../../pipeline/sweep/sweep_file.ts";
 import { SERVE } from "../../serve/settings.ts";
@@ -159,11 +159,6 @@ for (
 
 const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [SPARSIFY, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
-  [
-    PRETRAIN,
-    ["--sparse", "--target-loss", "3", "--slack", "0.5"],
-    "--slack with --target-loss 3, which is the target",
-  ],
   [SPARSIFY, ["--lambda-start", "6"], "--lambda-start 6 as it must be at most --lambda-max 5"],
   [SPARSIFY, ["--steps", "30", "--warmup", "40"], "--warmup 40 as it must be at most --steps 30"],
   [PRETRAIN, ["--steps", "30", "--warmup", "31"], "--warmup 31 as it must be at most --steps 30"],
@@ -172,7 +167,6 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [PLAN, ["--teacher", "auto"], "--teacher auto as nothing is learnt from it"],
   [PRETRAIN, ["--port", "8001"], "--port without --serve"],
   [PRETRAIN, ["--gate-bias", "2"], "--gate-bias without --sparse"],
-  [PRETRAIN, ["--slack", "0.1"], "--slack without --sparse"],
   [PRETRAIN, ["--lambda-start", "0.1"], "--lambda-start without --sparse"],
   [
     PRETRAIN,
@@ -363,6 +357,16 @@ Deno.test("help lists choices, says what is required and what circuits take", ()
   assertMatch(circuits, /--seed N .*prompts/);
   assertMatch(circuits, /--memory N .*pairs/);
   assert(!circuits.includes("batches"), "nothing of training");
+});
+
+Deno.test("pretrain has no slack, as there is no dense loss that it could stand above", () => {
+  const help = helpText("pretrain", "", PRETRAIN);
+  assertMatch(help, /--target-loss N .*which --sparse needs; auto: none/);
+  assert(!help.includes("slack"), help);
+  assertThrows(() => parseCommand(PRETRAIN, ["--slack", "0.1"]), UserError, "Unknown flag --slack");
+  const run = defaultsOf(PRETRAIN) as SettingsOf<typeof PRETRAIN>;
+  const { message } = assertThrows(() => resumedSettings(run, { steps: 7 }, "one"), UserError);
+  assertStringIncludes(message, "--data, --lr, --clip, --target-loss, --lambda-min, --lambda-max may be new");
 });
 
 Deno.test("--version is known everywhere", async () => {
