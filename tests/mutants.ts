@@ -1341,6 +1341,8 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
+    "a grid's setting is idle in settings": ["name in grid || ", ""],
+    "a setting of all of a list is idle in settings": [" || listed.every((values) => name in values)", ""],
     "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],
   }),
   ...plant("pipeline/generation/sampling.ts", "pipeline/generation/sampling_test.ts", {

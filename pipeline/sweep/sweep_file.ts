@@ -84,6 +84,8 @@ export function sweepRuns(json: unknown, path: string, folder: string): SweepRun
   }
   const twice = Object.keys(grid).find((name) => listed.some((values) => name in values));
   if (twice !== undefined) fail("a setting stands either in list or in grid", twice);
+  const idle = Object.keys(common).find((name) => name in grid || listed.every((values) => name in values));
+  if (idle !== undefined) fail("what grid or all of list set has no effect in settings", idle);
   const ofSeeds = seedsOf(seeds, fail);
   if (ofSeeds[0] !== undefined && [common, ...listed, ...crossed].some((values) => "seed" in values)) {
     fail("seeds are named once, by seeds", "seed");

@@ -76,6 +76,11 @@ Deno.test("what is no sweep is refused in one sentence with field and value", ()
     [{ grid: { lr: 3 } }, "grid.lr must be a list of values"],
     [{ grid: { lr: [-1] } }, "lr in grid.lr[0] of sweep.json as it must be above 0: -1"],
     [{ grid: { lr: [1] }, list: [{ lr: 2 }] }, "a setting stands either in list or in grid"],
+    [{ settings: { lr: 0.1 }, grid: { lr: [1, 2] } }, 'no effect in settings: "lr"'],
+    [
+      { settings: { steps: 5, slack: 1 }, list: [{ slack: 2 }, { slack: 3 }] },
+      'no effect in settings: "slack"',
+    ],
     [{ seeds: [1.5] }, "seed in seeds as it must be a whole number: 1.5"],
     [{ seeds: [] }, "seeds must be a list of numbers"],
     [{ settings: { seed: 3 }, seeds: [1] }, "seeds are named once"],
@@ -83,6 +88,9 @@ Deno.test("what is no sweep is refused in one sentence with field and value", ()
     [{ grid: { seed: Array.from({ length: 10_001 }, (_, n) => n) } }, "a sweep has 10000 runs at most"],
   ];
   for (const [json, sentence] of cases) assertThrows(() => runsOf(json), Error, sentence);
+  // What one entry of the list leaves open is taken from the settings.
+  const partly = runsOf({ settings: { slack: 1 }, list: [{ slack: 2 }, { lr: 1e-3 }] });
+  assertEquals(partly.map(({ settings }) => settings.slack), [2, 1]);
 });
 
 Deno.test("an interval is Student's t over seeds", () => {
