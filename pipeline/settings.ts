@@ -28,6 +28,12 @@ const withFlag = (setting: string): Need => ({
   holds: (other) => other === true,
   told: () => `without --${flagName(setting)}`,
 });
+/** A setting that has an effect where tokens are drawn. */
+const DRAWN: Need = {
+  setting: "temperature",
+  holds: (temperature) => temperature !== 0,
+  told: () => "with --temperature 0, at which nothing is drawn: give --temperature 1",
+};
 /** A setting that another bounds. */
 const within = (setting: string): Need => ({
   setting,
@@ -630,7 +636,11 @@ export const GENERATE = {
   tokenizer: DATA.tokenizer,
   tokens: integer(64, 1, "tokens of the continuation, at most", "Text"),
   dense: flag(false, "open all gates; a sparse model's own continuation is shown beside", "Text"),
-  temperature: atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+  temperature: {
+    ...atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+    // Where a model is trained it is another.
+    byModel: false,
+  },
   topP: {
     kind: "number",
     value: 1,
@@ -639,12 +649,14 @@ export const GENERATE = {
     highest: 1,
     help: "draw from the fewest tokens that have this probability together",
     group: "Text",
+    needs: DRAWN,
   },
   seed: {
     ...TRAINING.seed,
     help: "keys the draw; the same seed gives the same text",
     group: "Text",
     byModel: false,
+    needs: DRAWN,
   },
   steer: {
     kind: "path",

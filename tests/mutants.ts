@@ -1154,6 +1154,13 @@ export const MUTANTS: readonly Mutant[] = [
     "pre-training weighs edges alike": ["distancePower: settings.distancePower", "distancePower: 0"],
     "the last dense step is measured with gates": ["sparse && done > from", "sparse"],
   }),
+  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "/no effect|temperature of training/"], {
+    "nothing need be drawn for a seed": ["holds: (temperature) => temperature !== 0,", "holds: () => true,"],
+    "gates tell the temperature of texts": ["is another.\n    byModel: false,", "is another.\n"],
+  }),
+  ...plant("pipeline/ranks.ts", ["pipeline/main_test.ts", "/for one/"], {
+    "one process has a limit for others": ['"mpi", "rankLimit"] as const', '"mpi"] as const'],
+  }),
   ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
     "what a run has not may be new": [".filter((each) => each in own)", ""],
   }),

@@ -34,6 +34,8 @@ export interface SweepRun {
 
 /** What the sweep decides itself. */
 const OF_THE_SWEEP = ["runs", "name", "json", "quiet", "debug", "serve", "port"];
+/** What has an effect among several processes alone, of which each run is one. */
+const OF_RANKS = ["mpi", "rankLimit", "shareAdapter", "shardOptimizer", "stages"];
 const FIELDS = ["settings", "list", "grid", "seeds"];
 /** Runs of a sweep, at most: a list of more is a mistake. */
 const MOST_RUNS = 10_000;
@@ -63,6 +65,11 @@ export function sweepRuns(json: unknown, path: string, folder: string): SweepRun
     if (!isObject(values)) return fail(`${where} must be an object of settings`, values);
     for (const name of OF_THE_SWEEP) {
       if (name in values) fail(`${where} must leave to the sweep what is its own`, name);
+    }
+    for (const name of OF_RANKS) {
+      if (name in values) {
+        fail(`each run is of one process, and ${where} must leave out what several have`, name);
+      }
     }
     return checkedSettings(SPARSIFY, values, `${where} of ${path}`, folder);
   };

@@ -176,6 +176,8 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [PRETRAIN, ["--sparse-from", "0.5"], "--sparse-from without --sparse"],
   [CIRCUITS, ["--method", "eap", "--ig-steps", "3"], "--ig-steps with --method eap, which has no such"],
   [GENERATE, ["--steer-scale", "2"], "--steer-scale without --steer"],
+  [GENERATE, ["--top-p", "0.5"], "--top-p with --temperature 0, at which nothing is drawn"],
+  [GENERATE, ["--temperature", "0", "--seed", "5"], "--seed with --temperature 0, at which nothing is drawn"],
   [PLAN, ["--shard-optimizer"], "--shard-optimizer without --ranks"],
 ];
 
@@ -201,6 +203,7 @@ Deno.test("a flag that has no effect, or contradicts another, is refused; one th
     [SPARSIFY, ["--distill", "0"]],
     [SPARSIFY, ["--serve", "--port", "8001"]],
     [CIRCUITS, ["--ig-steps", "3"]],
+    [GENERATE, ["--temperature", "0.5", "--top-p", "0.5", "--seed", "5"]],
     [PLAN, ["--shard-optimizer", "--ranks", "2"]],
     [PLAN, ["--no-shard-optimizer"]],
   ];
@@ -321,6 +324,15 @@ Deno.test("a model of the hub says how it is trained, and neither what is read n
   const { settings, recommended } = await resolveFully(SPARSIFY, asked, ofHub);
   assertEquals(recommended, { steps: 11, slack: 0.25 });
   assertEquals([settings.steps, settings.data, settings.model], [11, [], "owner/name@0123"]);
+});
+
+Deno.test("a model's temperature of training is not that of its texts", async () => {
+  await using folder = await temporaryFolder();
+  await writeShortModel(folder.path, { temperature: 0.5, seed: 7 });
+  const asked = { given: { model: folder.path }, config: undefined };
+  const { temperature, seed } = await resolveSettings(GENERATE, asked);
+  assertEquals([temperature, seed], [0, GENERATE.seed.value]);
+  assertEquals((await resolveSettings(SPARSIFY, asked)).temperature, 0.5);
 });
 
 Deno.test("help shows what would hold with --model, and says that the model decides it", async () => {

@@ -71,6 +71,7 @@ Deno.test("what is no sweep is refused in one sentence with field and value", ()
     [{ setings: {} }, "did you mean settings?"],
     [{ settings: { stepz: 3 } }, "unknown key stepz (did you mean steps?)"],
     [{ settings: { runs: "x" } }, "settings must leave to the sweep what is its own"],
+    [{ settings: { rankLimit: 3 } }, 'settings must leave out what several have: "rankLimit"'],
     [{ list: [] }, "list must be a list of settings"],
     [{ list: [3] }, "list[0] must be an object of settings"],
     [{ grid: { lr: 3 } }, "grid.lr must be a list of values"],
