@@ -379,11 +379,13 @@ async function leadSparsify(
       const lines = [summaryTable(summary), ""];
       if (!summary.sparse.feasible) {
         const higher = typeof settings.targetLoss === "number" ? "--target-loss" : "--slack";
+        // No number of steps comes to less.
+        const longer = summary.target_loss < 0 ? "" : `more --steps than ${settings.steps}, or `;
         lines.push(
           "The constraint held at no evaluation: these are the last step's weights. " +
             (summary.signatures.some(tellsDivergence)
               ? `The loss ran away. ${AGAINST_DIVERGENCE}.`
-              : `Begin another run with more --steps than ${settings.steps}, or a higher ${higher}.`),
+              : `Begin another run with ${longer}a higher ${higher}.`),
         );
       }
       lines.push(

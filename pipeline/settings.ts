@@ -139,7 +139,7 @@ const GATES = {
     kind: "numberOrAuto",
     or: "control",
     value: "auto",
-    lowest: -Infinity,
+    lowest: 0,
     help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
     group: "Gates",
   },
@@ -411,7 +411,7 @@ export const PRETRAIN = {
     targetLoss: {
       kind: "numberOrAuto",
       value: "auto",
-      lowest: -Infinity,
+      lowest: 0,
       help: "held-out loss to stay at, nats, which --sparse needs; auto: none",
       group: "Gates",
     },

@@ -1161,6 +1161,16 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/ranks.ts", ["pipeline/main_test.ts", "/for one/"], {
     "one process has a limit for others": ['"mpi", "rankLimit"] as const', '"mpi"] as const'],
   }),
+  ...plant("pipeline/training/sparsify.ts", ["pipeline/advice_test.ts", "no loss comes to"], {
+    "of a target below 0 it is not warned": ["if (target < 0 && target !== warnedOf)", "if (target < -100)"],
+    "of a target below 0 it is warned at every step": ["      warnedOf = target;\n", ""],
+  }),
+  ...plant("pipeline/main.ts", ["pipeline/advice_test.ts", "no loss comes to"], {
+    "more steps are advised for what none comes to": [
+      "summary.target_loss < 0 ?",
+      "summary.target_loss < -100 ?",
+    ],
+  }),
   ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
     "what a run has not may be new": [".filter((each) => each in own)", ""],
   }),
