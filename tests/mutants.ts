@@ -1171,6 +1171,11 @@ export const MUTANTS: readonly Mutant[] = [
       "summary.target_loss < -100 ?",
     ],
   }),
+  ...plant("pipeline/runs/run_folder.ts", ["pipeline/runs/run_folder_test.ts", "of a name that is taken"], {
+    "another command's run is to be resumed": ["config.command === command && ", ""],
+    "an analysis is to be resumed": [' && command !== "circuits" &&', " &&"],
+    "what is finished is to be gone on with": [' &&\n        !await exists(join(path, "summary.json"))', ""],
+  }),
   ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
     "what a run has not may be new": [".filter((each) => each in own)", ""],
   }),

@@ -358,7 +358,7 @@ async function checkAndPrepare(
   checkContext(settings.context, model.config.contextLength, model.label);
   const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
-  if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, command, settings.name);
   const { train, adapters, frozen } = model.adaptation ?? {};
   const trained = { train, adapters, frozen, teacherAdapted: teacherIsAdapted(settings, model.adaptation) };
   checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);

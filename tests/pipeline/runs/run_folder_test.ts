@@ -22,6 +22,30 @@ Deno.test("a run is created once, opened again, and written by one process at a 
   unnamed.release();
 });
 
+Deno.test("of a name that is taken --resume is told where it goes on with that run, and nowhere else", async () => {
+  await using folder = await temporaryFolder();
+  for (const command of ["sparsify", "pretrain", "circuits"]) {
+    const run = await createRun(folder.path, command, command);
+    await run.begin(fakeConfig(command));
+    run.release();
+  }
+  const told = async (command: string, name: string): Promise<string> => {
+    const path = join(folder.path, name);
+    const { exitCode, message } = await assertRejects(() => createRun(folder.path, command, name), UserError);
+    const [before, behind] = [`Cannot create run ${name} as ${path} is there: `, "use another --name"];
+    assertEquals([exitCode, message.startsWith(before), message.endsWith(behind)], [2, true, true], message);
+    return message.slice(before.length, -behind.length);
+  };
+  const goOn = (name: string): string => `go on with it by --resume ${name} --runs ${folder.path}, or `;
+  for (const name of ["sparsify", "pretrain", "circuits"]) {
+    for (const command of ["sparsify", "pretrain", "circuits"]) {
+      assertEquals(await told(command, name), command === name && name !== "circuits" ? goOn(name) : "");
+    }
+  }
+  await Deno.writeTextFile(join(folder.path, "sparsify", "summary.json"), "{}");
+  assertEquals(await told("sparsify", "sparsify"), "");
+});
+
 Deno.test("a folder that a process killed at its start left behind can be used", async () => {
   await using folder = await temporaryFolder();
   await Deno.mkdir(join(folder.path, "one"));
