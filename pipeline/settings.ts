@@ -193,8 +193,8 @@ const PRETRAINED = {
 } as const;
 
 const RUN = {
-  evalTokens: integer(65536, 1, "test tokens that the results come from, at most", "Run"),
-  validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most", "Run"),
+  evalTokens: integer(65536, 1, "test tokens that the results come from, at most, or one row", "Run"),
+  validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most, or one row", "Run"),
   evalEvery: integer(50, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(100, 1, "steps between checkpoints", "Run"),
   keepCheckpoints: integer(2, 1, "checkpoints kept of each phase", "Run"),
@@ -812,7 +812,7 @@ export const ACTIVATIONS = {
     help: "activations, such as blocks.2.hook_resid_pre (an unknown name lists them); required",
     group: "Activations",
   },
-  tokens: integer(65536, 1, "tokens of each split, at most", "Activations"),
+  tokens: integer(65536, 1, "tokens of each split, at most, or one row", "Activations"),
   split: { ...EVALUATE.split, help: "documents of the data that are read", group: "Activations" },
   batch: { ...EVALUATE.batch, group: "Activations" },
   context: { ...EVALUATE.context, group: "Activations" },

@@ -502,6 +502,12 @@ export const MUTANTS: readonly Mutant[] = [
       "  let abandon",
     ],
   }),
+  ...plant("pipeline/text/batches.ts", ["pipeline/text/tokenise_test.ts", "sequential batches cover"], {
+    "a limit below a row leaves none": [
+      "Math.max(1, Math.floor(limit / context))",
+      "Math.floor(limit / context)",
+    ],
+  }),
   ...plant("pipeline/text/batches.ts", ["pipeline/text/parts_test.ts", "parts are gone through"], {
     "every pass has the first one's order": ["randomStream(seed, pass.number)", "randomStream(seed, 0)"],
     "the first part is gone through again and again": [

@@ -365,6 +365,14 @@ Deno.test("help lists choices, says what is required and what circuits take", ()
   assertStringIncludes(helpText("evaluate", "", EVALUATE), "--split test|validation|train|all ");
   assertMatch(helpText("pretrain", "", PRETRAIN), /--tokenizer PATH .*required\n/);
   assertMatch(helpText("pretrain", "", PRETRAIN), /--data PATH .*required\n/);
+  // Less than a row is not read.
+  for (
+    const [command, table] of Object.entries({ sparsify: SPARSIFY, pretrain: PRETRAIN, evaluate: EVALUATE })
+  ) {
+    assertMatch(helpText(command, "", table), /--eval-tokens N .*, at most, or one row/);
+  }
+  assertMatch(sparsify, /--validation-tokens N .*, at most, or one row/);
+  assertMatch(helpText("activations", "", ACTIVATIONS), /--tokens N .*, at most, or one row/);
   const circuits = helpText("circuits", "", CIRCUITS);
   assertMatch(circuits, /--seed N .*prompts/);
   assertMatch(circuits, /--memory N .*pairs/);
