@@ -1182,6 +1182,9 @@ export const MUTANTS: readonly Mutant[] = [
     "an analysis is to be resumed": [' && command !== "circuits" &&', " &&"],
     "what is finished is to be gone on with": [' &&\n        !await exists(join(path, "summary.json"))', ""],
   }),
+  ...plant("pipeline/settings/parse.ts", ["pipeline/settings_test.ts", "are refused"], {
+    "a list of a name is shown as the name": [": shown(value);", ": String(value);"],
+  }),
   ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
     "what a run has not may be new": [".filter((each) => each in own)", ""],
   }),

@@ -140,6 +140,8 @@ for (
     ['{"stepz":1}', "unknown key stepz (did you mean steps?)"],
     ['{"steps":"ten"}', "steps in "],
     ['{"control":"no"}', "must be true or false"],
+    ['{"lora":4,"loraTargets":["query"]}', 'config.json as it must be a name: ["query"]'],
+    ['{"steps":{"of":3}}', 'as it must be a number: {"of":3}'],
     ['{"data":"one"}', ""],
   ]
 ) {
