@@ -2842,9 +2842,16 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("serve/main.ts", ["serve/server_test.ts", "does not exist yet"], {
     "a folder of runs that does not exist passes for one": [
-      'await isFolder(runs) ? "" :',
-      'runs !== undefined ? "" :',
+      'await findRuns(runs) ? "" :',
+      'await findRuns(runs) || true ? "" :',
     ],
+  }),
+  ...plant("serve/main.ts", ["serve/server_test.ts", "the command line"], {
+    "what stands in the way of runs is waited for": [
+      "? undefined : fail(reasonOf(error))",
+      "? undefined : undefined",
+    ],
+    "a file passes for a folder of runs": ["if (info && !info.isDirectory)", "if (info && info.isSymlink)"],
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/runs/time_spent_test.ts", {
     "a summary has the seconds of its last process": [
