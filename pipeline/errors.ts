@@ -67,11 +67,14 @@ export function diskFullError(what: string, error: unknown): UserError | undefin
   });
 }
 
+/** What stands in the way of a path, which another would not have: a file where a folder is to be, or the like. */
+const IN_THE_WAY = [Deno.errors.NotADirectory, Deno.errors.AlreadyExists];
+
 /** Why Deno keeps a path from programs, such as those below /proc and /dev. */
 export const OF_THE_SYSTEM = "it is one of the system's own files, which are left alone";
 
 /**
- * The error of a path that could not be written: exit code 5, and 2 for one below a file or one that Deno keeps from
+ * The error of a path that could not be written: exit code 5, and 2 where something stands in its way, or Deno keeps it from
  * programs; what came from neither it nor the system stays as it is.
  */
 export function storageError(path: string, error: unknown): unknown {
@@ -82,6 +85,6 @@ export function storageError(path: string, error: unknown): unknown {
   }
   const [, reason] = FROM_SYSTEM.exec(error.message) ?? [];
   if (reason === undefined) return error;
-  const exitCode = error instanceof Deno.errors.NotADirectory ? EXIT.usage : EXIT.device;
+  const exitCode = IN_THE_WAY.some((kind) => error instanceof kind) ? EXIT.usage : EXIT.device;
   return new UserError(exitCode, `Cannot write ${path}: ${reason}`, { cause: error });
 }

@@ -1185,6 +1185,24 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/settings/parse.ts", ["pipeline/settings_test.ts", "are refused"], {
     "a list of a name is shown as the name": [": shown(value);", ": String(value);"],
   }),
+  ...plant("pipeline/settings/parse.ts", ["pipeline/settings_test.ts", "--data - --data -"], {
+    "standard input is read twice": [
+      ".length > 1) {\n        throw usageError(`Cannot use ${label} ",
+      ".length > 2) {\n        throw usageError(`Cannot use ${label} ",
+    ],
+  }),
+  ...plant("pipeline/runs/run_folder.ts", ["pipeline/runs/run_folder_test.ts", "a disk for runs"], {
+    "a disk that cannot be written is a bad flag": [
+      "refused.exitCode === EXIT.device",
+      "refused.exitCode === 0",
+    ],
+  }),
+  ...plant("pipeline/sweep/sweep_folder.ts", ["pipeline/sweep/sweep_test.ts", "a full disk keeps"], {
+    "a sweep that has not begun leaves its folder": [
+      "if (!names) await Deno.remove",
+      "if (names) await Deno.remove",
+    ],
+  }),
   ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
     "what a run has not may be new": [".filter((each) => each in own)", ""],
   }),
@@ -2672,7 +2690,7 @@ export const MUTANTS: readonly Mutant[] = [
       "error instanceof RangeError",
     ],
     "a path below a file is a full disk": [
-      "error instanceof Deno.errors.NotADirectory ? EXIT.usage : EXIT.device",
+      "IN_THE_WAY.some((kind) => error instanceof kind) ? EXIT.usage : EXIT.device",
       "EXIT.device",
     ],
   }),

@@ -22,7 +22,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import { diskFullError, inputError, usageError, UserError } from "../errors.ts";
+import { EXIT, inputError, storageError, usageError, UserError } from "../errors.ts";
 import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn, storing } from "../files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
 
@@ -166,7 +166,8 @@ async function areTokensOfStart(path: string, entries: readonly Deno.DirEntry[])
  * Creates the folder of a new run.
  *
  * @param name left out: made of the command and the time (UTC)
- * @throws {UserError} when the name is not allowed or taken, or nothing can be written to `runs`
+ * @throws {UserError} when the name is not allowed or taken, or nothing can be written to `runs`: exit code 5 where that is
+ * its disk's fault
  */
 export async function createRun(runs: string, command: string, name?: string): Promise<NewRunFolder> {
   if (name !== undefined) await checkRunIsNew(runs, command, name);
@@ -178,8 +179,11 @@ export async function createRun(runs: string, command: string, name?: string): P
       if (await makeFolder(join(runs, free))) return await startIn(runs, command, free, true);
     }
   } catch (error) {
-    if (error instanceof UserError) throw error;
-    throw diskFullError(runs, error) ?? usageError(
+    const refused = storageError(runs, error);
+    if (error instanceof UserError || (refused instanceof UserError && refused.exitCode === EXIT.device)) {
+      throw refused;
+    }
+    throw usageError(
       `Cannot create a run in ${runs} as it must be a folder that can be written: ${reasonOf(error)}`,
       { cause: error },
     );

@@ -145,6 +145,9 @@ export function parseValue(label: string, setting: Setting, value: unknown): unk
     case "names":
     case "paths": {
       const list = Array.isArray(value) ? value : [value];
+      if (list.filter((item) => item === STANDARD_INPUT).length > 1) {
+        throw usageError(`Cannot use ${label} ${STANDARD_INPUT} twice as standard input can be read once`);
+      }
       return list.length > 0 && list.every((item) => typeof item === "string" && item)
         ? list
         : fail(`a ${setting.kind.slice(0, -1)}`);

@@ -40,7 +40,13 @@ export async function openSweepFolder(
     );
   }
   await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
-  await writeJson(markPath, { file });
+  try {
+    await writeJson(markPath, { file });
+  } catch (error) {
+    // Not recursive: it fails where another process has begun there.
+    if (!names) await Deno.remove(folder).catch(() => {});
+    throw error;
+  }
 }
 
 /**

@@ -132,6 +132,9 @@ Deno.test("a full disk is one sentence with the path and exit code 5, and no oth
   const readOnly = new Error("Read-only file system (os error 30)");
   const other = await assertRejects(() => storing("a/b", () => Promise.reject(readOnly)), UserError);
   assertEquals([other.exitCode, other.message], [5, "Cannot write a/b: Read-only file system"]);
+  const inTheWay = new Deno.errors.AlreadyExists("File exists (os error 17): mkdir 'a/b'");
+  const taken = await assertRejects(() => storing("a/b", () => Promise.reject(inTheWay)), UserError);
+  assertEquals([taken.exitCode, taken.message], [2, "Cannot write a/b: File exists"]);
   const bug = new TypeError("x");
   assertEquals(await storing("a/b", () => Promise.reject(bug)).catch((thrown) => thrown), bug);
 });

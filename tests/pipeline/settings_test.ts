@@ -71,6 +71,7 @@ for (
     [["--model"], "--model as it must be a path: nothing given"],
     [["--model", "--json"], "--model as it must be a path: nothing given"],
     [["--data"], "--data as it must be a path: nothing given"],
+    [["--data", "-", "--data", "-"], "--data - twice as standard input can be read once"],
     [["--control", "--no-control"], "--control with --no-control: give one of the two"],
     [["--no-front", "--front=true"], "--front with --no-front: give one of the two"],
     [["--slack", " "], "--slack as it must be a number: nothing given"],

@@ -127,6 +127,21 @@ Deno.test("a place for runs that is no folder is refused in one line", async () 
   }
 });
 
+Deno.test("a disk for runs that cannot be written is exit code 5, as it is where anything else is written", async () => {
+  await using folder = await temporaryFolder();
+  const { mkdir } = Deno;
+  Deno.mkdir = () => Promise.reject(new Error("Read-only file system (os error 30): mkdir"));
+  try {
+    const { exitCode, message } = await assertRejects(
+      () => createRun(folder.path, "sparsify", "one"),
+      UserError,
+    );
+    assertEquals([exitCode, message], [5, `Cannot write ${folder.path}: Read-only file system`]);
+  } finally {
+    Deno.mkdir = mkdir;
+  }
+});
+
 Deno.test("kill -9 of the process that writes a run lets another go on with it", async () => {
   await using folder = await temporaryFolder();
   const module = new URL("../../../pipeline/runs/run_folder.ts", import.meta.url);

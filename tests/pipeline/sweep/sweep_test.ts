@@ -14,6 +14,8 @@ import { checkBegun, checkRuns } from "../../../pipeline/sweep/check_runs.ts";
 import { type Launched, runSweep } from "../../../pipeline/sweep/run_sweep.ts";
 import { slurmScript } from "../../../pipeline/sweep/slurm.ts";
 import { type SweepRun, sweepRuns } from "../../../pipeline/sweep/sweep_file.ts";
+import { openSweepFolder } from "../../../pipeline/sweep/sweep_folder.ts";
+import { UserError } from "../../../pipeline/errors.ts";
 import { flagsOf } from "../../../pipeline/flags.ts";
 import { readRunConfig, type SettingChange, writeRunConfig } from "../../../pipeline/runs/run_config.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
@@ -92,6 +94,29 @@ Deno.test("what is no sweep is refused in one sentence with field and value", ()
   // What one entry of the list leaves open is taken from the settings.
   const partly = runsOf({ settings: { slack: 1 }, list: [{ slack: 2 }, { lr: 1e-3 }] });
   assertEquals(partly.map(({ settings }) => settings.slack), [2, 1]);
+});
+
+Deno.test("a sweep that a full disk keeps from beginning leaves no folder, and one that was there as it was", async () => {
+  await using folder = await temporaryFolder();
+  const { open } = Deno;
+  const begin = async (sweep: string): Promise<void> => {
+    Deno.open = () => Promise.reject(new Error("No space left on device (os error 28)"));
+    try {
+      const { exitCode } = await assertRejects(
+        () => openSweepFolder(sweep, "/tries.json", { make: true }),
+        UserError,
+        "as the disk is full",
+      );
+      assertEquals(exitCode, 5);
+    } finally {
+      Deno.open = open;
+    }
+  };
+  await begin(join(folder.path, "tries"));
+  assertEquals(await Array.fromAsync(Deno.readDir(folder.path)), []);
+  await Deno.mkdir(join(folder.path, "own"));
+  await begin(join(folder.path, "own"));
+  assertEquals((await Array.fromAsync(Deno.readDir(folder.path))).map(({ name }) => name), ["own"]);
 });
 
 Deno.test("an interval is Student's t over seeds", () => {
