@@ -91,6 +91,15 @@ export function onStopSignal(stop: () => void): () => void {
   };
 }
 
+/**
+ * Makes of the signal for a file that outgrows its limit (`ulimit -f`), which would end the process without a word, an
+ * error of whoever writes. Called where {@link onStopSignal} is: with the first listener of any signal Deno takes hang-ups
+ * itself.
+ */
+export function surviveFileLimit(): void {
+  if (Deno.build.os !== "windows") Deno.addSignalListener("SIGXFSZ", () => {});
+}
+
 /** Milliseconds in which another signal is the same: `deno task` passes on what the terminal has sent already. */
 const ONE_WISH = 1000;
 
@@ -107,6 +116,7 @@ export function stopSignal(onStop: () => void): AbortSignal {
     controller.abort();
     onStop();
   };
+  surviveFileLimit();
   onStopSignal(stop);
   return controller.signal;
 }

@@ -13,6 +13,7 @@ import {
   isInteractive,
   onStopSignal,
   STOPPED,
+  surviveFileLimit,
   terminalColumns,
   writeError,
 } from "./command_line.ts";
@@ -295,6 +296,7 @@ export function superviseCommand(module: string): Promise<never> {
     sayError(`${event.message} (this is a bug; --debug shows where)`);
     leave(1);
   };
+  surviveFileLimit();
   onStopSignal(() =>
     guarded(() => {
       if (stoppedAt !== undefined) {

@@ -67,11 +67,24 @@ export function diskFullError(what: string, error: unknown): UserError | undefin
   });
 }
 
-/** The error of a path that could not be written: exit code 5; what did not come from the system stays as it is. */
+/** What stands in the way of a path, which another would not have: a file where a folder is to be, or the like. */
+const IN_THE_WAY = [Deno.errors.NotADirectory, Deno.errors.AlreadyExists];
+
+/** Why Deno keeps a path from programs, such as those below /proc and /dev. */
+export const OF_THE_SYSTEM = "it is one of the system's own files, which are left alone";
+
+/**
+ * The error of a path that could not be written: exit code 5, and 2 where something stands in its way, or Deno keeps it from
+ * programs; what came from neither it nor the system stays as it is.
+ */
 export function storageError(path: string, error: unknown): unknown {
   const full = diskFullError(path, error);
   if (full || error instanceof UserError || !(error instanceof Error)) return full ?? error;
+  if (error instanceof Deno.errors.NotCapable) {
+    return usageError(`Cannot write ${path}: ${OF_THE_SYSTEM}`, { cause: error });
+  }
   const [, reason] = FROM_SYSTEM.exec(error.message) ?? [];
   if (reason === undefined) return error;
-  return new UserError(EXIT.device, `Cannot write ${path}: ${reason}`, { cause: error });
+  const exitCode = IN_THE_WAY.some((kind) => error instanceof kind) ? EXIT.usage : EXIT.device;
+  return new UserError(exitCode, `Cannot write ${path}: ${reason}`, { cause: error });
 }

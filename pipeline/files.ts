@@ -10,7 +10,7 @@ import { createHash, type Hash } from "node:crypto";
 import { fstatSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { inputError, storageError, UserError } from "./errors.ts";
+import { inputError, OF_THE_SYSTEM, storageError, usageError, UserError } from "./errors.ts";
 
 /** The project's folder, in which `deno task` starts whatever it is told. */
 export const PROJECT: string = fileURLToPath(new URL("..", import.meta.url)).replace(/[/\\]$/, "");
@@ -35,9 +35,7 @@ export function reasonOf(error: unknown): string {
   if (error instanceof Deno.errors.NotFound) return "no such file or folder";
   if (error instanceof Deno.errors.PermissionDenied) return "permission denied";
   if (error instanceof Deno.errors.FilesystemLoop) return "a loop of links";
-  if (error instanceof Deno.errors.NotCapable) {
-    return "it is one of the system's own files, which are not read";
-  }
+  if (error instanceof Deno.errors.NotCapable) return OF_THE_SYSTEM;
   const message = error instanceof Error ? error.message : String(error);
   return message.split("\n")[0].replace(/ \(os error \d+\)/, "");
 }
@@ -334,6 +332,21 @@ export async function exists(path: string): Promise<boolean> {
     return true;
   } catch (error) {
     return !(error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory);
+  }
+}
+
+/**
+ * Checks that nothing stands at a path that is to be written.
+ *
+ * @throws {UserError} when something does, or the path cannot be looked at
+ */
+export async function checkIsFree(path: string): Promise<void> {
+  const isThere = await Deno.lstat(path).then(() => true, (error) => {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw storageError(path, error);
+  });
+  if (isThere) {
+    throw usageError(`Cannot write ${path} as it is there, and would be lost: use another --output`);
   }
 }
 

@@ -15,7 +15,7 @@ import { DivergedError, inputError, usageError } from "./errors.ts";
 import { checkLoss, LIVE_EDGES } from "./training/evaluate.ts";
 import { type EvaluatedModel, evaluateModel } from "./evaluate_model.ts";
 import { DEFAULT_RUNS, type RunFolder } from "./runs/run_folder.ts";
-import { exists, writeNew } from "./files.ts";
+import { checkIsFree, exists, writeNew } from "./files.ts";
 import { fixed } from "./fixed.ts";
 import { locateHere, locateModel, type NamedData, openData } from "./fetch_named.ts";
 import { initialWeights } from "./model/initial_weights.ts";
@@ -360,11 +360,13 @@ async function leadSparsify(
       const lines = [summaryTable(summary), ""];
       if (!summary.sparse.feasible) {
         const higher = typeof settings.targetLoss === "number" ? "--target-loss" : "--slack";
+        // No number of steps comes to less.
+        const longer = summary.target_loss < 0 ? "" : `more --steps than ${settings.steps}, or `;
         lines.push(
           "The constraint held at no evaluation: these are the last step's weights. " +
             (summary.signatures.some(tellsDivergence)
               ? `The loss ran away. ${AGAINST_DIVERGENCE}.`
-              : `Begin another run with more --steps than ${settings.steps}, or a higher ${higher}.`),
+              : `Begin another run with ${longer}a higher ${higher}.`),
         );
       }
       lines.push(
@@ -620,9 +622,7 @@ async function trainTokenizerCommand(args: string[], thread: CommandThread): Pro
   }
   const info = await Deno.stat(output).catch(() => undefined);
   const path = info?.isDirectory ? join(output, "tokenizer.json") : output;
-  if (await exists(path)) {
-    throw usageError(`Cannot write ${path} as it is there, and would be lost: use another --output`);
-  }
+  await checkIsFree(path);
   const tokenizer = await trainBpe(texts(), { vocabularySize: vocabulary }) as {
     model: { vocab: Record<string, number> };
   };

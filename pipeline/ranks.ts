@@ -13,6 +13,7 @@ import { userFolder } from "./command_line.ts";
 import type { CommandThread } from "./command_thread.ts";
 import { usageError } from "./errors.ts";
 import { MAX_JSON_BYTES, readText } from "./files.ts";
+import { flagName } from "./flags.ts";
 import type { ModelConfig } from "./model/config.ts";
 import type { ParameterShape } from "./model/parameters.ts";
 import type { Workload } from "./model/self_check.ts";
@@ -35,10 +36,11 @@ interface RankFlags {
 }
 
 /** @throws {UserError} on what only several processes can do, unless all that is asked for is told without them */
-function checkAlone({ shareAdapter, shardOptimizer }: RankFlags, args: readonly string[]): void {
-  const flag = shareAdapter ? "--share-adapter" : shardOptimizer ? "--shard-optimizer" : undefined;
-  if (flag === undefined || args.some((arg) => ["--help", "-h", "--version"].includes(arg))) return;
-  throw usageError(`Cannot use ${flag} with one process: mpirun or srun starts several`);
+function checkAlone(flags: RankFlags, args: readonly string[]): void {
+  const ofSeveral = ["shareAdapter", "shardOptimizer", "mpi", "rankLimit"] as const;
+  const given = ofSeveral.find((name) => flags[name] !== undefined && flags[name] !== false);
+  if (given === undefined || args.some((arg) => ["--help", "-h", "--version"].includes(arg))) return;
+  throw usageError(`Cannot use --${flagName(given)} with one process: mpirun or srun starts several`);
 }
 
 /** Minutes that a rank is waited for where nothing else is said; that of the settings. */

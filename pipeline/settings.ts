@@ -28,6 +28,12 @@ const withFlag = (setting: string): Need => ({
   holds: (other) => other === true,
   told: () => `without --${flagName(setting)}`,
 });
+/** A setting that has an effect where tokens are drawn. */
+const DRAWN: Need = {
+  setting: "temperature",
+  holds: (temperature) => temperature !== 0,
+  told: () => "with --temperature 0, at which nothing is drawn: give --temperature 1",
+};
 /** A setting that another bounds. */
 const within = (setting: string): Need => ({
   setting,
@@ -131,9 +137,10 @@ const GATES = {
   temperature: positive(1, "of the straight-through relaxation", "Gates"),
   targetLoss: {
     kind: "numberOrAuto",
+    or: "control",
     value: "auto",
-    lowest: -Infinity,
-    help: "held-out loss to stay at, nats; auto: the dense model's plus --slack",
+    lowest: 0,
+    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
     group: "Gates",
   },
   slack: {
@@ -141,7 +148,7 @@ const GATES = {
     value: 0,
     lowest: -100,
     highest: 100,
-    help: "nats above the dense loss, with auto",
+    help: "nats above that loss, with auto or control",
     group: "Gates",
     needs: {
       setting: "targetLoss",
@@ -186,8 +193,8 @@ const PRETRAINED = {
 } as const;
 
 const RUN = {
-  evalTokens: integer(65536, 1, "test tokens that the results come from, at most", "Run"),
-  validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most", "Run"),
+  evalTokens: integer(65536, 1, "test tokens that the results come from, at most, or one row", "Run"),
+  validationTokens: integer(16384, 1, "validation tokens of each evaluation, at most, or one row", "Run"),
   evalEvery: integer(50, 1, "steps between evaluations", "Run"),
   checkpointEvery: integer(100, 1, "steps between checkpoints", "Run"),
   keepCheckpoints: integer(2, 1, "checkpoints kept of each phase", "Run"),
@@ -330,12 +337,6 @@ export const SPARSIFY = {
   ...GATES,
   ...PRETRAINED,
   ...LORA,
-  targetLoss: {
-    ...GATES.targetLoss,
-    or: "control",
-    help: "loss to stay at; auto: the dense model's, control: the control's, plus --slack",
-  },
-  slack: { ...GATES.slack, help: "nats above that loss, with auto or control" },
   front: flag(
     false,
     "also the trade-off: from half of the steps on the target rises, in levels; each is measured",
@@ -385,6 +386,9 @@ const whereSparse = <const Table extends SettingsTable>(table: Table): Table =>
     ]),
   ) as SettingsTable as Table;
 
+/** Settings of gates that hold of a model from scratch too: there is no dense model whose loss a slack stands above. */
+const { slack: _, ...GATES_FROM_SCRATCH } = GATES;
+
 /** Settings of `pretrain`. */
 export const PRETRAIN = {
   data: { ...DATA.data, help: `${TEXT}; required` },
@@ -403,7 +407,14 @@ export const PRETRAIN = {
       ...share(0, "share of the steps after which it is switched on, dense before", "Gates"),
       highest: 0.99,
     },
-    ...GATES,
+    ...GATES_FROM_SCRATCH,
+    targetLoss: {
+      kind: "numberOrAuto",
+      value: "auto",
+      lowest: 0,
+      help: "held-out loss to stay at, nats, which --sparse needs; auto: none",
+      group: "Gates",
+    },
   }),
   ...RUN,
   evalEvery: integer(250, 1, "steps between evaluations", "Run"),
@@ -634,7 +645,11 @@ export const GENERATE = {
   tokenizer: DATA.tokenizer,
   tokens: integer(64, 1, "tokens of the continuation, at most", "Text"),
   dense: flag(false, "open all gates; a sparse model's own continuation is shown beside", "Text"),
-  temperature: atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+  temperature: {
+    ...atLeastZero(0, "logits are divided by it; 0 takes the likeliest token each time", "Text"),
+    // Where a model is trained it is another.
+    byModel: false,
+  },
   topP: {
     kind: "number",
     value: 1,
@@ -643,12 +658,14 @@ export const GENERATE = {
     highest: 1,
     help: "draw from the fewest tokens that have this probability together",
     group: "Text",
+    needs: DRAWN,
   },
   seed: {
     ...TRAINING.seed,
     help: "keys the draw; the same seed gives the same text",
     group: "Text",
     byModel: false,
+    needs: DRAWN,
   },
   steer: {
     kind: "path",
@@ -804,7 +821,7 @@ export const ACTIVATIONS = {
     help: "activations, such as blocks.2.hook_resid_pre, or all (an unknown name lists them); required",
     group: "Activations",
   },
-  tokens: integer(65536, 1, "tokens of each split, or of the documents, at most", "Activations"),
+  tokens: integer(65536, 1, "tokens of each split, or of the documents, at most, or one row", "Activations"),
   eachDocument: flag(
     false,
     "a row for each document, alone, in place of rows that they fill together",

@@ -103,9 +103,9 @@ export interface SparsifyOptions {
   teacher?: "dense" | "control" | "auto";
   /** Whether a dense control is fine-tuned with the same steps and data. */
   control?: boolean;
-  /** Test tokens that the results come from, at most. */
+  /** Test tokens that the results come from, at most, or one row. */
   evalTokens?: number;
-  /** Validation tokens of each evaluation, at most. */
+  /** Validation tokens of each evaluation, at most, or one row. */
   validationTokens?: number;
   /** Steps between evaluations. */
   evalEvery?: number;

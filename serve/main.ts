@@ -8,6 +8,7 @@ import { constants, setPriority } from "node:os";
 import { adapterLabel, findAdapter } from "../kernels/core/gpu_adapters.ts";
 import { prepareMesa, runCommand, stopSignal, userFolder } from "../pipeline/command_line.ts";
 import { usageError } from "../pipeline/errors.ts";
+import { kindOf, reasonOf } from "../pipeline/files.ts";
 import { printedInstead } from "../pipeline/settings/help.ts";
 import { parseCommand } from "../pipeline/settings/parse.ts";
 import { resolveSettings } from "../pipeline/settings/resolve.ts";
@@ -23,6 +24,22 @@ const SHORTEST_TOKEN = 16;
 
 async function isFolder(path: string): Promise<boolean> {
   return (await Deno.stat(path).catch(() => undefined))?.isDirectory ?? false;
+}
+
+/**
+ * Whether the folder of runs is there; it may come later.
+ *
+ * @throws {UserError} where it cannot, as something else stands there or in the way
+ */
+async function findRuns(runs: string): Promise<boolean> {
+  const fail = (reason: string): never => {
+    throw usageError(`Cannot show the runs in ${runs} as it must be a folder: ${reason}`);
+  };
+  const info = await Deno.stat(runs).catch((error) =>
+    error instanceof Deno.errors.NotFound ? undefined : fail(reasonOf(error))
+  );
+  if (info && !info.isDirectory) fail(`it is ${kindOf(info)}`);
+  return info !== undefined;
 }
 
 async function serve(args: string[]): Promise<void> {
@@ -42,6 +59,7 @@ async function serve(args: string[]): Promise<void> {
       `Cannot use SPARSE_ATTENTION_TOKEN as it must have at least ${SHORTEST_TOKEN} characters`,
     );
   }
+  const awaited = await findRuns(runs) ? "" : ", a folder that does not exist yet";
   for (const folder of models) {
     if (!await isFolder(folder)) {
       throw usageError(`Cannot read models from ${folder} as there is no such folder`);
@@ -59,7 +77,6 @@ async function serve(args: string[]): Promise<void> {
   } catch (error) {
     throw usageError(`Cannot listen on ${host}, port ${port}: ${(error as Error).message}`, { cause: error });
   }
-  const awaited = await isFolder(runs) ? "" : ", a folder that does not exist yet";
   console.error(`runs in ${runs}${awaited}: ${server.url}`);
   console.error(
     server.tokenToRead

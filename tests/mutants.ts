@@ -599,6 +599,12 @@ export const MUTANTS: readonly Mutant[] = [
       "  let abandon",
     ],
   }),
+  ...plant("pipeline/text/batches.ts", ["pipeline/text/tokenise_test.ts", "sequential batches cover"], {
+    "a limit below a row leaves none": [
+      "Math.max(1, Math.floor(limit / context))",
+      "Math.floor(limit / context)",
+    ],
+  }),
   ...plant("pipeline/text/batches.ts", ["pipeline/text/parts_test.ts", "parts are gone through"], {
     "every pass has the first one's order": ["randomStream(seed, pass.number)", "randomStream(seed, 0)"],
     "the first part is gone through again and again": [
@@ -1286,6 +1292,52 @@ export const MUTANTS: readonly Mutant[] = [
     "pre-training weighs edges alike": ["distancePower: settings.distancePower", "distancePower: 0"],
     "the last dense step is measured with gates": ["sparse && done > from", "sparse"],
   }),
+  ...plant("pipeline/settings.ts", ["pipeline/settings_test.ts", "/no effect|temperature of training/"], {
+    "nothing need be drawn for a seed": ["holds: (temperature) => temperature !== 0,", "holds: () => true,"],
+    "gates tell the temperature of texts": ["is another.\n    byModel: false,", "is another.\n"],
+  }),
+  ...plant("pipeline/ranks.ts", ["pipeline/main_test.ts", "/for one/"], {
+    "one process has a limit for others": ['"mpi", "rankLimit"] as const', '"mpi"] as const'],
+  }),
+  ...plant("pipeline/training/sparsify.ts", ["pipeline/advice_test.ts", "no loss comes to"], {
+    "of a target below 0 it is not warned": ["if (target < 0 && target !== warnedOf)", "if (target < -100)"],
+    "of a target below 0 it is warned at every step": ["      warnedOf = target;\n", ""],
+  }),
+  ...plant("pipeline/main.ts", ["pipeline/advice_test.ts", "no loss comes to"], {
+    "more steps are advised for what none comes to": [
+      "summary.target_loss < 0 ?",
+      "summary.target_loss < -100 ?",
+    ],
+  }),
+  ...plant("pipeline/runs/run_folder.ts", ["pipeline/runs/run_folder_test.ts", "of a name that is taken"], {
+    "another command's run is to be resumed": ["config.command === command && ", ""],
+    "an analysis is to be resumed": [' && command !== "circuits" &&', " &&"],
+    "what is finished is to be gone on with": [' &&\n        !await exists(join(path, "summary.json"))', ""],
+  }),
+  ...plant("pipeline/settings/parse.ts", ["pipeline/settings_test.ts", "are refused"], {
+    "a list of a name is shown as the name": [": shown(value);", ": String(value);"],
+  }),
+  ...plant("pipeline/settings/parse.ts", ["pipeline/settings_test.ts", "--data - --data -"], {
+    "standard input is read twice": [
+      ".length > 1) {\n        throw usageError(`Cannot use ${label} ",
+      ".length > 2) {\n        throw usageError(`Cannot use ${label} ",
+    ],
+  }),
+  ...plant("pipeline/runs/run_folder.ts", ["pipeline/runs/run_folder_test.ts", "a disk for runs"], {
+    "a disk that cannot be written is a bad flag": [
+      "refused.exitCode === EXIT.device",
+      "refused.exitCode === 0",
+    ],
+  }),
+  ...plant("pipeline/sweep/sweep_folder.ts", ["pipeline/sweep/sweep_test.ts", "a full disk keeps"], {
+    "a sweep that has not begun leaves its folder": [
+      "if (!names) await Deno.remove",
+      "if (names) await Deno.remove",
+    ],
+  }),
+  ...plant("pipeline/settings/resume.ts", ["pipeline/settings_test.ts", "pretrain has no slack"], {
+    "what a run has not may be new": [".filter((each) => each in own)", ""],
+  }),
   ...plant("pipeline/runs/resume.ts", "pipeline/training/front_test.ts", {
     "steps of a front are pruned": ["[bestOf(checkpoint), ...frontOf(checkpoint)]", "[bestOf(checkpoint)]"],
   }),
@@ -1470,6 +1522,8 @@ export const MUTANTS: readonly Mutant[] = [
     ],
   }),
   ...plant("pipeline/sweep/sweep_file.ts", "pipeline/sweep/sweep_test.ts", {
+    "a grid's setting is idle in settings": ["name in grid || ", ""],
+    "a setting of all of a list is idle in settings": [" || listed.every((values) => name in values)", ""],
     "a sweep's run is named by what varies alone": ["digestOf(JSON.stringify(sorted))", 'digestOf("")'],
   }),
   ...plant("pipeline/generation/sampling.ts", "pipeline/generation/sampling_test.ts", {
@@ -2859,8 +2913,8 @@ export const MUTANTS: readonly Mutant[] = [
       "if (!isAllowed(1)) most = middle;",
     ],
     "the needle's depth is what stands behind it": [
-      "sentences * depth / 100",
-      "sentences * (100 - depth) / 100",
+      "filler.length * depth / 100",
+      "filler.length * (100 - depth) / 100",
     ],
     "the distance counts the number too": [
       "    encode(request).counted;",
@@ -2868,7 +2922,7 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "each length has one depth": ["(n + Math.floor(n / turn))", "(n + 0 * turn)"],
     "items are those of their place in the list": ["depth, Math.floor(n / cells));", "depth, n);"],
-    "one number for all": ["10_000 + below(90_000)", "10_000 + below(1)"],
+    "one number for all": ["LOWEST + below(NUMBERS)", "10_000 + below(1)"],
     "all copies are the first": ["Math.floor(n / cells)", "0 * cells"],
   }),
   ...plant("pipeline/benchmarks/passkey.ts", [PASSKEY, "lengths are the powers"], {
@@ -2876,11 +2930,15 @@ export const MUTANTS: readonly Mutant[] = [
       "b.contextLength < a.contextLength ? b : a",
       "b.contextLength < 0 ? b : a",
     ],
-    "a text without filler is an item": ["if (sentences === 0)", "if (sentences < 0)"],
     "a length as long as the model is too long": [
       "length <= Math.min(LONGEST, contextLength)",
       "length < Math.min(LONGEST, contextLength)",
     ],
+  }),
+  ...plant("pipeline/benchmarks/passkey.ts", [PASSKEY, "a length without room"], {
+    "a text without filler is an item": ["if (sentences === 0)", "if (sentences < 0)"],
+    "the least room is of any number": ["if (length > most)", 'if (widest === "")'],
+    "the least room is of any sentence": ["return Math.max(...rooms);", "return rooms[0];"],
   }),
   ...plant("pipeline/benchmarks/scores.ts", [PASSKEY, "/right answers|scores dense/"], {
     "means by depth in the order of the items": [".toSorted(([a], [b]) => a - b)", ""],
@@ -2889,6 +2947,37 @@ export const MUTANTS: readonly Mutant[] = [
       "meanOf(of.map(({ distance }) => distance))",
       "meanOf(placed.map(({ distance }) => distance))",
     ],
+  }),
+  ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "outgrows its limit"], {
+    "a limit on files ends a command without a word": ["  surviveFileLimit();\n", ""],
+  }),
+  ...plant("pipeline/command_line.ts", ["pipeline/command_line_test.ts", "outgrows its limit"], {
+    "a limit on files ends a sweep without a word": ["  surviveFileLimit();\n", ""],
+  }),
+  ...plant("pipeline/errors.ts", ["pipeline/files_test.ts", "/a path is free|keeps programs from/"], {
+    "a path of the system's own is a bug": [
+      "error instanceof Deno.errors.NotCapable",
+      "error instanceof RangeError",
+    ],
+    "a path below a file is a full disk": [
+      "IN_THE_WAY.some((kind) => error instanceof kind) ? EXIT.usage : EXIT.device",
+      "EXIT.device",
+    ],
+  }),
+  ...plant("pipeline/files.ts", ["pipeline/files_test.ts", "/a path is free|keeps programs from/"], {
+    "what cannot be looked at is taken": [
+      "    throw storageError(path, error);\n  });\n  if",
+      "    return true;\n  });\n  if",
+    ],
+    "a link to nothing is free": ["await Deno.lstat(path).then(", "await Deno.stat(path).then("],
+  }),
+  ...plant("pipeline/benchmarks/output_folder.ts", "pipeline/benchmarks/output_folder_test.ts", {
+    "two benchmarks write one folder": ["if (lock.tryLockSync(true)) {", "if (lock) {"],
+    "results of another since are written over": [
+      "    await checkOutputFolder(output);\n  } catch",
+      "  } catch",
+    ],
+    "a folder of no results is left": ["keepFolder: !isNew", "keepFolder: true"],
   }),
   ...plant("pipeline/benchmarks/main.ts", [PASSKEY, "/needs no data|cannot be/"], {
     "what is read is the first that was given": ["read.indexOf(each)", "tasks.indexOf(each)"],
@@ -3041,9 +3130,16 @@ export const MUTANTS: readonly Mutant[] = [
   }),
   ...plant("serve/main.ts", ["serve/server_test.ts", "does not exist yet"], {
     "a folder of runs that does not exist passes for one": [
-      'await isFolder(runs) ? "" :',
-      'runs !== undefined ? "" :',
+      'await findRuns(runs) ? "" :',
+      'await findRuns(runs) || true ? "" :',
     ],
+  }),
+  ...plant("serve/main.ts", ["serve/server_test.ts", "the command line"], {
+    "what stands in the way of runs is waited for": [
+      "? undefined : fail(reasonOf(error))",
+      "? undefined : undefined",
+    ],
+    "a file passes for a folder of runs": ["if (info && !info.isDirectory)", "if (info && info.isSymlink)"],
   }),
   ...plant("pipeline/training/sparsify.ts", "pipeline/runs/time_spent_test.ts", {
     "a summary has the seconds of its last process": [

@@ -5,8 +5,8 @@
  * @module
  */
 import { basename, dirname, join, resolve } from "node:path";
-import { inputError, usageError } from "../errors.ts";
-import { kindOf, type OwnNames, removeOwn, storing, syncFolder, TEMPORARY } from "../files.ts";
+import { inputError } from "../errors.ts";
+import { checkIsFree, kindOf, type OwnNames, removeOwn, storing, syncFolder, TEMPORARY } from "../files.ts";
 
 /** The file that says what the folder holds. */
 export const MANIFEST = "activations.json";
@@ -25,9 +25,7 @@ const isOwn = (name: string): boolean =>
  * @throws {UserError} when something stands there, or where its files lie until it is whole, which is none of ours
  */
 export async function checkOutputFolder(output: string): Promise<void> {
-  if (await Deno.lstat(output).catch(() => undefined)) {
-    throw usageError(`Cannot write ${output} as it is there, and would be lost: use another --output`);
-  }
+  await checkIsFree(output);
   const partial = partialOf(output);
   const info = await Deno.lstat(partial).catch(() => undefined);
   if (!info) return;

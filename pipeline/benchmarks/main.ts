@@ -9,7 +9,7 @@ import { prepareMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { locateHere, locateModel, openData } from "../fetch_named.ts";
-import { exists, storing } from "../files.ts";
+import { exists } from "../files.ts";
 import { isHubData } from "../hub/names.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { readModelConfig } from "../model/config_file.ts";
@@ -31,6 +31,7 @@ import { type EncodedItems, encodeItems, makeItems, readItems, scoreItems } from
 import type { Item, PlacedItem } from "./items.ts";
 import { measureLikelihoods } from "./likelihood.ts";
 import { lengthsFor, parseLengths } from "./passkey.ts";
+import { checkOutputFolder, holdOutputFolder } from "./output_folder.ts";
 import { type BenchmarkResult, jsonOf, type ModelScores, resultsText, saveBenchmarks } from "./results.ts";
 import { type Encoding, findPrefix, type Sequence } from "./requests.ts";
 import { compareScores, scoreOf } from "./scores.ts";
@@ -155,16 +156,6 @@ async function openCandidate(
   };
 }
 
-/** A new folder for results, or the error that there are some already. */
-async function checkOutput(output: string | undefined): Promise<void> {
-  for (const name of ["items.arrow", "results.json"]) {
-    if (output === undefined || !await exists(join(output, name))) continue;
-    throw usageError(
-      `Cannot write ${join(output, name)} as it is there, and would be lost: use another --output`,
-    );
-  }
-}
-
 async function benchmarkCommand(args: string[], thread: CommandThread): Promise<boolean> {
   const parsed = parseCommand(BENCHMARK, args, userFolder());
   return await spreadCommand(
@@ -196,7 +187,7 @@ async function leadBenchmark(
   const { data, against, output, seed } = settings;
   const limit = settings.limit || Infinity;
   const { tasks, lengths: given } = readWish(settings);
-  await checkOutput(output);
+  if (output !== undefined) await checkOutputFolder(output);
   const read = tasks.filter(isRead);
   const named = await dataOf(read, data);
   const candidates = [await openCandidate(modelFolder!, settings.model, reporter.message, settings)];
@@ -219,6 +210,8 @@ async function leadBenchmark(
   }
   thread.leaveNet();
   const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
+  // Before the device is opened, since it may not be possible.
+  await using _held = output === undefined ? undefined : await holdOutputFolder(output);
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const exchange = ranks?.exchange;
@@ -240,10 +233,7 @@ async function leadBenchmark(
         const differences = other && compareScores(items[n], scoring, own.items, other.items, seed);
         return { task: name, items: items[n], models: models[n], differences };
       });
-      if (output !== undefined) {
-        await storing(output, () => Deno.mkdir(output, { recursive: true }));
-        await saveBenchmarks(output, results);
-      }
+      if (output !== undefined) await saveBenchmarks(output, results);
       if (settings.json) { for (const result of results) thread.print(JSON.stringify(jsonOf(result))); }
       else thread.print(resultsText(results));
       return { output };

@@ -6,7 +6,7 @@
  */
 import { randomStream } from "../../kernels/core/random.ts";
 import { inputError, usageError } from "../errors.ts";
-import type { Making, WordItem } from "./items.ts";
+import type { Making, Request, WordItem } from "./items.ts";
 
 /** Sentences that say nothing of a number or a key. */
 const FILLER: readonly string[] = [
@@ -36,6 +36,10 @@ const needleOf = (number: string): string =>
   `The pass key is ${number}. Keep it in mind, for it will be asked for: ${number}`;
 
 const QUESTION = "What is the pass key? The pass key is";
+
+/** Numbers have five digits, the first of which is not 0. */
+const LOWEST = 10_000;
+const NUMBERS = 90_000;
 
 /** Share of the filler that stands before the needle, %. */
 const DEPTHS: readonly number[] = [0, 25, 50, 75, 100];
@@ -112,37 +116,64 @@ function itemOf(
   below: (n: number) => number,
   encode: Making["encode"],
 ): WordItem {
-  // Five digits, the first of which is not 0.
-  const number = String(10_000 + below(90_000));
+  const number = String(LOWEST + below(NUMBERS));
   const filler: string[] = [];
-  const partsWith = (sentences: number): { toNeedle: string; behind: string } => {
+  const partsWith = (sentences: number): Parts => {
     while (filler.length < sentences) filler.push(FILLER[below(FILLER.length)]);
-    const before = Math.round(sentences * depth / 100);
-    return {
-      toNeedle: [LEAD, ...filler.slice(0, before), needleOf(number)].join(" "),
-      behind: `. ${[...filler.slice(before, sentences), QUESTION].join(" ")}`,
-    };
+    return partsOf(number, filler.slice(0, sentences), depth);
   };
-  const continuation = ` ${number}`;
-  const requestWith = (sentences: number) => {
-    const { toNeedle, behind } = partsWith(sentences);
-    return { context: toNeedle + behind, continuation };
-  };
-  // The last token is not read, but only asked for.
-  const readWith = (sentences: number): number => encode(requestWith(sentences)).tokens.length - 1;
-  const sentences = mostThat((count) => readWith(count) <= length);
+  const requestWith = (sentences: number): Request => requestOf(number, partsWith(sentences));
+  const sentences = mostThat((count) => readOf(requestWith(count), encode) <= length);
   if (sentences === 0) {
     throw inputError(
-      `Cannot make items of ${length} tokens for passkey as needle, question and a sentence of filler take ${
-        readWith(1)
+      `Cannot make items of ${length} tokens for passkey as needle, question and a sentence of filler take up to ${
+        roomForAny(encode)
       }`,
     );
   }
   const request = requestWith(sentences);
   const { toNeedle, behind } = partsWith(sentences);
-  const distance = encode({ context: toNeedle, continuation: behind + continuation }).counted -
+  const distance = encode({ context: toNeedle, continuation: behind + request.continuation }).counted -
     encode(request).counted;
   return { kind: "word", requests: [request], needle: { length, depth, distance } };
+}
+
+/** A text's halves: what ends with the number where it is told, and what ends with the question. */
+interface Parts {
+  toNeedle: string;
+  behind: string;
+}
+
+function partsOf(number: string, filler: readonly string[], depth: number): Parts {
+  const before = Math.round(filler.length * depth / 100);
+  return {
+    toNeedle: [LEAD, ...filler.slice(0, before), needleOf(number)].join(" "),
+    behind: `. ${[...filler.slice(before), QUESTION].join(" ")}`,
+  };
+}
+
+const requestOf = (number: string, { toNeedle, behind }: Parts): Request => ({
+  context: toNeedle + behind,
+  continuation: ` ${number}`,
+});
+
+/** Tokens that a model reads of a request: the last is not read, but only asked for. */
+const readOf = (request: Request, encode: Making["encode"]): number => encode(request).tokens.length - 1;
+
+/**
+ * Tokens that hold needle, question and a sentence of filler whatever is drawn: of the number that takes most tokens by
+ * itself, and of whichever sentence, before it or behind it.
+ */
+function roomForAny(encode: Making["encode"]): number {
+  let [widest, most] = ["", 0];
+  for (let number = LOWEST; number < LOWEST + NUMBERS; number++) {
+    const { length } = encode({ context: "", continuation: ` ${number}` }).tokens;
+    if (length > most) [widest, most] = [String(number), length];
+  }
+  const rooms = FILLER.flatMap((sentence) =>
+    DEPTHS.map((depth) => readOf(requestOf(widest, partsOf(widest, [sentence], depth)), encode))
+  );
+  return Math.max(...rooms);
 }
 
 /** The largest count that is allowed, 0 where 1 is not; of which all smaller ones are. */

@@ -10,6 +10,7 @@ import { fixed } from "../fixed.ts";
 import { formatTable } from "../report/table.ts";
 import type { FrozenType } from "../model/op.ts";
 import type { Item, Needle } from "./items.ts";
+import { ITEMS, RESULTS } from "./output_folder.ts";
 import type { BenchmarkScore, Differences, ItemScore, PlacedMean } from "./scores.ts";
 
 /** What one model did. */
@@ -177,6 +178,6 @@ export async function saveBenchmarks(folder: string, results: readonly Benchmark
     distance: places("distance"),
   });
   const bytes = tableToIPC(table, "file");
-  await writeAtomically(join(folder, "items.arrow"), (file) => writeAll(file, bytes));
-  await writeJson(join(folder, "results.json"), results.map(jsonOf));
+  await writeAtomically(join(folder, ITEMS), (file) => writeAll(file, bytes));
+  await writeJson(join(folder, RESULTS), results.map(jsonOf));
 }

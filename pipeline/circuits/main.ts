@@ -472,7 +472,7 @@ async function leadCircuits(
   if (settings.quiet) thread.beQuiet();
   for (const [n, job] of jobs.entries()) {
     const name = nameOf(n, job, settings.name);
-    if (name !== undefined) await checkRunIsNew(settings.runs, name);
+    if (name !== undefined) await checkRunIsNew(settings.runs, "circuits", name);
   }
   // A file that is not there is told before a model is fetched.
   for (const { pairs } of jobs) if (pairs !== undefined) (await openRegular(pairs)).file.close();

@@ -7,6 +7,7 @@ import { prepareMesa, userFolder } from "../command_line.ts";
 import { type CommandThread, inCommandThread, performCommand, superviseCommand } from "../command_thread.ts";
 import { inputError, usageError } from "../errors.ts";
 import { locateHere } from "../fetch_named.ts";
+import { checkIsFree } from "../files.ts";
 import { requireOneProcess } from "../parallel/one_process.ts";
 import { formatShare } from "../report/progress.ts";
 import { formatTable } from "../report/table.ts";
@@ -91,9 +92,7 @@ async function exportCommand(args: string[], thread: CommandThread): Promise<boo
     throw usageError("Cannot export by --step and by --front: give one of the two");
   }
   if (isNamed && output === undefined) throw usageError("Cannot export without a folder: give --output DIR");
-  if (output !== undefined && await Deno.lstat(output).catch(() => undefined)) {
-    throw usageError(`Cannot write ${output} as it is there, and would be lost: use another --output`);
-  }
+  if (output !== undefined) await checkIsFree(output);
   const run = await openStoredRun(runs, name);
   const kept = await keptSteps(run);
   for (const { reason } of kept.torn) thread.reporter.warning(reason);

@@ -22,7 +22,7 @@
  * @module
  */
 import { dirname, join } from "node:path";
-import { diskFullError, inputError, usageError, UserError } from "../errors.ts";
+import { EXIT, inputError, storageError, usageError, UserError } from "../errors.ts";
 import { exists, kindOf, type OwnNames, readText, reasonOf, removeOwn, storing } from "../files.ts";
 import { readRunConfig, type RunConfig, writeRunConfig } from "./run_config.ts";
 
@@ -129,9 +129,10 @@ async function makeFolder(path: string): Promise<boolean> {
 /**
  * Whether a run could begin in the folder of this name, as far as can be told without touching anything.
  *
+ * @param command that would begin it; a run of its own that has no end yet it may go on with
  * @throws {UserError} when the name is not allowed or taken
  */
-export async function checkRunIsNew(runs: string, name: string): Promise<void> {
+export async function checkRunIsNew(runs: string, command: string, name: string): Promise<void> {
   checkName(name);
   const path = join(runs, name);
   const info = await Deno.lstat(path).catch(() => undefined);
@@ -146,7 +147,10 @@ export async function checkRunIsNew(runs: string, name: string): Promise<void> {
     const config = await readRunConfig(join(path, "config.json")).catch(() => undefined);
     if (config) {
       const elsewhere = runs === DEFAULT_RUNS ? "" : ` --runs ${runs}`;
-      const goOn = config.command === "circuits" ? "" : `go on with it by --resume ${name}${elsewhere}, or `;
+      // Analyses begin anew.
+      const goesOn = config.command === command && command !== "circuits" &&
+        !await exists(join(path, "summary.json"));
+      const goOn = goesOn ? `go on with it by --resume ${name}${elsewhere}, or ` : "";
       throw usageError(`Cannot create run ${name} as ${path} is there: ${goOn}use another --name`);
     }
   }
@@ -168,20 +172,24 @@ async function areTokensOfStart(path: string, entries: readonly Deno.DirEntry[])
  * Creates the folder of a new run.
  *
  * @param name left out: made of the command and the time (UTC)
- * @throws {UserError} when the name is not allowed or taken, or nothing can be written to `runs`
+ * @throws {UserError} when the name is not allowed or taken, or nothing can be written to `runs`: exit code 5 where that is
+ * its disk's fault
  */
 export async function createRun(runs: string, command: string, name?: string): Promise<NewRunFolder> {
-  if (name !== undefined) await checkRunIsNew(runs, name);
+  if (name !== undefined) await checkRunIsNew(runs, command, name);
   try {
     await Deno.mkdir(runs, { recursive: true });
-    if (name !== undefined) return await startIn(runs, name, await makeFolder(join(runs, name)));
+    if (name !== undefined) return await startIn(runs, command, name, await makeFolder(join(runs, name)));
     for (let attempt = 1;; attempt++) {
       const free = timedName(command, attempt);
-      if (await makeFolder(join(runs, free))) return await startIn(runs, free, true);
+      if (await makeFolder(join(runs, free))) return await startIn(runs, command, free, true);
     }
   } catch (error) {
-    if (error instanceof UserError) throw error;
-    throw diskFullError(runs, error) ?? usageError(
+    const refused = storageError(runs, error);
+    if (error instanceof UserError || (refused instanceof UserError && refused.exitCode === EXIT.device)) {
+      throw refused;
+    }
+    throw usageError(
       `Cannot create a run in ${runs} as it must be a folder that can be written: ${reasonOf(error)}`,
       { cause: error },
     );
@@ -189,7 +197,7 @@ export async function createRun(runs: string, command: string, name?: string): P
 }
 
 /** Marks and locks a folder in which a run is about to begin. */
-async function startIn(runs: string, name: string, made: boolean): Promise<NewRunFolder> {
+async function startIn(runs: string, command: string, name: string, made: boolean): Promise<NewRunFolder> {
   const path = join(runs, name);
   const mark = join(path, START_MARK);
   let ours = made;
@@ -204,7 +212,7 @@ async function startIn(runs: string, name: string, made: boolean): Promise<NewRu
   }
   const folder = await lock(name, path);
   // Another process may have begun it since it was looked at.
-  await checkRunIsNew(runs, name).catch((error) => {
+  await checkRunIsNew(runs, command, name).catch((error) => {
     folder.release();
     throw error;
   });

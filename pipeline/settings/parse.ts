@@ -7,6 +7,7 @@ import { existsSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { parseArgs } from "@std/cli/parse-args";
 import { usageError } from "../errors.ts";
+import { shown } from "../files.ts";
 import { flagName } from "../flags.ts";
 import { hubModel, isHubData } from "../hub/names.ts";
 import { nearest } from "../nearest.ts";
@@ -129,9 +130,9 @@ export function parseValue(label: string, setting: Setting, value: unknown): unk
   const isBlank = String(value).trim() === "";
   const isText = typeof value === "string" && !isBlank;
   const fail = (required: string): never => {
-    throw usageError(
-      `Cannot use ${label} as it must be ${required}: ${isBlank ? "nothing given" : String(value)}`,
-    );
+    // A list of one name, as files can have it, is not to look like the name.
+    const found = typeof value === "string" ? value : shown(value);
+    throw usageError(`Cannot use ${label} as it must be ${required}: ${isBlank ? "nothing given" : found}`);
   };
   switch (setting.kind) {
     case "flag":
@@ -144,6 +145,9 @@ export function parseValue(label: string, setting: Setting, value: unknown): unk
     case "names":
     case "paths": {
       const list = Array.isArray(value) ? value : [value];
+      if (list.filter((item) => item === STANDARD_INPUT).length > 1) {
+        throw usageError(`Cannot use ${label} ${STANDARD_INPUT} twice as standard input can be read once`);
+      }
       return list.length > 0 && list.every((item) => typeof item === "string" && item)
         ? list
         : fail(`a ${setting.kind.slice(0, -1)}`);

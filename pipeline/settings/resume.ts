@@ -67,7 +67,9 @@ export function resumedSettings<const Table extends SettingsTable>(
           flagName(key)
         } ${value}, as the run began with ${before}: leave it out, or ` +
           `begin another run with it; ${
-            ["data", ...CHANGEABLE].map((each) => `--${flagName(each)}`).join(", ")
+            ["data", ...CHANGEABLE].filter((each) => each in own).map((each) => `--${flagName(each)}`).join(
+              ", ",
+            )
           } may be new`,
       );
     }

@@ -34,6 +34,8 @@ export interface SweepRun {
 
 /** What the sweep decides itself. */
 const OF_THE_SWEEP = ["runs", "name", "json", "quiet", "debug", "serve", "port"];
+/** What has an effect among several processes alone, of which each run is one. */
+const OF_RANKS = ["mpi", "rankLimit", "shareAdapter", "shardOptimizer", "stages"];
 const FIELDS = ["settings", "list", "grid", "seeds"];
 /** Runs of a sweep, at most: a list of more is a mistake. */
 const MOST_RUNS = 10_000;
@@ -64,6 +66,11 @@ export function sweepRuns(json: unknown, path: string, folder: string): SweepRun
     for (const name of OF_THE_SWEEP) {
       if (name in values) fail(`${where} must leave to the sweep what is its own`, name);
     }
+    for (const name of OF_RANKS) {
+      if (name in values) {
+        fail(`each run is of one process, and ${where} must leave out what several have`, name);
+      }
+    }
     return checkedSettings(SPARSIFY, values, `${where} of ${path}`, folder);
   };
   const { settings = {}, list = [{}], grid = {}, seeds } = json;
@@ -84,6 +91,8 @@ export function sweepRuns(json: unknown, path: string, folder: string): SweepRun
   }
   const twice = Object.keys(grid).find((name) => listed.some((values) => name in values));
   if (twice !== undefined) fail("a setting stands either in list or in grid", twice);
+  const idle = Object.keys(common).find((name) => name in grid || listed.every((values) => name in values));
+  if (idle !== undefined) fail("what grid or all of list set has no effect in settings", idle);
   const ofSeeds = seedsOf(seeds, fail);
   if (ofSeeds[0] !== undefined && [common, ...listed, ...crossed].some((values) => "seed" in values)) {
     fail("seeds are named once, by seeds", "seed");

@@ -4,8 +4,8 @@
  * @module
  */
 import { join } from "node:path";
-import { inputError, usageError, UserError } from "../errors.ts";
-import { isObject, readJson, reasonOf, shown, storing, writeJson } from "../files.ts";
+import { inputError, usageError } from "../errors.ts";
+import { isObject, readJson, shown, storing, writeJson } from "../files.ts";
 
 /** Says whose folder it is. */
 export const SWEEP_MARK = "sweep.json";
@@ -39,16 +39,13 @@ export async function openSweepFolder(
       }: give another --name`,
     );
   }
+  await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
   try {
-    await storing(folder, () => Deno.mkdir(folder, { recursive: true }));
     await writeJson(markPath, { file });
   } catch (error) {
-    if (error instanceof UserError) throw error;
-    // Such as a folder that Deno itself keeps from programs.
-    throw usageError(
-      `Cannot keep a ${kind} in ${folder} as it must be a folder that can be written: ${reasonOf(error)}`,
-      { cause: error },
-    );
+    // Not recursive: it fails where another process has begun there.
+    if (!names) await Deno.remove(folder).catch(() => {});
+    throw error;
   }
 }
 

@@ -211,8 +211,8 @@ export function batchCount(options: BatchShape & { limit?: number }): number {
 }
 
 /**
- * Batches for evaluation: non-overlapping windows in order, up to `limit` tokens. The last batch is filled up with rows
- * whose targets do not count.
+ * Batches for evaluation: non-overlapping windows in order, up to `limit` tokens, and one at least. The last batch is
+ * filled up with rows whose targets do not count.
  *
  * @throws {UserError} when the tokens do not fill one window
  */

@@ -210,9 +210,6 @@ export async function openResumed<const Table extends SettingsTable>(
       settings,
     );
     const { slack } = given as { slack?: number };
-    if (slack !== undefined && "sparse" in table) {
-      throw usageError(`Cannot resume ${name} with --slack, as its loss is held to --target-loss`);
-    }
     if (!("sparse" in table)) await checkTarget(folder, config.id, own, given);
     // What it is at each step stands in slack.json, as where it is changed from outside.
     if (slack !== undefined) settings.slack = (own as { slack: number }).slack;
@@ -361,7 +358,7 @@ async function checkAndPrepare(
   checkContext(settings.context, model.config.contextLength, model.label);
   const tokenizer = await loadTokenizer(model.tokenizer, model.config, reporter.message);
   checkTokenizer(tokenizer, model.config, model.label);
-  if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, settings.name);
+  if (!resumed && settings.name !== undefined) await checkRunIsNew(settings.runs, command, settings.name);
   const { train, adapters, frozen } = model.adaptation ?? {};
   const trained = { train, adapters, frozen, teacherAdapted: teacherIsAdapted(settings, model.adaptation) };
   checkLeastMemory(model.config, settings, resumed !== undefined, trained, pipelines);

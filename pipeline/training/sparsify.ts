@@ -208,11 +208,27 @@ async function sparsifyUnlessStopped(
   reporter.plan(workAhead(settings, run, { validation: validation.length, test: test.length }));
   const denseValidation = await measure("measuring the dense model", "dense", validation);
   checkLoss(denseValidation, settings.model);
+  let warnedOf: number | undefined;
+  /** A target, with a warning where no step can meet it. */
+  const reachable = (target: number): number => {
+    if (target < 0 && target !== warnedOf) {
+      reporter.warning(
+        `the target ${
+          target.toFixed(4)
+        } is below 0, where no loss is, so that no step will meet it: raise --slack, also with ` +
+          "--resume",
+      );
+      warnedOf = target;
+    }
+    return target;
+  };
   reporter.message(
     `dense loss ${denseValidation.ce.toFixed(4)} on ${denseValidation.tokens} validation tokens` +
       (settings.targetLoss === "control" ? "" : `; target ${targetOf(settings, denseValidation).toFixed(4)}`),
   );
 
+  // Before a control is trained for it.
+  if (settings.targetLoss !== "control") reachable(targetOf(settings, denseValidation));
   const shared = { run, settings, network, parameters, reporter, signal };
   /** Trains the dense control, from the dense weights. */
   const trainControl = async (): Promise<{ control: Evaluation } | undefined> => {
@@ -242,7 +258,7 @@ async function sparsifyUnlessStopped(
   const target = targetOf(settings, yardstick);
   const targetAt = (step: number): number => {
     const slack = run.control.slackAt("sparse", step);
-    return slack === undefined ? target : yardstick.ce + slack;
+    return reachable(slack === undefined ? target : yardstick.ce + slack);
   };
 
   const levels = frontLevels(settings);

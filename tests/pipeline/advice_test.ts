@@ -232,6 +232,36 @@ Deno.test("a run that was stopped goes on with the settings that the signatures 
   );
 });
 
+Deno.test("of a target that no loss comes to it is warned, and more steps are not advised", async () => {
+  await using folder = await temporaryFolder();
+  const model = join(folder.path, "tiny");
+  await writeTinyModel(model);
+  // deno-fmt-ignore
+  const { code, stdout, stderr } = await runMain(["sparsify", "--model", model, "--data", ADDITION.data, "--batch", "16",
+    "--steps", "2", "--warmup", "0", "--slack", "-50", "--no-control", "--no-autotune", "--validation-tokens", "64",
+    "--eval-tokens", "64", "--runs", folder.path, "--name", "run"]);
+  assertEquals(code, 0, stderr);
+  const warnings = stderr.split("\n").filter((line) => line.includes("is below 0"));
+  assertEquals(warnings.length, 1, stderr);
+  assertMatch(
+    warnings[0],
+    /^warning: the target -4\d\.\d{4} is below 0, where no loss is, .*: raise --slack, also with/,
+  );
+  assertMatch(stderr, /is below 0[^]*sparse 2\/2/, "before it is trained");
+  assertStringIncludes(stdout, "Begin another run with a higher --slack.");
+  const resumed = await runMain([
+    "sparsify",
+    "--resume",
+    "run",
+    "--runs",
+    folder.path,
+    "--target-loss",
+    "-1",
+  ]);
+  assertEquals(resumed.code, 2);
+  assertStringIncludes(resumed.stderr, "Cannot use --target-loss as it must be at least 0: -1");
+});
+
 Deno.test("a vocabulary that the text cannot fill is answered with the one that it can", async () => {
   await using folder = await temporaryFolder();
   const text = join(folder.path, "text.txt");

@@ -81,6 +81,20 @@ Deno.test("a signal that comes twice at once, as deno task passes it on, is one 
   assertEquals([code, new TextDecoder().decode(stdout)], [0, "stopping\nsaved\n"]);
 });
 
+Deno.test("who listens for a wish to stop is not ended by a file that outgrows its limit", async () => {
+  if (Deno.build.os === "windows") return;
+  const module = new URL("../../pipeline/command_line.ts", import.meta.url).href;
+  const body = `import { stopSignal } from "${module}";
+    stopSignal(() => {});
+    Deno.kill(Deno.pid, "SIGXFSZ");
+    for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setTimeout(resolve));
+    console.log("goes on");
+    Deno.exit(0);`;
+  const { code, stdout } = await new Deno.Command(Deno.execPath(), { args: ["eval", "--no-check", body] })
+    .output();
+  assertEquals([code, new TextDecoder().decode(stdout)], [0, "goes on\n"]);
+});
+
 /** Runs a command whose body is `body` in a process of its own. */
 async function outcome(body: string, debug = false): Promise<{ code: number; stderr: string }> {
   const pipeline = new URL("../../pipeline/", import.meta.url).href;

@@ -13,10 +13,12 @@ type Events = { when: string; then(child: Deno.ChildProcess): void }[];
 /** Runs a command whose thread does `body`, in a process of its own. */
 async function run(
   body: string,
-  { events = [], debug = false, env = {} }: {
+  { events = [], debug = false, env = {}, fileLimit = false }: {
     events?: Events;
     debug?: boolean;
     env?: Record<string, string>;
+    /** Under a limit on the size of files, of 4 or 8 MiB, as the shell counts. */
+    fileLimit?: boolean;
   } = {},
 ): Promise<{ code: number; stdout: string; stderr: string }> {
   await using folder = await temporaryFolder();
@@ -36,12 +38,15 @@ async function run(
      if (inCommandThread()) performCommand(async (thread) => { ${body} }, { debug: ${debug} });
      else await superviseCommand(import.meta.url);`,
   );
-  const child = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-check", "--quiet", "-A", script],
+  const args = ["run", "--no-check", "--quiet", "-A", script];
+  const limited = ["-c", 'ulimit -f 8192 && exec "$0" "$@"', Deno.execPath(), ...args];
+  const child = new Deno.Command(fileLimit ? "sh" : Deno.execPath(), {
+    args: fileLimit ? limited : args,
     stdin: "null",
     stdout: "piped",
     stderr: "piped",
-    env: { NO_COLOR: "1", ...env },
+    // What Deno keeps of all programs may be larger than the limit.
+    env: { NO_COLOR: "1", ...fileLimit ? { DENO_DIR: join(folder.path, "deno") } : {}, ...env },
   }).spawn();
   const left = [...events];
   let stderr = "";
@@ -72,6 +77,24 @@ Deno.test("the exit code and the one line of an error come from the thread, with
   assertMatch(bug.stderr, /^error: TypeError: of ours second line.*--debug.*\n$/);
   assertStringIncludes(debug.stderr, "    at ");
   assertEquals([pipe.code, pipe.stderr], [141, ""]);
+});
+
+Deno.test({
+  name:
+    "a file that outgrows its limit is an error with its path, and does not end the command without a word",
+  ignore: Deno.build.os === "windows",
+  fn: async () => {
+    await using folder = await temporaryFolder();
+    const path = join(folder.path, "large");
+    const { code, stderr } = await run(
+      `const { writeNew } = await import("${new URL("../../pipeline/files.ts", import.meta.url).href}");
+       await writeNew(${JSON.stringify(path)}, new Uint8Array(16 << 20));
+       return true;`,
+      { fileLimit: true },
+    );
+    assertEquals([code, stderr], [5, `error: Cannot write ${path}: File too large\n`]);
+    assertEquals(await Array.fromAsync(Deno.readDir(folder.path)), []);
+  },
 });
 
 Deno.test("what is written comes as it is, between lines that are printed", async () => {

@@ -1,8 +1,9 @@
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { readDocuments } from "../../pipeline/text/documents.ts";
 import { UserError } from "../../pipeline/errors.ts";
 import {
+  checkIsFree,
   hashFile,
   readJson,
   readSealedJson,
@@ -18,6 +19,7 @@ import { openSafetensors } from "../../pipeline/model/safetensors.ts";
 import { loadTokenizer } from "../../pipeline/text/tokenizer.ts";
 import { fakeConfig } from "../support/fake_run.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
+import { runMain, writeTinyModel } from "../support/tiny_model.ts";
 
 const linux = { ignore: Deno.build.os !== "linux" };
 
@@ -130,8 +132,55 @@ Deno.test("a full disk is one sentence with the path and exit code 5, and no oth
   const readOnly = new Error("Read-only file system (os error 30)");
   const other = await assertRejects(() => storing("a/b", () => Promise.reject(readOnly)), UserError);
   assertEquals([other.exitCode, other.message], [5, "Cannot write a/b: Read-only file system"]);
+  const inTheWay = new Deno.errors.AlreadyExists("File exists (os error 17): mkdir 'a/b'");
+  const taken = await assertRejects(() => storing("a/b", () => Promise.reject(inTheWay)), UserError);
+  assertEquals([taken.exitCode, taken.message], [2, "Cannot write a/b: File exists"]);
   const bug = new TypeError("x");
   assertEquals(await storing("a/b", () => Promise.reject(bug)).catch((thrown) => thrown), bug);
+});
+
+Deno.test("a path is free where nothing stands, and one that cannot be looked at is not said to be taken", async () => {
+  await using folder = await temporaryFolder();
+  const [file, link] = [join(folder.path, "file"), join(folder.path, "link")];
+  await Deno.writeTextFile(file, "precious");
+  await Deno.symlink(join(folder.path, "nowhere"), link);
+  await checkIsFree(join(folder.path, "none", "x"));
+  for (const path of [file, link, folder.path]) {
+    const { exitCode, message } = await assertRejects(() => checkIsFree(path), UserError);
+    assertEquals([exitCode, message.includes("as it is there, and would be lost")], [2, true], message);
+  }
+  const below = await assertRejects(() => checkIsFree(join(file, "x")), UserError);
+  assertEquals([below.exitCode, below.message], [2, `Cannot write ${join(file, "x")}: Not a directory`]);
+});
+
+Deno.test({
+  ...linux,
+  name: "to write where Deno keeps programs from is a bad flag in every command, and no bug",
+  fn: async () => {
+    await using folder = await temporaryFolder();
+    const text = join(folder.path, "text.txt");
+    await Deno.writeTextFile(text, "to be or not to be\n".repeat(40));
+    const tiny = join(folder.path, "tiny");
+    await writeTinyModel(tiny);
+    const own = "/dev/null/x";
+    const activations = ["--model", tiny, "--data", text, "--read", "blocks.0.hook_resid_pre"];
+    const commands: [script: string | undefined, args: string[], env?: Record<string, string>][] = [
+      [undefined, ["train-tokenizer", "--data", text, "--output", own]],
+      [undefined, ["sparsify", "--model", tiny, "--data", text, "--runs", own]],
+      [undefined, ["evaluate", "--model", tiny, "--data", text], { TMPDIR: own }],
+      ["pipeline/activations/main.ts", [...activations, "--output", own]],
+      ["pipeline/benchmarks/main.ts", ["--task", "passkey", "--model", tiny, "--output", own]],
+      ["pipeline/export/main.ts", ["--run", "base", "--runs", folder.path, "--step", "4", "--output", own]],
+    ];
+    for (const [script, args, env] of commands) {
+      const { code, stderr } = await runMain(args, { script, env });
+      assertEquals([code, stderr.match(/^error: /gm)?.length], [2, 1], stderr);
+      assertMatch(
+        stderr,
+        /^error: .*\/dev\/null\/x.*: it is one of the system's own files, which are left alone$/m,
+      );
+    }
+  },
 });
 
 Deno.test("what is removed is named, and what else is there stays with its folder", async () => {

@@ -31,6 +31,8 @@ const USAGE: [string, string[], RegExp][] = [
   ["a missing value", ["sparsify", "--lr"], /--lr as it must be/],
   ["a share of one process", ["evaluate", "--share-adapter"], /Cannot use --share-adapter with one process/],
   ["moments among one", ["sparsify", "--shard-optimizer"], /Cannot use --shard-optimizer with one process/],
+  ["a library for one", ["pretrain", "--mpi", "/nope"], /Cannot use --mpi with one process/],
+  ["a limit for one", ["evaluate", "--rank-limit", "3"], /Cannot use --rank-limit with one process/],
   ["a missing settings file", ["sparsify", "--config", "nowhere.json"], /nowhere\.json: no such file/],
   ["a run that is not there", ["sparsify", "--resume", "nowhere"], /Cannot resume nowhere/],
   ["a name that leads elsewhere", ["sparsify", "--resume", "../up"], /Cannot name a run/],

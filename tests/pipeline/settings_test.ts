@@ -28,7 +28,7 @@ import { helpText, printedInstead } from "../../pipeline/settings/help.ts";
 import { parseCommand } from "../../pipeline/settings/parse.ts";
 import { defaultsOf, fromModelLine, resolveFully, resolveSettings } from "../../pipeline/settings/resolve.ts";
 import { CHANGEABLE, resumedSettings } from "../../pipeline/settings/resume.ts";
-import type { SettingsTable } from "../../pipeline/settings/table.ts";
+import type { SettingsOf, SettingsTable } from "../../pipeline/settings/table.ts";
 import { checkRuns } from "../../pipeline/sweep/check_runs.ts";
 import { sweepRuns } from "../../pipeline/sweep/sweep_file.ts";
 import { SERVE } from "../../serve/settings.ts";
@@ -71,6 +71,7 @@ for (
     [["--model"], "--model as it must be a path: nothing given"],
     [["--model", "--json"], "--model as it must be a path: nothing given"],
     [["--data"], "--data as it must be a path: nothing given"],
+    [["--data", "-", "--data", "-"], "--data - twice as standard input can be read once"],
     [["--control", "--no-control"], "--control with --no-control: give one of the two"],
     [["--no-front", "--front=true"], "--front with --no-front: give one of the two"],
     [["--slack", " "], "--slack as it must be a number: nothing given"],
@@ -140,6 +141,8 @@ for (
     ['{"stepz":1}', "unknown key stepz (did you mean steps?)"],
     ['{"steps":"ten"}', "steps in "],
     ['{"control":"no"}', "must be true or false"],
+    ['{"lora":4,"loraTargets":["query"]}', 'config.json as it must be a name: ["query"]'],
+    ['{"steps":{"of":3}}', 'as it must be a number: {"of":3}'],
     ['{"data":"one"}', ""],
   ]
 ) {
@@ -159,11 +162,6 @@ for (
 
 const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [SPARSIFY, ["--target-loss", "3", "--slack", "0.5"], "--slack with --target-loss 3, which is the target"],
-  [
-    PRETRAIN,
-    ["--sparse", "--target-loss", "3", "--slack", "0.5"],
-    "--slack with --target-loss 3, which is the target",
-  ],
   [SPARSIFY, ["--lambda-start", "6"], "--lambda-start 6 as it must be at most --lambda-max 5"],
   [SPARSIFY, ["--steps", "30", "--warmup", "40"], "--warmup 40 as it must be at most --steps 30"],
   [PRETRAIN, ["--steps", "30", "--warmup", "31"], "--warmup 31 as it must be at most --steps 30"],
@@ -172,7 +170,6 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [PLAN, ["--teacher", "auto"], "--teacher auto as nothing is learnt from it"],
   [PRETRAIN, ["--port", "8001"], "--port without --serve"],
   [PRETRAIN, ["--gate-bias", "2"], "--gate-bias without --sparse"],
-  [PRETRAIN, ["--slack", "0.1"], "--slack without --sparse"],
   [PRETRAIN, ["--lambda-start", "0.1"], "--lambda-start without --sparse"],
   [
     PRETRAIN,
@@ -182,6 +179,8 @@ const IDLE: [table: SettingsTable, flags: string[], message: string][] = [
   [PRETRAIN, ["--sparse-from", "0.5"], "--sparse-from without --sparse"],
   [CIRCUITS, ["--method", "eap", "--ig-steps", "3"], "--ig-steps with --method eap, which has no such"],
   [GENERATE, ["--steer-scale", "2"], "--steer-scale without --steer"],
+  [GENERATE, ["--top-p", "0.5"], "--top-p with --temperature 0, at which nothing is drawn"],
+  [GENERATE, ["--temperature", "0", "--seed", "5"], "--seed with --temperature 0, at which nothing is drawn"],
   [PLAN, ["--shard-optimizer"], "--shard-optimizer without --ranks"],
 ];
 
@@ -207,6 +206,7 @@ Deno.test("a flag that has no effect, or contradicts another, is refused; one th
     [SPARSIFY, ["--distill", "0"]],
     [SPARSIFY, ["--serve", "--port", "8001"]],
     [CIRCUITS, ["--ig-steps", "3"]],
+    [GENERATE, ["--temperature", "0.5", "--top-p", "0.5", "--seed", "5"]],
     [PLAN, ["--shard-optimizer", "--ranks", "2"]],
     [PLAN, ["--no-shard-optimizer"]],
   ];
@@ -329,6 +329,15 @@ Deno.test("a model of the hub says how it is trained, and neither what is read n
   assertEquals([settings.steps, settings.data, settings.model], [11, [], "owner/name@0123"]);
 });
 
+Deno.test("a model's temperature of training is not that of its texts", async () => {
+  await using folder = await temporaryFolder();
+  await writeShortModel(folder.path, { temperature: 0.5, seed: 7 });
+  const asked = { given: { model: folder.path }, config: undefined };
+  const { temperature, seed } = await resolveSettings(GENERATE, asked);
+  assertEquals([temperature, seed], [0, GENERATE.seed.value]);
+  assertEquals((await resolveSettings(SPARSIFY, asked)).temperature, 0.5);
+});
+
 Deno.test("help shows what would hold with --model, and says that the model decides it", async () => {
   await using folder = await temporaryFolder();
   const model = folder.path;
@@ -359,10 +368,28 @@ Deno.test("help lists choices, says what is required and what circuits take", ()
   assertStringIncludes(helpText("evaluate", "", EVALUATE), "--split test|validation|train|all ");
   assertMatch(helpText("pretrain", "", PRETRAIN), /--tokenizer PATH .*required\n/);
   assertMatch(helpText("pretrain", "", PRETRAIN), /--data PATH .*required\n/);
+  // Less than a row is not read.
+  for (
+    const [command, table] of Object.entries({ sparsify: SPARSIFY, pretrain: PRETRAIN, evaluate: EVALUATE })
+  ) {
+    assertMatch(helpText(command, "", table), /--eval-tokens N .*, at most, or one row/);
+  }
+  assertMatch(sparsify, /--validation-tokens N .*, at most, or one row/);
+  assertMatch(helpText("activations", "", ACTIVATIONS), /--tokens N .*, at most, or one row/);
   const circuits = helpText("circuits", "", CIRCUITS);
   assertMatch(circuits, /--seed N .*prompts/);
   assertMatch(circuits, /--memory N .*pairs/);
   assert(!circuits.includes("batches"), "nothing of training");
+});
+
+Deno.test("pretrain has no slack, as there is no dense loss that it could stand above", () => {
+  const help = helpText("pretrain", "", PRETRAIN);
+  assertMatch(help, /--target-loss N .*which --sparse needs; auto: none/);
+  assert(!help.includes("slack"), help);
+  assertThrows(() => parseCommand(PRETRAIN, ["--slack", "0.1"]), UserError, "Unknown flag --slack");
+  const run = defaultsOf(PRETRAIN) as SettingsOf<typeof PRETRAIN>;
+  const { message } = assertThrows(() => resumedSettings(run, { steps: 7 }, "one"), UserError);
+  assertStringIncludes(message, "--data, --lr, --clip, --target-loss, --lambda-min, --lambda-max may be new");
 });
 
 Deno.test("--version is known everywhere", async () => {

@@ -164,6 +164,16 @@ Deno.test("the command line: help, and one line and exit code 2 for what it cann
       {},
       /models from \/nowhere\/at\/all as there is no such folder/,
     ],
+    [
+      ["--port", taken, "--runs", "LICENSE"],
+      {},
+      /the runs in .*LICENSE as it must be a folder: it is a file/,
+    ],
+    [
+      ["--port", taken, "--runs", "LICENSE/x"],
+      {},
+      /the runs in .*LICENSE\/x as it must be a folder: Not a directory/,
+    ],
     [["--port", "0"], { SPARSE_ATTENTION_TOKEN: "short" }, /at least 16 characters/],
     [["--port", "0"], { SPARSE_ATTENTION_TOKEN: "with a space in it and long" }, /must consist of/],
   ];

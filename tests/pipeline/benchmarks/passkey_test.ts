@@ -138,11 +138,26 @@ Deno.test("lengths are the powers of two that all models have, or what is given"
     assertThrows(() => parseLengths("64,128,64"), UserError).message,
     "64 is given twice",
   );
-  const short = assertThrows(() => itemsWith([240]), UserError);
-  const taken =
-    /^Cannot make items of 240 tokens for passkey as needle, question and a sentence of filler take (\d+)$/
-      .exec(short.message);
-  assert(taken && Number(taken[1]) > 240, short.message);
+});
+
+Deno.test("a length without room for each of its items is refused with the least that any item has room in", async () => {
+  const english = { tokenizer: await loadTokenizer(ENGLISH), prefix: 4095, contextLength: 128 };
+  // Seeds of which the English models' numbers have three to five tokens.
+  const seeds = [1, 2, 3, 7, 11];
+  for (
+    const [encoding, most, lengths] of [[CHARACTERS, 250, [10, 240]], [english, 93, [10, 80, 87]]] as const
+  ) {
+    for (const length of lengths) {
+      for (const seed of seeds) {
+        const { message } = assertThrows(() => itemsWith([length], { seed, encoding }), UserError);
+        const refused =
+          `Cannot make items of ${length} tokens for passkey as needle, question and a sentence of filler`;
+        assertEquals(message, `${refused} take up to ${most}`);
+      }
+    }
+    for (const seed of seeds) assertEquals(itemsWith([most], { seed, encoding }).length, 100);
+    assertThrows(() => seeds.forEach((seed) => itemsWith([most - 1], { seed, encoding })), UserError);
+  }
 });
 
 Deno.test("right answers are told by length and by depth, with how far back the number was", () => {

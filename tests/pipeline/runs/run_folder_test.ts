@@ -22,6 +22,30 @@ Deno.test("a run is created once, opened again, and written by one process at a 
   unnamed.release();
 });
 
+Deno.test("of a name that is taken --resume is told where it goes on with that run, and nowhere else", async () => {
+  await using folder = await temporaryFolder();
+  for (const command of ["sparsify", "pretrain", "circuits"]) {
+    const run = await createRun(folder.path, command, command);
+    await run.begin(fakeConfig(command));
+    run.release();
+  }
+  const told = async (command: string, name: string): Promise<string> => {
+    const path = join(folder.path, name);
+    const { exitCode, message } = await assertRejects(() => createRun(folder.path, command, name), UserError);
+    const [before, behind] = [`Cannot create run ${name} as ${path} is there: `, "use another --name"];
+    assertEquals([exitCode, message.startsWith(before), message.endsWith(behind)], [2, true, true], message);
+    return message.slice(before.length, -behind.length);
+  };
+  const goOn = (name: string): string => `go on with it by --resume ${name} --runs ${folder.path}, or `;
+  for (const name of ["sparsify", "pretrain", "circuits"]) {
+    for (const command of ["sparsify", "pretrain", "circuits"]) {
+      assertEquals(await told(command, name), command === name && name !== "circuits" ? goOn(name) : "");
+    }
+  }
+  await Deno.writeTextFile(join(folder.path, "sparsify", "summary.json"), "{}");
+  assertEquals(await told("sparsify", "sparsify"), "");
+});
+
 Deno.test("a folder that a process killed at its start left behind can be used", async () => {
   await using folder = await temporaryFolder();
   await Deno.mkdir(join(folder.path, "one"));
@@ -120,6 +144,21 @@ Deno.test("a place for runs that is no folder is refused in one line", async () 
   for (const name of ["one", undefined]) {
     const error = await assertRejects(() => createRun(file, "sparsify", name), UserError, file);
     assertEquals([error.exitCode, error.message.includes("\n")], [2, false]);
+  }
+});
+
+Deno.test("a disk for runs that cannot be written is exit code 5, as it is where anything else is written", async () => {
+  await using folder = await temporaryFolder();
+  const { mkdir } = Deno;
+  Deno.mkdir = () => Promise.reject(new Error("Read-only file system (os error 30): mkdir"));
+  try {
+    const { exitCode, message } = await assertRejects(
+      () => createRun(folder.path, "sparsify", "one"),
+      UserError,
+    );
+    assertEquals([exitCode, message], [5, `Cannot write ${folder.path}: Read-only file system`]);
+  } finally {
+    Deno.mkdir = mkdir;
   }
 });
 

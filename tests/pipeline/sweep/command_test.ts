@@ -138,7 +138,12 @@ Deno.test("a sweep that is killed goes on to the table that it has without, and 
     [[file, "--runs", runs, "--slurm", "--table"], "--table and --slurm together"],
     // Which Deno keeps from programs.
     ...(Deno.build.os === "linux"
-      ? [[[file, "--runs", "/proc/x"], "as it must be a folder that can be written"] as [string[], string]]
+      ? [
+        [
+          [file, "--runs", "/proc/x"],
+          "Cannot write /proc/x/tries: it is one of the system's own files, which are left alone",
+        ] as [string[], string],
+      ]
       : []),
   ];
   for (const [args, message] of refusals) {

@@ -14,6 +14,8 @@ import { checkBegun, checkRuns } from "../../../pipeline/sweep/check_runs.ts";
 import { type Launched, runSweep } from "../../../pipeline/sweep/run_sweep.ts";
 import { slurmScript } from "../../../pipeline/sweep/slurm.ts";
 import { type SweepRun, sweepRuns } from "../../../pipeline/sweep/sweep_file.ts";
+import { openSweepFolder } from "../../../pipeline/sweep/sweep_folder.ts";
+import { UserError } from "../../../pipeline/errors.ts";
 import { flagsOf } from "../../../pipeline/flags.ts";
 import { readRunConfig, type SettingChange, writeRunConfig } from "../../../pipeline/runs/run_config.ts";
 import { SPARSIFY, type SparsifySettings } from "../../../pipeline/settings.ts";
@@ -71,11 +73,17 @@ Deno.test("what is no sweep is refused in one sentence with field and value", ()
     [{ setings: {} }, "did you mean settings?"],
     [{ settings: { stepz: 3 } }, "unknown key stepz (did you mean steps?)"],
     [{ settings: { runs: "x" } }, "settings must leave to the sweep what is its own"],
+    [{ settings: { rankLimit: 3 } }, 'settings must leave out what several have: "rankLimit"'],
     [{ list: [] }, "list must be a list of settings"],
     [{ list: [3] }, "list[0] must be an object of settings"],
     [{ grid: { lr: 3 } }, "grid.lr must be a list of values"],
     [{ grid: { lr: [-1] } }, "lr in grid.lr[0] of sweep.json as it must be above 0: -1"],
     [{ grid: { lr: [1] }, list: [{ lr: 2 }] }, "a setting stands either in list or in grid"],
+    [{ settings: { lr: 0.1 }, grid: { lr: [1, 2] } }, 'no effect in settings: "lr"'],
+    [
+      { settings: { steps: 5, slack: 1 }, list: [{ slack: 2 }, { slack: 3 }] },
+      'no effect in settings: "slack"',
+    ],
     [{ seeds: [1.5] }, "seed in seeds as it must be a whole number: 1.5"],
     [{ seeds: [] }, "seeds must be a list of numbers"],
     [{ settings: { seed: 3 }, seeds: [1] }, "seeds are named once"],
@@ -83,6 +91,32 @@ Deno.test("what is no sweep is refused in one sentence with field and value", ()
     [{ grid: { seed: Array.from({ length: 10_001 }, (_, n) => n) } }, "a sweep has 10000 runs at most"],
   ];
   for (const [json, sentence] of cases) assertThrows(() => runsOf(json), Error, sentence);
+  // What one entry of the list leaves open is taken from the settings.
+  const partly = runsOf({ settings: { slack: 1 }, list: [{ slack: 2 }, { lr: 1e-3 }] });
+  assertEquals(partly.map(({ settings }) => settings.slack), [2, 1]);
+});
+
+Deno.test("a sweep that a full disk keeps from beginning leaves no folder, and one that was there as it was", async () => {
+  await using folder = await temporaryFolder();
+  const { open } = Deno;
+  const begin = async (sweep: string): Promise<void> => {
+    Deno.open = () => Promise.reject(new Error("No space left on device (os error 28)"));
+    try {
+      const { exitCode } = await assertRejects(
+        () => openSweepFolder(sweep, "/tries.json", { make: true }),
+        UserError,
+        "as the disk is full",
+      );
+      assertEquals(exitCode, 5);
+    } finally {
+      Deno.open = open;
+    }
+  };
+  await begin(join(folder.path, "tries"));
+  assertEquals(await Array.fromAsync(Deno.readDir(folder.path)), []);
+  await Deno.mkdir(join(folder.path, "own"));
+  await begin(join(folder.path, "own"));
+  assertEquals((await Array.fromAsync(Deno.readDir(folder.path))).map(({ name }) => name), ["own"]);
 });
 
 Deno.test("an interval is Student's t over seeds", () => {

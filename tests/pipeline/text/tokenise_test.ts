@@ -770,6 +770,11 @@ Deno.test("sequential batches cover the tokens once; the last is filled up with 
     sequentialBatches({ tokens: counting(100), batch: 4, context: 9, limit: 40 }),
   );
   assertEquals(limited.map(({ rows }) => rows), [4]);
+  // As help says.
+  const least = await Array.fromAsync(
+    sequentialBatches({ tokens: counting(100), batch: 4, context: 9, limit: 1 }),
+  );
+  assertEquals(least.map(({ rows }) => rows), [1]);
 });
 
 Deno.test("too few tokens for one window are refused", async () => {
