@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { elementsOf } from "../kernels/core/tensor.ts";
 import { join } from "node:path";
 import { adaptersFor } from "../pipeline/model/adapters.ts";
 import { readModelConfig } from "../pipeline/model/config_file.ts";
@@ -81,7 +82,7 @@ export async function scaleTables(): Promise<string> {
     const config = await readModelConfig(join(ROOT, "tests/fixtures/configs", folder));
     const plans = new ActivationPlans(config, LARGEST_BINDING_BYTES);
     const parameters = parametersOf(config)
-      .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+      .reduce((sum, { shape }) => sum + elementsOf(shape), 0);
     WAYS.forEach(([way, { train, frozen }], n) => {
       const parts = { train, frozen, adapters: train === "lora" ? adaptersFor(config, LORA) : undefined };
       const asked = { context: CONTEXT, dtype: "f32", distill: false, parts } as const;

@@ -9,7 +9,7 @@ import { elementwise } from "../core/elementwise.ts";
 import { compile } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import { linearGrid, type Recorder } from "../core/recorder.ts";
-import { destroyTensor, rows, slicesOf, type Tensor } from "../core/tensor.ts";
+import { destroyTensor, elementsOf, rows, slicesOf, type Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import adamwSource from "./adamw.wgsl" with { type: "text" };
 import clipSource from "./clip.wgsl" with { type: "text" };
@@ -62,7 +62,7 @@ export interface PlaceAmongAll {
 /** Rows and elements of each that a parameter of some shape is updated by: elements of a vector one by one. */
 function matrixOf(shape: readonly number[]): { shape: readonly number[]; rowLength: number } {
   const matrix = shape.length > 1 ? shape : [shape[0], 1];
-  return { shape: matrix, rowLength: matrix.slice(1).reduce((product, axis) => product * axis, 1) };
+  return { shape: matrix, rowLength: elementsOf(matrix.slice(1)) };
 }
 
 /** How many of {@link AdamW.squares} a parameter has: more than one where it is larger than a binding. */

@@ -63,8 +63,13 @@ function createInt8(gpu: Device, label: string, shape: readonly number[]): Tenso
   return { ...matrix, scales: createOne(gpu, `scales of ${label}`, [scaleRows(rowCount), columns], "f32") };
 }
 
+/** Elements of a shape, the product of its axes. */
+export function elementsOf(shape: readonly number[]): number {
+  return shape.reduce((product, axis) => product * axis, 1);
+}
+
 function createOne(gpu: Device, label: string, shape: readonly number[], type: ElementType): Tensor {
-  const length = shape.reduce((product, axis) => product * axis, 1);
+  const length = elementsOf(shape);
   if (!Number.isSafeInteger(length) || length < 1) {
     throw new RangeError(
       `Cannot create tensor ${label} as its axes must be positive integers: [${shape.join(", ")}]`,
@@ -152,7 +157,7 @@ export function rows(tensor: Tensor, start: number, count: number): Tensor {
 
 /** The tensor under another shape of the same length. */
 export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
-  const length = shape.reduce((product, axis) => product * axis, 1);
+  const length = elementsOf(shape);
   if (length !== tensor.length) {
     throw new RangeError(
       `Cannot reshape ${tensor.label} of [${tensor.shape.join(", ")}] to [${shape.join(", ")}]`,
@@ -172,7 +177,7 @@ export function within(
   shape: readonly number[],
   type: ElementType = "f32",
 ): Tensor {
-  const length = shape.reduce((product, axis) => product * axis, 1);
+  const length = elementsOf(shape);
   const byteLength = elementBytes(type) * length;
   if (byteLength > tensor.byteLength) {
     throw new RangeError(

@@ -10,7 +10,7 @@ import { compile, type Kernel } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import randomSource from "../core/random.wgsl" with { type: "text" };
 import type { Recorder } from "../core/recorder.ts";
-import { destroyTensor, elementBytes, type ElementType, type Tensor } from "../core/tensor.ts";
+import { destroyTensor, elementBytes, elementsOf, type ElementType, type Tensor } from "../core/tensor.ts";
 import { createUniform } from "../core/uniform.ts";
 import backwardKeyValueSource from "./backward_key_value.wgsl" with { type: "text" };
 import backwardQuerySource from "./backward_query.wgsl" with { type: "text" };
@@ -273,8 +273,7 @@ async function contestOf(
       dqkv: { shape: inputs, type: "f32" },
     }),
   };
-  const lengthOf = (shape: readonly number[]): number => shape.reduce((x, y) => x * y);
-  const sizes = Object.values(operands).map((of) => elementBytes(of.type) * lengthOf(of.shape));
+  const sizes = Object.values(operands).map((of) => elementBytes(of.type) * elementsOf(of.shape));
   if (!await gpu.canHold(sizes)) return undefined;
   const mode = training ? "sampled" : "deterministic";
   const kernels = await Promise.all(

@@ -15,7 +15,7 @@ import { GELU_SOURCES, type GeluForm } from "../core/gelu.ts";
 import { compile, type Kernel, type KernelSource } from "../core/kernel.ts";
 import { laneFunctions, lanesOf } from "../core/lanes.ts";
 import type { Recorder } from "../core/recorder.ts";
-import { destroyTensor, elementBytes, type ElementType, type Tensor } from "../core/tensor.ts";
+import { destroyTensor, elementBytes, elementsOf, type ElementType, type Tensor } from "../core/tensor.ts";
 import biasGradientSource from "./bias_gradient.wgsl" with { type: "text" };
 import lanesSource from "./lanes.wgsl" with { type: "text" };
 import lanesTnSource from "./lanes_tn.wgsl" with { type: "text" };
@@ -215,7 +215,7 @@ async function contestOf(
     ...(residual && { residual: { shape: [m, cStride], type: "f32" } }),
     ...(gelu && { activated: likeC }),
   });
-  const sizes = operands.map(([, { shape, type }]) => elementBytes(type) * shape.reduce((x, y) => x * y));
+  const sizes = operands.map(([, { shape, type }]) => elementBytes(type) * elementsOf(shape));
   if (!await gpu.canHold(sizes)) return undefined;
   const compiled = await Promise.all(
     variants.map((variant) => prepareMatmul(gpu, { ...config, variant })),

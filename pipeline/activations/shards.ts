@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { join } from "node:path";
 import { type WritableIntegers, type WritableTensor, writeSafetensors } from "../model/safetensors.ts";
 import type { Split } from "../text/tokenise.ts";
@@ -139,7 +140,7 @@ function written(
   type: "F32" | "F16",
 ): WritableTensor | WritableIntegers {
   const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
-  const shape = [length / inner.reduce((product, axis) => product * axis, 1), ...inner];
+  const shape = [length / elementsOf(inner), ...inner];
   const joined = <Values extends Float32Array | Int32Array>(values: Values): Promise<Values> => {
     let at = 0;
     for (const piece of pieces) {

@@ -10,7 +10,7 @@ import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import { MASKED, prepareExplicitAttention } from "../../kernels/explicit_attention/op.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
-import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
+import { destroyTensor, elementsOf, type Tensor } from "../../kernels/core/tensor.ts";
 import { IGNORED } from "../../kernels/core/targets.ts";
 import {
   EMBEDDINGS,
@@ -215,8 +215,7 @@ async function prepare(
   }
 
   /** Elements of an activation of one prompt. */
-  const lengthOf = (activation: string): number =>
-    locate(activation).shape.slice(1).reduce((product, axis) => product * axis, 1);
+  const lengthOf = (activation: string): number => elementsOf(locate(activation).shape.slice(1));
 
   const readOf = async (activation: string, prompts: Prompts): Promise<Float32Array> =>
     (await runOnce(prompts, [], [activation], [])).activations.get(activation)!;
@@ -359,7 +358,7 @@ async function prepare(
           one.location.hook === hook
         )
       ) {
-        const count = runs.slice(1).reduce((product, axis) => product * axis, prompts.length);
+        const count = prompts.length * elementsOf(runs.slice(1));
         const source = from === undefined ? tensor : network.activations.get(from)!;
         for (let run = 0; run < count; run++) {
           recorder.copy(span(source, start(run), length), copy, run * length);

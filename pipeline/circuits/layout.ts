@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { planMemory } from "../model/plan.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { CircuitGraph } from "./graph.ts";
@@ -92,7 +93,7 @@ export function engineBytes(
   maxBindingBytes: number,
 ): { total: number; largest: number } {
   const own = Object.values(engineShapes(config, graph, shape, maxBindingBytes))
-    .map((axes) => 4 * axes.reduce((product, axis) => product * axis, 1));
+    .map((axes) => 4 * elementsOf(axes));
   const ofNetwork = planMemory(config, networkShape(shape), maxBindingBytes).buffers;
   const rows = shape.batch * shape.positions;
   // Tokens and their order, of the network and of the patched run; the network's targets, loss rows and sums; uniforms;

@@ -5,7 +5,7 @@
  */
 import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { destroyTensor, type Tensor } from "../../kernels/core/tensor.ts";
+import { destroyTensor, elementsOf, type Tensor } from "../../kernels/core/tensor.ts";
 import {
   isSquare,
   isSummedIn,
@@ -83,8 +83,7 @@ async function prepare(
   assertNoTwins(patches.map(({ activation }) => activation), placesOf(config));
 
   /** Elements of an activation of the prompt. */
-  const lengthOf = ({ shape }: Location): number =>
-    prompt.length * shape.slice(2).reduce((product, axis) => product * axis, 1);
+  const lengthOf = ({ shape }: Location): number => prompt.length * elementsOf(shape.slice(2));
 
   /** What a replacement is of, position by position. */
   function partsOf(

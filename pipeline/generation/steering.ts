@@ -6,7 +6,7 @@
  */
 import { allOrNothing } from "../../kernels/core/all_or_nothing.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
-import { destroyTensor, within } from "../../kernels/core/tensor.ts";
+import { destroyTensor, elementsOf, within } from "../../kernels/core/tensor.ts";
 import { prepareAdditionTo } from "../../kernels/residual/op.ts";
 import { inputError } from "../errors.ts";
 import { streamNamed } from "../model/activation_names.ts";
@@ -43,7 +43,7 @@ export async function readSteering(path: string, config: ModelConfig, scale: num
   try {
     // Before they are read: it may be a model by mistake.
     for (const { name, shape } of file.entries.values()) {
-      checkPlace(config, name, shape.reduce((product, axis) => product * axis, 1));
+      checkPlace(config, name, elementsOf(shape));
     }
     const steering: Steering[] = [];
     for (const activation of file.entries.keys()) {

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { nearest } from "../nearest.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Step, Value } from "./op.ts";
@@ -64,7 +65,7 @@ function partsOf(model: Model): Map<string, Part> {
     { name, shape }: Value,
     of: readonly (readonly [string, readonly ActivationAxis[], number?])[],
   ): void {
-    const row = shape.slice(1).reduce((product, axis) => product * axis, 1);
+    const row = elementsOf(shape.slice(1));
     for (const [part, axes, first = 0] of of) parts.set(part, { hook: name, axes, row, first });
   }
   /** Queries, keys and values that lie side by side. */

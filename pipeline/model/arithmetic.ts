@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Parameter, Step } from "./op.ts";
 import { type BackwardAction, schedule, stretchesOf } from "./schedule.ts";
@@ -27,8 +28,6 @@ const ATTENTION_FORWARD = 2;
 /** dq: q·k, dy·v, dl k. dk and dv: q·k, dy·v, dl q, m dy. */
 const ATTENTION_BACKWARD = 7;
 
-const lengthOf = (shape: readonly number[]): number => shape.reduce((product, axis) => product * axis, 1);
-
 /** How a micro-batch is run. */
 interface CountedShape {
   batch: number;
@@ -46,7 +45,7 @@ function counted(
   const { forward, backward } = schedule(model, { recompute });
   const pairs = batch * config.heads * context * (context + 1) / 2;
   const overPairs = (count: number): number => 2 * count * pairs * config.headSize;
-  const product = ({ shape }: Parameter): number => 2 * batch * context * lengthOf(shape);
+  const product = ({ shape }: Parameter): number => 2 * batch * context * elementsOf(shape);
   /** The matrices of a product: its weight, and those of its adapters. */
   const matricesOf = ({ parameters }: Step): Parameter[] =>
     Object.values(parameters).filter(({ shape }) => shape.length === 2);
@@ -127,7 +126,7 @@ export function countStretches(
 ): StretchArithmetic[] {
   const { model, headBackward, backward, of } = counted(config, shape, parts);
   const trained = model.parameters.filter(({ trainable }) => trainable);
-  const sizes = new Map(trained.map(({ name, shape }) => [name, 4 * lengthOf(shape)]));
+  const sizes = new Map(trained.map(({ name, shape }) => [name, 4 * elementsOf(shape)]));
   return stretchesOf(backward, trained, bytes).map(({ first, end, complete }, n) => ({
     flop: backward.slice(first, end).map(of).reduce(
       (flop, { again, differentiate }) => flop + again + differentiate,

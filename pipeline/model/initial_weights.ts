@@ -4,6 +4,7 @@
  * @module
  */
 import { randomStream } from "../../kernels/core/random.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { Parameter } from "./op.ts";
 
 /** The initial values of one parameter; `index` tells its stream of random numbers from the others'. */
@@ -11,7 +12,7 @@ export function initialWeights(
   { shape, initial }: Parameter,
   { seed, index }: { seed: number; index: number },
 ): Float32Array {
-  const values = new Float32Array(shape.reduce((product, axis) => product * axis, 1));
+  const values = new Float32Array(elementsOf(shape));
   if ("all" in initial) return values.fill(initial.all);
   const stream = randomStream(seed, index);
   const next = "within" in initial

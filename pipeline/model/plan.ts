@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { elementBytes } from "../../kernels/core/tensor.ts";
+import { elementBytes, elementsOf } from "../../kernels/core/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { blocksOf, headValues, type LogitBlocks } from "./logits.ts";
 import type { Value } from "./op.ts";
@@ -60,8 +60,7 @@ export interface MemoryPlan extends LogitBlocks {
 }
 
 /** Bytes of a tensor. */
-export const bytesOf = (shape: readonly number[], bytes = 4): number =>
-  bytes * shape.reduce((product, axis) => product * axis, 1);
+export const bytesOf = (shape: readonly number[], bytes = 4): number => bytes * elementsOf(shape);
 
 /** Plans the activations of a network. */
 export function planMemory(config: ModelConfig, shape: NetworkShape, maxBindingBytes: number): MemoryPlan {

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { Tensor } from "../../kernels/core/tensor.ts";
+import { elementsOf, type Tensor } from "../../kernels/core/tensor.ts";
 import { isScale, isSquare, type Location } from "./activation_names.ts";
 
 /** Tokens of some prompts. */
@@ -140,7 +140,7 @@ export function replacedParts(
   if (absent !== undefined) fail("a prompt", `there are ${lengths.length}`, absent);
   const isOneLength = lengths.every((other) => other === lengths[0]);
   const parts: ReplacedPart[] = [];
-  const ofPrompt = runs.slice(1).reduce((product, axis) => product * axis, 1);
+  const ofPrompt = elementsOf(runs.slice(1));
   for (const [row, tokens] of lengths.entries()) {
     if (rows && !rows.includes(row)) continue;
     const outside = (position: number) =>

@@ -9,6 +9,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { join } from "node:path";
 import { inputError } from "../errors.ts";
 import {
@@ -362,15 +363,11 @@ function tensorEntry(path: string, name: string, value: unknown, data: number, s
   const type = dtype as string;
   const [first, last] = offsets as [number, number];
   if (data + last > size) fail(`ends at byte ${data + last} of a file of ${size}: the file is cut short`);
-  const wanted = known[type] * elements(shape as number[]);
+  const wanted = known[type] * elementsOf(shape as number[]);
   if (last - first !== wanted) {
     fail(`of shape [${(shape as number[]).join(", ")}] needs ${wanted} bytes: ${last - first}`);
   }
   return { name, type, shape: shape as number[], file: path, begin: data + first, end: data + last };
-}
-
-function elements(shape: readonly number[]): number {
-  return shape.reduce((product, axis) => product * axis, 1);
 }
 
 function decode(bytes: Uint8Array<ArrayBuffer>, type: TensorType): Float32Array {
@@ -490,7 +487,7 @@ export async function writeSafetensors(
     if (name in header || name === "__metadata__") {
       throw new RangeError(`Cannot write ${path} as the name ${name} is taken`);
     }
-    const end = offset + WRITTEN_BYTES[type] * elements(shape);
+    const end = offset + WRITTEN_BYTES[type] * elementsOf(shape);
     header[name] = { dtype: type, shape, data_offsets: [offset, end] };
     digests[`${DIGEST} ${name}`] = NO_DIGEST;
     offset = end;
@@ -508,7 +505,7 @@ export async function writeSafetensors(
   await writeAtomically(path, async (file) => {
     await writeAll(file, headBytes(NO_DIGEST));
     for await (const [{ name, shape, type = "F32" }, values] of readAhead(all)) {
-      const wanted = elements(shape);
+      const wanted = elementsOf(shape);
       if (values.length !== wanted) {
         throw new RangeError(
           `Cannot write tensor ${name} as its shape has ${wanted} elements: ${values.length}`,
@@ -548,7 +545,7 @@ async function* readAhead<Tensor extends WritableTensor | WritableIntegers>(
   while (next < tensors.length || asked.length > 0) {
     for (; next < tensors.length; next++) {
       const tensor = tensors[next];
-      const bytes = 4 * elements(tensor.shape);
+      const bytes = 4 * elementsOf(tensor.shape);
       if (asked.length > 0 && ahead + bytes > AHEAD_BYTES) break;
       const values: Promise<Float32Array | Int32Array> = tensor.read();
       // A failure is thrown when its turn comes; until then it must not count as unhandled.

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { Parameter, Step, Value } from "./op.ts";
 import { stageOf, type StageShape } from "./stage.ts";
 import { type Model, stepsOf } from "./trace.ts";
@@ -76,7 +77,7 @@ export function stretchesOf(
     for (const { name, shape } of trained) {
       if (last.get(name) !== at) continue;
       complete.push(name);
-      held += 4 * shape.reduce((product, axis) => product * axis, 1);
+      held += 4 * elementsOf(shape);
     }
     const end = at + 1;
     if (held < bytes && end < backward.length) continue;

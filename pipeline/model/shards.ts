@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { BINDING_ALIGNMENT } from "../../kernels/core/tensor.ts";
+import { BINDING_ALIGNMENT, elementsOf } from "../../kernels/core/tensor.ts";
 
 /** Rows of a parameter, which one rank updates. */
 export interface Piece {
@@ -32,13 +32,12 @@ export function piecesOf(
   ranks: number,
   maxBindingBytes: number,
 ): Piece[] {
-  const elements = (shape: readonly number[]): number => shape.reduce((product, axis) => product * axis, 1);
-  const total = parameters.reduce((sum, { shape }) => sum + elements(shape), 0);
+  const total = parameters.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
   const usual = Math.min(Math.ceil(total / (PIECES_OF_RANK * ranks)), maxBindingBytes / 4);
   const loads = new Array<number>(ranks).fill(0);
   const pieces = parameters.flatMap(({ name, shape }) => {
     const rows = shape[0];
-    const width = elements(shape) / rows;
+    const width = elementsOf(shape) / rows;
     let step = 1;
     while (4 * step * width % BINDING_ALIGNMENT !== 0) step *= 2;
     const most = Math.max(step, Math.floor(usual / width / step) * step);

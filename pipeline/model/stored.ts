@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { Adapters } from "./adapters.ts";
 import type { ModelConfig } from "./config.ts";
 import { familyOf } from "./families.ts";
@@ -134,7 +135,7 @@ export function partOf(
   if (tensors.length === 1) return values;
   const total = shape.at(-1)!;
   const rows = shape.length === 2 ? shape[0] : 1;
-  const widths = tensors.map(({ shape }) => shape.reduce((product, axis) => product * axis, 1) / rows);
+  const widths = tensors.map(({ shape }) => elementsOf(shape) / rows);
   const first = widths.slice(0, n).reduce((sum, width) => sum + width, 0);
   const part = new Float32Array(rows * widths[n]);
   for (let row = 0; row < rows; row++) {

@@ -5,6 +5,7 @@
  */
 import { textureCapacity } from "../../kernels/core/textures.ts";
 import { faultOfRanks } from "../../kernels/matmul/low_rank.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
 import { type MemoryNeeds, memoryNeeds, PROGRAM_BYTES, type TrainedParts } from "../model/needs.ts";
 import { layersOf, stageShapes } from "../model/stage.ts";
@@ -69,7 +70,7 @@ export function tellNeeds(
   maxBindingBytes: number = PORTABLE_BINDING_BYTES,
 ): ToldNeeds {
   const parameters = parametersOf(config, asked)
-    .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+    .reduce((sum, { shape }) => sum + elementsOf(shape), 0);
   const fault = faultOfHalf(config) ?? faultOfRanks(Object.values(asked.adapters ?? {}));
   const { stages: count = 1, microBatches = 1, ...shape } = asked;
   const shapes = stageShapes(count, microBatches);

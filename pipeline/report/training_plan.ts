@@ -5,7 +5,7 @@
  * @module
  */
 import { textureCapacity } from "../../kernels/core/textures.ts";
-import { elementBytes, slicesOf } from "../../kernels/core/tensor.ts";
+import { elementBytes, elementsOf, slicesOf } from "../../kernels/core/tensor.ts";
 import { usageError } from "../errors.ts";
 import { countArithmetic, countStages, countStretches } from "../model/arithmetic.ts";
 import { faultOfHalf, type ModelConfig } from "../model/config.ts";
@@ -399,8 +399,7 @@ function fitOf(plans: ActivationPlans, asked: Sought, memory: number): Fit {
 
 /** How a model's weights, and their gradients, are bound where a binding holds what every adapter's does. */
 function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): TrainingPlan["sliced"] {
-  const bytes = ({ shape, stored }: Parameter): number =>
-    elementBytes(stored) * shape.reduce((product, axis) => product * axis, 1);
+  const bytes = ({ shape, stored }: Parameter): number => elementBytes(stored) * elementsOf(shape);
   const found = parametersOf(config, parts).filter((parameter) =>
     parameter.shape.length === 2 && bytes(parameter) > PORTABLE_BINDING_BYTES
   );
@@ -420,7 +419,7 @@ function slicesIn(config: ModelConfig, { parts }: Pick<PlanAsked, "parts">): Tra
 function largestOf({ tensors }: MemoryPlan): string {
   const bytes = (name: string): number => {
     const { shape, type } = tensors.get(name)!;
-    return elementBytes(type) * shape.reduce((product, axis) => product * axis, 1);
+    return elementBytes(type) * elementsOf(shape);
   };
   return [...tensors.keys()].reduce((a, b) => bytes(b) > bytes(a) ? b : a);
 }
@@ -514,7 +513,7 @@ export function planTraining(config: ModelConfig, wanted: PlanAsked): TrainingPl
     (rows) => needsOf(portable, { ...asked, batch: rows }).largestBinding <= PORTABLE_BINDING_BYTES,
   );
   const elements = (of: readonly Parameter[]): number =>
-    of.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+    of.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
   const { forward, recomputed, backward } = countArithmetic(config, { batch, context, recompute }, parts);
   const dense = countArithmetic(config, { batch, context }).forward;
   const step = accumulate * (forward + recomputed + backward + (distill ? dense : 0)) +

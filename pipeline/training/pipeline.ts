@@ -7,7 +7,7 @@
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { Recorder } from "../../kernels/core/recorder.ts";
-import { destroyTensor, reshape, rows, type Tensor } from "../../kernels/core/tensor.ts";
+import { destroyTensor, elementsOf, reshape, rows, type Tensor } from "../../kernels/core/tensor.ts";
 import { prepareAdditionTo } from "../../kernels/residual/op.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
@@ -83,9 +83,7 @@ export async function prepareTrainingPipeline(
   const { index, count } = stages;
   const { model: { head }, stage, blocks } = network;
   const shape = network.shape.stage!;
-  const shared = hasSharedHead(network.model, count)
-    ? head.shape.reduce((product, axis) => product * axis, 1)
-    : 0;
+  const shared = hasSharedHead(network.model, count) ? elementsOf(head.shape) : 0;
   const { link, forward } = openPipeline(gpu, network, stages, shared);
   const dhead = stage.headIsElsewhere ? gpu.tensor("gradient of the head", head.shape) : undefined;
   const addition = index === 0 && shared > 0 ? await prepareAddition(gpu, shared) : undefined;
@@ -197,7 +195,7 @@ export async function readAtFirst(
   return await stages.toFirst(
     stagesThatTrain(model, stages.count).get(name)!,
     () => isNeeded ? read() : Promise.resolve(new Float32Array()),
-    shape.reduce((product, axis) => product * axis, 1),
+    elementsOf(shape),
     name,
   );
 }

@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { Batch } from "../text/batches.ts";
 import { usageError } from "../errors.ts";
 import { evaluate } from "./evaluate.ts";
@@ -186,7 +187,7 @@ async function pretrainUnlessStopped(
     ...(target === undefined
       ? {}
       : { constraint: { step: outcome.step, feasible: outcome.feasible, target_loss: target } }),
-    parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis), 0),
+    parameters: all.reduce((sum, { shape }) => sum + elementsOf(shape), 0),
     steps: settings.steps,
     tokens: settings.steps * settings.accumulate * batch * context,
     seconds: before + (performance.now() - started) / 1000,

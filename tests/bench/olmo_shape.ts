@@ -11,6 +11,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { Gpu } from "../../kernels/core/gpu.ts";
 import { randomStream } from "../../kernels/core/random.ts";
 import { textureCapacity } from "../../kernels/core/textures.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { adaptersFor } from "../../pipeline/model/adapters.ts";
 import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
@@ -188,7 +189,7 @@ const told = {
   adapter: gpu.adapter.name,
   frozen,
   layers: config.layers,
-  parameters: all.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0),
+  parameters: all.reduce((sum, { shape }) => sum + elementsOf(shape), 0),
   steps,
   context,
   seconds: (performance.now() - started) / 1000,

@@ -15,6 +15,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { Gpu } from "../../kernels/core/gpu.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { gpt2Config } from "../../pipeline/model/config.ts";
 import { initialWeights } from "../../pipeline/model/initial_weights.ts";
 import { prepareNetwork } from "../../pipeline/model/network.ts";
@@ -137,7 +138,7 @@ gpu.submit = (operation, record, timestampWrites) => {
 };
 
 const bytes = 4 *
-  shapes.reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+  shapes.reduce((sum, { shape }) => sum + elementsOf(shape), 0);
 console.log(
   `rank ${rank} of ${size}${launch ? ` by ${(transport as ReturnType<typeof openMpi>).version}` : ""}: ${
     (bytes / 1e6).toFixed(0)

@@ -12,6 +12,7 @@ import type { Patch } from "../../pipeline/model/replacement.ts";
 import { openWeights } from "../../pipeline/model/load_weights.ts";
 import { readModelConfig } from "../../pipeline/model/config_file.ts";
 import { randomStream } from "../../kernels/core/random.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import { assertClose } from "../support/compare.ts";
 import { gpuTest } from "../support/gpu.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -101,7 +102,7 @@ gpuTest(
     for (const [name, axes] of model.hooks) {
       const { shape, values } = activations.get(name)!;
       assertEquals(shape, axes.map((axis) => sizes[axis]), name);
-      assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1), name);
+      assertEquals(values.length, elementsOf(shape), name);
     }
     const tokens = model.tokenizer.encode(PROMPTS[0]);
     const { layers: seen } = await readAttention(gpu, model.network, model.parameters, tokens);

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Gpu } from "../../kernels/core/gpu.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { CircuitModel } from "../../pipeline/circuits/engine.ts";
 import type { AnswerPlace, PromptSet } from "../../pipeline/circuits/prompts.ts";
 import { placeMetric } from "../../pipeline/circuits/prompts.ts";
@@ -40,7 +41,7 @@ export function uploadModel(
   const shapes = parametersOf(config);
   const parameters = createParameters(gpu, shapes);
   const all = new Map(shapes.map(({ name, shape }) => {
-    const length = shape.reduce((product, axis) => product * axis, 1);
+    const length = elementsOf(shape);
     const fallback = new Float32Array(length).fill(/ln_\w+\.weight$/.test(name) ? 1 : 0);
     return [name, weights.get(name) ?? fallback];
   }));
@@ -52,7 +53,7 @@ export function uploadModel(
 export function randomModel(gpu: Gpu, config: ModelConfig, scale = 12): TwoSidedModel {
   const weights = new Map(
     parametersOf(config).map((shape, index) => {
-      const length = shape.shape.reduce((product, axis) => product * axis, 1);
+      const length = elementsOf(shape.shape);
       const values = /bias$/.test(shape.name)
         ? normals(100 + index, length, 0.1)
         : initialWeights(shape, { seed: 3, index })

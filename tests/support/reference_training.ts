@@ -21,6 +21,7 @@ import {
 import { geluGradientReference, geluReference } from "../../kernels/gelu/reference.ts";
 import { layerNormGradientReference, layerNormReference } from "../../kernels/layer_norm/reference.ts";
 import { biasGradientReference, matmulReference } from "../../kernels/matmul/reference.ts";
+import { elementsOf } from "../../kernels/core/tensor.ts";
 import type { ModelConfig } from "../../pipeline/model/config.ts";
 import { parametersOf } from "../../pipeline/model/trace.ts";
 import { normals } from "./seeded.ts";
@@ -83,7 +84,7 @@ export interface ReferenceLosses {
 export function randomWeights(config: ModelConfig, seed: number): Map<string, Float32Array> {
   return new Map(
     parametersOf(config).map(({ name, shape }, index) => {
-      const length = shape.reduce((product, axis) => product * axis, 1);
+      const length = elementsOf(shape);
       const scale = shape.length === 1 ? 0.1 : /^w[tp]e/.test(name) ? 0.3 : 1.5 / Math.sqrt(shape[0]);
       const offset = /ln_\w+\.weight$/.test(name) ? 1 : 0;
       return [name, normals(100 * seed + index, length, scale).map((value) => offset + value)];
@@ -250,9 +251,7 @@ export function referenceStep(
   }
 
   const gradients = new Map(
-    parametersOf(config).map(({ name, shape }) =>
-      [name, new Float64Array(shape.reduce((product, axis) => product * axis, 1))] as const
-    ),
+    parametersOf(config).map(({ name, shape }) => [name, new Float64Array(elementsOf(shape))] as const),
   );
   const add = (name: string, values: Float64Array): void => {
     const gradient = gradients.get(name)!;

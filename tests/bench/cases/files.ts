@@ -9,6 +9,7 @@ import { assertEquals } from "@std/assert";
 import project from "../../../deno.json" with { type: "json" };
 import type { Gpu } from "../../../kernels/core/gpu.ts";
 import { randomStream } from "../../../kernels/core/random.ts";
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { readDocuments } from "../../../pipeline/text/documents.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
 import { createMetricsReader } from "../../../pipeline/runs/metrics.ts";
@@ -134,8 +135,7 @@ function scriptTexts(characters: number): string[] {
 export async function loadingCase(gpu: Gpu): Promise<BenchCase> {
   const folder = await Deno.makeTempDir({ prefix: "bench-loading-" });
   const shapes = parametersOf(GPT2);
-  const read = ({ shape }: typeof shapes[number]) =>
-    Promise.resolve(fill(1, shape.reduce((product, axis) => product * axis, 1)));
+  const read = ({ shape }: typeof shapes[number]) => Promise.resolve(fill(1, elementsOf(shape)));
   await writeSafetensors(
     join(folder, "model.safetensors"),
     shapes.map((shape) => ({ ...shape, read: () => read(shape) })),

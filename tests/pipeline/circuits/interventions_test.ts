@@ -1,5 +1,6 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import type { Gpu } from "../../../kernels/core/gpu.ts";
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { createCircuitEngine } from "../../../pipeline/circuits/engine.ts";
 import {
   closedEdges,
@@ -136,7 +137,7 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
         assertEquals(activations.size, 2 * (config.gate ? 19 : 18) + 4);
         for (const [activation, shape] of replaceable(model)) {
           const values = activations.get(activation)!;
-          assertEquals(values.length, shape.reduce((product, axis) => product * axis, 1));
+          assertEquals(values.length, elementsOf(shape));
           const again = await model.run(CLEAN, { at: ALL, replace: [{ activation, by: { values } }] });
           // Measured: 0.
           assertClose(again.logits, logits, { tolerance: 1e-6, name: activation });
@@ -149,7 +150,7 @@ for (const [name, config] of [["dense", TINY], ["gated", GATED]] as const) {
     await withModel(gpu, config, async (model) => {
       const { logits } = await model.run(CLEAN, { at: ALL });
       for (const [activation, shape] of replaceable(model)) {
-        const values = normals(1, shape.reduce((product, axis) => product * axis, 1));
+        const values = normals(1, elementsOf(shape));
         for (const by of ["zero", { values }] as const) {
           const other = await model.run(CLEAN, {
             at: ALL,
@@ -182,7 +183,7 @@ gpuTest("a head, positions and keys bound what is replaced", async (gpu) => {
       const after = (await model.run(CLEAN, { replace, read: [activation] })).activations.get(activation)!;
       const expected = before.map((value, n) => {
         const axes = shape.toReversed().map((extent, axis) => {
-          const within = shape.slice(4 - axis).reduce((product, axis) => product * axis, 1);
+          const within = elementsOf(shape.slice(4 - axis));
           return Math.floor(n / within) % extent;
         }).toReversed();
         const [head, position] = isMap ? [axes[1], axes[2]] : [axes[2], axes[1]];

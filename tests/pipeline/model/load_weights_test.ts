@@ -1,3 +1,4 @@
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { hashFile } from "../../../pipeline/files.ts";
@@ -18,7 +19,7 @@ const CONFIG: ModelConfig = gpt2Config({
 
 /** A tensor that counts up from `first`. */
 function counting(name: string, shape: readonly number[], first = 0): WritableTensor {
-  const length = shape.reduce((product, axis) => product * axis, 1);
+  const length = elementsOf(shape);
   return { name, shape, read: () => Promise.resolve(Float32Array.from({ length }, (_, n) => first + n)) };
 }
 

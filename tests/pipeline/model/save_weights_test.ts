@@ -1,3 +1,4 @@
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { openWeights } from "../../../pipeline/model/load_weights.ts";
@@ -27,8 +28,7 @@ async function modelOf(value: number, folder: string): Promise<SavedModel> {
   const tensors = parametersOf(CONFIG).map(({ name, shape }) => ({
     name,
     shape,
-    read: () =>
-      Promise.resolve(new Float32Array(shape.reduce((product, axis) => product * axis, 1)).fill(value)),
+    read: () => Promise.resolve(new Float32Array(elementsOf(shape)).fill(value)),
   }));
   return { config: CONFIG, tensors, type: "F32", tokenizer };
 }

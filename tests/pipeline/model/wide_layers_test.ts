@@ -6,6 +6,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { crc32 } from "node:zlib";
 import { Gpu } from "../../../kernels/core/gpu.ts";
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { readModelConfig } from "../../../pipeline/model/config_file.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
 import { createParameters, uploadParameters } from "../../../pipeline/model/parameters.ts";
@@ -89,7 +90,7 @@ const tokensOf = (name: string, vocabulary: number): Uint32Array =>
 /** Where a tensor was sampled; see make.py. */
 function placesIn(name: string, shape: readonly number[], rows: Uint32Array): number[] {
   const key = crc32(name) ^ 0xffffffff;
-  const length = shape.reduce((product, axis) => product * axis, 1);
+  const length = elementsOf(shape);
   const places = Array.from({ length: SAMPLES - 2 }, (_, n) => hashed(n ^ key) % length);
   const among = name.includes("embed_tokens")
     ? places.map((place, n) => rows[n % rows.length] * shape[1] + place % shape[1])
@@ -113,7 +114,7 @@ for (const model of ["OLMo-7B-hf", "Llama-3.2-1B"]) {
     const gpu = await Gpu.open({ maxBindingBytes: PORTABLE_BINDING_BYTES });
     try {
       const shapes = stored.map(({ parameter }) => parameter);
-      const sizes = shapes.map(({ shape }) => 4 * shape.reduce((product, axis) => product * axis, 1));
+      const sizes = shapes.map(({ shape }) => 4 * elementsOf(shape));
       assert(Math.max(...sizes) > gpu.maxBindingBytes);
       const network = await prepareNetwork(gpu, config, { batch: 1, context: T, training: true });
       const parameters = createParameters(gpu, shapes);

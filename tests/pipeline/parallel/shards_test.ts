@@ -1,4 +1,5 @@
 /** How the moments of what is trained are divided among ranks, and that a plan says what each then holds. */
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { memoryNeeds } from "../../../pipeline/model/needs.ts";
 import { prepareNetwork } from "../../../pipeline/model/network.ts";
@@ -33,7 +34,7 @@ Deno.test("pieces cover every row of every parameter once, and begin where bindi
       );
       for (const { name, shape } of parameters) {
         const of = pieces.filter((piece) => piece.name === name).toSorted((a, b) => a.start - b.start);
-        const width = shape.slice(1).reduce((product, axis) => product * axis, 1);
+        const width = elementsOf(shape.slice(1));
         let next = 0;
         for (const { start, count, length } of of) {
           assertEquals(start, next, name);

@@ -1,4 +1,5 @@
 /** The time of a step that ranks share, told before it is run. */
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UserError } from "../../../pipeline/errors.ts";
 import { countArithmetic, countStretches } from "../../../pipeline/model/arithmetic.ts";
@@ -62,7 +63,7 @@ Deno.test("stretches are backward cut in pieces, with all gradients; a tied embe
     const { recomputed, backward } = countArithmetic(config, shape, parts);
     assertEquals(sum("flop"), recomputed + backward);
     const trained = parametersOf(config).reduce(
-      (total, { shape }) => total + 4 * shape.reduce((product, axis) => product * axis, 1),
+      (total, { shape }) => total + 4 * elementsOf(shape),
       0,
     );
     assertEquals(sum("bytes"), trained);

@@ -1,4 +1,5 @@
 /** The plan of a training run, from config.json alone (tests/fixtures/configs), against what a device is asked for. */
+import { elementsOf } from "../../../kernels/core/tensor.ts";
 import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { join } from "node:path";
 import { UserError } from "../../../pipeline/errors.ts";
@@ -54,7 +55,7 @@ const ASKED: PlanAsked = {
 /** Numbers that are trained. */
 const trainedOf = (config: ModelConfig, parts: TrainedParts): number =>
   parametersOf(config, parts).filter(({ trainable }) => trainable)
-    .reduce((sum, { shape }) => sum + shape.reduce((product, axis) => product * axis, 1), 0);
+    .reduce((sum, { shape }) => sum + elementsOf(shape), 0);
 
 Deno.test("where all is trained the plan is what a run announces, in every way that it can be stored", async () => {
   for (const name of ["gpt2", "Llama-3.2-1B", "OLMo-7B-hf"]) {
