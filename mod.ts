@@ -65,21 +65,21 @@
  */
 
 // A model of a folder, and text for it.
-export {
-  type Activation,
-  type AttributionOptions,
-  type Hook,
-  type LensOptions,
-  type LoadedModel,
-  loadModel,
-  type LoadOptions,
-  type ModelRun,
-  type OpenEdgesOptions,
-  type PatchEachOptions,
-  type PatchPair,
-  type RunChanges,
-  type RunOptions,
-} from "./pipeline/load_model.ts";
+export type {
+  Activation,
+  AttributionOptions,
+  Hook,
+  LensOptions,
+  LoadedModel,
+  LoadOptions,
+  ModelRun,
+  OpenEdgesOptions,
+  PatchEachOptions,
+  PatchPair,
+  RunChanges,
+  RunOptions,
+} from "./pipeline/loaded_model.ts";
+export { loadModel } from "./pipeline/load_model.ts";
 export type { PairEffects, PatchAxis, PatchedPlace, PatchEffects } from "./pipeline/circuits/patch_each.ts";
 export { type FetchedModel, fetchModel, type FetchModelOptions } from "./pipeline/hub/model.ts";
 export { type HubShards, type OpenDataOptions, openHubData } from "./pipeline/hub/data.ts";

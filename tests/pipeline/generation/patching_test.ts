@@ -3,7 +3,8 @@ import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/asser
 import { UserError } from "../../../pipeline/errors.ts";
 import { generate } from "../../../pipeline/generation/generate.ts";
 import { preparePatches } from "../../../pipeline/generation/patching.ts";
-import { type LoadedModel, loadModel } from "../../../pipeline/load_model.ts";
+import type { LoadedModel } from "../../../pipeline/loaded_model.ts";
+import { loadModel } from "../../../pipeline/load_model.ts";
 import { prepareDecoder } from "../../../pipeline/model/decoder.ts";
 import type { Patch, Replacement } from "../../../pipeline/model/replacement.ts";
 import { assertClose } from "../../support/compare.ts";
