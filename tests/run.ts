@@ -1,11 +1,13 @@
 /**
- * Runs tests, each file in a process of its own and as many at a time as there are processors. `deno test --parallel`
- * would run them in one, and there are tests of what a process has but once: its environment, signals and permissions.
+ * Runs tests, each file in a process of its own and three at a time for every two processors, as many of them wait.
+ * `deno test --parallel` would run them in one, and there are tests of what a process has but once: its environment,
+ * signals and permissions.
  *
  *     deno task test [--jobs N] [--minutes M] [--filter NAME] [--doc] [FILE or FOLDER...]
  *
  * Without a path, all of tests/ is run. `--doc` runs the examples in the documentation of everything first. What a file
- * printed comes when it has ended; one that has not after `--minutes` (20) is ended and run once more, which is told. The last line counts: `1437 passed, 0 failed, 61 ignored (4m 10s)`.
+ * printed comes when it has ended; one that has not after `--minutes` (20) is ended and run once more, which is told. The
+ * last line counts: `1437 passed, 0 failed, 61 ignored (4m 10s)`.
  *
  * @module
  */
@@ -121,7 +123,7 @@ function readArguments(args: string[]) {
   const parsed = parseArgs(args, {
     string: ["jobs", "minutes", "filter"],
     boolean: ["doc"],
-    default: { jobs: String(navigator.hardwareConcurrency), minutes: "20" },
+    default: { jobs: String(Math.ceil(1.5 * navigator.hardwareConcurrency)), minutes: "20" },
     unknown: (_argument, flag) => {
       if (flag !== undefined) {
         throw new RangeError(`--${flag} is none of --jobs, --minutes, --filter and --doc`);

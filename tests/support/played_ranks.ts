@@ -76,7 +76,7 @@ export async function play(
     });
     const reporter = {
       ...SILENT,
-      stage({ done }: { done?: number }) {
+      activity({ done }: { done?: number }) {
         if (stopAfter?.rank === rank && done === stopAfter.step) wish.abort();
       },
     };
