@@ -29,6 +29,7 @@ type Told =
   | { quiet: boolean }
   | { goOn: string }
   | { temporary: string }
+  | { unlessEnded: string; recursive: boolean }
   | { rank: number }
   | { log: string }
   | { saved: string }
@@ -71,8 +72,8 @@ export interface CommandThread {
   logTo(path: string): void;
   /** What has been saved last, for whoever ends the process. */
   savedAs(what: string): void;
-  /** Where the command is stopped, what is at `path` is removed with all below it, if it is there. */
-  removeIfStopped(path: string): void;
+  /** Where the command is stopped, what is at `path` is removed, if it is there; of a folder all of it if `recursive`. */
+  removeIfStopped(path: string, options?: { recursive?: boolean }): void;
   /** A folder for the time of the command. It is removed with what was put there, also when the command is stopped. */
   temporaryFolder(): Promise<AsyncDisposable & { path: string }>;
 }
@@ -126,7 +127,7 @@ export function performCommand(
     },
     logTo: (log) => tell({ log }),
     savedAs: (saved) => tell({ saved }),
-    removeIfStopped: (path) => tell({ temporary: path }),
+    removeIfStopped: (path, { recursive = false } = {}) => tell({ unlessEnded: path, recursive }),
     async temporaryFolder() {
       const path = await storing(tmpdir(), () => Deno.makeTempDir({ prefix: "sparse-attention-" }));
       tell({ temporary: path });
@@ -171,6 +172,8 @@ export function stoppingText(activity: Activity | undefined, hasWritten = false)
 export function superviseCommand(module: string): Promise<never> {
   let quiet = false;
   const temporary: string[] = [];
+  /** What is removed where the command is stopped. */
+  const unlessEnded: { path: string; recursive: boolean }[] = [];
   let goOn: string | undefined;
   /** Of several processes: which this is, and what has been saved. */
   let rank: number | undefined;
@@ -200,26 +203,27 @@ export function superviseCommand(module: string): Promise<never> {
     }
   }
 
-  function removeTemporary(): void {
-    for (const path of temporary.splice(0)) {
+  function removeTemporary(code: number): void {
+    const begun = code === STOPPED ? unlessEnded : [];
+    for (const { path, recursive } of [...begun, ...temporary.map((path) => ({ path, recursive: true }))]) {
       try {
-        Deno.removeSync(path, { recursive: true });
+        Deno.removeSync(path, { recursive });
       } catch {
-        // The thread has removed it in the meantime.
+        // The thread has removed it in the meantime, or others have put something there.
       }
     }
   }
 
   function leave(code: number): never {
     progress.finish();
-    removeTemporary();
+    removeTemporary(code);
     Deno.exit(code);
   }
 
   /** Leaves with all other ranks, which would wait for this one. */
   function leaveWithOthers(code: number): void {
     progress.finish();
-    removeTemporary();
+    removeTemporary(code);
     setTimeout(() => leave(code), END_OTHERS_MS);
     worker.postMessage("said");
   }
@@ -251,6 +255,7 @@ export function superviseCommand(module: string): Promise<never> {
       progress = create();
     } else if ("goOn" in told) goOn = told.goOn;
     else if ("temporary" in told) temporary.push(told.temporary);
+    else if ("unlessEnded" in told) unlessEnded.push({ path: told.unlessEnded, recursive: told.recursive });
     else if ("saved" in told) saved = told.saved;
     else if ("rank" in told) {
       rank = told.rank;

@@ -68,7 +68,7 @@ export function diskFullError(what: string, error: unknown): UserError | undefin
 }
 
 /** What stands in the way of a path, which another would not have: a file where a folder is to be, or the like. */
-const IN_THE_WAY = [Deno.errors.NotADirectory, Deno.errors.AlreadyExists];
+const IN_THE_WAY = [Deno.errors.NotADirectory, Deno.errors.IsADirectory, Deno.errors.AlreadyExists];
 
 /** Why Deno keeps a path from programs, such as those below /proc and /dev. */
 export const OF_THE_SYSTEM = "it is one of the system's own files, which are left alone";

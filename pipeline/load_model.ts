@@ -62,7 +62,7 @@ const MOST_POSITIONS = 1024;
 const PATCHED_POSITIONS = 512;
 /** What the final norm gives. */
 const FINAL = "ln_final.hook_normalized";
-/** Shapes that stay compiled; a prompt of another number of tokens, rounded up, is another. */
+/** Shapes that stay compiled; a prompt of another number of tokens is another. */
 const MOST_SHAPES = 4;
 
 /**
@@ -348,7 +348,9 @@ function modelOf(
   /** Weights are read beside runs, and by hooks of a run. */
   async function headWeights(layer: number, head: number): Promise<HeadWeights> {
     if (destroyed) throw new RangeError(`Cannot read weights of ${model.folder} as it was destroyed`);
-    return await readHeadWeights(gpu, model, layer, head);
+    return await readHeadWeights(gpu, model, layer, head).catch((error) => {
+      throw destroyed ? new RangeError(`Cannot read weights of ${model.folder} as it was destroyed`) : error;
+    });
   }
 
   /** What is compiled holds one run at a time. */

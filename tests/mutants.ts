@@ -776,6 +776,12 @@ export const MUTANTS: readonly Mutant[] = [
       "            // After",
     ],
   }),
+  ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "stays where it fails"], {
+    "what a stop removes is removed at every end": ["code === STOPPED ? unlessEnded : []", "unlessEnded"],
+  }),
+  ...plant("pipeline/report/progress.ts", ["pipeline/report/progress_test.ts", "of this process alone"], {
+    "another process's time counts": [" || row.seconds < (recent.at(-1)?.seconds ?? 0)", ""],
+  }),
   ...plant("pipeline/unless_stopped.ts", "pipeline/unless_stopped_test.ts", {
     "what was stopped is begun": ["  signal.throwIfAborted();\n", ""],
     "what ends behind a stop is taken for prepared": ["signal.aborted ? stopped : prepared", "prepared"],
@@ -1098,7 +1104,7 @@ export const MUTANTS: readonly Mutant[] = [
   ...plant("pipeline/command_thread.ts", ["pipeline/command_thread_test.ts", "SIGTERM ends"], {
     "a held thread is waited for": ["      if (activity?.keep) return;\n", "      if (activity) return;\n"],
     "a command leaves its folder": [
-      "        Deno.removeSync(path, { recursive: true });\n",
+      "        Deno.removeSync(path, { recursive });\n",
       "",
     ],
   }),

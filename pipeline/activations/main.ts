@@ -67,9 +67,10 @@ function formsOf(
   const all = [...axes.keys()].filter((name) =>
     config.gate || storedForm(name, axes.get(name)!).kind !== "edges"
   );
+  const unknown = names.find((name) => name !== ALL && !axes.has(name));
+  if (unknown !== undefined) throw usageError(noActivation(unknown, axes.keys()).message);
   return (names.includes(ALL) ? all : names).map((name) => {
-    const own = axes.get(name);
-    if (!own) throw usageError(noActivation(name, axes.keys()).message);
+    const own = axes.get(name)!;
     const form = storedForm(name, own);
     if (form.kind !== "edges" || config.gate) return form;
     const why = dense ? "--dense leaves the gates out" : `${model} has no gates`;
@@ -161,7 +162,7 @@ async function activationsCommand(args: string[], thread: CommandThread): Promis
   signal.throwIfAborted();
   // Before the device is opened, since it may not be possible.
   const shards = await makeOutputFolder(output, async (partial) => {
-    thread.removeIfStopped(partial);
+    thread.removeIfStopped(partial, { recursive: true });
     const gpu = await openCheckedGpu(reporter, settings, { models: [config], interventions: true });
     try {
       const told = { ...manifest, device: gpu.adapter.name };

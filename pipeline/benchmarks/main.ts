@@ -211,7 +211,9 @@ async function leadBenchmark(
   thread.leaveNet();
   const encoded = candidates.map(({ encoding }) => items.map((of) => encodeItems(of, encoding)));
   // Before the device is opened, since it may not be possible.
-  await using _held = output === undefined ? undefined : await holdOutputFolder(output);
+  await using _held = output === undefined
+    ? undefined
+    : await holdOutputFolder(output, thread.removeIfStopped);
   const start = { ...settings, autotune: false };
   await ranks?.begin(start);
   const exchange = ranks?.exchange;

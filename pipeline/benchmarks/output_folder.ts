@@ -24,11 +24,15 @@ export async function checkOutputFolder(output: string): Promise<void> {
 
 /**
  * Makes the folder and keeps it from other processes until it is disposed of; where nothing was written, one that was made
- * is removed.
+ * is removed, also when the command is stopped.
  *
+ * @param removeIfStopped is told what a command that is stopped leaves, in the order in which it can be removed
  * @throws {UserError} as {@link checkOutputFolder}, when another process is writing it, and when it cannot be written
  */
-export async function holdOutputFolder(output: string): Promise<AsyncDisposable> {
+export async function holdOutputFolder(
+  output: string,
+  removeIfStopped: (path: string) => void,
+): Promise<AsyncDisposable> {
   const isNew = !await exists(output);
   const path = join(output, LOCK);
   let lock: Deno.FsFile | undefined;
@@ -48,6 +52,8 @@ export async function holdOutputFolder(output: string): Promise<AsyncDisposable>
     throw error;
   }
   const held = lock;
+  removeIfStopped(path);
+  if (isNew) removeIfStopped(output);
   return {
     async [Symbol.asyncDispose]() {
       // Windows removes no open file.

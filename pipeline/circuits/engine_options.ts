@@ -21,7 +21,7 @@ const ABLATIONS = ["resample", "mean", "zero"];
 const METRICS = ["logit_difference", "probability_difference"];
 const DIRECTIONS = ["noising", "denoising"];
 const SET: Kind = [
-  "a set of pairs, as a task generates it or readPairs gives it",
+  "a set of pairs, as a task generates it or promptPairs and readPairs give it",
   (value) => isObject(value) && Array.isArray(value.pairs),
 ];
 const METHOD: Kind = ['{ name: "eap" } or { name: "eap-ig", steps }', isObject];

@@ -193,9 +193,13 @@ async function prepare(
     if (prompts.length < 1 || prompts.length > batch) {
       throw new RangeError(`Cannot run prompts as there must be 1 to ${batch}: ${prompts.length}`);
     }
-    const other = prompts.find(({ length }) => length < 1 || length > positions);
-    if (other) {
-      throw new RangeError(`Cannot run prompts as each has 1 to ${positions} tokens: ${other.length}`);
+    const other = prompts.findIndex(({ length }) => length < 1 || length > positions);
+    if (other >= 0) {
+      throw new RangeError(
+        `Cannot run prompts as each has 1 to ${positions} tokens: ${
+          prompts[other].length
+        } of prompt ${other} (from 0)`,
+      );
     }
   }
 

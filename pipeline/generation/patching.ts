@@ -147,6 +147,12 @@ async function prepare(
     if (prompts.length === 0) throw new RangeError(`Cannot take the mean of ${activation} over no prompts`);
     const mean = new Float64Array(lengthOf(locations.get(activation)!));
     for (const other of prompts) {
+      if (other.length !== prompt.length) {
+        throw new RangeError(
+          `Cannot take the mean of ${activation} as each of its prompts must have the ${prompt.length} tokens of the one ` +
+            `that is continued: ${other.length}`,
+        );
+      }
       const values = await valuesAt(activation, other);
       for (const [n, value] of values.entries()) mean[n] += value / prompts.length;
     }

@@ -220,7 +220,8 @@ export function createProgress(options: ProgressOptions): Progress {
       if (!quiet && interactive && now() - drawn >= REDRAW_MS) draw(currentText()!);
     },
     row(row, { steps }) {
-      if (row.phase !== phase) recent = [];
+      // A row that was to be evaluated yet is of the process before.
+      if (row.phase !== phase || row.seconds < (recent.at(-1)?.seconds ?? 0)) recent = [];
       phase = row.phase;
       recent.push({ tokens: row.tokens, seconds: row.seconds });
       if (recent.length > WINDOW) recent.shift();

@@ -53,8 +53,8 @@ export function means(points: readonly Point[], length: number): Point[] {
 }
 
 /**
- * Tokens per second over stretches of the run. The rows of several steps are read back from the device at once and
- * carry nearly the same time, so a stretch ends with the last row before a wait; time starts again in a resumed run.
+ * Tokens per second over stretches of the run. A stretch ends with a row before a wait, as runs of before 2026-11-28 have nearly
+ * the same time for all rows that were read at once; time starts again in a resumed run.
  */
 export function speedPoints(rows: readonly MetricRow[]): Point[] {
   const waits = rows.slice(1).map((row, n) => row.seconds - rows[n].seconds);

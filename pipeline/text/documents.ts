@@ -420,12 +420,13 @@ const isString = (
   { converted_type, logical_type }: { converted_type?: string; logical_type?: { type: string } },
 ): boolean => converted_type === "UTF8" || logical_type?.type === "STRING";
 
-/** Strings of Parquet, decoded strictly. */
-const strictParser = (source: string) => ({
-  stringFromBytes(bytes: Uint8Array | undefined): string | undefined {
+/** Strings of Parquet, decoded strictly; bytes that are none stay as they are where nobody has named the columns. */
+const parserOf = (source: string, areNamed: boolean) => ({
+  stringFromBytes(bytes: Uint8Array | undefined): string | Uint8Array | undefined {
     try {
       return bytes && new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     } catch {
+      if (!areNamed) return bytes;
       throw inputError(`Cannot read ${source} as its strings must be UTF-8 text`);
     }
   },
@@ -468,7 +469,7 @@ async function* readParquet(
         rowEnd,
         compressors,
         columns,
-        parsers: strictParser(source),
+        parsers: parserOf(source, fields !== undefined),
       });
       for (let n = 0; n < rows.length; n++) {
         yield { value: rows[n], where: `${source}, row ${rowStart + n + 1}` };

@@ -167,6 +167,7 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     await take([{ ...options.unevaluated, ...measured(result, gated) }]);
     await options.onEvaluation(options.startStep, result);
     await checkpoint.save(options.startStep);
+    since = elapsed();
   }
   options.onStep?.(options.startStep);
   await turn();

@@ -1,5 +1,5 @@
 /** A command in its thread: it is heard and stopped while it holds its thread, and what it says comes in order. */
-import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "node:path";
 import { stoppingText } from "../../pipeline/command_thread.ts";
 import { temporaryFolder } from "../support/temporary_folder.ts";
@@ -109,6 +109,15 @@ Deno.test("what is written comes as it is, between lines that are printed", asyn
   assertEquals([code, stdout, stderr], [0, "a title:\none 日本\nthe end\n", ""]);
 });
 
+Deno.test("what is to be removed where a command is stopped stays where it fails or ends", async () => {
+  await using folder = await temporaryFolder();
+  for (const end of [`throw usageError("Cannot go on");`, "return true;"]) {
+    await run(`thread.removeIfStopped(${JSON.stringify(folder.path)}, { recursive: true });
+       ${end}`);
+    assert((await Deno.stat(folder.path)).isDirectory, end);
+  }
+});
+
 Deno.test("a fault that nobody waits for ends the command as a bug", async () => {
   const { code, stderr } = await run(
     `setTimeout(() => { throw new Error("late"); }); await new Promise(() => {});`,
@@ -150,7 +159,7 @@ if (Deno.build.os !== "windows") {
          await Deno.mkdir(output);
          await Deno.writeTextFile(output + "/shard", "");
          thread.removeIfStopped(output + " that is not there");
-         thread.removeIfStopped(output);
+         thread.removeIfStopped(output, { recursive: true });
          thread.goOnBy("deno task sparsify --resume run");
          thread.reporter.activity({ name: "measuring the dense model", done: 2, of: 16 });
          thread.reporter.message("begun");
@@ -223,7 +232,7 @@ if (Deno.build.os !== "windows") {
   });
 }
 
-Deno.test("what is being stopped is named by its name", () => {
+Deno.test("what is being stopped is named by its activity", () => {
   assertEquals(stoppingText(undefined), "stopping at the start");
   assertEquals(stoppingText(undefined, true), "stopping");
   assertEquals(stoppingText({ name: "tokenising", bytes: true, done: 1, of: 2 }), "stopping: tokenising");

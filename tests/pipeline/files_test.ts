@@ -135,6 +135,10 @@ Deno.test("a full disk is one sentence with the path and exit code 5, and no oth
   const inTheWay = new Deno.errors.AlreadyExists("File exists (os error 17): mkdir 'a/b'");
   const taken = await assertRejects(() => storing("a/b", () => Promise.reject(inTheWay)), UserError);
   assertEquals([taken.exitCode, taken.message], [2, "Cannot write a/b: File exists"]);
+  await using folder = await temporaryFolder();
+  const opened = () => Deno.open(folder.path, { write: true, create: true });
+  const isFolder = await assertRejects(() => storing(folder.path, opened), UserError);
+  if (Deno.build.os !== "windows") assertEquals(isFolder.exitCode, 2, isFolder.message);
   const bug = new TypeError("x");
   assertEquals(await storing("a/b", () => Promise.reject(bug)).catch((thrown) => thrown), bug);
 });

@@ -351,7 +351,9 @@ gpuTest(
     // Measured: 9.8e-8.
     assertClose(inHook!, queries, { tolerance: 2e-6, name: "queries" });
     await assertRejects(() => model.headWeights(1, heads), RangeError, `head ${heads} as there are 0 to`);
+    const underWay = model.headWeights(1, 2);
     model.destroy();
+    await assertRejects(() => underWay, RangeError, "as it was destroyed");
     await assertRejects(() => model.headWeights(0, 0), RangeError, "as it was destroyed");
   },
 );

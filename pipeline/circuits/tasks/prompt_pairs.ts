@@ -5,6 +5,7 @@
  */
 import { inputError } from "../../errors.ts";
 import { isObject } from "../../files.ts";
+import { checkKeys } from "../../option_checks.ts";
 import type { Tokenizer } from "../../text/tokenizer.ts";
 import { type PromptPair, type PromptSet, withStartToken } from "../prompts.ts";
 import { parsePair } from "./pair.ts";
@@ -69,6 +70,7 @@ export function promptPairs(
   pairs: readonly TextPair[],
   { task = "pairs", ...options }: PairsOptions & { task?: string },
 ): PromptSet {
+  checkKeys("options", options, ["tokenizer", "contextLength", "length"], "find circuits");
   const found = pairs.map((pair, n): FoundPair => ({ name: `pairs[${n}]`, value: () => pair }));
   return gatherPairs(found, {
     ...options,

@@ -658,6 +658,7 @@ Deno.test("what cannot be done is one sentence before a device is opened", async
       2,
       /did you mean blocks.1.hook_resid_pre\?\)/,
     ],
+    [[...data, ...output, "--read", "all,nonsense"], 2, /none is named nonsense/],
     [
       [...data, ...output, "--read", `blocks.0.hook_resid_pre,${gates}`],
       2,

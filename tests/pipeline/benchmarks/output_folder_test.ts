@@ -16,7 +16,7 @@ Deno.test("two processes do not write the results of one folder", async () => {
   const output = join(folder.path, "out");
   const args = ["--task", "passkey", "--model", ENGLISH, "--limit", "2", "--lengths", "100"];
   {
-    await using _held = await holdOutputFolder(output);
+    await using _held = await holdOutputFolder(output, () => {});
     const { code, stdout, stderr } = await runMain([...args, "--output", output], {
       script: "pipeline/benchmarks/main.ts",
     });
@@ -26,7 +26,7 @@ Deno.test("two processes do not write the results of one folder", async () => {
     await Deno.writeTextFile(join(output, "results.json"), "[]");
   }
   assertEquals(await namesIn(output), ["results.json"]);
-  const error = await assertRejects(() => holdOutputFolder(output), UserError);
+  const error = await assertRejects(() => holdOutputFolder(output, () => {}), UserError);
   assertEquals(error.exitCode, 2);
   assertStringIncludes(error.message, "results.json as it is there, and would be lost");
 });
@@ -34,10 +34,13 @@ Deno.test("two processes do not write the results of one folder", async () => {
 Deno.test("a folder of results that come to nothing is removed where it was made, and else left as it was", async () => {
   await using folder = await temporaryFolder();
   const output = join(folder.path, "out");
-  await (await holdOutputFolder(output))[Symbol.asyncDispose]();
+  const left: string[] = [];
+  await (await holdOutputFolder(output, (path) => left.push(path)))[Symbol.asyncDispose]();
   assertEquals(await exists(output), false);
+  assertEquals(left.splice(0), [join(output, ".lock"), output], "what a stop removes, the folder last");
   await Deno.mkdir(output);
   await Deno.writeTextFile(join(output, "notes"), "mine");
-  await (await holdOutputFolder(output))[Symbol.asyncDispose]();
+  await (await holdOutputFolder(output, (path) => left.push(path)))[Symbol.asyncDispose]();
   assertEquals(await namesIn(output), ["notes"]);
+  assertEquals(left, [join(output, ".lock")]);
 });

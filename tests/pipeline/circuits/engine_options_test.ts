@@ -24,9 +24,9 @@ const REFUSED: [refused: () => unknown, message: string][] = [
   [() => checkEngineOptions({ set: SET, steps: 1 }), "steps (there are set, ablation, maxBytes, exchange)"],
   [
     () => checkEngineOptions({}),
-    "`set` must be a set of pairs, as a task generates it or readPairs gives it: nothing",
+    "`set` must be a set of pairs, as a task generates it or promptPairs and readPairs give it: nothing",
   ],
-  [() => checkEngineOptions({ set: [] }), "readPairs gives it: Array of 0"],
+  [() => checkEngineOptions({ set: [] }), "readPairs give it: Array of 0"],
   [
     () => checkEngineOptions({ set: { ...SET, metric: "logit_diff" } }),
     'the set\'s metric must be "logit_difference" or "probability_difference": "logit_diff"',

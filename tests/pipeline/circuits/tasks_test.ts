@@ -211,6 +211,11 @@ Deno.test("pairs of several lengths: they are told, and of one length those alon
     "Cannot use pairs as all prompts must have the same number of tokens: 4 in 3 pairs, such as pairs[1]; 3 in pairs[0]; " +
       "length: 4 leaves the others out",
   );
+  assertThrows(
+    () => promptPairs(pairs, { ...options, lenght: 3 } as typeof options),
+    UserError,
+    "no unknown key: lenght (did you mean length?)",
+  );
   assertEquals(promptPairs(pairs, { ...options, length: 3 }), {
     ...promptPairs([three], options),
     otherLengths: 3,

@@ -157,6 +157,10 @@ gpuTest(
     await patched({ by: { prompts: "1+2=" } }, "as the prompt has 6 tokens: 4");
     await patched({ by: { prompts: ["12+34=", "50+21="] } }, "as one prompt is continued: 2");
     await patched({ by: { meanOf: [] } }, "over no prompts");
+    await patched(
+      { by: { meanOf: ["50+21=", "1+2="] } },
+      "must have the 6 tokens of the one that is continued: 4",
+    );
     await patched({ by: { values: new Float32Array(3) } }, "it has 384 elements: 3 values");
     const twins = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_pre"];
     await refused({ patch: twins.map((activation) => ({ activation, by: "zero" })) }, "Cannot replace both");

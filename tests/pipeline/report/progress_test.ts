@@ -87,6 +87,15 @@ Deno.test("speed comes from this phase's last rows", () => {
   assertStringIncludes(last, "1024 tokens/s");
 });
 
+Deno.test("speed is of this process alone, where one before it left a row that was to be evaluated", () => {
+  const last = course(200, true, [
+    { row: metricRow(10, { phase: "sparse", seconds: 600 }), at: 0 },
+    { row: metricRow(12, { phase: "sparse", seconds: 4 }), at: 1000 },
+    { row: metricRow(22, { phase: "sparse", seconds: 14 }), at: 2000 },
+  ]).at(-1)!;
+  assertStringIncludes(last, "1024 tokens/s");
+});
+
 Deno.test("a terminal that does not know its width gets a line of at most 80 characters", () => {
   const long = metricRow(1e20, { ce: 1e20 });
   const [line] = course(0, true, [{ row: long, at: 0 }]);

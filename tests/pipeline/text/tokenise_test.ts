@@ -19,7 +19,7 @@ import {
   trainBpe,
 } from "../../../pipeline/text/bpe_trainer.ts";
 import { findDataFiles } from "../../../pipeline/text/data_files.ts";
-import { readDocuments } from "../../../pipeline/text/documents.ts";
+import { readDocuments, readRecords } from "../../../pipeline/text/documents.ts";
 import { UserError } from "../../../pipeline/errors.ts";
 import type { ModelConfig } from "../../../pipeline/model/config.ts";
 import { hashFile } from "../../../pipeline/files.ts";
@@ -556,6 +556,15 @@ for (
     assert(error.message.includes(path) && !error.message.includes("\n"));
   });
 }
+
+Deno.test("where no columns are named, bytes of Parquet that are no text are left as they are", async () => {
+  await using folder = await temporaryFolder();
+  const path = join(folder.path, "bytes.parquet");
+  await Deno.writeFile(path, LATIN);
+  const texts = (await Array.fromAsync(readRecords([path])))
+    .map(({ value }) => (value as { text: unknown }).text);
+  assertEquals([texts[0], texts[1] instanceof Uint8Array], ["first row", true]);
+});
 
 Deno.test("a folder without data files and a missing path are refused", async () => {
   await using folder = await temporaryFolder();
