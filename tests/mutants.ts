@@ -333,8 +333,14 @@ export const MUTANTS: readonly Mutant[] = [
     ],
     "a last step above its target counts as within": ["feasible: targetAt === undefined", "feasible: true"],
   }),
+  ...plant("pipeline/training/train_loop.ts", ["pipeline/training/pretrain_test.ts", "behind later steps"], {
+    "rows take in the time of the steps before they came": [
+      "ended = submitted.get(logged.at(-1)?.step ?? -1) ?? since",
+      "ended = elapsed()",
+    ],
+  }),
   ...plant("pipeline/training/train_loop.ts", ["pipeline/training/pretrain_test.ts", "share the time"], {
-    "rows have the time at which they were read": ["since + (n + 1) / of * (read - since)", "read"],
+    "rows have the time at which they were read": ["since + (n + 1) / of * (ended - since)", "ended"],
     "an evaluation is a part of the next steps' time": [
       "await options.onEvaluation(done, result);\n      since = elapsed();",
       "await options.onEvaluation(done, result);",

@@ -113,15 +113,26 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
   const elapsed = (): number => (performance.now() - started) / 1000;
   /** When the steps began whose rows come next. */
   let since = 0;
+  /** When each step had been submitted, of those whose rows have not come. */
+  const submitted = new Map<number, number>();
   let skippedInARow = 0;
 
-  /** Rows that were read at once: each has an even share of the time since the ones before, evaluations and saving apart. */
-  const rowsOf = (logged: LoggedSteps, read = elapsed()): MetricRow[] => {
+  /**
+   * Rows that were read at once: each has an even share of the time since the ones before, evaluations and saving apart.
+   *
+   * @param ended when the last of them had been computed; where it is not known, as rows come later, when it was submitted
+   */
+  const rowsOf = (
+    logged: LoggedSteps,
+    ended = submitted.get(logged.at(-1)?.step ?? -1) ?? since,
+  ): MetricRow[] => {
     const of = logged.length;
-    const rows = logged.map((entry, n) =>
-      metricRow(options, entry, evaluations.get(entry.step + 1), since + (n + 1) / of * (read - since))
-    );
-    if (of > 0) since = read;
+    const rows = logged.map((entry, n) => {
+      submitted.delete(entry.step);
+      const seconds = since + (n + 1) / of * (ended - since);
+      return metricRow(options, entry, evaluations.get(entry.step + 1), seconds);
+    });
+    if (of > 0) since = ended;
     return rows;
   };
 
@@ -191,28 +202,30 @@ export async function runPhase(options: PhaseOptions): Promise<{ finished: boole
     const last = done === schedule.steps;
     options.onStep?.(done);
     await turn();
+    submitted.set(step, elapsed());
     await exchange?.agree();
     const stopping = (stopWanted || signal.aborted) && !last;
     const evaluating = last || done % evaluation.every === 0;
     if (evaluating) {
-      const [logged, read] = [await log.drain(), elapsed()];
+      const [logged, ended] = [await log.drain(), elapsed()];
       const result = await evaluate(done);
       if (!result) {
-        const rows = rowsOf(logged, read);
+        const rows = rowsOf(logged, ended);
         const unevaluated = rows.pop();
         await take(rows);
         await checkpoint.save(done, unevaluated);
         return { finished: false };
       }
       evaluations.set(done, result);
-      await take(rowsOf(logged, read));
+      await take(rowsOf(logged, ended));
       await options.onEvaluation(done, result);
       since = elapsed();
     } else if (log.waiting === log.capacity) {
       await take(rowsOf(await log.poll()));
     }
     if (last || stopping || done % checkpoint.every === 0) {
-      await take(rowsOf(await log.drain()));
+      const logged = await log.drain();
+      await take(rowsOf(logged, elapsed()));
       await checkpoint.save(done);
       since = elapsed();
     }

@@ -100,6 +100,26 @@ gpuTest("steps whose rows are read at once share the time since the ones before"
   run.folder.release();
 });
 
+gpuTest("rows that come behind later steps do not take in their time", async (gpu) => {
+  await using folder = await temporaryFolder();
+  const run = await prepareTestRun(gpu, { runs: folder.path, weights: randomWeights(RUN_CONFIG, 2) });
+  const settings = { ...SETTINGS, steps: 40, evalEvery: 40, checkpointEvery: 40 };
+  // A clock that goes on by a second whenever it is looked at, so that every step takes as long.
+  const now = performance.now;
+  let looks = 0;
+  performance.now = () => 1000 * ++looks;
+  try {
+    await pretrain(settings, run, SILENT, new AbortController().signal);
+  } finally {
+    performance.now = now;
+  }
+  const seconds = (await readMetrics(run.folder.metrics)).map((row) => row.seconds);
+  const waits = seconds.map((at, n) => at - (seconds[n - 1] ?? 0));
+  assert(Math.min(...waits) > 0 && Math.max(...waits) < 2 * Math.min(...waits), waits.join());
+  run.metrics.close();
+  run.folder.release();
+});
+
 gpuTest(
   "a run whose folder is moved ends at its next checkpoint, and makes no other of its name",
   async (gpu) => {
