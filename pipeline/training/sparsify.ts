@@ -235,7 +235,7 @@ async function sparsifyUnlessStopped(
     await begin();
     const finished = await runTrainedPhase({
       ...shared,
-      // Its rate is for what decides the gates, of which a control has none: with it, a control ends higher (docs/log.md).
+      // Its rate is for what decides the gates, of which a control has none (docs/method.md).
       settings: { ...settings, attentionRate: 1 },
       phase: "control",
       evaluate: () => measure("evaluating the control", "dense", validation, { keep: true }),
