@@ -3,7 +3,6 @@
  *
  * @module
  */
-import type { Batch } from "./text/batches.ts";
 import type { Gpu } from "../kernels/core/gpu.ts";
 import { usageError } from "./errors.ts";
 import type { ModelConfig } from "./model/config.ts";
@@ -15,6 +14,7 @@ import { atFirst, type Exchange } from "./parallel/exchange.ts";
 import { evaluate, type Evaluation } from "./training/evaluate.ts";
 import { amount } from "./training/memory_budget.ts";
 import type { Reporter } from "./training/training_run.ts";
+import type { Batch } from "./text/batches.ts";
 
 /** What is measured, as every rank knows it. */
 export interface EvaluatedModel {

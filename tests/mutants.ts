@@ -1706,12 +1706,6 @@ export const MUTANTS: readonly Mutant[] = [
     "what pads a row is written": ["length / context * tokens.length", "length"],
     "documents are numbered by their rows": ["fill(place)", "fill(first + row)"],
   }),
-  ...plant("pipeline/activations/stored_form.ts", [ACTIVATIONS, "row for each"], {
-    "open edges of what pads a row are written": [
-      "for (let q = 0; q < queries; q++)",
-      "for (let q = 0; q < positions; q++)",
-    ],
-  }),
   ...plant("pipeline/activations/whole_documents.ts", [ACTIVATIONS, "as prompts are"], {
     "a document that fills the limit is left out": ["total + length > limit", "total + length >= limit"],
     "a document that is cut is not counted": ["if (tokens.length > context) found.cut++;", ""],

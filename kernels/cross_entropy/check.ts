@@ -1,8 +1,8 @@
 /** Cross-entropy on fixed inputs, against the float64 reference. @module */
 import { type Check, normals, padded, plus, TRANSCENDENTAL, upload } from "../core/check.ts";
 import type { Gpu } from "../core/gpu.ts";
-import { prepareCrossEntropy } from "./op.ts";
 import { IGNORED } from "../core/targets.ts";
+import { prepareCrossEntropy } from "./op.ts";
 import { crossEntropyGradientReference, crossEntropyReference } from "./reference.ts";
 
 /** Columns of logits, of which there are more vectors than lanes on any adapter, and with padding. */

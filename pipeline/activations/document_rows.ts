@@ -1,6 +1,5 @@
 /**
- * Activations of a model over documents, each in a row of its own, padded behind its end: what comes later changes nothing
- * before it.
+ * Activations of a model over documents, each in a row of its own.
  *
  * @module
  */
@@ -10,13 +9,10 @@ import type { ReadRow } from "./read_rows.ts";
 import type { StoredForm } from "./stored_form.ts";
 import type { WholeDocument } from "./whole_documents.ts";
 
-/** Stands behind a document's end, and is read by nobody. */
-const PADDING = 0;
-
 /**
  * Reads documents' rows, without what pads them.
  *
- * @param runs compiled for `batch` prompts of `context` tokens, at least as many as the longest document has
+ * @param runs compiled for up to `batch` prompts of up to `context` tokens, as many as the longest document has
  * @param options `onBatch`: told before the first batch and after each how many are done
  * @throws the signal's reason when it is aborted
  */
@@ -37,12 +33,7 @@ export async function* readDocumentRows(
     await turn();
     signal.throwIfAborted();
     const part = documents.slice(first, first + batch);
-    const prompts = Array.from({ length: batch }, (_, row) => {
-      const prompt = new Array<number>(context).fill(PADDING);
-      part[row]?.tokens.forEach((token, at) => prompt[at] = token);
-      return prompt;
-    });
-    const { activations } = await runs.run(prompts, { read, at: [] });
+    const { activations } = await runs.run(part.map(({ tokens }) => Array.from(tokens)), { read, at: [] });
     for (const [row, { place, tokens }] of part.entries()) {
       yield {
         tokens,
@@ -50,7 +41,7 @@ export async function* readDocumentRows(
         positions: context,
         activations: new Map(forms.map(({ name, kind }) => {
           const all = activations.get(name)!;
-          const length = all.length / batch;
+          const length = all.length / part.length;
           // A map has queries behind its heads.
           const kept = kind === "values" ? length / context * tokens.length : length;
           return [name, all.subarray(row * length, row * length + kept)];

@@ -79,7 +79,7 @@ export function createShards(
     for (const { name, kind } of forms) {
       const values = row.activations.get(name)!;
       if (kind === "edges") {
-        const edges = openEdges(values, { positions, queries, first });
+        const edges = openEdges(values, positions, first);
         for (const part of EDGE_PARTS) integers(`${name}.${part}`, edges[part]);
       } else {
         // What is read is a view of a whole batch.

@@ -45,19 +45,20 @@ export function byQuery(map: Float32Array, positions: number, queries: number): 
 }
 
 /**
- * The open edges of the first `queries` of a row's gates (head, query, key), by query, then head, then key.
+ * The open edges of a row's gates (head, query, key), by query, then head, then key. Behind a padded row's end none is open.
  *
  * @param first row of the shard at which the row of text begins
  */
 export function openEdges(
   gates: Float32Array,
-  { positions, queries, first }: { positions: number; queries: number; first: number },
+  positions: number,
+  first: number,
 ): Record<typeof EDGE_PARTS[number], Int32Array> {
   const heads = gates.length / positions ** 2;
-  const most = gates.reduce((sum, gate) => sum + (gate === 0 ? 0 : 1), 0);
-  const [query, key, head] = EDGE_PARTS.map(() => new Int32Array(most));
+  const count = gates.reduce((sum, gate) => sum + (gate === 0 ? 0 : 1), 0);
+  const [query, key, head] = EDGE_PARTS.map(() => new Int32Array(count));
   let at = 0;
-  for (let q = 0; q < queries; q++) {
+  for (let q = 0; q < positions; q++) {
     for (let h = 0; h < heads; h++) {
       const row = (h * positions + q) * positions;
       for (let k = 0; k <= q; k++) {
@@ -68,5 +69,5 @@ export function openEdges(
       }
     }
   }
-  return { query: query.slice(0, at), key: key.slice(0, at), head: head.slice(0, at) };
+  return { query, key, head };
 }

@@ -3,12 +3,12 @@
  *
  * @module
  */
-import type { Batch } from "../text/batches.ts";
 import type { Gpu } from "../../kernels/core/gpu.ts";
 import type { GateMode } from "../../kernels/gated_attention/op.ts";
 import type { Network } from "../model/network.ts";
 import type { Parameters } from "../model/parameters.ts";
 import { IGNORED } from "../../kernels/core/targets.ts";
+import type { Batch } from "../text/batches.ts";
 
 /** What is measured of a policy at positions that count, each after the right tokens before it. */
 export interface PolicyMeasure {

@@ -4,7 +4,6 @@
  * @module
  */
 import { elementsOf } from "../../kernels/core/tensor.ts";
-import type { Batch } from "../text/batches.ts";
 import { usageError } from "../errors.ts";
 import { evaluate } from "./evaluate.ts";
 import { readMetrics } from "../runs/metrics.ts";
@@ -25,6 +24,7 @@ import {
   stepShapeOf,
   withWeights,
 } from "./training_run.ts";
+import type { Batch } from "../text/batches.ts";
 
 /** The result of a run, as it stands in summary.json. */
 export interface PretrainSummary {

@@ -12,7 +12,6 @@
  *
  * @module
  */
-import type { Batch } from "../text/batches.ts";
 import { usageError } from "../errors.ts";
 import { teacherIsAdapted } from "./adaptation.ts";
 import { checkLoss, evaluate, type Evaluation } from "./evaluate.ts";
@@ -49,6 +48,7 @@ import {
   withWeights,
 } from "./training_run.ts";
 import { workAhead } from "./work_ahead.ts";
+import type { Batch } from "../text/batches.ts";
 
 /** The result of a run, as it stands in summary.json. */
 export interface SparsifySummary {
